@@ -1,0 +1,1 @@
+"""tuneloop: batch jobs for the reasoning-trace fine-tuning loop."""

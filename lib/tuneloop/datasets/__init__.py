@@ -1,0 +1,1 @@
+"""Datasets: the manifest, selection, build and verified reading."""

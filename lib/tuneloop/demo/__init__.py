@@ -1,0 +1,1 @@
+"""The demo: generated traces and the whole loop on this machine."""

@@ -1,0 +1,1 @@
+"""Eval sets, scorers, statistics and the report: pure, without JAX."""

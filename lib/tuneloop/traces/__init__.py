@@ -1,0 +1,1 @@
+"""The trace store: schema, database, HTTP API and client."""
