@@ -81,3 +81,148 @@ class OptimizerSpec(Spec):
     """Decoupled weight decay."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Global gradient norm above which gradients are scaled down."""
+
+
+class ExportSpec(Spec):
+    """Traces to training examples."""
+
+    shard_examples: int = Field(default=50_000, ge=1)
+    """Examples in one output file; the last one holds the rest."""
+
+
+class TrainSpec(Spec):
+    """Supervised fine-tuning with a loss on the response alone."""
+
+    model: Gemma3Spec = Gemma3Spec()
+    """The network."""
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    """How text becomes tokens."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """The update rule and its schedule."""
+    steps: int = Field(ge=1)
+    """Optimizer updates."""
+    batch_size: int = Field(ge=1)
+    """Examples in one update, drawn without replacement; at most as many as there are."""
+    max_length_tokens: int = Field(ge=8)
+    """Tokens in one row, prompt and response and control tokens together."""
+    over_length: Literal["fail", "drop", "truncate"] = "fail"
+    """What happens to a longer example: stop with its id, leave it out, or cut its tail."""
+
+
+class EvalSpec(Spec):
+    """Greedy generation by base and tuned model on one static eval set, scored and compared."""
+
+    eval_set: str
+    """URL of the JSONL eval set; its content, not its place, is part of the identity."""
+    batch_size: int = Field(default=64, ge=1)
+    """Prompts generated at once; the last batch is filled up, so that shapes stay constant."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Tokens generated at most; null: the longest training response and 4 more."""
+
+
+class ImportSpec(Spec):
+    """Eval traces back into the store."""
+
+    batch_traces: int = Field(default=1000, ge=1, le=1000)
+    """Traces in one request; the store takes a batch whole or not at all."""
+
+
+class ExecutionSpec(Spec):
+    """Where and how a run is made; never part of its identity."""
+
+    artifacts: str = ".tuneloop/artifacts"
+    """URL of the prefix that holds datasets/, training_runs/ and stages/."""
+    store_url: str = "http://127.0.0.1:8000"
+    """The trace store that the eval traces are posted to."""
+    checkpoint_every_steps: int = Field(default=100, ge=1)
+    """Steps between two checkpoints; a stage that is killed continues from the last one."""
+
+
+class RunSpec(Spec):
+    """One pass of the loop, as people write it in YAML."""
+
+    name: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")
+    """Begins every run id of this spec: lower-case letters, digits and dashes, a letter first."""
+    dataset: str = Field(min_length=1, max_length=200)
+    """Key of a built dataset under <artifacts>/datasets/."""
+    seed: Seed | None = None
+    """Seed of weights, batches and generation; null: the dataset's own."""
+    system_instruction: str | None = None
+    """Put before every user turn, in training and evaluation alike (Gemma 3 has no system role)."""
+    export: ExportSpec = ExportSpec()
+    """Options of the export stage."""
+    train: TrainSpec
+    """Options of the train stage."""
+    eval: EvalSpec
+    """Options of the eval stage."""
+    import_: ImportSpec = Field(default=ImportSpec(), alias="import")
+    """Options of the import stage."""
+    execution: ExecutionSpec = ExecutionSpec()
+    """Where it runs."""
+
+
+class DatasetRef(Spec):
+    """The dataset a plan was made for, by content."""
+
+    key: str
+    """Its key: the folder under <artifacts>/datasets/."""
+    build_id: str
+    """Names the content; a stage refuses a manifest with another."""
+    recipe: str
+    """How traces become prompt and response."""
+    instruction: str | None
+    """Put behind every prompt, in training and evaluation alike."""
+
+
+class StageSpecBase(Spec):
+    """What one stage process needs to know; made by a plan, read from `--spec URL`."""
+
+    run_id: str
+    """The run it belongs to."""
+    fingerprint: str = Field(pattern="^[0-9a-f]{64}$")
+    """Names the result: same fingerprint, same bytes."""
+    upstream: dict[str, str]
+    """Fingerprints of the stages it reads, by stage name."""
+    seed: Seed
+    """The run's seed."""
+    dataset: DatasetRef
+    """The dataset at the loop's start."""
+    execution: ExecutionSpec
+    """Where it runs."""
+
+
+class ExportStage(StageSpecBase):
+    """Stage spec of `export`."""
+
+    stage: Literal["export"] = "export"
+    options: ExportSpec
+
+
+class TrainStage(StageSpecBase):
+    """Stage spec of `train`."""
+
+    stage: Literal["train"] = "train"
+    options: TrainSpec
+    system_instruction: str | None
+
+
+class EvalStage(StageSpecBase):
+    """Stage spec of `eval`."""
+
+    stage: Literal["eval"] = "eval"
+    options: EvalSpec
+    eval_set_sha256: str
+    """Digest of the eval set that was planned with."""
+    system_instruction: str | None
+
+
+class ImportStage(StageSpecBase):
+    """Stage spec of `import`."""
+
+    stage: Literal["import"] = "import"
+    options: ImportSpec
+
+
+StageSpec = Annotated[
+    ExportStage | TrainStage | EvalStage | ImportStage, Field(discriminator="stage")
+]

@@ -1,0 +1,166 @@
+"""Strict JSON Lines: one object a line in, canonical bytes out.
+
+One rule: a line is either an object that every JSON reader understands the same way, or it is
+refused with its line number. Hence no NaN, no number beyond a double, no key twice, no half of a
+surrogate pair. A line ends at a line feed and nowhere else: U+2028 inside a string is text, so
+split bytes, never use `str.splitlines`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+from tuneloop.errors import DataError
+
+_BOM = b"\xef\xbb\xbf"
+_KINDS = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
+
+
+class _Refused(ValueError):
+    """What a hook of the JSON parser found: the middle of a sentence."""
+
+
+def iter_jsonl(data: Iterable[bytes], place: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read objects one by one, stopping at the first line that is wrong.
+
+    A byte order mark on the first line, CRLF line ends, blank lines and a last line without its
+    line feed are tolerated.
+
+    Args:
+        data: lines as a binary file yields them; wrap bytes in `io.BytesIO`.
+        place: the file or address, as the error should name it.
+
+    Yields:
+        The line number, from 1, and the object on that line.
+
+    Raises:
+        DataError: a line is not UTF-8, not strict JSON, or not an object.
+    """
+    for number, line in enumerate(data, start=1):
+        value = parse_line(line, place, number)
+        if value is not None:
+            yield number, value
+
+
+def parse_line(line: bytes, place: str, number: int) -> dict[str, Any] | None:
+    """Read one line, for callers that go on after a bad one.
+
+    Args:
+        line: the line, with or without its line end.
+        place: the file or address, as the error should name it.
+        number: the line number, from 1.
+
+    Returns:
+        The object, or None where the line is blank.
+
+    Raises:
+        DataError: the line is not UTF-8, not strict JSON, or not an object.
+    """
+    if number == 1:
+        line = line.removeprefix(_BOM)
+    if not line.strip():
+        return None
+    try:
+        value = _loads(line)
+        if not isinstance(value, dict):
+            kind = _KINDS.get(type(value), "a number")
+            raise _Refused(f"found {kind}, expected one JSON object a line; mend the line")
+    except _Refused as refused:
+        raise DataError(f"{place}:{number}: {refused}") from None
+    return value
+
+
+def dump_line(value: Mapping[str, Any]) -> bytes:
+    """Write one object as one line; the order of its keys makes no difference to the bytes.
+
+    Args:
+        value: what JSON can hold; keys are strings at every depth.
+
+    Returns:
+        UTF-8 with sorted keys, no spaces, nothing escaped that need not be, and one line feed.
+
+    Raises:
+        ValueError: a number is not finite, or a string holds half of a surrogate pair.
+        TypeError: a value has no JSON form.
+    """
+    text = json.dumps(
+        dict(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
+    return text.encode("utf-8") + b"\n"
+
+
+def _loads(line: bytes) -> Any:
+    """Parse strictly; every fault becomes `_Refused`."""
+    try:
+        text = line.decode("utf-8").rstrip("\r\n")
+        value = json.loads(
+            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
+        )
+    except UnicodeDecodeError as error:
+        raise _Refused(
+            f"byte 0x{line[error.start]:02x} at position {error.start + 1} is not UTF-8, "
+            "expected UTF-8 text; save the file as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise _Refused(
+            f"broken JSON ({error.msg} at column {error.colno}), "
+            "expected one JSON object a line; mend the line"
+        ) from None
+    except RecursionError:
+        raise _Refused(
+            "found JSON nested too deep to read, expected an object; flatten the line"
+        ) from None
+    except _Refused:
+        raise
+    except ValueError:  # int() of more than sys.get_int_max_str_digits() digits
+        raise _Refused(
+            "found an integer with thousands of digits, expected a number; write it as a string"
+        ) from None
+    if "\\ud" in text or "\\uD" in text:  # else decoding has already proved there is none
+        _no_lone_surrogate(value)
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _Refused(f"found {name}, expected a finite number; write a number or null")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise _Refused(
+            f"found {digits[:60]}, expected a number that fits 64-bit floating point; "
+            "write a smaller number"
+        )
+    return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Refused(f"found the key {twice[:60]!r} twice, expected it once; remove one of them")
+    return value
+
+
+def _no_lone_surrogate(value: Any) -> None:
+    """Walk without recursion: what the parser could nest, this can walk."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting.extend(item)
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+        elif isinstance(item, str):
+            half = next((char for char in item if "\ud800" <= char <= "\udfff"), None)
+            if half is not None:
+                raise _Refused(
+                    f"found the lone surrogate \\u{ord(half):04x} in a string, expected whole "
+                    "characters; write both halves or the character itself"
+                )

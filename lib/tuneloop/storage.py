@@ -1,0 +1,271 @@
+"""The only fsspec calls: read, list, write, create-only publish, verified read.
+
+One rule: a final name appears whole or not at all. Locally a file is written beside its name and
+then linked or renamed into place (a plain O_EXCL write can be torn by SIGKILL); object stores make
+an object visible when its upload ends, and `mode="create"` sends the precondition of the protocol
+(GCS ifGenerationMatch=0, S3 If-None-Match).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from tuneloop.errors import DataError, PermissionDenied, SpecError, Transient, Unavailable
+
+_BLOCK_BYTES = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def join(url: str, *parts: str) -> str:
+    """Append path parts to a URL or local path."""
+    return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def absolute(url: str) -> str:
+    """Make a local path absolute, so that a process elsewhere finds it; other URLs stay."""
+    if "://" in url:
+        return url
+    return str(Path(url).absolute())
+
+
+def _open_fs(url: str) -> tuple[Any, str]:
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except ValueError as e:
+        raise SpecError(f"{url}: {e}; use a local path or a URL of a known protocol") from e
+    except ImportError as e:
+        raise SpecError(f"{url}: {e}") from e
+    return fs, path
+
+
+@contextlib.contextmanager
+def _sentences(url: str, verb: str) -> Iterator[None]:
+    """Turn what a file system raises into one sentence with the URL in it.
+
+    FileNotFoundError on reading and FileExistsError pass through: callers know what they mean.
+    """
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except FileNotFoundError as e:
+        if verb == "read":
+            raise
+        raise Unavailable(f"{url}: cannot be written: {e.strerror or e}; make the folder") from e
+    except (NotADirectoryError, IsADirectoryError) as e:
+        raise SpecError(f"{url}: cannot be {verb}: {e.strerror or e}; use another URL") from e
+    except (ConnectionError, TimeoutError) as e:
+        raise Transient(f"{url}: cannot be {verb}: {e}; run again") from e
+    except OSError as e:
+        raise _sentence_of(e, url, verb) from e
+
+
+def _sentence_of(e: OSError, url: str, verb: str) -> Exception:
+    reason = e.strerror or str(e)
+    if e.errno in _FULL:
+        return Unavailable(
+            f"{url}: cannot be {verb}: {reason}; free some space, then run again to continue"
+        )
+    if e.errno in _DENIED:
+        return PermissionDenied(
+            f"{url}: cannot be {verb}: {reason}; grant this user access or use another"
+            " artifacts URL"
+        )
+    return Unavailable(f"{url}: cannot be {verb}: {reason}; mend the storage, then run again")
+
+
+def exists(url: str) -> bool:
+    """Whether there is an object at this URL."""
+    with _sentences(url, "read"):
+        fs, path = _open_fs(url)
+        return bool(fs.isfile(path))
+
+
+def size_bytes(url: str) -> int | None:
+    """Size of the object, None if there is none."""
+    try:
+        with _sentences(url, "read"):
+            fs, path = _open_fs(url)
+            return int(fs.size(path))
+    except FileNotFoundError:
+        return None
+
+
+def list_files(prefix: str) -> list[str]:
+    """URLs of all objects below a prefix, sorted; empty if there is no such prefix."""
+    with _sentences(prefix, "read"):
+        fs, path = _open_fs(prefix)
+        if not fs.exists(path):
+            return []
+        found: list[str] = [fs.unstrip_protocol(name) for name in fs.find(path)]
+    return sorted(found)
+
+
+def read(url: str) -> bytes:
+    """Read a whole object; FileNotFoundError if there is none."""
+    with _sentences(url, "read"):
+        fs, path = _open_fs(url)
+        data: bytes = fs.cat_file(path)
+    return data
+
+
+def write(url: str, data: bytes) -> None:
+    """Write a whole object, replacing what was there."""
+    with _sentences(url, "written"):
+        fs, path = _open_fs(url)
+        if isinstance(fs, LocalFileSystem):
+            with _beside(Path(path), data) as temporary:
+                os.replace(temporary, path)
+        else:
+            fs.pipe_file(path, data)
+
+
+def create(url: str, data: bytes) -> None:
+    """Write a whole object that must not exist yet; FileExistsError if it does."""
+    with _sentences(url, "written"):
+        fs, path = _open_fs(url)
+        if isinstance(fs, LocalFileSystem):
+            with _beside(Path(path), data) as temporary:
+                os.link(temporary, path)
+        else:
+            fs.pipe_file(path, data, mode="create")
+
+
+@contextlib.contextmanager
+def _beside(path: Path, data: bytes) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(url: str, data: bytes) -> bool:
+    """Create-only write that takes its own repetition for success.
+
+    Returns:
+        True if the object at the URL now holds `data` (also when a lost acknowledgement or an
+        earlier attempt had already put it there), False if it holds something else.
+    """
+    try:
+        create(url, data)
+    except FileExistsError:
+        return read(url) == data
+    return True
+
+
+def delete_tree(prefix: str) -> None:
+    """Remove everything below a prefix, if there is anything."""
+    with _sentences(prefix, "written"):
+        fs, path = _open_fs(prefix)
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a finished `Writer` has put down."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Writer:
+    """Stream to an object under `attempts/`; counts bytes and hashes them on the way."""
+
+    def __init__(self, url: str) -> None:
+        """Open the object for writing; nobody reads it before a record names it."""
+        self.url = url
+        self._buffer = bytearray()
+        self._size_bytes = 0
+        self._sha256 = hashlib.sha256()
+        with _sentences(url, "written"):
+            fs, path = _open_fs(url)
+            fs.makedirs(fs._parent(path), exist_ok=True)
+            self._file: IO[bytes] = fs.open(path, "wb")
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._buffer += data
+        if len(self._buffer) >= _BLOCK_BYTES:
+            self._flush()
+
+    def close(self) -> Written:
+        """Flush and close; a full disk may show only here."""
+        self._flush()
+        with _sentences(self.url, "written"):
+            self._file.close()
+        return Written(self._size_bytes, self._sha256.hexdigest())
+
+    def _flush(self) -> None:
+        self._sha256.update(self._buffer)
+        self._size_bytes += len(self._buffer)
+        with _sentences(self.url, "written"):
+            self._file.write(self._buffer)
+        self._buffer = bytearray()
+
+
+def read_verified(url: str, *, expected_bytes: int, expected_sha256: str) -> bytes:
+    """Read an object whose size and digest are known.
+
+    Raises:
+        DataError: the object is missing, torn or another than the one recorded.
+    """
+    return b"".join(iter_verified(url, expected_bytes, expected_sha256))
+
+
+def iter_verified(url: str, expected_bytes: int, expected_sha256: str) -> Iterator[bytes]:
+    """Stream an object in blocks; the last block is followed by the check of size and digest.
+
+    Whoever consumes it to the end has read what was recorded; a consumer must publish nothing
+    before the end.
+    """
+    sha256, count = hashlib.sha256(), 0
+    try:
+        with _sentences(url, "read"):
+            fs, path = _open_fs(url)
+            with fs.open(path, "rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    sha256.update(block)
+                    count += len(block)
+                    yield block
+    except FileNotFoundError as e:
+        raise DataError(f"{url}: missing, but a record names it; restore it or rebuild") from e
+    if count != expected_bytes:
+        raise DataError(
+            f"{url}: holds {count} bytes, expected {expected_bytes}; it was changed after it was"
+            " recorded, restore or rebuild it"
+        )
+    if sha256.hexdigest() != expected_sha256:
+        raise DataError(
+            f"{url}: sha256 is {sha256.hexdigest()[:12]}…, expected {expected_sha256[:12]}…; it was"
+            " changed after it was recorded, restore or rebuild it"
+        )
+
+
+def iter_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    r"""Cut a stream of blocks into lines, each with its `\n`; the last one may lack it."""
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if rest:
+        yield rest

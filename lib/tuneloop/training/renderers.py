@@ -1,0 +1,168 @@
+r"""Chat text: the only place that knows how Gemma 2 and 3 write turns, and how a response is laid out.
+
+One rule about content: it can never open or close a turn. Wherever a control token stands in a
+prompt, a step, an answer or an instruction, a WORD JOINER (U+2060, invisible) is put behind its
+`<`, so that no tokenizer sees the control token. The rule is applied in `render_gemma_turn` and
+`render_generation_prompt`, hence in training and evaluation alike, and undone by `parse_response`.
+
+Training text is `<bos>` + generation prompt + response + `<end_of_turn>\n`; `<bos>` is added as an
+id by tokens.py, never as text, so there is exactly one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CONTROL_TOKENS = (
+    "<bos>",
+    "<eos>",
+    "<pad>",
+    "<unk>",
+    "<mask>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<start_of_image>",
+    "<end_of_image>",
+    "<|turn>",
+    "<turn|>",
+    "<|channel>",
+    "<channel|>",
+    "<|think|>",
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|tool_response>",
+    "<tool_response|>",
+)
+"""What content must not spell: control tokens of the Gemma 2, 3 and 4 tokenizers."""
+
+END_OF_TURN = "<end_of_turn>"
+WORD_JOINER = "\u2060"
+
+_CONTROL = re.compile("<(" + "|".join(re.escape(token[1:]) for token in CONTROL_TOKENS) + ")")
+_NEUTRALISED = re.compile(
+    f"<{WORD_JOINER}(" + "|".join(re.escape(token[1:]) for token in CONTROL_TOKENS) + ")"
+)
+_ANSWER = re.compile(r"^Answer: ?", re.MULTILINE)
+
+
+def neutralise_control_tokens(content: str) -> str:
+    """Put a WORD JOINER behind the `<` of every control token in the content."""
+    return _CONTROL.sub(rf"<{WORD_JOINER}\1", content)
+
+
+def restore_control_tokens(content: str) -> str:
+    """Undo `neutralise_control_tokens`, for text that goes back to people."""
+    return _NEUTRALISED.sub(r"<\1", content)
+
+
+def render_gemma_turn(role: str, content: str) -> str:
+    """Render one closed turn, without a line feed after it."""
+    return f"<start_of_turn>{role}\n{neutralise_control_tokens(content)}{END_OF_TURN}"
+
+
+def render_gemma_user_turn(content: str) -> str:
+    """Render a closed user turn."""
+    return render_gemma_turn("user", content)
+
+
+def render_gemma_model_turn(content: str) -> str:
+    """Render a closed model turn."""
+    return render_gemma_turn("model", content)
+
+
+def apply_system_instruction(prompt: str, system_instruction: str | None) -> str:
+    """Put a system instruction before the first user turn: Gemma 2 and 3 have no system role."""
+    return f"{system_instruction}\n\n{prompt}" if system_instruction else prompt
+
+
+def render_reasoning_steps(steps: Sequence[str]) -> str:
+    r"""Render numbered steps, each on a line of its own; empty for no steps.
+
+    Returns:
+        For instance `Reasoning:\n1. Add 2 and 2\n`, with the line feed at its end.
+    """
+    if not steps:
+        return ""
+    numbered = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
+    return f"Reasoning:\n{numbered}\n"
+
+
+def render_response(steps: Sequence[str], final_answer: str) -> str:
+    """Render what the model says: its reasoning, then its answer."""
+    return f"{render_reasoning_steps(steps)}Answer: {final_answer}"
+
+
+def render_generation_prompt(prompt: str, system_instruction: str | None = None) -> str:
+    """Render all that stands before the model's first token, `<bos>` apart.
+
+    A byte prefix of `render_training_text` for the same prompt and instruction.
+    """
+    user = render_gemma_user_turn(apply_system_instruction(prompt, system_instruction))
+    return f"{user}\n<start_of_turn>model\n"
+
+
+def render_training_text(
+    prompt: str, response: str, system_instruction: str | None = None
+) -> str:
+    r"""Render a whole example, `<bos>` apart: generation prompt, response, `<end_of_turn>\n`."""
+    return (
+        render_generation_prompt(prompt, system_instruction)
+        + neutralise_control_tokens(response)
+        + f"{END_OF_TURN}\n"
+    )
+
+
+def render_tunix_sft_prompt(
+    trace: Mapping[str, Any], system_instruction: str | None = None
+) -> str:
+    """Render a trace as one user and one model turn: the `tunix_sft` export format.
+
+    Args:
+        trace: `prompt`, `trace_steps` (contents in order) and `final_answer`; a missing key
+            counts as empty.
+        system_instruction: put before the prompt, in the user turn.
+
+    Returns:
+        The two turns with a line feed between and none behind.
+    """
+    prompt = apply_system_instruction(trace.get("prompt", ""), system_instruction)
+    response = render_response(trace.get("trace_steps", []), trace.get("final_answer", ""))
+    return f"{render_gemma_user_turn(prompt)}\n{render_gemma_model_turn(response)}"
+
+
+@dataclass(frozen=True)
+class ParsedResponse:
+    """What stands in a generated response."""
+
+    steps: tuple[str, ...]
+    """Contents of the numbered steps, in order; empty if there are none."""
+    answer: str | None
+    """What follows the last line that begins with `Answer:`; None if no such line has any text."""
+
+
+def parse_response(text: str) -> ParsedResponse:
+    """Read steps and answer back out of a response: the inverse of `render_response`.
+
+    Steps are lines that begin with the next expected number; other lines continue the step before
+    them. Text that holds neither yields no steps and no answer; nothing is guessed.
+    """
+    text = restore_control_tokens(text.removesuffix("\n").removesuffix(END_OF_TURN))
+    answers = list(_ANSWER.finditer(text))
+    if not answers:
+        return ParsedResponse(_parse_steps(text), None)
+    answer = text[answers[-1].end() :].strip()
+    return ParsedResponse(_parse_steps(text[: answers[-1].start()]), answer or None)
+
+
+def _parse_steps(text: str) -> tuple[str, ...]:
+    steps: list[str] = []
+    for line in text.removeprefix("Reasoning:\n").removesuffix("\n").split("\n"):
+        marker = f"{len(steps) + 1}. "
+        if line.startswith(marker):
+            steps.append(line.removeprefix(marker))
+        elif steps:
+            steps[-1] += f"\n{line}"
+    return tuple(step for step in steps if step.strip())

@@ -1,0 +1,317 @@
+"""Supervised fine-tuning with Tunix's PeftTrainer: full parameters, loss on the response alone.
+
+One rule: the run is a function of (weights, table, spec, seed). Where it was interrupted does not
+show: optimizer state and weights come back from Orbax, the batch stream is entered at its step,
+and a checkpoint whose metrics were lost is not resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from tunix.sft import hooks, metrics_logger, peft_trainer
+from tunix.sft import utils as tunix_utils
+
+from tuneloop import jsonl, storage
+from tuneloop.specs import OptimizerSpec, TrainSpec
+from tuneloop.training.tokenizer import PAD_ID
+from tuneloop.training.tokens import TokenTable, batch_at
+
+log = logging.getLogger(__name__)
+
+NEVER = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One line of metrics.jsonl."""
+
+    step: int
+    """From 1."""
+    loss: float
+    """Mean negative log-likelihood, nats a response token."""
+    learning_rate: float
+    """Of this update."""
+    grad_norm: float
+    """Global norm before clipping."""
+    tokens: int
+    """In the batch, padding apart."""
+    step_seconds: float
+    """Wall time since the step before; the first one holds the compilation."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a finished or stopped training leaves."""
+
+    metrics: list[StepMetrics]
+    resumed_from: int
+    """Step that this process started behind; 0 if it started from the beginning."""
+    finished: bool
+    """False if it was asked to stop before its last step; run again to go on."""
+
+
+def learning_rate_schedule(spec: OptimizerSpec, steps: int) -> optax.Schedule:
+    """Linear from 0 to the peak, then cosine to `final_fraction` of it at the last step."""
+    warmup = max(1, round(spec.warmup_fraction * steps))
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=spec.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=max(steps, warmup + 1),
+        end_value=spec.learning_rate * spec.final_fraction,
+    )
+
+
+def response_loss(
+    model: Any,
+    input_tokens: jax.Array,
+    input_mask: jax.Array,
+    positions: jax.Array,
+    attention_mask: jax.Array,
+) -> jax.Array:
+    """Mean negative log-likelihood over the masked targets.
+
+    Equal to Tunix's default to 4e-6 but gathers instead of multiplying with one-hot targets, whose
+    (batch, length, vocabulary) buffer is what fills the memory at Gemma's 262,144 pieces.
+
+    Args:
+        model: called as (tokens, positions, cache, attention mask) -> (logits, cache).
+        input_tokens: int32 (batch, length).
+        input_mask: bool (batch, length), true where the token is a target.
+        positions: int32 (batch, length).
+        attention_mask: bool (batch, length, length).
+    """
+    logits, _ = model(input_tokens, positions, None, attention_mask)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], input_tokens[:, 1:])
+    mask = input_mask[:, 1:].astype(losses.dtype)
+    return (losses * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+
+
+def _model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Runs inside jit: positions and the causal mask over what is not padding."""
+    is_token = batch["input_tokens"] != PAD_ID
+    return {
+        **batch,
+        "positions": tunix_utils.build_positions_from_mask(is_token),
+        "attention_mask": tunix_utils.make_causal_attn_mask(is_token),
+    }
+
+
+class _LastValues(metrics_logger.MetricsLogger):  # type: ignore[misc]  # tunix is untyped
+    """Keeps the newest value of each metric, and touches no global listener.
+
+    Tunix's own backends hang on jax.monitoring's global listeners: two trainers in one process
+    would write into each other's files.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.last: dict[str, float] = {}
+
+    def log(
+        self, metrics_prefix: str, metric_name: str, scalar_value: Any, mode: Any, step: int
+    ) -> None:
+        self.last[metric_name] = float(scalar_value)
+
+    def close(self) -> None:
+        """Leave the process-wide listeners alone."""
+
+
+class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tunix is untyped
+    """Feeds batches by step number and collects metrics.
+
+    Data hooks rather than an iterator: Tunix would pull and throw away every batch before the
+    resumed step, and one more than asked for at the end.
+    """
+
+    def __init__(
+        self,
+        table: TokenTable,
+        spec: TrainSpec,
+        seed: int,
+        resume_prefix: str,
+        checkpoint_every: int,
+        metrics: list[StepMetrics],
+        report: Callable[[StepMetrics], None],
+        should_stop: Callable[[], bool],
+        values: _LastValues,
+    ) -> None:
+        self.table, self.spec, self.seed = table, spec, seed
+        self.resume_prefix, self.checkpoint_every = resume_prefix, checkpoint_every
+        self.metrics, self.report, self.should_stop = metrics, report, should_stop
+        self.values = values
+        self.schedule = learning_rate_schedule(spec.optimizer, spec.steps)
+        self.tokens: dict[int, int] = {}
+        self.since = time.perf_counter()
+
+    def load_next_train_batch(self, train_ctx: Any) -> dict[str, np.ndarray] | None:
+        step = train_ctx.train_steps
+        if step >= self.spec.steps or self.should_stop():
+            return None
+        batch = batch_at(
+            self.table,
+            step=step,
+            seed=self.seed,
+            batch_size=self.spec.batch_size,
+            length=self.spec.max_length_tokens,
+        )
+        self.tokens[step + 1] = batch.token_count
+        return {"input_tokens": batch.tokens, "input_mask": batch.loss_mask}
+
+    def load_next_eval_batch(self, train_ctx: Any) -> None:
+        return None
+
+    def on_train_step_end(self, train_ctx: Any, train_step: int, train_loss: float) -> None:
+        """Called one step late, so that the host waits for nothing; the last one at close."""
+        now = time.perf_counter()
+        row = StepMetrics(
+            step=train_step,
+            loss=float(train_loss),
+            learning_rate=float(self.schedule(train_step - 1)),
+            grad_norm=self.values.last["grad_norm"],
+            tokens=self.tokens.pop(train_step),
+            step_seconds=now - self.since,
+        )
+        self.since = now
+        self.metrics.append(row)
+        self.report(row)
+        if train_step % self.checkpoint_every == 0 or train_step in (1, self.spec.steps):
+            _write_metrics(self.resume_prefix, self.metrics)
+
+    def on_train_start(self, train_ctx: Any) -> None:
+        self.since = time.perf_counter()
+
+    def on_train_end(self, train_ctx: Any) -> None:
+        pass
+
+    def on_train_step_start(self, train_ctx: Any) -> None:
+        pass
+
+    def on_eval_step_start(self, train_ctx: Any) -> None:
+        pass
+
+    def on_eval_step_end(self, train_ctx: Any, eval_loss: float) -> None:
+        pass
+
+
+def run_sft(
+    model: Any,
+    table: TokenTable,
+    spec: TrainSpec,
+    *,
+    seed: int,
+    resume_prefix: str,
+    checkpoint_every_steps: int,
+    report: Callable[[StepMetrics], None],
+    should_stop: Callable[[], bool],
+) -> Progress:
+    """Train in place, from the last usable checkpoint if there is one.
+
+    Args:
+        model: changed in place; at its first weights even when resuming, Orbax overwrites them.
+        table: the encoded examples.
+        spec: model, optimizer and batch shape.
+        seed: of the batch stream.
+        resume_prefix: where checkpoints and the metrics so far are kept; local or an object store.
+        checkpoint_every_steps: steps between checkpoints; the first and the last are saved too.
+        report: called with every step's metrics, one step late.
+        should_stop: asked before every step; true ends the training with a checkpoint.
+    """
+    metrics = _usable_metrics(resume_prefix)
+    values = _LastValues()
+    trainer = peft_trainer.PeftTrainer(
+        model,
+        optax.chain(
+            optax.clip_by_global_norm(spec.optimizer.clip_norm),
+            optax.adamw(
+                learning_rate_schedule(spec.optimizer, spec.steps),
+                b1=spec.optimizer.b1,
+                b2=spec.optimizer.b2,
+                weight_decay=spec.optimizer.weight_decay,
+            ),
+        ),
+        peft_trainer.TrainingConfig(
+            eval_every_n_steps=NEVER,
+            checkpoint_root_directory=_checkpoints(resume_prefix),
+            checkpointing_options=ocp.CheckpointManagerOptions(
+                save_interval_steps=checkpoint_every_steps, max_to_keep=2
+            ),
+        ),
+        metrics_logger=values,
+    )
+    trainer.with_loss_fn(response_loss).with_gen_model_input_fn(_model_inputs)
+    resumed_from = trainer.train_steps
+    del metrics[resumed_from:]
+    if resumed_from:
+        log.info("resumed from the checkpoint of step %d", resumed_from)
+    loop = _Loop(
+        table,
+        spec,
+        seed,
+        resume_prefix,
+        checkpoint_every_steps,
+        metrics,
+        report,
+        should_stop,
+        values,
+    )
+    trainer.with_training_hooks(loop)
+    trainer.with_data_hooks(loop)
+    trainer.train(())
+    _write_metrics(resume_prefix, metrics)
+    return Progress(metrics, resumed_from, finished=trainer.train_steps >= spec.steps)
+
+
+def _checkpoints(resume_prefix: str) -> str:
+    # Orbax takes a relative folder at construction and fails at the first save.
+    return storage.absolute(storage.join(resume_prefix, "checkpoints"))
+
+
+def _metrics_url(resume_prefix: str) -> str:
+    return storage.join(resume_prefix, "metrics.jsonl")
+
+
+def dump_metrics(metrics: list[StepMetrics]) -> bytes:
+    """Serialize metrics.jsonl."""
+    return b"".join(jsonl.dump_line(asdict(row)) for row in metrics)
+
+
+def _write_metrics(resume_prefix: str, metrics: list[StepMetrics]) -> None:
+    storage.write(_metrics_url(resume_prefix), dump_metrics(metrics))
+
+
+def _usable_metrics(resume_prefix: str) -> list[StepMetrics]:
+    """Read the metrics so far and drop checkpoints that are ahead of them.
+
+    A checkpoint is saved one step before its own metrics are known; killed between the two, its
+    line would be missing from metrics.jsonl for ever.
+    """
+    try:
+        lines = storage.read(_metrics_url(resume_prefix)).splitlines()
+    except FileNotFoundError:
+        lines = []
+    metrics = [StepMetrics(**json.loads(line)) for line in lines]
+    prefix = _checkpoints(resume_prefix)
+    steps = {_step_of(url, prefix) for url in storage.list_files(prefix)}
+    for step in sorted(step for step in steps if step is not None and step > len(metrics)):
+        log.info("dropping the checkpoint of step %d: its metrics were not written", step)
+        storage.delete_tree(storage.join(prefix, str(step)))
+    return metrics
+
+
+def _step_of(url: str, prefix: str) -> int | None:
+    """Step of the checkpoint that a file belongs to; None for files of unfinished saves."""
+    name = url.split(prefix.split("://")[-1].strip("/") + "/")[-1].split("/")[0]
+    return int(name) if name.isdigit() else None
+

@@ -1,0 +1,188 @@
+"""Examples to tokens, and the batch stream over them.
+
+Rules: exactly one `<bos>`, put in as an id; the ids that generation starts from are a prefix of the
+ids that training saw; the loss covers the response and its `<end_of_turn>`, nothing else. Batch i
+is a function of the seed and i alone, so a run continues anywhere without reading what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import sentencepiece
+
+from tuneloop.errors import DataError
+from tuneloop.training.renderers import (
+    END_OF_TURN,
+    apply_system_instruction,
+    neutralise_control_tokens,
+    render_generation_prompt,
+)
+from tuneloop.training.schema import TrainingExample
+from tuneloop.training.tokenizer import BOS_ID, PAD_ID
+
+OverLength = Literal["fail", "drop", "truncate"]
+
+
+def tokenizer_sentences(
+    examples: Iterable[TrainingExample], system_instruction: str | None
+) -> Iterator[str]:
+    """What the tokenizer is trained on: the lines of every turn, and the names of the roles.
+
+    The role names come once an example, so that each becomes a single piece.
+    """
+    for example in examples:
+        yield "user"
+        yield from apply_system_instruction(example.prompt, system_instruction).split("\n")
+        yield "model"
+        yield from example.response.split("\n")
+
+
+def encode_generation_prompt(
+    tokenizer: sentencepiece.SentencePieceProcessor, prompt: str, system_instruction: str | None
+) -> list[int]:
+    """Ids of all that stands before the model's first token, `<bos>` first."""
+    return [BOS_ID, *tokenizer.encode(render_generation_prompt(prompt, system_instruction))]
+
+
+def encode_response(tokenizer: sentencepiece.SentencePieceProcessor, response: str) -> list[int]:
+    """Ids that the loss covers: the response and its `<end_of_turn>`."""
+    ids: list[int] = tokenizer.encode(neutralise_control_tokens(response) + END_OF_TURN)
+    return ids
+
+
+@dataclass
+class LengthReport:
+    """How long the examples are, and what became of those that are too long."""
+
+    examples: int = 0
+    """Examples read."""
+    tokens: int = 0
+    """Tokens kept."""
+    trained_tokens: int = 0
+    """Tokens kept that the loss covers."""
+    longest_tokens: int = 0
+    """The longest row, before any cut."""
+    longest_response_tokens: int = 0
+    """The longest response that is trained on whole, `<end_of_turn>` included."""
+    dropped_ids: list[str] = field(default_factory=list)
+    """Examples left out as too long."""
+    truncated_ids: list[str] = field(default_factory=list)
+    """Examples whose tail was cut off: they do not teach the model to stop."""
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """All rows of a training set, ragged, in one piece of memory."""
+
+    ids: np.ndarray
+    """int32 (tokens,): the rows one after the other."""
+    starts: np.ndarray
+    """int64 (rows + 1,): row r is ids[starts[r]:starts[r + 1]]."""
+    prompt_lengths: np.ndarray
+    """int32 (rows,): how many ids at a row's front stay outside the loss."""
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.prompt_lengths)
+
+
+def build_token_table(
+    examples: Iterable[tuple[str, TrainingExample]],
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    *,
+    system_instruction: str | None,
+    max_length_tokens: int,
+    over_length: OverLength,
+) -> tuple[TokenTable, LengthReport]:
+    """Encode every example.
+
+    Args:
+        examples: (place, example) pairs; the place is what an error names.
+        tokenizer: from `load_tokenizer`.
+        system_instruction: put into every user turn.
+        max_length_tokens: the longest row, `<bos>` and `<end_of_turn>` included.
+        over_length: what happens to a longer one; `truncate` cuts the tail, and drops a row whose
+            prompt alone is too long, since nothing would be left to learn.
+
+    Raises:
+        DataError: a row is too long under `fail`, or no row is left.
+    """
+    rows: list[np.ndarray] = []
+    prompt_lengths: list[int] = []
+    report = LengthReport()
+    for place, example in examples:
+        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction)
+        response = encode_response(tokenizer, example.response)
+        length = len(prompt) + len(response)
+        report.examples += 1
+        report.longest_tokens = max(report.longest_tokens, length)
+        if length > max_length_tokens:
+            _refuse_if_fail(place, example, length, max_length_tokens, over_length)
+            if over_length == "drop" or len(prompt) >= max_length_tokens:
+                report.dropped_ids.append(example.id)
+                continue
+            report.truncated_ids.append(example.id)
+            response = response[: max_length_tokens - len(prompt)]
+        else:
+            report.longest_response_tokens = max(report.longest_response_tokens, len(response))
+        rows.append(np.array(prompt + response, dtype=np.int32))
+        prompt_lengths.append(len(prompt))
+        report.tokens += len(prompt) + len(response)
+        report.trained_tokens += len(response)
+    if not rows:
+        raise DataError(
+            f"training examples: {report.examples} read, {len(report.dropped_ids)} dropped as"
+            f" longer than {max_length_tokens} tokens, none left; raise train.max_length_tokens or"
+            " build a dataset with examples"
+        )
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    table = TokenTable(np.concatenate(rows), starts, np.array(prompt_lengths, dtype=np.int32))
+    return table, report
+
+
+def _refuse_if_fail(
+    place: str, example: TrainingExample, length: int, limit: int, over_length: OverLength
+) -> None:
+    if over_length == "fail":
+        raise DataError(
+            f"{place}: example {example.id} has {length} tokens, expected at most {limit}; raise"
+            " train.max_length_tokens, or set train.over_length to drop or truncate"
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One optimizer update's rows, right-padded."""
+
+    tokens: np.ndarray
+    """int32 (batch, length), 0 = padding."""
+    loss_mask: np.ndarray
+    """bool (batch, length): true where the token is a target of the loss."""
+
+    @property
+    def token_count(self) -> int:
+        """Tokens that are not padding."""
+        return int((self.tokens != PAD_ID).sum())
+
+
+def batch_at(table: TokenTable, *, step: int, seed: int, batch_size: int, length: int) -> Batch:
+    """Draw batch `step` (from 0) without replacement; depends on nothing but the arguments.
+
+    A batch that is larger than the table holds every row once and wraps around.
+    """
+    rng = np.random.default_rng((seed, step))
+    size = min(batch_size, len(table))
+    rows = rng.choice(len(table), size, replace=False)
+    rows = np.resize(rows, batch_size)
+    tokens = np.full((batch_size, length), PAD_ID, dtype=np.int32)
+    loss_mask = np.zeros((batch_size, length), dtype=bool)
+    for at, row in enumerate(rows):
+        ids = table.ids[table.starts[row] : table.starts[row + 1]]
+        tokens[at, : len(ids)] = ids
+        loss_mask[at, table.prompt_lengths[row] : len(ids)] = True
+    return Batch(tokens, loss_mask)
+

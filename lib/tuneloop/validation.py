@@ -1,0 +1,79 @@
+"""What pydantic found, as the middle of one of our sentences: field, found, expected.
+
+One rule: the caller adds the place before it and what to do after it. The value found is shown, so
+never hand over an error about a model that holds a credential.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_SHOWN = 60
+_SHOULD = re.compile(r"\w+ should (?:be |have )?")
+_PLAIN = re.compile(r"[\w./-]{1,60}")
+_BARE = re.compile(r"expected (?=greater |less |match )")
+
+
+def first_error(error: ValidationError) -> str:
+    """Say the first thing that is wrong.
+
+    Args:
+        error: what `model_validate` or a constructor raised.
+
+    Returns:
+        For instance `difficulty is 'impossible', expected 'easy', 'medium' or 'hard'`; without a
+        full stop, at most one line.
+    """
+    return all_errors(error)[0]
+
+
+def all_errors(error: ValidationError) -> list[str]:
+    """Say everything that is wrong, each as `first_error` does, in pydantic's order."""
+    return [_sentence(details, error.title) for details in error.errors(include_url=False)]
+
+
+def shorten(value: object, length: int = _SHOWN) -> str:
+    """Show a value in an error: its repr on one line, cut to `length` characters."""
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _sentence(details: ErrorDetails, title: str) -> str:
+    where = ".".join(map(_step, details["loc"]))
+    if details["type"] == "missing":
+        return f"{where} is missing, expected every required key of {title}"
+    if details["type"] == "extra_forbidden":
+        return f"{where} is an unknown key, expected only keys of {title}"
+    message = _expectation(details)
+    if not where:
+        return message
+    if details["type"] in ("value_error", "assertion_error") and isinstance(
+        details["input"], Mapping | BaseModel
+    ):
+        return f"{where}: {message}"  # a whole-model rule: the message names the fields
+    separator = ", " if message.startswith("expected ") else ": "
+    return f"{where} is {shorten(details['input'])}{separator}{message}"
+
+
+def _step(part: str | int) -> str:
+    """A part of a location as it is, or shown as a value where it would garble the sentence."""
+    name = str(part)
+    return name if _PLAIN.fullmatch(name) else shorten(name)
+
+
+def _expectation(details: ErrorDetails) -> str:
+    """Pydantic's message in our words: `Input should be X` becomes `expected X`."""
+    message = " ".join(details["msg"].split())
+    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if _SHOULD.match(message):
+        message = _SHOULD.sub("expected ", message, count=1)
+        message = _BARE.sub("expected a value ", message)
+        message = message.replace("a value match pattern", "a value that matches")
+    return message

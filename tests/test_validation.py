@@ -1,0 +1,88 @@
+"""Sentences made of pydantic's errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tuneloop.validation import all_errors, first_error, shorten
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    low: int = 0
+    high: int = 9
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Inner:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    size: Annotated[int, Field(ge=1, multiple_of=2)] = 2
+    level: Literal["easy", "hard"] = "easy"
+    name: Annotated[str, Field(pattern="^[a-z]+$", max_length=100)]
+    inner: Inner = Inner()
+    seeds: Annotated[list[int], Field(max_length=3)] = []
+
+
+def sentences(value: Any, model: type[BaseModel] = Outer) -> list[str]:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(value)
+    assert first_error(caught.value) == all_errors(caught.value)[0]
+    return all_errors(caught.value)
+
+
+CASES = {
+    "level is 'impossible', expected 'easy' or 'hard'": {"level": "impossible"},
+    "size is 0, expected a value greater than or equal to 1": {"size": 0},
+    "size is 3, expected a multiple of 2": {"size": 3},
+    "size is None, expected a valid integer": {"size": None},
+    "name is 'A\\n', expected a value that matches '^[a-z]+$'": {"name": "A\n"},
+    f"name is 'a{'a' * 55}..., expected at most 100 characters": {"name": "a" * 101},
+    "seeds.1 is 'x', expected a valid integer, unable to parse string as an integer": {
+        "seeds": [1, "x"]
+    },
+    "seeds is [1, 2, 3, 4], expected at most 3 items after validation, not 4": {
+        "seeds": [1, 2, 3, 4]
+    },
+    "inner.low is 'x', expected a valid integer, unable to parse string as an integer": {
+        "inner": {"low": "x"}
+    },
+    "inner.mid is an unknown key, expected only keys of Outer": {"inner": {"mid": 1}},
+    "inner: low 3 is above high 2": {"inner": {"low": 3, "high": 2}},
+    "'a\\nb' is an unknown key, expected only keys of Outer": {"a\nb": 1},
+}
+
+
+@pytest.mark.parametrize(("sentence", "value"), CASES.items(), ids=range(len(CASES)))
+def test_sentence(sentence: str, value: dict[str, Any]) -> None:
+    assert sentences({"name": "a"} | value) == [sentence]
+
+
+def test_missing_key() -> None:
+    assert sentences({}) == ["name is missing, expected every required key of Outer"]
+
+
+def test_rule_of_the_whole_model_has_no_place() -> None:
+    assert sentences({"low": 3, "high": 2}, Inner) == ["low 3 is above high 2"]
+
+
+def test_every_error_in_order() -> None:
+    found = sentences({"size": 0, "level": "x", "name": "a", "more": 1})
+    assert [sentence.split()[0] for sentence in found] == ["size", "level", "more"]
+
+
+@pytest.mark.parametrize("value", ["x" * 59, "x" * 58, list(range(1000)), "\n" * 50, 3])
+def test_shown_values_are_short_and_on_one_line(value: object) -> None:
+    shown = shorten(value)
+    assert len(shown) <= 60
+    assert "\n" not in shown
+    assert shown == repr(value) or shown.endswith("...")
