@@ -19,6 +19,12 @@ from tuneloop.validation import first_error
 
 log = logging.getLogger(__name__)
 
+PEOPLE_COPIES = {
+    "train": ("metrics.jsonl",),
+    "eval": ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"),
+}
+"""Outputs that are also copied to the run's own folder, where people look."""
+
 
 class OutputFile(BaseModel):
     """One file of a stage, by content."""
@@ -152,12 +158,16 @@ def load(artifacts: str, run_id: str, stage: str, fingerprint: str) -> Record:
     url = record_url(artifacts, run_id, stage)
     if record is None:
         raise InputMissing(f"{url}: missing; stage {stage} has to finish first")
-    if record.fingerprint != fingerprint:
-        raise DataError(
-            f"{url}: fingerprint is {record.fingerprint[:8]}, expected {fingerprint[:8]}; plan the"
-            " run again"
-        )
+    _check_fingerprint(record, fingerprint, url)
     return record
+
+
+def _check_fingerprint(record: Record, expected: str, url: str) -> None:
+    if record.fingerprint != expected:
+        raise DataError(
+            f"{url}: fingerprint is {record.fingerprint[:8]}, expected {expected[:8]}; plan the run"
+            " again"
+        )
 
 
 def find_cached(artifacts: str, fingerprint: str) -> Record | None:
@@ -180,6 +190,32 @@ def adopt(cached: Record, run_id: str, artifacts: str) -> Record:
     return publish(cached.model_copy(update={"run_id": run_id}), artifacts)
 
 
+def find_or_adopt(artifacts: str, run_id: str, stage: str, fingerprint: str) -> Record | None:
+    """The stage's record if there is nothing left to do: its own, or another run's taken over.
+
+    Completes what a kill right behind the record may have left out: cache pointer and copies.
+    """
+    record = find(artifacts, run_id, stage)
+    if record is not None:
+        _check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
+        point(record, artifacts)
+    elif cached := find_cached(artifacts, fingerprint):
+        log.info("stage %s: taking over the record of run %s", stage, cached.run_id)
+        record = adopt(cached, run_id, artifacts)
+    if record is not None:
+        copy_for_people(record, artifacts)
+    return record
+
+
+def copy_for_people(record: Record, artifacts: str) -> None:
+    """Copy the files that people open to the run's folder; nothing ever reads them there."""
+    for name in PEOPLE_COPIES.get(record.stage, ()):
+        file = record.output(name)
+        url = storage.join(run_prefix(artifacts, record.run_id), name)
+        if storage.size_bytes(url) != file.size_bytes:
+            storage.write(url, read_output(file, artifacts))
+
+
 def read_output(file: OutputFile, artifacts: str) -> bytes:
     """Read one output whole, verified."""
     return storage.read_verified(
@@ -191,9 +227,7 @@ def read_output(file: OutputFile, artifacts: str) -> bytes:
 
 def iter_output_lines(file: OutputFile, artifacts: str) -> Iterator[bytes]:
     """Stream the lines of one output; the digest is checked after the last."""
-    blocks = storage.iter_verified(
-        storage.join(artifacts, file.path), file.size_bytes, file.sha256
-    )
+    blocks = storage.iter_verified(storage.join(artifacts, file.path), file.size_bytes, file.sha256)
     return storage.iter_lines(blocks)
 
 

@@ -171,6 +171,12 @@ def publish(url: str, data: bytes) -> bool:
     return True
 
 
+def make_folder(path: str) -> None:
+    """Make a local folder and those above it."""
+    with _sentences(path, "written"):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
 def delete_tree(prefix: str) -> None:
     """Remove everything below a prefix, if there is anything."""
     with _sentences(prefix, "written"):
@@ -222,6 +228,15 @@ class Writer:
         self._buffer = bytearray()
 
 
+def iter_blocks(url: str) -> Iterator[bytes]:
+    """Stream an object; FileNotFoundError at the first block if there is none."""
+    with _sentences(url, "read"):
+        fs, path = _open_fs(url)
+        with fs.open(path, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                yield block
+
+
 def read_verified(url: str, *, expected_bytes: int, expected_sha256: str) -> bytes:
     """Read an object whose size and digest are known.
 
@@ -239,13 +254,10 @@ def iter_verified(url: str, expected_bytes: int, expected_sha256: str) -> Iterat
     """
     sha256, count = hashlib.sha256(), 0
     try:
-        with _sentences(url, "read"):
-            fs, path = _open_fs(url)
-            with fs.open(path, "rb") as file:
-                while block := file.read(_BLOCK_BYTES):
-                    sha256.update(block)
-                    count += len(block)
-                    yield block
+        for block in iter_blocks(url):
+            sha256.update(block)
+            count += len(block)
+            yield block
     except FileNotFoundError as e:
         raise DataError(f"{url}: missing, but a record names it; restore it or rebuild") from e
     if count != expected_bytes:

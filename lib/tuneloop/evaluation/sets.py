@@ -43,6 +43,8 @@ class EvalItem(BaseModel):
     """What is tested; scores are also given by category."""
     difficulty: Literal["easy", "medium", "hard"]
     """How hard the author found it."""
+    case_sensitive: bool = False
+    """Whether "m" is a wrong answer where "M" is right; letter case is ignored elsewhere."""
 
 
 def parse_eval_set(data: bytes, place: str) -> tuple[EvalItem, ...]:

@@ -53,7 +53,9 @@ class Generator:
             DataError: there are no prompts.
         """
         if not prompts:
-            raise DataError("generation: found no prompts, expected at least one; mend the eval set")
+            raise DataError(
+                "generation: found no prompts, expected at least one; mend the eval set"
+            )
         self._prompts = tuple(prompts)
         self._batch_size = batch_size
         self._max_new_tokens = max_new_tokens

@@ -1,4 +1,4 @@
-r"""Chat text: the only place that knows how Gemma 2 and 3 write turns, and how a response is laid out.
+r"""Chat text: the one place that knows how Gemma 2 and 3 write turns and how a response is laid out.
 
 One rule about content: it can never open or close a turn. Wherever a control token stands in a
 prompt, a step, an answer or an instruction, a WORD JOINER (U+2060, invisible) is put behind its
@@ -104,9 +104,7 @@ def render_generation_prompt(prompt: str, system_instruction: str | None = None)
     return f"{user}\n<start_of_turn>model\n"
 
 
-def render_training_text(
-    prompt: str, response: str, system_instruction: str | None = None
-) -> str:
+def render_training_text(prompt: str, response: str, system_instruction: str | None = None) -> str:
     r"""Render a whole example, `<bos>` apart: generation prompt, response, `<end_of_turn>\n`."""
     return (
         render_generation_prompt(prompt, system_instruction)
@@ -115,9 +113,7 @@ def render_training_text(
     )
 
 
-def render_tunix_sft_prompt(
-    trace: Mapping[str, Any], system_instruction: str | None = None
-) -> str:
+def render_tunix_sft_prompt(trace: Mapping[str, Any], system_instruction: str | None = None) -> str:
     """Render a trace as one user and one model turn: the `tunix_sft` export format.
 
     Args:

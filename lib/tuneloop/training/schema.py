@@ -1,4 +1,4 @@
-"""TrainingExample: what training reads. Derived from a trace and its dataset, never stored in SQL."""
+"""TrainingExample: what training reads; derived from a trace and its dataset, never in SQL."""
 
 from __future__ import annotations
 

@@ -314,4 +314,3 @@ def _step_of(url: str, prefix: str) -> int | None:
     """Step of the checkpoint that a file belongs to; None for files of unfinished saves."""
     name = url.split(prefix.split("://")[-1].strip("/") + "/")[-1].split("/")[0]
     return int(name) if name.isdigit() else None
-

@@ -185,4 +185,3 @@ def batch_at(table: TokenTable, *, step: int, seed: int, batch_size: int, length
         tokens[at, : len(ids)] = ids
         loss_mask[at, table.prompt_lengths[row] : len(ids)] = True
     return Batch(tokens, loss_mask)
-

@@ -1,0 +1,1 @@
+"""Runnable entry points: `python -m jobs STAGE --spec URL`. Thin; the library does the work."""

@@ -1,0 +1,179 @@
+"""Evaluate: base and tuned model on one static eval set -> traces of both, and the delta report."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from jobs.stage import Stage
+from tuneloop import jsonl, records, storage
+from tuneloop.errors import DataError, InputMissing
+from tuneloop.evaluation.report import Answered, build_report, render_json, render_markdown
+from tuneloop.evaluation.scorers import Score, score_exact_match
+from tuneloop.evaluation.sets import EvalItem, parse_eval_set
+from tuneloop.specs import EvalStage
+from tuneloop.training import checkpoints
+from tuneloop.training.generate import Generation, Generator
+from tuneloop.training.recipes import Recipe, recipe_named
+from tuneloop.training.renderers import ParsedResponse, render_generation_prompt
+
+SPARE_TOKENS = 4
+"""Beyond the longest training response: room to see a model that does not stop."""
+
+NO_ANSWER = "(no answer)"
+NO_TEXT = "(no text)"
+"""A trace needs an answer and a step; where the model gave none, this stands there, and
+`meta.outcome` says so."""
+
+
+def run(spec: EvalStage, stage: Stage) -> None:
+    """Generate with both models in one compilation, score, write traces and report."""
+    items = _eval_set(spec, stage)
+    recipe = recipe_named(spec.dataset.recipe)
+    prompts = [
+        render_generation_prompt(
+            recipe.render_prompt(item.prompt, spec.dataset.instruction), spec.system_instruction
+        )
+        for item in items
+    ]
+    train = stage.upstream("train")
+    base = _load(train, checkpoints.BASE_WEIGHTS, stage)
+    tuned = _load(train, checkpoints.TUNED_WEIGHTS, stage)
+    longest = train.counts["longest_response_tokens"]
+    generator = Generator(
+        base,
+        prompts,
+        batch_size=spec.options.batch_size,
+        max_new_tokens=spec.options.max_new_tokens or longest + SPARE_TOKENS,
+    )
+    stage.progress(0, 2 * len(items))
+    base_said = generator.generate(stage.check_stop)
+    stage.progress(len(items), 2 * len(items))
+    generator.use(tuned)
+    tuned_said = generator.generate(stage.check_stop)
+    stage.progress(2 * len(items), 2 * len(items))
+
+    before = [_score(item, said, recipe) for item, said in zip(items, base_said, strict=True)]
+    after = [_score(item, said, recipe) for item, said in zip(items, tuned_said, strict=True)]
+    _write_traces(stage, "eval_before.jsonl", base.digest, items, base_said, before)
+    _write_traces(stage, "eval_after.jsonl", tuned.digest, items, tuned_said, after)
+    answered = [
+        Answered(item, b[0], t[0], b_said.text, t_said.text)
+        for item, b, t, b_said, t_said in zip(
+            items, before, after, base_said, tuned_said, strict=True
+        )
+    ]
+    report = build_report(answered, _header(spec, base.digest, tuned.digest))
+    stage.write_output("delta_report.md", render_markdown(report).encode())
+    stage.write_output("delta_report.json", render_json(report))
+    stage.counts.update(
+        items=len(items),
+        base_correct=report.overall.base.correct,
+        base_no_answer=report.overall.base.no_answer,
+        tuned_correct=report.overall.tuned.correct,
+        tuned_no_answer=report.overall.tuned.no_answer,
+        regressions=len(report.regressions),
+    )
+    stage.results.update(
+        accuracy_base=report.overall.base.share,
+        accuracy_tuned=report.overall.tuned.share,
+        by_category={row.name: [row.base.share, row.tuned.share] for row in report.categories},
+        verdict=report.verdict,
+    )
+
+
+def _eval_set(spec: EvalStage, stage: Stage) -> tuple[EvalItem, ...]:
+    url = spec.options.eval_set
+    try:
+        data = storage.read(url)
+    except FileNotFoundError as e:
+        raise InputMissing(
+            f"{url}: missing; put the eval set there, or change eval.eval_set"
+        ) from e
+    if hashlib.sha256(data).hexdigest() != spec.eval_set_sha256:
+        raise DataError(f"{url}: changed after the run was planned; plan the run again")
+    stage.inputs["eval_set"] = spec.eval_set_sha256
+    return parse_eval_set(data, url)
+
+
+def _load(train: records.Record, weights: str, stage: Stage) -> checkpoints.StoredModel:
+    names = (weights, checkpoints.TOKENIZER, checkpoints.DESCRIPTION)
+    files = {name: records.read_output(train.output(name), stage.artifacts) for name in names}
+    return checkpoints.load_model(files, weights, f"record of {train.run_id}/train")
+
+
+def _score(item: EvalItem, said: Generation, recipe: Recipe) -> tuple[Score, ParsedResponse]:
+    parsed = recipe.parse_response(said.text)
+    return score_exact_match(item, parsed.answer), parsed
+
+
+def _write_traces(
+    stage: Stage,
+    name: str,
+    digest: str,
+    items: tuple[EvalItem, ...],
+    said: list[Generation],
+    scored: list[tuple[Score, ParsedResponse]],
+) -> None:
+    with stage.output(name) as output:
+        for item, generation, (score, parsed) in zip(items, said, scored, strict=True):
+            trace = _trace(stage.spec.fingerprint, digest, item, generation, score, parsed)
+            output.write_row(jsonl.dump_line(trace))
+
+
+def _trace(
+    fingerprint: str,
+    digest: str,
+    item: EvalItem,
+    said: Generation,
+    score: Score,
+    parsed: ParsedResponse,
+) -> dict[str, Any]:
+    """One ReasoningTrace: the model's real steps and answer, and how they were judged.
+
+    It names the evaluation by fingerprint, not by run: runs that share the stage share the bytes.
+    """
+    steps = parsed.steps or (_storable(said.text).strip() or NO_TEXT,)
+    return {
+        "trace_version": "1.0",
+        "prompt": item.prompt,
+        "steps": [
+            {"i": i, "type": "reason" if parsed.steps else "unparsed", "content": _storable(step)}
+            for i, step in enumerate(steps)
+        ],
+        "final_answer": _storable(parsed.answer or NO_ANSWER),
+        "meta": {
+            "source": "evaluation",
+            "evaluation": fingerprint,
+            "eval_id": item.id,
+            "category": item.category,
+            "model_digest": digest,
+            "outcome": score.outcome,
+            "correct": score.outcome == "correct",
+            "expected_answer": item.expected_answer,
+            "output_tokens": said.tokens,
+            "hit_token_limit": said.hit_limit,
+        },
+    }
+
+
+def _storable(text: str) -> str:
+    """What the store takes: no NUL, which byte fallback can spell."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _header(spec: EvalStage, base_digest: str, tuned_digest: str) -> dict[str, str]:
+    """Nothing here may depend on when or where it ran: the report is an output of the stage."""
+    return {
+        "evaluation": spec.fingerprint,
+        "eval set": spec.options.eval_set.rsplit("/", 1)[-1],
+        "eval set sha256": spec.eval_set_sha256,
+        "dataset": f"{spec.dataset.key} ({spec.dataset.build_id})",
+        "recipe": spec.dataset.recipe,
+        "instruction": spec.dataset.instruction or "none",
+        "system instruction": spec.system_instruction or "none",
+        "seed": str(spec.seed),
+        "base model": base_digest,
+        "tuned model": tuned_digest,
+        "decoding": f"greedy, batch {spec.options.batch_size}",
+    }

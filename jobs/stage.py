@@ -1,0 +1,295 @@
+"""The stage contract: what every stage does besides its work.
+
+Own record there: exit 0. The same fingerprint made by another run: take its record over. Else do
+the work under `attempts/<attempt>/`, and publish the record last. Logs go to stderr and log.txt,
+progress to progress.json, the last sentence to the termination log; SIGTERM asks the stage to stop
+where it can continue later. Exit codes are those of `tuneloop.errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from tuneloop import provenance, records, storage
+from tuneloop.errors import (
+    EXIT_BUG,
+    EXIT_OK,
+    InputMissing,
+    OutOfMemory,
+    SpecError,
+    Transient,
+    TuneloopError,
+    UsageError,
+)
+from tuneloop.records import OutputFile, Record
+from tuneloop.specs import StageSpec
+from tuneloop.validation import first_error
+
+log = logging.getLogger("tuneloop.stage")
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+HEARTBEAT_SECONDS = 2.0
+"""How often log.txt and progress.json are brought up to date; the contract asks for 30."""
+TERMINATION_LOG = "TUNELOOP_TERMINATION_LOG"
+"""Names the file that the last sentence goes to; Kubernetes reads /dev/termination-log."""
+TERMINATION_BYTES = 4096
+
+
+class Output:
+    """One file under way."""
+
+    def __init__(self, name: str, url: str, path: str, *, has_timings: bool) -> None:
+        """Open it for writing."""
+        self._name, self._path, self._has_timings = name, path, has_timings
+        self._writer = storage.Writer(url)
+        self.rows = 0
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._writer.write(data)
+
+    def write_row(self, line: bytes) -> None:
+        """Append one JSONL line."""
+        self._writer.write(line)
+        self.rows += 1
+
+    def close(self) -> OutputFile:
+        """Finish it."""
+        written = self._writer.close()
+        return OutputFile(
+            name=self._name,
+            path=self._path,
+            size_bytes=written.size_bytes,
+            sha256=written.sha256,
+            rows=self.rows or None,
+            has_timings=self._has_timings,
+        )
+
+
+class Stage:
+    """What a stage's `run` is handed: where to write, what to count, when to stop."""
+
+    def __init__(self, spec: StageSpec, *, started_at: datetime.datetime, attempt: str) -> None:
+        """Nothing is written yet."""
+        self.spec = spec
+        self.artifacts = spec.execution.artifacts
+        self.prefix = records.stage_prefix(self.artifacts, spec.run_id, spec.stage)
+        self.attempt = attempt
+        self.inputs: dict[str, str] = dict(spec.upstream)
+        self.counts: dict[str, int] = {}
+        self.results: dict[str, Any] = {}
+        self._started_at, self._started = started_at, time.monotonic()
+        self._outputs: list[OutputFile] = []
+        self._progress: dict[str, Any] = {}
+        self._stop = threading.Event()
+
+    def standing_record(self) -> Record | None:
+        """The record that leaves nothing to do, if there is one."""
+        spec = self.spec
+        return records.find_or_adopt(self.artifacts, spec.run_id, spec.stage, spec.fingerprint)
+
+    def upstream(self, name: str) -> Record:
+        """The verified record of a stage before this one."""
+        return records.load(self.artifacts, self.spec.run_id, name, self.spec.upstream[name])
+
+    @contextlib.contextmanager
+    def output(self, name: str, *, has_timings: bool = False) -> Iterator[Output]:
+        """Write a file of this attempt; it enters the record when the block ends well."""
+        path = f"training_runs/{self.spec.run_id}/{self.spec.stage}/attempts/{self.attempt}/{name}"
+        output = Output(name, storage.join(self.artifacts, path), path, has_timings=has_timings)
+        yield output
+        self._outputs.append(output.close())
+
+    def write_output(self, name: str, data: bytes, *, has_timings: bool = False) -> None:
+        """Write a whole file of this attempt; JSONL files are counted in rows."""
+        with self.output(name, has_timings=has_timings) as output:
+            output.write(data)
+            output.rows = data.count(b"\n") if name.endswith(".jsonl") else 0
+
+    def progress(self, step: int, total: int, **values: float) -> None:
+        """Say how far it is; reaches progress.json with the next heartbeat."""
+        seconds = time.monotonic() - self._started
+        self._progress = {
+            "step": step,
+            "total": total,
+            "rate_per_second": round(step / seconds, 3) if seconds else None,
+            **values,
+        }
+
+    def request_stop(self) -> None:
+        """Ask the stage to stop where it can continue."""
+        self._stop.set()
+
+    def should_stop(self) -> bool:
+        """Whether SIGTERM has come."""
+        return self._stop.is_set()
+
+    def check_stop(self) -> None:
+        """Raise Transient if SIGTERM has come; for stages that simply start again."""
+        if self._stop.is_set():
+            raise Transient(f"stage {self.spec.stage}: stopped by a signal; run again to continue")
+
+    def build_record(self) -> Record:
+        """All that was done until now."""
+        return Record(
+            run_id=self.spec.run_id,
+            stage=self.spec.stage,
+            fingerprint=self.spec.fingerprint,
+            attempt=self.attempt,
+            inputs=self.inputs,
+            outputs=tuple(self._outputs),
+            counts=self.counts,
+            results=self.results,
+            started_at=self._started_at.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - self._started, 3),
+            provenance=provenance.gather(CHECKOUT),
+        )
+
+    def progress_json(self) -> bytes:
+        """What progress.json holds."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        value = {"stage": self.spec.stage, "attempt": self.attempt, "updated_at": now}
+        return json.dumps({**value, **self._progress}, sort_keys=True).encode() + b"\n"
+
+
+class _Heartbeat(logging.Handler):
+    """Collects log lines; a thread writes them and the progress, so a long compile shows life."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self._stage = stage
+        self._text = bytearray()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._text += self.format(record).encode("utf-8", "replace") + b"\n"
+
+    def __enter__(self) -> _Heartbeat:
+        logging.getLogger().addHandler(self)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+        logging.getLogger().removeHandler(self)
+        self._write()
+
+    def _run(self) -> None:
+        parent = os.getppid()
+        self._write()
+        while not self._done.wait(HEARTBEAT_SECONDS):
+            if os.getppid() != parent:  # its runner is gone: nobody waits for this any more
+                self._stage.request_stop()
+            self._write()
+
+    def _write(self) -> None:
+        # Neither file is an input of anything: that they cannot be written must not end a stage
+        # that could still finish; its own outputs will say it if the disk is full.
+        with contextlib.suppress(TuneloopError):
+            storage.write(storage.join(self._stage.prefix, "log.txt"), bytes(self._text))
+            storage.write(
+                storage.join(self._stage.prefix, "progress.json"), self._stage.progress_json()
+            )
+
+
+def run_stage(name: str, spec_url: str, run: Callable[[Any, Stage], None]) -> int:
+    """Run one stage under the contract.
+
+    Args:
+        name: the stage that the command line asked for.
+        spec_url: where its spec lies.
+        run: the work, called with (stage spec, stage).
+
+    Returns:
+        The exit code; 0 means that the record is published.
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    with contextlib.ExitStack() as stack:
+        try:
+            stage = _open_stage(name, spec_url)
+            if stage.standing_record() is None:
+                stack.enter_context(_Heartbeat(stage))
+                _work(stage, run)
+        except Exception as e:  # the contract: a bug is 70 with a traceback, not Python's bare 1
+            return _fail(_explained(e, name))  # still under the heartbeat: log.txt has it too
+    return EXIT_OK
+
+
+def _open_stage(name: str, url: str) -> Stage:
+    try:
+        spec: StageSpec = TypeAdapter(StageSpec).validate_json(storage.read(url))
+    except FileNotFoundError as e:
+        raise InputMissing(f"{url}: missing; plan the run first") from e
+    except ValidationError as e:
+        raise SpecError(f"{url}: {first_error(e)}; plan the run again") from e
+    if spec.stage != name:
+        raise UsageError(f"{url}: is the spec of stage {spec.stage}, expected one of stage {name}")
+    started_at = datetime.datetime.now(datetime.UTC)
+    # Sorted by time, and unique where two attempts start in one second.
+    attempt = f"{started_at:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    return Stage(spec, started_at=started_at, attempt=attempt)
+
+
+def _work(stage: Stage, run: Callable[[Any, Stage], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stage.request_stop())
+    log.info("stage %s of %s, attempt %s", stage.spec.stage, stage.spec.run_id, stage.attempt)
+    run(stage.spec, stage)
+    record = records.publish(stage.build_record(), stage.artifacts)
+    records.copy_for_people(record, stage.artifacts)
+    log.info("published after %.1f s", record.seconds)
+
+
+def _explained(error: Exception, stage: str) -> Exception:
+    """Give an expected failure its sentence; a bug comes back as it is."""
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tuneloop"):
+        extra = "store" if stage == "import" else "train"
+        return UsageError(
+            f"stage {stage}: Python module {error.name} is not installed; install the {extra}"
+            f" extra (pip install 'tuneloop[{extra}]', or a lock under requirements/)"
+        )
+    # By name: jaxlib is not installed where export and import run.
+    is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
+    if isinstance(error, MemoryError) or (is_device and "RESOURCE_EXHAUSTED" in str(error)):
+        return OutOfMemory(
+            f"stage {stage}: out of memory ({str(error)[:200]}); lower train.batch_size or"
+            " train.max_length_tokens, or use a larger machine"
+        )
+    return error
+
+
+def _fail(error: Exception) -> int:
+    """Say it in the log and in the termination message; returns the exit code."""
+    code = error.exit_code if isinstance(error, TuneloopError) else EXIT_BUG
+    if code == EXIT_BUG:
+        log.error("%s", "".join(traceback.format_exception(error)))
+    else:
+        log.error("%s", error)
+    cause = str(error) if code != EXIT_BUG else f"{type(error).__name__}: {error}"
+    # Cut by characters that are at most 6 bytes as JSON, so that the message stays whole JSON.
+    message = json.dumps({"cause": cause[: TERMINATION_BYTES // 8], "exit_code": code})
+    target = os.environ.get(TERMINATION_LOG, "/dev/termination-log")
+    # Absent outside a container and without a runner: then stderr has said it all.
+    with contextlib.suppress(OSError), open(target, "r+b") as file:
+        file.write(message.encode())
+    return code

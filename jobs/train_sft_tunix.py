@@ -1,0 +1,92 @@
+"""Train: examples -> tokenizer, base model, tuned model, metrics. Real Tunix SFT."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from itertools import islice
+
+from jobs.stage import Stage
+from tuneloop import records, storage
+from tuneloop.errors import Transient
+from tuneloop.jsonl import iter_jsonl
+from tuneloop.specs import TrainStage
+from tuneloop.training import checkpoints, sft, tokens
+from tuneloop.training.models import gemma3
+from tuneloop.training.schema import TrainingExample, parse_example
+from tuneloop.training.tokenizer import load_tokenizer, train_tokenizer
+
+
+def run(spec: TrainStage, stage: Stage) -> None:
+    """Train the tokenizer, draw the base model, tune it, and write both models."""
+    options = spec.options
+    sample = (e for _, e in islice(_examples(stage), options.tokenizer.sample_examples))
+    tokenizer_model = train_tokenizer(
+        tokens.tokenizer_sentences(sample, spec.system_instruction), options.tokenizer
+    )
+    tokenizer = load_tokenizer(tokenizer_model)
+    vocab_size = tokenizer.get_piece_size()
+    table, lengths = tokens.build_token_table(
+        _examples(stage),
+        tokenizer,
+        system_instruction=spec.system_instruction,
+        max_length_tokens=options.max_length_tokens,
+        over_length=options.over_length,
+    )
+    stage.write_output(checkpoints.TOKENIZER, tokenizer_model)
+    stage.write_output(
+        checkpoints.DESCRIPTION, checkpoints.dump_description(options.model, vocab_size)
+    )
+    model = gemma3.build_model(options.model, vocab_size, spec.seed)
+    base = checkpoints.dump_weights(model)
+    stage.write_output(checkpoints.BASE_WEIGHTS, base)
+
+    progress = sft.run_sft(
+        model,
+        table,
+        options,
+        seed=spec.seed,
+        resume_prefix=storage.join(stage.prefix, "resume"),
+        checkpoint_every_steps=spec.execution.checkpoint_every_steps,
+        report=lambda row: stage.progress(row.step, options.steps, loss=round(row.loss, 4)),
+        should_stop=stage.should_stop,
+    )
+    if not progress.finished:
+        raise Transient(
+            f"stage train: stopped by a signal after step {len(progress.metrics)} of"
+            f" {options.steps}, checkpoint saved; run again to continue"
+        )
+    tuned = checkpoints.dump_weights(model)
+    stage.write_output(checkpoints.TUNED_WEIGHTS, tuned)
+    stage.write_output("metrics.jsonl", sft.dump_metrics(progress.metrics), has_timings=True)
+    stage.counts.update(
+        examples=lengths.examples,
+        dropped_over_length=len(lengths.dropped_ids),
+        truncated_over_length=len(lengths.truncated_ids),
+        tokens=lengths.tokens,
+        trained_tokens=lengths.trained_tokens,
+        longest_tokens=lengths.longest_tokens,
+        longest_response_tokens=lengths.longest_response_tokens,
+        vocab_size=vocab_size,
+        parameters=sum(array.size for array in gemma3.flat_params(model).values()),
+        steps=len(progress.metrics),
+        resumed_from_step=progress.resumed_from,
+    )
+    stage.results.update(
+        loss_first=progress.metrics[0].loss,
+        loss_last=progress.metrics[-1].loss,
+        base_digest=hashlib.sha256(base).hexdigest(),
+        tuned_digest=hashlib.sha256(tuned).hexdigest(),
+        dropped_ids=lengths.dropped_ids,
+        truncated_ids=lengths.truncated_ids,
+    )
+
+
+def _examples(stage: Stage) -> Iterator[tuple[str, TrainingExample]]:
+    """Stream (place, example) from every shard of the export, verified."""
+    for file in stage.upstream("export").outputs_like("examples-"):
+        place = storage.join(stage.artifacts, file.path)
+        data = records.read_output(file, stage.artifacts)
+        for line, value in iter_jsonl(io.BytesIO(data), place):
+            yield f"{place}:{line}", parse_example(value, place, line)

@@ -1,0 +1,203 @@
+"""Build a dataset: rows into shards, then the manifest, which is the one write that publishes.
+
+One rule: a key names one content for ever. Shards go under `attempts/<unique>/`, so neither a
+concurrent nor an interrupted build can touch what a manifest names; what no manifest names, nobody
+reads. Rows keep the order of the selection: newest first for `latest`, by digest for `random`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from itertools import chain, islice
+
+from tuneloop import jsonl, storage
+from tuneloop.datasets.read import dataset_prefix, find_damage, find_manifest, manifest_url
+from tuneloop.datasets.schema import (
+    BuildRequest,
+    Content,
+    ContentHasher,
+    DatasetManifest,
+    DatasetShard,
+    Selection,
+    TraceRow,
+    build_id,
+    request_of,
+    utc_text,
+)
+from tuneloop.errors import DataError
+from tuneloop.validation import shorten
+
+SHARD_ROWS = 100_000
+"""Rows of one shard at most: about 150 MB, one worker's share of an export."""
+
+Select = Callable[[int], AbstractContextManager[Selection]]
+"""Runs the request's selection with a seed; the rows live as long as the context."""
+
+
+class DatasetConflict(DataError):
+    """The key is taken by a dataset of other content."""
+
+
+class DatasetEmpty(DataError):
+    """No trace matched."""
+
+
+def build(
+    select: Select,
+    request: BuildRequest,
+    artifacts: str,
+    *,
+    now: datetime,
+    new_seed: Callable[[], int],
+    shard_rows: int = SHARD_ROWS,
+) -> tuple[DatasetManifest, bool]:
+    """Publish the dataset, or find that it is published already.
+
+    Args:
+        select: chooses the rows; called once, or twice if another build was faster.
+        request: what was asked for; a missing seed is the published dataset's or a new one.
+        artifacts: URL of the prefix that holds datasets/.
+        now: written into the manifest, of no other effect.
+        new_seed: draws a seed.
+        shard_rows: rows of one shard at most.
+
+    Returns:
+        The manifest and whether this call published it.
+
+    Raises:
+        DatasetEmpty: no trace matched the filters.
+        DatasetConflict: the key holds another request's or other traces' dataset.
+        DataError: the published dataset is damaged.
+    """
+    existing = find_manifest(artifacts, request.dataset_key)
+    if existing is None:
+        seed = new_seed() if request.seed is None else request.seed
+        built = _publish(select, request, artifacts, seed=seed, now=now, shard_rows=shard_rows)
+        if built is not None:
+            return built, True
+        existing = find_manifest(artifacts, request.dataset_key)  # another build was faster
+        if existing is None:
+            raise DatasetConflict(
+                f"dataset {request.dataset_key}: was deleted while it was built; build it again"
+            )
+    _require_same_request(existing, request)
+    with select(existing.seed) as selection:
+        content = _read_content(selection)
+    _require_same_content(existing, content)
+    if damage := find_damage(existing, artifacts):
+        raise DataError(
+            f"{manifest_url(artifacts, existing.dataset_key)}: {damage}; delete the folder"
+            f" datasets/{existing.dataset_key} and build the dataset again"
+        )
+    return existing, False
+
+
+def _publish(
+    select: Select,
+    request: BuildRequest,
+    artifacts: str,
+    *,
+    seed: int,
+    now: datetime,
+    shard_rows: int,
+) -> DatasetManifest | None:
+    """Write shards and manifest; None if the key was taken meanwhile."""
+    prefix = dataset_prefix(artifacts, request.dataset_key)
+    attempt = f"attempts/{uuid.uuid4().hex}"
+    with contextlib.ExitStack() as undo:
+        undo.callback(storage.delete_tree, storage.join(prefix, attempt))
+        with select(seed) as selection:
+            shards, content = _write_shards(selection, prefix, attempt, shard_rows)
+        manifest = _manifest(request, seed, now, shards, content)
+        undo.pop_all()  # from here on the outcome may be unknown: a manifest may name the shards
+    data = manifest.model_dump_json(indent=1).encode() + b"\n"
+    if storage.publish(manifest_url(artifacts, request.dataset_key), data):
+        return manifest
+    storage.delete_tree(storage.join(prefix, attempt))
+    return None
+
+
+def _manifest(
+    request: BuildRequest,
+    seed: int,
+    now: datetime,
+    shards: list[DatasetShard],
+    content: Content,
+) -> DatasetManifest:
+    return DatasetManifest(
+        **{**dict(request), "seed": seed},
+        dataset_key=request.dataset_key,
+        build_id=build_id(request, seed, content.sha256),
+        created_at=utc_text(now),
+        trace_count=content.stats.trace_count,
+        stats=content.stats,
+        content_sha256=content.sha256,
+        shards=tuple(shards),
+    )
+
+
+def _write_shards(
+    selection: Selection, prefix: str, attempt: str, shard_rows: int
+) -> tuple[list[DatasetShard], Content]:
+    hasher = ContentHasher()
+    rows = _nonempty(selection)
+    total = -(-selection.count // shard_rows)
+    shards = []
+    for index in range(total):
+        name = f"traces-{index:05d}-of-{total:05d}.jsonl"
+        writer = storage.Writer(storage.join(prefix, attempt, name))
+        count = 0
+        for row in islice(rows, shard_rows):
+            writer.write(hasher.add(row))
+            count += 1
+        written = writer.close()
+        shards.append(
+            DatasetShard(
+                name=name,
+                path=f"{attempt}/{name}",
+                rows=count,
+                size_bytes=written.size_bytes,
+                sha256=written.sha256,
+            )
+        )
+    return shards, hasher.content()
+
+
+def _read_content(selection: Selection) -> Content:
+    hasher = ContentHasher()
+    for row in _nonempty(selection):
+        hasher.add(row)
+    return hasher.content()
+
+
+def _nonempty(selection: Selection) -> Iterator[TraceRow]:
+    first = next(selection.rows, None)
+    if first is None:
+        raise DatasetEmpty("Dataset is empty. No traces matched the filters.")
+    return chain([first], selection.rows)
+
+
+def _require_same_request(existing: DatasetManifest, request: BuildRequest) -> None:
+    built = request_of(existing)
+    for name in BuildRequest.model_fields:
+        asked, had = getattr(request, name), getattr(built, name)
+        if name == "seed" and asked is None:
+            continue
+        if jsonl.dump_line({name: asked}) != jsonl.dump_line({name: had}):  # true is not 1
+            raise DatasetConflict(
+                f"dataset {existing.dataset_key}: {name} is {shorten(asked)}, but it was built with"
+                f" {shorten(had)}; a dataset never changes, use another dataset_version"
+            )
+
+
+def _require_same_content(existing: DatasetManifest, content: Content) -> None:
+    if content.sha256 != existing.content_sha256:
+        raise DatasetConflict(
+            f"dataset {existing.dataset_key}: the request now selects"
+            f" {content.stats.trace_count} traces that differ from the {existing.trace_count} it"
+            " was built with; a dataset never changes, use another dataset_version"
+        )

@@ -1,0 +1,143 @@
+"""Published datasets: the manifest and its rows.
+
+One rule: nothing is read but through a manifest, and every byte is checked against it. Works
+without the store and without SQL, so that jobs can use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from tuneloop import storage
+from tuneloop.datasets.schema import (
+    DatasetManifest,
+    DatasetShard,
+    TraceRow,
+    build_id,
+    is_key,
+    request_of,
+)
+from tuneloop.errors import DataError
+from tuneloop.validation import first_error, shorten
+
+
+def dataset_prefix(artifacts: str, key: str) -> str:
+    """The dataset's folder.
+
+    Raises:
+        DataError: no dataset can have this key; so no key leads out of the artifacts.
+    """
+    if not is_key(key):
+        raise DataError(
+            f"dataset key {shorten(key)}: expected up to 200 letters, digits, '.', '_' and '-';"
+            " use the dataset_key that the build replied"
+        )
+    return storage.join(artifacts, "datasets", key)
+
+
+def manifest_url(artifacts: str, key: str) -> str:
+    """Where the manifest lies once the dataset is published."""
+    return storage.join(dataset_prefix(artifacts, key), "manifest.json")
+
+
+def find_manifest(artifacts: str, key: str) -> DatasetManifest | None:
+    """The manifest, None if there is no such dataset; makes no folder.
+
+    Raises:
+        DataError: the manifest is torn, edited or another dataset's.
+    """
+    url = manifest_url(artifacts, key)
+    try:
+        data = storage.read(url)
+    except FileNotFoundError:
+        return None
+    try:
+        manifest = DatasetManifest.model_validate_json(data)
+        expected = build_id(request_of(manifest), manifest.seed, manifest.content_sha256)
+    except ValidationError as e:
+        raise DataError(f"{url}: {first_error(e)}; rebuild the dataset") from e
+    if manifest.dataset_key != key:
+        raise DataError(
+            f"{url}: dataset_key is {manifest.dataset_key}, expected {key}, its folder; move it"
+            " back or rebuild the dataset"
+        )
+    if manifest.build_id != expected:
+        raise DataError(
+            f"{url}: build_id is {manifest.build_id}, expected {expected} for what it says; it was"
+            " edited, restore it or rebuild the dataset"
+        )
+    return manifest
+
+
+def load_manifest(artifacts: str, key: str) -> DatasetManifest:
+    """The manifest of a dataset.
+
+    Raises:
+        DataError: there is none, or it is torn, edited or another dataset's.
+    """
+    manifest = find_manifest(artifacts, key)
+    if manifest is None:
+        raise DataError(f"{manifest_url(artifacts, key)}: missing; build the dataset first")
+    return manifest
+
+
+def list_manifest_keys(artifacts: str) -> list[str]:
+    """Keys of all published datasets, sorted."""
+    parts = (url.split("/") for url in storage.list_files(storage.join(artifacts, "datasets")))
+    return sorted(
+        part[-2] for part in parts if part[-1] == "manifest.json" and part[-3] == "datasets"
+    )
+
+
+def iter_rows(
+    manifest: DatasetManifest, artifacts: str, shard: int | None = None
+) -> Iterator[tuple[str, TraceRow]]:
+    """Stream the rows of a dataset, or of its shard number `shard` from 0.
+
+    Whoever reads to the end has read what was published; publish nothing before the end.
+
+    Yields:
+        Where the row stands, as `URL:line`, and the row.
+
+    Raises:
+        DataError: a shard is missing, or differs by as little as one byte.
+    """
+    prefix = dataset_prefix(artifacts, manifest.dataset_key)
+    shards = manifest.shards if shard is None else (manifest.shards[shard],)
+    for part in shards:
+        yield from _iter_shard(part, prefix, manifest)
+
+
+def _iter_shard(
+    shard: DatasetShard, prefix: str, manifest: DatasetManifest
+) -> Iterator[tuple[str, TraceRow]]:
+    url = storage.join(prefix, shard.path)
+    blocks = storage.iter_verified(url, shard.size_bytes, shard.sha256)
+    count = 0
+    for line in storage.iter_lines(blocks):
+        count += 1
+        place = f"{url}:{count}"
+        try:
+            row = TraceRow.model_validate_json(line)
+        except ValidationError as e:
+            raise DataError(f"{place}: {first_error(e)}; restore the shard or rebuild it") from e
+        yield place, row
+    if count != shard.rows:
+        said = "trace_count" if len(manifest.shards) == 1 else "rows"
+        raise DataError(
+            f"{storage.join(prefix, 'manifest.json')}: {said} is {shard.rows} but {shard.name} has"
+            f" {count} rows; rebuild the dataset"
+        )
+
+
+def find_damage(manifest: DatasetManifest, artifacts: str) -> str | None:
+    """Say which shard is missing or of another size, without reading any; None if none is."""
+    prefix = dataset_prefix(artifacts, manifest.dataset_key)
+    for shard in manifest.shards:
+        size = storage.size_bytes(storage.join(prefix, shard.path))
+        if size != shard.size_bytes:
+            found = "is missing" if size is None else f"holds {size} bytes"
+            return f"{shard.name} {found}, expected {shard.size_bytes} bytes"
+    return None

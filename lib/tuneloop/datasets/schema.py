@@ -1,0 +1,312 @@
+"""What a dataset is: the request, the manifest that publishes it, one row of its shards.
+
+One rule: a manifest names content, not a moment. `build_id` is a function of the request and of the
+traces without their times, so the same traces in two stores make the same dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
+
+from tuneloop import jsonl
+
+MAX_JSON_DEPTH = 64
+"""Levels of nesting in meta and filters; JSON readers differ in where they give up, from 100 on."""
+MAX_KEY_BYTES = 200
+"""Object stores allow more, but a local file name ends at 255."""
+DEFAULT_RECIPE = "trace_sft_v1"
+
+_NAMESPACE = uuid.UUID("6f0f4d0e-9a55-5d0b-8a1c-2f7f6a3f1c55")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_KEY = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def utc_text(moment: datetime) -> str:
+    """Write a moment the one way it is written everywhere: `2026-11-22T11:22:10.546379Z`."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _no_nul(text: str) -> str:
+    if "\x00" in text:  # PostgreSQL cannot store it, and C readers end a text there
+        raise ValueError("holds a NUL character, expected text; remove it")
+    return text
+
+
+def _check_string(text: str) -> None:
+    _no_nul(text)
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("holds a lone surrogate, expected whole characters; write both halves")
+
+
+def _strict_json(value: Any) -> Any:
+    """Refuse what not every JSON reader and database understands the same way."""
+    waiting = [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        if isinstance(item, str):
+            if not item.isascii() or "\x00" in item:
+                _check_string(item)
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise ValueError("holds NaN or an infinity, expected finite numbers; use null")
+        elif isinstance(item, dict | list):
+            if depth > MAX_JSON_DEPTH:
+                raise ValueError(
+                    f"is nested deeper than {MAX_JSON_DEPTH} levels, expected less; flatten it"
+                )
+            if isinstance(item, dict):
+                waiting.extend((key, depth) for key in item)
+                item = item.values()
+            waiting.extend((child, depth + 1) for child in item)
+    return value
+
+
+def _with_microseconds(text: str) -> str:
+    datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ")  # raises ValueError on month 13
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_strict_json)]
+Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+CheckedTimestamp = Annotated[Timestamp, AfterValidator(_with_microseconds)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Strategy = Literal["latest", "random"]
+
+
+class TraceStep(BaseModel):
+    """One step of reasoning."""
+
+    i: int = Field(ge=0, lt=2**63)
+    type: Text = Field(min_length=1, max_length=64)
+    content: Text = Field(min_length=1, max_length=20_000)
+
+
+class TraceRow(BaseModel):
+    """One line of a shard: a trace as it was when the dataset was built, steps ordered by `i`.
+
+    Nothing is checked again but the shape: the store validated the trace, and a digest guards the
+    shard.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    created_at: Timestamp
+    trace_version: str
+    prompt: str
+    final_answer: str
+    steps: list[TraceStep]
+    meta: dict[str, JsonValue] | None
+
+    def content_line(self) -> bytes:
+        """The row without its time, canonical: what `content_sha256` is made of."""
+        return jsonl.dump_line(self.model_dump(exclude={"created_at"}))
+
+    def line(self, content_line: bytes | None = None) -> bytes:
+        """The row as a shard holds it, canonical; from its content line if that is at hand."""
+        content = content_line or self.content_line()
+        return f'{{"created_at":"{self.created_at}",'.encode() + content[1:]  # sorts before all
+
+
+class BuildRequest(BaseModel):
+    """What to select from the store, and under which name to publish it.
+
+    A filter is a top-level key of `meta` and the JSON value it must equal: true is not 1, 1 is 1.0,
+    an absent key is not null, a list or an object is compared as a whole. Dots in a key are part of
+    the key; a nested value is reached by giving the whole object above it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset_name: Text = Field(min_length=1, max_length=128)
+    dataset_version: Text = Field(min_length=1, max_length=64)
+    recipe: str = DEFAULT_RECIPE
+    instruction: Text | None = Field(default=None, min_length=1, max_length=1000)
+    filters: JsonObject = {}
+    limit: int = Field(default=100, ge=1, le=10_000_000)
+    selection_strategy: Strategy = "latest"
+    seed: Seed | None = None
+    session_id: Text | None = Field(default=None, max_length=128)
+    parent_dataset_id: Text | None = Field(default=None, max_length=256)
+    training_run_id: Text | None = Field(default=None, max_length=128)
+
+    @property
+    def dataset_key(self) -> str:
+        """The dataset's folder. Two names can share one: the build then refuses the second."""
+        return "-".join(
+            _UNSAFE.sub("_", part) for part in (self.dataset_name, self.dataset_version)
+        )
+
+
+class DatasetStats(BaseModel):
+    """Sizes of the traces in a dataset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trace_count: int
+    avg_step_count: float
+    min_step_count: int
+    max_step_count: int
+    avg_total_chars: float
+    """Mean of prompt, final answer and all steps together, in code points."""
+
+
+class DatasetShard(BaseModel):
+    """One file of rows, by content."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^traces-\d{5}-of-\d{5}\.jsonl$")
+    path: str = Field(pattern=r"^attempts/[0-9a-f]{32}/traces-\d{5}-of-\d{5}\.jsonl$")
+    """Where it lies, relative to the dataset's folder."""
+    rows: int = Field(ge=1)
+    size_bytes: int = Field(ge=1)
+    sha256: Sha256
+
+
+class DatasetManifest(BaseModel):
+    """A published dataset; written last and create-only, so it never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal["1"] = "1"
+    dataset_key: str
+    build_id: str
+    """uuid5 of everything that determines the rows and what an export makes of them."""
+    dataset_name: str
+    dataset_version: str
+    created_at: CheckedTimestamp
+    recipe: str
+    """How a trace becomes prompt and response."""
+    instruction: str | None
+    """Put behind every prompt; null: the recipe's own."""
+    seed: Seed
+    """The request's, or one generated for it and kept here for every later stage."""
+    filters: JsonObject
+    selection_strategy: Strategy
+    limit: int
+    session_id: str | None
+    parent_dataset_id: str | None
+    training_run_id: str | None
+    trace_count: int = Field(ge=1)
+    stats: DatasetStats
+    content_sha256: Sha256
+    """Of the rows in order, without `created_at`."""
+    shards: tuple[DatasetShard, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> DatasetManifest:
+        rows = sum(shard.rows for shard in self.shards)
+        if rows != self.trace_count:
+            one = len(self.shards) == 1
+            holder = f"{self.shards[0].name} has" if one else f"its {len(self.shards)} shards have"
+            raise ValueError(f"trace_count is {self.trace_count} but {holder} {rows} rows")
+        return self
+
+
+class Content(NamedTuple):
+    """What a selection turned out to hold."""
+
+    sha256: str
+    stats: DatasetStats
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Traces chosen for a dataset: how many, and a stream that can be read once."""
+
+    count: int
+    rows: Iterator[TraceRow]
+
+
+class ContentHasher:
+    """Digest and sizes of rows as they pass."""
+
+    def __init__(self) -> None:
+        """Start with no rows."""
+        self._sha256 = hashlib.sha256()
+        self._count = self._steps = self._chars = self._most = 0
+        self._least: int | None = None
+
+    def add(self, row: TraceRow) -> bytes:
+        """Take the next row, order counts; returns its line for the shard."""
+        content_line = row.content_line()
+        self._sha256.update(content_line)
+        steps = len(row.steps)
+        self._count += 1
+        self._steps += steps
+        self._chars += len(row.prompt) + len(row.final_answer)
+        self._chars += sum(len(step.content) for step in row.steps)
+        self._most = max(self._most, steps)
+        self._least = steps if self._least is None else min(self._least, steps)
+        return row.line(content_line)
+
+    def content(self) -> Content:
+        """What has passed; at least one row."""
+        stats = DatasetStats(
+            trace_count=self._count,
+            avg_step_count=self._steps / self._count,
+            min_step_count=self._least or 0,
+            max_step_count=self._most,
+            avg_total_chars=self._chars / self._count,
+        )
+        return Content(self._sha256.hexdigest(), stats)
+
+
+def build_id(request: BuildRequest, seed: int, content_sha256: str) -> str:
+    """Name a dataset by what determines it: no clock, no place."""
+    identity = {
+        "dataset_key": request.dataset_key,
+        "recipe": request.recipe,
+        "instruction": request.instruction,
+        "seed": seed,
+        "filters": request.filters,
+        "selection_strategy": request.selection_strategy,
+        "limit": request.limit,
+        "content_sha256": content_sha256,
+    }
+    return str(uuid.uuid5(_NAMESPACE, jsonl.dump_line(identity).decode()))
+
+
+def request_of(manifest: DatasetManifest) -> BuildRequest:
+    """The request that a manifest answers, with its seed filled in."""
+    return BuildRequest(**{name: getattr(manifest, name) for name in BuildRequest.model_fields})
+
+
+def is_key(key: str) -> bool:
+    """Whether a dataset can have this key: one plain folder name."""
+    return key not in (".", "..") and len(key) <= MAX_KEY_BYTES and bool(_KEY.fullmatch(key))
+
+
+def trace_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
+    """The export record of format `trace`; what the store knows wins over what meta claims."""
+    return {
+        "id": row.id,
+        "prompts": row.prompt,
+        "trace_steps": [step.content for step in row.steps],
+        "final_answer": row.final_answer,
+        "metadata": {
+            **(row.meta or {}),
+            "created_at": row.created_at,
+            "trace_version": row.trace_version,
+        },
+    }

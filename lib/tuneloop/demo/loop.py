@@ -1,0 +1,97 @@
+"""The demo: the whole loop on this machine, with nothing given but a folder.
+
+The store runs on a free loopback port for as long as it is needed. Everything that is posted has an
+idempotency key, so a second demo in the same folder finds all it needs and runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tuneloop import service, storage
+from tuneloop.demo.tasks import demo_traces
+from tuneloop.runs.local import Progress, StageResult, run_plan
+from tuneloop.runs.plan import Plan, load_plan
+from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs import RunSpec
+from tuneloop.traces.client import TraceClient
+
+TRACES = 4000
+BATCH = 1000
+SEED = 0
+"""Of the demo's traces and of its dataset."""
+INSTRUCTION = "Show your work as steps"
+CONFIG = "jobs/configs/demo.yaml"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demo leaves."""
+
+    plan: Plan
+    stages: list[StageResult]
+
+
+def run_demo(
+    workdir: Path,
+    checkout: Path,
+    *,
+    stored: Callable[[int, str], None],
+    planned: Callable[[Plan], None],
+    started: Callable[[str], None],
+    progress: Progress,
+    finished: Callable[[StageResult], None],
+) -> DemoResult:
+    """Run the loop in a folder; what an earlier demo did there is not done again.
+
+    Args:
+        workdir: gets `store.db` and `artifacts/`.
+        checkout: holds the demo's run spec and the jobs.
+        stored: called with (traces, dataset key) when the dataset stands.
+        planned: called with the plan.
+        started: see `run_plan`.
+        progress: see `run_plan`.
+        finished: see `run_plan`.
+    """
+    spec = load_run_spec(str(checkout / CONFIG))
+    artifacts = storage.absolute(str(workdir / "artifacts"))
+    database = (workdir / "store.db").absolute()
+    storage.make_folder(str(database.parent))
+    with service.running(f"sqlite:///{database}", artifacts) as store_url:
+        stored(*_fill(store_url, spec.dataset))
+        plan = load_plan(_placed(spec, artifacts, store_url), checkout)
+        planned(plan)
+        stages = run_plan(plan, checkout, started=started, progress=progress, finished=finished)
+    return DemoResult(plan, stages)
+
+
+def _fill(store_url: str, dataset_key: str) -> tuple[int, str]:
+    """Post the traces and build the dataset; a repetition changes nothing."""
+    traces = iter(demo_traces(TRACES, SEED))
+    count = 0
+    name, _, version = dataset_key.rpartition("-")
+    with TraceClient(store_url) as client:
+        while batch := list(islice(traces, BATCH)):
+            client.post_batch(batch, f"demo/{SEED}/{TRACES}/{count}")
+            count += len(batch)
+        built = client.build_dataset(
+            {
+                "dataset_name": name,
+                "dataset_version": version,
+                # The loop puts eval traces into the same store; these are not for training.
+                "filters": {"source": "tuneloop-demo"},
+                "limit": TRACES,
+                "recipe": "trace_sft_v1",
+                "instruction": INSTRUCTION,
+                "seed": SEED,
+            }
+        )
+    return count, str(built["dataset_key"])
+
+
+def _placed(spec: RunSpec, artifacts: str, store_url: str) -> RunSpec:
+    execution = spec.execution.model_copy(update={"artifacts": artifacts, "store_url": store_url})
+    return spec.model_copy(update={"execution": execution})

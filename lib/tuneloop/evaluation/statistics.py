@@ -1,0 +1,75 @@
+"""Base against tuned on the same items: accuracies, their intervals, and a paired test.
+
+One rule: the numbers come from scipy, and every denominator is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from tuneloop.evaluation.scorers import Outcome
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Correct answers over all items; items without an answer count as not correct."""
+
+    correct: int
+    wrong: int
+    no_answer: int
+    low: float
+    """Lower end of the Wilson interval at 95 %, as a share."""
+    high: float
+    """Upper end."""
+
+    @property
+    def total(self) -> int:
+        """Items."""
+        return self.correct + self.wrong + self.no_answer
+
+    @property
+    def share(self) -> float:
+        """Correct over total."""
+        return self.correct / self.total
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Items that the two models answered differently."""
+
+    improved: int
+    """Not correct by base, correct by tuned."""
+    regressed: int
+    """Correct by base, not correct by tuned."""
+    p_value: float
+    """Exact McNemar test: two-sided binomial test of improved against regressed at 1/2."""
+
+
+def accuracy(outcomes: Sequence[Outcome]) -> Accuracy:
+    """Count outcomes; at least one.
+
+    The interval is Wilson's (scipy.stats.binomtest), which stays within 0 and 1 at the ends.
+    """
+    correct = outcomes.count("correct")
+    interval = stats.binomtest(correct, len(outcomes)).proportion_ci(CONFIDENCE, method="wilson")
+    return Accuracy(
+        correct=correct,
+        wrong=outcomes.count("wrong"),
+        no_answer=outcomes.count("no_answer"),
+        low=float(interval.low),
+        high=float(interval.high),
+    )
+
+
+def compare(base: Sequence[Outcome], tuned: Sequence[Outcome]) -> Paired:
+    """Compare outcomes of the same items, in the same order."""
+    pairs = [(b == "correct", t == "correct") for b, t in zip(base, tuned, strict=True)]
+    improved, regressed = pairs.count((False, True)), pairs.count((True, False))
+    discordant = improved + regressed
+    p_value = float(stats.binomtest(improved, discordant).pvalue) if discordant else 1.0
+    return Paired(improved, regressed, p_value)

@@ -1,0 +1,210 @@
+"""From a run spec to a plan: fingerprints, run id, stage specs. Known before anything runs.
+
+One rule: `build_plan` is pure. The same spec, seed, code and inputs give the same run id, so
+running a spec again continues its run, and a changed spec is another run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tuneloop import jsonl, provenance, records, storage
+from tuneloop.datasets.read import load_manifest
+from tuneloop.datasets.schema import DatasetManifest
+from tuneloop.errors import InputMissing
+from tuneloop.evaluation.sets import parse_eval_set
+from tuneloop.specs import (
+    DatasetRef,
+    EvalStage,
+    ExportStage,
+    ImportStage,
+    RunSpec,
+    StageSpec,
+    TrainStage,
+)
+from tuneloop.training.recipes import recipe_named
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, before it starts."""
+
+    run_id: str
+    spec: RunSpec
+    seed: int
+    dataset: DatasetRef
+    stages: tuple[StageSpec, ...]
+    """In the order in which they run."""
+
+    @property
+    def artifacts(self) -> str:
+        """Where everything is written."""
+        return self.spec.execution.artifacts
+
+
+def load_plan(spec: RunSpec, checkout: Path, *, seed: int | None = None) -> Plan:
+    """Read what a plan depends on, and plan.
+
+    Args:
+        spec: the run spec.
+        checkout: the code that the stages will run.
+        seed: overrides the spec's, which overrides the dataset's.
+
+    Raises:
+        DataError: the dataset or the eval set is broken.
+        InputMissing: the eval set is missing.
+    """
+    execution = spec.execution
+    execution = execution.model_copy(update={"artifacts": storage.absolute(execution.artifacts)})
+    spec = spec.model_copy(update={"execution": execution})
+    manifest = load_manifest(execution.artifacts, spec.dataset)
+    recipe_named(manifest.recipe)
+    return build_plan(
+        spec,
+        manifest,
+        seed=next(s for s in (seed, spec.seed, manifest.seed) if s is not None),
+        eval_set_sha256=_eval_set_sha256(spec.eval.eval_set),
+        code=provenance.code_identity(checkout),
+    )
+
+
+def _eval_set_sha256(url: str) -> str:
+    try:
+        data = storage.read(url)
+    except FileNotFoundError as e:
+        raise InputMissing(
+            f"{url}: missing, expected the eval set; put it there, or change eval.eval_set"
+        ) from e
+    parse_eval_set(data, url)  # a broken set is found now, not after the training
+    return hashlib.sha256(data).hexdigest()
+
+
+def build_plan(
+    spec: RunSpec, manifest: DatasetManifest, *, seed: int, eval_set_sha256: str, code: str
+) -> Plan:
+    """Fingerprint every stage, then name the run after all of them.
+
+    Args:
+        spec: the run spec.
+        manifest: the dataset's.
+        seed: the run's.
+        eval_set_sha256: digest of the eval set's content.
+        code: identity of the code, from `provenance.code_identity`, or an image digest.
+    """
+    dataset = DatasetRef(
+        key=manifest.dataset_key,
+        build_id=manifest.build_id,
+        recipe=manifest.recipe,
+        instruction=manifest.instruction,
+    )
+    eval_identity = {
+        **spec.eval.model_dump(mode="json"),
+        # What it is called and what it holds; where it lies names no result.
+        "eval_set": spec.eval.eval_set.rsplit("/", 1)[-1],
+        "eval_set_sha256": eval_set_sha256,
+    }
+    export_fp = _fingerprint(
+        "export", code, spec.export.model_dump(mode="json"), {}, dataset=dataset.build_id
+    )
+    train_fp = _fingerprint(
+        "train",
+        code,
+        {**spec.train.model_dump(mode="json"), "system_instruction": spec.system_instruction},
+        {"export": export_fp},
+        seed=seed,
+    )
+    eval_fp = _fingerprint("eval", code, eval_identity, {"train": train_fp}, seed=seed)
+    import_fp = _fingerprint("import", code, {}, {"eval": eval_fp})
+
+    fingerprints = [export_fp, train_fp, eval_fp, import_fp]
+    run_id = f"{spec.name}-{_sha256({'stages': fingerprints})[:8]}"
+    common: dict[str, Any] = {
+        "run_id": run_id,
+        "seed": seed,
+        "dataset": dataset,
+        "execution": spec.execution,
+    }
+    stages: tuple[StageSpec, ...] = (
+        ExportStage(**common, fingerprint=export_fp, upstream={}, options=spec.export),
+        TrainStage(
+            **common,
+            fingerprint=train_fp,
+            upstream={"export": export_fp},
+            options=spec.train,
+            system_instruction=spec.system_instruction,
+        ),
+        EvalStage(
+            **common,
+            fingerprint=eval_fp,
+            upstream={"train": train_fp},
+            options=spec.eval,
+            eval_set_sha256=eval_set_sha256,
+            system_instruction=spec.system_instruction,
+        ),
+        ImportStage(
+            **common, fingerprint=import_fp, upstream={"eval": eval_fp}, options=spec.import_
+        ),
+    )
+    return Plan(run_id, spec, seed, dataset, stages)
+
+
+def _fingerprint(
+    stage: str, code: str, identity: dict[str, Any], upstream: dict[str, str], **inputs: Any
+) -> str:
+    return _sha256(
+        {
+            "stage": stage,
+            "code": code,
+            "identity": identity,
+            "upstream": upstream,
+            "inputs": inputs,
+        }
+    )
+
+
+def _sha256(value: dict[str, Any]) -> str:
+    return hashlib.sha256(jsonl.dump_line(value)).hexdigest()
+
+
+State = Literal["done", "cached", "to run"]
+
+
+def stage_state(stage: StageSpec) -> State:
+    """Whether a stage has its record, can take over another run's, or has to run."""
+    artifacts = stage.execution.artifacts
+    if records.find(artifacts, stage.run_id, stage.stage) is not None:
+        return "done"
+    if records.find_cached(artifacts, stage.fingerprint) is not None:
+        return "cached"
+    return "to run"
+
+
+def write_run_manifest(plan: Plan, checkout: Path) -> str:
+    """Write what the run is, before its first stage; create-only, so the first one stands.
+
+    Returns:
+        Its URL.
+    """
+    url = storage.join(records.run_prefix(plan.artifacts, plan.run_id), "run_manifest.json")
+    manifest = load_manifest(plan.artifacts, plan.dataset.key)
+    value = {
+        "schema_version": "1",
+        "run_id": plan.run_id,
+        "spec": plan.spec.model_dump(mode="json", by_alias=True),
+        "seed": plan.seed,
+        "recipe": plan.dataset.recipe,
+        "instruction": plan.dataset.instruction,
+        "dataset": {
+            "key": plan.dataset.key,
+            "build_id": plan.dataset.build_id,
+            "content_sha256": manifest.content_sha256,
+            "trace_count": manifest.trace_count,
+        },
+        "stages": {stage.stage: stage.fingerprint for stage in plan.stages},
+        "provenance": provenance.gather(checkout),
+    }
+    storage.publish(url, jsonl.dump_line(value))
+    return url

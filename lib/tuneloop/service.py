@@ -1,0 +1,90 @@
+"""The trace store as a whole: database, artifacts, recipes and export formats put together.
+
+The API knows neither recipes nor renderers; this is where they are handed in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tuneloop.errors import SpecError, Unavailable
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 20.0
+
+
+def build_app(database_url: str, artifacts: str) -> FastAPI:
+    """The store's ASGI application on a database, opened and brought up to date."""
+    from tuneloop.traces.api import create_app
+    from tuneloop.traces.database import Database
+    from tuneloop.training.examples import EXPORT_FORMATS
+    from tuneloop.training.recipes import RECIPES
+
+    return create_app(Database(database_url), artifacts, RECIPES.keys(), EXPORT_FORMATS)
+
+
+def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level=log_level, access_log=False, timeout_graceful_shutdown=30
+    )
+    return uvicorn.Server(config)
+
+
+def serve(host: str, port: int, database_url: str, artifacts: str) -> None:
+    """Serve until SIGINT or SIGTERM; requests in flight finish.
+
+    Raises:
+        SpecError: the host is not loopback: there is no authentication yet.
+        Unavailable: the port cannot be had.
+    """
+    if host not in (LOOPBACK, "localhost", "::1"):
+        raise SpecError(
+            f"--host {host}: the store has no authentication yet, so it listens on loopback alone;"
+            " use --host 127.0.0.1 and a tunnel"
+        )
+    _server(build_app(database_url, artifacts), "info").run(sockets=[_listen(host, port)])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as e:
+        listener.close()
+        raise Unavailable(
+            f"{host}:{port}: cannot listen: {e.strerror}; stop what listens there, or use --port"
+        ) from e
+    return listener
+
+
+@contextlib.contextmanager
+def running(database_url: str, artifacts: str) -> Iterator[str]:
+    """Serve on a free loopback port while the block runs; yields the store's URL."""
+    listener = _listen(LOOPBACK, 0)
+    server = _server(build_app(database_url, artifacts), "warning")
+    thread = threading.Thread(target=server.run, args=([listener],), name="store", daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise Unavailable("the trace store did not start; its log above says why")
+            time.sleep(0.01)
+        yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

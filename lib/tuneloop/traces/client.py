@@ -1,0 +1,236 @@
+"""Talk to a trace store: patient with a busy one, brief about a missing one.
+
+One rule: every request can be repeated. Batches carry an idempotency key, builds name what they
+make, so a lost reply is asked for again and nothing is stored twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
+
+from tuneloop.errors import DataError, PermissionDenied, Unavailable
+
+_RETRIED = frozenset({429, 502, 503, 504})
+_ADVICE = "start it with `tuneloop serve`, or set execution.store_url"
+_MAX_PAUSE_SECONDS = 5.0
+_DETAIL_CHARS = 300
+
+
+class _Again(Exception):
+    """One try failed in a way that another may not."""
+
+    def __init__(self, reason: str, *, after_seconds: float | None, answered: bool) -> None:
+        super().__init__(reason)
+        self.after_seconds = after_seconds
+        self.answered = answered
+
+
+class TraceClient:
+    """A trace store at a URL."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        connect_seconds: float = 5.0,
+        retry_seconds: float = 30.0,
+        timeout_seconds: float = 120.0,
+    ) -> None:
+        """Make a client; nothing is sent yet.
+
+        Args:
+            url: such as `http://127.0.0.1:8000`.
+            connect_seconds: how long to try while the store has never answered.
+            retry_seconds: how long to try once it has.
+            timeout_seconds: how long to wait for the reply to one request.
+        """
+        parsed = _parse_url(url)
+        self.place = str(parsed.copy_with(username=None, password=None)).rstrip("/")
+        self._connect_seconds = connect_seconds
+        self._retry_seconds = retry_seconds
+        self._answered = False
+        self._http = httpx.Client(
+            base_url=parsed, timeout=httpx.Timeout(timeout_seconds, connect=connect_seconds)
+        )
+
+    def __enter__(self) -> TraceClient:
+        """Use as a context manager to close connections at the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close connections."""
+        self._http.close()
+
+    def health(self) -> None:
+        """Return if the store answers.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        self._request("GET", "/api/health")
+
+    def post_batch(self, traces: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+        """Store traces, all or none.
+
+        Args:
+            traces: 1 to 1000 of them.
+            key: idempotency key; the same key with the same traces stores nothing new.
+
+        Returns:
+            Their ids, in order.
+        """
+        reply = self._request(
+            "POST", "/api/traces/batch", self._dump(traces), {"Idempotency-Key": key}
+        )
+        items = reply.get("traces")
+        ids = [str(item["id"]) for item in items] if isinstance(items, list) else []
+        if len(ids) != len(traces):
+            raise Unavailable(
+                f"{self.place}: stored {len(ids)} traces, expected {len(traces)};"
+                " check that execution.store_url is a trace store"
+            )
+        return ids
+
+    def build_dataset(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Publish a dataset, or find the same one; the store's reply."""
+        return self._request("POST", "/api/datasets/build", self._dump(request))
+
+    def _dump(self, value: object) -> bytes:
+        """The same bytes in every process, so that a repeated batch is recognised."""
+        try:
+            text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+            return text.encode()
+        except ValueError as e:  # NaN, half of a surrogate pair
+            raise DataError(f"{self.place}: cannot be sent: {e}; mend the data") from e
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Again),
+            stop=self._give_up,
+            wait=_pause,
+            reraise=True,
+        )
+        try:
+            response = retrying(self._send, method, path, body, headers)
+        except _Again as e:
+            raise Unavailable(
+                f"{self.place}: the trace store does not answer ({e}); {_ADVICE}"
+            ) from e
+        return self._read(response)
+
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None
+    ) -> httpx.Response:
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        try:
+            response = self._http.request(method, path, content=body, headers=sent)
+        except httpx.TransportError as e:
+            connected = not isinstance(e, httpx.ConnectError | httpx.ConnectTimeout)
+            raise _Again(_reason(e), after_seconds=None, answered=connected) from e
+        self._answered = True
+        if response.status_code in _RETRIED:
+            wait_seconds = _seconds(response.headers.get("retry-after", ""))
+            reason = f"status {response.status_code}"
+            raise _Again(reason, after_seconds=wait_seconds, answered=True)
+        return response
+
+    def _give_up(self, state: RetryCallState) -> bool:
+        allowed = self._retry_seconds if self._answered else self._connect_seconds
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, _Again) and error.answered:
+            allowed = self._retry_seconds
+        elapsed = time.monotonic() - state.start_time
+        return elapsed + state.upcoming_sleep > allowed
+
+    def _read(self, response: httpx.Response) -> dict[str, Any]:
+        code = response.status_code
+        if code in (401, 403):
+            raise PermissionDenied(
+                f"{self.place}: refused with status {code}; use an identity that may write traces"
+            )
+        if 400 <= code < 500:
+            raise DataError(f"{self.place}: refused with status {code}: {_message(response)}")
+        try:
+            reply = response.json()
+        except ValueError:
+            reply = None
+        if not response.is_success or not isinstance(reply, dict):
+            raise Unavailable(
+                f"{self.place}: answered with status {code}, expected the reply of a trace store;"
+                " see its log, or check execution.store_url"
+            )
+        return reply
+
+
+def _parse_url(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as e:
+        raise DataError("store URL: cannot be read; use one such as http://127.0.0.1:8000") from e
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise DataError(
+            f"store URL: found the scheme {parsed.scheme!r}, expected http or https and a host;"
+            " use one such as http://127.0.0.1:8000"
+        )
+    return parsed
+
+
+_backoff = wait_random_exponential(multiplier=0.2, max=_MAX_PAUSE_SECONDS)
+
+
+def _pause(state: RetryCallState) -> float:
+    """What the store asked for, else exponential with full jitter, so that clients part."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.after_seconds if isinstance(error, _Again) else None
+    return _backoff(state) if asked is None else asked
+
+
+def _seconds(header: str) -> float | None:
+    return float(header) if header.isdecimal() and len(header) < 6 else None
+
+
+def _reason(error: httpx.TransportError) -> str:
+    """Few words; httpx's own can hold the URL with what it contains."""
+    if isinstance(error, httpx.TimeoutException):
+        return "timed out"
+    if "refused" in str(error):
+        return "connection refused"
+    if isinstance(error, httpx.ConnectError):
+        return "cannot connect"
+    return "connection lost"
+
+
+def _message(response: httpx.Response) -> str:
+    """What the store says is wrong, on one line."""
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = response.reason_phrase
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
+        where = ".".join(map(str, detail[0].get("loc", [])))
+        more = f" (and {len(detail) - 1} more)" if len(detail) > 1 else ""
+        detail = f"{where}: {detail[0].get('msg')}{more}"
+    return " ".join(str(detail).split())[:_DETAIL_CHARS]

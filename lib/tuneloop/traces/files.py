@@ -1,0 +1,64 @@
+"""Trace files into the store: checked whole first, then posted in batches that count once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from tuneloop import storage
+from tuneloop.errors import DataError, UsageError
+from tuneloop.jsonl import iter_jsonl
+from tuneloop.traces.client import TraceClient
+from tuneloop.traces.schema import parse_trace
+
+BATCH_TRACES = 1000
+
+
+def import_file(url: str, client: TraceClient, progress: Callable[[int, int], None]) -> int:
+    """Post every trace of a JSONL file.
+
+    The file is read twice: a broken last line is found before the first trace is stored. The
+    idempotency key of a batch names the file's content, so an interrupted import continues and a
+    repeated one adds nothing.
+
+    Args:
+        url: the file.
+        client: the store.
+        progress: called with (traces posted, traces in the file).
+
+    Returns:
+        Traces in the file.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: a line is no trace, or there are none.
+    """
+    digest, total = _check(url)
+    posted = 0
+    lines = iter_jsonl(storage.iter_lines(storage.iter_blocks(url)), url)
+    while batch := [value for _, value in islice(lines, BATCH_TRACES)]:
+        client.post_batch(batch, f"file/{digest}/{posted}")
+        posted += len(batch)
+        progress(posted, total)
+    return posted
+
+
+def _check(url: str) -> tuple[str, int]:
+    sha256, total = hashlib.sha256(), 0
+
+    def hashed() -> Any:
+        for block in storage.iter_blocks(url):
+            sha256.update(block)
+            yield block
+
+    try:
+        for line, value in iter_jsonl(storage.iter_lines(hashed()), url):
+            parse_trace(value, url, line)
+            total += 1
+    except FileNotFoundError as e:
+        raise UsageError(f"{url}: no such file, expected traces; check the path") from e
+    if not total:
+        raise DataError(f"{url}: holds no traces, expected one JSON object a line; fill the file")
+    return sha256.hexdigest(), total
