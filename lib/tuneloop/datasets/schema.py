@@ -117,6 +117,11 @@ class TraceRow(BaseModel):
     steps: list[TraceStep]
     meta: dict[str, JsonValue] | None
 
+    @property
+    def step_contents(self) -> list[str]:
+        """The texts of the steps, in order."""
+        return [step.content for step in self.steps]
+
     def content_line(self) -> bytes:
         """The row without its time, canonical: what `content_sha256` is made of."""
         return jsonl.dump_line(self.model_dump(exclude={"created_at"}))
@@ -302,7 +307,7 @@ def trace_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
     return {
         "id": row.id,
         "prompts": row.prompt,
-        "trace_steps": [step.content for step in row.steps],
+        "trace_steps": row.step_contents,
         "final_answer": row.final_answer,
         "metadata": {
             **(row.meta or {}),

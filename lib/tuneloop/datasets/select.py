@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import Column, CreateTable
 
-from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, TraceStep, utc_text
+from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, utc_text
 
 _BATCH_ROWS = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,16 +102,8 @@ def _rows(connection: Connection, traces: Table) -> Iterator[TraceRow]:
 
 def _trace_row(trace_id: str, created_at: int, text: str) -> TraceRow:
     payload = from_json(text)
-    steps = sorted(payload["steps"], key=itemgetter("i"))
-    return TraceRow.model_construct(  # the store validated it when it came in
-        id=trace_id,
-        created_at=utc_text(moment(created_at)),
-        trace_version=payload["trace_version"],
-        prompt=payload["prompt"],
-        final_answer=payload["final_answer"],
-        steps=[TraceStep.model_construct(**step) for step in steps],
-        meta=payload["meta"],
-    )
+    payload["steps"].sort(key=itemgetter("i"))
+    return TraceRow(id=trace_id, created_at=utc_text(moment(created_at)), **payload)
 
 
 def _has(meta: ColumnElement[Any], key: str, value: Any) -> ColumnElement[bool]:

@@ -142,7 +142,7 @@ def _cell(text: str | None, length: int = 80) -> str:
     line = " ".join(text.split())
     if len(line) > length:
         line = f"{line[: length - 1]}…"
-    return "`" + line.replace("`", "ˋ").replace("|", "\\|") + "`"
+    return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
 
 
 def _code(text: str) -> str:

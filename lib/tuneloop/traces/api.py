@@ -6,9 +6,10 @@ another one wait: bodies are limited while they arrive, work runs in threads, ex
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -132,7 +133,13 @@ def create_app(
         clock: tells the time of new traces and datasets.
         new_seed: draws the seed of a build that names none.
     """
-    app = FastAPI(title="tuneloop trace store")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        database.close()
+
+    app = FastAPI(title="tuneloop trace store", lifespan=lifespan)
     app.state.service = Service(
         database, artifacts_url.rstrip("/"), tuple(recipes), dict(export_formats), clock, new_seed
     )

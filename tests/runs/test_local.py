@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuneloop import records, storage
+from tuneloop.errors import StageFailed
+from tuneloop.runs.local import run_plan
+
+
+@pytest.fixture
+def run(tiny_run: Any, store: str, repository: Path) -> Any:
+    tiny_run.change(execution__store_url=store)
+    return lambda: run_plan(tiny_run.plan(), repository)
+
+
+def test_the_loop_runs_and_a_second_run_does_nothing(
+    run: Any, tiny_run: Any, repository: Path, store: str
+) -> None:
+    results = run()
+    assert [(r.name, r.state) for r in results] == [
+        ("export", "done"),
+        ("train", "done"),
+        ("eval", "done"),
+        ("import", "done"),
+    ]
+    export, train, evaluated, imported = (r.record for r in results)
+    assert export.counts == {"traces": 104, "examples": 104, "shards": 1}
+    assert train.results["loss_last"] < train.results["loss_first"]
+    assert evaluated.counts["items"] == 10
+    assert imported.counts == {"traces": 20}
+
+    prefix = records.run_prefix(tiny_run.artifacts, tiny_run.plan().run_id)
+    manifest = json.loads(storage.read(f"{prefix}/run_manifest.json"))
+    assert manifest["seed"] == 1
+    assert manifest["recipe"] == "trace_sft_v1"
+    assert manifest["provenance"]["libraries"]["google-tunix"] == "0.1.7"
+    for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "metrics.jsonl"):
+        assert storage.exists(f"{prefix}/{name}")
+
+    again = run()
+    assert [r.state for r in again] == ["cached"] * 4
+    assert sum(r.seconds for r in again) < 1
+
+
+def test_a_run_of_another_name_takes_over_every_stage(run: Any, tiny_run: Any) -> None:
+    first = run()
+    tiny_run.change(name="other")
+    second = run()
+    assert tiny_run.plan().run_id.startswith("other-")
+    assert [r.state for r in second] == ["cached"] * 4
+    assert [r.record.content() for r in first] == [r.record.content() for r in second]
+
+
+def test_a_changed_later_stage_leaves_earlier_ones_cached(run: Any, tiny_run: Any) -> None:
+    run()
+    tiny_run.change(eval__max_new_tokens=15)
+    assert [r.state for r in run()] == ["cached", "cached", "done", "done"]
+
+
+def test_a_store_that_is_not_running_stops_at_import(tiny_run: Any, repository: Path) -> None:
+    tiny_run.change(execution__store_url="http://127.0.0.1:9", train__steps=2)
+    with pytest.raises(StageFailed) as caught:
+        run_plan(tiny_run.plan(), repository)
+    assert (caught.value.stage, caught.value.stage_exit_code) == ("import", 69)
+    assert "http://127.0.0.1:9" in str(caught.value)
+    assert caught.value.exit_code == 20
+
+
+def test_sigterm_saves_a_checkpoint_and_the_next_run_continues(
+    tiny_run: Any, store: str, repository: Path
+) -> None:
+    """A stage that is asked to stop exits 75 where it can continue from."""
+    tiny_run.change(
+        execution__store_url=store, train__steps=4000, execution__checkpoint_every_steps=4000
+    )
+    plan = tiny_run.plan()
+    train = plan.stages[1]
+    run_plan_until(plan, repository, "export")
+    spec_url = f"{tiny_run.folder}/train.json"
+    Path(spec_url).write_text(train.model_dump_json())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "train", "--spec", spec_url],
+        cwd=repository,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    progress = Path(records.stage_prefix(plan.artifacts, plan.run_id, "train"), "progress.json")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if progress.exists() and json.loads(progress.read_bytes()).get("step", 0) > 3:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert "checkpoint saved; run again to continue" in stderr
+    steps = [
+        int(p.name)
+        for p in (progress.parent / "resume" / "checkpoints").iterdir()
+        if p.name.isdigit()
+    ]
+    rows = (progress.parent / "resume" / "metrics.jsonl").read_bytes().splitlines()
+    assert max(steps) == len(rows) > 3
+
+
+def run_plan_until(plan: Any, repository: Path, name: str) -> None:
+    names = [stage.stage for stage in plan.stages]
+    kept = plan.stages[: names.index(name) + 1]
+    run_plan(plan.__class__(plan.run_id, plan.spec, plan.seed, plan.dataset, kept), repository)
+
+
+def test_a_killed_stage_is_named_with_its_signal(
+    tiny_run: Any, repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The kernel's OOM killer leaves neither a message nor a record."""
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\nkill -9 $$\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    with pytest.raises(StageFailed, match="export was killed by SIGKILL .out of memory") as caught:
+        run_plan(tiny_run.plan(), repository)
+    assert caught.value.exit_code == 20
+    assert os.access(repository, os.R_OK)
