@@ -143,9 +143,16 @@ def create(url: str, data: bytes) -> None:
             fs.pipe_file(path, data, mode="create")
 
 
+def _mkdir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as e:  # would read as "the object is there already" further up
+        raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed") from e
+
+
 @contextlib.contextmanager
 def _beside(path: Path, data: bytes) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _mkdir(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -174,7 +181,7 @@ def publish(url: str, data: bytes) -> bool:
 def make_folder(path: str) -> None:
     """Make a local folder and those above it."""
     with _sentences(path, "written"):
-        Path(path).mkdir(parents=True, exist_ok=True)
+        _mkdir(Path(path))
 
 
 def delete_tree(prefix: str) -> None:
@@ -204,7 +211,8 @@ class Writer:
         self._sha256 = hashlib.sha256()
         with _sentences(url, "written"):
             fs, path = _open_fs(url)
-            fs.makedirs(fs._parent(path), exist_ok=True)
+            if isinstance(fs, LocalFileSystem):
+                _mkdir(Path(path).parent)
             self._file: IO[bytes] = fs.open(path, "wb")
 
     def write(self, data: bytes) -> None:

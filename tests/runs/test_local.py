@@ -126,7 +126,7 @@ def test_a_killed_stage_is_named_with_its_signal(
     fake.write_text("#!/bin/sh\nkill -9 $$\n")
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
-    with pytest.raises(StageFailed, match="export was killed by SIGKILL .out of memory") as caught:
+    with pytest.raises(StageFailed, match="export was killed by SIGKILL") as caught:
         run_plan(tiny_run.plan(), repository)
     assert caught.value.exit_code == 20
     assert os.access(repository, os.R_OK)

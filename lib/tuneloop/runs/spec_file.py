@@ -29,7 +29,8 @@ def load_run_spec(url: str) -> RunSpec:
         _refuse_twice(root, url)
         value = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        mark = getattr(e, "problem_mark", None)
+        # Where the broken construct begins, rather than where the reader gave up.
+        mark = getattr(e, "context_mark", None) or getattr(e, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         problem = getattr(e, "problem", None) or getattr(e, "reason", "unreadable")
         raise SpecError(f"{url}:{line}: broken YAML ({problem}); mend the line") from e

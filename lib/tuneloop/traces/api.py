@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, TypeAdapter
@@ -308,12 +308,14 @@ def get_dataset(key: str, service: Svc) -> DatasetManifest:
 
 
 @router.get("/datasets/{key}/export.jsonl")
-def export_dataset(key: str, service: Svc, format: str = "trace") -> StreamingResponse:
+def export_dataset(
+    key: str, service: Svc, name: Annotated[str, Query(alias="format")] = "trace"
+) -> StreamingResponse:
     """The dataset as records of a format, a line each, in the manifest's order."""
-    render = service.export_formats.get(format)
+    render = service.export_formats.get(name)
     if render is None:
         known = _one_of(tuple(service.export_formats))
-        raise HTTPException(422, f"Invalid format: {format}. Must be {known}")
+        raise HTTPException(422, f"Invalid format: {name}. Must be {known}")
     manifest = _manifest(service, key)
     if damage := read.find_damage(manifest, service.artifacts):
         raise DataError(f"datasets/{key}: {damage}; restore it or rebuild the dataset")

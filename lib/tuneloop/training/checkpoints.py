@@ -49,7 +49,8 @@ class StoredModel:
 
 def dump_weights(model: Any) -> bytes:
     """Serialize every parameter, sorted by name."""
-    return safetensors_numpy.save(gemma3.flat_params(model))
+    data: bytes = safetensors_numpy.save(gemma3.flat_params(model))
+    return data
 
 
 def dump_description(spec: Gemma3Spec, vocab_size: int) -> bytes:

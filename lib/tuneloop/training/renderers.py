@@ -1,4 +1,4 @@
-r"""Chat text: the one place that knows how Gemma 2 and 3 write turns and how a response is laid out.
+r"""Chat text: the one place that knows how Gemma 2 and 3 write turns and how responses look.
 
 One rule about content: it can never open or close a turn. Wherever a control token stands in a
 prompt, a step, an answer or an instruction, a WORD JOINER (U+2060, invisible) is put behind its

@@ -95,7 +95,8 @@ def response_loss(
     logits, _ = model(input_tokens, positions, None, attention_mask)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], input_tokens[:, 1:])
     mask = input_mask[:, 1:].astype(losses.dtype)
-    return (losses * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+    loss: jax.Array = (losses * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+    return loss
 
 
 def _model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuneloop.errors import SpecError, UsageError
+from tuneloop.runs.spec_file import load_run_spec
+
+GOOD = """\
+name: demo
+dataset: demo-v1
+train:
+  steps: 50
+  batch_size: 64
+  max_length_tokens: 64
+  optimizer:
+    learning_rate: 5e-3
+eval:
+  eval_set: eval/demo_v1.jsonl
+import:
+  batch_traces: 10
+"""
+
+
+def load(tmp_path: Path, text: str | bytes) -> object:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_run_spec(str(path))
+
+
+def test_a_good_spec(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(GOOD)
+    spec = load_run_spec(str(path))
+    assert spec.train.optimizer.learning_rate == 0.005  # YAML 1.1 reads 5e-3 as text
+    assert spec.import_.batch_traces == 10
+    assert spec.seed is None
+
+
+@pytest.mark.parametrize("config", ["demo.yaml", "sft_tiny.yaml"])
+def test_the_shipped_configs_load(config: str, repository: Path) -> None:
+    assert load_run_spec(str(repository / "jobs" / "configs" / config)).train.steps >= 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("steps: 50", "steps: 0", 4, "train.steps is 0, expected a value greater than or equal"),
+        ("  steps: 50\n", "", 3, "train.steps is missing"),
+        ("learning_rate", "lerning_rate", 8, "lerning_rate is an unknown key"),
+        ("name: demo", "name: Demo", 1, "name is 'Demo', expected a value that matches"),
+        ("batch_size: 64", "batch_size: [1]", 5, "train.batch_size is [1]"),
+        ("batch_size: 64", "steps: 3", 5, "key 'steps' is given twice"),
+        ("steps: 50", "steps: '50", 4, "broken YAML"),
+        ("steps: 50", "steps: {{", 4, "broken YAML"),
+        ("import:", "imports:", 11, "imports is an unknown key"),
+        ("5e-3", ".nan", 8, "learning_rate is nan"),
+    ],
+)
+def test_errors_name_the_line(
+    old: str, new: str, line: int, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, GOOD.replace(old, new))
+    assert f"run.yaml:{line}: " in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_crlf_and_bom_are_read(tmp_path: Path) -> None:
+    load(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just text\n"])
+def test_a_file_that_is_no_mapping(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="expected keys of a run spec"):
+        load(tmp_path, text)
+
+
+def test_invalid_utf8(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="broken YAML"):
+        load(tmp_path, b"name: \xff\n")
+
+
+def test_heads_that_do_not_divide(tmp_path: Path) -> None:
+    text = GOOD.replace("  steps: 50", "  model: {num_heads: 3, num_kv_heads: 2}\n  steps: 50")
+    with pytest.raises(SpecError, match=r"run.yaml:4: .*num_kv_heads 2 does not divide"):
+        load(tmp_path, text)
+    text = GOOD.replace("  steps: 50", "  model: {head_dim: 3}\n  steps: 50")
+    with pytest.raises(SpecError, match="head_dim 3 is odd"):
+        load(tmp_path, text)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        load_run_spec(str(tmp_path / "nothing.yaml"))

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneloop import storage
+from tuneloop.errors import DataError, PermissionDenied, SpecError, Unavailable
+
+
+@pytest.fixture(params=["file", "memory"])
+def prefix(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "file":
+        return str(tmp_path)
+    fsspec.filesystem("memory").store.clear()
+    return "memory://bucket"
+
+
+def test_what_is_written_is_read(prefix: str) -> None:
+    url = storage.join(prefix, "a", "b.txt")
+    assert not storage.exists(url)
+    assert storage.size_bytes(url) is None
+    storage.write(url, b"one")
+    storage.write(url, b"three")
+    assert storage.read(url) == b"three"
+    assert storage.size_bytes(url) == 5
+    assert [found.rsplit("/", 2)[-2:] for found in storage.list_files(prefix)] == [["a", "b.txt"]]
+    storage.delete_tree(storage.join(prefix, "a"))
+    assert storage.list_files(prefix) == []
+    storage.delete_tree(storage.join(prefix, "never-was"))
+
+
+def test_create_refuses_what_is_there(prefix: str) -> None:
+    url = storage.join(prefix, "once")
+    storage.create(url, b"first")
+    with pytest.raises(FileExistsError):
+        storage.create(url, b"second")
+    assert storage.read(url) == b"first"
+
+
+def test_publish_takes_its_own_repetition_for_success(prefix: str) -> None:
+    url = storage.join(prefix, "record.json")
+    assert storage.publish(url, b"same")
+    assert storage.publish(url, b"same")
+    assert not storage.publish(url, b"other")
+    assert storage.read(url) == b"same"
+
+
+def test_one_of_many_concurrent_creators_wins(tmp_path: Path) -> None:
+    url, won = str(tmp_path / "x"), []
+
+    def attempt(number: int) -> None:
+        try:
+            storage.create(url, str(number).encode() * 100_000)
+        except FileExistsError:
+            return
+        won.append(number)
+
+    threads = [threading.Thread(target=attempt, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert storage.read(url) == str(won[0]).encode() * 100_000
+    assert os.listdir(tmp_path) == ["x"]  # no temporary file is left
+
+
+def test_writer_counts_and_hashes(prefix: str) -> None:
+    url = storage.join(prefix, "attempts", "big")
+    writer = storage.Writer(url)
+    data = b"x" * 700_000
+    for _ in range(3):
+        writer.write(data)
+    written = writer.close()
+    assert written == storage.Written(2_100_000, hashlib.sha256(data * 3).hexdigest())
+    read = storage.read_verified(
+        url, expected_bytes=written.size_bytes, expected_sha256=written.sha256
+    )
+    assert read == data * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hellO", "sha256 is"),
+        (b"hell", "holds 4 bytes, expected 5"),
+        (None, "missing, but a record names it"),
+    ],
+)
+def test_verified_reading_notices(content: bytes | None, message: str, tmp_path: Path) -> None:
+    url = str(tmp_path / "x")
+    if content is not None:
+        Path(url).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        storage.read_verified(
+            url, expected_bytes=5, expected_sha256=hashlib.sha256(b"hello").hexdigest()
+        )
+    assert str(caught.value).startswith(url)
+
+
+def test_missing_object_is_file_not_found(prefix: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        storage.read(storage.join(prefix, "nothing"))
+    with pytest.raises(FileNotFoundError):
+        list(storage.iter_blocks(storage.join(prefix, "nothing")))
+
+
+@given(st.binary(max_size=200), st.integers(1, 50))
+def test_lines_do_not_depend_on_block_boundaries(data: bytes, size: int) -> None:
+    data = data.replace(b"\r", b"\n")
+    blocks = [data[at : at + size] for at in range(0, len(data), size)]
+    assert list(storage.iter_lines(iter(blocks))) == data.splitlines(keepends=True) or (
+        b"".join(storage.iter_lines(iter(blocks))) == data
+    )
+    assert all(line.count(b"\n") <= 1 for line in storage.iter_lines(iter(blocks)))
+
+
+def test_absolute_leaves_urls_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("a/b") == str(tmp_path / "a/b")
+    assert storage.absolute("gs://bucket/a") == "gs://bucket/a"
+
+
+def test_unknown_protocol_is_a_spec_error() -> None:
+    with pytest.raises(SpecError, match="nosuch://x: Protocol not known"):
+        storage.read("nosuch://x")
+
+
+def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    url = str(tmp_path / "file" / "below")
+    with pytest.raises(SpecError, match="use another URL"):
+        storage.write(url, b"")
+    with pytest.raises(SpecError, match="use another URL"):
+        storage.Writer(url)
+    with pytest.raises(SpecError, match="use another URL"):
+        storage.make_folder(url)
+
+
+def test_kernel_refusals_are_sentences(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Root may write anywhere, so the refusals are raised here; test_cli has a real full disk."""
+
+    def refuse(code: int) -> None:
+        def link(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "link", link)
+
+    url = str(tmp_path / "x")
+    refuse(28)
+    with pytest.raises(Unavailable, match="No space left on device; free some space"):
+        storage.create(url, b"x")
+    refuse(30)
+    with pytest.raises(PermissionDenied, match="Read-only file system; grant this user access"):
+        storage.create(url, b"x")
+    refuse(5)
+    with pytest.raises(Unavailable, match="mend the storage"):
+        storage.create(url, b"x")

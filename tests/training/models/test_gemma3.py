@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from tuneloop.errors import DataError
+from tuneloop.specs import Gemma3Spec
+from tuneloop.training.models import gemma3
+
+SPEC = Gemma3Spec(
+    num_layers=1, embed_dim=16, hidden_dim=32, num_heads=2, num_kv_heads=1, head_dim=8
+)
+
+
+def test_weights_are_a_function_of_the_seed() -> None:
+    first = gemma3.flat_params(gemma3.build_model(SPEC, 64, 3))
+    again = gemma3.flat_params(gemma3.build_model(SPEC, 64, 3))
+    other = gemma3.flat_params(gemma3.build_model(SPEC, 64, 4))
+    assert list(first) == sorted(first)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    embedding = "embedder.input_embedding"
+    assert not np.array_equal(first[embedding], other[embedding])
+
+
+def test_no_weight_matrix_starts_at_zero() -> None:
+    """Tunix builds the feed-forward kernels as zeros: a saddle point that they never leave."""
+    for name, array in gemma3.flat_params(gemma3.build_model(SPEC, 64, 0)).items():
+        assert array.dtype == np.float32, name
+        assert np.isfinite(array).all(), name
+        if array.ndim > 1:
+            assert array.std() > 0.05, name
+
+
+def test_scales_follow_the_fan_in() -> None:
+    spec = Gemma3Spec(num_layers=1, embed_dim=256, hidden_dim=512, num_heads=4, num_kv_heads=4)
+    params = gemma3.flat_params(gemma3.build_model(spec, 512, 0))
+    assert params["embedder.input_embedding"].std() == pytest.approx(256**-0.5, rel=0.02)
+    assert params["layers.0.mlp.down_proj.kernel"].std() == pytest.approx(512**-0.5, rel=0.02)
+    assert params["layers.0.attn.qkv_einsum.w"].std() == pytest.approx(256**-0.5, rel=0.02)
+    assert (params["layers.0.post_ffw_norm.scale"] == np.float32(gemma3.POST_NORM_SCALE)).all()
+    assert (params["final_norm.scale"] == 0).all()
+
+
+def test_params_round_trip() -> None:
+    params = gemma3.flat_params(gemma3.build_model(SPEC, 64, 0))
+    loaded = gemma3.flat_params(gemma3.build_model_from_params(SPEC, 64, params))
+    digests = [
+        hashlib.sha256(b"".join(p[name].tobytes() for name in p)).hexdigest()
+        for p in (params, loaded)
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_params_of_another_shape_are_refused() -> None:
+    params = gemma3.flat_params(gemma3.build_model(SPEC, 64, 0))
+    with pytest.raises(DataError, match=r"input_embedding: found shape \(64, 16\).*\(128, 16\)"):
+        gemma3.build_model_from_params(SPEC, 128, params)
+    del params["final_norm.scale"]
+    params["extra"] = np.zeros(1)
+    with pytest.raises(DataError, match="1 missing .final_norm.scale. and 1 unknown .extra."):
+        gemma3.build_model_from_params(SPEC, 64, params)
+
+
+def test_cache_shape() -> None:
+    assert gemma3.cache_shape(SPEC) == (1, 1, 8)
