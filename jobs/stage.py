@@ -222,8 +222,9 @@ def run_stage(name: str, spec_url: str, run: Callable[[Any, Stage], None]) -> in
         The exit code; 0 means that the record is published.
     """
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
+    logging.getLogger("tuneloop").setLevel(logging.INFO)
     with contextlib.ExitStack() as stack:
         try:
             stage = _open_stage(name, spec_url)
@@ -286,8 +287,8 @@ def _fail(error: Exception) -> int:
     else:
         log.error("%s", error)
     cause = str(error) if code != EXIT_BUG else f"{type(error).__name__}: {error}"
-    # Cut by characters that are at most 6 bytes as JSON, so that the message stays whole JSON.
-    message = json.dumps({"cause": cause[: TERMINATION_BYTES // 8], "exit_code": code})
+    while len(message := json.dumps({"cause": cause, "exit_code": code})) > TERMINATION_BYTES:
+        cause = cause[: len(cause) // 2]  # the whole is in the log; this has to stay whole JSON
     target = os.environ.get(TERMINATION_LOG, "/dev/termination-log")
     # Absent outside a container and without a runner: then stderr has said it all.
     with contextlib.suppress(OSError), open(target, "r+b") as file:

@@ -48,7 +48,7 @@ def test_reads_items_in_file_order() -> None:
     first, second = parse_eval_set(lines(OTHER, ITEM), PLACE)
     assert (first.id, second.id) == ("b", "a")
     assert second.accepted_answers == ("two",)
-    assert second.model_dump(mode="json") == ITEM
+    assert second.model_dump(mode="json") == {**ITEM, "case_sensitive": False}
 
 
 def test_accepted_answers_may_be_left_out() -> None:
@@ -98,7 +98,7 @@ def test_items_cannot_change() -> None:
 
 def test_fields_are_described() -> None:
     fields = EvalItem.model_fields
-    assert set(fields) == set(ITEM)
+    assert set(fields) == {*ITEM, "case_sensitive"}
     assert all(field.description for field in fields.values())
 
 

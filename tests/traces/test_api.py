@@ -240,9 +240,7 @@ def test_a_retried_batch_is_stored_once(
     headers = {"Idempotency-Key": "import/1"}
     first = http.post(BATCH, json=batch, headers=headers)
     lines = "\n".join(json.dumps(one, indent=None, sort_keys=True) for one in batch).encode()
-    again = post_raw(
-        http, lines, content_type="application/x-ndjson", idempotency_key="import/1"
-    )
+    again = post_raw(http, lines, content_type="application/x-ndjson", idempotency_key="import/1")
     assert (again.status_code, again.json()) == (201, first.json())
     other = http.post(BATCH, json=batch[:2], headers=headers)
     assert other.status_code == 409
@@ -350,9 +348,7 @@ def test_an_unknown_recipe_is_told_the_known_ones(http: TestClient) -> None:
     )
 
 
-def test_an_empty_selection_is_422_and_leaves_nothing(
-    http: TestClient, artifacts: Path
-) -> None:
+def test_an_empty_selection_is_422_and_leaves_nothing(http: TestClient, artifacts: Path) -> None:
     reply = build(http, filters={"no": "such"})
     assert (reply.status_code, reply.json()["detail"]) == (
         422,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tuneloop.errors import DataError, PermissionDenied, Unavailable
+from tuneloop.errors import DataError, PermissionDenied, SpecError, Unavailable
 from tuneloop.traces.client import TraceClient
 from tuneloop.traces.database import Database
 
@@ -40,7 +40,7 @@ class Script(ThreadingHTTPServer):
 class Scripted(BaseHTTPRequestHandler):
     server: Script
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         length = int(self.headers.get("content-length", 0))
         self.server.bodies.append(self.rfile.read(length))
         self.server.headers.append({k.lower(): v for k, v in self.headers.items()})
@@ -55,7 +55,7 @@ class Scripted(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_GET
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -212,17 +212,20 @@ def test_a_refusal_carries_what_the_store_said(
         (302, {"location": "/login"}, b""),
     ],
 )
-def test_something_else_at_the_address(
-    script: Script, client: TraceClient, answer: Answer
-) -> None:
+def test_something_else_at_the_address(script: Script, client: TraceClient, answer: Answer) -> None:
     script.answers = [answer]
     with pytest.raises(Unavailable, match=f"answered with status {answer[0]}, expected the reply"):
         client.health()
 
 
-def test_a_reply_that_lacks_traces(script: Script, client: TraceClient) -> None:
-    script.answers = [stored("a")]
-    with pytest.raises(Unavailable, match="stored 1 traces, expected 2"):
+@pytest.mark.parametrize(
+    ("answer", "count"), [(stored("a"), 1), ((201, {}, b'{"traces":[1]}'), 0), (HEALTHY, 0)]
+)
+def test_a_reply_that_lacks_traces(
+    script: Script, client: TraceClient, answer: Answer, count: int
+) -> None:
+    script.answers = [answer]
+    with pytest.raises(Unavailable, match=f"stored {count} traces, expected 2"):
         client.post_batch([{}, {}], "k")
 
 
@@ -235,9 +238,9 @@ def test_what_json_cannot_hold_is_not_sent(
     assert not script.bodies
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://[", ""])
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://a:b:c", ""])
 def test_refuses_what_is_no_http_url(url: str) -> None:
-    with pytest.raises(DataError, match="store URL: "):
+    with pytest.raises(SpecError, match="store URL: "):
         TraceClient(url)
 
 

@@ -32,9 +32,7 @@ def test_times_rise_by_a_microsecond_in_order(database: Database, make_trace: Ma
     assert stored[0].created_at.tzinfo is UTC
 
 
-def test_times_rise_even_where_the_clock_steps_back(
-    database: Database, make_trace: Make
-) -> None:
+def test_times_rise_even_where_the_clock_steps_back(database: Database, make_trace: Make) -> None:
     first = database.insert_batch(batch(make_trace, 1, 2), now=NOW)
     second = database.insert_batch(batch(make_trace, 3), now=NOW - timedelta(days=1))
     assert second[0].created_at > first[1].created_at
@@ -70,9 +68,7 @@ def test_a_failing_row_stores_none(
     assert len(database.insert_batch(batch(make_trace, 3), now=NOW, key="k")) == 1
 
 
-def test_the_same_key_gives_the_first_reply_again(
-    database: Database, make_trace: Make
-) -> None:
+def test_the_same_key_gives_the_first_reply_again(database: Database, make_trace: Make) -> None:
     first = database.insert_batch(batch(make_trace, 1, 2), now=NOW, key="k")
     again = database.insert_batch(batch(make_trace, 1, 2), now=NOW + timedelta(1), key="k")
     assert again == first
@@ -108,9 +104,7 @@ def test_concurrent_retries_store_once(database: Database, make_trace: Make) -> 
     assert database.count() == 50
 
 
-def test_what_was_stored_is_there_after_opening_again(
-    database: Database, make_trace: Make
-) -> None:
+def test_what_was_stored_is_there_after_opening_again(database: Database, make_trace: Make) -> None:
     database.insert_batch(batch(make_trace, 1), now=NOW)
     database.close()
     again = Database(f"sqlite:///{database.path}")

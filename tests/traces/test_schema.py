@@ -119,20 +119,23 @@ def test_a_stored_time_is_written_in_utc_with_z_and_microseconds(make_trace: Mak
     stored = StoredTrace(id=UUID(int=1), created_at=moment, trace=trace)
     assert json.loads(stored.model_dump_json())["created_at"] == "2026-11-22T11:00:00.000000Z"
     with pytest.raises(ValidationError, match="timezone"):
-        StoredTrace(id=UUID(int=1), created_at=datetime(2026, 1, 1), trace=trace)  # noqa: DTZ001
+        StoredTrace(id=UUID(int=1), created_at=datetime(2026, 1, 1), trace=trace)
     assert stored.created_at.astimezone(UTC).hour == 11
 
 
 texts = st.text(
     st.one_of(
         st.characters(exclude_categories=["Cs"], exclude_characters="\x00"),
-        st.sampled_from("שלוםمرحبا👩🏽\u200d🚀\u2028\ufeff\u202e\"\\\n"),
+        st.sampled_from('שלוםمرحبا👩🏽\u200d🚀\u2028\ufeff\u202e"\\\n'),
     ),
     min_size=1,
     max_size=30,
 )
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=6,

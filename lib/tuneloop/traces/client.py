@@ -16,7 +16,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
-from tuneloop.errors import DataError, PermissionDenied, Unavailable
+from tuneloop.errors import DataError, PermissionDenied, SpecError, Unavailable
 
 _RETRIED = frozenset({429, 502, 503, 504})
 _ADVICE = "start it with `tuneloop serve`, or set execution.store_url"
@@ -100,7 +100,8 @@ class TraceClient:
             "POST", "/api/traces/batch", self._dump(traces), {"Idempotency-Key": key}
         )
         items = reply.get("traces")
-        ids = [str(item["id"]) for item in items] if isinstance(items, list) else []
+        listed = items if isinstance(items, list) else []
+        ids = [str(item["id"]) for item in listed if isinstance(item, dict) and "id" in item]
         if len(ids) != len(traces):
             raise Unavailable(
                 f"{self.place}: stored {len(ids)} traces, expected {len(traces)};"
@@ -189,9 +190,9 @@ def _parse_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as e:
-        raise DataError("store URL: cannot be read; use one such as http://127.0.0.1:8000") from e
+        raise SpecError("store URL: cannot be read; use one such as http://127.0.0.1:8000") from e
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise DataError(
+        raise SpecError(
             f"store URL: found the scheme {parsed.scheme!r}, expected http or https and a host;"
             " use one such as http://127.0.0.1:8000"
         )

@@ -1,0 +1,61 @@
+"""Rows and selections made by hand, and a store to select from."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuneloop.datasets.build import Select
+from tuneloop.datasets.schema import Selection, TraceRow
+from tuneloop.traces.database import Database
+
+NOW = datetime(2026, 11, 22, 11, 22, 10, 546379, tzinfo=UTC)
+
+
+@pytest.fixture
+def now() -> datetime:
+    """A moment."""
+    return NOW
+
+
+@pytest.fixture
+def make_row() -> Callable[..., TraceRow]:
+    """A row; its id follows from its number, keywords replace its fields."""
+
+    def make(number: int = 0, **fields: Any) -> TraceRow:
+        row = {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, str(number))),
+            "created_at": f"2026-11-22T11:22:10.{number:06d}Z",
+            "trace_version": "1.0",
+            "prompt": f"What is {number} + 1?",
+            "final_answer": str(number + 1),
+            "steps": [{"i": 0, "type": "reason", "content": "add one"}],
+            "meta": {"number": number, "who": "אב 🟡"},
+        }
+        return TraceRow.model_validate({**row, **fields})
+
+    return make
+
+
+@pytest.fixture
+def select_of() -> Callable[[Sequence[TraceRow]], Select]:
+    """A selection that gives these rows, whatever the seed."""
+
+    def make(rows: Sequence[TraceRow]) -> Select:
+        return lambda seed: contextlib.nullcontext(Selection(len(rows), iter(rows)))
+
+    return make
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An empty store."""
+    opened = Database(f"sqlite:///{tmp_path / 'store.db'}")
+    yield opened
+    opened.close()

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tuneloop.evaluation.statistics import accuracy, compare
+
+
+def test_accuracy_counts_every_outcome() -> None:
+    found = accuracy(["correct", "wrong", "no_answer", "correct"])
+    assert (found.correct, found.wrong, found.no_answer, found.total) == (2, 1, 1, 4)
+    assert found.share == 0.5
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 10), (10, 10), (81, 100)])
+def test_interval_is_wilsons(correct: int, total: int) -> None:
+    found = accuracy(["correct"] * correct + ["wrong"] * (total - correct))
+    z, p = 1.959963984540054, correct / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
+    assert found.low == pytest.approx(max(0.0, centre - half), abs=1e-12)
+    assert found.high == pytest.approx(min(1.0, centre + half), abs=1e-12)
+
+
+def test_paired_comparison_is_exact_mcnemar() -> None:
+    base = ["correct"] * 2 + ["wrong"] * 10 + ["no_answer"] * 3
+    tuned = ["wrong", "correct"] + ["correct"] * 9 + ["wrong"] * 4
+    found = compare(base, tuned)
+    assert (found.improved, found.regressed) == (9, 1)
+    # Two-sided: twice the chance of at most one regression in ten at 1/2.
+    assert found.p_value == pytest.approx(2 * (1 + 10) / 2**10)
+
+
+def test_no_difference_is_no_evidence() -> None:
+    assert compare(["correct", "wrong"], ["correct", "wrong"]).p_value == 1.0
+
+
+def test_other_lengths_are_a_bug() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        compare(["correct"], [])
