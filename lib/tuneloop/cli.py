@@ -317,3 +317,7 @@ def eval_sets_check(
     items = parse_eval_set(data, file)
     categories = len({item.category for item in items})
     click.echo(f"{file}: {len(items)} items in {categories} categories, no problems")
+
+
+if __name__ == "__main__":
+    main()

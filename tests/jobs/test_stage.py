@@ -191,9 +191,7 @@ def test_the_dispatcher_runs_the_real_export(tiny_run: Any, spec_url: str) -> No
     assert main(["export", "--spec", spec_url]) == 0
     record = records.find(tiny_run.artifacts, tiny_run.plan().run_id, "export")
     assert record is not None
-    lines = storage.read(
-        storage.join(tiny_run.artifacts, record.outputs[0].path)
-    ).splitlines()
+    lines = storage.read(storage.join(tiny_run.artifacts, record.outputs[0].path)).splitlines()
     example = json.loads(lines[0])
     assert example["prompt"] == "Upper: red a"
     assert example["response"] == "Reasoning:\n1. a -> A\nAnswer: A"
@@ -230,6 +228,10 @@ def test_only_the_chosen_stage_is_imported(repository: Path) -> None:
 
 def test_exit_codes_are_the_documented_ones(repository: Path) -> None:
     documented = (repository / "docs" / "architecture.md").read_text()
-    classes = [c for c in vars(errors).values() if isinstance(c, type) and c.__module__ == "tuneloop.errors"]
+    classes = [
+        c
+        for c in vars(errors).values()
+        if isinstance(c, type) and c.__module__ == "tuneloop.errors"
+    ]
     for code in {c.exit_code for c in classes} - {errors.TuneloopError.exit_code}:
         assert f"| {code} |" in documented

@@ -58,9 +58,7 @@ def test_the_shipped_configs_load(config: str, repository: Path) -> None:
         ("5e-3", ".nan", 8, "learning_rate is nan"),
     ],
 )
-def test_errors_name_the_line(
-    old: str, new: str, line: int, message: str, tmp_path: Path
-) -> None:
+def test_errors_name_the_line(old: str, new: str, line: int, message: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load(tmp_path, GOOD.replace(old, new))
     assert f"run.yaml:{line}: " in str(caught.value)

@@ -21,13 +21,13 @@ BATCH = "/api/traces/batch"
 BUILD = "/api/datasets/build"
 
 
-def post_raw(http: TestClient, body: bytes, path: str = BATCH, **headers: str) -> httpx.Response:
+def post_raw(http: TestClient, body: bytes, path: str = BATCH, **headers: str) -> Any:
     sent = {"content-type": "application/json"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     return http.post(path, content=body, headers=sent)
 
 
-def build(http: TestClient, **fields: Any) -> httpx.Response:
+def build(http: TestClient, **fields: Any) -> Any:
     return http.post(BUILD, json={"dataset_name": "d", "dataset_version": "v1", **fields})
 
 
@@ -106,7 +106,7 @@ def test_a_batch_is_answered_in_order(http: TestClient, make_trace: Make) -> Non
 
 @pytest.mark.parametrize("ndjson", [False, True])
 def test_sizes_of_a_batch(http: TestClient, make_trace: Make, ndjson: bool) -> None:
-    def post(count: int) -> httpx.Response:
+    def post(count: int) -> Any:
         lines = [json.dumps(make_trace(n)) for n in range(count)]
         if ndjson:
             return post_raw(http, "\n".join(lines).encode(), content_type="application/x-ndjson")
@@ -133,7 +133,7 @@ def test_a_batch_with_one_fault_stores_nothing(
         body = "\n".join(map(json.dumps, batch)).encode()
         reply = post_raw(http, body, content_type="application/x-ndjson; charset=utf-8")
     else:
-        reply = http.post(BATCH, json=batch)
+        reply = post_raw(http, json.dumps(batch).encode())
     assert reply.status_code == 422
     (fault,) = reply.json()["detail"]
     assert fault["loc"] == ["body", 2, "prompt"]

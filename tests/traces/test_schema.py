@@ -6,6 +6,7 @@ import json
 import string
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -151,7 +152,7 @@ sent_traces = st.fixed_dictionaries(
             ),
             min_size=1,
             max_size=4,
-            unique_by=lambda one: one["i"],
+            unique_by=itemgetter("i"),
         ),
         "meta": st.none() | st.dictionaries(texts, values, max_size=3),
     }

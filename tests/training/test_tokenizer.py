@@ -47,9 +47,7 @@ def test_bytes_are_the_same_in_another_process() -> None:
         "m = train_tokenizer(s, TokenizerSpec(vocab_size=320));"
         "print(hashlib.sha256(m).hexdigest())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == here
     assert done.stderr == ""
 

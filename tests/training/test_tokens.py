@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import sentencepiece
@@ -12,6 +14,8 @@ from tuneloop.training.renderers import END_OF_TURN, render_generation_prompt
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.tokenizer import BOS_ID, PAD_ID, load_tokenizer, train_tokenizer
 from tuneloop.training.tokens import (
+    LengthReport,
+    TokenTable,
     batch_at,
     build_token_table,
     encode_generation_prompt,
@@ -33,8 +37,16 @@ def tokenizer() -> sentencepiece.SentencePieceProcessor:
     return load_tokenizer(train_tokenizer(sentences, TokenizerSpec(vocab_size=300)))
 
 
-def table_of(examples, tokenizer, **changes):  # type: ignore[no-untyped-def]
-    options = {"system_instruction": None, "max_length_tokens": 64, "over_length": "fail"}
+def table_of(
+    examples: list[TrainingExample],
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    **changes: Any,
+) -> tuple[TokenTable, LengthReport]:
+    options: dict[str, Any] = {
+        "system_instruction": None,
+        "max_length_tokens": 64,
+        "over_length": "fail",
+    }
     places = ((f"x.jsonl:{n}", e) for n, e in enumerate(examples, start=1))
     return build_token_table(places, tokenizer, **{**options, **changes})
 

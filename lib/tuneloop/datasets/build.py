@@ -84,6 +84,14 @@ def build(
             raise DatasetConflict(
                 f"dataset {request.dataset_key}: was deleted while it was built; build it again"
             )
+    _require_same(existing, select, request, artifacts)
+    return existing, False
+
+
+def _require_same(
+    existing: DatasetManifest, select: Select, request: BuildRequest, artifacts: str
+) -> None:
+    """The published dataset is what this build would make, and whole."""
     _require_same_request(existing, request)
     with select(existing.seed) as selection:
         content = _read_content(selection)
@@ -93,7 +101,6 @@ def build(
             f"{manifest_url(artifacts, existing.dataset_key)}: {damage}; delete the folder"
             f" datasets/{existing.dataset_key} and build the dataset again"
         )
-    return existing, False
 
 
 def _publish(

@@ -22,15 +22,16 @@ _RETRIED = frozenset({429, 502, 503, 504})
 _ADVICE = "start it with `tuneloop serve`, or set execution.store_url"
 _MAX_PAUSE_SECONDS = 5.0
 _DETAIL_CHARS = 300
+_BUILD_SECONDS = 3600.0
+"""A dataset of ten million traces takes minutes, and the store replies at its end."""
 
 
 class _Again(Exception):
     """One try failed in a way that another may not."""
 
-    def __init__(self, reason: str, *, after_seconds: float | None, answered: bool) -> None:
+    def __init__(self, reason: str, *, after_seconds: float | None) -> None:
         super().__init__(reason)
         self.after_seconds = after_seconds
-        self.answered = answered
 
 
 class TraceClient:
@@ -56,10 +57,9 @@ class TraceClient:
         self.place = str(parsed.copy_with(username=None, password=None)).rstrip("/")
         self._connect_seconds = connect_seconds
         self._retry_seconds = retry_seconds
+        self._timeout_seconds = timeout_seconds
         self._answered = False
-        self._http = httpx.Client(
-            base_url=parsed, timeout=httpx.Timeout(timeout_seconds, connect=connect_seconds)
-        )
+        self._http = httpx.Client(base_url=parsed)
 
     def __enter__(self) -> TraceClient:
         """Use as a context manager to close connections at the end."""
@@ -111,7 +111,8 @@ class TraceClient:
 
     def build_dataset(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Publish a dataset, or find the same one; the store's reply."""
-        return self._request("POST", "/api/datasets/build", self._dump(request))
+        body = self._dump(request)
+        return self._request("POST", "/api/datasets/build", body, reply_seconds=_BUILD_SECONDS)
 
     def _dump(self, value: object) -> bytes:
         """The same bytes in every process, so that a repeated batch is recognised."""
@@ -127,42 +128,43 @@ class TraceClient:
         path: str,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
+        reply_seconds: float | None = None,
     ) -> dict[str, Any]:
+        request = self._http.build_request(
+            method,
+            path,
+            content=body,
+            headers={"Content-Type": "application/json", **(headers or {})},
+            timeout=httpx.Timeout(
+                reply_seconds or self._timeout_seconds, connect=self._connect_seconds
+            ),
+        )
         retrying = Retrying(
-            retry=retry_if_exception_type(_Again),
-            stop=self._give_up,
-            wait=_pause,
-            reraise=True,
+            retry=retry_if_exception_type(_Again), stop=self._give_up, wait=_pause, reraise=True
         )
         try:
-            response = retrying(self._send, method, path, body, headers)
+            response = retrying(self._send, request)
         except _Again as e:
             raise Unavailable(
                 f"{self.place}: the trace store does not answer ({e}); {_ADVICE}"
             ) from e
         return self._read(response)
 
-    def _send(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None
-    ) -> httpx.Response:
-        sent = {"Content-Type": "application/json", **(headers or {})}
+    def _send(self, request: httpx.Request) -> httpx.Response:
         try:
-            response = self._http.request(method, path, content=body, headers=sent)
-        except httpx.TransportError as e:
-            connected = not isinstance(e, httpx.ConnectError | httpx.ConnectTimeout)
-            raise _Again(_reason(e), after_seconds=None, answered=connected) from e
+            response = self._http.send(request)
+        except httpx.RequestError as e:
+            if not isinstance(e, httpx.ConnectError | httpx.ConnectTimeout):
+                self._answered = True
+            raise _Again(_reason(e), after_seconds=None) from e
         self._answered = True
         if response.status_code in _RETRIED:
-            wait_seconds = _seconds(response.headers.get("retry-after", ""))
-            reason = f"status {response.status_code}"
-            raise _Again(reason, after_seconds=wait_seconds, answered=True)
+            after_seconds = _seconds(response.headers.get("retry-after", ""))
+            raise _Again(f"status {response.status_code}", after_seconds=after_seconds)
         return response
 
     def _give_up(self, state: RetryCallState) -> bool:
         allowed = self._retry_seconds if self._answered else self._connect_seconds
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, _Again) and error.answered:
-            allowed = self._retry_seconds
         elapsed = time.monotonic() - state.start_time
         return elapsed + state.upcoming_sleep > allowed
 
@@ -213,7 +215,7 @@ def _seconds(header: str) -> float | None:
     return float(header) if header.isdecimal() and len(header) < 6 else None
 
 
-def _reason(error: httpx.TransportError) -> str:
+def _reason(error: httpx.RequestError) -> str:
     """Few words; httpx's own can hold the URL with what it contains."""
     if isinstance(error, httpx.TimeoutException):
         return "timed out"

@@ -20,10 +20,11 @@ from tuneloop.specs import Gemma3Spec
 LOCAL_ROPE_BASE = 10_000
 GLOBAL_ROPE_BASE = 1_000_000
 
-POST_NORM_SCALE = -0.7
-"""Gemma's gain is 1 + scale: branches start at 0.3 of the residual stream, so tokens show through.
+POST_NORM_SCALE = 0.0
+"""Gemma's gain is 1 + scale, so post-normed branches start at the size of the embeddings.
 
-With Tunix's 0 a normed branch (RMS 1) drowns the embeddings for the first 150 steps or so.
+Weaker branches (-0.7) learn slower once the kernels are drawn as below: measured on the demo's
+tasks, the held-out accuracy after 50 steps falls by half.
 """
 
 NAMES_SHOWN = 3

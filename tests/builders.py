@@ -1,0 +1,132 @@
+"""Small real inputs that many tests share: traces, a dataset, an eval set, a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuneloop.datasets.build import build
+from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, utc_text
+from tuneloop.runs.plan import Plan, load_plan
+from tuneloop.runs.spec_file import load_run_spec
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+TINY_SPEC = {
+    "name": "tiny",
+    "dataset": "letters-v1",
+    "seed": 1,
+    "train": {
+        "model": {
+            "num_layers": 1,
+            "embed_dim": 16,
+            "hidden_dim": 32,
+            "num_heads": 2,
+            "num_kv_heads": 1,
+            "head_dim": 8,
+            "sliding_window_tokens": 32,
+        },
+        "tokenizer": {"vocab_size": 300},
+        "optimizer": {"learning_rate": 0.02},
+        "steps": 12,
+        "batch_size": 8,
+        "max_length_tokens": 64,
+    },
+    "eval": {"eval_set": "", "batch_size": 8, "max_new_tokens": 16},
+    "execution": {"checkpoint_every_steps": 4},
+}
+"""A run that takes seconds: every test that trains uses these shapes, so they compile once."""
+
+
+def letter_trace(number: int) -> dict[str, Any]:
+    """A small honest trace: upper-case one letter; 26 prompts a word."""
+    word = ("red", "blué", "绿", "🟡")[number // 26 % 4]
+    letter = chr(ord("a") + number % 26)
+    return {
+        "trace_version": "1.0",
+        "prompt": f"Upper: {word} {letter}",
+        "final_answer": letter.upper(),
+        "steps": [{"i": 0, "type": "reason", "content": f"{letter} -> {letter.upper()}"}],
+        "meta": {"source": "test", "number": number},
+    }
+
+
+def publish_dataset(artifacts: str, traces: Sequence[dict[str, Any]], **request: Any) -> str:
+    """Build dataset `letters-v1` of these traces without a store; returns its key."""
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    rows = [
+        TraceRow(
+            **{**trace, "steps": sorted(trace["steps"], key=lambda step: step["i"])},
+            id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{number}/{trace['prompt']}")),
+            created_at=utc_text(now),
+        )
+        for number, trace in enumerate(traces)
+    ]
+    asked = {"dataset_name": "letters", "dataset_version": "v1", "seed": 7, **request}
+    manifest, _ = build(
+        lambda seed: contextlib.nullcontext(Selection(len(rows), iter(rows))),
+        BuildRequest(**asked),
+        artifacts,
+        now=now,
+        new_seed=lambda: 7,
+    )
+    return manifest.dataset_key
+
+
+def write_eval_set(path: Path, count: int = 10) -> None:
+    """Write an eval set of the same task, with words that no trace has."""
+    with path.open("wb") as file:
+        for number in range(count):
+            letter = chr(ord("a") + number % 26)
+            item = {
+                "id": f"letter-{number}",
+                "prompt": f"Upper: green {letter}",
+                "expected_answer": letter.upper(),
+                "category": ("even", "odd")[number % 2],
+                "difficulty": "easy",
+                "case_sensitive": True,
+            }
+            file.write(json.dumps(item).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A dataset, an eval set and a run spec in a folder of their own."""
+
+    folder: Path
+    artifacts: str
+    spec_path: Path
+
+    def change(self, **changes: Any) -> TinyRun:
+        """Rewrite the spec with keys like `train__steps=3`."""
+        value = yaml.safe_load(self.spec_path.read_text())
+        for dotted, new in changes.items():
+            *path, last = dotted.split("__")
+            inner = value
+            for part in path:
+                inner = inner.setdefault(part, {})
+            inner[last] = new
+        self.spec_path.write_text(yaml.safe_dump(value))
+        return self
+
+    def plan(self) -> Plan:
+        """Plan it with the code of this checkout."""
+        return load_plan(load_run_spec(str(self.spec_path)), REPOSITORY)
+
+
+def make_tiny_run(folder: Path) -> TinyRun:
+    """104 letter traces in a published dataset, and a spec that trains on them in seconds."""
+    artifacts = str(folder / "artifacts")
+    publish_dataset(artifacts, [letter_trace(number) for number in range(104)])
+    write_eval_set(folder / "eval.jsonl")
+    run = TinyRun(folder, artifacts, folder / "run.yaml")
+    run.spec_path.write_text(yaml.safe_dump(TINY_SPEC))
+    return run.change(eval__eval_set=str(folder / "eval.jsonl"), execution__artifacts=artifacts)

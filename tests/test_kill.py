@@ -1,0 +1,161 @@
+"""SIGKILL at random moments: whatever is killed, running again ends in the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from filelock import FileLock
+
+from tests.builders import make_tiny_run
+from tuneloop import records, service
+from tuneloop.runs.local import run_plan
+
+KILLS = 10
+STAGES = ("export", "train", "eval", "import")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A run that nobody disturbed, made once for all workers; `folder/seconds.json` has times."""
+    root = tmp_path_factory.getbasetemp().parent / "undisturbed"
+    with FileLock(f"{root}.lock"):
+        if not (root / "seconds.json").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir()
+            run = make_tiny_run(root)
+            with service.running(f"sqlite:///{root / 'store.db'}", run.artifacts) as url:
+                results = run_plan(run.change(execution__store_url=url).plan(), repository)
+            seconds = {result.name: result.seconds for result in results}
+            (root / "seconds.json").write_text(json.dumps(seconds))
+    return root
+
+
+@pytest.fixture
+def fresh_store(tmp_path: Path) -> Iterator[str]:
+    artifacts = str(tmp_path / "unused")
+    with service.running(f"sqlite:///{tmp_path / 'fresh.db'}", artifacts) as url:
+        yield url
+
+
+def rewind(finished: Path, folder: Path, stage: str) -> str:
+    """Copy the finished run as it was before a stage; returns the run id."""
+    shutil.copytree(finished / "artifacts", folder / "artifacts")
+    (run,) = (folder / "artifacts" / "training_runs").iterdir()
+    for later in STAGES[STAGES.index(stage) :]:
+        record = json.loads((run / later / "record.json").read_bytes())
+        (folder / "artifacts" / "stages" / f"{record['fingerprint']}.json").unlink()
+        shutil.rmtree(run / later)
+    return run.name
+
+
+def stage_process(runner: int, stage: str) -> int | None:
+    """Pid of the stage process that a `tuneloop run` has started."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            argv = (entry / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == runner and argv[1:4] == [b"-m", b"jobs", stage.encode()]:
+            return int(entry.name)
+    return None
+
+
+def run_and_kill(command: list[str], repository: Path, stage: str, delay: float) -> bool:
+    """Start the run, kill its stage process after a delay; false if it was done before that."""
+    runner = subprocess.Popen(
+        command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    victim = None
+    while victim is None and runner.poll() is None:
+        victim = stage_process(runner.pid, stage)
+    killed = False
+    if victim is not None:
+        time.sleep(delay)
+        try:
+            os.kill(victim, signal.SIGKILL)
+            killed = True
+        except ProcessLookupError:
+            pass
+        while killed and stage_process(runner.pid, STAGES[-1]) is None and runner.poll() is None:
+            time.sleep(0.02)
+    _, stderr = runner.communicate(timeout=120)
+    # A kill behind the record changes nothing: what counts is the record.
+    if killed and runner.returncode != 0:
+        assert runner.returncode == 20, stderr
+        assert f"stage {stage} was killed by SIGKILL" in stderr
+        assert "run again to continue" in stderr
+        return True
+    assert runner.returncode == 0, stderr
+    return False
+
+
+def contents(artifacts: Path, run_id: str) -> dict[str, Any]:
+    """Digests of everything that a run produced, times apart."""
+    found: dict[str, Any] = {}
+    for stage in STAGES:
+        record = records.find(str(artifacts), run_id, stage)
+        assert record is not None
+        for file in record.outputs:
+            records.read_output(file, str(artifacts))
+        found[stage] = (record.fingerprint, record.content(), record.results)
+        counts = dict(record.counts)
+        counts.pop("resumed_from_step", None)
+        found[f"{stage} counts"] = counts
+    run = artifacts / "training_runs" / run_id
+    for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"):
+        found[name] = (run / name).read_bytes()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
+    found["metrics"] = [{k: v for k, v in r.items() if k != "step_seconds"} for r in rows]
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_anywhere_the_run_ends_in_the_same_bytes(
+    stage: str, finished: Path, tmp_path: Path, repository: Path, fresh_store: str
+) -> None:
+    seconds = json.loads((finished / "seconds.json").read_bytes())[stage]
+    rng = random.Random(stage)
+    folder = tmp_path / "run"
+    run_id = rewind(finished, folder, stage)
+    command = [
+        *(sys.executable, "-m", "tuneloop.cli", "run", str(finished / "run.yaml")),
+        *("--artifacts", str(folder / "artifacts"), "--store", fresh_store),
+    ]
+    kills = 0
+    for _ in range(4 * KILLS):
+        # Spread over the stage, so that every part of it is hit whatever the machine's speed.
+        delay = (kills + rng.random()) / KILLS * seconds
+        if run_and_kill(command, repository, stage, delay):
+            kills += 1
+            # Nothing partial stands under a final name: a record is whole or not there.
+            for name in STAGES:
+                records.find(str(folder / "artifacts"), run_id, name)
+        else:
+            seconds = min(seconds, delay)  # caches are warm by now: it takes less than it took
+            assert contents(folder / "artifacts", run_id) == contents(
+                finished / "artifacts", run_id
+            )
+            shutil.rmtree(folder)
+            rewind(finished, folder, stage)
+        if kills == KILLS:
+            break
+    assert kills == KILLS, f"only {kills} kills in {4 * KILLS} attempts"
+    subprocess.run(command, cwd=repository, check=True, capture_output=True)
+    assert contents(folder / "artifacts", run_id) == contents(finished / "artifacts", run_id)
+    page = httpx.get(f"{fresh_store}/api/traces", params={"limit": 100}).json()
+    assert len(page["data"]) == 20  # each eval trace once, however often its import was killed
