@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from tuneloop.errors import VERB_EXIT_CODES, DataError, StageFailed, TuneloopError, UsageError
 
 CANCELLED = 30
+TYPER_INTERRUPTED = 130
+"""What typer makes of a KeyboardInterrupt."""
 
 app = typer.Typer(
     name="tuneloop",
@@ -45,17 +46,16 @@ def main() -> NoReturn:
     """Run a verb and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as e:
-        e.show()
-        code = e.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; run again to continue", err=True)
-        code = CANCELLED
+        app()
     except TuneloopError as e:
-        click.echo(f"tuneloop: {e}", err=True)
-        code = _verb_code(e)
-    sys.exit(code)
+        typer.echo(f"tuneloop: {e}", err=True)
+        sys.exit(_verb_code(e))
+    except SystemExit as e:
+        if e.code != TYPER_INTERRUPTED:
+            raise
+        typer.echo("stopped; run again to continue", err=True)
+        sys.exit(CANCELLED)
+    sys.exit(0)
 
 
 def _interrupt(*_: object) -> None:
@@ -171,7 +171,7 @@ def _seed(seed: int | None, new_seed: bool) -> int | None:
     import secrets
 
     drawn = secrets.randbelow(2**32)
-    click.echo(f"seed     {drawn} (pass --seed {drawn} to continue this run)", err=True)
+    typer.echo(f"seed     {drawn} (pass --seed {drawn} to continue this run)", err=True)
     return drawn
 
 
@@ -186,7 +186,7 @@ def _print_run(plan_: Any, stages: list[Any], *, as_json: bool) -> None:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(json.dumps(value, ensure_ascii=False))
 
 
 @app.command()
@@ -220,7 +220,7 @@ def traces_import(
     if as_json:
         _print_json({"traces": count})
     else:
-        click.echo(f"{count} traces of {file} are in the store")
+        typer.echo(f"{count} traces of {file} are in the store")
 
 
 @datasets_app.command("build")
@@ -262,7 +262,7 @@ def datasets_build(
     if as_json:
         _print_json(built)
     else:
-        click.echo(f"{built['dataset_key']}: {built['trace_count']} traces")
+        typer.echo(f"{built['dataset_key']}: {built['trace_count']} traces")
 
 
 @datasets_app.command("show")
@@ -273,7 +273,7 @@ def datasets_show(
     """Print a dataset's manifest as JSON."""
     from tuneloop.datasets.read import load_manifest
 
-    click.echo(load_manifest(artifacts, key).model_dump_json(indent=1))
+    typer.echo(load_manifest(artifacts, key).model_dump_json(indent=1))
 
 
 @datasets_app.command("export")
@@ -311,12 +311,12 @@ def eval_sets_check(
         raise UsageError(f"{file}: no such file, expected an eval set; check the path") from e
     found = problems(data, file)
     for problem in found:
-        click.echo(problem, err=True)
+        typer.echo(problem, err=True)
     if found:
         raise DataError(f"{file}: {len(found)} problems, expected none; mend the lines above")
     items = parse_eval_set(data, file)
     categories = len({item.category for item in items})
-    click.echo(f"{file}: {len(items)} items in {categories} categories, no problems")
+    typer.echo(f"{file}: {len(items)} items in {categories} categories, no problems")
 
 
 if __name__ == "__main__":

@@ -211,9 +211,10 @@ class Writer:
         self._sha256 = hashlib.sha256()
         with _sentences(url, "written"):
             fs, path = _open_fs(url)
-            if isinstance(fs, LocalFileSystem):
+            self._is_local = isinstance(fs, LocalFileSystem)
+            if self._is_local:
                 _mkdir(Path(path).parent)
-            self._file: IO[bytes] = fs.open(path, "wb")
+            self._file: IO[bytes] = open(path, "wb") if self._is_local else fs.open(path, "wb")
 
     def write(self, data: bytes) -> None:
         """Append bytes."""
@@ -225,6 +226,8 @@ class Writer:
         """Flush and close; a full disk may show only here."""
         self._flush()
         with _sentences(self.url, "written"):
+            if self._is_local:  # a record that survives a power cut must not name a torn file
+                os.fsync(self._file.fileno())
             self._file.close()
         return Written(self._size_bytes, self._sha256.hexdigest())
 

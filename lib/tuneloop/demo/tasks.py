@@ -1,7 +1,7 @@
 """Small generated tasks whose reasoning can be learned in 50 steps: the demo's traces and eval set.
 
     capital   "Next capital: red cup c" -> after c is d; capital d is D                -> D
-    most      "Most pens: 3 8 5"        -> start 3; see 8 keep 8; see 5 keep 8         -> 8
+    largest   "Largest bag: 3 8 5"      -> start 3; 8 keep 8; 5 keep 8                 -> 8
     opposite  "Opposite: hot red cup"   -> hot is not cold                             -> cold
     reverse   "Reverse: c a k"          -> last k; middle a; first c                   -> k a c
 
@@ -26,11 +26,10 @@ SOURCE = "tuneloop-demo"
 HELD_OUT_ONE_IN = 5
 """One prompt in five is kept for evaluation."""
 
-LETTERS = "abcdefghijklm"
-"""Half the alphabet: each letter is seen often enough to be learned in 50 steps."""
-COLORS = ("red", "blue", "green", "black", "white", "pink", "gray", "brown")
+LETTERS = "abcdefghijkl"
+"""Part of the alphabet: each letter is seen often enough to be learned in 50 steps."""
+COLORS = ("red", "blue", "green", "black", "white", "pink", "gray", "brown", "gold", "tan")
 NOUNS = ("cup", "hat", "pen", "box", "key", "bag", "toy", "car", "map", "bed", "jar", "fan")
-COUNTED = ("cups", "hats", "pens", "keys", "bags", "toys", "cars", "maps")
 ANTONYMS = (
     ("hot", "cold"),
     ("big", "small"),
@@ -155,15 +154,15 @@ def _capital_problems() -> Iterator[Problem]:
         )
 
 
-def _most_problems() -> Iterator[Problem]:
+def _largest_problems() -> Iterator[Problem]:
     """A running maximum."""
-    for noun, numbers in product(COUNTED, product(range(10), repeat=3)):
+    for noun, numbers in product(NOUNS, product(range(10), repeat=3)):
         best = numbers[0]
         steps = [f"start {best}"]
         for number in numbers[1:]:
             best = max(best, number)
-            steps.append(f"see {number} keep {best}")
-        prompt = f"Most {noun}: {' '.join(map(str, numbers))}"
+            steps.append(f"{number} keep {best}")
+        prompt = f"Largest {noun}: {' '.join(map(str, numbers))}"
         yield Problem(prompt, tuple(steps), str(best))
 
 
@@ -186,7 +185,7 @@ def _reverse_problems() -> Iterator[Problem]:
 
 TASKS: dict[str, Task] = {
     "capital": Task(_capital_problems, "easy"),
-    "most": Task(_most_problems, "medium"),
+    "largest": Task(_largest_problems, "medium"),
     "opposite": Task(_opposite_problems, "easy"),
     "reverse": Task(_reverse_problems, "medium"),
 }
@@ -217,7 +216,8 @@ def _problem_to_eval_item(item_id: str, task: str, problem: Problem) -> dict[str
         "id": item_id,
         "prompt": problem.prompt,
         "expected_answer": problem.answer,
-        "accepted_answers": [problem.answer],
+        "accepted_answers": [],
         "category": task,
         "difficulty": TASKS[task].difficulty,
+        "case_sensitive": True,
     }

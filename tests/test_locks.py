@@ -1,0 +1,87 @@
+"""The minimum Tunix set is what Tunix declares, less what is named here; see docs/adr/0002."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+LEFT_OUT = {  # distribution -> module that must not be importable
+    "datasets": "datasets",
+    "grain": "grain",
+    "hf_transfer": "hf_transfer",
+    "importlib_resources": "importlib_resources",
+    "kagglehub": "kagglehub",
+    "numba": "numba",
+    "omegaconf": "omegaconf",
+    "pylatexenc": "pylatexenc",
+    "python-dotenv": "dotenv",
+    "sympy": "sympy",
+    "tensorflow_datasets": "tensorflow_datasets",
+    "transformers": "transformers",
+}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def named(requirement: str) -> str:
+    return canonical(re.split(r"[\s<>=!~;\[@(]", requirement.strip(), maxsplit=1)[0])
+
+
+@pytest.fixture(scope="module")
+def kept(repository: Path) -> set[str]:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())
+    (tunix,) = project["tool"]["uv"]["dependency-metadata"]
+    assert tunix["version"] == metadata.version("google-tunix")
+    return {named(requirement) for requirement in tunix["requires-dist"]}
+
+
+def test_every_requirement_of_tunix_is_kept_or_left_out_on_purpose(kept: set[str]) -> None:
+    declared = {
+        named(requirement)
+        for requirement in metadata.requires("google-tunix") or []
+        if "extra ==" not in requirement
+    }
+    left_out = {canonical(name) for name in LEFT_OUT}
+    assert not declared - kept - left_out, "new requirements of Tunix: keep them or leave them out"
+    assert not left_out - declared, "no longer required by Tunix: take them off the list"
+    assert not kept & left_out
+
+
+@pytest.mark.parametrize("module", sorted(LEFT_OUT.values()))
+def test_what_is_left_out_is_not_installed(module: str) -> None:
+    """Otherwise the training tests would not prove that the set suffices."""
+    assert find_spec(module) is None
+
+
+@pytest.mark.parametrize("lock", ["base.txt", "train.txt", "dev.txt"])
+def test_locks_are_hashed_and_name_no_host(lock: str, repository: Path) -> None:
+    text = (repository / "requirements" / lock).read_text()
+    pins = re.findall(r"^[a-z0-9][^\s=]*==\S+", text, flags=re.MULTILINE)
+    assert len(pins) > 20
+    assert not re.search(r"https?://|--index|--find-links|--extra-index", text)
+    for block in re.split(r"\n(?=[a-z0-9])", text.strip()):
+        if not block.startswith("#"):
+            assert "--hash=sha256:" in block, block.splitlines()[0]
+
+
+def test_a_package_has_one_version_in_all_locks(repository: Path) -> None:
+    versions: dict[str, set[str]] = {}
+    for lock in (repository / "requirements").glob("*.txt"):
+        for line in lock.read_text().splitlines():
+            if found := re.match(r"^([a-z0-9][^\s=]*)==(\S+)( ;.*?)?( \\)?$", line):
+                versions.setdefault(found[1] + (found[3] or ""), set()).add(found[2])
+    assert {name: v for name, v in versions.items() if len(v) > 1} == {}
+
+
+def test_the_base_lock_has_no_jax(repository: Path) -> None:
+    names = re.findall(
+        r"^([a-z0-9][^\s=]*)==", (repository / "requirements/base.txt").read_text(), re.M
+    )
+    assert not {"jax", "jaxlib", "numpy", "google-tunix"} & set(names)
