@@ -98,7 +98,7 @@ def generate(task: str, count: int, seed: int, split: Split) -> list[Problem]:
             f"demo task {task!r}: {count} eval problems asked for, expected at most {len(pool)}; "
             "ask for fewer"
         )
-    # A string, because random.Random mixes tuples through hash(), which differs per process.
+    # A string: random.Random hashes it with SHA-512, the same in every process.
     random.Random(f"{seed} {task} {split}").shuffle(pool)
     return list(islice(cycle(pool), count))
 
