@@ -53,10 +53,10 @@ TERMINATION_BYTES = 4096
 class Output:
     """One file under way."""
 
-    def __init__(self, name: str, url: str, path: str, *, has_timings: bool) -> None:
-        """Open it for writing."""
+    def __init__(self, name: str, path: str, writer: storage.Writer, *, has_timings: bool) -> None:
+        """Nothing is written yet; the path is relative to the artifacts prefix."""
         self._name, self._path, self._has_timings = name, path, has_timings
-        self._writer = storage.Writer(url)
+        self._writer = writer
         self.rows = 0
 
     def write(self, data: bytes) -> None:
@@ -111,9 +111,10 @@ class Stage:
     def output(self, name: str, *, has_timings: bool = False) -> Iterator[Output]:
         """Write a file of this attempt; it enters the record when the block ends well."""
         path = f"training_runs/{self.spec.run_id}/{self.spec.stage}/attempts/{self.attempt}/{name}"
-        output = Output(name, storage.join(self.artifacts, path), path, has_timings=has_timings)
-        yield output
-        self._outputs.append(output.close())
+        with storage.Writer(storage.join(self.artifacts, path)) as writer:
+            output = Output(name, path, writer, has_timings=has_timings)
+            yield output
+            self._outputs.append(output.close())
 
     def write_output(self, name: str, data: bytes, *, has_timings: bool = False) -> None:
         """Write a whole file of this attempt; JSONL files are counted in rows."""

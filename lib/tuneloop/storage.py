@@ -201,7 +201,10 @@ class Written:
 
 
 class Writer:
-    """Stream to an object under `attempts/`; counts bytes and hashes them on the way."""
+    """Stream to an object under `attempts/`; counts bytes and hashes them on the way.
+
+    A context manager: `close` says what was written, leaving without it abandons the file.
+    """
 
     def __init__(self, url: str) -> None:
         """Open the object for writing; nobody reads it before a record names it."""
@@ -215,6 +218,14 @@ class Writer:
             if self._is_local:
                 _mkdir(Path(path).parent)
             self._file: IO[bytes] = open(path, "wb") if self._is_local else fs.open(path, "wb")
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # A failed attempt's file is never named by a record; why it failed is already on its way.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def write(self, data: bytes) -> None:
         """Append bytes."""

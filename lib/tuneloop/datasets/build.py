@@ -156,12 +156,12 @@ def _write_shards(
     shards = []
     for index in range(total):
         name = f"traces-{index:05d}-of-{total:05d}.jsonl"
-        writer = storage.Writer(storage.join(prefix, attempt, name))
         count = 0
-        for row in islice(rows, shard_rows):
-            writer.write(hasher.add(row))
-            count += 1
-        written = writer.close()
+        with storage.Writer(storage.join(prefix, attempt, name)) as writer:
+            for row in islice(rows, shard_rows):
+                writer.write(hasher.add(row))
+                count += 1
+            written = writer.close()
         shards.append(
             DatasetShard(
                 name=name,
