@@ -361,3 +361,25 @@ def test_ctrl_c_stops_the_stage_and_the_next_run_continues(
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "export   cached" in done.stderr
+
+
+def test_serve_answers_and_stops_on_sigterm(repository: Path, tmp_path: Path) -> None:
+    import signal
+
+    import httpx
+
+    command = [sys.executable, "-m", "tuneloop.cli", "serve", "--port", "0"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    url = line.split(": ")[0]
+    assert httpx.get(f"{url}/api/health").json() == {"status": "healthy"}
+    assert (tmp_path / ".tuneloop" / "store.db").exists()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_serve_on_a_taken_port(tuneloop: Invoke, store: str) -> None:
+    code, _, err = tuneloop("serve", "--port", store.rsplit(":", 1)[1])
+    assert (code, "cannot listen: Address already in use" in sentence(err)) == (20, True)

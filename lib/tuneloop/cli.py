@@ -7,6 +7,7 @@ answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -201,7 +202,12 @@ def serve(
     """Serve the trace store over HTTP."""
     from tuneloop import service
 
-    service.serve(host, port, database, artifacts)
+    def listening(url: str) -> None:
+        typer.echo(f"{url}: database {database}, artifacts {artifacts}; Ctrl-C stops it", err=True)
+
+    # uvicorn finishes what is in flight, then raises the signal again: asked to stop, it stopped.
+    with contextlib.suppress(KeyboardInterrupt):
+        service.serve(host, port, database, artifacts, listening)
 
 
 @traces_app.command("import")

@@ -93,7 +93,8 @@ def run_summary(plan: Plan, stages: Sequence[StageResult]) -> dict[str, Any]:
 def print_run(summary: dict[str, Any], stages: Sequence[StageResult]) -> None:
     """Print the table of a run to stdout, in 80 columns."""
     console = Console(highlight=False)
-    table = Table(title=f"run {summary['run_id']}", title_justify="left", box=None, pad_edge=False)
+    console.print(f"\nrun {summary['run_id']}", markup=False)
+    table = Table(box=None, pad_edge=False)
     for column, justify in (
         ("stage", "left"),
         ("", "left"),
@@ -121,7 +122,15 @@ def _what(result: StageResult) -> str:
             return f"{counts['traces']} traces -> {counts['examples']} examples"
         case "train":
             first, last = found["loss_first"], found["loss_last"]
-            return f"{counts['steps']} steps, loss {first:.3f} -> {last:.3f}"
+            lost = "".join(
+                f", {counts[key]} {word}"
+                for key, word in (
+                    ("dropped_over_length", "dropped as too long"),
+                    ("truncated_over_length", "truncated"),
+                )
+                if counts[key]
+            )
+            return f"{counts['steps']} steps, loss {first:.3f} -> {last:.3f}{lost}"
         case "eval":
             base, tuned = 100 * found["accuracy_base"], 100 * found["accuracy_tuned"]
             return f"{counts['items']} items, accuracy {base:.1f} % -> {tuned:.1f} %"
@@ -147,9 +156,11 @@ def _loss_curve(summary: dict[str, Any]) -> str:
 
 def print_plan(run_id: str, seed: int, rows: Sequence[tuple[str, str, str]]) -> None:
     """Print the table of a plan to stdout."""
-    table = Table(title=f"run {run_id}, seed {seed}", title_justify="left", box=None)
+    console = Console(highlight=False)
+    console.print(f"run {run_id}, seed {seed}", markup=False)
+    table = Table(box=None, pad_edge=False)
     for column in ("stage", "fingerprint", "state"):
         table.add_column(column)
     for name, fingerprint, state in rows:
         table.add_row(name, fingerprint[:16], state)
-    Console(highlight=False).print(table)
+    console.print(table)

@@ -9,7 +9,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tuneloop.errors import SpecError, Unavailable
@@ -41,8 +41,21 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def serve(host: str, port: int, database_url: str, artifacts: str) -> None:
+def serve(
+    host: str,
+    port: int,
+    database_url: str,
+    artifacts: str,
+    listening: Callable[[str], None] = lambda url: None,
+) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight finish.
+
+    Args:
+        host: a loopback address.
+        port: 0 for a free one.
+        database_url: `sqlite:///FILE`.
+        artifacts: URL of the prefix that datasets are written under.
+        listening: called with the store's URL as soon as connections are taken.
 
     Raises:
         SpecError: the host is not loopback: there is no authentication yet.
@@ -53,7 +66,11 @@ def serve(host: str, port: int, database_url: str, artifacts: str) -> None:
             f"--host {host}: the store has no authentication yet, so it listens on loopback alone;"
             " use --host 127.0.0.1 and a tunnel"
         )
-    _server(build_app(database_url, artifacts), "info").run(sockets=[_listen(host, port)])
+    server = _server(build_app(database_url, artifacts), "warning")
+    listener = _listen(host, port)
+    listener.listen()
+    listening(_url_of(listener))
+    server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -70,6 +87,11 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 @contextlib.contextmanager
 def running(database_url: str, artifacts: str) -> Iterator[str]:
     """Serve on a free loopback port while the block runs; yields the store's URL."""
@@ -83,7 +105,7 @@ def running(database_url: str, artifacts: str) -> Iterator[str]:
             if not thread.is_alive() or time.monotonic() > deadline:
                 raise Unavailable("the trace store did not start; its log above says why")
             time.sleep(0.01)
-        yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+        yield _url_of(listener)
     finally:
         server.should_exit = True
         thread.join()
