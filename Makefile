@@ -39,6 +39,9 @@ check: test
 golden: $(VENV)/.dev
 	TUNELOOP_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -n 0 --no-cov -m golden
 
+bench: $(VENV)/.dev
+	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --extra build
 

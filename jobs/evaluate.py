@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from jobs.stage import Stage
 from tuneloop import jsonl, records, storage
@@ -11,6 +10,7 @@ from tuneloop.errors import DataError, InputMissing
 from tuneloop.evaluation.report import Answered, build_report, render_json, render_markdown
 from tuneloop.evaluation.scorers import Score, score_exact_match
 from tuneloop.evaluation.sets import EvalItem, parse_eval_set
+from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs import EvalStage
 from tuneloop.training import checkpoints
 from tuneloop.training.generate import Generation, Generator
@@ -19,11 +19,6 @@ from tuneloop.training.renderers import ParsedResponse, render_generation_prompt
 
 SPARE_TOKENS = 4
 """Beyond the longest training response: room to see a model that does not stop."""
-
-NO_ANSWER = "(no answer)"
-NO_TEXT = "(no text)"
-"""A trace needs an answer and a step; where the model gave none, this stands there, and
-`meta.outcome` says so."""
 
 
 def run(spec: EvalStage, stage: Stage) -> None:
@@ -117,49 +112,17 @@ def _write_traces(
 ) -> None:
     with stage.output(name) as output:
         for item, generation, (score, parsed) in zip(items, said, scored, strict=True):
-            trace = _trace(stage.spec.fingerprint, digest, item, generation, score, parsed)
+            # Named by fingerprint, not by run: runs that share the evaluation share the bytes.
+            meta = {
+                "evaluation": stage.spec.fingerprint,
+                "model_digest": digest,
+                "output_tokens": generation.tokens,
+                "hit_token_limit": generation.hit_limit,
+            }
+            trace = build_eval_trace(
+                item, score, text=generation.text, steps=parsed.steps, meta=meta
+            )
             output.write_row(jsonl.dump_line(trace))
-
-
-def _trace(
-    fingerprint: str,
-    digest: str,
-    item: EvalItem,
-    said: Generation,
-    score: Score,
-    parsed: ParsedResponse,
-) -> dict[str, Any]:
-    """One ReasoningTrace: the model's real steps and answer, and how they were judged.
-
-    It names the evaluation by fingerprint, not by run: runs that share the stage share the bytes.
-    """
-    steps = parsed.steps or (_storable(said.text).strip() or NO_TEXT,)
-    return {
-        "trace_version": "1.0",
-        "prompt": item.prompt,
-        "steps": [
-            {"i": i, "type": "reason" if parsed.steps else "unparsed", "content": _storable(step)}
-            for i, step in enumerate(steps)
-        ],
-        "final_answer": _storable(parsed.answer or NO_ANSWER),
-        "meta": {
-            "source": "evaluation",
-            "evaluation": fingerprint,
-            "eval_id": item.id,
-            "category": item.category,
-            "model_digest": digest,
-            "outcome": score.outcome,
-            "correct": score.outcome == "correct",
-            "expected_answer": item.expected_answer,
-            "output_tokens": said.tokens,
-            "hit_token_limit": said.hit_limit,
-        },
-    }
-
-
-def _storable(text: str) -> str:
-    """What the store takes: no NUL, which byte fallback can spell."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _header(spec: EvalStage, base_digest: str, tuned_digest: str) -> dict[str, str]:

@@ -20,20 +20,22 @@ from tuneloop.runs.spec_file import load_run_spec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+TINY_MODEL = {
+    "num_layers": 1,
+    "embed_dim": 16,
+    "hidden_dim": 32,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+    "head_dim": 8,
+    "sliding_window_tokens": 32,
+}
+
 TINY_SPEC = {
     "name": "tiny",
     "dataset": "letters-v1",
     "seed": 1,
     "train": {
-        "model": {
-            "num_layers": 1,
-            "embed_dim": 16,
-            "hidden_dim": 32,
-            "num_heads": 2,
-            "num_kv_heads": 1,
-            "head_dim": 8,
-            "sliding_window_tokens": 32,
-        },
+        "model": TINY_MODEL,
         "tokenizer": {"vocab_size": 300},
         "optimizer": {"learning_rate": 0.02},
         "steps": 12,

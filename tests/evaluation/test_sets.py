@@ -24,7 +24,11 @@ ITEM: dict[str, Any] = {
 }
 OTHER = ITEM | {"id": "b", "prompt": "What is 1 + 2?", "expected_answer": "3"}
 
-TEXT = st.text(min_size=1, max_size=40).filter(lambda text: bool(text.strip()))
+TEXT = st.text(
+    alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+    min_size=1,
+    max_size=40,
+).filter(lambda text: bool(text.strip()))
 ITEMS = st.builds(
     EvalItem,
     id=TEXT,

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from tests.builders import TINY_MODEL
 from tuneloop import storage
 from tuneloop.errors import DataError, Transient
-from tuneloop.specs import OptimizerSpec, TokenizerSpec, TrainSpec
+from tuneloop.specs import Gemma3Spec, OptimizerSpec, TokenizerSpec, TrainSpec
 from tuneloop.training import checkpoints, sft
 from tuneloop.training.generate import Generator
 from tuneloop.training.models import gemma3
@@ -24,15 +25,7 @@ from tuneloop.training.tokenizer import load_tokenizer, train_tokenizer
 from tuneloop.training.tokens import TokenTable, build_token_table, tokenizer_sentences
 
 SPEC = TrainSpec(
-    model={  # type: ignore[arg-type]
-        "num_layers": 1,
-        "embed_dim": 16,
-        "hidden_dim": 32,
-        "num_heads": 2,
-        "num_kv_heads": 1,
-        "head_dim": 8,
-        "sliding_window_tokens": 32,
-    },
+    model=Gemma3Spec(**TINY_MODEL),
     tokenizer=TokenizerSpec(vocab_size=300),
     optimizer=OptimizerSpec(learning_rate=0.02),
     steps=12,

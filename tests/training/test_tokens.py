@@ -148,8 +148,7 @@ def test_over_length_truncates_and_says_which(
     assert len(table) == 3
     assert np.diff(table.starts).max() == 64
     assert (report.dropped_ids, report.truncated_ids) == ([], ["e2"])
-    # A cut response says nothing about how long a whole one is.
-    assert report.longest_response_tokens < 64
+    assert 0 < report.longest_response_tokens < 64
 
 
 def test_a_prompt_that_fills_the_row_leaves_nothing_to_learn(

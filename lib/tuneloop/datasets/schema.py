@@ -29,6 +29,10 @@ from tuneloop import jsonl
 
 MAX_JSON_DEPTH = 64
 """Levels of nesting in meta and filters; JSON readers differ in where they give up, from 100 on."""
+MAX_STEPS = 1000
+MAX_STEP_CHARACTERS = 20_000
+MAX_TEXT_CHARACTERS = 50_000
+"""Of a prompt or a final answer; code points, as all lengths here."""
 MAX_KEY_BYTES = 200
 """Object stores allow more, but a local file name ends at 255."""
 DEFAULT_RECIPE = "trace_sft_v1"
@@ -97,7 +101,7 @@ class TraceStep(BaseModel):
 
     i: int = Field(ge=0, lt=2**63)
     type: Text = Field(min_length=1, max_length=64)
-    content: Text = Field(min_length=1, max_length=20_000)
+    content: Text = Field(min_length=1, max_length=MAX_STEP_CHARACTERS)
 
 
 class TraceRow(BaseModel):

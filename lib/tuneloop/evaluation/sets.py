@@ -18,6 +18,8 @@ from tuneloop.validation import all_errors, shorten
 
 
 def _not_blank(text: str) -> str:
+    if "\0" in text:  # the answers become traces, and the store refuses it
+        raise ValueError("expected text without NUL characters")
     if not text.strip():
         raise ValueError("expected text that is not blank")
     return text

@@ -20,22 +20,29 @@ from pydantic import (
     field_validator,
 )
 
-from tuneloop.datasets.schema import JsonObject, Text, TraceStep, utc_text
+from tuneloop.datasets.schema import (
+    MAX_STEPS,
+    MAX_TEXT_CHARACTERS,
+    JsonObject,
+    Text,
+    TraceStep,
+    utc_text,
+)
 from tuneloop.errors import DataError
 from tuneloop.validation import first_error
 
 UtcMoment = Annotated[AwareDatetime, PlainSerializer(utc_text, return_type=str, when_used="json")]
 # One step's faults are enough: a thousand wrong steps in a thousand traces would be a report of
 # gigabytes.
-Steps = Annotated[list[TraceStep], FailFast(), Field(min_length=1, max_length=1000)]
+Steps = Annotated[list[TraceStep], FailFast(), Field(min_length=1, max_length=MAX_STEPS)]
 
 
 class ReasoningTrace(BaseModel):
     """A prompt, the steps of reasoning, the final answer."""
 
     trace_version: Text = Field(min_length=1, max_length=64)
-    prompt: Text = Field(min_length=1, max_length=50_000)
-    final_answer: Text = Field(min_length=1, max_length=50_000)
+    prompt: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
+    final_answer: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
     steps: Steps
     """In any order, gaps allowed, no index twice."""
     meta: JsonObject | None = None

@@ -73,6 +73,19 @@ def learning_rate_schedule(spec: OptimizerSpec, steps: int) -> optax.Schedule:
     )
 
 
+def build_optimizer(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
+    """Global-norm clipping, then AdamW on the schedule."""
+    return optax.chain(
+        optax.clip_by_global_norm(spec.clip_norm),
+        optax.adamw(
+            learning_rate_schedule(spec, steps),
+            b1=spec.b1,
+            b2=spec.b2,
+            weight_decay=spec.weight_decay,
+        ),
+    )
+
+
 def response_loss(
     model: Any,
     input_tokens: jax.Array,
@@ -99,8 +112,15 @@ def response_loss(
     return loss
 
 
-def _model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Runs inside jit: positions and the causal mask over what is not padding."""
+def model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Positions and the causal mask over what is not padding; runs inside jit.
+
+    Args:
+        batch: `input_tokens`, int32 (batch, length), and `input_mask`, bool (batch, length).
+
+    Returns:
+        The arguments of `response_loss` besides the model.
+    """
     is_token = batch["input_tokens"] != PAD_ID
     return {
         **batch,
@@ -233,15 +253,7 @@ def run_sft(
     values = _LastValues()
     trainer = peft_trainer.PeftTrainer(
         model,
-        optax.chain(
-            optax.clip_by_global_norm(spec.optimizer.clip_norm),
-            optax.adamw(
-                learning_rate_schedule(spec.optimizer, spec.steps),
-                b1=spec.optimizer.b1,
-                b2=spec.optimizer.b2,
-                weight_decay=spec.optimizer.weight_decay,
-            ),
-        ),
+        build_optimizer(spec.optimizer, spec.steps),
         peft_trainer.TrainingConfig(
             eval_every_n_steps=NEVER,
             checkpoint_root_directory=_checkpoints(resume_prefix),
@@ -251,7 +263,7 @@ def run_sft(
         ),
         metrics_logger=values,
     )
-    trainer.with_loss_fn(response_loss).with_gen_model_input_fn(_model_inputs)
+    trainer.with_loss_fn(response_loss).with_gen_model_input_fn(model_inputs)
     resumed_from = trainer.train_steps
     del metrics[resumed_from:]
     if resumed_from:

@@ -67,7 +67,7 @@ class LengthReport:
     longest_tokens: int = 0
     """The longest row, before any cut."""
     longest_response_tokens: int = 0
-    """The longest response that is trained on whole, `<end_of_turn>` included."""
+    """The longest response as it is trained on, `<end_of_turn>` included."""
     dropped_ids: list[str] = field(default_factory=list)
     """Examples left out as too long."""
     truncated_ids: list[str] = field(default_factory=list)
@@ -127,8 +127,7 @@ def build_token_table(
                 continue
             report.truncated_ids.append(example.id)
             response = response[: max_length_tokens - len(prompt)]
-        else:
-            report.longest_response_tokens = max(report.longest_response_tokens, len(response))
+        report.longest_response_tokens = max(report.longest_response_tokens, len(response))
         rows.append(np.array(prompt + response, dtype=np.int32))
         prompt_lengths.append(len(prompt))
         report.tokens += len(prompt) + len(response)

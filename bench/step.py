@@ -1,0 +1,126 @@
+"""Time of a training step of the demo's model, beside a bare jitted loop with the same inputs.
+
+Both run the demo's shapes on the demo's traces, in alternating rounds; the first steps, which hold
+the compilation, are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from tuneloop.demo.loop import CONFIG, INSTRUCTION, SEED
+from tuneloop.demo.tasks import demo_traces
+from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs import TrainSpec
+from tuneloop.training import sft
+from tuneloop.training.models import gemma3
+from tuneloop.training.recipes import RECIPES
+from tuneloop.training.schema import TrainingExample
+from tuneloop.training.tokenizer import load_tokenizer, train_tokenizer
+from tuneloop.training.tokens import TokenTable, batch_at, build_token_table, tokenizer_sentences
+
+ROUNDS = 3
+STEPS = 20
+
+
+def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
+    """The demo's token table and vocabulary size."""
+    recipe = RECIPES["trace_sft_v1"]
+    examples = [
+        TrainingExample(
+            id=str(number),
+            prompt=recipe.render_prompt(trace["prompt"], INSTRUCTION),
+            response=recipe.render_response(
+                [step["content"] for step in trace["steps"]], trace["final_answer"]
+            ),
+        )
+        for number, trace in enumerate(demo_traces(2000, SEED))
+    ]
+    tokenizer = load_tokenizer(train_tokenizer(tokenizer_sentences(examples, None), spec.tokenizer))
+    table, _ = build_token_table(
+        (("demo", example) for example in examples),
+        tokenizer,
+        system_instruction=None,
+        max_length_tokens=spec.max_length_tokens,
+        over_length="fail",
+    )
+    return table, tokenizer.get_piece_size()
+
+
+def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
+    """Median step time through `run_sft`."""
+    model = gemma3.build_model(spec.model, vocab_size, SEED)
+    with tempfile.TemporaryDirectory() as folder:
+        progress = sft.run_sft(
+            model,
+            table,
+            spec,
+            seed=SEED,
+            resume_prefix=folder,
+            checkpoint_every_steps=sft.NEVER,
+            report=lambda row: None,
+            should_stop=lambda: False,
+        )
+    return statistics.median(row.step_seconds for row in progress.metrics[2:])
+
+
+def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
+    """Median step time of value_and_grad and the same optimizer, nothing else."""
+    graph, params = nnx.split(gemma3.build_model(spec.model, vocab_size, SEED))
+    optimizer = sft.build_optimizer(spec.optimizer, spec.steps)
+    state = optimizer.init(params)
+
+    def loss_of(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        return sft.response_loss(nnx.merge(graph, params), **sft.model_inputs(batch))
+
+    def step(params: Any, state: Any, batch: dict[str, jax.Array]) -> tuple[Any, Any, jax.Array]:
+        loss, gradients = jax.value_and_grad(loss_of)(params, batch)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    compiled: Callable[..., Any] = jax.jit(step, donate_argnums=(0, 1))
+    times = []
+    for number in range(spec.steps):
+        since = time.perf_counter()
+        batch = batch_at(
+            table,
+            step=number,
+            seed=SEED,
+            batch_size=spec.batch_size,
+            length=spec.max_length_tokens,
+        )
+        params, state, loss = compiled(
+            params, state, {"input_tokens": batch.tokens, "input_mask": batch.loss_mask}
+        )
+        loss.block_until_ready()
+        times.append(time.perf_counter() - since)
+    return statistics.median(times[2:])
+
+
+def main() -> None:
+    """Measure both in turn and print medians."""
+    spec = load_run_spec(CONFIG).train.model_copy(update={"steps": STEPS})
+    table, vocab_size = inputs(spec)
+    pairs = [(ours(spec, table, vocab_size), bare(spec, table, vocab_size)) for _ in range(ROUNDS)]
+    value, rival = (statistics.median(column) for column in zip(*pairs, strict=True))
+    figure = {
+        "figure": "step",
+        "value": round(value, 4),
+        "unit": "s",
+        "rival": round(rival, 4),
+        "ratio": round(value / rival, 2),
+    }
+    print(json.dumps(figure))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import REPOSITORY, TinyRun, letter_trace, make_tiny_run, publish_dataset
+from tuneloop.errors import DataError, InputMissing, UsageError
+from tuneloop.runs.plan import Plan, load_plan, stage_state
+from tuneloop.runs.spec_file import load_run_spec
+
+
+def fingerprints(plan: Plan) -> dict[str, str]:
+    return {stage.stage: stage.fingerprint for stage in plan.stages}
+
+
+def changed(run: TinyRun, **changes: Any) -> list[str]:
+    """Stages whose fingerprint differs after a change of the spec."""
+    before = fingerprints(run.plan())
+    after = fingerprints(run.change(**changes).plan())
+    return [stage for stage in before if before[stage] != after[stage]]
+
+
+def test_the_same_spec_is_the_same_run(tiny_run: TinyRun) -> None:
+    assert tiny_run.plan() == tiny_run.plan()
+    assert tiny_run.plan().run_id.startswith("tiny-")
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"export__shard_examples": 7}, ["export", "train", "eval", "import"]),
+        ({"train__steps": 13}, ["train", "eval", "import"]),
+        ({"train__model__embed_dim": 24}, ["train", "eval", "import"]),
+        ({"seed": 2}, ["train", "eval", "import"]),
+        ({"system_instruction": "Be brief."}, ["train", "eval", "import"]),
+        ({"eval__max_new_tokens": 17}, ["eval", "import"]),
+        ({"name": "other"}, []),
+        ({"execution__store_url": "http://127.0.0.1:9"}, []),
+        ({"execution__checkpoint_every_steps": 1}, []),
+        ({"import__batch_traces": 3}, []),  # how it is sent, not what
+    ],
+)
+def test_identity_changes_what_depends_on_it_and_nothing_else(
+    changes: dict[str, Any], stages: list[str], tiny_run: TinyRun
+) -> None:
+    assert changed(tiny_run, **changes) == stages
+
+
+def test_places_do_not_matter_but_contents_do(tiny_run: TinyRun, tmp_path: Path) -> None:
+    before = fingerprints(tiny_run.plan())
+    (tmp_path / "elsewhere").mkdir()
+    other = make_tiny_run(tmp_path / "elsewhere")
+    assert fingerprints(other.plan()) == before
+    with (tmp_path / "eval.jsonl").open("a") as file:
+        file.write("\n")
+    after = fingerprints(tiny_run.plan())
+    assert [s for s in before if before[s] != after[s]] == ["eval", "import"]
+
+
+def test_another_dataset_changes_everything(tiny_run: TinyRun) -> None:
+    before = fingerprints(tiny_run.plan())
+    publish_dataset(tiny_run.artifacts, [letter_trace(0)], dataset_version="v2")
+    after = fingerprints(tiny_run.change(dataset="letters-v2").plan())
+    assert all(before[stage] != after[stage] for stage in before)
+
+
+def test_code_is_part_of_the_identity(tiny_run: TinyRun, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    (checkout / "jobs").mkdir(parents=True)
+    (checkout / "jobs" / "__main__.py").write_text("one")
+    spec = load_run_spec(str(tiny_run.spec_path))
+    first = load_plan(spec, checkout)
+    other = tmp_path / "other"
+    (other / "jobs").mkdir(parents=True)
+    (other / "jobs" / "__main__.py").write_text("two")
+    assert load_plan(spec, other).run_id != first.run_id
+    (checkout / "README.md").write_text("docs are no code")
+    assert load_plan(spec, checkout).run_id == first.run_id
+
+
+def test_the_seed_is_the_datasets_unless_given(tiny_run: TinyRun) -> None:
+    tiny_run.change(seed=None)
+    assert tiny_run.plan().seed == 7  # the dataset's
+    spec = load_run_spec(str(tiny_run.spec_path))
+    assert load_plan(spec, REPOSITORY, seed=0).seed == 0
+    assert tiny_run.change(seed=0).plan().seed == 0
+
+
+def test_a_plan_writes_nothing(tiny_run: TinyRun) -> None:
+    before = sorted(Path(tiny_run.artifacts).rglob("*"))
+    plan = tiny_run.plan()
+    assert {stage_state(stage) for stage in plan.stages} == {"to run"}
+    assert sorted(Path(tiny_run.artifacts).rglob("*")) == before
+
+
+def test_what_a_plan_needs_must_be_there(tiny_run: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(InputMissing, match="put it there, or change"):
+        tiny_run.change(eval__eval_set=str(tmp_path / "none.jsonl")).plan()
+    with pytest.raises(DataError, match="build the dataset first"):
+        tiny_run.change(dataset="none-v1").plan()
+    spec = load_run_spec(str(tiny_run.change(dataset="letters-v1").spec_path))
+    with pytest.raises(UsageError, match="expected a checkout of tuneloop"):
+        load_plan(
+            spec.model_copy(
+                update={
+                    "eval": spec.eval.model_copy(update={"eval_set": str(tmp_path / "eval.jsonl")})
+                }
+            ),
+            tmp_path,
+        )
