@@ -90,6 +90,7 @@ class Stage:
         self.artifacts = spec.execution.artifacts
         self.prefix = records.stage_prefix(self.artifacts, spec.run_id, spec.stage)
         self.attempt = attempt
+        self.parent = os.getppid()
         self.inputs: dict[str, str] = dict(spec.upstream)
         self.counts: dict[str, int] = {}
         self.results: dict[str, Any] = {}
@@ -194,10 +195,9 @@ class _Heartbeat(logging.Handler):
         self._write()
 
     def _run(self) -> None:
-        parent = os.getppid()
         self._write()
         while not self._done.wait(HEARTBEAT_SECONDS):
-            if os.getppid() != parent:  # its runner is gone: nobody waits for this any more
+            if os.getppid() != self._stage.parent:  # its runner is gone, nobody waits any more
                 self._stage.request_stop()
             self._write()
 
@@ -226,14 +226,14 @@ def run_stage(name: str, spec_url: str, run: Callable[[Any, Stage], None]) -> in
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("tuneloop").setLevel(logging.INFO)
+    stage: Stage | None = None
     with contextlib.ExitStack() as stack:
         try:
             stage = _open_stage(name, spec_url)
-            if stage.standing_record() is None:
-                stack.enter_context(_Heartbeat(stage))
-                _work(stage, run)
+            _ensure_record(stage, run, stack)
         except Exception as e:  # the contract: a bug is 70 with a traceback, not Python's bare 1
-            return _fail(_explained(e, name))  # still under the heartbeat: log.txt has it too
+            place = stage.prefix if stage else spec_url
+            return _fail(_explained(e, name, place))  # under the heartbeat: log.txt has it too
     return EXIT_OK
 
 
@@ -252,9 +252,20 @@ def _open_stage(name: str, url: str) -> Stage:
     return Stage(spec, started_at=started_at, attempt=attempt)
 
 
-def _work(stage: Stage, run: Callable[[Any, Stage], None]) -> None:
+def _ensure_record(
+    stage: Stage, run: Callable[[Any, Stage], None], stack: contextlib.ExitStack
+) -> None:
+    """Do the work unless its record stands; lock and heartbeat last as long as the stack."""
+    if stage.standing_record() is not None:
+        return
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stage.request_stop())
+    # A second run, or one whose first was killed, waits for the process that is still at work.
+    lock = storage.join(stage.prefix, "lock")
+    stack.enter_context(storage.exclusive(lock, stage.should_stop))
+    if stage.standing_record() is not None:
+        return
+    stack.enter_context(_Heartbeat(stage))
     log.info("stage %s of %s, attempt %s", stage.spec.stage, stage.spec.run_id, stage.attempt)
     run(stage.spec, stage)
     record = records.publish(stage.build_record(), stage.artifacts)
@@ -262,8 +273,12 @@ def _work(stage: Stage, run: Callable[[Any, Stage], None]) -> None:
     log.info("published after %.1f s", record.seconds)
 
 
-def _explained(error: Exception, stage: str) -> Exception:
+def _explained(error: Exception, stage: str, place: str) -> Exception:
     """Give an expected failure its sentence; a bug comes back as it is."""
+    if isinstance(error, TuneloopError):
+        return error
+    if refused := storage.refusal(error, place):
+        return refused
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tuneloop"):
         extra = "store" if stage == "import" else "train"
         return UsageError(

@@ -12,13 +12,15 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import fsspec
+from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from tuneloop.errors import DataError, PermissionDenied, SpecError, Transient, Unavailable
@@ -26,6 +28,7 @@ from tuneloop.errors import DataError, PermissionDenied, SpecError, Transient, U
 _BLOCK_BYTES = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_TENSORSTORE_CODE = re.compile(r"\[os_error_code='(\d+)'\]")
 
 
 def join(url: str, *parts: str) -> str:
@@ -84,6 +87,22 @@ def _sentence_of(e: OSError, url: str, verb: str) -> Exception:
             " artifacts URL"
         )
     return Unavailable(f"{url}: cannot be {verb}: {reason}; mend the storage, then run again")
+
+
+def refusal(error: Exception, place: str) -> Exception | None:
+    """The sentence for a full or closed disk that another library ran into.
+
+    Orbax writes on its own, through tensorstore, whose errors name the code as text.
+
+    Returns:
+        Unavailable or PermissionDenied; None if the error is about something else.
+    """
+    code = error.errno if isinstance(error, OSError) else None
+    if found := _TENSORSTORE_CODE.search(str(error)):
+        code = int(found[1])
+    if code not in _FULL | _DENIED:
+        return None
+    return _sentence_of(OSError(code, os.strerror(code)), place, "written")
 
 
 def exists(url: str) -> bool:
@@ -182,6 +201,37 @@ def make_folder(path: str) -> None:
     """Make a local folder and those above it."""
     with _sentences(path, "written"):
         _mkdir(Path(path))
+
+
+@contextlib.contextmanager
+def exclusive(url: str, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Hold a lock while the block runs, so that one process at a time works below a local prefix.
+
+    The kernel releases it when its holder dies, however it dies. Object stores have no such lock,
+    and nothing is held there: on a cluster the Job controller starts one pod at a time.
+
+    Args:
+        url: the lock's own name.
+        should_stop: asked while another process holds it; true ends the waiting.
+
+    Raises:
+        Transient: stopped while waiting.
+    """
+    fs, path = _open_fs(url)
+    if not isinstance(fs, LocalFileSystem):
+        yield
+        return
+    with _sentences(url, "written"):
+        _mkdir(Path(path).parent)
+        lock = FileLock(path)
+        try:
+            lock.acquire(cancel_check=should_stop)
+        except Timeout as e:
+            raise Transient(f"{url}: stopped while another process held it; run again") from e
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def delete_tree(prefix: str) -> None:

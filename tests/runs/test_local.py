@@ -130,3 +130,36 @@ def test_a_killed_stage_is_named_with_its_signal(
         run_plan(tiny_run.plan(), repository)
     assert caught.value.exit_code == 20
     assert os.access(repository, os.R_OK)
+
+
+def test_two_runs_at_once_do_the_work_once(tiny_run: Any, store: str, repository: Path) -> None:
+    tiny_run.change(execution__store_url=store, train__steps=4)
+    command = [sys.executable, "-m", "tuneloop.cli", "run", str(tiny_run.spec_path), "--json"]
+    both = [
+        subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    summaries = [json.loads(process.communicate(timeout=120)[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert summaries[0]["loss"] == summaries[1]["loss"]
+    for stage in ("export", "train", "eval", "import"):
+        attempts = Path(tiny_run.artifacts).glob(f"training_runs/*/{stage}/attempts/*")
+        assert len(list(attempts)) <= 1, stage  # import writes no file at all
+
+
+def test_a_stage_whose_runner_is_killed_ends_and_the_next_run_continues(
+    tiny_run: Any, store: str, repository: Path
+) -> None:
+    tiny_run.change(execution__store_url=store, train__steps=3000)
+    command = [sys.executable, "-m", "tuneloop.cli", "run", str(tiny_run.spec_path)]
+    runner = subprocess.Popen(command, cwd=repository, stderr=subprocess.DEVNULL)
+    train = Path(tiny_run.artifacts, "training_runs", tiny_run.plan().run_id, "train")
+    deadline = time.monotonic() + 60
+    while not (train / "resume" / "checkpoints").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    runner.kill()
+    runner.wait()
+    while "run again to continue" not in (train / "log.txt").read_text():
+        assert time.monotonic() < deadline, (train / "log.txt").read_text()
+        time.sleep(0.1)
+    assert not (train / "record.json").exists()
