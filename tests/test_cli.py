@@ -350,7 +350,10 @@ def test_ctrl_c_stops_the_stage_and_the_next_run_continues(
 
     tiny_run.change(execution__store_url=store)
     command = [sys.executable, "-m", "tuneloop.cli", "run", str(tiny_run.spec_path)]
+    # A suite in the background of a shell script runs with SIGINT ignored, and hands that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     train = Path(tiny_run.artifacts, "training_runs", tiny_run.plan().run_id, "train")
     deadline = time.monotonic() + 60
     while not (train / "progress.json").exists() and time.monotonic() < deadline:
