@@ -17,6 +17,19 @@ from tuneloop.datasets.build import build
 from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, utc_text
 from tuneloop.runs.plan import Plan, load_plan
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs import (
+    DatasetRef,
+    EvalSpec,
+    EvalStage,
+    ExecutionSpec,
+    ExportSpec,
+    ExportStage,
+    ImportSpec,
+    ImportStage,
+    StageSpec,
+    TrainSpec,
+    TrainStage,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -132,3 +145,42 @@ def make_tiny_run(folder: Path) -> TinyRun:
     run = TinyRun(folder, artifacts, folder / "run.yaml")
     run.spec_path.write_text(yaml.safe_dump(TINY_SPEC))
     return run.change(eval__eval_set=str(folder / "eval.jsonl"), execution__artifacts=artifacts)
+
+
+def stage_specs(run_name: str = "demo") -> dict[str, StageSpec]:
+    """The four stage specs of one run, with fingerprints that YAML readers like to misread."""
+    fingerprints = {
+        "export": "1e3" + "0" * 61,
+        "train": "0" * 64,
+        "eval": "a" * 64,
+        "import": "9" * 64,
+    }
+    common: dict[str, Any] = {
+        "run_id": f"{run_name}-12345e67",
+        "seed": 3,
+        "dataset": DatasetRef(key="demo-v1", build_id="b", recipe="trace_sft_v1", instruction=None),
+        "execution": ExecutionSpec(artifacts="gs://bucket/artifacts"),
+    }
+
+    def of(stage: str, *upstream: str) -> dict[str, Any]:
+        return {
+            **common,
+            "fingerprint": fingerprints[stage],
+            "upstream": {name: fingerprints[name] for name in upstream},
+        }
+
+    return {
+        "export": ExportStage(**of("export"), options=ExportSpec()),
+        "train": TrainStage(
+            **of("train", "export"),
+            options=TrainSpec(steps=50, batch_size=64, max_length_tokens=56),
+            system_instruction="on\nyes: 1e3\n<end_of_turn>",
+        ),
+        "eval": EvalStage(
+            **of("eval", "train"),
+            options=EvalSpec(eval_set="eval/demo_v1.jsonl"),
+            eval_set_sha256="e" * 64,
+            system_instruction=None,
+        ),
+        "import": ImportStage(**of("import", "eval"), options=ImportSpec()),
+    }

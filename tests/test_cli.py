@@ -318,6 +318,30 @@ def test_a_full_disk_is_continued_from_when_there_is_room(
     assert "export   cached" in done.stderr
 
 
+def test_render_writes_one_file_a_stage(
+    tuneloop: Invoke, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    image = "registry.example/tuneloop@sha256:" + "0" * 64
+    folder = tmp_path / "out"
+    arguments = ("render", tiny_run.spec_path, "-o", folder)
+    code, _, err = tuneloop(*arguments, "--image", image)
+    assert (code, "execution.cluster is missing" in sentence(err)) == (3, True)
+    tiny_run.change(execution__cluster={"namespace": "training"})
+    code, _, err = tuneloop(*arguments)
+    assert (code, "give --image" in sentence(err)) == (3, True)
+    code, _, err = tuneloop(*arguments, "--image", "tuneloop:latest")
+    assert (code, "a tag can point elsewhere" in sentence(err)) == (3, True)
+    assert not folder.exists()
+    code, out, _ = tuneloop(*arguments, "--image", image)
+    assert (code, ": 4 files of run tiny-" in out) == (0, True)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("01-export.yaml", "02-train.yaml", "03-eval.yaml", "04-import.yaml")
+    ]
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert tuneloop(*arguments, "--image", image)[0] == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+
 def test_the_demo_needs_a_checkout(
     tuneloop: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,10 +149,55 @@ def plan(
     display.print_plan(made.run_id, made.seed, rows)
 
 
+@app.command()
+def render(
+    spec: Annotated[str, typer.Argument(metavar="RUN.yaml", help="The run spec.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")],
+    image: Annotated[
+        str | None, typer.Option(help="REPOSITORY@sha256:DIGEST, instead of the spec's.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset key, instead of the spec's.")] = None,
+    artifacts: Annotated[
+        str | None, typer.Option(help="Artifacts URL, instead of the spec's.")
+    ] = None,
+    store: Annotated[str | None, typer.Option(help="Store URL, instead of the spec's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the spec's.")] = None,
+) -> None:
+    """Write a run as plain YAML that `kubectl apply -f DIR` takes as it is."""
+    from tuneloop import provenance, storage
+    from tuneloop.k8s.render import require_digest
+    from tuneloop.runs.rendering import image_of, load_manifests, render_run
+
+    checkout = Path.cwd()
+    placed = _placed_spec(spec, dataset, artifacts, store)
+    reference = image_of(placed, image)
+    plan = _plan_of(placed, seed, image_digest=require_digest(reference))
+    templates, accelerators = load_manifests(str(checkout / "manifests" / "k8s"))
+    files = render_run(
+        plan,
+        image=reference,
+        git_commit=provenance.gather(checkout)["git_commit"],
+        templates=templates,
+        accelerators=accelerators,
+    )
+    for name, text in files.items():
+        storage.write(str(output / name), text.encode())
+    typer.echo(f"{output}: {len(files)} files of run {plan.run_id}")
+
+
 def _load_plan(
     url: str, dataset: str | None, artifacts: str | None, store: str | None, seed: int | None
 ) -> Any:
+    return _plan_of(_placed_spec(url, dataset, artifacts, store), seed)
+
+
+def _plan_of(spec: Any, seed: int | None, image_digest: str | None = None) -> Any:
     from tuneloop.runs.plan import load_plan
+
+    return load_plan(spec, Path.cwd(), seed=seed, image_digest=image_digest)
+
+
+def _placed_spec(url: str, dataset: str | None, artifacts: str | None, store: str | None) -> Any:
     from tuneloop.runs.spec_file import load_run_spec
 
     spec = load_run_spec(url)
@@ -160,8 +205,7 @@ def _load_plan(
     execution = spec.execution.model_copy(
         update={key: value for key, value in changes.items() if value is not None}
     )
-    spec = spec.model_copy(update={"execution": execution, "dataset": dataset or spec.dataset})
-    return load_plan(spec, Path.cwd(), seed=seed)
+    return spec.model_copy(update={"execution": execution, "dataset": dataset or spec.dataset})
 
 
 def _seed(seed: int | None, new_seed: bool) -> int | None:

@@ -16,6 +16,19 @@ STAGES = ("export", "train", "eval", "import")
 StageName = Literal["export", "train", "eval", "import"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
+# The API server refuses any other text in these places: say it before it is asked.
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
+LabelKey = Annotated[
+    str,
+    Field(
+        max_length=253,
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+    ),
+]
+Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)?(m|[kMGT]i?)?$")]
+"""Of a resource, as text: a client that types it as one refuses a bare number."""
+
 
 class Spec(BaseModel):
     """Base of every spec: unknown keys are errors, values cannot change."""
@@ -127,6 +140,88 @@ class ImportSpec(Spec):
     """Traces in one request; the store takes a batch whole or not at all."""
 
 
+class AcceleratorRequest(Spec):
+    """A shape of machine and how to get it; manifests/k8s/accelerators.yaml says what exists."""
+
+    accelerator: str = "cpu"
+    """Key of a shape, for instance `cpu`, `v5e-2x2`, `v6e-16x16`, `l4-1` or `h100-80gb-8x4`."""
+    slices: int = Field(default=1, ge=1)
+    """TPU slices of this shape that train together over the data-centre network."""
+    spot: bool = False
+    """Use Spot machines: cheaper, taken away at 30 seconds' notice."""
+    flex_start: bool = False
+    """Wait for capacity and keep it for at most seven days."""
+    reservation: LabelValue | None = None
+    """Use machines of this reservation only; null: of none in particular."""
+    compute_class: LabelValue | None = None
+    """Let this ComputeClass of the cluster choose machines; null: the cluster's default."""
+    placement_policy: LabelValue | None = None
+    """Only nodes made with this placement policy, so that they stand close together; null: any."""
+    topology_level: Literal["required", "preferred"] | None = None
+    """Have Kueue put all pods into one topology domain, always or if it can; null: no wish."""
+    topology_key: LabelKey | None = None
+    """Node label of that domain, for instance cloud.google.com/gce-topology-block."""
+
+    @model_validator(mode="after")
+    def _topology_is_whole(self) -> AcceleratorRequest:
+        if (self.topology_level is None) != (self.topology_key is None):
+            raise ValueError("topology_level and topology_key are given together or not at all")
+        return self
+
+
+class StagePlacement(AcceleratorRequest):
+    """The machine of one stage and what it gives the stage's pod."""
+
+    cpu: Quantity = "2"
+    """Cores; request and limit."""
+    memory: Quantity = "4Gi"
+    """Request and limit alike: memory is never overcommitted."""
+    ephemeral_storage: Quantity = "10Gi"
+    """Local disk for logs, temporary files and the writable volumes."""
+    deadline_seconds: int = Field(default=86_400, ge=60)
+    """How long the stage may take in all, retries included."""
+
+    def accelerator_request(self) -> AcceleratorRequest:
+        """The part that the table of accelerators answers."""
+        fields = AcceleratorRequest.model_fields
+        return AcceleratorRequest(**{name: getattr(self, name) for name in fields})
+
+
+class ClusterSpec(Spec):
+    """Where a run is placed on a Kubernetes cluster."""
+
+    namespace: DnsLabel
+    """Where the objects are made."""
+    image: str | None = None
+    """REPOSITORY@sha256:DIGEST of the stages' image; `--image` overrides it."""
+    service_account: DnsLabel = "tuneloop-stage"
+    """Whose cloud identity the stages use; it gets no token of the cluster."""
+    queue: DnsLabel | None = None
+    """Kueue LocalQueue; null: none, and nothing is suspended."""
+    priority_class: DnsLabel | None = None
+    """Kueue WorkloadPriorityClass; null: the queue's default."""
+    ttl_days: int = Field(default=3, ge=1, le=30)
+    """How long ended Jobs stay; below a day a supervisor can miss the end."""
+    export: StagePlacement = StagePlacement()
+    """Machine of the export stage."""
+    train: StagePlacement = StagePlacement()
+    """Machine of the train stage."""
+    eval: StagePlacement = StagePlacement()
+    """Machine of the eval stage."""
+    import_: StagePlacement = Field(default=StagePlacement(), alias="import")
+    """Machine of the import stage."""
+
+    def placement(self, stage: StageName) -> StagePlacement:
+        """The machine of a stage."""
+        placements: dict[str, StagePlacement] = {
+            "export": self.export,
+            "train": self.train,
+            "eval": self.eval,
+            "import": self.import_,
+        }
+        return placements[stage]
+
+
 class ExecutionSpec(Spec):
     """Where and how a run is made; never part of its identity."""
 
@@ -136,6 +231,8 @@ class ExecutionSpec(Spec):
     """The trace store that the eval traces are posted to."""
     checkpoint_every_steps: int = Field(default=100, ge=1)
     """Steps between two checkpoints; a stage that is killed continues from the last one."""
+    cluster: ClusterSpec | None = None
+    """Where it runs on Kubernetes; null: on this machine alone."""
 
 
 class RunSpec(Spec):

@@ -45,13 +45,16 @@ class Plan:
         return self.spec.execution.artifacts
 
 
-def load_plan(spec: RunSpec, checkout: Path, *, seed: int | None = None) -> Plan:
+def load_plan(
+    spec: RunSpec, checkout: Path, *, seed: int | None = None, image_digest: str | None = None
+) -> Plan:
     """Read what a plan depends on, and plan.
 
     Args:
         spec: the run spec.
-        checkout: the code that the stages will run.
+        checkout: the code that the stages will run on this machine.
         seed: overrides the spec's, which overrides the dataset's.
+        image_digest: names the code instead of the checkout: what a cluster runs.
 
     Raises:
         DataError: the dataset or the eval set is broken.
@@ -67,7 +70,7 @@ def load_plan(spec: RunSpec, checkout: Path, *, seed: int | None = None) -> Plan
         manifest,
         seed=next(s for s in (seed, spec.seed, manifest.seed) if s is not None),
         eval_set_sha256=_eval_set_sha256(spec.eval.eval_set),
-        code=provenance.code_identity(checkout),
+        code=image_digest or provenance.code_identity(checkout),
     )
 
 

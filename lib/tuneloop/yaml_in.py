@@ -1,0 +1,93 @@
+"""YAML that people write: typed, and every error with its line.
+
+One rule: what YAML readers forgive in silence is refused: a key given twice, an unknown key.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tuneloop.errors import SpecError
+from tuneloop.validation import all_errors
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_mapping(data: bytes, place: str, what: str) -> tuple[dict[str, Any], yaml.Node]:
+    """Parse one YAML mapping.
+
+    Args:
+        data: the file's bytes; a byte order mark and CRLF line ends are tolerated.
+        place: path or URL of the file, for errors.
+        what: what the file should hold, for errors.
+
+    Returns:
+        The value, and the node that knows its lines.
+
+    Raises:
+        SpecError: it is not YAML, a key is given twice, or it is no mapping.
+    """
+    try:
+        loader = yaml.SafeLoader(data)  # parsed once: it is most of the time of a small command
+        root = loader.get_single_node()
+        _refuse_twice(root, place)
+        value = loader.construct_document(root) if root else None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        # Where the broken construct begins, rather than where the reader gave up.
+        mark = getattr(e, "context_mark", None) or getattr(e, "problem_mark", None)
+        problem = getattr(e, "problem", None) or getattr(e, "reason", "unreadable")
+        line = mark.line + 1 if mark else 1
+        raise SpecError(f"{place}:{line}: broken YAML ({problem}); mend the line") from e
+    if not isinstance(value, dict) or root is None:
+        raise SpecError(f"{place}:1: found {type(value).__name__}, expected {what}")
+    return value, root
+
+
+def load_model(model: type[Model], data: bytes, place: str, what: str) -> Model:
+    """Parse and validate a file.
+
+    Raises:
+        SpecError: as `parse_mapping`, or a key is unknown or missing, or a value is wrong.
+    """
+    value, root = parse_mapping(data, place, what)
+    try:
+        return model.model_validate(value)
+    except ValidationError as e:
+        # A misspelt key is missing and unknown at once: the unknown one is what people can see.
+        errors = e.errors()
+        at = next((i for i, d in enumerate(errors) if d["type"] == "extra_forbidden"), 0)
+        line = _line_of(root, errors[at]["loc"])
+        raise SpecError(f"{place}:{line}: {all_errors(e)[at]}; mend the line") from e
+
+
+def _refuse_twice(node: yaml.Node | None, place: str) -> None:
+    """YAML readers take the last of two equal keys without a word."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise SpecError(f"{place}:{line}: key {key.value!r} is given twice; remove one")
+            seen.add(key.value)
+            _refuse_twice(child, place)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_twice(child, place)
+
+
+def _line_of(node: yaml.Node | None, path: tuple[Any, ...]) -> int:
+    """Line of the deepest key or item on the path that stands in the file, from 1."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in path:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+    return line

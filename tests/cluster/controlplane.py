@@ -1,0 +1,432 @@
+"""A Kubernetes control plane of real components, for tests: built once, started in seconds.
+
+Rule: nothing here imitates an API server. It has no nodes and runs no pods; all else is the real
+thing, pinned in controlplane/go.mod. `python -m tests.cluster.controlplane` builds it beforehand.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock
+
+MODULE = Path(__file__).with_suffix("")
+"""The Go module that pins the components."""
+
+COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+
+HOW_TO_GET_THEM = (
+    "install Go (the version that tests/cluster/controlplane/go.mod names, or any since 1.21, which"
+    " fetches it) and run `python -m tests.cluster.controlplane`, or set KUBEBUILDER_ASSETS to a"
+    f" folder with {', '.join(COMPONENTS)}, or TUNELOOP_TEST_KUBECONFIG to any cluster's kubeconfig"
+)
+
+START_SECONDS = 60.0
+"""Start-up takes 4 s on two idle cores; the rest is for a machine that builds meanwhile."""
+
+# Below the range from which Linux gives ports to clients, so that no outgoing connection can take
+# the port between our look and the component's listen.
+PORTS = range(20000, 30000)
+
+# A component must not outlive a test process that was killed. Not Popen(preexec_fn=...): that
+# forks with Python's at-fork hooks, and JAX's hook warns, which is an error in this suite. The
+# signal follows the thread that started the component: start it from the main one.
+DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class ControlPlaneUnavailable(Exception):
+    """Neither a cluster, nor binaries, nor Go to build them: tests skip and say how to get them."""
+
+
+class ControlPlaneError(Exception):
+    """A build or a start-up failed; the message ends with the tail of what the tools said."""
+
+
+# --- binaries ---------------------------------------------------------------------------------
+
+
+def kubernetes_version() -> str:
+    """The pinned version, such as v1.36.3."""
+    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text(), re.M)
+    assert found, "go.mod does not require k8s.io/kubernetes"
+    return found[1]
+
+
+def ensure_binaries() -> Path:
+    """The folder with all COMPONENTS: KUBEBUILDER_ASSETS, else the cache, built where it is empty.
+
+    envtest's own assets lack the controller manager and the scheduler: such a folder is passed by.
+    """
+    if (given := os.environ.get("KUBEBUILDER_ASSETS")) and _is_complete(Path(given)):
+        return Path(given).resolve()
+    if not _go_is_new_enough():
+        raise ControlPlaneUnavailable(f"no control plane to test against: {HOW_TO_GET_THEM}")
+    target = _cache_folder() / _cache_key()
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.is_dir():
+                _build(target)
+    return target
+
+
+def _go_is_new_enough() -> bool:
+    if shutil.which("go") is None:
+        return False
+    needed = re.search(r"^go ([\d.]+)$", (MODULE / "go.mod").read_text(), re.M)
+    # Asked in the module's folder, a Go that may fetch toolchains answers with the fetched one's.
+    found = re.match(r"go([\d.]+)", _go("env", "GOVERSION"))
+    assert needed, "go.mod names no Go version"
+    return found is None or _numbers(found[1]) >= _numbers(needed[1])
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _is_complete(folder: Path) -> bool:
+    return all(os.access(folder / name, os.X_OK) for name in COMPONENTS)
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tuneloop" / "controlplane"
+
+
+def _cache_key() -> str:
+    go = _go("env", "GOVERSION", "GOOS", "GOARCH").encode()
+    pins = [(MODULE / name).read_bytes() for name in ("go.mod", "go.sum")]
+    return hashlib.sha256(b"\0".join([go, *pins, _linker_flags().encode()])).hexdigest()[:16]
+
+
+def _linker_flags() -> str:
+    version = kubernetes_version()
+    major, minor, _ = version.removeprefix("v").split(".")
+    # Without these the server calls itself v0.0.0, and clients that look at the version balk.
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    set_version = (f"-X k8s.io/component-base/version.{name}={values[name]}" for name in values)
+    return " ".join(["-s -w", *set_version])
+
+
+def _build(target: Path) -> None:
+    """Build all components into `target`, which appears only when it is complete."""
+    building = target.with_name(f"{target.name}.building")
+    shutil.rmtree(building, ignore_errors=True)  # of a build that was killed: we hold the lock
+    building.mkdir()
+    _go("build", "-trimpath", "-ldflags", _linker_flags(), "-o", f"{building}/", "tool")
+    # Go names a binary after its package's folder, and etcd's main package is etcd/server/v3.
+    (building / "server").rename(building / "etcd")
+    if not _is_complete(building):
+        raise ControlPlaneError(f"the build left only {sorted(os.listdir(building))}")
+    building.rename(target)
+
+
+def _go(*arguments: str) -> str:
+    settings = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+    done = subprocess.run(
+        ["go", *arguments],
+        cwd=MODULE,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ControlPlaneError(f"go {arguments[0]} failed in {MODULE}:\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+# --- a cluster, wherever it comes from ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster to test against, with full rights."""
+
+    kubeconfig: Path
+    kubectl_path: Path
+    cache: Path
+    control_plane: ControlPlane | None
+    """None where TUNELOOP_TEST_KUBECONFIG gave the cluster: then it has nodes and runs pods."""
+
+    def kubectl(
+        self,
+        *arguments: str,
+        input: str | None = None,  # noqa: A002 - as subprocess.run calls it
+        check: bool = False,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as cluster administrator; `check` fails with what kubectl said."""
+        # A cache of its own: kubectl's is keyed by address, and ports come round again.
+        settings = {"KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.cache)}
+        done = subprocess.run(
+            [self.kubectl_path, *arguments],
+            env={**os.environ, **settings},
+            input=input or "",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
+        return done
+
+    def get(self, *arguments: str) -> Any:
+        """`kubectl get ... -o json`, read."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json", check=True).stdout)
+
+    def apply(self, *objects: dict[str, Any], options: tuple[str, ...] = ()) -> str:
+        """Apply the objects; returns what kubectl said, warnings of the server first."""
+        text = "\n---\n".join(json.dumps(each) for each in objects)
+        done = self.kubectl("apply", *options, "-f", "-", input=text, check=True)
+        return done.stderr + done.stdout
+
+
+@contextlib.contextmanager
+def open_cluster() -> Iterator[Cluster]:
+    """The cluster that TUNELOOP_TEST_KUBECONFIG names, else a control plane of our own."""
+    if given := os.environ.get("TUNELOOP_TEST_KUBECONFIG"):
+        kubectl = shutil.which("kubectl") or ensure_binaries() / "kubectl"
+        with tempfile.TemporaryDirectory(prefix="tuneloop-kubectl-") as cache:
+            yield Cluster(Path(given).resolve(), Path(kubectl), Path(cache), None)
+    else:
+        with ControlPlane(ensure_binaries()) as control_plane:
+            yield control_plane.cluster
+
+
+def wait_until(check: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """The first true answer of `check`, asked every 50 ms."""
+    deadline = time.monotonic() + seconds
+    while not (answer := check()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+    return answer
+
+
+# --- our own control plane ------------------------------------------------------------------------
+
+
+class ControlPlane:
+    """etcd, API server, controller manager and scheduler on loopback ports, gone after `with`."""
+
+    def __init__(self, binaries: Path) -> None:
+        self.binaries = binaries
+        self.folder = Path(tempfile.mkdtemp(prefix="tuneloop-cluster-"))
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.token = secrets.token_hex(16)
+        self._etcd_port, self._port = _free_ports(2)
+        self.url = f"https://127.0.0.1:{self._port}"
+        self.cluster = Cluster(
+            kubeconfig=self.folder / "kubeconfig",
+            kubectl_path=binaries / "kubectl",
+            cache=self.folder / "kubectl-cache",
+            control_plane=self,
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self._start_all()
+        except BaseException as error:
+            logs = self.log_tails()
+            self.stop()
+            if isinstance(error, TimeoutError):
+                raise ControlPlaneError(f"no control plane: {error}\n{logs}") from error
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Kill the components and delete their data; nobody needs a graceful end of either."""
+        for process in self.processes.values():
+            process.kill()
+        for process in self.processes.values():
+            process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def log_tails(self, lines: int = 15) -> str:
+        """The last lines of each component's log."""
+        tails = []
+        for path in sorted(self.folder.glob("*.log")):
+            tail = path.read_text(errors="replace").splitlines()[-lines:]
+            tails.append("\n".join([f"--- {path.name}", *tail]))
+        return "\n".join(tails)
+
+    def _start_all(self) -> None:
+        self._write_credentials()
+        self._start("etcd", *self._etcd_flags())
+        self._wait(self._etcd_listens, "etcd listens")
+        self._start("kube-apiserver", *self._api_server_flags())
+        self._wait(self._is_ready, "/readyz of the API server answers ok")
+        self._write_kubeconfig()
+        self._start("kube-controller-manager", *self._controller_manager_flags())
+        self._start("kube-scheduler", *self._scheduler_flags())
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        self._wait(lambda: self._answers(account), "the controller manager made a service account")
+
+    def _start(self, name: str, *flags: str) -> None:
+        launcher = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid())]
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                [*launcher, str(self.binaries / name), *flags],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for pytest, which then stops them in order
+            )
+
+    def _wait(self, check: Callable[[], bool], what: str) -> None:
+        def check_alive() -> bool:
+            ended = [name for name, process in self.processes.items() if process.poll() is not None]
+            if ended:
+                raise ControlPlaneError(f"{', '.join(ended)} ended:\n{self.log_tails()}")
+            return check()
+
+        wait_until(check_alive, what, START_SECONDS)
+
+    def _write_credentials(self) -> None:
+        (self.folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
+        (self.folder / "service-account.key").write_text(_new_signing_key())
+
+    def _etcd_flags(self) -> list[str]:
+        client = f"http://127.0.0.1:{self._etcd_port}"
+        return [
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            "--listen-peer-urls=http://127.0.0.1:0",  # one member: nobody ever calls it
+            "--unsafe-no-fsync",  # the data is thrown away
+            "--log-level=warn",
+        ]
+
+    def _api_server_flags(self) -> list[str]:
+        key = self.folder / "service-account.key"
+        return [
+            f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            f"--secure-port={self._port}",
+            f"--cert-dir={self.folder / 'certificates'}",  # the server makes its own in there
+            f"--token-auth-file={self.folder / 'tokens.csv'}",
+            "--authorization-mode=Node,RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--endpoint-reconciler-type=none",  # it refuses to advertise a loopback address
+        ]
+
+    def _controller_manager_flags(self) -> list[str]:
+        return [
+            f"--kubeconfig={self.cluster.kubeconfig}",
+            f"--service-account-private-key-file={self.folder / 'service-account.key'}",
+            f"--root-ca-file={self._authority}",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--kube-api-qps=300",  # with the default of 20, 200 Jobs take 50 s to get their pods
+            "--kube-api-burst=500",
+        ]
+
+    def _scheduler_flags(self) -> list[str]:
+        return [
+            f"--kubeconfig={self.cluster.kubeconfig}",
+            "--leader-elect=false",
+            "--secure-port=0",
+        ]
+
+    @property
+    def _authority(self) -> Path:
+        """Holds the serving certificate and the authority that signed it: the server made both."""
+        return self.folder / "certificates" / "apiserver.crt"
+
+    def _write_kubeconfig(self) -> None:
+        authority = base64.b64encode(self._authority.read_bytes()).decode()
+        server = {"server": self.url, "certificate-authority-data": authority}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": server}],
+            "users": [{"name": "admin", "user": {"token": self.token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+            "current-context": "test",
+        }
+        self.cluster.kubeconfig.write_text(json.dumps(config, indent=2))
+        self.cluster.kubeconfig.chmod(0o600)
+
+    def _etcd_listens(self) -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self._etcd_port), timeout=1).close()
+            return True
+        return False
+
+    def _is_ready(self) -> bool:
+        return self._authority.is_file() and self._answers("/readyz")
+
+    def _answers(self, path: str) -> bool:
+        """Whether the API server answers 200; by hand, since kubectl takes a core for 0.1 s."""
+        try:
+            trust = ssl.create_default_context(cafile=str(self._authority))
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self._port, timeout=5, context=trust
+            )
+            with contextlib.closing(connection):
+                connection.request("GET", path, headers={"Authorization": f"Bearer {self.token}"})
+                return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
+
+
+def _new_signing_key() -> str:
+    """A P-256 private key in PEM, which needs neither openssl nor a package.
+
+    The public half may be left out of the file (RFC 5915): Go works it out. So the file is fixed
+    bytes around 32 random ones, the first of them low enough for any number to be in range.
+    """
+    number = bytes([secrets.randbelow(0x7F) + 1]) + secrets.token_bytes(31)
+    curve = bytes.fromhex("a00a06082a8648ce3d030107")
+    der = bytes.fromhex("30310201010420") + number + curve
+    text = base64.encodebytes(der).decode()
+    return f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{ensure_binaries()}\n")

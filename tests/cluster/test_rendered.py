@@ -1,0 +1,111 @@
+"""What `tuneloop render` writes, taken by a real API server as it is."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import TinyRun, stage_specs
+from tuneloop import cli
+from tuneloop.k8s.render import render_stage
+from tuneloop.k8s.yaml_out import dump
+from tuneloop.runs.rendering import load_manifests
+from tuneloop.specs import ClusterSpec, StagePlacement
+
+IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
+
+
+@pytest.fixture
+def rendered(
+    tiny_run: TinyRun,
+    namespace: str,
+    tmp_path: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """The tiny run, rendered for the test's namespace by the verb itself."""
+    tiny_run.change(
+        execution__cluster={
+            "namespace": namespace,
+            "train": {"accelerator": "v5e-2x4-8t", "spot": True},
+            "eval": {"accelerator": "h100-80gb-8"},
+        }
+    )
+    folder = tmp_path / "manifests"
+    monkeypatch.chdir(repository)
+    cli.app(
+        ["render", str(tiny_run.spec_path), "-o", str(folder), "--image", IMAGE],
+        standalone_mode=False,
+    )
+    return folder
+
+
+def test_every_file_is_taken_by_strict_validation_without_a_warning(
+    cluster: Any, rendered: Path
+) -> None:
+    """PodSecurity `restricted` warns on a Job whose pods it would refuse."""
+    done = cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(rendered))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("created (server dry run)") == 8
+
+
+def test_every_single_host_shape_is_taken(cluster: Any, namespace: str, repository: Path) -> None:
+    """One dry run of a train stage on each shape of the table."""
+    templates, accelerators = load_manifests(str(repository / "manifests" / "k8s"))
+    documents = []
+    for number, key in enumerate(accelerators.keys()):
+        placement = StagePlacement(accelerator=key)
+        if not accelerators.shape(placement.accelerator_request()).is_multi_host:
+            documents += render_stage(
+                f"shape-{number}",
+                stage_specs()["train"],
+                ClusterSpec(namespace=namespace, train=placement),
+                image=IMAGE,
+                git_commit=None,
+                templates=templates,
+                accelerators=accelerators,
+            )
+    assert len(documents) > 40
+    done = cluster.kubectl(
+        *("apply", "--dry-run=server", "--validate=strict", "-f", "-"), input=dump(documents)
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("created (server dry run)") == len(documents)
+
+
+def test_applied_twice_nothing_changes(cluster: Any, namespace: str, rendered: Path) -> None:
+    first = cluster.kubectl("apply", "-f", str(rendered))
+    assert (first.returncode, first.stderr) == (0, "")
+    second = cluster.kubectl("apply", "-f", str(rendered))
+    assert second.stdout.count("unchanged") == 8, second.stdout
+    jobs = json.loads(cluster.kubectl("get", "jobs", "-n", namespace, "-o", "json").stdout)
+    assert {job["metadata"]["labels"]["tuneloop.dev/stage"] for job in jobs["items"]} == {
+        *("export", "train", "eval", "import")
+    }
+    annotations = jobs["items"][0]["metadata"]["annotations"]
+    assert annotations["tuneloop.dev/image"] == IMAGE
+
+
+def test_strings_survive_kubectl(cluster: Any, namespace: str) -> None:
+    """10,000 random hex and number-like strings through YAML, kubectl's reader and back."""
+    rng = random.Random(0)
+    alphabets = (string.hexdigits[:16], "0123456789e+-._xXoObB", "yYnNoOfFtTrRuUeElLsSaA")
+    values = {
+        f"k{n:05d}": "".join(rng.choices(alphabets[n % 3], k=rng.randint(1, 12)))
+        for n in range(10_000)
+    }
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "strings", "namespace": namespace},
+        "data": values,
+    }
+    done = cluster.kubectl("create", "-f", "-", "-o", "json", input=dump([config_map]))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["data"] == values
