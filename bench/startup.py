@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import statistics
 import subprocess
 import sys
 import time
+
+from figure import print_figure
 
 ROUNDS = 15
 BARE = """
@@ -30,15 +30,7 @@ def main() -> None:
     ours = [sys.executable, "-m", "tuneloop.cli", "--help"]
     bare = [sys.executable, "-c", BARE, "--help"]
     pairs = [(seconds(ours), seconds(bare)) for _ in range(ROUNDS + 1)][1:]
-    value, rival = (statistics.median(column) for column in zip(*pairs, strict=True))
-    figure = {
-        "figure": "startup",
-        "value": round(value, 4),
-        "unit": "s",
-        "rival": round(rival, 4),
-        "ratio": round(value / rival, 2),
-    }
-    print(json.dumps(figure))
+    print_figure("startup", "s", pairs)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ the compilation, are left out.
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import jax
 import optax
+from figure import print_figure
 from flax import nnx
 
 from tuneloop.demo.loop import CONFIG, INSTRUCTION, SEED
@@ -111,15 +111,7 @@ def main() -> None:
     spec = load_run_spec(CONFIG).train.model_copy(update={"steps": STEPS})
     table, vocab_size = inputs(spec)
     pairs = [(ours(spec, table, vocab_size), bare(spec, table, vocab_size)) for _ in range(ROUNDS)]
-    value, rival = (statistics.median(column) for column in zip(*pairs, strict=True))
-    figure = {
-        "figure": "step",
-        "value": round(value, 4),
-        "unit": "s",
-        "rival": round(rival, 4),
-        "ratio": round(value / rival, 2),
-    }
-    print(json.dumps(figure))
+    print_figure("step", "s", pairs)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ app.add_typer(eval_sets_app, name="eval-sets")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 StoreUrl = Annotated[str, typer.Option("--store", help="URL of the trace store.")]
+SpecFile = Annotated[str, typer.Argument(metavar="RUN.yaml", help="The run spec.")]
+DatasetKey = Annotated[str | None, typer.Option(help="Dataset key, instead of the spec's.")]
+ArtifactsUrl = Annotated[str | None, typer.Option(help="Artifacts URL, instead of the spec's.")]
+RunStoreUrl = Annotated[str | None, typer.Option(help="Store URL, instead of the spec's.")]
+RunSeed = Annotated[int | None, typer.Option(min=0, help="Seed, instead of the spec's.")]
 DEFAULT_STORE = "http://127.0.0.1:8000"
 DEFAULT_ARTIFACTS = ".tuneloop/artifacts"
 
@@ -96,13 +101,11 @@ def demo(
 
 @app.command()
 def run(
-    spec: Annotated[str, typer.Argument(metavar="RUN.yaml", help="The run spec.")],
+    spec: SpecFile,
     dataset: Annotated[str | None, typer.Option(help="Dataset key, instead of the spec's.")] = None,
-    artifacts: Annotated[
-        str | None, typer.Option(help="Artifacts URL, instead of the spec's.")
-    ] = None,
-    store: Annotated[str | None, typer.Option(help="Store URL, instead of the spec's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the spec's.")] = None,
+    artifacts: ArtifactsUrl = None,
+    store: RunStoreUrl = None,
+    seed: RunSeed = None,
     new_seed: Annotated[
         bool, typer.Option("--new-seed", help="Draw a seed: another run of the same spec.")
     ] = False,
@@ -128,12 +131,10 @@ def run(
 
 @app.command()
 def plan(
-    spec: Annotated[str, typer.Argument(metavar="RUN.yaml", help="The run spec.")],
+    spec: SpecFile,
     dataset: Annotated[str | None, typer.Option(help="Dataset key, instead of the spec's.")] = None,
-    artifacts: Annotated[
-        str | None, typer.Option(help="Artifacts URL, instead of the spec's.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the spec's.")] = None,
+    artifacts: ArtifactsUrl = None,
+    seed: RunSeed = None,
     as_json: Json = False,
 ) -> None:
     """Show what a run would do: stages, fingerprints, what is cached. Writes nothing."""
@@ -151,17 +152,15 @@ def plan(
 
 @app.command()
 def render(
-    spec: Annotated[str, typer.Argument(metavar="RUN.yaml", help="The run spec.")],
+    spec: SpecFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")],
     image: Annotated[
         str | None, typer.Option(help="REPOSITORY@sha256:DIGEST, instead of the spec's.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset key, instead of the spec's.")] = None,
-    artifacts: Annotated[
-        str | None, typer.Option(help="Artifacts URL, instead of the spec's.")
-    ] = None,
-    store: Annotated[str | None, typer.Option(help="Store URL, instead of the spec's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the spec's.")] = None,
+    artifacts: ArtifactsUrl = None,
+    store: RunStoreUrl = None,
+    seed: RunSeed = None,
 ) -> None:
     """Write a run as plain YAML that `kubectl apply -f DIR` takes as it is."""
     from tuneloop import provenance, storage
