@@ -10,6 +10,7 @@ import pytest
 
 from tests.builders import REPOSITORY, TinyRun, make_tiny_run
 from tuneloop import service
+from tuneloop.traces.database import Database
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
@@ -56,3 +57,11 @@ def store(tmp_path: Path) -> Iterator[str]:
     database = f"sqlite:///{tmp_path / 'store.db'}"
     with service.running(database, str(tmp_path / "artifacts")) as url:
         yield url
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An empty trace store's database."""
+    opened = Database(f"sqlite:///{tmp_path / 'store.db'}")
+    yield opened
+    opened.close()

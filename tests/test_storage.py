@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import threading
 from pathlib import Path
@@ -114,12 +115,9 @@ def test_missing_object_is_file_not_found(prefix: str) -> None:
 
 @given(st.binary(max_size=200), st.integers(1, 50))
 def test_lines_do_not_depend_on_block_boundaries(data: bytes, size: int) -> None:
-    data = data.replace(b"\r", b"\n")
     blocks = [data[at : at + size] for at in range(0, len(data), size)]
-    assert list(storage.iter_lines(iter(blocks))) == data.splitlines(keepends=True) or (
-        b"".join(storage.iter_lines(iter(blocks))) == data
-    )
-    assert all(line.count(b"\n") <= 1 for line in storage.iter_lines(iter(blocks)))
+    # As a binary file cuts lines: at line feeds alone.
+    assert list(storage.iter_lines(iter(blocks))) == list(io.BytesIO(data))
 
 
 def test_absolute_leaves_urls_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -140,8 +141,6 @@ def _what(result: StageResult) -> str:
 
 def _loss_curve(summary: dict[str, Any]) -> str:
     """The loss over the steps as one line of bars, on a logarithmic scale; empty if unreadable."""
-    import math
-
     url = storage.join(summary["artifacts"], "training_runs", summary["run_id"], "metrics.jsonl")
     try:
         losses = [json.loads(line)["loss"] for line in storage.read(url).splitlines()]

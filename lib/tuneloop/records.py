@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -223,12 +222,6 @@ def read_output(file: OutputFile, artifacts: str) -> bytes:
         expected_bytes=file.size_bytes,
         expected_sha256=file.sha256,
     )
-
-
-def iter_output_lines(file: OutputFile, artifacts: str) -> Iterator[bytes]:
-    """Stream the lines of one output; the digest is checked after the last."""
-    blocks = storage.iter_verified(storage.join(artifacts, file.path), file.size_bytes, file.sha256)
-    return storage.iter_lines(blocks)
 
 
 def _verify(record: Record, artifacts: str, url: str) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tuneloop.datasets.build import Select
 from tuneloop.datasets.schema import Selection, TraceRow
-from tuneloop.traces.database import Database
 
 NOW = datetime(2026, 11, 22, 11, 22, 10, 546379, tzinfo=UTC)
 
@@ -51,11 +49,3 @@ def select_of() -> Callable[[Sequence[TraceRow]], Select]:
         return lambda seed: contextlib.nullcontext(Selection(len(rows), iter(rows)))
 
     return make
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """An empty store."""
-    opened = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    yield opened
-    opened.close()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -115,7 +115,7 @@ def test_sigterm_saves_a_checkpoint_and_the_next_run_continues(
 def run_plan_until(plan: Any, repository: Path, name: str) -> None:
     names = [stage.stage for stage in plan.stages]
     kept = plan.stages[: names.index(name) + 1]
-    run_plan(plan.__class__(plan.run_id, plan.spec, plan.seed, plan.dataset, kept), repository)
+    run_plan(dataclasses.replace(plan, stages=kept), repository)
 
 
 def test_a_killed_stage_is_named_with_its_signal(
@@ -129,7 +129,6 @@ def test_a_killed_stage_is_named_with_its_signal(
     with pytest.raises(StageFailed, match="export was killed by SIGKILL") as caught:
         run_plan(tiny_run.plan(), repository)
     assert caught.value.exit_code == 20
-    assert os.access(repository, os.R_OK)
 
 
 def test_two_runs_at_once_do_the_work_once(tiny_run: Any, store: str, repository: Path) -> None:

@@ -36,14 +36,6 @@ def make_trace() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """An empty store."""
-    opened = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def artifacts(tmp_path: Path) -> Path:
     """Where datasets go; made by the first of them."""
     return tmp_path / "artifacts"

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 
 from tuneloop.errors import DataError
 from tuneloop.specs import TokenizerSpec
-from tuneloop.training.renderers import END_OF_TURN, render_generation_prompt
+from tuneloop.training.renderers import (
+    END_OF_TURN,
+    render_generation_prompt,
+    render_training_text,
+)
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.tokenizer import BOS_ID, PAD_ID, load_tokenizer, train_tokenizer
 from tuneloop.training.tokens import (
@@ -63,6 +67,8 @@ def test_mask_covers_the_response_and_its_end_of_turn(
     assert tokens.tolist().count(BOS_ID) == 1
     assert tokenizer.decode(prompt[1:]) == render_generation_prompt("Question 0")
     assert not mask[tokens == PAD_ID].any()
+    text = render_training_text("Question 0", "Answer: ok")
+    assert tokenizer.decode(tokens[tokens != PAD_ID][1:].tolist()) == text
     assert batch.token_count == int((tokens != PAD_ID).sum())
 
 

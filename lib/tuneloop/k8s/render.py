@@ -7,7 +7,7 @@ nothing but the objects' place (namespace, accelerator, queue) depends on `execu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,8 +228,3 @@ def _volumes(name: str, shape: Shape) -> list[dict[str, Any]]:
 def file_name(position: int, stage: StageSpec) -> str:
     """Name of a stage's file: `kubectl apply -f DIR` takes them in the order of their names."""
     return f"{position:02d}-{stage.stage}.yaml"
-
-
-def kinds(documents: Sequence[dict[str, Any]]) -> list[str]:
-    """`Kind/name` of each object, for people."""
-    return [f"{document['kind']}/{document['metadata']['name']}" for document in documents]

@@ -55,11 +55,6 @@ class ReasoningTrace(BaseModel):
             raise ValueError("Step indices must be unique")
         return steps
 
-    @property
-    def ordered_steps(self) -> list[TraceStep]:
-        """The steps by their index, whatever order they were sent in."""
-        return sorted(self.steps, key=lambda step: step.i)
-
 
 class StoredTrace(BaseModel):
     """A trace as the store holds it."""

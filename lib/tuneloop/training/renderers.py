@@ -5,8 +5,8 @@ prompt, a step, an answer or an instruction, a WORD JOINER (U+2060, invisible) i
 `<`, so that no tokenizer sees the control token. The rule is applied in `render_gemma_turn` and
 `render_generation_prompt`, hence in training and evaluation alike, and undone by `parse_response`.
 
-Training text is `<bos>` + generation prompt + response + `<end_of_turn>\n`; `<bos>` is added as an
-id by tokens.py, never as text, so there is exactly one.
+Training text is `<bos>` + generation prompt + closed response; `<bos>` is added as an id by
+tokens.py, never as text, so there is exactly one.
 """
 
 from __future__ import annotations
@@ -104,13 +104,14 @@ def render_generation_prompt(prompt: str, system_instruction: str | None = None)
     return f"{user}\n<start_of_turn>model\n"
 
 
+def render_closed_response(response: str) -> str:
+    """Render what the model has to say and then stop: all that the loss covers."""
+    return neutralise_control_tokens(response) + END_OF_TURN
+
+
 def render_training_text(prompt: str, response: str, system_instruction: str | None = None) -> str:
-    r"""Render a whole example, `<bos>` apart: generation prompt, response, `<end_of_turn>\n`."""
-    return (
-        render_generation_prompt(prompt, system_instruction)
-        + neutralise_control_tokens(response)
-        + f"{END_OF_TURN}\n"
-    )
+    """Render a whole example, `<bos>` apart: what the ids of a training row spell."""
+    return render_generation_prompt(prompt, system_instruction) + render_closed_response(response)
 
 
 def render_tunix_sft_prompt(trace: Mapping[str, Any], system_instruction: str | None = None) -> str:

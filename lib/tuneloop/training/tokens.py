@@ -16,9 +16,8 @@ import sentencepiece
 
 from tuneloop.errors import DataError
 from tuneloop.training.renderers import (
-    END_OF_TURN,
     apply_system_instruction,
-    neutralise_control_tokens,
+    render_closed_response,
     render_generation_prompt,
 )
 from tuneloop.training.schema import TrainingExample
@@ -50,7 +49,7 @@ def encode_generation_prompt(
 
 def encode_response(tokenizer: sentencepiece.SentencePieceProcessor, response: str) -> list[int]:
     """Ids that the loss covers: the response and its `<end_of_turn>`."""
-    ids: list[int] = tokenizer.encode(neutralise_control_tokens(response) + END_OF_TURN)
+    ids: list[int] = tokenizer.encode(render_closed_response(response))
     return ids
 
 
