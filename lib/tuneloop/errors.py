@@ -9,6 +9,7 @@
     ├── Transient        75   trying again can help
     ├── PermissionDenied 77   storage or a service said no
     ├── SpecError        78   change the spec
+    ├── QuotaExceeded         a namespace of a cluster is full; no stage ends with it
     └── StageFailed           a stage ended with another code; carries it
 
 A message is one sentence: place, what was found, what was expected, what to do. It never holds a
@@ -75,6 +76,12 @@ class SpecError(TuneloopError):
     """The spec asks for something impossible: change the spec."""
 
     exit_code = 78
+
+
+class QuotaExceeded(TuneloopError):
+    """A ResourceQuota leaves no room for what was asked; `exit_code` is the verb's."""
+
+    exit_code = 23
 
 
 class StageFailed(TuneloopError):

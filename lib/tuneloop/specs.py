@@ -180,11 +180,30 @@ class StagePlacement(AcceleratorRequest):
     """Local disk for logs, temporary files and the writable volumes."""
     deadline_seconds: int = Field(default=86_400, ge=60)
     """How long the stage may take in all, retries included."""
+    attempt_deadline_seconds: int | None = Field(default=None, ge=60)
+    """How long one attempt of one pod may take; null: as long as the stage."""
+    shards: int = Field(default=1, ge=1, le=1000)
+    """Pods that share the work of export or eval; the result is the same for any number."""
 
     def accelerator_request(self) -> AcceleratorRequest:
         """The part that the table of accelerators answers."""
         fields = AcceleratorRequest.model_fields
         return AcceleratorRequest(**{name: getattr(self, name) for name in fields})
+
+
+class GraceSpec(Spec):
+    """How long a supervisor waits for what may still come, in seconds of the server's clock."""
+
+    unschedulable_seconds: int = Field(default=900, ge=0)
+    """For a node that fits, while no scale-up is under way."""
+    provisioning_seconds: int = Field(default=3600, ge=0)
+    """For a node that the autoscaler has promised."""
+    image_pull_seconds: int = Field(default=600, ge=0)
+    """For an image whose registry fails for now; one that is not there fails at once."""
+    queue_seconds: int = Field(default=86_400, ge=0)
+    """For Kueue to admit the stage."""
+    progress_seconds: int = Field(default=1800, ge=60)
+    """For the next heartbeat of a running stage."""
 
 
 class ClusterSpec(Spec):
@@ -202,6 +221,10 @@ class ClusterSpec(Spec):
     """Kueue WorkloadPriorityClass; null: the queue's default."""
     ttl_days: int = Field(default=3, ge=1, le=30)
     """How long ended Jobs stay; below a day a supervisor can miss the end."""
+    graces: GraceSpec = GraceSpec()
+    """How long to wait for machines, images and queues before giving up."""
+    budget_chip_hours: float | None = Field(default=None, gt=0)
+    """Refuse a run whose stages could hold more chips x hours until their deadlines; null: any."""
     export: StagePlacement = StagePlacement()
     """Machine of the export stage."""
     train: StagePlacement = StagePlacement()
