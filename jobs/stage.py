@@ -233,7 +233,9 @@ def run_stage(name: str, spec_url: str, run: Callable[[Any, Stage], None]) -> in
             _ensure_record(stage, run, stack)
         except Exception as e:  # the contract: a bug is 70 with a traceback, not Python's bare 1
             place = stage.prefix if stage else spec_url
-            return _fail(_explained(e, name, place))  # under the heartbeat: log.txt has it too
+            return report_failure(
+                _explained(e, name, place)
+            )  # under the heartbeat: log.txt has it too
     return EXIT_OK
 
 
@@ -295,7 +297,7 @@ def _explained(error: Exception, stage: str, place: str) -> Exception:
     return error
 
 
-def _fail(error: Exception) -> int:
+def report_failure(error: Exception) -> int:
     """Say it in the log and in the termination message; returns the exit code."""
     code = error.exit_code if isinstance(error, TuneloopError) else EXIT_BUG
     if code == EXIT_BUG:

@@ -6,15 +6,20 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich.progress
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tuneloop import records, storage
-from tuneloop.runs.local import StageResult
-from tuneloop.runs.plan import Plan
+
+if TYPE_CHECKING:
+    from tuneloop.k8s.diagnose import Verdict
+    from tuneloop.runs.placement import PlanRow
+    from tuneloop.runs.results import StageResult
+    from tuneloop.runs.status import StageStatus
 
 CURVE_POINTS = 60
 BARS = "▁▂▃▄▅▆▇█"
@@ -37,6 +42,7 @@ class Progress:
             transient=True,
         )
         self._task: rich.progress.TaskID | None = None
+        self._said = ""
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -52,6 +58,13 @@ class Progress:
     def started(self, name: str) -> None:
         """A stage process starts."""
         self._task = self._bar.add_task(name, total=None, note="starting")
+
+    def waiting(self, name: str, verdict: Verdict) -> None:
+        """A stage on a cluster waits, or runs; said once for each state."""
+        text = f"{name:8} {verdict.state}: {verdict.cause}"
+        if text != self._said:
+            self._said = text
+            self.line(text)
 
     def progress(self, name: str, value: dict[str, Any]) -> None:
         """A running stage has said how far it is."""
@@ -74,14 +87,14 @@ class Progress:
         self.line(f"{result.name:8} {result.state:6} {result.seconds:5.1f} s")
 
 
-def run_summary(plan: Plan, stages: Sequence[StageResult]) -> dict[str, Any]:
+def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> dict[str, Any]:
     """What a run came to, for `--json`."""
     by_name = {result.name: result.record for result in stages}
     train, evaluated = by_name["train"].results, by_name["eval"].results
-    run = records.run_prefix(plan.artifacts, plan.run_id)
+    run = records.run_prefix(artifacts, run_id)
     return {
-        "run_id": plan.run_id,
-        "artifacts": plan.artifacts,
+        "run_id": run_id,
+        "artifacts": artifacts,
         "stages": [
             {"name": r.name, "state": r.state, "seconds": round(r.seconds, 3)} for r in stages
         ],
@@ -153,13 +166,51 @@ def _loss_curve(summary: dict[str, Any]) -> str:
     return "".join(BARS[round((x - low) / span * (len(BARS) - 1))] for x in logs)
 
 
-def print_plan(run_id: str, seed: int, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Print the table of a plan to stdout."""
+def report_text(summary: dict[str, Any]) -> str:
+    """The report that people read, as Markdown; its place where it cannot be read."""
+    try:
+        return storage.read(summary["report"]).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return f"report: {summary['report']}"
+
+
+def print_plan(run_id: str, seed: int, rows: Sequence[PlanRow]) -> None:
+    """Print the table of a plan to stdout, in 80 columns."""
     console = Console(highlight=False)
     console.print(f"run {run_id}, seed {seed}", markup=False)
     table = Table(box=None, pad_edge=False)
-    for column in ("stage", "fingerprint", "state"):
+    for column in ("stage", "fingerprint", "state", "where", "accelerator"):
         table.add_column(column)
-    for name, fingerprint, state in rows:
-        table.add_row(name, fingerprint[:16], state)
+    for column in ("hosts", "chips"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            *(row.name, row.fingerprint[:16], row.state, row.where, row.accelerator),
+            *(str(row.hosts), str(row.chips) if row.chips else "-"),
+        )
     console.print(table)
+
+
+def print_status(run_id: str, stages: Sequence[StageStatus]) -> None:
+    """Print the table of a submitted run to stdout."""
+    console = Console(highlight=False)
+    console.print(f"run {run_id}", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "state", "step", "what it waits for"):
+        table.add_column(column, overflow="fold")
+    for stage in stages:
+        table.add_row(stage.name, stage.state, stage.step, Text(stage.cause))
+    console.print(table)
+
+
+def print_explanation(stage: StageStatus) -> None:
+    """Print one verdict with its evidence to stdout."""
+    console = Console(highlight=False)
+    for title, text in (
+        ("stage", f"{stage.name}: {stage.state}"),
+        ("cause", stage.cause),
+        ("do", stage.fix),
+        *(("saw", line) for line in stage.evidence),
+    ):
+        if text:
+            console.print(f"{title:6} {text}", markup=False)

@@ -85,20 +85,24 @@ class QuotaExceeded(TuneloopError):
 
 
 class StageFailed(TuneloopError):
-    """A stage process ended without publishing its record.
+    """A stage ended, or was given up, without publishing its record.
 
     Attributes:
         stage: the stage's name.
-        stage_exit_code: what the process ended with; negative is a signal, as in `subprocess`.
+        exit_code: of the verb that ran it.
     """
 
-    def __init__(self, message: str, *, stage: str, stage_exit_code: int) -> None:
-        """Keep the stage and its code beside the sentence."""
+    def __init__(self, message: str, *, stage: str, exit_code: int) -> None:
+        """Keep the stage and the code beside the sentence."""
         super().__init__(message)
         self.stage = stage
-        self.stage_exit_code = stage_exit_code
-        self.exit_code = VERB_EXIT_CODES.get(stage_exit_code, 20)
+        self.exit_code = exit_code
 
 
 VERB_EXIT_CODES = {2: 10, 65: 12, 66: 12, 69: 20, 70: 10, 71: 11, 75: 20, 77: 20, 78: 3}
 """Exit code of a stage -> exit code of the verb that ran it (`tuneloop run`); others mean 20."""
+
+
+def verb_exit_code(stage_exit_code: int) -> int:
+    """Exit code of a verb whose stage ended so; negative is a signal, as in `subprocess`."""
+    return VERB_EXIT_CODES.get(stage_exit_code, 20)

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-STAGES = ("export", "train", "eval", "import")
+StageName = Literal["export", "train", "eval", "import"]
+STAGES: tuple[StageName, ...] = ("export", "train", "eval", "import")
 """The stages in the order of the loop; each reads only the records of stages before it."""
 
-StageName = Literal["export", "train", "eval", "import"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 # The API server refuses any other text in these places: say it before it is asked.
@@ -169,8 +169,8 @@ class AcceleratorRequest(Spec):
         return self
 
 
-class StagePlacement(AcceleratorRequest):
-    """The machine of one stage and what it gives the stage's pod."""
+class PodResources(Spec):
+    """What a machine gives to one pod."""
 
     cpu: Quantity = "2"
     """Cores; request and limit."""
@@ -178,6 +178,26 @@ class StagePlacement(AcceleratorRequest):
     """Request and limit alike: memory is never overcommitted."""
     ephemeral_storage: Quantity = "10Gi"
     """Local disk for logs, temporary files and the writable volumes."""
+
+
+class SubmitterSpec(PodResources):
+    """The pod that holds a run's sequence in the cluster, `submit --detach`."""
+
+    cpu: Quantity = "250m"
+    """It waits, most of the time."""
+    memory: Quantity = "512Mi"
+    """The client of the API server alone takes 70 MB."""
+    ephemeral_storage: Quantity = "1Gi"
+    """It writes nothing but its log."""
+    service_account: DnsLabel = "tuneloop-submitter"
+    """Made with its Role by `submit --detach`; the only account with a token of the cluster."""
+    account_annotations: dict[LabelKey, str] = {}
+    """Of that account: the cloud identity that may read and write the artifacts."""
+
+
+class StagePlacement(AcceleratorRequest, PodResources):
+    """The machine of one stage and what it gives the stage's pod."""
+
     deadline_seconds: int = Field(default=86_400, ge=60)
     """How long the stage may take in all, retries included."""
     attempt_deadline_seconds: int | None = Field(default=None, ge=60)
@@ -221,6 +241,8 @@ class ClusterSpec(Spec):
     """Kueue WorkloadPriorityClass; null: the queue's default."""
     ttl_days: int = Field(default=3, ge=1, le=30)
     """How long ended Jobs stay; below a day a supervisor can miss the end."""
+    submitter: SubmitterSpec = SubmitterSpec()
+    """Who holds the sequence of a detached run."""
     graces: GraceSpec = GraceSpec()
     """How long to wait for machines, images and queues before giving up."""
     budget_chip_hours: float | None = Field(default=None, gt=0)
@@ -233,6 +255,15 @@ class ClusterSpec(Spec):
     """Machine of the eval stage."""
     import_: StagePlacement = Field(default=StagePlacement(), alias="import")
     """Machine of the import stage."""
+
+    @model_validator(mode="after")
+    def _only_export_and_eval_have_shards(self) -> ClusterSpec:
+        for name in STAGES:
+            if name not in ("export", "eval") and self.placement(name).shards > 1:
+                raise ValueError(
+                    f"{name}.shards is more than 1, but only export and eval share work"
+                )
+        return self
 
     def placement(self, stage: StageName) -> StagePlacement:
         """The machine of a stage."""
@@ -346,3 +377,8 @@ class ImportStage(StageSpecBase):
 StageSpec = Annotated[
     ExportStage | TrainStage | EvalStage | ImportStage, Field(discriminator="stage")
 ]
+
+
+def dump_stage_spec(stage: StageSpec) -> bytes:
+    """Serialize a stage spec as its process reads it, `--spec URL`."""
+    return stage.model_dump_json(indent=1, by_alias=True).encode() + b"\n"

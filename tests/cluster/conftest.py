@@ -8,11 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cluster.controlplane import Cluster, ControlPlaneUnavailable, open_cluster
+from tests.cluster.node import Node
 
 RESTRICTED = {
     "pod-security.kubernetes.io/enforce": "restricted",
@@ -44,3 +47,28 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, check=True)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false", check=True)
+
+
+@pytest.fixture
+def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node]]:
+    """Nodes that run pods as processes of this machine, gone after the test."""
+    control_plane = cluster.control_plane
+    if control_plane is None:
+        pytest.skip("TUNELOOP_TEST_KUBECONFIG gave a cluster with nodes of its own")
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: Any) -> Node:
+            name = f"node-{uuid.uuid4().hex[:8]}"
+            env = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+            env |= options.pop("env", {})
+            return stack.enter_context(
+                Node(control_plane, name, checkout=repository, env=env, **options)
+            )
+
+        yield make
+
+
+@pytest.fixture
+def node(make_node: Callable[..., Node]) -> Node:
+    """One CPU node."""
+    return make_node()

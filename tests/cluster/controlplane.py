@@ -348,7 +348,7 @@ class ControlPlane:
         return [
             f"--kubeconfig={self.cluster.kubeconfig}",
             f"--service-account-private-key-file={self.folder / 'service-account.key'}",
-            f"--root-ca-file={self._authority}",
+            f"--root-ca-file={self.authority}",
             "--leader-elect=false",
             "--secure-port=0",
             "--kube-api-qps=300",  # with the default of 20, 200 Jobs take 50 s to get their pods
@@ -363,12 +363,12 @@ class ControlPlane:
         ]
 
     @property
-    def _authority(self) -> Path:
+    def authority(self) -> Path:
         """Holds the serving certificate and the authority that signed it: the server made both."""
         return self.folder / "certificates" / "apiserver.crt"
 
     def _write_kubeconfig(self) -> None:
-        authority = base64.b64encode(self._authority.read_bytes()).decode()
+        authority = base64.b64encode(self.authority.read_bytes()).decode()
         server = {"server": self.url, "certificate-authority-data": authority}
         config = {
             "apiVersion": "v1",
@@ -388,12 +388,12 @@ class ControlPlane:
         return False
 
     def _is_ready(self) -> bool:
-        return self._authority.is_file() and self._answers("/readyz")
+        return self.authority.is_file() and self._answers("/readyz")
 
     def _answers(self, path: str) -> bool:
         """Whether the API server answers 200; by hand, since kubectl takes a core for 0.1 s."""
         try:
-            trust = ssl.create_default_context(cafile=str(self._authority))
+            trust = ssl.create_default_context(cafile=str(self.authority))
             connection = http.client.HTTPSConnection(
                 "127.0.0.1", self._port, timeout=5, context=trust
             )

@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import TinyRun, stage_specs
 from tuneloop import cli
-from tuneloop.k8s.render import render_stage
+from tuneloop.k8s.render import Renderer
 from tuneloop.k8s.yaml_out import dump
 from tuneloop.runs.rendering import load_manifests
 from tuneloop.specs import ClusterSpec, StagePlacement
@@ -57,20 +57,17 @@ def test_every_file_is_taken_by_strict_validation_without_a_warning(
 
 def test_every_single_host_shape_is_taken(cluster: Any, namespace: str, repository: Path) -> None:
     """One dry run of a train stage on each shape of the table."""
-    templates, accelerators = load_manifests(str(repository / "manifests" / "k8s"))
+    manifests = load_manifests(str(repository / "manifests" / "k8s"))
     documents = []
-    for number, key in enumerate(accelerators.keys()):
+    for number, key in enumerate(manifests.accelerators.keys()):
         placement = StagePlacement(accelerator=key)
-        if not accelerators.shape(placement.accelerator_request()).is_multi_host:
-            documents += render_stage(
-                f"shape-{number}",
-                stage_specs()["train"],
-                ClusterSpec(namespace=namespace, train=placement),
-                image=IMAGE,
-                git_commit=None,
-                templates=templates,
-                accelerators=accelerators,
-            )
+        spec = ClusterSpec(namespace=namespace, train=placement)
+        renderer = Renderer(
+            f"shape-{number}", spec, IMAGE, None, manifests.templates, manifests.accelerators
+        )
+        train = stage_specs()["train"]
+        if not renderer.shape(train).is_multi_host:
+            documents += renderer.render(train)
     assert len(documents) > 40
     done = cluster.kubectl(
         *("apply", "--dry-run=server", "--validate=strict", "-f", "-"), input=dump(documents)

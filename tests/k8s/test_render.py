@@ -15,17 +15,17 @@ from tests.builders import REPOSITORY, stage_specs
 from tuneloop import errors
 from tuneloop.errors import SpecError
 from tuneloop.k8s import render
-from tuneloop.k8s.render import object_name, render_stage, require_digest
+from tuneloop.k8s.names import image_identity, object_name, submitter_name
+from tuneloop.k8s.render import Renderer
+from tuneloop.k8s.submitter import render_submitter
 from tuneloop.k8s.yaml_out import dump
 from tuneloop.runs.rendering import load_manifests
-from tuneloop.specs import (
-    ClusterSpec,
-    StagePlacement,
-)
+from tuneloop.specs import AcceleratorRequest, ClusterSpec, StagePlacement
 
 DIGEST = "sha256:" + "0964917e" * 8
 IMAGE = f"registry.example/team/tuneloop@{DIGEST}"
-TEMPLATES, ACCELERATORS = load_manifests(str(REPOSITORY / "manifests" / "k8s"))
+MANIFESTS = load_manifests(str(REPOSITORY / "manifests" / "k8s"))
+ACCELERATORS = MANIFESTS.accelerators
 ONE_HOST = [
     key
     for key in ACCELERATORS.keys()
@@ -40,19 +40,22 @@ def rendered(
     spec = ClusterSpec(namespace="training", **cluster)
     if placement is not None:
         spec = spec.model_copy(update={name: placement})
-    return render_stage(
-        "demo",
-        stage_specs()[stage],
-        spec,
-        image=IMAGE,
-        git_commit="0964917",
-        templates=TEMPLATES,
-        accelerators=ACCELERATORS,
-    )
+    return renderer(spec).render(stage_specs()[stage])
 
 
+def renderer(spec: ClusterSpec, run_name: str = "demo", image: str = IMAGE) -> Renderer:
+    return Renderer(run_name, spec, image, "0964917", MANIFESTS.templates, ACCELERATORS)
+
+
+KINDS = {"cpu": "cpu", "tpu": "v5e-2x2", "gpu": "l4-1"}
 GOLDENS: dict[str, tuple[str, StagePlacement | None, dict[str, Any]]] = {
-    **{f"{stage}-cpu": (stage, None, {}) for stage in STAGES},
+    **{
+        f"{stage}-{kind}": (stage, StagePlacement(accelerator=key), {})
+        for stage in STAGES
+        for kind, key in KINDS.items()
+    },
+    "export-cpu-16-shards": ("export", StagePlacement(shards=16), {}),
+    "eval-gpu-4-shards": ("eval", StagePlacement(accelerator="l4-1", shards=4), {}),
     "train-v5e-2x4-8t-spot": (
         "train",
         StagePlacement(accelerator="v5e-2x4-8t", spot=True, cpu="24", memory="48Gi"),
@@ -62,6 +65,21 @@ GOLDENS: dict[str, tuple[str, StagePlacement | None, dict[str, Any]]] = {
         "train",
         StagePlacement(accelerator="h100-80gb-8", reservation="team-a", memory="400Gi"),
         {"service_account": "trainer", "ttl_days": 7},
+    ),
+    "train-v6e-4x4": ("train", StagePlacement(accelerator="v6e-4x4", spot=True), {}),
+    "train-v5p-2x2x4-2-slices": (
+        "train",
+        StagePlacement(accelerator="v5p-2x2x4", slices=2, attempt_deadline_seconds=7200),
+        {"queue": "tpu"},
+    ),
+    "train-h100-80gb-8x4": (
+        "train",
+        StagePlacement(
+            accelerator="h100-80gb-8x4",
+            topology_level="required",
+            topology_key="cloud.google.com/gce-topology-block",
+        ),
+        {"queue": "gpu"},
     ),
 }
 
@@ -80,6 +98,40 @@ def test_yaml_reads_back_as_it_was(name: str) -> None:
     assert list(yaml.safe_load_all(dump(documents))) == documents
 
 
+@pytest.mark.golden
+def test_submitter_snapshot(golden: Callable[[str, str], None]) -> None:
+    golden("k8s/submitter.yaml", dump(submitter()))
+
+
+def submitter(**spec: Any) -> list[dict[str, Any]]:
+    cluster = ClusterSpec(namespace="training", **spec)
+    return render_submitter(
+        renderer(cluster), "demo-12345e67", "gs://bucket/artifacts", fingerprint="9" * 64
+    )
+
+
+def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:
+    account, role, binding, job = submitter(
+        submitter={"service_account": "who", "account_annotations": {"a.b/c": "on"}}
+    )
+    assert job["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+    assert account["metadata"]["annotations"] == {"a.b/c": "on"}
+    assert account["automountServiceAccountToken"] is False
+    assert binding["subjects"][0]["name"] == job["spec"]["template"]["spec"]["serviceAccountName"]
+    assert not [rule for rule in role["rules"] if "*" in str(rule)]
+    for stage in STAGES:
+        assert (
+            rendered(stage)[1]["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+        )
+
+
+def test_the_submitter_is_started_again_only_if_it_could_not_reach_something() -> None:
+    job = submitter()[-1]
+    (_, rule) = job["spec"]["podFailurePolicy"]["rules"]
+    assert 75 not in rule["onExitCodes"]["values"]
+    assert set(errors.VERB_EXIT_CODES.values()) <= set(rule["onExitCodes"]["values"])
+
+
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
     pod: dict[str, Any] = job["spec"]["template"]["spec"]
     return pod
@@ -88,7 +140,8 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
 def test_the_pod_gets_the_argv_and_the_spec_of_the_stage() -> None:
     for stage, spec in stage_specs().items():
         config_map, job = rendered(stage)
-        assert json.loads(config_map["data"]["spec.json"]) == spec.model_dump(mode="json")
+        data = json.loads(config_map["data"]["spec.json"])
+        assert data == spec.model_dump(mode="json", by_alias=True)
         (container,) = pod_of(job)["containers"]
         assert container["command"] == [
             *("python", "-m", "jobs", stage, "--spec", "/etc/tuneloop/spec.json")
@@ -105,7 +158,8 @@ def test_final_exit_codes_are_all_but_the_transient() -> None:
         for c in vars(errors).values()
         if isinstance(c, type) and issubclass(c, errors.TuneloopError)
     ]
-    codes = {c.exit_code for c in classes} - {errors.Transient.exit_code}
+    of_verbs = {errors.StageFailed, errors.QuotaExceeded}
+    codes = {c.exit_code for c in classes if c not in of_verbs} - {errors.Transient.exit_code}
     assert set(render.FINAL_EXIT_CODES) == codes | {1, 126, 127, 137}
     (_, rule) = rendered("export")[1]["spec"]["podFailurePolicy"]["rules"]
     assert rule["onExitCodes"]["values"] == sorted(set(rule["onExitCodes"]["values"]))
@@ -127,9 +181,76 @@ def test_every_single_host_shape_renders(key: str) -> None:
     assert [mount["name"] for mount in container["volumeMounts"]] == names
 
 
-def test_several_hosts_are_refused_with_the_reason() -> None:
+MANY_HOSTS = [key for key in ACCELERATORS.keys() if key not in ONE_HOST]
+
+
+@pytest.mark.parametrize("key", MANY_HOSTS)
+def test_every_multi_host_shape_renders_as_a_gang(key: str) -> None:
+    for slices in (1, 2) if ACCELERATORS.shape(gang(key)).kind == "tpu" else (1,):
+        _, jobset = rendered("train", StagePlacement(accelerator=key, slices=slices))
+        shape = ACCELERATORS.shape(gang(key, slices))
+        (replicated,) = jobset["spec"]["replicatedJobs"]
+        job = replicated["template"]["spec"]
+        assert jobset["kind"] == "JobSet"
+        assert (replicated["replicas"], job["completions"]) == (slices, shape.hosts)
+        assert job["parallelism"] == shape.hosts
+        pod = job["template"]["spec"]
+        env = {e["name"]: e for e in pod["containers"][0]["env"]}
+        assert env["TUNELOOP_PROCESSES"]["value"] == str(shape.hosts * slices)
+        assert ("TUNELOOP_COORDINATOR" in env) == (shape.kind == "gpu")
+        assert pod["nodeSelector"] == shape.node_selector
+
+
+def gang(key: str, slices: int = 1) -> AcceleratorRequest:
+    return AcceleratorRequest(accelerator=key, slices=slices)
+
+
+def test_a_gang_fails_whole_and_the_jobset_decides() -> None:
+    _, jobset = rendered("train", StagePlacement(accelerator="v5e-4x4"))
+    spec = jobset["spec"]
+    assert [rule["action"] for rule in spec["failurePolicy"]["rules"]] == [
+        "RestartJobSetAndIgnoreMaxRestarts",
+        "FailJobSet",
+    ]
+    job = spec["replicatedJobs"][0]["template"]["spec"]
+    assert job["backoffLimit"] == 0
+    assert job["activeDeadlineSeconds"] == 86_400
+    assert [rule["action"] for rule in job["podFailurePolicy"]["rules"]] == ["FailJob", "FailJob"]
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("stage", ["export", "eval", "import"])
+def test_several_hosts_are_refused_where_one_process_works(stage: str) -> None:
     with pytest.raises(SpecError, match="v5e-4x4 has 4 hosts, expected one"):
-        rendered("train", StagePlacement(accelerator="v5e-4x4"))
+        rendered(stage, StagePlacement(accelerator="v5e-4x4"))
+
+
+def test_shards_make_an_indexed_job_that_is_told_its_index() -> None:
+    _, job = rendered("export", StagePlacement(shards=16))
+    spec = job["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 16, 16)
+    assert spec["backoffLimitPerIndex"] == 6
+    assert "backoffLimit" not in spec
+    command = pod_of(job)["containers"][0]["command"]
+    assert command[-4:] == ["--index", "$(JOB_COMPLETION_INDEX)", "--count", "16"]
+    _, job = rendered("export")
+    assert {"completionMode", "completions", "backoffLimitPerIndex"}.isdisjoint(job["spec"])
+
+
+def test_attempts_and_the_whole_have_their_deadlines() -> None:
+    placement = StagePlacement(deadline_seconds=7200, attempt_deadline_seconds=600)
+    _, job = rendered("eval", placement)
+    assert (job["spec"]["activeDeadlineSeconds"], pod_of(job)["activeDeadlineSeconds"]) == (
+        7200,
+        600,
+    )
+    _, jobset = rendered(
+        "train", placement.model_copy(update={"accelerator": "v5e-4x4"}), queue="q"
+    )
+    child = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert child["activeDeadlineSeconds"] == 600
+    assert "activeDeadlineSeconds" not in child["template"]["spec"]
+    assert jobset["metadata"]["labels"]["kueue.x-k8s.io/max-exec-time-seconds"] == "7200"
 
 
 def test_an_impossible_shape_is_refused() -> None:
@@ -149,9 +270,23 @@ def test_kueue_is_named_only_if_the_spec_names_it() -> None:
     "image", ["tuneloop", "tuneloop:latest", f"tuneloop@{DIGEST[:-1]}", f"@{DIGEST}", "a b@sha256:"]
 )
 def test_an_image_needs_a_digest(image: str) -> None:
-    with pytest.raises(SpecError, match="a tag can point elsewhere tomorrow"):
-        require_digest(image)
-    assert require_digest(IMAGE) == DIGEST
+    with pytest.raises(SpecError, match="a tag can point elsewhere"):
+        image_identity(image)
+    assert image_identity(IMAGE) == DIGEST
+
+
+def test_a_tag_is_taken_if_asked_for_and_that_is_recorded() -> None:
+    tagged = "registry.example:5000/team/tuneloop:v1"
+    assert image_identity(tagged, allow_tag=True) == tagged
+    assert image_identity(IMAGE, allow_tag=True) == DIGEST
+    with pytest.raises(SpecError, match="a tag can point elsewhere"):
+        image_identity("tuneloop@sha256:abc", allow_tag=True)
+    _, job = renderer(ClusterSpec(namespace="n"), image=tagged).render(stage_specs()["export"])
+    assert job["metadata"]["annotations"]["tuneloop.dev/allow-tag"] == "true"
+    assert "tuneloop.dev/allow-tag" not in rendered("export")[1]["metadata"]["annotations"]
+
+
+LONGEST = ACCELERATORS.shape(AcceleratorRequest(accelerator="v5p-16x16x24", slices=256))
 
 
 @given(
@@ -163,5 +298,16 @@ def test_names_fit_every_budget(run_name: str, fingerprint: str, stage: str) -> 
     spec = stage_specs(run_name)[stage].model_copy(update={"fingerprint": fingerprint})
     name = object_name(run_name, spec)
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
-    assert len(name) + len("-12345") <= 63  # a pod's name, which is its host name
+    assert len(name) + len("-12345") <= 63  # a pod's name
+    assert len(name) + len("-999-12345") <= 63  # of an Indexed Job
+    gang_name = object_name(run_name, spec, LONGEST)
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", gang_name)
+    assert len(f"{gang_name}-w-255-1535-12345") <= 63  # the host name of a JobSet's pod
     assert len(spec.run_id) <= 63  # a label's value
+    assert len(submitter_name(spec.run_id)) + len("-12345") <= 63
+
+
+def test_names_that_are_cut_stay_apart() -> None:
+    train = stage_specs()["train"]
+    one, two = (object_name("a" * 31 + end, train, LONGEST) for end in "bc")
+    assert one != two

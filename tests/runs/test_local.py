@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,10 @@ import pytest
 from tuneloop import records, storage
 from tuneloop.errors import StageFailed
 from tuneloop.runs.local import run_plan
+from tuneloop.runs.prepare import prepare
+from tuneloop.runs.spec_file import load_run_spec
+
+IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def test_a_store_that_is_not_running_stops_at_import(tiny_run: Any, repository: 
     tiny_run.change(execution__store_url="http://127.0.0.1:9", train__steps=2)
     with pytest.raises(StageFailed) as caught:
         run_plan(tiny_run.plan(), repository)
-    assert (caught.value.stage, caught.value.stage_exit_code) == ("import", 69)
+    assert (caught.value.stage, caught.value.exit_code) == ("import", 20)
     assert "http://127.0.0.1:9" in str(caught.value)
     assert caught.value.exit_code == 20
 
@@ -162,3 +167,43 @@ def test_a_stage_whose_runner_is_killed_ends_and_the_next_run_continues(
         assert time.monotonic() < deadline, (train / "log.txt").read_text()
         time.sleep(0.1)
     assert not (train / "record.json").exists()
+
+
+def test_a_stage_is_started_as_its_container_is(
+    tiny_run: Any, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Argv and environment of the very process, beside those of the rendered Job."""
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    class Spy(subprocess.Popen[bytes]):
+        def __init__(self, argv: list[str], **options: Any) -> None:
+            started.append((argv, options["env"]))
+            super().__init__(argv, **options)
+
+    for name in [name for name in os.environ if name.startswith("JAX_")]:
+        monkeypatch.delenv(name)  # what people set for JAX themselves would stand
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tiny_run.folder / "cache"))
+    tiny_run.change(execution__cluster={"namespace": "n"})
+    prepared = prepare(load_run_spec(str(tiny_run.spec_path)), repository, image=IMAGE)
+    plan = dataclasses.replace(prepared.plan, stages=prepared.plan.stages[:1])
+    monkeypatch.setattr(subprocess, "Popen", Spy)
+    run_plan(plan, repository)
+
+    (export,) = [(argv, env) for argv, env in started if "jobs" in argv]
+    job = prepared.renderer.render(plan.stages[0])[-1]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    argv, env = export
+    spec_url = argv[argv.index("--spec") + 1]
+    assert ["python", *argv[1:]] == [
+        *container["command"][:-1],
+        spec_url,  # the one place where they differ: /etc/tuneloop/spec.json
+    ]
+    assert container["command"][-1] == "/etc/tuneloop/spec.json"
+    of_the_place = {"HOME", "TUNELOOP_IMAGE_DIGEST"}
+    wanted = {e["name"]: e["value"] for e in container["env"] if e["name"] not in of_the_place}
+    assert wanted.pop("TUNELOOP_TERMINATION_LOG") == "/dev/termination-log"
+    assert Path(env["TUNELOOP_TERMINATION_LOG"]).name == "termination"
+    cache = wanted.pop("JAX_COMPILATION_CACHE_DIR").removeprefix("/home/tuneloop/.cache")
+    assert env["JAX_COMPILATION_CACHE_DIR"] == f"{tiny_run.folder}/cache{cache}"
+    assert wanted
+    assert {name: env[name] for name in wanted} == wanted

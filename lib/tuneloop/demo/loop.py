@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tuneloop import service, storage
 from tuneloop.demo.tasks import demo_traces
-from tuneloop.runs.local import Progress, StageResult, run_plan
+from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan, load_plan
+from tuneloop.runs.results import Progress, StageResult
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs import RunSpec
 from tuneloop.traces.client import TraceClient
@@ -61,14 +62,14 @@ def run_demo(
     database = (workdir / "store.db").absolute()
     storage.make_folder(str(database.parent))
     with service.running(f"sqlite:///{database}", artifacts) as store_url:
-        stored(*_fill(store_url, spec.dataset))
-        plan = load_plan(_placed(spec, artifacts, store_url), checkout)
+        stored(*fill_store(store_url, spec.dataset))
+        plan = load_plan(placed_spec(spec, artifacts, store_url), checkout)
         planned(plan)
         stages = run_plan(plan, checkout, started=started, progress=progress, finished=finished)
     return DemoResult(plan, stages)
 
 
-def _fill(store_url: str, dataset_key: str) -> tuple[int, str]:
+def fill_store(store_url: str, dataset_key: str) -> tuple[int, str]:
     """Post the traces and build the dataset; a repetition changes nothing."""
     traces = iter(demo_traces(TRACES, SEED))
     count = 0
@@ -92,6 +93,7 @@ def _fill(store_url: str, dataset_key: str) -> tuple[int, str]:
     return count, str(built["dataset_key"])
 
 
-def _placed(spec: RunSpec, artifacts: str, store_url: str) -> RunSpec:
+def placed_spec(spec: RunSpec, artifacts: str, store_url: str) -> RunSpec:
+    """The spec with other places; the same run."""
     execution = spec.execution.model_copy(update={"artifacts": artifacts, "store_url": store_url})
     return spec.model_copy(update={"execution": execution})

@@ -2,8 +2,8 @@
 
 One rule: a placeholder is a whole scalar, `${name}`, and its value takes its place as it is. So a
 value cannot inject structure and keeps its type; a value that is missing, or that no placeholder
-asks for, is an error. An empty list or mapping takes its key away: the API server does so too, and
-an object that is applied twice should not differ from itself.
+asks for, is an error. None, an empty list or an empty mapping takes its key away: the API server
+does so too, and an object that is applied twice should not differ from itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tuneloop.errors import SpecError
@@ -19,7 +20,15 @@ from tuneloop.yaml_in import parse_mapping
 _PLACEHOLDER = re.compile(r"\$\{([a-z][a-z0-9_]*)\}")
 
 
-def parse_template(data: bytes, place: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Template:
+    """A parsed template and where it lies, for errors."""
+
+    content: dict[str, Any]
+    place: str
+
+
+def parse_template(data: bytes, place: str) -> Template:
     """Parse a template.
 
     Raises:
@@ -27,17 +36,18 @@ def parse_template(data: bytes, place: str) -> dict[str, Any]:
     """
     template, _ = parse_mapping(data, place, "one Kubernetes object")
     _check(template, place)
-    return template
+    return Template(template, place)
 
 
-def fill(template: dict[str, Any], values: Mapping[str, Any], place: str) -> dict[str, Any]:
+def fill(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
     """Fill every placeholder.
 
     Raises:
         SpecError: a value is missing, or one is given that the template does not use.
     """
     used: set[str] = set()
-    filled: dict[str, Any] = _fill(template, values, used, place)
+    place = template.place
+    filled: dict[str, Any] = _fill(template.content, values, used, place)
     unused = sorted(set(values) - used)
     if unused:
         raise SpecError(
@@ -49,7 +59,7 @@ def fill(template: dict[str, Any], values: Mapping[str, Any], place: str) -> dic
 def _fill(node: Any, values: Mapping[str, Any], used: set[str], place: str) -> Any:
     if isinstance(node, dict):
         filled = ((key, value, _fill(value, values, used, place)) for key, value in node.items())
-        return {key: new for key, old, new in filled if new not in ({}, []) or new == old}
+        return {key: new for key, old, new in filled if new not in (None, {}, []) or new == old}
     if isinstance(node, list):
         return [_fill(value, values, used, place) for value in node]
     if isinstance(node, str) and (found := _PLACEHOLDER.fullmatch(node)):

@@ -1,4 +1,4 @@
-"""The local backend: each stage a subprocess with the argv that its container has.
+"""The local backend: each stage a subprocess with the argv and environment of its container.
 
 One rule: what counts is the record, not the exit code. A stage whose record is there is not
 started; a stage that ends without one has failed, and running again continues.
@@ -14,37 +14,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tuneloop import records, storage
-from tuneloop.errors import StageFailed
+from tuneloop.command import stage_argv, stage_env
+from tuneloop.errors import StageFailed, verb_exit_code
 from tuneloop.records import Record
 from tuneloop.runs.plan import Plan, write_run_manifest
-from tuneloop.specs import StageSpec
+from tuneloop.runs.rendering import FOLDER, load_table
+from tuneloop.runs.results import Progress, StageResult, read_progress
+from tuneloop.specs import AcceleratorRequest, StageSpec, dump_stage_spec
 
 POLL_SECONDS = 0.05
 PROGRESS_SECONDS = 0.5
 GRACE_SECONDS = 30.0
 """Between SIGTERM and SIGKILL: enough to save a checkpoint."""
 LAST_LINES = 15
-
-Progress = Callable[[str, dict[str, Any]], None]
-"""Called with (stage name, what progress.json holds)."""
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """How one stage went."""
-
-    name: str
-    state: Literal["done", "cached"]
-    """done: it ran now; cached: its record was there."""
-    seconds: float
-    """Wall time now, process start included."""
-    record: Record
 
 
 def run_plan(
@@ -69,6 +56,7 @@ def run_plan(
         KeyboardInterrupt: passed on after the stage has been asked to stop and has stopped.
     """
     write_run_manifest(plan, checkout)
+    shape_env = load_table(str(checkout / FOLDER)).shape(AcceleratorRequest()).env
     results = []
     for stage in plan.stages:
         since = time.monotonic()
@@ -76,23 +64,20 @@ def run_plan(
         state: Literal["done", "cached"] = "cached"
         if record is None:
             started(stage.stage)
-            record, state = _run_stage(stage, checkout, progress), "done"
+            record, state = _run_stage(stage, checkout, shape_env, progress), "done"
         result = StageResult(stage.stage, state, time.monotonic() - since, record)
         results.append(result)
         finished(result)
     return results
 
 
-def stage_argv(stage: StageSpec, spec_url: str) -> list[str]:
-    """The command line of a stage, the interpreter apart."""
-    return ["-m", "jobs", stage.stage, "--spec", spec_url]
-
-
-def _run_stage(stage: StageSpec, checkout: Path, progress: Progress) -> Record:
+def _run_stage(
+    stage: StageSpec, checkout: Path, shape_env: Mapping[str, str], progress: Progress
+) -> Record:
     artifacts = stage.execution.artifacts
     prefix = records.stage_prefix(artifacts, stage.run_id, stage.stage)
     spec_url = storage.join(prefix, "spec.json")
-    storage.write(spec_url, stage.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
+    storage.write(spec_url, dump_stage_spec(stage))
     with tempfile.TemporaryDirectory(prefix="tuneloop-") as scratch:
         termination, stderr = Path(scratch, "termination"), Path(scratch, "stderr")
         termination.touch()
@@ -100,7 +85,7 @@ def _run_stage(stage: StageSpec, checkout: Path, progress: Progress) -> Record:
             process = subprocess.Popen(
                 [sys.executable, *stage_argv(stage, spec_url)],
                 cwd=checkout,
-                env={**os.environ, **_environment(termination)},
+                env={**os.environ, **process_env(termination, shape_env)},
                 stdin=subprocess.DEVNULL,
                 stdout=stderr_file,
                 stderr=stderr_file,
@@ -114,16 +99,16 @@ def _run_stage(stage: StageSpec, checkout: Path, progress: Progress) -> Record:
         return record
 
 
-def _environment(termination: Path) -> dict[str, str]:
+def process_env(termination: Path, shape_env: Mapping[str, str]) -> dict[str, str]:
+    """What a container's environment sets, with this machine's folders.
+
+    What people have set for JAX themselves stands: a cache they keep, a GPU they have.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    env = {**stage_env(cache, str(termination)), **shape_env}
     return {
-        "TUNELOOP_TERMINATION_LOG": str(termination),
-        # Compiled programs outlive the process: the second run of a shape does not compile.
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
-            "JAX_COMPILATION_CACHE_DIR", str(Path(cache, "tuneloop", "jax"))
-        ),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        name: os.environ.get(name, value) if name.startswith("JAX_") else value
+        for name, value in env.items()
     }
 
 
@@ -135,7 +120,7 @@ def _wait(process: subprocess.Popen[bytes], name: str, prefix: str, progress: Pr
             time.sleep(POLL_SECONDS)
             if time.monotonic() - since >= PROGRESS_SECONDS:
                 since = time.monotonic()
-                progress(name, _read_progress(prefix))
+                progress(name, read_progress(prefix))
     finally:
         # Also on KeyboardInterrupt and on SIGTERM turned into it: nothing goes on unwatched.
         if process.poll() is None:
@@ -148,27 +133,22 @@ def _wait(process: subprocess.Popen[bytes], name: str, prefix: str, progress: Pr
     return process.returncode
 
 
-def _read_progress(prefix: str) -> dict[str, Any]:
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        value: dict[str, Any] = json.loads(storage.read(storage.join(prefix, "progress.json")))
-        return value
-    return {}
-
-
 def _failure(name: str, code: int, prefix: str, termination: Path, stderr: Path) -> StageFailed:
     log_url = storage.join(prefix, "log.txt")
     with contextlib.suppress(ValueError, KeyError):
         cause = json.loads(termination.read_bytes())["cause"]
-        return StageFailed(f"{cause}", stage=name, stage_exit_code=code)
+        return StageFailed(f"{cause}", stage=name, exit_code=verb_exit_code(code))
     if code < 0:
         reason = f"was killed by {signal.Signals(-code).name}"
         hint = " (out of memory, if nobody sent it)" if code == -signal.SIGKILL else ""
         return StageFailed(
-            f"stage {name} {reason}{hint}; run again to continue", stage=name, stage_exit_code=code
+            f"stage {name} {reason}{hint}; run again to continue",
+            stage=name,
+            exit_code=verb_exit_code(code),
         )
     tail = "\n".join(stderr.read_text("utf-8", "replace").splitlines()[-LAST_LINES:])
     return StageFailed(
         f"stage {name} ended with code {code} and no record, its log is {log_url}:\n{tail}",
         stage=name,
-        stage_exit_code=code,
+        exit_code=verb_exit_code(code),
     )

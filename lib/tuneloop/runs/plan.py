@@ -185,8 +185,13 @@ def stage_state(stage: StageSpec) -> State:
     return "to run"
 
 
-def write_run_manifest(plan: Plan, checkout: Path) -> str:
+def write_run_manifest(plan: Plan, checkout: Path, *, image: str | None = None) -> str:
     """Write what the run is, before its first stage; create-only, so the first one stands.
+
+    Args:
+        plan: the run.
+        checkout: where it is planned.
+        image: what a cluster runs; None: the checkout itself.
 
     Returns:
         Its URL.
@@ -207,6 +212,7 @@ def write_run_manifest(plan: Plan, checkout: Path) -> str:
             "trace_count": manifest.trace_count,
         },
         "stages": {stage.stage: stage.fingerprint for stage in plan.stages},
+        "image": image,
         "provenance": provenance.gather(checkout),
     }
     storage.publish(url, jsonl.dump_line(value))

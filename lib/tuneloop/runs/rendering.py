@@ -1,35 +1,57 @@
-"""A plan as files for `kubectl apply -f DIR`: one file a stage, ConfigMap before Job."""
+"""A plan as Kubernetes objects and as files for `kubectl apply -f DIR`: one file a stage."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tuneloop import storage
 from tuneloop.errors import SpecError, UsageError
-from tuneloop.k8s.render import Template, Templates, file_name, render_stage
+from tuneloop.k8s.render import Object, Renderer, Templates, file_name
 from tuneloop.k8s.shapes import Accelerators, load_accelerators
-from tuneloop.k8s.templates import parse_template
+from tuneloop.k8s.templates import Template, parse_template
 from tuneloop.k8s.yaml_out import dump
 from tuneloop.runs.plan import Plan
 from tuneloop.specs import ClusterSpec, RunSpec
 
+FOLDER = "manifests/k8s"
+"""Of a checkout: templates and accelerator table."""
 
-def load_manifests(folder: str) -> tuple[Templates, Accelerators]:
+
+@dataclass(frozen=True)
+class Manifests:
+    """What `manifests/k8s` holds, parsed once."""
+
+    templates: Templates
+    accelerators: Accelerators
+
+
+def load_manifests(folder: str) -> Manifests:
     """Read templates and accelerator table from `manifests/k8s`."""
-    job, config_map = (
-        _template(storage.join(folder, name)) for name in ("job.yaml", "configmap.yaml")
+    templates = Templates(
+        pod=_template(storage.join(folder, "pod.yaml")),
+        job=_template(storage.join(folder, "job.yaml")),
+        jobset=_template(storage.join(folder, "jobset.yaml")),
+        config_map=_template(storage.join(folder, "configmap.yaml")),
+        submitter=_template(storage.join(folder, "submitter.yaml")),
     )
-    table = storage.join(folder, "accelerators.yaml")
-    return Templates(job, config_map), load_accelerators(_read(table), table)
+    return Manifests(templates, load_table(folder))
+
+
+def load_table(folder: str) -> Accelerators:
+    """Read the accelerator table alone."""
+    url = storage.join(folder, "accelerators.yaml")
+    return load_accelerators(_read(url), url)
 
 
 def _template(url: str) -> Template:
-    return Template(parse_template(_read(url), url), url)
+    return parse_template(_read(url), url)
 
 
 def _read(url: str) -> bytes:
     try:
         return storage.read(url)
     except FileNotFoundError as e:
-        raise UsageError(f"{url}: missing, expected manifests/k8s of a tuneloop checkout") from e
+        raise UsageError(f"{url}: missing, expected {FOLDER} of a tuneloop checkout") from e
 
 
 def cluster_of(spec: RunSpec) -> ClusterSpec:
@@ -53,31 +75,50 @@ def image_of(spec: RunSpec, image: str | None) -> str:
     return chosen
 
 
-def render_run(
-    plan: Plan,
-    *,
-    image: str,
-    git_commit: str | None,
-    templates: Templates,
-    accelerators: Accelerators,
-) -> dict[str, str]:
+def renderer_of(plan: Plan, manifests: Manifests, image: str, git_commit: str | None) -> Renderer:
+    """What renders the stages of a plan.
+
+    Raises:
+        SpecError: a shape is impossible, or the stages could hold more chip-hours than the spec
+            allows.
+    """
+    renderer = Renderer(
+        run_name=plan.spec.name,
+        cluster=cluster_of(plan.spec),
+        image=image,
+        git_commit=git_commit,
+        templates=manifests.templates,
+        accelerators=manifests.accelerators,
+    )
+    _check_budget(plan, renderer)
+    return renderer
+
+
+def _check_budget(plan: Plan, renderer: Renderer) -> None:
+    budget = renderer.cluster.budget_chip_hours
+    if budget is None:
+        return
+    most = sum(renderer.chip_hours(stage) for stage in plan.stages)
+    if most > budget:
+        raise SpecError(
+            f"run spec {plan.spec.name}: its stages could hold {most:g} chip-hours until their"
+            f" deadlines, execution.cluster.budget_chip_hours allows {budget:g}; shorten"
+            " deadline_seconds, choose smaller shapes, or raise the budget"
+        )
+
+
+def render_run(plan: Plan, renderer: Renderer) -> dict[str, list[Object]]:
     """Render every stage of a plan.
 
     Returns:
-        File name -> YAML text, in the order in which they are applied.
+        File name -> its objects, in the order in which they are applied.
     """
-    cluster = cluster_of(plan.spec)
     return {
-        file_name(position, stage): dump(
-            render_stage(
-                plan.spec.name,
-                stage,
-                cluster,
-                image=image,
-                git_commit=git_commit,
-                templates=templates,
-                accelerators=accelerators,
-            )
-        )
+        file_name(position, stage): renderer.render(stage)
         for position, stage in enumerate(plan.stages, start=1)
     }
+
+
+def dump_files(documents: dict[str, list[Object]]) -> dict[str, str]:
+    """File name -> YAML text."""
+    return {name: dump(objects) for name, objects in documents.items()}

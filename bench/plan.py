@@ -1,0 +1,52 @@
+"""Wall time to plan and render 1,000 runs, beside PyYAML alone writing the same objects."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from figure import print_figure
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.builders import make_tiny_run  # noqa: E402 - needs the path above
+from tuneloop.runs.prepare import prepare  # noqa: E402
+from tuneloop.runs.rendering import FOLDER, dump_files, load_manifests, render_run  # noqa: E402
+from tuneloop.runs.spec_file import load_run_spec  # noqa: E402
+
+RUNS = 1000
+RIVAL_SHARE = 10
+"""The rival writes one run in so many; its time is multiplied."""
+IMAGE = "registry.example/tuneloop@sha256:" + "0" * 64
+
+
+def main() -> None:
+    """Measure both once: a thousand runs are enough repetition."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = make_tiny_run(Path(folder)).change(
+            execution__cluster={"namespace": "n", "train": {"accelerator": "v5e-4x4"}}
+        )
+        spec = load_run_spec(str(run.spec_path))
+        since = time.perf_counter()
+        manifests = load_manifests(str(REPOSITORY / FOLDER))
+        documents = []
+        for seed in range(RUNS):
+            prepared = prepare(spec, REPOSITORY, image=IMAGE, seed=seed, manifests=manifests)
+            rendered = render_run(prepared.plan, prepared.renderer)
+            dump_files(rendered)
+            documents.append(rendered)
+        ours = time.perf_counter() - since
+    since = time.perf_counter()
+    for rendered in documents[::RIVAL_SHARE]:
+        for objects in rendered.values():
+            yaml.safe_dump_all(objects, sort_keys=False)
+    rival = (time.perf_counter() - since) * RIVAL_SHARE
+    print_figure("plan", "s", [(ours, rival)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`python -m jobs.submit --run ID --artifacts URL`: holds a run's sequence inside the cluster.
+
+Started by the Job of `tuneloop submit --detach`. Killed and started again it goes on; what it
+creates belongs to its own Job, so that deleting that ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+
+from tuneloop.k8s.cluster import Cluster
+
+from jobs.stage import report_failure
+from tuneloop.errors import EXIT_OK, StageFailed, Transient, TuneloopError
+from tuneloop.runs.sequence import OwnerReference, Sequence, View
+from tuneloop.runs.submission import Submission, load_submission, name_of
+
+log = logging.getLogger("tuneloop.submit")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the sequence; the exit code is a verdict's, or 75 to be started again."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.submit", description=__doc__)
+    parser.add_argument("--run", required=True, metavar="ID", help="a submitted run")
+    parser.add_argument("--artifacts", required=True, metavar="URL", help="where its records lie")
+    parser.add_argument("--poll-seconds", type=float, default=5.0, help="between two looks")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _run(load_submission(arguments.artifacts, arguments.run), arguments.poll_seconds)
+    except TuneloopError as e:
+        return report_failure(e)
+    except KeyboardInterrupt:
+        return report_failure(Transient("submitter: stopped by a signal; its Job starts it again"))
+    return EXIT_OK
+
+
+def _run(submission: Submission, poll_seconds: float) -> None:
+    cluster = Cluster.connect(submission.namespace)
+    log.info("%s", cluster.describe())
+    said: dict[str, str] = {}
+
+    def waiting(name: str, verdict: object) -> None:
+        line = f"{name}: {verdict}"
+        if said.get(name) != line:
+            said[name] = line
+            log.info("%s", line)
+
+    view = View(
+        started=lambda name: log.info("%s: creating", name),
+        waiting=lambda name, verdict: waiting(name, f"{verdict.state}: {verdict.cause}"),
+        finished=lambda result: log.info("%s: %s", result.name, result.state),
+    )
+    sequence = Sequence(submission, cluster, poll_seconds, _own_job(submission, cluster), view)
+    # A restart of this pod must not take a failure for something to try again, nor stop the stage.
+    sequence.run(retry_failed=False, stop_on_interrupt=False)
+
+
+def _own_job(submission: Submission, cluster: Cluster) -> OwnerReference:
+    job = submission.submitter_job
+    name = name_of(job)
+    standing = cluster.get("Job", name)
+    if standing is None:
+        raise StageFailed(
+            f"Job {name}: gone, expected the Job of this pod; submit the run again",
+            stage="submit",
+            exit_code=30,
+        )
+    uid: str = standing["metadata"]["uid"]
+    return {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": name, "uid": uid}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

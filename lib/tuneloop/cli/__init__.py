@@ -1,0 +1,65 @@
+"""The human verbs: parsing and printing, nothing else.
+
+Results go to stdout (`--json` for programs), everything else to stderr. Expected failures are one
+sentence and an exit code; libraries are imported by the verb that needs them, so that `--help`
+answers at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import NoReturn
+
+import typer
+
+from tuneloop.cli import cluster, runs, store
+from tuneloop.errors import (
+    VERB_EXIT_CODES,
+    QuotaExceeded,
+    StageFailed,
+    TuneloopError,
+    UsageError,
+)
+
+CANCELLED = 30
+TYPER_INTERRUPTED = 130
+"""What typer makes of a KeyboardInterrupt."""
+
+app = typer.Typer(
+    name="tuneloop",
+    help="Reasoning traces to a tuned model and its evaluation, as plain batch jobs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+runs.register(app)
+cluster.register(app)
+store.register(app)
+
+
+def main() -> NoReturn:
+    """Run a verb and exit with its code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except TuneloopError as e:
+        typer.echo(f"tuneloop: {e}", err=True)
+        sys.exit(_verb_code(e))
+    except SystemExit as e:
+        if e.code != TYPER_INTERRUPTED:
+            raise
+        typer.echo("stopped; run again to continue", err=True)
+        sys.exit(CANCELLED)
+    sys.exit(0)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _verb_code(error: TuneloopError) -> int:
+    if isinstance(error, StageFailed | UsageError | QuotaExceeded):
+        return error.exit_code
+    return VERB_EXIT_CODES.get(error.exit_code, error.exit_code)

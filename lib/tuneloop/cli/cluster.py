@@ -1,0 +1,283 @@
+"""Verbs of runs on a cluster: render, check, submit, wait, status, logs, explain, cancel."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuneloop.cli import options
+from tuneloop.cli.options import (
+    DEFAULT_ARTIFACTS,
+    AllowTag,
+    ArtifactsUrl,
+    Context,
+    DatasetKey,
+    Image,
+    Json,
+    Kubeconfig,
+    PollSeconds,
+    RunArtifacts,
+    RunId,
+    RunSeed,
+    RunStoreUrl,
+    SpecFile,
+    print_json,
+)
+from tuneloop.errors import SpecError, StageFailed, UsageError
+
+if TYPE_CHECKING:
+    from tuneloop.display import Progress
+    from tuneloop.runs.prepare import Prepared
+    from tuneloop.runs.sequence import Sequence, View
+    from tuneloop.runs.submission import Submission
+
+FOLLOW_SECONDS = 2.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (render, check, submit, wait, status, logs, explain, cancel):
+        app.command()(verb)
+
+
+def render(
+    spec: SpecFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")],
+    image: Image = None,
+    allow_tag: AllowTag = False,
+    dataset: DatasetKey = None,
+    artifacts: ArtifactsUrl = None,
+    store: RunStoreUrl = None,
+    seed: RunSeed = None,
+) -> None:
+    """Write a run as plain YAML that `kubectl apply -f DIR` takes as it is."""
+    from tuneloop import storage
+    from tuneloop.runs.rendering import dump_files, render_run
+
+    placed = options.load_spec(spec, dataset, artifacts, store)
+    prepared = options.cluster_plan(placed, seed, image, allow_tag)
+    files = dump_files(render_run(prepared.plan, prepared.renderer))
+    for name, text in files.items():
+        storage.write(str(output / name), text.encode())
+    typer.echo(f"{output}: {len(files)} files of run {prepared.plan.run_id}")
+
+
+def check(
+    spec: SpecFile,
+    server: Annotated[
+        bool, typer.Option("--server", help="Ask the cluster too: rights, queues, dry run.")
+    ] = False,
+    image: Image = None,
+    allow_tag: AllowTag = False,
+    dataset: DatasetKey = None,
+    artifacts: ArtifactsUrl = None,
+    store: RunStoreUrl = None,
+    seed: RunSeed = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Find what a cluster would refuse, before it is asked; writes nothing."""
+    from tuneloop.k8s.check import check_documents
+    from tuneloop.k8s.preflight import preflight
+    from tuneloop.runs.rendering import render_run
+
+    placed = options.load_spec(spec, dataset, artifacts, store)
+    prepared = options.cluster_plan(placed, seed, image, allow_tag)
+    documents = render_run(prepared.plan, prepared.renderer)
+    findings = check_documents(documents)
+    if server:
+        placement = prepared.renderer.cluster
+        cluster = options.connect(placement.namespace, context, kubeconfig)
+        findings += preflight(cluster, documents, spec=placement, artifacts=prepared.plan.artifacts)
+    for finding in findings:
+        typer.echo(f"{finding.severity}: {finding}", err=True)
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        raise SpecError(f"{spec}: {errors} problems, expected none; mend what is listed above")
+    objects = sum(len(found) for found in documents.values())
+    where = f"the cluster takes {objects}" if server else f"no problem in {objects}"
+    typer.echo(f"{spec}: {where} objects of run {prepared.plan.run_id}")
+
+
+def submit(
+    spec: SpecFile,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the sequence to a Job in the cluster.")
+    ] = False,
+    image: Image = None,
+    allow_tag: AllowTag = False,
+    dataset: DatasetKey = None,
+    artifacts: ArtifactsUrl = None,
+    store: RunStoreUrl = None,
+    seed: RunSeed = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    as_json: Json = False,
+) -> None:
+    """Start a run on a cluster and return; `wait RUN_ID` goes on from any machine."""
+    from tuneloop import display
+
+    placed = options.load_spec(spec, dataset, artifacts, store)
+    prepared = options.cluster_plan(placed, seed, image, allow_tag)
+    with display.Progress(quiet=as_json) as view:
+        sequence = open_sequence(prepared, view, context, kubeconfig)
+        stage = sequence.detach() if detach else sequence.submit()
+    run_id = prepared.plan.run_id
+    if as_json:
+        print_json({"run_id": run_id, "stage": stage, "detached": detach})
+    elif stage is None:
+        typer.echo(f"{run_id}: every stage has its record, nothing to do")
+    else:
+        goes_on = "its Job goes on by itself" if detach else "nothing goes on without wait"
+        typer.echo(f"{run_id}: stage {stage} is submitted; {goes_on}:")
+        typer.echo(f"tuneloop wait {run_id} --artifacts {prepared.plan.artifacts}")
+
+
+def wait(
+    run_id: RunId,
+    artifacts: RunArtifacts = DEFAULT_ARTIFACTS,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    poll_seconds: PollSeconds = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Take a submitted run to its end, stage after stage; stopped, it goes on when called again."""
+    from tuneloop import display, github
+    from tuneloop.cli.runs import print_run
+    from tuneloop.runs.sequence import Sequence
+
+    submission = _submission(run_id, artifacts)
+    try:
+        with display.Progress(quiet=as_json) as view:
+            cluster = options.connect(submission.namespace, context, kubeconfig)
+            sequence = Sequence(submission, cluster, poll_seconds, view=_view(view))
+            results = sequence.run(retry_failed=False, stop_on_interrupt=False)
+    except StageFailed as e:
+        github.annotate("error", f"{run_id}: {e.stage}", str(e))
+        github.append_summary(f"### {run_id}: stage {e.stage} failed\n\n{e}")
+        raise
+    summary = print_run(submission.artifacts, run_id, results, as_json=as_json)
+    accuracy = summary["accuracy"]
+    github.annotate(
+        "notice",
+        run_id,
+        f"accuracy {100 * accuracy['base']:.1f} % -> {100 * accuracy['tuned']:.1f} %",
+    )
+    github.append_summary(display.report_text(summary))
+
+
+def status(
+    run_id: RunId,
+    artifacts: RunArtifacts = DEFAULT_ARTIFACTS,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    as_json: Json = False,
+) -> None:
+    """Show where a submitted run is; reads only."""
+    from dataclasses import asdict
+
+    from tuneloop import display
+    from tuneloop.runs.status import run_status
+
+    submission = _submission(run_id, artifacts)
+    stages = run_status(
+        submission, lambda: options.connect(submission.namespace, context, kubeconfig)
+    )
+    if as_json:
+        print_json({"run_id": run_id, "stages": [asdict(stage) for stage in stages]})
+    else:
+        display.print_status(run_id, stages)
+
+
+def explain(
+    run_id: RunId,
+    artifacts: RunArtifacts = DEFAULT_ARTIFACTS,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Say why a run is where it is: one verdict with its evidence and what to do."""
+    from tuneloop import display
+    from tuneloop.runs.status import run_status
+
+    submission = _submission(run_id, artifacts)
+    stages = run_status(
+        submission, lambda: options.connect(submission.namespace, context, kubeconfig)
+    )
+    stage = next((stage for stage in stages if stage.state != "done"), None)
+    if stage is None:
+        typer.echo(f"{run_id}: every stage has its record")
+    else:
+        display.print_explanation(stage)
+
+
+def logs(
+    run_id: RunId,
+    stage: Annotated[str | None, typer.Argument(help="Of the run's stages; the latest.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    artifacts: RunArtifacts = DEFAULT_ARTIFACTS,
+) -> None:
+    """Print a stage's log, from where the stage itself keeps it; needs no cluster."""
+    from tuneloop.runs.logs import read_log
+
+    submission = _submission(run_id, artifacts)
+    seen = 0
+    while True:
+        log = read_log(submission, stage)
+        typer.echo(log.text[seen:], nl=False)
+        stage, seen = log.stage, len(log.text)
+        if not follow or log.has_ended:
+            return
+        time.sleep(FOLLOW_SECONDS)
+
+
+def cancel(
+    run_id: RunId,
+    artifacts: RunArtifacts = DEFAULT_ARTIFACTS,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Delete what a run has in the cluster; records and checkpoints stay."""
+    from tuneloop.runs.status import cancel_run
+
+    submission = _submission(run_id, artifacts)
+    cluster = options.connect(submission.namespace, context, kubeconfig)
+    deleted = cancel_run(submission, cluster)
+    typer.echo(f"{run_id}: deleted {', '.join(deleted) or 'nothing, nothing was there'}")
+
+
+def open_sequence(
+    prepared: Prepared,
+    view: Progress,
+    context: str | None,
+    kubeconfig: str | None,
+    poll_seconds: float = 5.0,
+) -> Sequence:
+    """Connect, then write down what is about to be created."""
+    from tuneloop.runs.plan import write_run_manifest
+    from tuneloop.runs.sequence import Sequence
+    from tuneloop.runs.submission import build_submission, save_submission
+
+    plan, renderer = prepared.plan, prepared.renderer
+    submission = build_submission(plan, renderer)
+    cluster = options.connect(submission.namespace, context, kubeconfig)
+    write_run_manifest(plan, Path.cwd(), image=renderer.image)
+    save_submission(submission)
+    return Sequence(submission, cluster, poll_seconds, view=_view(view))
+
+
+def _view(view: Progress) -> View:
+    from tuneloop.runs.sequence import View
+
+    return View(view.started, view.waiting, view.progress, view.finished)
+
+
+def _submission(run_id: str, artifacts: str) -> Submission:
+    from tuneloop import storage
+    from tuneloop.runs.submission import load_submission
+
+    if "/" in run_id or not run_id:
+        raise UsageError(f"run id {run_id!r}: expected a name such as demo-0a1b2c3d")
+    return load_submission(storage.absolute(artifacts), run_id)

@@ -1,0 +1,148 @@
+"""Verbs that plan and run: demo, plan, run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tuneloop.cli import options
+from tuneloop.cli.options import (
+    AllowTag,
+    ArtifactsUrl,
+    Context,
+    DatasetKey,
+    Image,
+    Json,
+    Kubeconfig,
+    NewSeed,
+    PollSeconds,
+    RunSeed,
+    RunStoreUrl,
+    SpecFile,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from tuneloop.runs.results import StageResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (demo, run, plan):
+        app.command()(verb)
+
+
+def demo(
+    workdir: Annotated[
+        Path, typer.Option(help="Gets store.db and artifacts/; run again to continue.")
+    ] = Path(".tuneloop/demo"),
+    as_json: Json = False,
+) -> None:
+    """Run the whole loop on this machine: traces, dataset, export, train, eval, import."""
+    from tuneloop import display
+    from tuneloop.demo.loop import run_demo
+
+    view = display.Progress(quiet=as_json)
+    with view:
+        result = run_demo(
+            workdir,
+            Path.cwd(),
+            stored=lambda count, key: view.line(f"store    {count} traces, dataset {key}"),
+            planned=lambda plan: view.line(f"run      {plan.run_id}"),
+            started=view.started,
+            progress=view.progress,
+            finished=view.finished,
+        )
+    print_run(result.plan.artifacts, result.plan.run_id, result.stages, as_json=as_json)
+
+
+def run(
+    spec: SpecFile,
+    backend: Annotated[
+        Literal["local", "cluster"], typer.Option(help="This machine, or Kubernetes.")
+    ] = "local",
+    dataset: DatasetKey = None,
+    artifacts: ArtifactsUrl = None,
+    store: RunStoreUrl = None,
+    seed: RunSeed = None,
+    new_seed: NewSeed = False,
+    image: Image = None,
+    allow_tag: AllowTag = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    poll_seconds: PollSeconds = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Run a spec, stage after stage, here or on a cluster; run again to continue."""
+    from tuneloop import display
+
+    placed = options.load_spec(spec, dataset, artifacts, store)
+    chosen = options.chosen_seed(seed, new_seed)
+    view = display.Progress(quiet=as_json)
+    if backend == "local":
+        from tuneloop.runs.local import run_plan
+
+        made = options.local_plan(placed, chosen)
+        with view:
+            view.line(f"run      {made.run_id}")
+            results = run_plan(
+                made,
+                Path.cwd(),
+                started=view.started,
+                progress=view.progress,
+                finished=view.finished,
+            )
+    else:
+        from tuneloop.cli.cluster import open_sequence
+
+        prepared = options.cluster_plan(placed, chosen, image, allow_tag)
+        made = prepared.plan
+        with view:
+            sequence = open_sequence(prepared, view, context, kubeconfig, poll_seconds)
+            view.line(f"run      {made.run_id}")
+            results = sequence.run(retry_failed=True, stop_on_interrupt=True)
+    print_run(made.artifacts, made.run_id, results, as_json=as_json)
+
+
+def plan(
+    spec: SpecFile,
+    dataset: DatasetKey = None,
+    artifacts: ArtifactsUrl = None,
+    seed: RunSeed = None,
+    image: Image = None,
+    allow_tag: AllowTag = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a run would do: stages, what is cached, where and on what. Writes nothing."""
+    from tuneloop import display
+    from tuneloop.runs.placement import plan_rows
+
+    placed = options.load_spec(spec, dataset, artifacts, None)
+    cluster = placed.execution.cluster
+    if image or (cluster and cluster.image):
+        prepared = options.cluster_plan(placed, seed, image, allow_tag)
+        made, rows = prepared.plan, plan_rows(prepared.plan, prepared.renderer)
+    else:
+        made = options.local_plan(placed, seed)
+        rows = plan_rows(made, None)
+    if as_json:
+        stages = [row.as_json() for row in rows]
+        print_json({"run_id": made.run_id, "seed": made.seed, "stages": stages})
+        return
+    display.print_plan(made.run_id, made.seed, rows)
+
+
+def print_run(
+    artifacts: str, run_id: str, stages: list[StageResult], *, as_json: bool
+) -> dict[str, Any]:
+    """Print what a run came to; returns it."""
+    from tuneloop import display
+
+    summary = display.run_summary(artifacts, run_id, stages)
+    if as_json:
+        print_json(summary)
+    else:
+        display.print_run(summary, stages)
+    return summary

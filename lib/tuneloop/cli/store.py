@@ -1,0 +1,159 @@
+"""Verbs of the trace store, datasets and eval sets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from tuneloop.cli.options import DEFAULT_ARTIFACTS, DEFAULT_STORE, Json, StoreUrl, print_json
+from tuneloop.errors import DataError, UsageError
+
+traces_app = typer.Typer(help="Traces in the store.", no_args_is_help=True)
+datasets_app = typer.Typer(help="Datasets: frozen selections of traces.", no_args_is_help=True)
+eval_sets_app = typer.Typer(help="Eval sets.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command()(serve)
+    app.add_typer(traces_app, name="traces")
+    app.add_typer(datasets_app, name="datasets")
+    app.add_typer(eval_sets_app, name="eval-sets")
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    database: Annotated[
+        str, typer.Option(help="SQLAlchemy URL of the database.")
+    ] = "sqlite:///.tuneloop/store.db",
+    artifacts: Annotated[str, typer.Option(help="Where datasets are written.")] = DEFAULT_ARTIFACTS,
+) -> None:
+    """Serve the trace store over HTTP."""
+    from tuneloop import service
+
+    def listening(url: str) -> None:
+        typer.echo(f"{url}: database {database}, artifacts {artifacts}; Ctrl-C stops it", err=True)
+
+    # uvicorn finishes what is in flight, then raises the signal again: asked to stop, it stopped.
+    with contextlib.suppress(KeyboardInterrupt):
+        service.serve(host, port, database, artifacts, listening)
+
+
+@traces_app.command("import")
+def traces_import(
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="ReasoningTraces, one a line.")],
+    store: StoreUrl = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Put traces into the store; a file that is already there adds nothing."""
+    from tuneloop import display
+    from tuneloop.traces.client import TraceClient
+    from tuneloop.traces.files import import_file
+
+    with TraceClient(store) as client, display.Progress(quiet=as_json) as view:
+        count = import_file(file, client, lambda done, total: view.bar("import", done, total))
+    if as_json:
+        print_json({"traces": count})
+    else:
+        typer.echo(f"{count} traces of {file} are in the store")
+
+
+@datasets_app.command("build")
+def datasets_build(
+    name: Annotated[str, typer.Argument(help="Dataset name.")],
+    version: Annotated[str, typer.Argument(help="Dataset version, such as v1.")],
+    recipe: Annotated[str, typer.Option(help="How traces become examples.")] = "trace_sft_v1",
+    instruction: Annotated[
+        str | None, typer.Option(help="Put behind every prompt, in training and evaluation.")
+    ] = None,
+    filters: Annotated[
+        str, typer.Option("--filter", help="JSON object that a trace's meta has to match.")
+    ] = "{}",
+    limit: Annotated[int, typer.Option(min=1, help="Traces at most.")] = 1_000_000,
+    strategy: Annotated[str, typer.Option(help="latest or random.")] = "latest",
+    seed: Annotated[int | None, typer.Option(help="Drawn and kept if not given.")] = None,
+    store: StoreUrl = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Freeze a selection of traces under NAME-VERSION."""
+    from tuneloop.traces.client import TraceClient
+
+    try:
+        wanted = json.loads(filters)
+    except ValueError as e:
+        raise UsageError(f"--filter {filters}: not JSON ({e}); quote it for the shell") from e
+    request = {
+        "dataset_name": name,
+        "dataset_version": version,
+        "recipe": recipe,
+        "instruction": instruction,
+        "filters": wanted,
+        "limit": limit,
+        "selection_strategy": strategy,
+        "seed": seed,
+    }
+    with TraceClient(store) as client:
+        built = client.build_dataset(request)
+    if as_json:
+        print_json(built)
+    else:
+        typer.echo(f"{built['dataset_key']}: {built['trace_count']} traces")
+
+
+@datasets_app.command("show")
+def datasets_show(
+    key: Annotated[str, typer.Argument(help="Dataset key.")],
+    artifacts: Annotated[str, typer.Option(help="Where it was written.")] = DEFAULT_ARTIFACTS,
+) -> None:
+    """Print a dataset's manifest as JSON."""
+    from tuneloop.datasets.read import load_manifest
+
+    typer.echo(load_manifest(artifacts, key).model_dump_json(indent=1))
+
+
+@datasets_app.command("export")
+def datasets_export(
+    key: Annotated[str, typer.Argument(help="Dataset key.")],
+    export_format: Annotated[
+        str, typer.Option("--format", help="trace, tunix_sft or training_example.")
+    ] = "training_example",
+    artifacts: Annotated[str, typer.Option(help="Where it was written.")] = DEFAULT_ARTIFACTS,
+) -> None:
+    """Print a dataset as NDJSON."""
+    from tuneloop.datasets.read import iter_rows, load_manifest
+    from tuneloop.jsonl import dump_line
+    from tuneloop.training.examples import EXPORT_FORMATS
+
+    if export_format not in EXPORT_FORMATS:
+        known = ", ".join(sorted(EXPORT_FORMATS))
+        raise UsageError(f"--format {export_format}: unknown, expected one of {known}")
+    manifest = load_manifest(artifacts, key)
+    for _, row in iter_rows(manifest, artifacts):
+        sys.stdout.buffer.write(dump_line(EXPORT_FORMATS[export_format](row, manifest)))
+
+
+@eval_sets_app.command("check")
+def eval_sets_check(
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="The eval set.")],
+) -> None:
+    """Validate an eval set; every problem with its line."""
+    from tuneloop import storage
+    from tuneloop.evaluation.sets import parse_eval_set, problems
+
+    try:
+        data = storage.read(file)
+    except FileNotFoundError as e:
+        raise UsageError(f"{file}: no such file, expected an eval set; check the path") from e
+    found = problems(data, file)
+    for problem in found:
+        typer.echo(problem, err=True)
+    if found:
+        raise DataError(f"{file}: {len(found)} problems, expected none; mend the lines above")
+    items = parse_eval_set(data, file)
+    categories = len({item.category for item in items})
+    typer.echo(f"{file}: {len(items)} items in {categories} categories, no problems")

@@ -1,0 +1,42 @@
+"""What GitHub Actions shows of a run: annotations and the step summary.
+
+Format: GitHub's "Workflow commands for GitHub Actions". Does nothing anywhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Literal
+
+SUMMARY_BYTES = 1_000_000
+"""GitHub drops a step's summary above 1 MiB, all of it."""
+
+
+def is_running() -> bool:
+    """Whether this process is a step of GitHub Actions."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def annotate(level: Literal["notice", "warning", "error"], title: str, message: str) -> None:
+    """Show a line beside the workflow run."""
+    if is_running():
+        sys.stdout.write(f"::{level} title={_property(title)}::{_data(message)}\n")
+        sys.stdout.flush()
+
+
+def append_summary(markdown: str) -> None:
+    """Add to the page of the workflow run."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if is_running() and path:
+        text = markdown.encode("utf-8", "replace")[:SUMMARY_BYTES].decode("utf-8", "ignore")
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

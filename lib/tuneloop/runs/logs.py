@@ -1,0 +1,59 @@
+"""The log of a stage, as the stage itself keeps it beside its records."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from tuneloop import records, storage
+from tuneloop.errors import InputMissing, UsageError
+from tuneloop.runs.submission import Submission
+
+
+@dataclass(frozen=True)
+class StageLog:
+    """A log as far as it goes."""
+
+    stage: str
+    text: str
+    has_ended: bool
+    """Whether the stage has its record: nothing will be added."""
+
+
+def read_log(submission: Submission, stage: str | None) -> StageLog:
+    """Read a stage's log.
+
+    Args:
+        submission: the run.
+        stage: its name; None: the latest one that has a log.
+
+    Raises:
+        UsageError: there is no such stage.
+        InputMissing: nothing has been logged yet.
+    """
+    known = [submitted.name for submitted in submission.stages]
+    if stage is not None and stage not in known:
+        raise UsageError(f"stage {stage}: unknown, expected one of {', '.join(known)}")
+    artifacts, run_id = submission.artifacts, submission.run_id
+    for name in reversed(known) if stage is None else (stage,):
+        prefix = records.stage_prefix(artifacts, run_id, name)
+        data = b"".join(_logs(prefix))
+        if data:
+            ended = storage.exists(records.record_url(artifacts, run_id, name))
+            return StageLog(name, data.decode("utf-8", "replace"), ended)
+    raise InputMissing(
+        f"run {run_id}: no log of {stage or 'any stage'} yet; `tuneloop status {run_id}` says what"
+        " it waits for"
+    )
+
+
+def _logs(prefix: str) -> list[bytes]:
+    """The stage's own log; of one that has shards, theirs in order; else what its pods said."""
+    urls = [url for url in storage.list_files(prefix) if "/attempts/" not in url]
+    own = [url for url in urls if url.rsplit("/", 1)[-1].startswith("log")]
+    pods = [url for url in urls if url.endswith(".log") and "/pods/" in url]
+    found = []
+    for url in own or pods:
+        with contextlib.suppress(FileNotFoundError):
+            found.append(storage.read(url))
+    return found

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import TinyRun
+from tuneloop.errors import SpecError
+from tuneloop.runs.placement import plan_rows
+from tuneloop.runs.prepare import Prepared, prepare
+from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.submission import build_submission, load_submission, save_submission
+
+DIGEST = "sha256:" + "1e3" + "0" * 61
+IMAGE = f"registry.example/tuneloop@{DIGEST}"
+
+
+def prepared(run: TinyRun, repository: Path, image: str | None = IMAGE, **how: Any) -> Prepared:
+    return prepare(load_run_spec(str(run.spec_path)), repository, image=image, **how)
+
+
+def test_the_image_names_the_code_whatever_the_checkout(
+    tiny_run: TinyRun, repository: Path
+) -> None:
+    tiny_run.change(execution__cluster={"namespace": "n", "image": IMAGE})
+    by_spec, by_option = (prepared(tiny_run, repository, image) for image in (None, IMAGE))
+    assert by_spec.plan.run_id == by_option.plan.run_id != tiny_run.plan().run_id
+    tagged = "registry.example/tuneloop:v1"
+    with pytest.raises(SpecError, match="pass --allow-tag"):
+        prepared(tiny_run, repository, tagged)
+    assert prepared(tiny_run, repository, tagged, allow_tag=True).plan.run_id != (
+        by_spec.plan.run_id
+    )
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        (None, "execution.cluster is missing, expected at least its namespace"),
+        ({"namespace": "n"}, "no image, expected REPOSITORY@sha256:DIGEST"),
+    ],
+)
+def test_what_is_missing_is_said(
+    tiny_run: TinyRun, repository: Path, cluster: Any, message: str
+) -> None:
+    tiny_run.change(execution__cluster=cluster)
+    with pytest.raises(SpecError, match=message):
+        prepared(tiny_run, repository, None)
+
+
+def test_a_run_that_could_hold_more_chip_hours_than_allowed_is_refused(
+    tiny_run: TinyRun, repository: Path
+) -> None:
+    train = {"accelerator": "v5e-4x4", "slices": 2, "deadline_seconds": 7200}
+    tiny_run.change(
+        execution__cluster={"namespace": "n", "train": train, "budget_chip_hours": 63.9}
+    )
+    with pytest.raises(SpecError, match=r"could hold 64 chip-hours .* allows 63\.9"):
+        prepared(tiny_run, repository)
+    tiny_run.change(execution__cluster__budget_chip_hours=64)
+    prepared(tiny_run, repository)
+
+
+def test_only_export_and_eval_share_work(tiny_run: TinyRun, repository: Path) -> None:
+    tiny_run.change(execution__cluster={"namespace": "n", "train": {"shards": 2}})
+    with pytest.raises(SpecError, match=r"train\.shards is more than 1"):
+        prepared(tiny_run, repository)
+
+
+def test_the_rows_of_a_plan_name_machines(tiny_run: TinyRun, repository: Path) -> None:
+    tiny_run.change(
+        execution__cluster={
+            "namespace": "n",
+            "export": {"shards": 16},
+            "train": {"accelerator": "v5e-4x4", "slices": 2},
+            "eval": {"accelerator": "l4-1", "shards": 4},
+        }
+    )
+    found = prepared(tiny_run, repository)
+    rows = plan_rows(found.plan, found.renderer)
+    assert [(r.name, r.where, r.accelerator, r.hosts, r.chips) for r in rows] == [
+        ("export", "n", "cpu", 16, 0),
+        ("train", "n", "v5e-4x4", 8, 32),
+        ("eval", "n", "l4-1", 4, 4),
+        ("import", "n", "cpu", 1, 0),
+    ]
+    assert {row.where for row in plan_rows(found.plan, None)} == {"local"}
+
+
+def test_a_submission_reads_back_as_it_was(tiny_run: TinyRun, repository: Path) -> None:
+    tiny_run.change(
+        execution__cluster={"namespace": "n", "train": {"accelerator": "v5e-4x4"}},
+        system_instruction="on\nيمين 🟡 <end_of_turn>",
+    )
+    found = prepared(tiny_run, repository)
+    submission = build_submission(found.plan, found.renderer)
+    save_submission(submission)
+    read = load_submission(submission.artifacts, submission.run_id)
+    assert read == submission
+    assert [stage.workload["kind"] for stage in read.stages] == ["Job", "JobSet", "Job", "Job"]
+    assert [d["kind"] for d in read.submitter] == [
+        *("ServiceAccount", "Role", "RoleBinding", "Job")
+    ]
