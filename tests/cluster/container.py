@@ -23,6 +23,8 @@ from tests.cluster.api import Api
 from tests.cluster.controlplane import DIE_WITH_PARENT
 
 Object = dict[str, Any]
+SHARED = "/tmp"
+"""A volume there is this machine's own folder: it is where tests keep their object storage."""
 _VARIABLE = re.compile(r"\$(\$|\(([A-Za-z_][A-Za-z0-9_.-]*)\))")
 _FIELD = re.compile(r"metadata\.(annotations|labels)\['(.+)'\]")
 
@@ -64,6 +66,8 @@ class Container:
         """Volumes, argv and environment; NotReady while something is missing."""
         volumes = {v["name"]: self._volume(v) for v in self.pod["spec"].get("volumes", [])}
         for mount in self.spec.get("volumeMounts", []):
+            if mount["mountPath"] == SHARED:
+                continue
             self._folders[mount["mountPath"].rstrip("/")] = volumes[mount["name"]]
         termination = self.folder / "termination-log"
         termination.touch()

@@ -1,0 +1,310 @@
+"""The loop through a real API server and Job controller, its pods as processes of the test node."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import TinyRun
+from tests.cluster import controlplane
+from tests.cluster.controlplane import wait_until
+from tests.cluster.node import Node
+from tuneloop import records, storage
+from tuneloop.demo.loop import CONFIG, fill_store, placed_spec
+from tuneloop.k8s.cluster import Cluster
+from tuneloop.runs.local import run_plan
+from tuneloop.runs.plan import Plan
+from tuneloop.runs.prepare import Prepared, prepare
+from tuneloop.runs.sequence import Sequence
+from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.submission import build_submission
+from tuneloop.specs import STAGES, ClusterSpec, RunSpec
+
+IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
+KILLS = 10
+
+
+def contents(plan: Plan) -> dict[str, Any]:
+    """Digests of everything that a run's records name, timings apart; all of it is read."""
+    found: dict[str, Any] = {}
+    for stage in STAGES:
+        record = records.find(plan.artifacts, plan.run_id, stage)
+        assert record is not None
+        for file in record.outputs:
+            records.read_output(file, plan.artifacts)
+        counts = {k: v for k, v in record.counts.items() if k != "resumed_from_step"}
+        found[stage] = (record.fingerprint, record.content(), record.results, counts)
+    return found
+
+
+def placed(run: TinyRun, namespace: str, store: str, **cluster: Any) -> TinyRun:
+    """The run with a place on the test cluster; its machines are small."""
+    small = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
+    stages = {stage: small for stage in STAGES}
+    place = {"namespace": namespace, "image": IMAGE, **stages, **cluster}
+    return run.change(execution__cluster=place, execution__store_url=store)
+
+
+def prepared(spec: RunSpec, repository: Path) -> Prepared:
+    return prepare(spec, repository, image=IMAGE)
+
+
+def elsewhere(prepared_: Prepared, spec: RunSpec, folder: Path, repository: Path) -> Prepared:
+    """The same run with artifacts in another folder, where only the dataset lies."""
+    source = Path(prepared_.plan.artifacts)
+    shutil.copytree(source / "datasets", folder / "datasets")
+    execution = spec.execution.model_copy(update={"artifacts": str(folder)})
+    other = prepared(spec.model_copy(update={"execution": execution}), repository)
+    assert other.plan.run_id == prepared_.plan.run_id
+    return other
+
+
+@pytest.fixture
+def account(cluster: controlplane.Cluster, namespace: str) -> None:
+    """The account of the stages; a cluster's base has it."""
+    cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
+
+
+@pytest.mark.usefixtures("node", "account")
+def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
+    cluster: controlplane.Cluster, namespace: str, tmp_path: Path, repository: Path, store: str
+) -> None:
+    spec = load_run_spec(str(repository / CONFIG))
+    fill_store(store, spec.dataset)
+    spec = placed_spec(spec, str(tmp_path / "artifacts"), store)
+    place = ClusterSpec(namespace=namespace)
+    execution = spec.execution.model_copy(update={"cluster": place})
+    spec = spec.model_copy(update={"execution": execution})
+    here = prepared(spec, repository)
+    there = elsewhere(here, spec, tmp_path / "cluster", repository)
+    run_plan(here.plan, repository)
+
+    submission = build_submission(there.plan, there.renderer)
+    client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
+    results = Sequence(submission, client, poll_seconds=0.2).run(
+        retry_failed=True, stop_on_interrupt=True
+    )
+    assert [(r.name, r.state) for r in results] == [(stage, "done") for stage in STAGES]
+    assert contents(here.plan) == contents(there.plan)
+    for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"):
+        one, two = (
+            storage.read(f"{records.run_prefix(p.plan.artifacts, p.plan.run_id)}/{name}")
+            for p in (here, there)
+        )
+        assert one == two
+    wait_until(lambda: succeeded(cluster, namespace) == [1] * 4, "every Job has succeeded")
+    again = Sequence(submission, client).run(retry_failed=True, stop_on_interrupt=True)
+    assert [r.state for r in again] == ["cached"] * 4
+
+
+def succeeded(cluster: controlplane.Cluster, namespace: str) -> list[int]:
+    jobs = cluster.get("jobs", "-n", namespace)["items"]
+    return [job.get("status", {}).get("succeeded", 0) for job in jobs]
+
+
+@pytest.fixture
+def tuneloop(cluster: controlplane.Cluster, repository: Path) -> Iterator[Callable[..., Any]]:
+    """Start a verb as a process of its own against the test cluster."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        options = ["--kubeconfig", str(cluster.kubeconfig)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tuneloop.cli", *map(str, arguments), *options],
+            cwd=repository,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.usefixtures("node", "account")
+def test_a_submitter_that_is_killed_ten_times_changes_nothing(
+    cluster: controlplane.Cluster,
+    namespace: str,
+    tiny_run: TinyRun,
+    repository: Path,
+    store: str,
+    tuneloop: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """Half of the kills fall on `run`, half on `wait`, at random moments."""
+    placed(tiny_run, namespace, store)
+    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    spec = there.plan.spec
+    here = elsewhere(there, spec, tmp_path / "local", repository)
+    run_plan(here.plan, repository)
+
+    rng = random.Random(0)
+    run = ["run", tiny_run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2"]
+    wait = ["wait", there.plan.run_id, "--artifacts", there.plan.artifacts]
+    for number in range(KILLS):
+        verb = tuneloop(*(wait if number % 2 else run))
+        try:
+            verb.wait(1.0 + rng.random() * 1.5)  # starting takes about one
+        except subprocess.TimeoutExpired:
+            verb.send_signal(signal.SIGKILL)
+        verb.communicate()
+    last = tuneloop(*run, "--json")
+    out, err = last.communicate(timeout=120)
+    assert last.returncode == 0, err
+    assert json.loads(out)["run_id"] == there.plan.run_id
+    assert contents(here.plan) == contents(there.plan)
+    jobs = cluster.get("jobs", "-n", namespace)["items"]
+    assert len(jobs) == 4  # adopted, never doubled
+    first, *_ = [line for line in err.splitlines() if line.startswith("cluster ")]
+    assert f"context test, namespace {namespace}, server https://127.0.0.1:" in first
+
+
+@pytest.mark.usefixtures("account")
+def test_a_detached_run_goes_by_itself_with_rights_for_that_and_nothing_else(
+    cluster: controlplane.Cluster,
+    namespace: str,
+    node: Node,
+    tiny_run: TinyRun,
+    repository: Path,
+    store: str,
+    tuneloop: Callable[..., Any],
+) -> None:
+    placed(tiny_run, namespace, store)
+    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    submit = tuneloop("submit", tiny_run.spec_path, "--detach", "--json")
+    out, err = submit.communicate(timeout=60)
+    assert submit.returncode == 0, err
+    assert json.loads(out) == {"run_id": there.plan.run_id, "stage": "export", "detached": True}
+
+    def ended() -> bool:
+        found = cluster.get("job", f"{there.plan.run_id}-submit", "-n", namespace)
+        return bool(found.get("status", {}).get("conditions"))
+
+    wait_until(ended, "the submitter has ended", 120)
+    submitter = cluster.get("job", f"{there.plan.run_id}-submit", "-n", namespace)
+    log = cluster.kubectl("logs", "-n", namespace, f"job/{there.plan.run_id}-submit").stdout
+    assert submitter["status"].get("succeeded") == 1, log
+    contents(there.plan)
+    assert submitter["status"].get("failed", 0) == 0
+    stages = cluster.get("jobs", "-n", namespace, "-l", "tuneloop.dev/stage")["items"]
+    for job in stages:
+        (owner,) = job["metadata"]["ownerReferences"]
+        assert owner["uid"] == submitter["metadata"]["uid"]
+    for account, verb, resource, expected in (
+        ("tuneloop-submitter", "create", "jobs", "yes"),
+        ("tuneloop-submitter", "get", "secrets", "no"),
+        ("tuneloop-submitter", "create", "pods", "no"),
+        ("tuneloop-submitter", "delete", "configmaps", "no"),
+        ("tuneloop-stage", "get", "pods", "no"),
+    ):
+        who = f"--as=system:serviceaccount:{namespace}:{account}"
+        said = cluster.kubectl("auth", "can-i", verb, resource, who, "-n", namespace)
+        assert said.stdout.strip() == expected, (account, verb, resource)
+    assert node.processes() == 0
+
+
+@pytest.mark.usefixtures("account")
+def test_cancel_takes_all_that_a_detached_run_holds(
+    cluster: controlplane.Cluster,
+    namespace: str,
+    node: Node,
+    tiny_run: TinyRun,
+    repository: Path,
+    store: str,
+    tuneloop: Callable[..., Any],
+) -> None:
+    placed(tiny_run.change(train__steps=100_000), namespace, store)
+    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    run_id, artifacts = there.plan.run_id, there.plan.artifacts
+    assert tuneloop("submit", tiny_run.spec_path, "--detach").wait(60) == 0
+    progress = Path(artifacts) / "training_runs" / run_id / "train" / "progress.json"
+    wait_until(progress.exists, "the training has begun", 60)
+    status = tuneloop("status", run_id, "--artifacts", artifacts, "--json")
+    stages = {s["name"]: s["state"] for s in json.loads(status.communicate()[0])["stages"]}
+    assert stages == {"export": "done", "train": "Running", "eval": "to run", "import": "to run"}
+
+    cancel = tuneloop("cancel", run_id, "--artifacts", artifacts)
+    out, _ = cancel.communicate(timeout=60)
+    assert f"deleted Job {run_id}-submit" in out
+    wait_until(lambda: node.processes() == 0, "nothing runs any more")
+    wait_until(lambda: not cluster.get("jobs", "-n", namespace)["items"], "no Job is left")
+    wait_until(
+        lambda: not cluster.get("configmaps", "-n", namespace, "-l", "tuneloop.dev/run")["items"],
+        "the specs went with their Jobs",
+    )
+    # SIGTERM came with its grace: what was trained is saved.
+    assert list((progress.parent / "resume" / "checkpoints").iterdir())
+
+
+@pytest.mark.usefixtures("account")
+def test_asked_to_stop_run_frees_what_the_stage_holds_and_run_again_continues(
+    cluster: controlplane.Cluster,
+    namespace: str,
+    node: Node,
+    tiny_run: TinyRun,
+    repository: Path,
+    store: str,
+    tuneloop: Callable[..., Any],
+) -> None:
+    placed(tiny_run.change(train__steps=400), namespace, store)
+    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    run = ["run", tiny_run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2", "--json"]
+    first = tuneloop(*run)
+    folder = Path(there.plan.artifacts) / "training_runs" / there.plan.run_id / "train"
+    wait_until((folder / "progress.json").exists, "the training has begun", 60)
+    first.send_signal(signal.SIGTERM)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 30, err
+    assert "run again to continue" in err
+    wait_until(lambda: node.processes() == 0, "the stage has stopped")
+    second = tuneloop(*run)
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    states = {s["name"]: s["state"] for s in json.loads(out)["stages"]}
+    assert states["export"] == "cached"
+    assert states["train"] == "done"
+
+
+@pytest.mark.usefixtures("node", "account")
+def test_the_next_stage_is_created_within_a_second_of_a_record(
+    cluster: controlplane.Cluster,
+    namespace: str,
+    tiny_run: TinyRun,
+    repository: Path,
+    store: str,
+) -> None:
+    """From a record's appearance to the creation of the next Job, with a poll of 0.5 s."""
+    placed(tiny_run, namespace, store)
+    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    submission = build_submission(there.plan, there.renderer)
+    client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
+    created: dict[str, float] = {}
+
+    class Timed(Cluster):
+        def create(self, document: Any, *, dry_run: bool = False) -> Any:
+            done = super().create(document, dry_run=dry_run)
+            created[document["metadata"]["labels"]["tuneloop.dev/stage"]] = time.time()
+            return done
+
+    client.__class__ = Timed
+    Sequence(submission, client, poll_seconds=0.5).run(retry_failed=True, stop_on_interrupt=True)
+    waits = []
+    for before, after in itertools.pairwise(STAGES):
+        url = records.record_url(there.plan.artifacts, there.plan.run_id, before)
+        waits.append(created[after] - Path(url).stat().st_mtime)
+    assert sorted(waits)[1] <= 1.0, waits
