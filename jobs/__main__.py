@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from typing import Any
 
 from jobs.stage import run_stage
 
@@ -20,16 +21,34 @@ STAGES = {
 """Stage name -> module with `run(spec, stage)`."""
 
 
+SHARED = ("export", "eval")
+"""Stages that several processes can share; their modules have `merge(spec, stage, parts)`."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; the exit code is the one of docs/architecture.md's table."""
     parser = argparse.ArgumentParser(prog="python -m jobs", description=__doc__)
     parser.add_argument("stage", choices=STAGES, help="what to run")
     parser.add_argument("--spec", required=True, metavar="URL", help="stage spec made by a plan")
+    parser.add_argument("--index", type=int, default=0, metavar="I", help="this process, from 0")
+    parser.add_argument("--count", type=int, default=1, metavar="N", help="processes that share it")
     arguments = parser.parse_args(argv)
+    if not 0 <= arguments.index < arguments.count:
+        parser.error(f"--index {arguments.index}: expected 0 to --count - 1; correct one of them")
+    if arguments.count > 1 and arguments.stage not in SHARED:
+        parser.error(f"--count: only {' and '.join(SHARED)} share work; leave it out")
+
+    # The stage's module is imported under the contract: a missing package is a sentence too.
+    def module() -> Any:
+        return importlib.import_module(STAGES[arguments.stage])
+
     return run_stage(
         arguments.stage,
         arguments.spec,
-        lambda spec, stage: importlib.import_module(STAGES[arguments.stage]).run(spec, stage),
+        lambda spec, stage: module().run(spec, stage),
+        index=arguments.index,
+        count=arguments.count,
+        merge=lambda spec, stage, parts: module().merge(spec, stage, parts),
     )
 
 

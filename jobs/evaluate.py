@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import asdict
 
 from jobs.stage import Stage
 from tuneloop import jsonl, records, storage
@@ -11,19 +13,54 @@ from tuneloop.evaluation.report import Answered, build_report, render_json, rend
 from tuneloop.evaluation.scorers import Score, score_exact_match
 from tuneloop.evaluation.sets import EvalItem, parse_eval_set
 from tuneloop.evaluation.traces import build_eval_trace
+from tuneloop.records import Record
 from tuneloop.specs import EvalStage
 from tuneloop.training import checkpoints
 from tuneloop.training.generate import Generation, Generator
 from tuneloop.training.recipes import Recipe, recipe_named
 from tuneloop.training.renderers import ParsedResponse, render_generation_prompt
 
+PARTS = ("generations_before.jsonl", "generations_after.jsonl")
+"""What a process leaves for the merge where several share the work."""
 SPARE_TOKENS = 4
 """Beyond the longest training response: room to see a model that does not stop."""
 
 
 def run(spec: EvalStage, stage: Stage) -> None:
-    """Generate with both models in one compilation, score, write traces and report."""
+    """Generate with both models in one compilation; score, write traces and report."""
     items = _eval_set(spec, stage)
+    mine = stage.block(-(-len(items) // spec.options.batch_size))
+    before, after = _generate(spec, stage, items, mine) if mine else ([], [])
+    if stage.count == 1:
+        _assemble(spec, stage, items, before, after)
+        return
+    for name, said in zip(PARTS, (before, after), strict=True):
+        with stage.output(name) as output:
+            for generation in said:
+                output.write_row(jsonl.dump_line(asdict(generation)))
+
+
+def merge(spec: EvalStage, stage: Stage, parts: list[Record]) -> None:
+    """Score what the parts have generated, in the order of the eval set."""
+    said = [
+        [
+            Generation(**json.loads(line))
+            for part in parts
+            for line in records.read_output(part.output(name), stage.artifacts).splitlines()
+        ]
+        for name in PARTS
+    ]
+    _assemble(spec, stage, _eval_set(spec, stage), *said)
+
+
+def _generate(
+    spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...], batches: range
+) -> tuple[list[Generation], list[Generation]]:
+    """Answers of base and tuned model to the items of some batches.
+
+    A batch has the same items and the shape the same longest prompt whoever generates it, so the
+    answers do not depend on how many processes share the work.
+    """
     recipe = recipe_named(spec.dataset.recipe)
     prompts = [
         render_generation_prompt(
@@ -41,24 +78,37 @@ def run(spec: EvalStage, stage: Stage) -> None:
         batch_size=spec.options.batch_size,
         max_new_tokens=spec.options.max_new_tokens or longest + SPARE_TOKENS,
     )
-    stage.progress(0, 2 * len(items))
-    base_said = generator.generate(stage.check_stop)
-    stage.progress(len(items), 2 * len(items))
+    total = 2 * len(batches)
+    stage.progress(0, total)
+    before = generator.generate(stage.check_stop, batches)
+    stage.progress(len(batches), total)
     generator.use(tuned)
-    tuned_said = generator.generate(stage.check_stop)
-    stage.progress(2 * len(items), 2 * len(items))
+    after = generator.generate(stage.check_stop, batches)
+    stage.progress(total, total)
+    return before, after
 
+
+def _assemble(
+    spec: EvalStage,
+    stage: Stage,
+    items: tuple[EvalItem, ...],
+    base_said: list[Generation],
+    tuned_said: list[Generation],
+) -> None:
+    recipe = recipe_named(spec.dataset.recipe)
+    trained = stage.upstream("train").results
+    base_digest, tuned_digest = trained["base_digest"], trained["tuned_digest"]
     before = [_score(item, said, recipe) for item, said in zip(items, base_said, strict=True)]
     after = [_score(item, said, recipe) for item, said in zip(items, tuned_said, strict=True)]
-    _write_traces(stage, "eval_before.jsonl", base.digest, items, base_said, before)
-    _write_traces(stage, "eval_after.jsonl", tuned.digest, items, tuned_said, after)
+    _write_traces(stage, "eval_before.jsonl", base_digest, items, base_said, before)
+    _write_traces(stage, "eval_after.jsonl", tuned_digest, items, tuned_said, after)
     answered = [
         Answered(item, b[0], t[0], b_said.text, t_said.text)
         for item, b, t, b_said, t_said in zip(
             items, before, after, base_said, tuned_said, strict=True
         )
     ]
-    report = build_report(answered, _header(spec, base.digest, tuned.digest))
+    report = build_report(answered, _header(spec, base_digest, tuned_digest))
     stage.write_output("delta_report.md", render_markdown(report).encode())
     stage.write_output("delta_report.json", render_json(report))
     stage.counts.update(

@@ -3,7 +3,9 @@
 Own record there: exit 0. The same fingerprint made by another run: take its record over. Else do
 the work under `attempts/<attempt>/`, and publish the record last. Logs go to stderr and log.txt,
 progress to progress.json, the last sentence to the termination log; SIGTERM asks the stage to stop
-where it can continue later. Exit codes are those of `tuneloop.errors`.
+where it can continue later. Exit codes are those of `tuneloop.errors`. Where several processes
+share a stage, each publishes the record of its part, and whichever finds all parts there merges
+them into the stage's.
 """
 
 from __future__ import annotations
@@ -84,8 +86,26 @@ class Output:
 class Stage:
     """What a stage's `run` is handed: where to write, what to count, when to stop."""
 
-    def __init__(self, spec: StageSpec, *, started_at: datetime.datetime, attempt: str) -> None:
-        """Nothing is written yet."""
+    def __init__(
+        self,
+        spec: StageSpec,
+        *,
+        started_at: datetime.datetime,
+        attempt: str,
+        index: int = 0,
+        count: int = 1,
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            spec: what to do.
+            started_at: of this process.
+            attempt: names the folder that it writes to.
+            index: which of the processes that share the stage this is.
+            count: how many share it.
+        """
+        self.index, self.count = index, count
+        self.part = records.part_name(index, count)
         self.spec = spec
         self.artifacts = spec.execution.artifacts
         self.prefix = records.stage_prefix(self.artifacts, spec.run_id, spec.stage)
@@ -103,6 +123,30 @@ class Stage:
         """The record that leaves nothing to do, if there is one."""
         spec = self.spec
         return records.find_or_adopt(self.artifacts, spec.run_id, spec.stage, spec.fingerprint)
+
+    def block(self, pieces: int) -> range:
+        """This process's share of so many pieces of work: a run of neighbours."""
+        return range(self.index * pieces // self.count, (self.index + 1) * pieces // self.count)
+
+    def own_url(self, name: str) -> str:
+        """Where this process keeps a file of its own, such as log.txt; log-00003-of-00016.txt."""
+        stem, _, suffix = name.partition(".")
+        own = f"{stem}-{self.part}" if self.part else stem
+        return storage.join(self.prefix, f"{own}.{suffix}" if suffix else own)
+
+    def take_over(self, parts: list[Record]) -> None:
+        """Make the outputs of all parts this record's own, and add their counts up."""
+        for part in parts:
+            self._outputs += part.outputs
+            self.inputs |= part.inputs
+            for name, number in part.counts.items():
+                self.counts[name] = self.counts.get(name, 0) + number
+
+    def merging(self) -> Stage:
+        """The same stage, for the process that puts the parts together."""
+        merged = Stage(self.spec, started_at=self._started_at, attempt=f"{self.attempt}-merge")
+        merged._stop = self._stop
+        return merged
 
     def upstream(self, name: str) -> Record:
         """The verified record of a stage before this one."""
@@ -151,6 +195,7 @@ class Stage:
         return Record(
             run_id=self.spec.run_id,
             stage=self.spec.stage,
+            part=self.part,
             fingerprint=self.spec.fingerprint,
             attempt=self.attempt,
             inputs=self.inputs,
@@ -205,22 +250,38 @@ class _Heartbeat(logging.Handler):
         # Neither file is an input of anything: that they cannot be written must not end a stage
         # that could still finish; its own outputs will say it if the disk is full.
         with contextlib.suppress(TuneloopError):
-            storage.write(storage.join(self._stage.prefix, "log.txt"), bytes(self._text))
-            storage.write(
-                storage.join(self._stage.prefix, "progress.json"), self._stage.progress_json()
-            )
+            storage.write(self._stage.own_url("log.txt"), bytes(self._text))
+            storage.write(self._stage.own_url("progress.json"), self._stage.progress_json())
 
 
-def run_stage(name: str, spec_url: str, run: Callable[[Any, Stage], None]) -> int:
-    """Run one stage under the contract.
+Run = Callable[[Any, Stage], None]
+"""The work of a stage, or of one process's part of it: called with (stage spec, stage)."""
+Merge = Callable[[Any, Stage, list[Record]], None]
+"""Puts parts together: called with (stage spec, stage, records of the parts in order)."""
+
+
+def run_stage(
+    name: str,
+    spec_url: str,
+    run: Run,
+    *,
+    index: int = 0,
+    count: int = 1,
+    merge: Merge | None = None,
+) -> int:
+    """Run one stage, or one process's part of it, under the contract.
 
     Args:
         name: the stage that the command line asked for.
         spec_url: where its spec lies.
-        run: the work, called with (stage spec, stage).
+        run: the work.
+        index: which of the processes that share it this is.
+        count: how many share it.
+        merge: makes the stage's record of the parts' records; called by whichever process finds
+            that all parts are there.
 
     Returns:
-        The exit code; 0 means that the record is published.
+        The exit code; 0 means that the record, or the part's record, is published.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
@@ -229,17 +290,16 @@ def run_stage(name: str, spec_url: str, run: Callable[[Any, Stage], None]) -> in
     stage: Stage | None = None
     with contextlib.ExitStack() as stack:
         try:
-            stage = _open_stage(name, spec_url)
-            _ensure_record(stage, run, stack)
+            stage = _open_stage(name, spec_url, index, count)
+            _ensure_record(stage, run, merge, stack)
         except Exception as e:  # the contract: a bug is 70 with a traceback, not Python's bare 1
             place = stage.prefix if stage else spec_url
-            return report_failure(
-                _explained(e, name, place)
-            )  # under the heartbeat: log.txt has it too
+            # Under the heartbeat, so that log.txt has it too.
+            return report_failure(_explained(e, name, place))
     return EXIT_OK
 
 
-def _open_stage(name: str, url: str) -> Stage:
+def _open_stage(name: str, url: str, index: int, count: int) -> Stage:
     try:
         spec: StageSpec = TypeAdapter(StageSpec).validate_json(storage.read(url))
     except FileNotFoundError as e:
@@ -251,11 +311,11 @@ def _open_stage(name: str, url: str) -> Stage:
     started_at = datetime.datetime.now(datetime.UTC)
     # Sorted by time, and unique where two attempts start in one second.
     attempt = f"{started_at:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    return Stage(spec, started_at=started_at, attempt=attempt)
+    return Stage(spec, started_at=started_at, attempt=attempt, index=index, count=count)
 
 
 def _ensure_record(
-    stage: Stage, run: Callable[[Any, Stage], None], stack: contextlib.ExitStack
+    stage: Stage, run: Run, merge: Merge | None, stack: contextlib.ExitStack
 ) -> None:
     """Do the work unless its record stands; lock and heartbeat last as long as the stack."""
     if stage.standing_record() is not None:
@@ -263,16 +323,44 @@ def _ensure_record(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stage.request_stop())
     # A second run, or one whose first was killed, waits for the process that is still at work.
-    lock = storage.join(stage.prefix, "lock")
-    stack.enter_context(storage.exclusive(lock, stage.should_stop))
+    stack.enter_context(storage.exclusive(stage.own_url("lock"), stage.should_stop))
     if stage.standing_record() is not None:
         return
     stack.enter_context(_Heartbeat(stage))
-    log.info("stage %s of %s, attempt %s", stage.spec.stage, stage.spec.run_id, stage.attempt)
-    run(stage.spec, stage)
+    if merge is None or stage.part is None:
+        _publish(stage, run)
+        return
+    spec = stage.spec
+    if records.find(stage.artifacts, spec.run_id, spec.stage, stage.part) is None:
+        _publish(stage, run)
+    # Killed between the two, the part stands and the next try has only this left to do.
+    parts = _all_parts(stage)
+    if parts is not None:
+        _publish(stage.merging(), lambda spec, merged: merge(spec, merged, parts))
+
+
+def _publish(stage: Stage, run: Run) -> None:
+    """Work, then the record, then what people open."""
+    spec = stage.spec
+    part = f", part {stage.part}" if stage.part else ""
+    log.info("stage %s of %s%s, attempt %s", spec.stage, spec.run_id, part, stage.attempt)
+    run(spec, stage)
     record = records.publish(stage.build_record(), stage.artifacts)
-    records.copy_for_people(record, stage.artifacts)
+    if record.part is None:
+        records.copy_for_people(record, stage.artifacts)
     log.info("published after %.1f s", record.seconds)
+
+
+def _all_parts(stage: Stage) -> list[Record] | None:
+    """The records of all parts, in order; None as long as one is missing."""
+    found = []
+    for index in range(stage.count):
+        spec, part = stage.spec, records.part_name(index, stage.count)
+        record = records.find(stage.artifacts, spec.run_id, spec.stage, part)
+        if record is None:
+            return None
+        found.append(record)
+    return found
 
 
 def _explained(error: Exception, stage: str, place: str) -> Exception:

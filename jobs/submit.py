@@ -11,10 +11,9 @@ import logging
 import signal
 import sys
 
-from tuneloop.k8s.cluster import Cluster
-
 from jobs.stage import report_failure
 from tuneloop.errors import EXIT_OK, StageFailed, Transient, TuneloopError
+from tuneloop.k8s.cluster import Cluster
 from tuneloop.runs.sequence import OwnerReference, Sequence, View
 from tuneloop.runs.submission import Submission, load_submission, name_of
 

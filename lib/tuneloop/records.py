@@ -50,6 +50,8 @@ class Record(BaseModel):
     schema_version: Literal["1"] = "1"
     run_id: str
     stage: str
+    part: str | None = None
+    """Which of several processes wrote it, such as "00003-of-00016"; None: the whole stage."""
     fingerprint: str
     attempt: str
     inputs: dict[str, str]
@@ -96,9 +98,15 @@ def stage_prefix(artifacts: str, run_id: str, stage: str) -> str:
     return storage.join(run_prefix(artifacts, run_id), stage)
 
 
-def record_url(artifacts: str, run_id: str, stage: str) -> str:
-    """Where the record of a stage lies once it has succeeded."""
-    return storage.join(stage_prefix(artifacts, run_id, stage), "record.json")
+def part_name(index: int, count: int) -> str | None:
+    """Names one of several processes that share a stage; None where one does it all."""
+    return f"{index:05d}-of-{count:05d}" if count > 1 else None
+
+
+def record_url(artifacts: str, run_id: str, stage: str, part: str | None = None) -> str:
+    """Where the record of a stage, or of a part of it, lies once it has succeeded."""
+    name = "record.json" if part is None else f"record-{part}.json"
+    return storage.join(stage_prefix(artifacts, run_id, stage), name)
 
 
 def pointer_url(artifacts: str, fingerprint: str) -> str:
@@ -107,13 +115,13 @@ def pointer_url(artifacts: str, fingerprint: str) -> str:
 
 
 def publish(record: Record, artifacts: str) -> Record:
-    """Commit a stage: write its record create-only, then the cache pointer.
+    """Commit a stage, or a part: write its record create-only, then the stage's cache pointer.
 
     Returns:
         The record that stands. If another attempt was first, that one: with the same content it
         is the same success, with other content the stage is not deterministic, which is logged.
     """
-    url = record_url(artifacts, record.run_id, record.stage)
+    url = record_url(artifacts, record.run_id, record.stage, record.part)
     if not storage.publish(url, _dump(record)):
         first = _parse(storage.read(url), url)
         if first.content() != record.content():
@@ -125,7 +133,8 @@ def publish(record: Record, artifacts: str) -> Record:
                 first.attempt,
             )
         record = first
-    point(record, artifacts)
+    if record.part is None:
+        point(record, artifacts)
     return record
 
 
@@ -135,9 +144,9 @@ def point(record: Record, artifacts: str) -> None:
     storage.publish(pointer_url(artifacts, record.fingerprint), jsonl.dump_line(pointer))
 
 
-def find(artifacts: str, run_id: str, stage: str) -> Record | None:
-    """The stage's own record, if it has published one."""
-    url = record_url(artifacts, run_id, stage)
+def find(artifacts: str, run_id: str, stage: str, part: str | None = None) -> Record | None:
+    """The record of a stage, or of a part of it, if it has published one."""
+    url = record_url(artifacts, run_id, stage, part)
     try:
         record = _parse(storage.read(url), url)
     except FileNotFoundError:

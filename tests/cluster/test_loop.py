@@ -33,6 +33,7 @@ from tuneloop.specs import STAGES, ClusterSpec, RunSpec
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 KILLS = 10
+SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
 
 
 def contents(plan: Plan) -> dict[str, Any]:
@@ -50,8 +51,7 @@ def contents(plan: Plan) -> dict[str, Any]:
 
 def placed(run: TinyRun, namespace: str, store: str, **cluster: Any) -> TinyRun:
     """The run with a place on the test cluster; its machines are small."""
-    small = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
-    stages = {stage: small for stage in STAGES}
+    stages = {stage: SMALL for stage in STAGES}
     place = {"namespace": namespace, "image": IMAGE, **stages, **cluster}
     return run.change(execution__cluster=place, execution__store_url=store)
 
@@ -146,8 +146,9 @@ def test_a_submitter_that_is_killed_ten_times_changes_nothing(
     tuneloop: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
-    """Half of the kills fall on `run`, half on `wait`, at random moments."""
-    placed(tiny_run, namespace, store)
+    """Half of the kills fall on `run`, half on `wait`, at random moments; stages are shared."""
+    shared = {"export": {**SMALL, "shards": 3}, "eval": {**SMALL, "shards": 2}}
+    placed(tiny_run.change(export__shard_examples=20), namespace, store, **shared)
     there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
     spec = there.plan.spec
     here = elsewhere(there, spec, tmp_path / "local", repository)

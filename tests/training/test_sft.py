@@ -229,23 +229,28 @@ def test_a_tokenizer_of_another_model_is_refused(stored: dict[str, bytes]) -> No
         )
 
 
+BATCHES = range(2)
+
+
 def test_generation_is_repeatable_and_follows_the_weights(stored: dict[str, bytes]) -> None:
     base = checkpoints.load_model(stored, checkpoints.BASE_WEIGHTS, "run")
     tuned = checkpoints.load_model(stored, checkpoints.TUNED_WEIGHTS, "run")
     prompts = [render_generation_prompt(f"Say {letter}") for letter in "abcdabcdab"]
     stops: list[int] = []
     generator = Generator(base, prompts, batch_size=8, max_new_tokens=8)
-    first = generator.generate(lambda: stops.append(1))
+    first = generator.generate(lambda: stops.append(1), BATCHES)
     assert len(first) == 10
     assert len(stops) == 2  # asked before each of the two batches
     assert first[0] == first[4] == first[8]  # the same prompt, whatever shares its batch
     assert all(g.tokens <= 8 and g.hit_limit == (g.tokens >= 8) for g in first)
     generator.use(tuned)
-    second = generator.generate(lambda: None)
+    second = generator.generate(lambda: None, BATCHES)
     assert second != first
     assert all("Answer" in g.text for g in second)
     generator.use(base)
-    assert generator.generate(lambda: None) == first
+    assert generator.generate(lambda: None, BATCHES) == first
+    parts = [generator.generate(lambda: None, range(n, n + 1)) for n in BATCHES]
+    assert parts[0] + parts[1] == first  # a batch is the same whoever generates it
 
 
 def test_generation_can_be_stopped_between_batches(stored: dict[str, bytes]) -> None:
@@ -256,7 +261,7 @@ def test_generation_can_be_stopped_between_batches(stored: dict[str, bytes]) -> 
         raise Transient("stopped")
 
     with pytest.raises(Transient):
-        generator.generate(stop)
+        generator.generate(stop, BATCHES)
     with pytest.raises(DataError, match="found no prompts"):
         Generator(base, [], batch_size=8, max_new_tokens=8)
 

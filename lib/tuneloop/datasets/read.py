@@ -91,6 +91,25 @@ def list_manifest_keys(artifacts: str) -> list[str]:
     )
 
 
+def iter_row_range(
+    manifest: DatasetManifest, artifacts: str, start: int, stop: int
+) -> Iterator[tuple[str, TraceRow]]:
+    """Stream rows `start` to `stop`; of the shards, only those that hold one of them are read.
+
+    Whoever reads to the end has read those shards as they were published, to their last byte.
+
+    Raises:
+        DataError: as `iter_rows`.
+    """
+    first = 0
+    for number, shard in enumerate(manifest.shards):
+        if first < stop and first + shard.rows > start:
+            for offset, row in enumerate(iter_rows(manifest, artifacts, number), start=first):
+                if start <= offset < stop:
+                    yield row
+        first += shard.rows
+
+
 def iter_rows(
     manifest: DatasetManifest, artifacts: str, shard: int | None = None
 ) -> Iterator[tuple[str, TraceRow]]:

@@ -7,6 +7,7 @@ alone and are off.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import logging
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import config
 from kubernetes.client.api_client import ApiClient
 from kubernetes.client.configuration import Configuration
@@ -193,8 +195,10 @@ class Connection:
         return answer
 
     def _take_time(self, headers: Mapping[str, str]) -> None:
-        if date := headers.get("Date"):
-            self._server_time = email.utils.parsedate_to_datetime(date)
+        with contextlib.suppress(ValueError, TypeError):  # none, or one that nobody can read
+            self._server_time = email.utils.parsedate_to_datetime(
+                headers.get("Date", "")
+            ).astimezone(UTC)
             self._since = time.monotonic()
 
 
@@ -270,7 +274,7 @@ def load_configuration(context: str | None, kubeconfig: str | None) -> tuple[Con
                 f"--context {context}: not in the kubeconfig, expected one of {', '.join(names)}"
             )
         config.load_kube_config(kubeconfig, context, client_configuration=configuration)
-    except (ConfigException, OSError) as e:
+    except (ConfigException, OSError, yaml.YAMLError) as e:
         raise UsageError(
             f"kubeconfig {kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')}: {e};"
             " expected a configuration of a cluster, log in to one or pass --kubeconfig"

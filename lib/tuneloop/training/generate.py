@@ -81,15 +81,17 @@ class Generator:
         """Generate with another model's weights from now on."""
         self._sampler.transformer_state = nnx.variables(stored.model)
 
-    def generate(self, check_stop: Callable[[], None]) -> list[Generation]:
-        """Answer every prompt greedily, in order.
+    def generate(self, check_stop: Callable[[], None], batches: range) -> list[Generation]:
+        """Answer prompts greedily, in order.
 
         Args:
             check_stop: called between batches; raises to end early.
+            batches: which ones; a batch is the same prompts whoever generates it.
         """
         done: list[Generation] = []
-        for start in range(0, len(self._prompts), self._batch_size):
+        for batch in batches:
             check_stop()
+            start = batch * self._batch_size
             chunk = self._prompts[start : start + self._batch_size]
             # The last batch is filled with its first prompt: another size would recompile.
             filled = [*chunk, *([chunk[0]] * (self._batch_size - len(chunk)))]
