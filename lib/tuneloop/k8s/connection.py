@@ -26,11 +26,14 @@ from kubernetes.client.api_client import ApiClient
 from kubernetes.client.configuration import Configuration
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.incluster_config import InClusterConfigLoader
+from kubernetes.utils.quantity import parse_quantity
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
 from tuneloop.errors import PermissionDenied, QuotaExceeded, SpecError, Transient, UsageError
 from tuneloop.k8s.pod import CREDENTIALS_ENV, CREDENTIALS_FOLDER
+
+__all__ = ["Answer", "Connection", "TryAgain", "client_model", "parse_quantity"]
 
 log = logging.getLogger(__name__)
 
@@ -246,6 +249,13 @@ def _retry_after(answer: Answer) -> float | None:
 def _reason(error: Exception) -> str:
     """The cause without the pool and the URL that urllib3 writes around it."""
     return f"{type(error).__name__}: {str(error).rsplit('>: ', 1)[-1]}"[:300]
+
+
+def client_model(name: str) -> Any:
+    """A pydantic model of the client, such as V1Job; unknown keys are errors."""
+    from kubernetes.client import models
+
+    return getattr(models, name)
 
 
 def load_configuration(context: str | None, kubeconfig: str | None) -> tuple[Configuration, str]:

@@ -1,0 +1,213 @@
+"""`check --server` and the objects that it is for, on a real API server."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.builders import TinyRun, stage_specs
+from tests.cluster import controlplane
+from tests.cluster.jobset import serve_jobset
+from tests.k8s.test_render import GOLDENS, MANIFESTS
+from tuneloop.errors import SpecError
+from tuneloop.k8s.cluster import Cluster
+from tuneloop.k8s.preflight import preflight
+from tuneloop.k8s.render import Renderer
+from tuneloop.runs.prepare import Prepared, prepare
+from tuneloop.runs.rendering import render_run
+from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.submission import build_submission
+from tuneloop.runs.watch import StageWatch
+from tuneloop.specs import ClusterSpec, StagePlacement
+
+IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
+
+
+@pytest.fixture(scope="session")
+def jobset_api(cluster: controlplane.Cluster) -> None:
+    serve_jobset(cluster)
+
+
+@pytest.fixture
+def client(cluster: controlplane.Cluster, namespace: str) -> Cluster:
+    return Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
+
+
+@pytest.fixture
+def account(cluster: controlplane.Cluster, namespace: str) -> None:
+    cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
+
+
+def prepared(run: TinyRun, repository: Path, namespace: str, **place: Any) -> Prepared:
+    run.change(execution__cluster={"namespace": namespace, **place})
+    return prepare(load_run_spec(str(run.spec_path)), repository, image=IMAGE)
+
+
+def findings(client: Cluster, found: Prepared, artifacts: str = "gs://b/a") -> list[str]:
+    spec = found.renderer.cluster
+    documents = render_run(found.plan, found.renderer)
+    return [
+        f"{each.severity}: {each}"
+        for each in preflight(client, documents, spec=spec, artifacts=artifacts)
+    ]
+
+
+@pytest.mark.usefixtures("account", "jobset_api")
+def test_a_cluster_that_has_all_gives_no_finding(
+    client: Cluster, tiny_run: TinyRun, repository: Path, namespace: str
+) -> None:
+    train = {"accelerator": "v5e-4x4"}
+    found = prepared(tiny_run, repository, namespace, train=train)
+    assert findings(client, found, "/local/folder") == []
+    (warning,) = findings(client, found)
+    assert warning.startswith("warning: ServiceAccount tuneloop-stage: has no annotation iam.gke")
+
+
+def test_what_is_missing_is_said_with_what_to_do(
+    cluster: controlplane.Cluster,
+    client: Cluster,
+    tiny_run: TinyRun,
+    repository: Path,
+    namespace: str,
+) -> None:
+    quota = {"hard": {"requests.cpu": "1500m", "count/jobs.batch": "10"}}
+    metadata = {"name": "small", "namespace": namespace}
+    kind = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata}
+    cluster.apply({**kind, "spec": quota})
+    controlplane.wait_until(
+        lambda: (
+            cluster.get("resourcequota", "small", "-n", namespace).get("status", {}).get("hard")
+        ),
+        "the quota is in force",
+    )
+    account = {"name": "puller", "namespace": namespace}
+    cluster.apply(
+        {
+            **{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account},
+            "imagePullSecrets": [{"name": "registry"}],
+        }
+    )
+    found = prepared(tiny_run, repository, namespace, queue="tpu", service_account="puller")
+    said = "\n".join(findings(client, found, "/x"))
+    assert "error: LocalQueue tpu: Kueue is not served" in said
+    assert "names image pull secret registry, which is not there; create it" in said
+    assert "ResourceQuota small: leaves 1.5 of requests.cpu, one stage needs 2" in said
+    found = prepared(tiny_run, repository, namespace)
+    said = "\n".join(findings(client, found, "/x"))
+    assert "ServiceAccount tuneloop-stage: is not there, expected it; `kubectl create" in said
+    found = prepared(tiny_run, repository, "nowhere")
+    elsewhere = Cluster.connect("nowhere", kubeconfig=str(cluster.kubeconfig))
+    (said,) = findings(elsewhere, found)
+    assert "Namespace nowhere: is not there" in said
+
+
+@pytest.mark.usefixtures("account")
+def test_rights_that_are_missing_are_named(
+    cluster: controlplane.Cluster,
+    tiny_run: TinyRun,
+    repository: Path,
+    namespace: str,
+    tmp_path: Path,
+) -> None:
+    """As an account that may only look at Jobs."""
+    cluster.kubectl(
+        "create", "role", "looks", "--verb=get,list", "--resource=jobs", "-n", namespace
+    )
+    cluster.kubectl(
+        *("create", "rolebinding", "looks", "--role=looks"),
+        *(f"--serviceaccount={namespace}:tuneloop-stage", "-n", namespace),
+        check=True,
+    )
+    token = cluster.kubectl("create", "token", "tuneloop-stage", "-n", namespace, check=True)
+    config = json.loads(cluster.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token.stdout.strip()}
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(config))
+    limited = Cluster.connect(namespace, kubeconfig=str(path))
+    said = findings(limited, prepared(tiny_run, repository, namespace), "/x")
+    denied = [line for line in said if "may not" in line]
+    assert [line.split(" may not ")[1].split(",")[0] for line in denied] == [
+        *("create Job", "delete Job"),
+        *("create ConfigMap", "get ConfigMap", "patch ConfigMap"),
+        *("list Pod", "get Pod/log", "list Event"),
+    ]
+    assert [line for line in said if "could not be looked up" in line]
+
+
+@pytest.mark.usefixtures("jobset_api")
+def test_every_golden_and_every_gang_is_taken_and_its_pod_admitted(
+    cluster: controlplane.Cluster, namespace: str, repository: Path
+) -> None:
+    """Strict validation of the workload, and PodSecurity `restricted` of its pod, which acts on
+    pods alone."""
+    cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
+    cluster.kubectl("create", "serviceaccount", "trainer", "-n", namespace, check=True)
+    cluster.kubectl("create", "serviceaccount", "tuneloop-submitter", "-n", namespace, check=True)
+    documents, pods = [], []
+    for file in sorted((repository / "tests" / "golden" / "k8s").glob("*.yaml")):
+        for number, document in enumerate(yaml.safe_load_all(file.read_text())):
+            document["metadata"]["namespace"] = namespace
+            document["metadata"]["name"] = f"{file.stem[:40]}-{number}"
+            for subject in document.get("subjects", []):
+                subject["namespace"] = namespace
+            documents.append(document)
+            pods += [pod_of(document)] if document["kind"] in ("Job", "JobSet") else []
+    keys = MANIFESTS.accelerators.keys()
+    for number, key in enumerate(keys):
+        spec = ClusterSpec(namespace=namespace, train=StagePlacement(accelerator=key))
+        renderer = Renderer(
+            f"g-{number}", spec, IMAGE, None, MANIFESTS.templates, MANIFESTS.accelerators
+        )
+        if renderer.shape(stage_specs()["train"]).is_multi_host:
+            documents += renderer.render(stage_specs()["train"])
+    assert len(GOLDENS) + 1 == len(list((repository / "tests" / "golden" / "k8s").glob("*.yaml")))
+    assert len([d for d in documents if d["kind"] == "JobSet"]) > 40
+    text = "\n---\n".join(json.dumps(each) for each in [*documents, *pods])
+    done = cluster.kubectl(
+        *("apply", "--dry-run=server", "--validate=strict", "-f", "-"), input=text
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("(server dry run)") == len(documents) + len(pods)
+
+
+def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
+    spec = workload["spec"]
+    if workload["kind"] == "JobSet":
+        spec = spec["replicatedJobs"][0]["template"]["spec"]
+    pod = copy.deepcopy(spec["template"])
+    pod |= {"apiVersion": "v1", "kind": "Pod"}
+    pod["metadata"] |= {k: workload["metadata"][k] for k in ("name", "namespace")}
+    return pod
+
+
+@pytest.mark.usefixtures("account", "jobset_api")
+def test_a_gang_is_created_adopted_judged_and_deleted(
+    client: Cluster, tiny_run: TinyRun, repository: Path, namespace: str
+) -> None:
+    found = prepared(tiny_run, repository, namespace, train={"accelerator": "h100-80gb-8x2"})
+    submission = build_submission(found.plan, found.renderer)
+    watch = StageWatch(client, submission, submission.stages[1])
+    assert watch.kind == "JobSet"
+    watch.create(replace_failed=True)
+    again = StageWatch(client, submission, submission.stages[1])
+    again.create(replace_failed=True)
+    assert len(client.find("JobSet")) == 1
+    assert watch.look().state == "Pulling"
+    broken = copy.deepcopy(submission.stages[1].workload)
+    broken["metadata"]["name"] = "broken"
+    broken["spec"]["failurePolicy"]["maxRestart"] = 3
+    with pytest.raises(SpecError, match=r'unknown field "spec\.failurePolicy\.maxRestart"'):
+        client.create(broken)
+    broken = copy.deepcopy(submission.stages[1].workload)
+    broken["metadata"]["name"] = "broken"
+    broken["spec"]["replicatedJobs"][0]["replicas"] = "two"
+    with pytest.raises(SpecError, match="replicas"):
+        client.create(broken)
+    watch.free()
+    assert client.find("JobSet") == []
+    assert watch.look().state == "Deleted"
