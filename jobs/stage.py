@@ -21,9 +21,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -106,6 +106,9 @@ class Stage:
         """
         self.index, self.count = index, count
         self.part = records.part_name(index, count)
+        self.rank, self.ranks = gang_position(os.environ)
+        self.at_end: Callable[[], None] = lambda: None
+        """Called behind the record: the first process of a gang lets the others go."""
         self.spec = spec
         self.artifacts = spec.execution.artifacts
         self.prefix = records.stage_prefix(self.artifacts, spec.run_id, spec.stage)
@@ -132,6 +135,7 @@ class Stage:
         """Where this process keeps a file of its own, such as log.txt; log-00003-of-00016.txt."""
         stem, _, suffix = name.partition(".")
         own = f"{stem}-{self.part}" if self.part else stem
+        own += f"-rank-{self.rank:05d}" if self.rank else ""
         return storage.join(self.prefix, f"{own}.{suffix}" if suffix else own)
 
     def take_over(self, parts: list[Record]) -> None:
@@ -162,7 +166,12 @@ class Stage:
             self._outputs.append(output.close())
 
     def write_output(self, name: str, data: bytes, *, has_timings: bool = False) -> None:
-        """Write a whole file of this attempt; JSONL files are counted in rows."""
+        """Write a whole file of this attempt; JSONL files are counted in rows.
+
+        Of a gang the first process writes: the others have the same data.
+        """
+        if self.rank:
+            return
         with self.output(name, has_timings=has_timings) as output:
             output.write(data)
             output.rows = data.count(b"\n") if name.endswith(".jsonl") else 0
@@ -295,8 +304,33 @@ def run_stage(
         except Exception as e:  # the contract: a bug is 70 with a traceback, not Python's bare 1
             place = stage.prefix if stage else spec_url
             # Under the heartbeat, so that log.txt has it too.
-            return report_failure(_explained(e, name, place))
-    return EXIT_OK
+            code = report_failure(_explained(e, name, place))
+        else:
+            code = EXIT_OK
+    if stage is not None and stage.ranks > 1:
+        _leave(code)
+    return code
+
+
+def gang_position(env: Mapping[str, str]) -> tuple[int, int]:
+    """Which process of how many this is, before JAX is asked.
+
+    On TPU GKE tells the host's number in its slice, and the slice's.
+    """
+    ranks = int(env.get("TUNELOOP_PROCESSES", "1"))
+    if "TUNELOOP_PROCESS_ID" in env:
+        return int(env["TUNELOOP_PROCESS_ID"]), ranks
+    hosts = ranks // int(env.get("MEGASCALE_NUM_SLICES", "1"))
+    slice_id, host = (int(env.get(name, "0")) for name in ("MEGASCALE_SLICE_ID", "TPU_WORKER_ID"))
+    return (slice_id * hosts + host if ranks > 1 else 0), ranks
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process of a gang at once: an ordinary exit would wait for peers that are gone."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _open_stage(name: str, url: str, index: int, count: int) -> Stage:
@@ -322,10 +356,11 @@ def _ensure_record(
         return
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stage.request_stop())
-    # A second run, or one whose first was killed, waits for the process that is still at work.
-    stack.enter_context(storage.exclusive(stage.own_url("lock"), stage.should_stop))
-    if stage.standing_record() is not None:
-        return
+    if stage.ranks == 1:
+        # A second run, or one whose first was killed, waits for the process still at work.
+        stack.enter_context(storage.exclusive(stage.own_url("lock"), stage.should_stop))
+        if stage.standing_record() is not None:
+            return
     stack.enter_context(_Heartbeat(stage))
     if merge is None or stage.part is None:
         _publish(stage, run)
@@ -345,10 +380,12 @@ def _publish(stage: Stage, run: Run) -> None:
     part = f", part {stage.part}" if stage.part else ""
     log.info("stage %s of %s%s, attempt %s", spec.stage, spec.run_id, part, stage.attempt)
     run(spec, stage)
-    record = records.publish(stage.build_record(), stage.artifacts)
-    if record.part is None:
-        records.copy_for_people(record, stage.artifacts)
-    log.info("published after %.1f s", record.seconds)
+    if stage.rank == 0:
+        record = records.publish(stage.build_record(), stage.artifacts)
+        if record.part is None:
+            records.copy_for_people(record, stage.artifacts)
+        log.info("published after %.1f s", record.seconds)
+    stage.at_end()
 
 
 def _all_parts(stage: Stage) -> list[Record] | None:

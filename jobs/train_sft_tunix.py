@@ -12,15 +12,20 @@ from tuneloop import records, storage
 from tuneloop.errors import Transient
 from tuneloop.jsonl import iter_jsonl
 from tuneloop.specs import TrainStage
-from tuneloop.training import checkpoints, sft, tokens
+from tuneloop.training import checkpoints, gang, sft, tokens
 from tuneloop.training.models import gemma3
 from tuneloop.training.schema import TrainingExample, parse_example
 from tuneloop.training.tokenizer import load_tokenizer, train_tokenizer
 
 
 def run(spec: TrainStage, stage: Stage) -> None:
-    """Train the tokenizer, draw the base model, tune it, and write both models."""
+    """Train the tokenizer, draw the base model, tune it, and write both models.
+
+    Of a gang every process does all of this and the first one writes.
+    """
     options = spec.options
+    group = gang.join()
+    stage.at_end = lambda: group.meet("the record is published")
     sample = (e for _, e in islice(_examples(stage), options.tokenizer.sample_examples))
     tokenizer_model = train_tokenizer(
         tokens.tokenizer_sentences(sample, spec.system_instruction), options.tokenizer
@@ -51,6 +56,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
         checkpoint_every_steps=spec.execution.checkpoint_every_steps,
         report=lambda row: stage.progress(row.step, options.steps, loss=round(row.loss, 4)),
         should_stop=stage.should_stop,
+        gang=group,
     )
     if not progress.finished:
         raise Transient(

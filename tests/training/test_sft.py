@@ -17,6 +17,7 @@ from tuneloop import storage
 from tuneloop.errors import DataError, Transient
 from tuneloop.specs import Gemma3Spec, OptimizerSpec, TokenizerSpec, TrainSpec
 from tuneloop.training import checkpoints, sft
+from tuneloop.training.gang import Gang
 from tuneloop.training.generate import Generator
 from tuneloop.training.models import gemma3
 from tuneloop.training.renderers import render_generation_prompt
@@ -60,6 +61,9 @@ def table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
     return table
 
 
+ALONE = Gang(processes=1, mesh=None)
+
+
 def train(
     table: TokenTable, vocab_size: int, folder: Path, stop_after: int | None = None
 ) -> tuple[sft.Progress, bytes]:
@@ -74,6 +78,7 @@ def train(
         checkpoint_every_steps=4,
         report=seen.append,
         should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
+        gang=ALONE,
     )
     return progress, checkpoints.dump_weights(model)
 

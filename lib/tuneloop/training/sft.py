@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from tunix.sft import hooks, metrics_logger, peft_trainer
@@ -24,6 +23,7 @@ from tunix.sft import utils as tunix_utils
 
 from tuneloop import jsonl, storage
 from tuneloop.specs import OptimizerSpec, TrainSpec
+from tuneloop.training.gang import Gang
 from tuneloop.training.tokenizer import PAD_ID
 from tuneloop.training.tokens import TokenTable, batch_at
 
@@ -167,18 +167,19 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
         report: Callable[[StepMetrics], None],
         should_stop: Callable[[], bool],
         values: _LastValues,
+        gang: Gang,
     ) -> None:
         self.table, self.spec, self.seed = table, spec, seed
         self.resume_prefix, self.checkpoint_every = resume_prefix, checkpoint_every
         self.metrics, self.report, self.should_stop = metrics, report, should_stop
-        self.values = values
+        self.values, self.gang = values, gang
         self.schedule = learning_rate_schedule(spec.optimizer, spec.steps)
         self.tokens: dict[int, int] = {}
         self.since = time.perf_counter()
 
-    def load_next_train_batch(self, train_ctx: Any) -> dict[str, np.ndarray] | None:
+    def load_next_train_batch(self, train_ctx: Any) -> dict[str, Any] | None:
         step = train_ctx.train_steps
-        if step >= self.spec.steps or self.should_stop():
+        if step >= self.spec.steps or self.gang.should_stop(step, self.should_stop()):
             return None
         batch = batch_at(
             self.table,
@@ -188,7 +189,7 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
             length=self.spec.max_length_tokens,
         )
         self.tokens[step + 1] = batch.token_count
-        return {"input_tokens": batch.tokens, "input_mask": batch.loss_mask}
+        return self.gang.place_batch({"input_tokens": batch.tokens, "input_mask": batch.loss_mask})
 
     def load_next_eval_batch(self, train_ctx: Any) -> None:
         return None
@@ -208,6 +209,10 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
         self.metrics.append(row)
         self.report(row)
         if train_step % self.checkpoint_every == 0 or train_step in (1, self.spec.steps):
+            self.write_metrics()
+
+    def write_metrics(self) -> None:
+        if jax.process_index() == 0:
             _write_metrics(self.resume_prefix, self.metrics)
 
     def on_train_start(self, train_ctx: Any) -> None:
@@ -236,6 +241,7 @@ def run_sft(
     checkpoint_every_steps: int,
     report: Callable[[StepMetrics], None],
     should_stop: Callable[[], bool],
+    gang: Gang,
 ) -> Progress:
     """Train in place, from the last usable checkpoint if there is one.
 
@@ -248,9 +254,51 @@ def run_sft(
         checkpoint_every_steps: steps between checkpoints; the first and the last are saved too.
         report: called with every step's metrics, one step late.
         should_stop: asked before every step; true ends the training with a checkpoint.
+        gang: the devices; each of its processes makes this same call.
+
+    Raises:
+        SpecError: the batch does not divide among the devices.
     """
-    metrics = _usable_metrics(resume_prefix)
+    gang.check_batch(spec.batch_size)
+    gang.replicate(model)
+    if jax.process_index() == 0:
+        _drop_checkpoints_ahead(resume_prefix)
+    gang.meet("checkpoints are usable")
+    metrics = _read_metrics(resume_prefix)
     values = _LastValues()
+    with gang.active():
+        trainer = _build_trainer(model, spec, resume_prefix, checkpoint_every_steps, values)
+        resumed_from = trainer.train_steps
+        del metrics[resumed_from:]
+        if resumed_from:
+            log.info("resumed from the checkpoint of step %d", resumed_from)
+        loop = _Loop(
+            table,
+            spec,
+            seed,
+            resume_prefix,
+            checkpoint_every_steps,
+            metrics,
+            report,
+            should_stop,
+            values,
+            gang,
+        )
+        trainer.with_training_hooks(loop)
+        trainer.with_data_hooks(loop)
+        trainer.train(())
+    loop.write_metrics()
+    return Progress(metrics, resumed_from, finished=trainer.train_steps >= spec.steps)
+
+
+def _build_trainer(
+    model: Any,
+    spec: TrainSpec,
+    resume_prefix: str,
+    checkpoint_every_steps: int,
+    values: _LastValues,
+) -> Any:
+    """Tunix's trainer, with model and optimizer as the last checkpoint has them."""
     trainer = peft_trainer.PeftTrainer(
         model,
         build_optimizer(spec.optimizer, spec.steps),
@@ -264,26 +312,7 @@ def run_sft(
         metrics_logger=values,
     )
     trainer.with_loss_fn(response_loss).with_gen_model_input_fn(model_inputs)
-    resumed_from = trainer.train_steps
-    del metrics[resumed_from:]
-    if resumed_from:
-        log.info("resumed from the checkpoint of step %d", resumed_from)
-    loop = _Loop(
-        table,
-        spec,
-        seed,
-        resume_prefix,
-        checkpoint_every_steps,
-        metrics,
-        report,
-        should_stop,
-        values,
-    )
-    trainer.with_training_hooks(loop)
-    trainer.with_data_hooks(loop)
-    trainer.train(())
-    _write_metrics(resume_prefix, metrics)
-    return Progress(metrics, resumed_from, finished=trainer.train_steps >= spec.steps)
+    return trainer
 
 
 def _checkpoints(resume_prefix: str) -> str:
@@ -304,23 +333,26 @@ def _write_metrics(resume_prefix: str, metrics: list[StepMetrics]) -> None:
     storage.write(_metrics_url(resume_prefix), dump_metrics(metrics))
 
 
-def _usable_metrics(resume_prefix: str) -> list[StepMetrics]:
-    """Read the metrics so far and drop checkpoints that are ahead of them.
-
-    A checkpoint is saved one step before its own metrics are known; killed between the two, its
-    line would be missing from metrics.jsonl for ever.
-    """
+def _read_metrics(resume_prefix: str) -> list[StepMetrics]:
     try:
         lines = storage.read(_metrics_url(resume_prefix)).splitlines()
     except FileNotFoundError:
         lines = []
-    metrics = [StepMetrics(**json.loads(line)) for line in lines]
+    return [StepMetrics(**json.loads(line)) for line in lines]
+
+
+def _drop_checkpoints_ahead(resume_prefix: str) -> None:
+    """Drop checkpoints that are ahead of the metrics.
+
+    A checkpoint is saved one step before its own metrics are known; killed between the two, its
+    line would be missing from metrics.jsonl for ever.
+    """
+    known = len(_read_metrics(resume_prefix))
     prefix = _checkpoints(resume_prefix)
     steps = {_step_of(url, prefix) for url in storage.list_files(prefix)}
-    for step in sorted(step for step in steps if step is not None and step > len(metrics)):
+    for step in sorted(step for step in steps if step is not None and step > known):
         log.info("dropping the checkpoint of step %d: its metrics were not written", step)
         storage.delete_tree(storage.join(prefix, str(step)))
-    return metrics
 
 
 def _step_of(url: str, prefix: str) -> int | None:
