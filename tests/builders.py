@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,9 @@ from tuneloop.specs import (
     TrainSpec,
     TrainStage,
 )
+
+Invoke = Callable[..., tuple[int, str, str]]
+"""What the fixture `tuneloop` is: runs a verb, returns (exit code, stdout, stderr)."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

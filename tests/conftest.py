@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.builders import REPOSITORY, TinyRun, make_tiny_run
-from tuneloop import service
+from tests.builders import REPOSITORY, Invoke, TinyRun, make_tiny_run
+from tuneloop import cli, service
 from tuneloop.traces.database import Database
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -65,3 +66,22 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened = Database(f"sqlite:///{tmp_path / 'store.db'}")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def tuneloop(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], repository: Path
+) -> Invoke:
+    """Run a verb in this process: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def invoke(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tuneloop", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capfd.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return invoke

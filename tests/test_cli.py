@@ -6,35 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.builders import TinyRun, letter_trace
-from tuneloop import cli
-
-Invoke = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def tuneloop(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], repository: Path
-) -> Invoke:
-    """Run a verb in this process: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(repository)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def invoke(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tuneloop", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capfd.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return invoke
+from tests.builders import Invoke, TinyRun, letter_trace
 
 
 def sentence(stderr: str) -> str:

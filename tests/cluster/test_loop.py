@@ -114,7 +114,7 @@ def succeeded(cluster: controlplane.Cluster, namespace: str) -> list[int]:
 
 
 @pytest.fixture
-def tuneloop(cluster: controlplane.Cluster, repository: Path) -> Iterator[Callable[..., Any]]:
+def start_verb(cluster: controlplane.Cluster, repository: Path) -> Iterator[Callable[..., Any]]:
     """Start a verb as a process of its own against the test cluster."""
     started: list[subprocess.Popen[str]] = []
 
@@ -143,7 +143,7 @@ def test_a_submitter_that_is_killed_ten_times_changes_nothing(
     tiny_run: TinyRun,
     repository: Path,
     store: str,
-    tuneloop: Callable[..., Any],
+    start_verb: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
     """Half of the kills fall on `run`, half on `wait`, at random moments; stages are shared."""
@@ -158,13 +158,13 @@ def test_a_submitter_that_is_killed_ten_times_changes_nothing(
     run = ["run", tiny_run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2"]
     wait = ["wait", there.plan.run_id, "--artifacts", there.plan.artifacts]
     for number in range(KILLS):
-        verb = tuneloop(*(wait if number % 2 else run))
+        verb = start_verb(*(wait if number % 2 else run))
         try:
             verb.wait(1.0 + rng.random() * 1.5)  # starting takes about one
         except subprocess.TimeoutExpired:
             verb.send_signal(signal.SIGKILL)
         verb.communicate()
-    last = tuneloop(*run, "--json")
+    last = start_verb(*run, "--json")
     out, err = last.communicate(timeout=120)
     assert last.returncode == 0, err
     assert json.loads(out)["run_id"] == there.plan.run_id
@@ -183,11 +183,11 @@ def test_a_detached_run_goes_by_itself_with_rights_for_that_and_nothing_else(
     tiny_run: TinyRun,
     repository: Path,
     store: str,
-    tuneloop: Callable[..., Any],
+    start_verb: Callable[..., Any],
 ) -> None:
     placed(tiny_run, namespace, store)
     there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
-    submit = tuneloop("submit", tiny_run.spec_path, "--detach", "--json")
+    submit = start_verb("submit", tiny_run.spec_path, "--detach", "--json")
     out, err = submit.communicate(timeout=60)
     assert submit.returncode == 0, err
     assert json.loads(out) == {"run_id": there.plan.run_id, "stage": "export", "detached": True}
@@ -227,19 +227,19 @@ def test_cancel_takes_all_that_a_detached_run_holds(
     tiny_run: TinyRun,
     repository: Path,
     store: str,
-    tuneloop: Callable[..., Any],
+    start_verb: Callable[..., Any],
 ) -> None:
     placed(tiny_run.change(train__steps=100_000), namespace, store)
     there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
     run_id, artifacts = there.plan.run_id, there.plan.artifacts
-    assert tuneloop("submit", tiny_run.spec_path, "--detach").wait(60) == 0
+    assert start_verb("submit", tiny_run.spec_path, "--detach").wait(60) == 0
     progress = Path(artifacts) / "training_runs" / run_id / "train" / "progress.json"
     wait_until(progress.exists, "the training has begun", 60)
-    status = tuneloop("status", run_id, "--artifacts", artifacts, "--json")
+    status = start_verb("status", run_id, "--artifacts", artifacts, "--json")
     stages = {s["name"]: s["state"] for s in json.loads(status.communicate()[0])["stages"]}
     assert stages == {"export": "done", "train": "Running", "eval": "to run", "import": "to run"}
 
-    cancel = tuneloop("cancel", run_id, "--artifacts", artifacts)
+    cancel = start_verb("cancel", run_id, "--artifacts", artifacts)
     out, _ = cancel.communicate(timeout=60)
     assert f"deleted Job {run_id}-submit" in out
     wait_until(lambda: node.processes() == 0, "nothing runs any more")
@@ -260,12 +260,12 @@ def test_asked_to_stop_run_frees_what_the_stage_holds_and_run_again_continues(
     tiny_run: TinyRun,
     repository: Path,
     store: str,
-    tuneloop: Callable[..., Any],
+    start_verb: Callable[..., Any],
 ) -> None:
     placed(tiny_run.change(train__steps=400), namespace, store)
     there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
     run = ["run", tiny_run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2", "--json"]
-    first = tuneloop(*run)
+    first = start_verb(*run)
     folder = Path(there.plan.artifacts) / "training_runs" / there.plan.run_id / "train"
     wait_until((folder / "progress.json").exists, "the training has begun", 60)
     first.send_signal(signal.SIGTERM)
@@ -273,7 +273,7 @@ def test_asked_to_stop_run_frees_what_the_stage_holds_and_run_again_continues(
     assert first.returncode == 30, err
     assert "run again to continue" in err
     wait_until(lambda: node.processes() == 0, "the stage has stopped")
-    second = tuneloop(*run)
+    second = start_verb(*run)
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
     states = {s["name"]: s["state"] for s in json.loads(out)["stages"]}
@@ -293,7 +293,6 @@ def test_the_next_stage_is_created_within_a_second_of_a_record(
     placed(tiny_run, namespace, store)
     there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
     submission = build_submission(there.plan, there.renderer)
-    client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
     created: dict[str, float] = {}
 
     class Timed(Cluster):
@@ -302,7 +301,7 @@ def test_the_next_stage_is_created_within_a_second_of_a_record(
             created[document["metadata"]["labels"]["tuneloop.dev/stage"]] = time.time()
             return done
 
-    client.__class__ = Timed
+    client = Timed.connect(namespace, kubeconfig=str(cluster.kubeconfig))
     Sequence(submission, client, poll_seconds=0.5).run(retry_failed=True, stop_on_interrupt=True)
     waits = []
     for before, after in itertools.pairwise(STAGES):

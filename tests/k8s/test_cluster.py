@@ -271,7 +271,8 @@ def test_without_a_configuration_there_is_a_sentence(
 ) -> None:
     path = tmp_path / "kubeconfig"
     if text == "":
-        FakeServer(Reply()).kubeconfig(tmp_path, {"token": TOKEN})
+        with FakeServer(Reply()) as server:
+            server.kubeconfig(tmp_path, {"token": TOKEN})
     elif text is not None:
         path.write_text(text)
     with pytest.raises(UsageError, match=words):

@@ -80,14 +80,14 @@ def check(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Find what a cluster would refuse, before it is asked; writes nothing."""
-    from tuneloop.k8s.check import check_documents
+    from tuneloop.k8s.check import check_documents, check_execution
     from tuneloop.k8s.preflight import preflight
     from tuneloop.runs.rendering import render_run
 
     placed = options.load_spec(spec, dataset, artifacts, store)
     prepared = options.cluster_plan(placed, seed, image, allow_tag)
     documents = render_run(prepared.plan, prepared.renderer)
-    findings = check_documents(documents)
+    findings = check_execution(prepared.plan.spec.execution) + check_documents(documents)
     if server:
         placement = prepared.renderer.cluster
         cluster = options.connect(placement.namespace, context, kubeconfig)

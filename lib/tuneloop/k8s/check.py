@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from tuneloop.k8s.names import ALLOW_TAG, COMPONENT, SUBMITTER
 from tuneloop.k8s.schemas import Object, Problem, schema_problems
+from tuneloop.specs import ExecutionSpec
 
 CONFIG_MAP_BYTES = 1_048_576
 ANNOTATION_BYTES = 262_144
@@ -63,6 +65,20 @@ def check_documents(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
             problems = schema or [problem for rule in RULES for problem in rule(found)]
             findings += [Finding(f"{place}: {path}", problem) for path, problem in problems]
     return findings + _across(documents)
+
+
+def check_execution(execution: ExecutionSpec) -> list[Finding]:
+    """Warn of places that mean another thing inside a pod than here."""
+    findings = []
+    scheme, _, _ = execution.artifacts.rpartition("://")
+    if scheme in ("", "file", "local"):
+        message = f"{execution.artifacts} is a folder, in a pod one that goes with it; use a bucket"
+        findings.append(Finding("execution.artifacts", message, "warning"))
+    host = urlsplit(execution.store_url).hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127."):
+        message = f"{execution.store_url} is the pod itself; name the store's Service"
+        findings.append(Finding("execution.store_url", message, "warning"))
+    return findings
 
 
 def _across(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:

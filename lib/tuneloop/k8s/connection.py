@@ -163,6 +163,7 @@ class Connection:
                 if answer.status == 401 and not rejected:
                     rejected = True
                     with self._lock:
+                        self._api.close()
                         self._load()  # an exec plugin or a token file may have a newer one
                     raise TryAgain(f"{what}: {answer.message}", after=0.0)
                 if not 200 <= answer.status < 300 and answer.status not in expected:

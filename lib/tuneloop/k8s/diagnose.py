@@ -90,8 +90,8 @@ def _overdue(seen: Observation, graces: GraceSpec) -> Verdict | None:
         allowed = float(mapping(found.get("annotations"))[DEADLINE])
     except (KeyError, TypeError, ValueError):
         return None
-    if mapping(mapping(seen.workload).get("spec")).get("suspend") is True:
-        return None  # the time in a queue is not the stage's
+    if QUEUE in mapping(found.get("labels")):
+        return None  # the time in a queue is not the stage's: Kueue counts what it runs
     age = seconds_since(
         status_of(seen.workload).get("startTime") or found.get("creationTimestamp"), seen.now
     )

@@ -1,0 +1,68 @@
+"""Seconds from a record to the creation of the next stage's Job, beside the poll interval."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster import REPOSITORY, open_bench
+from figure import print_figure
+
+from tests.cluster.node import Node
+from tuneloop import records, service
+from tuneloop.k8s.cluster import Cluster
+from tuneloop.runs.sequence import Sequence
+from tuneloop.runs.submission import build_submission
+from tuneloop.specs import STAGES
+
+POLL_SECONDS = 0.5
+ROUNDS = 3
+
+
+class Timed(Cluster):
+    """Remembers when each stage was created."""
+
+    created: dict[str, float]
+
+    def create(self, document: Any, *, dry_run: bool = False) -> Any:
+        """Create, and look at the clock."""
+        done = super().create(document, dry_run=dry_run)
+        self.created[document["metadata"]["labels"]["tuneloop.dev/stage"]] = time.time()
+        return done
+
+
+def main() -> None:
+    """Run the small run a few times; three hand-overs each."""
+    waits = []
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".pytest_cache" / "jax")}
+    cache |= {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+    with open_bench() as bench:
+        control_plane = bench.cluster.control_plane
+        assert control_plane is not None, "needs a control plane of its own"
+        namespace = bench.namespace("handover")
+        database = f"sqlite:///{bench.run.folder / 'store.db'}"
+        with (
+            service.running(database, bench.run.artifacts) as store,
+            Node(control_plane, "node", checkout=REPOSITORY, env=cache),
+        ):
+            for seed in range(ROUNDS):
+                prepared = bench.prepare(namespace, seed, store_url=store)
+                submission = build_submission(prepared.plan, prepared.renderer)
+                cluster = Timed.connect(namespace, kubeconfig=str(bench.cluster.kubeconfig))
+                assert isinstance(cluster, Timed)
+                cluster.created = {}
+                sequence = Sequence(submission, cluster, POLL_SECONDS)
+                sequence.run(retry_failed=True, stop_on_interrupt=True)
+                for before, after in itertools.pairwise(STAGES):
+                    if after not in cluster.created or before not in cluster.created:
+                        continue  # another seed has the same export: it was cached
+                    url = records.record_url(prepared.plan.artifacts, prepared.plan.run_id, before)
+                    waits.append(cluster.created[after] - Path(url).stat().st_mtime)
+    print_figure("handover", "s", [(wait, POLL_SECONDS) for wait in waits])
+
+
+if __name__ == "__main__":
+    main()

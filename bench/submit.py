@@ -1,0 +1,47 @@
+"""Wall time to submit 200 runs, beside the raw client creating the same objects."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+from cluster import open_bench
+from figure import print_figure
+from kubernetes import client, config
+
+from tuneloop.k8s.cluster import Cluster
+from tuneloop.runs.sequence import Sequence
+from tuneloop.runs.submission import build_submission, save_submission
+
+RUNS = 200
+
+
+def main() -> None:
+    """Submit all, then create the same with the client alone in another namespace."""
+    with open_bench() as bench:
+        ours_in, rival_in = bench.namespace("ours"), bench.namespace("rival")
+        prepared = [bench.prepare(ours_in, seed) for seed in range(RUNS)]
+        submissions = [build_submission(each.plan, each.renderer) for each in prepared]
+        kubeconfig = str(bench.cluster.kubeconfig)
+
+        cluster = Cluster.connect(ours_in, kubeconfig=kubeconfig)
+        since = time.perf_counter()
+        for submission in submissions:
+            save_submission(submission)
+            Sequence(submission, cluster).submit()
+        ours = time.perf_counter() - since
+
+        config.load_kube_config(kubeconfig)
+        core, batch = client.CoreV1Api(), client.BatchV1Api()
+        documents = [copy.deepcopy(each.stages[0].documents) for each in submissions]
+        since = time.perf_counter()
+        for config_map, job in documents:
+            config_map["metadata"]["namespace"] = job["metadata"]["namespace"] = rival_in
+            core.create_namespaced_config_map(rival_in, config_map)
+            batch.create_namespaced_job(rival_in, job)
+        rival = time.perf_counter() - since
+    print_figure("submit", "s", [(ours, rival)])
+
+
+if __name__ == "__main__":
+    main()

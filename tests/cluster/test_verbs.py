@@ -1,0 +1,157 @@
+"""The verbs of a run on a cluster as people and CI use them: what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import Invoke, TinyRun
+from tests.cluster import controlplane
+
+IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
+SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
+
+
+@pytest.fixture
+def placed(cluster: controlplane.Cluster, namespace: str, tiny_run: TinyRun, store: str) -> TinyRun:
+    cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
+    stages = dict.fromkeys(("export", "train", "eval", "import"), SMALL)
+    place = {"namespace": namespace, "image": IMAGE, **stages}
+    return tiny_run.change(execution__cluster=place, execution__store_url=store, train__steps=2)
+
+
+@pytest.fixture
+def verb(tuneloop: Invoke, cluster: controlplane.Cluster) -> Invoke:
+    """A verb against the test cluster."""
+    return lambda *arguments: tuneloop(*arguments, "--kubeconfig", cluster.kubeconfig)
+
+
+@pytest.mark.usefixtures("node")
+def test_ci_submits_waits_and_shows_the_report(
+    placed: TinyRun,
+    tuneloop: Invoke,
+    verb: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    namespace: str,
+) -> None:
+    spec, at = placed.spec_path, ("--artifacts", placed.artifacts)
+    code, out, err = tuneloop("plan", spec)
+    assert code == 0
+    run_id = out.split()[1].rstrip(",")
+    assert [line.split()[2:5] for line in out.splitlines()[2:]] == [["to", "run", namespace]] * 4
+    assert max(map(len, out.splitlines())) <= 80
+
+    code, out, err = verb("check", spec, "--server")
+    assert code == 0, err
+    assert f"the cluster takes 8 objects of run {run_id}" in out
+    assert "warning: execution.artifacts: " in err
+    assert f"cluster  context test, namespace {namespace}, server https://127" in err
+
+    code, out, err = verb("status", run_id, *at)
+    assert code == 2
+    assert "expected what `tuneloop submit` wrote" in err
+
+    code, out, err = verb("submit", spec)
+    assert code == 0, err
+    assert f"{run_id}: stage export is submitted; nothing goes on without wait" in out
+    assert f"tuneloop wait {run_id} --artifacts {placed.artifacts}" in out
+
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    code, out, err = verb("wait", run_id, *at, "--poll-seconds", "0.2")
+    assert code == 0, err
+    assert f"::notice title={run_id}::accuracy " in out
+    report = Path(placed.artifacts) / "training_runs" / run_id / "delta_report.md"
+    assert summary.read_text() == report.read_text() + "\n"
+    assert "train    done" in err
+
+    code, out, _ = tuneloop("status", run_id, *at, "--json")  # all records: no cluster is asked
+    assert code == 0
+    assert [s["state"] for s in json.loads(out)["stages"]] == ["done"] * 4
+    code, out, _ = tuneloop("explain", run_id, *at)
+    assert (code, out) == (0, f"{run_id}: every stage has its record\n")
+    code, out, _ = tuneloop("logs", run_id, "train", *at, "--follow")
+    assert code == 0
+    assert f"stage train of {run_id}" in out
+    code, out, err = tuneloop("logs", run_id, "tarin", *at)
+    assert code == 2
+    assert "stage tarin: unknown, expected one of export, train, eval, import" in err
+    code, out, _ = verb("submit", spec, "--detach")
+    assert (code, out) == (0, f"{run_id}: every stage has its record, nothing to do\n")
+
+
+def test_a_run_that_cannot_start_is_explained_and_cancelled(
+    placed: TinyRun,
+    verb: Invoke,
+    tuneloop: Invoke,
+    make_node: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    make_node()
+    at = ("--artifacts", placed.artifacts)
+    placed.change(execution__cluster__export={**SMALL, "cpu": "100"})
+    code, out, _ = verb("submit", placed.spec_path, "--json")
+    assert code == 0
+    submitted = json.loads(out)
+    run_id = submitted.pop("run_id")
+    assert submitted == {"stage": "export", "detached": False}
+
+    def explained() -> str:
+        _, out, _ = verb("explain", run_id, *at)
+        return out if "Unschedulable" in out else ""
+
+    out = controlplane.wait_until(explained, "the scheduler has looked for a node")
+    assert "cause  no node takes pod " in out
+    assert "0/1 nodes are available: 1 Insufficient cpu" in out
+    assert "do     add a node pool of that shape" in out
+    code, out, _ = verb("status", run_id, *at)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "Unschedulable" in out
+
+    code, out, err = tuneloop("logs", run_id, *at)
+    assert code == 12
+    assert "no log of any stage yet" in err
+
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    placed.change(execution__cluster__graces={"unschedulable_seconds": 0})
+    assert verb("submit", placed.spec_path)[0] == 0
+    code, out, err = verb("wait", run_id, *at, "--poll-seconds", "0.2")
+    assert code == 21, err
+    assert f"::error title={run_id}%3A export::stage export: Unschedulable: no node takes" in out
+    assert "stage export failed" in summary.read_text()
+    # It was freed; what was seen stays.
+    _, out, _ = verb("explain", run_id, *at)
+    assert "Insufficient cpu" in out
+    code, out, _ = verb("cancel", run_id, *at)
+    assert (code, out) == (0, f"{run_id}: deleted nothing, nothing was there\n")
+
+
+def test_what_a_cluster_would_refuse_is_said_before_it_is_asked(
+    placed: TinyRun, verb: Invoke, tuneloop: Invoke, cluster: controlplane.Cluster, namespace: str
+) -> None:
+    cluster.kubectl("delete", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
+    code, _, err = verb("check", placed.spec_path, "--server")
+    assert code == 3
+    assert "error: ServiceAccount tuneloop-stage: is not there, expected it" in err
+    assert "1 problems, expected none; mend what is listed above" in err
+    code, out, _ = tuneloop("check", placed.spec_path)
+    assert code == 0
+    assert "no problem in 8 objects" in out
+    code, _, err = tuneloop(
+        "submit", placed.spec_path, "--context", "nowhere", "--kubeconfig", cluster.kubeconfig
+    )
+    assert code == 2
+    assert "--context nowhere: not in the kubeconfig, expected one of test" in err
+    code, _, err = tuneloop("run", placed.spec_path, "--backend", "cluster", "--image", "x:latest")
+    assert code == 3
+    assert "pass --allow-tag" in err
