@@ -35,14 +35,14 @@ class Bench:
         self.cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", name, check=True)
         return name
 
-    def prepare(self, namespace: str, seed: int | None = None, **execution: Any) -> Prepared:
-        """Plan the run for a namespace; another seed is another run."""
+    def prepare(self, namespace: str, number: int, **execution: Any) -> Prepared:
+        """Plan a run for a namespace; another number is another run."""
         stages = dict.fromkeys(("export", "train", "eval", "import"), SMALL)
         place = {"namespace": namespace, **stages}
         changes = {f"execution__{name}": value for name, value in execution.items()}
-        self.run.change(execution__cluster=place, **changes)
+        self.run.change(name=f"run-{number}", execution__cluster=place, **changes)
         spec = load_run_spec(str(self.run.spec_path))
-        return prepare(spec, REPOSITORY, image=IMAGE, seed=seed)
+        return prepare(spec, REPOSITORY, image=IMAGE, seed=number)
 
 
 @contextlib.contextmanager

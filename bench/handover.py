@@ -48,8 +48,8 @@ def main() -> None:
             service.running(database, bench.run.artifacts) as store,
             Node(control_plane, "node", checkout=REPOSITORY, env=cache),
         ):
-            for seed in range(ROUNDS):
-                prepared = bench.prepare(namespace, seed, store_url=store)
+            for number in range(ROUNDS):
+                prepared = bench.prepare(namespace, number, store_url=store)
                 submission = build_submission(prepared.plan, prepared.renderer)
                 cluster = Timed.connect(namespace, kubeconfig=str(bench.cluster.kubeconfig))
                 assert isinstance(cluster, Timed)
@@ -58,7 +58,7 @@ def main() -> None:
                 sequence.run(retry_failed=True, stop_on_interrupt=True)
                 for before, after in itertools.pairwise(STAGES):
                     if after not in cluster.created or before not in cluster.created:
-                        continue  # another seed has the same export: it was cached
+                        continue  # an earlier round has made the same export
                     url = records.record_url(prepared.plan.artifacts, prepared.plan.run_id, before)
                     waits.append(cluster.created[after] - Path(url).stat().st_mtime)
     print_figure("handover", "s", [(wait, POLL_SECONDS) for wait in waits])

@@ -20,7 +20,7 @@ def main() -> None:
     """Submit all, then create the same with the client alone in another namespace."""
     with open_bench() as bench:
         ours_in, rival_in = bench.namespace("ours"), bench.namespace("rival")
-        prepared = [bench.prepare(ours_in, seed) for seed in range(RUNS)]
+        prepared = [bench.prepare(ours_in, number) for number in range(RUNS)]
         submissions = [build_submission(each.plan, each.renderer) for each in prepared]
         kubeconfig = str(bench.cluster.kubeconfig)
 

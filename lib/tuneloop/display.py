@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import rich.progress
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,8 @@ from rich.text import Text
 from tuneloop import records, storage
 
 if TYPE_CHECKING:
+    import rich.progress
+
     from tuneloop.k8s.diagnose import Verdict
     from tuneloop.runs.placement import PlanRow
     from tuneloop.runs.results import StageResult
@@ -30,6 +31,8 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         """Show nothing if quiet."""
+        import rich.progress  # a third of this module's import, and tables need none of it
+
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description:8}"),
@@ -205,7 +208,7 @@ def print_status(run_id: str, stages: Sequence[StageStatus]) -> None:
 
 def print_explanation(stage: StageStatus) -> None:
     """Print one verdict with its evidence to stdout."""
-    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 2))
     for title, text in (
         ("stage", f"{stage.name}: {stage.state}"),
         ("cause", stage.cause),
@@ -213,4 +216,5 @@ def print_explanation(stage: StageStatus) -> None:
         *(("saw", line) for line in stage.evidence),
     ):
         if text:
-            console.print(f"{title:6} {text}", markup=False)
+            table.add_row(title, Text(text, overflow="fold"))
+    Console(highlight=False).print(table)

@@ -255,7 +255,8 @@ def _unscheduled(seen: Observation, graces: GraceSpec) -> Verdict | None:
             return Verdict("Stockout", cause, fix, _events(seen), 21 if final else None)
         return Verdict(
             "Unschedulable",
-            f"no node takes pod {name} after {age:.0f} s: {message}",
+            # Its age only at the end: a supervisor says a cause again when it has changed.
+            f"no node takes pod {name}{f' after {age:.0f} s' if final else ''}: {message}",
             "add a node pool of that shape, choose another accelerator, or raise"
             " graces.unschedulable_seconds",
             _events(seen),
