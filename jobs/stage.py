@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
+from jobs.heartbeat import Heartbeat
 from tuneloop import provenance, records, storage
 from tuneloop.errors import (
     EXIT_BUG,
@@ -45,8 +46,6 @@ from tuneloop.validation import first_error
 log = logging.getLogger("tuneloop.stage")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-HEARTBEAT_SECONDS = 2.0
-"""How often log.txt and progress.json are brought up to date; the contract asks for 30."""
 TERMINATION_LOG = "TUNELOOP_TERMINATION_LOG"
 """Names the file that the last sentence goes to; Kubernetes reads /dev/termination-log."""
 TERMINATION_BYTES = 4096
@@ -223,46 +222,6 @@ class Stage:
         return json.dumps({**value, **self._progress}, sort_keys=True).encode() + b"\n"
 
 
-class _Heartbeat(logging.Handler):
-    """Collects log lines; a thread writes them and the progress, so a long compile shows life."""
-
-    def __init__(self, stage: Stage) -> None:
-        super().__init__()
-        self._stage = stage
-        self._text = bytearray()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._text += self.format(record).encode("utf-8", "replace") + b"\n"
-
-    def __enter__(self) -> _Heartbeat:
-        logging.getLogger().addHandler(self)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-        logging.getLogger().removeHandler(self)
-        self._write()
-
-    def _run(self) -> None:
-        self._write()
-        while not self._done.wait(HEARTBEAT_SECONDS):
-            if os.getppid() != self._stage.parent:  # its runner is gone, nobody waits any more
-                self._stage.request_stop()
-            self._write()
-
-    def _write(self) -> None:
-        # Neither file is an input of anything: that they cannot be written must not end a stage
-        # that could still finish; its own outputs will say it if the disk is full.
-        with contextlib.suppress(TuneloopError):
-            storage.write(self._stage.own_url("log.txt"), bytes(self._text))
-            storage.write(self._stage.own_url("progress.json"), self._stage.progress_json())
-
-
 Run = Callable[[Any, Stage], None]
 """The work of a stage, or of one process's part of it: called with (stage spec, stage)."""
 Merge = Callable[[Any, Stage, list[Record]], None]
@@ -361,7 +320,7 @@ def _ensure_record(
         stack.enter_context(storage.exclusive(stage.own_url("lock"), stage.should_stop))
         if stage.standing_record() is not None:
             return
-    stack.enter_context(_Heartbeat(stage))
+    stack.enter_context(Heartbeat(stage))
     if merge is None or stage.part is None:
         _publish(stage, run)
         return

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 
 from tests.builders import REPOSITORY, Invoke, TinyRun, make_tiny_run
 from tuneloop import cli, service
@@ -21,6 +22,11 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cac
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ["JAX_PLATFORMS"] = "cpu"
+
+# Orbax and Tunix log through absl, whose handler closes a stream that is not the process's own:
+# imported inside a test it would hold pytest's capture, and uvicorn, which configures logging anew,
+# would close that under every later test.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture

@@ -49,11 +49,12 @@ def contents(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def placed(run: TinyRun, namespace: str, store: str, **cluster: Any) -> TinyRun:
-    """The run with a place on the test cluster; its machines are small."""
+def placed(run: TinyRun, namespace: str, store: str, repository: Path, **cluster: Any) -> Prepared:
+    """Plan the run for the test cluster, on machines that are small."""
     stages = {stage: SMALL for stage in STAGES}
     place = {"namespace": namespace, "image": IMAGE, **stages, **cluster}
-    return run.change(execution__cluster=place, execution__store_url=store)
+    run.change(execution__cluster=place, execution__store_url=store)
+    return prepared(load_run_spec(str(run.spec_path)), repository)
 
 
 def prepared(spec: RunSpec, repository: Path) -> Prepared:
@@ -148,8 +149,8 @@ def test_a_submitter_that_is_killed_ten_times_changes_nothing(
 ) -> None:
     """Half of the kills fall on `run`, half on `wait`, at random moments; stages are shared."""
     shared = {"export": {**SMALL, "shards": 3}, "eval": {**SMALL, "shards": 2}}
-    placed(tiny_run.change(export__shard_examples=20), namespace, store, **shared)
-    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    tiny_run.change(export__shard_examples=20)
+    there = placed(tiny_run, namespace, store, repository, **shared)
     spec = there.plan.spec
     here = elsewhere(there, spec, tmp_path / "local", repository)
     run_plan(here.plan, repository)
@@ -185,8 +186,7 @@ def test_a_detached_run_goes_by_itself_with_rights_for_that_and_nothing_else(
     store: str,
     start_verb: Callable[..., Any],
 ) -> None:
-    placed(tiny_run, namespace, store)
-    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    there = placed(tiny_run, namespace, store, repository)
     submit = start_verb("submit", tiny_run.spec_path, "--detach", "--json")
     out, err = submit.communicate(timeout=60)
     assert submit.returncode == 0, err
@@ -229,8 +229,7 @@ def test_cancel_takes_all_that_a_detached_run_holds(
     store: str,
     start_verb: Callable[..., Any],
 ) -> None:
-    placed(tiny_run.change(train__steps=100_000), namespace, store)
-    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    there = placed(tiny_run.change(train__steps=100_000), namespace, store, repository)
     run_id, artifacts = there.plan.run_id, there.plan.artifacts
     assert start_verb("submit", tiny_run.spec_path, "--detach").wait(60) == 0
     progress = Path(artifacts) / "training_runs" / run_id / "train" / "progress.json"
@@ -262,8 +261,7 @@ def test_asked_to_stop_run_frees_what_the_stage_holds_and_run_again_continues(
     store: str,
     start_verb: Callable[..., Any],
 ) -> None:
-    placed(tiny_run.change(train__steps=400), namespace, store)
-    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    there = placed(tiny_run.change(train__steps=400), namespace, store, repository)
     run = ["run", tiny_run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2", "--json"]
     first = start_verb(*run)
     folder = Path(there.plan.artifacts) / "training_runs" / there.plan.run_id / "train"
@@ -290,8 +288,7 @@ def test_the_next_stage_is_created_within_a_second_of_a_record(
     store: str,
 ) -> None:
     """From a record's appearance to the creation of the next Job, with a poll of 0.5 s."""
-    placed(tiny_run, namespace, store)
-    there = prepared(load_run_spec(str(tiny_run.spec_path)), repository)
+    there = placed(tiny_run, namespace, store, repository)
     submission = build_submission(there.plan, there.renderer)
     created: dict[str, float] = {}
 

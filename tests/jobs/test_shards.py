@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,6 @@ from tuneloop.records import Record
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
 from tuneloop.specs import StageSpec, dump_stage_spec
-
-
-@pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
-    """The stage contract installs handlers for SIGTERM and SIGINT in this process."""
-    kept = [(n, signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGINT)]
-    yield
-    for number, handler in kept:
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

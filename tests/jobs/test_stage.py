@@ -4,7 +4,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,6 @@ from tuneloop.errors import (
     UsageError,
 )
 from tuneloop.specs import STAGES as STAGE_NAMES
-
-
-@pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
-    """run_stage installs handlers for SIGTERM and SIGINT in this process."""
-    import signal
-
-    kept = [(n, signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGINT)]
-    yield
-    for number, handler in kept:
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -146,7 +146,6 @@ def wait(
 ) -> None:
     """Take a submitted run to its end, stage after stage; stopped, it goes on when called again."""
     from tuneloop import display, github
-    from tuneloop.cli.runs import print_run
     from tuneloop.runs.sequence import Sequence
 
     submission = _submission(run_id, artifacts)
@@ -159,7 +158,7 @@ def wait(
         github.annotate("error", f"{run_id}: {e.stage}", str(e))
         github.append_summary(f"### {run_id}: stage {e.stage} failed\n\n{e}")
         raise
-    summary = print_run(submission.artifacts, run_id, results, as_json=as_json)
+    summary = options.print_run(submission.artifacts, run_id, results, as_json=as_json)
     accuracy = summary["accuracy"]
     github.annotate(
         "notice",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tuneloop.k8s.cluster import Cluster
     from tuneloop.runs.plan import Plan
     from tuneloop.runs.prepare import Prepared
+    from tuneloop.runs.results import StageResult
     from tuneloop.specs import RunSpec
 
 DEFAULT_STORE = "http://127.0.0.1:8000"
@@ -107,3 +108,17 @@ def chosen_seed(seed: int | None, new_seed: bool) -> int | None:
 def print_json(value: Any) -> None:
     """Print one JSON object."""
     typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_run(
+    artifacts: str, run_id: str, stages: list[StageResult], *, as_json: bool
+) -> dict[str, Any]:
+    """Print what a run came to; returns it."""
+    from tuneloop import display
+
+    summary = display.run_summary(artifacts, run_id, stages)
+    if as_json:
+        print_json(summary)
+    else:
+        display.print_run(summary, stages)
+    return summary

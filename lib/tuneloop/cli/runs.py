@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,9 +23,6 @@ from tuneloop.cli.options import (
     SpecFile,
     print_json,
 )
-
-if TYPE_CHECKING:
-    from tuneloop.runs.results import StageResult
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +52,7 @@ def demo(
             progress=view.progress,
             finished=view.finished,
         )
-    print_run(result.plan.artifacts, result.plan.run_id, result.stages, as_json=as_json)
+    options.print_run(result.plan.artifacts, result.plan.run_id, result.stages, as_json=as_json)
 
 
 def run(
@@ -103,7 +100,7 @@ def run(
             sequence = open_sequence(prepared, view, context, kubeconfig, poll_seconds)
             view.line(f"run      {made.run_id}")
             results = sequence.run(retry_failed=True, stop_on_interrupt=True)
-    print_run(made.artifacts, made.run_id, results, as_json=as_json)
+    options.print_run(made.artifacts, made.run_id, results, as_json=as_json)
 
 
 def plan(
@@ -132,17 +129,3 @@ def plan(
         print_json({"run_id": made.run_id, "seed": made.seed, "stages": stages})
         return
     display.print_plan(made.run_id, made.seed, rows)
-
-
-def print_run(
-    artifacts: str, run_id: str, stages: list[StageResult], *, as_json: bool
-) -> dict[str, Any]:
-    """Print what a run came to; returns it."""
-    from tuneloop import display
-
-    summary = display.run_summary(artifacts, run_id, stages)
-    if as_json:
-        print_json(summary)
-    else:
-        display.print_run(summary, stages)
-    return summary
