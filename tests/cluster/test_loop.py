@@ -26,9 +26,11 @@ from tuneloop.k8s.cluster import Cluster
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
 from tuneloop.runs.prepare import Prepared, prepare
+from tuneloop.runs.rendering import dump_files, render_run
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.runs.submission import build_submission
+from tuneloop.runs.watch import StageWatch
 from tuneloop.specs import STAGES, ClusterSpec, RunSpec
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -305,3 +307,30 @@ def test_the_next_stage_is_created_within_a_second_of_a_record(
         url = records.record_url(there.plan.artifacts, there.plan.run_id, before)
         waits.append(created[after] - Path(url).stat().st_mtime)
     assert sorted(waits)[1] <= 1.0, waits
+
+
+@pytest.mark.usefixtures("node", "account")
+def test_applied_by_kubectl_a_stage_that_is_early_says_what_it_waits_for(
+    cluster: controlplane.Cluster,
+    namespace: str,
+    tiny_run: TinyRun,
+    repository: Path,
+    store: str,
+    tmp_path: Path,
+) -> None:
+    there = placed(tiny_run, namespace, store, repository)
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    files = dump_files(render_run(there.plan, there.renderer))
+    for name in ("01-export.yaml", "04-import.yaml"):
+        (folder / name).write_text(files[name])
+    done = cluster.kubectl("apply", "-f", str(folder))
+    assert (done.returncode, done.stderr) == (0, "")
+    client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
+    submission = build_submission(there.plan, there.renderer)
+    export, _, _, import_ = (StageWatch(client, submission, s) for s in submission.stages)
+    wait_until(lambda: export.look().state == "Succeeded", "export has its record")
+    verdict = wait_until(lambda: (v := import_.look()).is_final and v, "import has given up")
+    assert (verdict.state, verdict.exit_code) == ("DataError", 12)
+    assert "exit 66" in verdict.cause
+    assert "eval/record.json: missing; stage eval has to finish first" in verdict.cause

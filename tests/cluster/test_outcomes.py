@@ -218,10 +218,9 @@ def test_what_the_namespace_refuses_is_said(
 
 @pytest.mark.usefixtures("node")
 def test_a_missing_config_map_waits_a_moment_and_is_named(case: Case) -> None:
-    volumes = [{"name": "spec", "configMap": {"name": "absent"}}]
-    rest = case.submission.stages[0].workload["spec"]["template"]["spec"]["volumes"][1:]
-    broken = case.change(pod={"volumes": volumes + rest})
-    broken.submission.stages[0].workload["spec"]["template"]["spec"]["volumes"][0] = volumes[0]
+    broken = case.change()
+    volumes = broken.submission.stages[0].workload["spec"]["template"]["spec"]["volumes"]
+    volumes[0] = {"name": "spec", "configMap": {"name": "absent"}}
     verdict = broken.verdict("ConfigError")
     assert 'configmap "absent" not found' in verdict.cause
     assert not verdict.is_final
@@ -298,3 +297,21 @@ def test_a_second_submit_adopts_and_a_changed_spec_is_another_object(
     assert other.name != first.name
     other.create(replace_failed=True)
     assert len(case.client.find("Job")) == 2
+
+
+@pytest.mark.usefixtures("node")
+def test_runs_that_share_a_stage_share_its_job(
+    case: Case, tiny_run: TinyRun, repository: Path
+) -> None:
+    """The same name, data and export, another evaluation: one Job, and both have the record."""
+    tiny_run.change(eval__max_new_tokens=7)
+    changed = prepare(load_run_spec(str(tiny_run.spec_path)), repository, image=IMAGE)
+    other = Case(case.client, build_submission(changed.plan, changed.renderer))
+    assert other.submission.run_id != case.submission.run_id
+    one, two = case.watch(), other.watch()
+    assert one.name == two.name
+    one.create(replace_failed=True)
+    two.create(replace_failed=True)
+    for watch in (one, two):
+        wait_until(lambda watch=watch: watch.look().state == "Succeeded", "both have the record")
+    assert len(case.client.find("Job")) == 1

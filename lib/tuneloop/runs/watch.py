@@ -44,6 +44,7 @@ class StageWatch:
         self.cluster, self.submission, self.stage = cluster, submission, stage
         self.record: Record | None = None
         self.progress: dict[str, Any] = {}
+        self._progress_at: datetime | None = None
         self._owner = owner
         self._uid: str | None = None
         self._archived_pods: set[str] = set()
@@ -102,9 +103,14 @@ class StageWatch:
         # Events say why something does not run; asked for only then, they are the largest list.
         events = [] if is_running else self._events(pods)
         if is_running:
-            self.progress = read_progress(self.prefix)
-        artifacts, run_id = self.submission.artifacts, self.submission.run_id
-        self.record = records.find(artifacts, run_id, self.stage.name)
+            self._take_progress()
+        # Another run that shares this stage may be the one whose spec its pods work on.
+        self.record = records.find_or_adopt(
+            self.submission.artifacts,
+            self.submission.run_id,
+            self.stage.name,
+            self.stage.fingerprint,
+        )
         self._seen = Observation(
             stage=self.stage.name,
             name=self.name,
@@ -115,10 +121,16 @@ class StageWatch:
             now=self.cluster.now(),
             seen=self._uid is not None,
             queue_workload=self._queue_workload(workload),
-            progress_at=_progress_at(self.progress) if is_running else None,
+            progress_at=self._progress_at if is_running else None,
         )
         self._archive_pods(pods)
         return diagnose(self._seen, self.submission.graces)
+
+    def _take_progress(self) -> None:
+        """Read the heartbeat: as old as its last change seen here, whatever a node's clock says."""
+        found = read_progress(self.prefix)
+        if found != self.progress:
+            self.progress, self._progress_at = found, self.cluster.now()
 
     def free(self) -> None:
         """Delete the workload unless it has ended: what has ended holds nothing and is evidence."""
@@ -193,10 +205,3 @@ def _owned(document: dict[str, Any], owner: dict[str, str] | None) -> dict[str, 
     if owner is None:
         return document
     return {**document, "metadata": {**document["metadata"], "ownerReferences": [owner]}}
-
-
-def _progress_at(progress: dict[str, Any]) -> datetime | None:
-    try:
-        return datetime.fromisoformat(progress["updated_at"])
-    except (KeyError, TypeError, ValueError):
-        return None
