@@ -63,7 +63,8 @@ def test_pages(http: TestClient, make_trace: Make) -> None:
     sent = http.post(BATCH, json=[make_trace(n) for n in range(5)]).json()["traces"]
     first = http.get("/api/traces?limit=3").json()
     assert first["data"] == sent[:1:-1]
-    assert first["pagination"] == {"limit": 3, "offset": 0, "next_offset": 3}
+    expected = {"limit": 3, "offset": 0, "next_offset": 3}
+    assert expected.items() <= first["pagination"].items()
     last = http.get("/api/traces?limit=3&offset=3").json()
     assert last["data"] == sent[1::-1]
     assert last["pagination"]["next_offset"] is None

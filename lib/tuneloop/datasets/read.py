@@ -151,6 +151,13 @@ def _iter_shard(
         )
 
 
+def delete_dataset(artifacts: str, key: str) -> None:
+    """Delete a dataset: the manifest first, so that nobody begins to read what is going."""
+    prefix = dataset_prefix(artifacts, key)
+    storage.delete_tree(manifest_url(artifacts, key))
+    storage.delete_tree(prefix)
+
+
 def find_damage(manifest: DatasetManifest, artifacts: str) -> str | None:
     """Say which shard is missing or of another size, without reading any; None if none is."""
     prefix = dataset_prefix(artifacts, manifest.dataset_key)

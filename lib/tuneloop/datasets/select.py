@@ -80,7 +80,7 @@ def run_selection(
         order = (func.tuneloop_rank(seed, traces.c.id).asc(), traces.c.seq.asc())
     chosen = (
         select(traces.c.seq)
-        .where(*(_has(traces.c.meta, key, value) for key, value in request.filters.items()))
+        .where(*(has_value(traces.c.meta, key, value) for key, value in request.filters.items()))
         .order_by(*order)
         .limit(request.limit)
     )
@@ -106,8 +106,11 @@ def _trace_row(trace_id: str, created_at: int, text: str) -> TraceRow:
     return TraceRow(id=trace_id, created_at=utc_text(moment(created_at)), **payload)
 
 
-def _has(meta: ColumnElement[Any], key: str, value: Any) -> ColumnElement[bool]:
-    """`instr` leaves out in C nearly every row that cannot match; the function then decides."""
+def has_value(meta: ColumnElement[Any], key: str, value: Any) -> ColumnElement[bool]:
+    """Whether the JSON text in a column has this value under a key of its top level.
+
+    `instr` leaves out in C nearly every row that cannot match; the function then decides.
+    """
     wanted = json.dumps(value, ensure_ascii=False)
     needle = json.dumps(key, ensure_ascii=False) + ":"
     if isinstance(value, str | bool | None):

@@ -21,11 +21,14 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Float,
+    ForeignKey,
     Integer,
     MetaData,
     Table,
     Text,
     create_engine,
+    delete,
     event,
     func,
     insert,
@@ -36,7 +39,13 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from tuneloop import jsonl
 from tuneloop.datasets.schema import BuildRequest, Selection
-from tuneloop.datasets.select import micros, moment, register_functions, run_selection
+from tuneloop.datasets.select import (
+    has_value,
+    micros,
+    moment,
+    register_functions,
+    run_selection,
+)
 from tuneloop.errors import (
     DataError,
     PermissionDenied,
@@ -74,6 +83,19 @@ idempotency = Table(
     Column("body_sha256", Text, nullable=False),
     Column("count", Integer, nullable=False),
     Column("created_at", Integer, nullable=False),  # of the first trace; the others follow by 1 us
+)
+
+scores = Table(
+    "scores",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column(
+        "trace_id", Text, ForeignKey("traces.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    Column("criteria", Text, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("created_at", Integer, nullable=False),
 )
 
 
@@ -167,17 +189,68 @@ class Database:
             trace=ReasoningTrace.model_validate(from_json(row.payload)),
         )
 
-    def list(self, limit: int, offset: int) -> list[Listed]:
-        """A page of traces, newest first."""
+    def list(
+        self,
+        limit: int,
+        offset: int = 0,
+        *,
+        before: int | None = None,
+        source: str | None = None,
+        created_after: datetime | None = None,
+    ) -> list[Listed]:
+        """A page of traces, newest first.
+
+        Args:
+            limit: rows at most.
+            offset: rows left out, from the newest.
+            before: only traces older than this, in microseconds since 1970.
+            source: only traces whose meta.source is this text.
+            created_after: only traces newer than this.
+        """
         statement = (
             select(traces.c.id, traces.c.created_at, traces.c.trace_version)
             .order_by(traces.c.created_at.desc(), traces.c.seq.desc())
             .limit(limit)
             .offset(offset)
         )
+        if before is not None:
+            statement = statement.where(traces.c.created_at < before)
+        if source is not None:
+            statement = statement.where(has_value(traces.c.meta, "source", source))
+        if created_after is not None:
+            statement = statement.where(traces.c.created_at > micros(created_after))
         with self._sentences(), self._engine.begin() as connection:
             rows = connection.execute(statement).all()
         return [Listed(row.id, moment(row.created_at), row.trace_version) for row in rows]
+
+    def delete(self, trace_id: str) -> bool:
+        """Delete a trace and its scores; False if there is none."""
+        with self._sentences(), self._writing() as connection:
+            done = connection.execute(delete(traces).where(traces.c.id == trace_id))
+            return done.rowcount > 0
+
+    def add_score(
+        self, trace_id: str, criteria: str, score: float, details: dict[str, Any], *, now: datetime
+    ) -> bool:
+        """Keep a score of a trace; False if there is no such trace (any more)."""
+        values = {
+            "trace_id": trace_id,
+            "criteria": criteria,
+            "score": score,
+            "details": jsonl.dump_line(details).decode().rstrip("\n"),
+            "created_at": micros(now),
+        }
+        with self._sentences(), self._writing() as connection:
+            known = connection.execute(select(traces.c.seq).where(traces.c.id == trace_id)).first()
+            if known is not None:
+                connection.execute(insert(scores), [values])
+            return known is not None
+
+    def scores(self, trace_id: str) -> Sequence[float]:
+        """All scores of a trace, in the order in which they were given."""
+        statement = select(scores.c.score).where(scores.c.trace_id == trace_id)
+        with self._sentences(), self._engine.begin() as connection:
+            return connection.scalars(statement.order_by(scores.c.seq)).all()
 
     def count(self) -> int:
         """How many traces there are."""
@@ -242,6 +315,7 @@ def _prepare(connection: sqlite3.Connection, record: Any) -> None:
     # A reply 201 has to survive a power cut: one fsync for up to 1000 traces. NORMAL would save it
     # and could lose the last batches.
     connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")  # a trace takes its scores along
     register_functions(connection)
 
 

@@ -1,0 +1,178 @@
+"""Endpoints of datasets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, TypeAdapter
+
+from tuneloop import jsonl
+from tuneloop.datasets import read
+from tuneloop.datasets.build import build
+from tuneloop.datasets.schema import BuildRequest, DatasetManifest, is_key
+from tuneloop.errors import DataError
+from tuneloop.traces import bodies
+from tuneloop.traces.service import Render, Service, Svc
+
+log = logging.getLogger(__name__)
+
+_BLOCK_BYTES = 1 << 16
+_build_request = TypeAdapter(BuildRequest)
+
+router = APIRouter(prefix="/api")
+
+
+class DatasetBuilt(BaseModel):
+    """Reply to a build."""
+
+    dataset_key: str
+    build_id: str
+    trace_count: int
+    seed: int
+    manifest_path: str
+    """Relative to the artifacts prefix."""
+
+
+class DatasetListed(BaseModel):
+    """One dataset of the list."""
+
+    dataset_key: str
+    build_id: str
+    trace_count: int
+    created_at: str
+
+
+@router.post(
+    "/datasets/build",
+    status_code=201,
+    response_model=DatasetBuilt,
+    responses={200: {"model": DatasetBuilt, "description": "It was built before"}},
+    openapi_extra=bodies.describe(BuildRequest.model_json_schema()),
+)
+async def build_dataset(request: Request, service: Svc) -> JSONResponse:
+    """Publish traces as a dataset, for ever; 200 if the same dataset is there already."""
+    body = await bodies.read(request, bodies.MAX_TRACE_BYTES)
+
+    def work() -> JSONResponse:
+        wanted = bodies.parse(_build_request, body)
+        if wanted.recipe not in service.recipes:
+            known = _one_of(service.recipes)
+            raise HTTPException(422, f"Unknown recipe: {wanted.recipe}. Must be {known}")
+        manifest, created = build(
+            lambda seed: service.database.selection(wanted, seed),
+            wanted,
+            service.artifacts,
+            now=service.clock(),
+            new_seed=service.new_seed,
+        )
+        reply = DatasetBuilt(
+            dataset_key=manifest.dataset_key,
+            build_id=manifest.build_id,
+            trace_count=manifest.trace_count,
+            seed=manifest.seed,
+            manifest_path=f"datasets/{manifest.dataset_key}/manifest.json",
+        )
+        return JSONResponse(reply.model_dump(mode="json"), status_code=201 if created else 200)
+
+    return await run_in_threadpool(work)
+
+
+@router.get("/datasets")
+def list_datasets(service: Svc) -> list[DatasetListed]:
+    """All published datasets, by key; a damaged one is logged and left out."""
+    listed = []
+    for key in read.list_manifest_keys(service.artifacts):
+        try:
+            manifest = read.load_manifest(service.artifacts, key)
+        except DataError as e:
+            log.warning("left out of the list of datasets: %s", e)
+            continue
+        listed.append(
+            DatasetListed(
+                dataset_key=manifest.dataset_key,
+                build_id=manifest.build_id,
+                trace_count=manifest.trace_count,
+                created_at=manifest.created_at,
+            )
+        )
+    return listed
+
+
+@router.get("/datasets/{key}")
+def get_dataset(key: str, service: Svc) -> DatasetManifest:
+    """The manifest of a dataset."""
+    return _manifest(service, key)
+
+
+@router.get("/datasets/{key}/export.jsonl")
+def export_dataset(
+    key: str,
+    service: Svc,
+    name: Annotated[str, Query(alias="format")] = "trace",
+    shard: int = 0,
+    num_shards: int = 1,
+) -> StreamingResponse:
+    """The dataset as records of a format, a line each, in the manifest's order.
+
+    `num_shards` readers share it by whole shard files: reader `shard` gets every num_shards-th.
+    """
+    if num_shards < 1 or not 0 <= shard < num_shards:
+        raise HTTPException(422, "shard must be at least 0 and less than num_shards")
+    render = service.export_formats.get(name)
+    if render is None:
+        known = _one_of(tuple(service.export_formats))
+        raise HTTPException(422, f"Invalid format: {name}. Must be {known}")
+    manifest = _manifest(service, key)
+    if damage := read.find_damage(manifest, service.artifacts):
+        raise DataError(f"datasets/{key}: {damage}; restore it or rebuild the dataset")
+    shards = range(shard, len(manifest.shards), num_shards)
+    blocks = _export_blocks(manifest, service.artifacts, render, shards)
+    first = next(blocks)  # what is wrong at once can still get a status of its own
+    return StreamingResponse(chain([first], blocks), media_type="application/x-ndjson")
+
+
+def _export_blocks(
+    manifest: DatasetManifest, artifacts: str, render: Render, shards: Iterable[int]
+) -> Iterator[bytes]:
+    """Lines in blocks, so that the server changes threads per block and not per line."""
+    block = bytearray()
+    rows = chain.from_iterable(read.iter_rows(manifest, artifacts, number) for number in shards)
+    for _, row in rows:
+        try:
+            block += jsonl.dump_line(render(row, manifest))
+        except DataError as e:
+            raise HTTPException(422, f"trace {row.id}: {e}") from e
+        if len(block) >= _BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)
+
+
+@router.delete("/datasets/{key}", status_code=204)
+def delete_dataset(key: str, service: Svc) -> None:
+    """Delete a dataset with its snapshot; runs that were planned for it can no longer read it."""
+    _manifest(service, key)
+    read.delete_dataset(service.artifacts, key)
+
+
+def _manifest(service: Service, key: str) -> DatasetManifest:
+    if key in (".", "..") or "\x00" in key or len(key.encode()) > 200:
+        raise HTTPException(422, "Invalid dataset key: expected the dataset_key of a build reply")
+    manifest = read.find_manifest(service.artifacts, key) if is_key(key) else None
+    if manifest is None:
+        raise HTTPException(404, f"Dataset not found: {key}")
+    return manifest
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    """`'a'`, `'a' or 'b'`, `'a', 'b', or 'c'`."""
+    quoted = [f"'{name}'" for name in names]
+    if len(quoted) < 3:
+        return " or ".join(quoted)
+    return ", ".join(quoted[:-1]) + f", or {quoted[-1]}"
