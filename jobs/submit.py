@@ -41,17 +41,16 @@ def main(argv: list[str] | None = None) -> int:
 def _run(submission: Submission, poll_seconds: float) -> None:
     cluster = Cluster.connect(submission.namespace)
     log.info("%s", cluster.describe())
-    said: dict[str, str] = {}
+    said: set[str] = set()
 
-    def waiting(name: str, verdict: object) -> None:
-        line = f"{name}: {verdict}"
-        if said.get(name) != line:
-            said[name] = line
+    def say_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
             log.info("%s", line)
 
     view = View(
         started=lambda name: log.info("%s: creating", name),
-        waiting=lambda name, verdict: waiting(name, f"{verdict.state}: {verdict.cause}"),
+        waiting=lambda name, verdict: say_once(f"{name}: {verdict.state}: {verdict.cause}"),
         finished=lambda result: log.info("%s: %s", result.name, result.state),
     )
     sequence = Sequence(submission, cluster, poll_seconds, _own_job(submission, cluster), view)

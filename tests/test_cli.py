@@ -388,3 +388,18 @@ def test_serve_answers_and_stops_on_sigterm(repository: Path, tmp_path: Path) ->
 def test_serve_on_a_taken_port(tuneloop: Invoke, store: str) -> None:
     code, _, err = tuneloop("serve", "--port", store.rsplit(":", 1)[1])
     assert (code, "cannot listen: Address already in use" in sentence(err)) == (20, True)
+
+
+def test_traces_come_back_as_they_went_in(tuneloop: Invoke, store: str, tmp_path: Path) -> None:
+    traces = [letter_trace(number) for number in range(5)]
+    file = write_traces(tmp_path / "mine.jsonl", traces)
+    assert tuneloop("traces", "import", file, "--store", store)[0] == 0
+    code, out, _ = tuneloop("traces", "list", "--limit", 2, "--store", store)
+    assert code == 0
+    listed = [json.loads(line) for line in out.splitlines()]
+    assert [sorted(row) for row in listed] == [["created_at", "id", "trace_version"]] * 2
+    code, out, _ = tuneloop("traces", "export", "--source", "test", "--store", store)
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == traces[::-1]
+    code, out, _ = tuneloop("traces", "export", "--source", "none", "--store", store)
+    assert (code, out) == (0, "")

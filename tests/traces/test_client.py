@@ -250,3 +250,22 @@ def test_never_shows_a_credential() -> None:
         client.health()
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(client)
+
+
+def test_traces_are_walked_page_by_page(store: str) -> None:
+    with TraceClient(store) as client:
+        traces = [
+            {
+                "trace_version": "1.0",
+                "prompt": f"p{n}",
+                "final_answer": "a",
+                "steps": [{"i": 0, "type": "reason", "content": "é🟡"}],
+                "meta": {"source": "xy"[n % 2]},
+            }
+            for n in range(230)
+        ]
+        ids = client.post_batch(traces, "k")
+        assert [row["id"] for row in client.iter_traces()] == ids[::-1]
+        assert [row["id"] for row in client.iter_traces(limit=103)] == ids[:126:-1]
+        assert [row["id"] for row in client.iter_traces(source="y")] == ids[1::2][::-1]
+        assert client.get_trace(ids[3])["payload"] == traces[3]

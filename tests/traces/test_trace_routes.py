@@ -176,3 +176,21 @@ def test_readers_share_an_export_by_whole_shards(http: TestClient, ids: list[str
         reply = http.get(f"{url}&{odd}")
         assert reply.status_code == 422
         assert "less than num_shards" in reply.text
+
+
+def test_probes(http: TestClient, database: Database) -> None:
+    assert http.get("/healthz").json() == {"status": "healthy"}
+    reply = http.get("/readyz")
+    assert (reply.status_code, reply.json()) == (
+        200,
+        {"status": "ready", "database": "ok", "artifacts": "ok"},
+    )
+    database.path.chmod(0)
+    database.close()
+    for suffix in ("", "-wal", "-shm"):
+        database.path.with_name(database.path.name + suffix).unlink(missing_ok=True)
+    database.path.mkdir()  # whoever the tests run as, this cannot be opened
+    reply = http.get("/readyz")
+    assert (reply.status_code, reply.json()["database"]) == (503, "unavailable")
+    assert str(database.path) not in reply.text
+    assert http.get("/healthz").status_code == 200

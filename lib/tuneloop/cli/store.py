@@ -63,6 +63,36 @@ def traces_import(
         typer.echo(f"{count} traces of {file} are in the store")
 
 
+@traces_app.command("list")
+def traces_list(
+    limit: Annotated[int, typer.Option(min=1, help="Traces at most.")] = 20,
+    source: Annotated[str | None, typer.Option(help="Only those of this meta.source.")] = None,
+    store: StoreUrl = DEFAULT_STORE,
+) -> None:
+    """Print the newest traces as NDJSON: id, time, version."""
+    from tuneloop.jsonl import dump_line
+    from tuneloop.traces.client import TraceClient
+
+    with TraceClient(store) as client:
+        for listed in client.iter_traces(limit=limit, source=source):
+            sys.stdout.buffer.write(dump_line(listed))
+
+
+@traces_app.command("export")
+def traces_export(
+    source: Annotated[str | None, typer.Option(help="Only those of this meta.source.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Traces at most; all.")] = None,
+    store: StoreUrl = DEFAULT_STORE,
+) -> None:
+    """Print traces as NDJSON, newest first, as `traces import` takes them."""
+    from tuneloop.jsonl import dump_line
+    from tuneloop.traces.client import TraceClient
+
+    with TraceClient(store) as client:
+        for listed in client.iter_traces(limit=limit, source=source):
+            sys.stdout.buffer.write(dump_line(client.get_trace(listed["id"])["payload"]))
+
+
 @datasets_app.command("build")
 def datasets_build(
     name: Annotated[str, typer.Argument(help="Dataset name.")],

@@ -16,11 +16,12 @@ from typing import Literal
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from tuneloop import storage
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.traces import bodies, dataset_routes, trace_routes
 from tuneloop.traces.database import Database, IdempotencyConflict
-from tuneloop.traces.service import Render, Service
+from tuneloop.traces.service import Render, Service, Svc
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def create_app(
     app.state.service = Service(
         database, artifacts_url.rstrip("/"), tuple(recipes), dict(export_formats), clock, new_seed
     )
-    for each in (router, trace_routes.router, dataset_routes.router):
+    for each in (router, probes, trace_routes.router, dataset_routes.router):
         app.include_router(each)
     bodies.install_handlers(app)
     app.add_exception_handler(TuneloopError, _reply_expected_failure)
@@ -70,12 +71,40 @@ def create_app(
 
 
 router = APIRouter(prefix="/api")
+probes = APIRouter()
 
 
 @router.get("/health")
 async def health() -> dict[str, str]:
     """Whether the process answers; touches nothing else, and takes no thread."""
     return {"status": "healthy"}
+
+
+@probes.get("/healthz", response_model=dict[str, str])
+async def healthz() -> dict[str, str]:
+    """For a liveness probe: whether the process answers."""
+    return {"status": "healthy"}
+
+
+@probes.get("/readyz", responses={503: {"description": "It cannot work now"}})
+def readyz(service: Svc) -> JSONResponse:
+    """For a readiness probe: whether database and artifact store answer."""
+    checks: dict[str, Callable[[], object]] = {
+        "database": service.database.ping,
+        "artifacts": lambda: storage.exists(storage.join(service.artifacts, "datasets")),
+    }
+    found = {}
+    for name, check in checks.items():
+        try:
+            check()
+            found[name] = "ok"
+        except TuneloopError as e:
+            log.error("not ready: %s: %s", name, e)  # the reply must not hold the server's paths
+            found[name] = "unavailable"
+    ready = set(found.values()) == {"ok"}
+    return JSONResponse(
+        {"status": "ready" if ready else "not ready", **found}, status_code=200 if ready else 503
+    )
 
 
 _STATUS: tuple[tuple[type[TuneloopError], Literal[409, 422, 500]], ...] = (

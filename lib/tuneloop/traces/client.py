@@ -7,10 +7,12 @@ make, so a lost reply is asked for again and nothing is stored twice.
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
@@ -22,6 +24,7 @@ _RETRIED = frozenset({429, 502, 503, 504})
 _ADVICE = "start it with `tuneloop serve`, or set execution.store_url"
 _MAX_PAUSE_SECONDS = 5.0
 _DETAIL_CHARS = 300
+_PAGE_TRACES = 100
 _BUILD_SECONDS = 3600.0
 """A dataset of ten million traces takes minutes, and the store replies at its end."""
 
@@ -108,6 +111,32 @@ class TraceClient:
                 " check that execution.store_url is a trace store"
             )
         return ids
+
+    def iter_traces(
+        self, *, limit: int | None = None, source: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Ids, times and versions of traces, newest first, page by page.
+
+        Args:
+            limit: traces at most; None: all.
+            source: only those whose meta.source is this.
+        """
+        left = math.inf if limit is None else limit
+        cursor: str | None = None
+        while left > 0:
+            query = {"limit": str(int(min(left, _PAGE_TRACES)))}
+            query |= {} if source is None else {"source": source}
+            query |= {} if cursor is None else {"cursor": cursor}
+            reply = self._request("GET", f"/api/traces?{urlencode(query)}")
+            yield from reply["data"]
+            left -= len(reply["data"])
+            cursor = reply["pagination"]["next_cursor"]
+            if cursor is None:
+                return
+
+    def get_trace(self, trace_id: str) -> dict[str, Any]:
+        """One trace with all it holds."""
+        return self._request("GET", f"/api/traces/{trace_id}")
 
     def build_dataset(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Publish a dataset, or find the same one; the store's reply."""

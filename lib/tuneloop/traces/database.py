@@ -252,6 +252,11 @@ class Database:
         with self._sentences(), self._engine.begin() as connection:
             return connection.scalars(statement.order_by(scores.c.seq)).all()
 
+    def ping(self) -> None:
+        """Return if the database answers."""
+        with self._sentences(), self._engine.begin() as connection:
+            connection.execute(select(traces.c.seq).limit(1)).all()
+
     def count(self) -> int:
         """How many traces there are."""
         with self._sentences(), self._engine.begin() as connection:
