@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.builders import Invoke, TinyRun, letter_trace
+from tuneloop import service
+from tuneloop.traces.auth import parse_tokens
 
 
 def sentence(stderr: str) -> str:
@@ -326,9 +328,42 @@ def test_the_demo_needs_a_checkout(
     assert (code, "no such file" in sentence(err)) == (2, True)
 
 
-def test_serve_refuses_what_it_cannot_protect(tuneloop: Invoke) -> None:
+def test_serve_refuses_what_it_cannot_protect(tuneloop: Invoke, tmp_path: Path) -> None:
     code, _, err = tuneloop("serve", "--host", "0.0.0.0")
-    assert (code, "no authentication yet" in sentence(err)) == (3, True)
+    assert (code, "expected --tokens for another than loopback" in sentence(err)) == (78, True)
+    file = tmp_path / "tokens"
+    for text, words in (
+        ("", "holds no token"),
+        ("# none\n\n", "holds no token"),
+        ("me write not-a-digest", f"{file}:1: not a token line"),
+        (f"a read {'0' * 64}\r\na write {'1' * 64}", f"{file}:2: a stands here twice"),
+    ):
+        file.write_text(text)
+        code, _, err = tuneloop("serve", "--host", "0.0.0.0", "--tokens", file)
+        assert (code, words in sentence(err)) == (78, True)
+        assert "not-a-digest" not in err
+    code, _, err = tuneloop("serve", "--tokens", tmp_path / "none")
+    assert (code, "cannot be read" in sentence(err)) == (2, True)
+
+
+def test_a_store_with_tokens_takes_those_alone(
+    tuneloop: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, token, err = tuneloop("tokens", "new", "ci", "--role", "write")
+    assert code == 0
+    tokens = parse_tokens(err.split("token file: ")[1], "file")
+    file = write_traces(tmp_path / "mine.jsonl", [letter_trace(1)])
+    database = f"sqlite:///{tmp_path / 'guarded.db'}"
+    with service.running(database, str(tmp_path / "artifacts"), tokens) as url:
+        code, _, err = tuneloop("traces", "import", file, "--store", url)
+        assert code == 20
+        assert "refused with status 401; use a token that may" in sentence(err)
+        monkeypatch.setenv("TUNELOOP_STORE_TOKEN", token.strip())
+        code, out, err = tuneloop("traces", "import", file, "--store", url)
+        assert (code, "1 traces" in out) == (0, True)
+        assert token.strip() not in out + err
+    code, _, err = tuneloop("tokens", "new", "a b", "--role", "read")
+    assert (code, "token name 'a b'" in sentence(err)) == (3, True)
 
 
 def test_usage_errors(tuneloop: Invoke, tiny_run: TinyRun) -> None:

@@ -18,18 +18,22 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from tuneloop.traces.auth import Token
+
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 20.0
 
 
-def build_app(database_url: str, artifacts: str) -> FastAPI:
+def build_app(database_url: str, artifacts: str, tokens: tuple[Token, ...] = ()) -> FastAPI:
     """The store's ASGI application on a database, opened and brought up to date."""
     from tuneloop.traces.api import create_app
     from tuneloop.traces.database import Database
     from tuneloop.training.examples import EXPORT_FORMATS
     from tuneloop.training.recipes import RECIPES
 
-    return create_app(Database(database_url), artifacts, RECIPES.keys(), EXPORT_FORMATS)
+    return create_app(
+        Database(database_url), artifacts, RECIPES.keys(), EXPORT_FORMATS, tokens=tokens
+    )
 
 
 def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
@@ -46,27 +50,29 @@ def serve(
     port: int,
     database_url: str,
     artifacts: str,
+    tokens: tuple[Token, ...] = (),
     listening: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight finish.
 
     Args:
-        host: a loopback address.
+        host: a loopback address, or any other where there are tokens.
         port: 0 for a free one.
         database_url: `sqlite:///FILE`.
         artifacts: URL of the prefix that datasets are written under.
+        tokens: who may use it; none: everybody on this machine.
         listening: called with the store's URL as soon as connections are taken.
 
     Raises:
-        SpecError: the host is not loopback: there is no authentication yet.
+        SpecError: the host is not loopback and there are no tokens.
         Unavailable: the port cannot be had.
     """
-    if host not in (LOOPBACK, "localhost", "::1"):
+    if host not in (LOOPBACK, "localhost", "::1") and not tokens:
         raise SpecError(
-            f"--host {host}: the store has no authentication yet, so it listens on loopback alone;"
-            " use --host 127.0.0.1 and a tunnel"
+            f"--host {host}: everybody who reaches this address could read and write, expected"
+            " --tokens for another than loopback; make one with `tuneloop tokens new`"
         )
-    server = _server(build_app(database_url, artifacts), "warning")
+    server = _server(build_app(database_url, artifacts, tokens), "warning")
     listener = _listen(host, port)
     listener.listen()
     listening(_url_of(listener))
@@ -93,10 +99,10 @@ def _url_of(listener: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def running(database_url: str, artifacts: str) -> Iterator[str]:
+def running(database_url: str, artifacts: str, tokens: tuple[Token, ...] = ()) -> Iterator[str]:
     """Serve on a free loopback port while the block runs; yields the store's URL."""
     listener = _listen(LOOPBACK, 0)
-    server = _server(build_app(database_url, artifacts), "warning")
+    server = _server(build_app(database_url, artifacts, tokens), "warning")
     thread = threading.Thread(target=server.run, args=([listener],), name="store", daemon=True)
     thread.start()
     try:

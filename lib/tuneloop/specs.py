@@ -235,6 +235,8 @@ class ClusterSpec(Spec):
     """REPOSITORY@sha256:DIGEST of the stages' image; `--image` overrides it."""
     service_account: DnsLabel = "tuneloop-stage"
     """Whose cloud identity the stages use; it gets no token of the cluster."""
+    store_token_secret: DnsLabel | None = None
+    """Secret whose key `token` is the import stage's token of the trace store; null: none."""
     queue: DnsLabel | None = None
     """Kueue LocalQueue; null: none, and nothing is suspended."""
     priority_class: DnsLabel | None = None

@@ -237,6 +237,16 @@ def test_shards_make_an_indexed_job_that_is_told_its_index() -> None:
     assert {"completionMode", "completions", "backoffLimitPerIndex"}.isdisjoint(job["spec"])
 
 
+def test_the_import_stage_alone_gets_the_stores_token_and_from_a_secret() -> None:
+    for stage in STAGES:
+        _, job = rendered(stage, store_token_secret="store-token")
+        (container,) = pod_of(job)["containers"]
+        found = [e for e in container["env"] if e["name"] == "TUNELOOP_STORE_TOKEN"]
+        reference = {"secretKeyRef": {"name": "store-token", "key": "token"}}
+        expected = [{"name": "TUNELOOP_STORE_TOKEN", "valueFrom": reference}]
+        assert found == (expected if stage == "import" else [])
+
+
 def test_attempts_and_the_whole_have_their_deadlines() -> None:
     placement = StagePlacement(deadline_seconds=7200, attempt_deadline_seconds=600)
     _, job = rendered("eval", placement)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tuneloop.cli.options import DEFAULT_ARTIFACTS, DEFAULT_STORE, Json, StoreUrl, print_json
-from tuneloop.errors import DataError, UsageError
+from tuneloop.errors import DataError, SpecError, UsageError
+
+if TYPE_CHECKING:
+    from tuneloop.traces.auth import Token
 
 traces_app = typer.Typer(help="Traces in the store.", no_args_is_help=True)
 datasets_app = typer.Typer(help="Datasets: frozen selections of traces.", no_args_is_help=True)
+tokens_app = typer.Typer(help="Tokens of the store.", no_args_is_help=True)
 eval_sets_app = typer.Typer(help="Eval sets.", no_args_is_help=True)
 
 
@@ -22,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.add_typer(traces_app, name="traces")
     app.add_typer(datasets_app, name="datasets")
+    app.add_typer(tokens_app, name="tokens")
     app.add_typer(eval_sets_app, name="eval-sets")
 
 
@@ -32,16 +39,49 @@ def serve(
         str, typer.Option(help="SQLAlchemy URL of the database.")
     ] = "sqlite:///.tuneloop/store.db",
     artifacts: Annotated[str, typer.Option(help="Where datasets are written.")] = DEFAULT_ARTIFACTS,
+    tokens: Annotated[
+        Path | None, typer.Option(help="Token file, or its content in TUNELOOP_TOKENS.")
+    ] = None,
 ) -> None:
-    """Serve the trace store over HTTP."""
+    """Serve the trace store over HTTP; without tokens on loopback alone."""
     from tuneloop import service
 
     def listening(url: str) -> None:
         typer.echo(f"{url}: database {database}, artifacts {artifacts}; Ctrl-C stops it", err=True)
 
     # uvicorn finishes what is in flight, then raises the signal again: asked to stop, it stopped.
-    with contextlib.suppress(KeyboardInterrupt):
-        service.serve(host, port, database, artifacts, listening)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            service.serve(host, port, database, artifacts, _tokens(tokens), listening)
+    except SpecError as e:
+        # A server in a container ends with a stage's code: 78, trying again does not help.
+        typer.echo(f"tuneloop: {e}", err=True)
+        raise typer.Exit(e.exit_code) from e
+
+
+def _tokens(path: Path | None) -> tuple[Token, ...]:
+    from tuneloop.traces.auth import parse_tokens
+
+    if path is None:
+        text = os.environ.get("TUNELOOP_TOKENS")
+        return () if text is None else parse_tokens(text, "TUNELOOP_TOKENS")
+    try:
+        return parse_tokens(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as e:
+        raise UsageError(f"--tokens {path}: cannot be read ({e}); check the path") from e
+
+
+@tokens_app.command("new")
+def tokens_new(
+    name: Annotated[str, typer.Argument(help="Whose it is.")],
+    role: Annotated[Literal["read", "write", "admin"], typer.Option(help="What it may do.")],
+) -> None:
+    """Draw a token: it goes to stdout once, the line for the token file to stderr."""
+    from tuneloop.traces.auth import new_token
+
+    token, line = new_token(name, role)
+    typer.echo(token)
+    typer.echo(f"add to the token file: {line}", err=True)
 
 
 @traces_app.command("import")

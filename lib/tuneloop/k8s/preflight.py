@@ -150,6 +150,17 @@ def _accounts(flight: Preflight) -> Iterator[Finding]:
                 yield Finding(place, message)
 
 
+def _store_token(flight: Preflight) -> Iterator[Finding]:
+    name = flight.spec.store_token_secret
+    if name is None:
+        return
+    secret = flight.cluster.get("Secret", name)
+    if secret is None or "token" not in secret.get("data", {}):
+        fix = f"`kubectl create secret generic {name} --from-literal=token=...`"
+        message = f"is not there, or has no key `token`; {fix} -n {flight.spec.namespace}"
+        yield Finding(f"Secret {name}", message)
+
+
 def _quota(flight: Preflight) -> Iterator[Finding]:
     """Head-room for one stage at a time: stages follow one another."""
     needs = [_needs(workload) for workload in flight.workloads]
@@ -206,5 +217,5 @@ def _pods(flight: Preflight) -> Iterator[Object]:
 
 
 Rule = Callable[[Preflight], Iterator[Finding]]
-RULES: tuple[Rule, ...] = (_rights, _jobset_api, _queue, _accounts, _quota, _dry_run)
+RULES: tuple[Rule, ...] = (_rights, _jobset_api, _queue, _accounts, _store_token, _quota, _dry_run)
 """From what stops everything to what stops one object."""

@@ -158,7 +158,7 @@ class Renderer:
         spec_url = f"{SPEC_FOLDER}/spec.json"
         return Pod(
             command=["python", *stage_argv(stage, spec_url, shards=placement.shards)],
-            env=container_env(shape, self.image) + gang_env(name, shape),
+            env=container_env(shape, self.image) + gang_env(name, shape) + self._store_env(stage),
             resources=pod_resources(placement),
             service_account=self.cluster.service_account,
             labels=labels,
@@ -170,6 +170,14 @@ class Renderer:
                 None if shape.is_multi_host else placement.attempt_deadline_seconds
             ),
         )
+
+    def _store_env(self, stage: StageSpec) -> list[dict[str, Any]]:
+        """The token of the trace store, for the one stage that talks to it."""
+        secret = self.cluster.store_token_secret
+        if secret is None or stage.stage != "import":
+            return []
+        reference = {"secretKeyRef": {"name": secret, "key": "token"}}
+        return [{"name": "TUNELOOP_STORE_TOKEN", "valueFrom": reference}]
 
     def render_job(
         self, values: dict[str, Any], annotations: dict[str, str], placement: StagePlacement

@@ -20,6 +20,7 @@ from tuneloop import storage
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.traces import bodies, dataset_routes, trace_routes
+from tuneloop.traces.auth import Authorization, Token
 from tuneloop.traces.database import Database, IdempotencyConflict
 from tuneloop.traces.service import Render, Service, Svc
 
@@ -40,6 +41,7 @@ def create_app(
     recipes: Collection[str],
     export_formats: Mapping[str, Render],
     *,
+    tokens: tuple[Token, ...] = (),
     clock: Callable[[], datetime] = _utc_now,
     new_seed: Callable[[], int] = _new_seed,
 ) -> FastAPI:
@@ -50,6 +52,7 @@ def create_app(
         artifacts_url: prefix that holds datasets/.
         recipes: names that a build may ask for.
         export_formats: what `?format=` may name, and how each makes a record of a row.
+        tokens: who may use it; none: everybody who can reach it.
         clock: tells the time of new traces and datasets.
         new_seed: draws the seed of a build that names none.
     """
@@ -63,6 +66,8 @@ def create_app(
     app.state.service = Service(
         database, artifacts_url.rstrip("/"), tuple(recipes), dict(export_formats), clock, new_seed
     )
+    if tokens:
+        app.add_middleware(Authorization, tokens=tokens)
     for each in (router, probes, trace_routes.router, dataset_routes.router):
         app.include_router(each)
     bodies.install_handlers(app)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -24,6 +25,7 @@ _RETRIED = frozenset({429, 502, 503, 504})
 _ADVICE = "start it with `tuneloop serve`, or set execution.store_url"
 _MAX_PAUSE_SECONDS = 5.0
 _DETAIL_CHARS = 300
+TOKEN_ENV = "TUNELOOP_STORE_TOKEN"
 _PAGE_TRACES = 100
 _BUILD_SECONDS = 3600.0
 """A dataset of ten million traces takes minutes, and the store replies at its end."""
@@ -47,6 +49,7 @@ class TraceClient:
         connect_seconds: float = 5.0,
         retry_seconds: float = 30.0,
         timeout_seconds: float = 120.0,
+        token: str | None = None,
     ) -> None:
         """Make a client; nothing is sent yet.
 
@@ -55,6 +58,7 @@ class TraceClient:
             connect_seconds: how long to try while the store has never answered.
             retry_seconds: how long to try once it has.
             timeout_seconds: how long to wait for the reply to one request.
+            token: of the store; None: what TUNELOOP_STORE_TOKEN holds, if anything.
         """
         parsed = _parse_url(url)
         self.place = str(parsed.copy_with(username=None, password=None)).rstrip("/")
@@ -62,7 +66,9 @@ class TraceClient:
         self._retry_seconds = retry_seconds
         self._timeout_seconds = timeout_seconds
         self._answered = False
-        self._http = httpx.Client(base_url=parsed)
+        token = token or os.environ.get(TOKEN_ENV)
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._http = httpx.Client(base_url=parsed, headers=headers)
 
     def __enter__(self) -> TraceClient:
         """Use as a context manager to close connections at the end."""
@@ -201,7 +207,7 @@ class TraceClient:
         code = response.status_code
         if code in (401, 403):
             raise PermissionDenied(
-                f"{self.place}: refused with status {code}; use an identity that may write traces"
+                f"{self.place}: refused with status {code}; use a token that may, in {TOKEN_ENV}"
             )
         if 400 <= code < 500:
             raise DataError(f"{self.place}: refused with status {code}: {_message(response)}")
