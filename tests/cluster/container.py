@@ -207,6 +207,14 @@ class Container:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
+    def end(self) -> None:
+        """Kill it, and wait for it and its log: nothing is left of it."""
+        self.kill()
+        if self._process is not None:
+            self._process.wait()
+        if self._reader is not None:
+            self._reader.join(5)
+
     def exit_code(self) -> int | None:
         """As a kubelet says it, 128 and the signal's number; None while it runs."""
         if self._process is None:

@@ -86,7 +86,7 @@ class Node:
         self._stop.set()
         self._thread.join(30)
         for container in self._containers.values():
-            container.kill()
+            container.end()
         for pod in self._pods():
             self._force_delete(pod)
         self._api.request("DELETE", f"/api/v1/nodes/{self.name}")
@@ -163,7 +163,7 @@ class Node:
 
     def _forget(self, present: set[str]) -> None:
         for uid in set(self._containers) - present:
-            self._containers.pop(uid).kill()
+            self._containers.pop(uid).end()
 
     # --- one pod -----------------------------------------------------------------------------
 
