@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from absl import logging as absl_logging
 
 from tests.builders import REPOSITORY, Invoke, TinyRun, make_tiny_run
+from tests.postgres import Postgres, running_postgres
 from tuneloop import cli, service
 from tuneloop.traces.database import Database
 
@@ -66,12 +68,35 @@ def store(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this worker's own."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes empty databases of each kind in turn; gives their URLs."""
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        return server.new_database
+    numbers = itertools.count()
+    return lambda: f"sqlite:///{tmp_path / f'store{next(numbers)}.db'}"
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """An empty trace store's database."""
-    opened = Database(f"sqlite:///{tmp_path / 'store.db'}")
+def database(new_database_url: Callable[[], str]) -> Iterator[Database]:
+    """An empty trace store's database, of each kind in turn."""
+    opened = Database(new_database_url())
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def sqlite_file(tmp_path: Path) -> Path:
+    """Where an SQLite database can be made."""
+    return tmp_path / "store.db"
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def serve(
     Args:
         host: a loopback address, or any other where there are tokens.
         port: 0 for a free one.
-        database_url: `sqlite:///FILE`.
+        database_url: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
         artifacts: URL of the prefix that datasets are written under.
         tokens: who may use it; none: everybody on this machine.
         listening: called with the store's URL as soon as connections are taken.

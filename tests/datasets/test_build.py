@@ -23,6 +23,7 @@ from tuneloop.datasets.build import DatasetConflict, DatasetEmpty, Select, build
 from tuneloop.datasets.read import find_manifest, iter_rows, load_manifest
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest, Selection, TraceRow
 from tuneloop.errors import DataError
+from tuneloop.traces.codec import new_trace
 from tuneloop.traces.database import Database
 from tuneloop.traces.schema import ReasoningTrace
 
@@ -199,7 +200,7 @@ def test_the_same_traces_in_two_stores_make_the_same_dataset(tmp_path: Path, now
         for number in range(2):
             step = {"i": 0, "type": "t", "content": "c"}
             trace = {"trace_version": "1", "prompt": "p", "final_answer": "a", "steps": [step]}
-            batch = [ReasoningTrace.model_validate(trace)] * 3
+            batch = [new_trace(ReasoningTrace.model_validate(trace))] * 3
             database.insert_batch(batch, now=start, key=f"batch/{number}")
         manifest, _ = build(
             lambda seed: database.selection(request(), seed),  # noqa: B023

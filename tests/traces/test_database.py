@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.exc import IntegrityError
 
 from tuneloop.errors import DataError, SpecError, Transient, Unavailable
 from tuneloop.traces import database as module
+from tuneloop.traces import engine
+from tuneloop.traces.codec import NewTrace, new_trace
 from tuneloop.traces.database import Database, IdempotencyConflict
 from tuneloop.traces.schema import ReasoningTrace
 
@@ -22,8 +26,12 @@ Make = Callable[..., dict[str, Any]]
 NOW = datetime(2026, 11, 22, 11, 22, 10, 546379, tzinfo=UTC)
 
 
-def batch(make: Make, *numbers: int) -> list[ReasoningTrace]:
-    return [ReasoningTrace.model_validate(make(number)) for number in numbers]
+def batch(make: Make, *numbers: int) -> list[NewTrace]:
+    return [new(make(number)) for number in numbers]
+
+
+def new(trace: dict[str, Any]) -> NewTrace:
+    return new_trace(ReasoningTrace.model_validate(trace))
 
 
 def test_times_rise_by_a_microsecond_in_order(database: Database, make_trace: Make) -> None:
@@ -50,18 +58,18 @@ def test_pages_are_newest_first_without_gap_or_repetition(
 
 def test_get_gives_the_trace_back(database: Database, make_trace: Make) -> None:
     sent = ReasoningTrace.model_validate(make_trace(1, meta={"é": [1.0, 10**30, "🟡"]}))
-    (stored,) = database.insert_batch([sent], now=NOW)
+    (stored,) = database.insert_batch([new_trace(sent)], now=NOW)
     found = database.get(stored.id)
     assert found is not None
     assert (found.trace, found.created_at) == (sent, NOW)
-    assert database.get("0" * 36) is None
+    assert database.get(str(uuid.UUID(int=0))) is None
 
 
 def test_a_failing_row_stores_none(
     database: Database, make_trace: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_derived_id", lambda key, index: "the same id")
-    with pytest.raises(Exception, match="UNIQUE"):
+    monkeypatch.setattr(module, "_ids", lambda key, count: [str(uuid.uuid4())] * count)
+    with pytest.raises(IntegrityError, match="(?i)unique"):
         database.insert_batch(batch(make_trace, 1, 2), now=NOW, key="k")
     monkeypatch.undo()
     assert database.count() == 0
@@ -78,9 +86,9 @@ def test_the_same_key_gives_the_first_reply_again(database: Database, make_trace
 
 
 def test_ids_follow_from_the_key_in_any_store(
-    database: Database, make_trace: Make, tmp_path: Path
+    database: Database, make_trace: Make, new_database_url: Callable[[], str]
 ) -> None:
-    other = Database(f"sqlite:///{tmp_path / 'deep' / 'other.db'}")
+    other = Database(new_database_url())
     ours = database.insert_batch(batch(make_trace, 1, 2), now=NOW, key="k")
     theirs = other.insert_batch(batch(make_trace, 1, 2), now=NOW + timedelta(9), key="k")
     other.close()
@@ -104,12 +112,15 @@ def test_concurrent_retries_store_once(database: Database, make_trace: Make) -> 
     assert database.count() == 50
 
 
-def test_what_was_stored_is_there_after_opening_again(database: Database, make_trace: Make) -> None:
-    database.insert_batch(batch(make_trace, 1), now=NOW)
-    database.close()
-    again = Database(f"sqlite:///{database.path}")
-    assert again.count() == 1
-    again.close()
+def test_what_was_stored_is_there_after_opening_again(
+    new_database_url: Callable[[], str], make_trace: Make
+) -> None:
+    url = new_database_url()
+    for count in (1, 2):
+        opened = Database(url)
+        opened.insert_batch(batch(make_trace, 1), now=NOW)
+        assert opened.count() == count
+        opened.close()
 
 
 @settings(
@@ -118,17 +129,17 @@ def test_what_was_stored_is_there_after_opening_again(database: Database, make_t
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1))
 def test_any_text_comes_back(database: Database, make_trace: Make, text: str) -> None:
     sent = ReasoningTrace.model_validate(make_trace(prompt=text, meta={text: [text]}))
-    (stored,) = database.insert_batch([sent], now=NOW)
+    (stored,) = database.insert_batch([new_trace(sent)], now=NOW)
     found = database.get(stored.id)
     assert found is not None
     assert found.trace == sent
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///:memory:", "postgresql://me:secret@host/db", "nonsense"]
+    "url", ["sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/db", "nonsense", "://secret"]
 )
 def test_refuses_other_urls_without_their_password(url: str) -> None:
-    with pytest.raises(SpecError, match="expected sqlite:///FILE") as caught:
+    with pytest.raises(SpecError, match="expected sqlite:///FILE or postgresql://") as caught:
         Database(url)
     assert "secret" not in str(caught.value)
 
@@ -149,29 +160,29 @@ def test_names_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_a_sentence_and_stores_none(
-    database: Database, make_trace: Make, monkeypatch: pytest.MonkeyPatch
+    sqlite_file: Path, make_trace: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = module._prepare
+    prepare = engine._prepare
 
     def tiny(connection: sqlite3.Connection, record: Any) -> None:
         prepare(connection, record)
-        connection.execute("PRAGMA max_page_count = 20")
+        connection.execute("PRAGMA max_page_count = 30")
 
-    monkeypatch.setattr(module, "_prepare", tiny)
-    small = Database(f"sqlite:///{database.path.with_name('small.db')}")
-    big = [ReasoningTrace.model_validate(make_trace(n, prompt="p" * 20_000)) for n in range(20)]
-    with pytest.raises(Unavailable, match=r"small\.db: the disk is full; free some space"):
+    monkeypatch.setattr(engine, "_prepare", tiny)
+    small = Database(f"sqlite:///{sqlite_file}")
+    big = [new(make_trace(n, prompt="p" * 20_000)) for n in range(20)]
+    with pytest.raises(Unavailable, match=r"store\.db: the disk is full; free some space"):
         small.insert_batch(big, now=NOW)
     assert small.count() == 0
     small.close()
 
 
 def test_a_lock_that_stays_is_transient(
-    database: Database, make_trace: Make, monkeypatch: pytest.MonkeyPatch
+    sqlite_file: Path, make_trace: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BUSY_TIMEOUT_SECONDS", 0)
-    impatient = Database(f"sqlite:///{database.path}")
-    other = sqlite3.connect(database.path, isolation_level=None)
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_SECONDS", 0)
+    impatient = Database(f"sqlite:///{sqlite_file}")
+    other = sqlite3.connect(sqlite_file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(Transient, match="locked by another writer"):
         impatient.insert_batch(batch(make_trace, 1), now=NOW)

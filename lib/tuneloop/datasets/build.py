@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import chain, islice
+from typing import Any
 
 from tuneloop import jsonl, storage
 from tuneloop.datasets.read import dataset_prefix, find_damage, find_manifest, manifest_url
@@ -136,7 +137,7 @@ def _manifest(
     content: Content,
 ) -> DatasetManifest:
     return DatasetManifest(
-        **{**dict(request), "seed": seed},
+        **{**dict(request), "seed": seed, "provenance": _provenance(request, seed, now, content)},
         dataset_key=request.dataset_key,
         build_id=build_id(request, seed, content.sha256),
         created_at=utc_text(now),
@@ -145,6 +146,21 @@ def _manifest(
         content_sha256=content.sha256,
         shards=tuple(shards),
     )
+
+
+def _provenance(
+    request: BuildRequest, seed: int, now: datetime, content: Content
+) -> dict[str, Any]:
+    """What clients of the seed API expect to find; what the caller says wins."""
+    return {
+        "schema_version": "1.0",
+        "source": "tuneloop",
+        "build_timestamp": utc_text(now),
+        "trace_count": content.stats.trace_count,
+        "selection_strategy": request.selection_strategy,
+        "seed": seed,
+        **request.provenance,
+    }
 
 
 def _write_shards(
@@ -192,7 +208,7 @@ def _require_same_request(existing: DatasetManifest, request: BuildRequest) -> N
     built = request_of(existing)
     for name in BuildRequest.model_fields:
         asked, had = getattr(request, name), getattr(built, name)
-        if name == "seed" and asked is None:
+        if (name == "seed" and asked is None) or name == "provenance":
             continue
         if jsonl.dump_line({name: asked}) != jsonl.dump_line({name: had}):  # true is not 1
             raise DatasetConflict(

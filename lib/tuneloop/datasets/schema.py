@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from tuneloop import jsonl
+from tuneloop.datasets.pointer import pointer_tokens
 
 MAX_JSON_DEPTH = 64
 """Levels of nesting in meta and filters; JSON readers differ in where they give up, from 100 on."""
@@ -82,6 +83,15 @@ def _strict_json(value: Any) -> Any:
     return value
 
 
+def _with_pointers(filters: dict[str, Any]) -> dict[str, Any]:
+    for path in filters:
+        try:
+            pointer_tokens(path)
+        except ValueError as e:
+            raise ValueError(f"holds the path {path[:60]!r}, which {e}") from e
+    return filters
+
+
 def _with_microseconds(text: str) -> str:
     datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ")  # raises ValueError on month 13
     return text
@@ -89,6 +99,7 @@ def _with_microseconds(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_no_nul)]
 JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_strict_json)]
+Filters = Annotated[JsonObject, AfterValidator(_with_pointers)]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
 CheckedTimestamp = Annotated[Timestamp, AfterValidator(_with_microseconds)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -139,9 +150,10 @@ class TraceRow(BaseModel):
 class BuildRequest(BaseModel):
     """What to select from the store, and under which name to publish it.
 
-    A filter is a top-level key of `meta` and the JSON value it must equal: true is not 1, 1 is 1.0,
-    an absent key is not null, a list or an object is compared as a whole. Dots in a key are part of
-    the key; a nested value is reached by giving the whole object above it.
+    A filter is a path into `meta` and the JSON value that must stand there: true is not 1, 1 is
+    1.0, an absent key is not null, a list or an object is compared as a whole. A path is a key of
+    the top level, dots included, or, where it begins with `/`, a JSON Pointer (RFC 6901) such as
+    `/model/name` or `/tags/0`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -150,13 +162,15 @@ class BuildRequest(BaseModel):
     dataset_version: Text = Field(min_length=1, max_length=64)
     recipe: str = DEFAULT_RECIPE
     instruction: Text | None = Field(default=None, min_length=1, max_length=1000)
-    filters: JsonObject = {}
+    filters: Filters = {}
     limit: int = Field(default=100, ge=1, le=10_000_000)
     selection_strategy: Strategy = "latest"
     seed: Seed | None = None
     session_id: Text | None = Field(default=None, max_length=128)
     parent_dataset_id: Text | None = Field(default=None, max_length=256)
     training_run_id: Text | None = Field(default=None, max_length=128)
+    provenance: JsonObject = {}
+    """Whatever the caller wants to say about where the dataset comes from."""
 
     @property
     def dataset_key(self) -> str:
@@ -216,6 +230,8 @@ class DatasetManifest(BaseModel):
     session_id: str | None
     parent_dataset_id: str | None
     training_run_id: str | None
+    provenance: JsonObject = {}
+    """The first build's; it names nothing, so another build's may differ."""
     trace_count: int = Field(ge=1)
     stats: DatasetStats
     content_sha256: Sha256

@@ -1,9 +1,9 @@
 """Which traces go into a dataset, decided in SQL over the whole store.
 
-One rule: a selection is a function of request, seed and stored traces alone, and its size in memory
-does not depend on theirs. `latest` gives the newest traces, newest first. `random` gives a uniform
-sample without replacement, ordered by the digest of seed and trace id; ids that are equal in two
-stores therefore give the same sample in the same order.
+One rule: a selection is a function of request, seed and stored traces alone, the same on SQLite and
+PostgreSQL, and its size in memory does not depend on theirs. `latest` gives the newest traces,
+newest first. `random` gives a uniform sample without replacement, ordered by the digest of seed and
+trace id; ids that are equal in two stores therefore give the same sample in the same order.
 """
 
 from __future__ import annotations
@@ -12,37 +12,45 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
 from pydantic_core import from_json
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Integer,
     MetaData,
     Table,
+    Text,
+    and_,
+    cast,
     func,
     insert,
+    literal,
     select,
 )
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.schema import Column, CreateTable
 
+from tuneloop.datasets.pointer import is_index, pointer_tokens
 from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, utc_text
 
-_BATCH_ROWS = 500
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PAGE_ROWS = 1000
 
 # Positions first, payloads later: sorting and counting then move integers instead of texts. The
-# table lives in the connection's temporary database and goes with the transaction.
+# table lives in the connection's temporary space and goes with the transaction.
 _chosen = Table(
     "dataset_selection",
     MetaData(),
-    Column("position", Integer, primary_key=True),
-    Column("seq", Integer, nullable=False),
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
     prefixes=["TEMPORARY"],
+    postgresql_on_commit="DROP",
 )
 
 
@@ -50,16 +58,6 @@ def register_functions(connection: sqlite3.Connection) -> None:
     """Teach a new SQLite connection the two functions that selections use."""
     connection.create_function("tuneloop_rank", 2, _rank, deterministic=True)
     connection.create_function("tuneloop_json_has", 3, _json_has, deterministic=True)
-
-
-def moment(micros: int) -> datetime:
-    """A stored time: microseconds since 1970, exactly."""
-    return _EPOCH + timedelta(microseconds=micros)
-
-
-def micros(time: datetime) -> int:
-    """How a time is stored."""
-    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def run_selection(
@@ -74,68 +72,114 @@ def run_selection(
         request: filters, strategy and limit.
         seed: orders a random selection; without meaning for `latest`.
     """
-    newest_first = (traces.c.created_at.desc(), traces.c.seq.desc())
-    order = newest_first
+    dialect = connection.dialect.name
+    conditions = (has_value(traces, key, value, dialect) for key, value in request.filters.items())
+    order = (traces.c.created_at.desc(), traces.c.seq.desc())
     if request.selection_strategy == "random":
-        order = (func.tuneloop_rank(seed, traces.c.id).asc(), traces.c.seq.asc())
-    chosen = (
-        select(traces.c.seq)
-        .where(*(has_value(traces.c.meta, key, value) for key, value in request.filters.items()))
-        .order_by(*order)
-        .limit(request.limit)
-    )
+        order = (_rank_of(traces, seed, dialect).asc(), traces.c.seq.asc())
+    chosen = select(traces.c.seq).where(*conditions).order_by(*order).limit(request.limit)
     connection.execute(CreateTable(_chosen))
-    connection.execute(insert(_chosen).from_select(["seq"], chosen))
+    connection.execute(insert(_chosen).from_select(["seq"], chosen))  # positions in that order
     count = connection.scalar(select(func.count()).select_from(_chosen)) or 0
-    return Selection(count, _rows(connection, traces))
+    return Selection(count, _rows(connection, traces, count))
 
 
-def _rows(connection: Connection, traces: Table) -> Iterator[TraceRow]:
+def _rows(connection: Connection, traces: Table, count: int) -> Iterator[TraceRow]:
+    """Page by page: PostgreSQL's driver would otherwise hold all of a result."""
     statement = (
         select(traces.c.id, traces.c.created_at, traces.c.payload)
         .join_from(_chosen, traces, _chosen.c.seq == traces.c.seq)
         .order_by(_chosen.c.position)
     )
-    for row in connection.execute(statement, execution_options={"yield_per": _BATCH_ROWS}):
-        yield _trace_row(row.id, row.created_at, row.payload)
+    for start in range(0, count, _PAGE_ROWS):
+        page = _chosen.c.position.between(start + 1, start + _PAGE_ROWS)
+        for row in connection.execute(statement.where(page)):
+            yield _trace_row(row.id, row.created_at, row.payload)
 
 
-def _trace_row(trace_id: str, created_at: int, text: str) -> TraceRow:
+def _trace_row(trace_id: str, created_at: datetime, text: str) -> TraceRow:
     payload = from_json(text)
     payload["steps"].sort(key=itemgetter("i"))
-    return TraceRow(id=trace_id, created_at=utc_text(moment(created_at)), **payload)
+    return TraceRow(id=trace_id, created_at=utc_text(created_at), **payload)
 
 
-def has_value(meta: ColumnElement[Any], key: str, value: Any) -> ColumnElement[bool]:
-    """Whether the JSON text in a column has this value under a key of its top level.
+def has_value(traces: Table, path: str, value: Any, dialect: str) -> ColumnElement[bool]:
+    """Whether a trace's meta holds this value at a path.
 
-    `instr` leaves out in C nearly every row that cannot match; the function then decides.
+    Args:
+        traces: the table, with its column meta.
+        path: as in `BuildRequest.filters`.
+        value: compared as `json_equal` does.
+        dialect: the database's name in SQLAlchemy.
     """
+    tokens = pointer_tokens(path)
     wanted = json.dumps(value, ensure_ascii=False)
-    needle = json.dumps(key, ensure_ascii=False) + ":"
-    if isinstance(value, str | bool | None):
+    if dialect == "postgresql":
+        return _postgres_has(traces, tokens, value, wanted)
+    found = func.tuneloop_json_has(traces.c.meta, json.dumps(tokens), wanted)
+    return and_(func.instr(traces.c.meta, _needle(tokens, value, wanted)) > 0, found)
+
+
+def _needle(tokens: tuple[str, ...], value: Any, wanted: str) -> str:
+    """A text that stands in the JSON of every match: leaves out most other rows in C."""
+    last = max(n for n, token in enumerate(tokens) if n == 0 or not is_index(token))
+    needle = json.dumps(tokens[last], ensure_ascii=False) + ":"
+    if last == len(tokens) - 1 and isinstance(value, str | bool | None):
         needle += wanted  # numbers and containers have several spellings, these have one
-    found: ColumnElement[bool] = func.instr(meta, needle) > 0
-    return found & func.tuneloop_json_has(meta, key, wanted)
+    return needle
+
+
+def _postgres_has(
+    traces: Table, tokens: tuple[str, ...], value: Any, wanted: str
+) -> ColumnElement[bool]:
+    place: ColumnElement[Any] = traces.c.meta
+    for token in tokens:  # `->` with a text knows keys alone, `#>` takes what is no index for one
+        step = "#>" if is_index(token) else "->"
+        operand = cast([token], ARRAY(Text)) if is_index(token) else cast(token, Text)
+        place = place.op(step, return_type=JSONB())(operand)
+    equal: ColumnElement[bool] = place == literal(wanted, JSONB)
+    if any(is_index(token) for token in tokens[1:]) or is_index(tokens[0]):
+        return equal
+    for token in reversed(tokens):
+        value = {token: value}
+    holder = literal(json.dumps(value, ensure_ascii=False), JSONB)
+    return and_(traces.c.meta.op("@>")(holder), equal)  # the first is what the index knows
+
+
+def _rank_of(traces: Table, seed: int, dialect: str) -> ColumnElement[Any]:
+    if dialect != "postgresql":
+        return func.tuneloop_rank(seed, traces.c.id)
+    named = literal(f"{seed}/", Text).concat(cast(traces.c.id, Text))
+    return func.sha256(func.convert_to(named, "UTF8"))
 
 
 def _rank(seed: int, trace_id: str) -> bytes:
-    """Uniform, and the same in PostgreSQL: sha256(convert_to(seed || '/' || id, 'UTF8'))."""
+    """Uniform, and the same as PostgreSQL's sha256 of the same text."""
     return hashlib.sha256(f"{seed}/{trace_id}".encode()).digest()
 
 
-def _json_has(meta: str, key: str, wanted: str) -> bool:
-    found = json.loads(meta)
-    return key in found and json_equal(found[key], _loaded(wanted))
+def _json_has(meta: str, tokens: str, wanted: str) -> bool:
+    place = json.loads(meta, parse_float=Decimal)
+    for token in _loaded(tokens):
+        if isinstance(place, dict) and token in place:
+            place = place[token]
+        elif isinstance(place, list) and is_index(token) and int(token[:19]) < len(place):
+            place = place[int(token)]
+        else:
+            return False
+    return json_equal(place, _loaded(wanted))
 
 
 @lru_cache(maxsize=64)
 def _loaded(text: str) -> Any:
-    return json.loads(text)
+    return json.loads(text, parse_float=Decimal)
 
 
 def json_equal(left: Any, right: Any) -> bool:
-    """Whether two JSON values are the same value, as PostgreSQL's jsonb has it."""
+    """Whether two JSON values are the same value, as PostgreSQL's jsonb has it.
+
+    Numbers are equal by their decimal spelling, whatever their type, so read floats as `Decimal`.
+    """
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):

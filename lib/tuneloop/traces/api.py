@@ -128,5 +128,5 @@ async def _reply_expected_failure(request: Request, error: Exception) -> JSONRes
     if status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error)
     detail = str(error).replace(f"{service.artifacts}/", "")
-    detail = detail.replace(str(service.database.path), service.database.path.name)
+    detail = detail.replace(service.database.place, "database")
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)

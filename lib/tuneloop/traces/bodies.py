@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
 
+from tuneloop.traces.codec import NewTrace, fast_array, fast_lines, fast_trace, new_trace
 from tuneloop.traces.schema import ReasoningTrace
 from tuneloop.validation import shorten
 
@@ -83,27 +84,44 @@ def parse(adapter: TypeAdapter[T], body: bytes) -> T:
         raise Refused(_details(e)) from e
 
 
-def parse_trace(body: bytes) -> ReasoningTrace:
+def parse_trace(body: bytes) -> NewTrace:
     """Read one trace."""
-    return parse(_one, body)
+    body = body.removeprefix(_BOM)
+    return fast_trace(body) or new_trace(parse(_one, body))
 
 
-def parse_array(body: bytes) -> list[ReasoningTrace]:
+def parse_array(body: bytes) -> list[NewTrace]:
     """Read a JSON array of traces."""
+    body = body.removeprefix(_BOM)
+    batch = fast_array(body)
+    if batch is None:
+        batch = [new_trace(trace) for trace in _parse_array(body)]
+    _check_count(len(batch))
+    return batch
+
+
+def _parse_array(body: bytes) -> list[ReasoningTrace]:
     try:
-        batch = _many.validate_json(body.removeprefix(_BOM))
+        return _many.validate_json(body)
     except ValidationError as e:
         for fault in e.errors(include_input=False, include_url=False):
             if fault["type"] == "too_long" and not fault["loc"]:
                 _check_count(fault["ctx"]["actual_length"])
         raise Refused(_details(e)) from e
+
+
+def parse_lines(body: bytes) -> list[NewTrace]:
+    """Read one trace a line; blank lines are tolerated."""
+    body = body.removeprefix(_BOM)
+    batch = fast_lines(body) if body.count(b"\n") <= MAX_BATCH_TRACES else None
+    if batch is None:
+        batch = [new_trace(trace) for trace in _parse_lines(body)]
     _check_count(len(batch))
     return batch
 
 
-def parse_lines(body: bytes) -> list[ReasoningTrace]:
-    """Read one trace a line; blank lines are tolerated."""
-    lines = [n for n in io.BytesIO(body.removeprefix(_BOM)) if not n.isspace()]
+def _parse_lines(body: bytes) -> list[ReasoningTrace]:
+    lines = [n for n in io.BytesIO(body) if not n.isspace()]
     _check_count(len(lines))
     batch, faults = [], []
     for index, line in enumerate(lines):

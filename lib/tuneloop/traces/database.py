@@ -1,102 +1,36 @@
-"""The store's tables and every statement on them but selection.
+"""Every statement on the store's tables but selection; the same ones on SQLite and PostgreSQL.
 
 One rule: a batch is one transaction, whole or not at all, together with the row that remembers its
-idempotency key. Times rise strictly through the whole store, so "newest" is never a matter of
-chance.
+idempotency key. Times do not fall through the whole store, so "newest" is never a matter of a
+stepping clock; where two writers got the same one, the order of arrival decides.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+import uuid_utils
 from pydantic_core import from_json
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Float,
-    ForeignKey,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    select,
-)
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy import Connection, delete, func, insert, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneloop import jsonl
 from tuneloop.datasets.schema import BuildRequest, Selection
-from tuneloop.datasets.select import (
-    has_value,
-    micros,
-    moment,
-    register_functions,
-    run_selection,
-)
-from tuneloop.errors import (
-    DataError,
-    PermissionDenied,
-    SpecError,
-    Transient,
-    TuneloopError,
-    Unavailable,
-)
+from tuneloop.datasets.select import has_value, run_selection
+from tuneloop.errors import DataError
+from tuneloop.traces import engine, migrate
+from tuneloop.traces.codec import NewTrace, source_for_index
 from tuneloop.traces.schema import ReasoningTrace, StoredTrace
+from tuneloop.traces.tables import idempotency, scores, traces
 
-BUSY_TIMEOUT_SECONDS = 30
-"""How long a writer waits for another before the request fails."""
-MAX_CONNECTIONS = 48
-"""More than the 40 threads in which the server runs requests, so none ever waits for one."""
-
-_NAMESPACE = uuid.UUID("0f5d3a52-8d0e-5c0a-9d6e-3b1f1f1c7a11")
-_WRITE = "tuneloop_write"
-
-metadata = MetaData()
-traces = Table(
-    "traces",
-    metadata,
-    Column("seq", Integer, primary_key=True),  # the order of arrival; never used twice
-    Column("id", Text, nullable=False, unique=True),
-    Column("created_at", Integer, nullable=False, index=True),  # microseconds since 1970, UTC
-    Column("trace_version", Text, nullable=False),
-    Column("payload", Text, nullable=False),  # the whole trace, canonical JSON
-    Column("meta", Text),  # payload's meta once more, so that filters parse nothing else
-    sqlite_autoincrement=True,
-)
-idempotency = Table(
-    "idempotency",
-    metadata,
-    Column("key", Text, primary_key=True),
-    Column("body_sha256", Text, nullable=False),
-    Column("count", Integer, nullable=False),
-    Column("created_at", Integer, nullable=False),  # of the first trace; the others follow by 1 us
-)
-
-scores = Table(
-    "scores",
-    metadata,
-    Column("seq", Integer, primary_key=True),
-    Column(
-        "trace_id", Text, ForeignKey("traces.id", ondelete="CASCADE"), nullable=False, index=True
-    ),
-    Column("criteria", Text, nullable=False),
-    Column("score", Float, nullable=False),
-    Column("details", Text, nullable=False),
-    Column("created_at", Integer, nullable=False),
-)
+_NAMESPACE = uuid_utils.UUID("0f5d3a52-8d0e-5c0a-9d6e-3b1f1f1c7a11")
+_MICROSECOND = timedelta(microseconds=1)
+_ON_CONFLICT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class IdempotencyConflict(DataError):
@@ -116,36 +50,36 @@ class Listed(NamedTuple):
     id: str
     created_at: datetime
     trace_version: str
+    seq: int
 
 
 class Database:
-    """The trace store in one SQLite file."""
+    """The trace store in one database."""
 
     def __init__(self, url: str) -> None:
-        """Open the database, making file and tables where there are none.
+        """Open the database and bring its tables up to date.
 
         Args:
-            url: `sqlite:///FILE`.
+            url: `sqlite:///FILE`, made where there is none, or `postgresql://USER@HOST/NAME`.
 
         Raises:
-            SpecError: the URL is of another kind.
-            Unavailable: the file cannot be opened.
-            PermissionDenied: this user may not open it.
+            SpecError: the URL is of another kind, or a newer tuneloop made the tables.
+            Unavailable: the file cannot be opened, the server cannot be reached.
+            PermissionDenied: this user may not.
             DataError: the file is something else than a database.
         """
-        self.path = _file_of(url)
+        parsed = engine.parse_url(url)
+        self.place = engine.place_of(parsed)
         with self._sentences():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._engine = _make_engine(self.path)
-            with self._writing() as connection:
-                metadata.create_all(connection)
+            self._engine = engine.open_engine(parsed)
+            migrate.upgrade(self._engine, self.place)
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
     def insert_batch(
-        self, batch: Sequence[ReasoningTrace], *, now: datetime, key: str | None = None
+        self, batch: Sequence[NewTrace], *, now: datetime, key: str | None = None
     ) -> list[Stored]:
         """Store traces, all or none.
 
@@ -161,20 +95,20 @@ class Database:
         Raises:
             IdempotencyConflict: the key was used for other traces.
         """
-        payloads = [jsonl.dump_line(trace.model_dump()) for trace in batch]
-        digest = hashlib.sha256(b"".join(payloads)).hexdigest()
-        ids = [str(uuid.uuid4() if key is None else _derived_id(key, n)) for n in range(len(batch))]
-        with self._sentences(), self._writing() as connection:
-            first = None if key is None else _remembered(connection, key, digest)
-            if first is None:
-                first = _first_time(connection, now)
-                rows = [
-                    _row(first + n, ids[n], trace, payloads[n]) for n, trace in enumerate(batch)
-                ]
-                connection.execute(insert(traces), rows)
-                if key is not None:
-                    _remember(connection, key, digest, len(batch), first)
-        return [Stored(trace_id, moment(first + n)) for n, trace_id in enumerate(ids)]
+        ids = _ids(key, len(batch))
+        with self._sentences(), engine.writing(self._engine) as connection:
+            first = _first_time(connection, now)
+            if key is not None:
+                earlier = _remember(connection, key, batch, first)
+                if earlier is not None:
+                    return _stored(ids, earlier)
+            stored = _stored(ids, first)
+            rows = [
+                {"id": one.id, "created_at": one.created_at, **trace._asdict()}
+                for one, trace in zip(stored, batch, strict=True)
+            ]
+            connection.execute(insert(traces), rows)
+        return stored
 
     def get(self, trace_id: str) -> StoredTrace | None:
         """One trace, None if there is none."""
@@ -185,7 +119,7 @@ class Database:
             return None
         return StoredTrace(
             id=uuid.UUID(trace_id),
-            created_at=moment(row.created_at),
+            created_at=row.created_at,
             trace=ReasoningTrace.model_validate(from_json(row.payload)),
         )
 
@@ -194,7 +128,7 @@ class Database:
         limit: int,
         offset: int = 0,
         *,
-        before: int | None = None,
+        before: tuple[datetime, int] | None = None,
         source: str | None = None,
         created_after: datetime | None = None,
     ) -> list[Listed]:
@@ -203,29 +137,31 @@ class Database:
         Args:
             limit: rows at most.
             offset: rows left out, from the newest.
-            before: only traces older than this, in microseconds since 1970.
+            before: only traces older than this: time and seq of a row.
             source: only traces whose meta.source is this text.
             created_after: only traces newer than this.
         """
-        statement = (
-            select(traces.c.id, traces.c.created_at, traces.c.trace_version)
-            .order_by(traces.c.created_at.desc(), traces.c.seq.desc())
-            .limit(limit)
-            .offset(offset)
-        )
+        columns = (traces.c.id, traces.c.created_at, traces.c.trace_version, traces.c.seq)
+        order = (traces.c.created_at.desc(), traces.c.seq.desc())
+        statement = select(*columns).order_by(*order).limit(limit).offset(offset)
         if before is not None:
-            statement = statement.where(traces.c.created_at < before)
+            place = tuple_(traces.c.created_at, traces.c.seq)
+            statement = statement.where(place < before)
         if source is not None:
-            statement = statement.where(has_value(traces.c.meta, "source", source))
+            statement = statement.where(self._has_source(source))
         if created_after is not None:
-            statement = statement.where(traces.c.created_at > micros(created_after))
+            statement = statement.where(traces.c.created_at > created_after)
         with self._sentences(), self._engine.begin() as connection:
-            rows = connection.execute(statement).all()
-        return [Listed(row.id, moment(row.created_at), row.trace_version) for row in rows]
+            return [Listed(*row) for row in connection.execute(statement)]
+
+    def _has_source(self, source: str) -> Any:
+        if source_for_index(source) is None:
+            return has_value(traces, "source", source, self._engine.dialect.name)
+        return traces.c.source == source
 
     def delete(self, trace_id: str) -> bool:
         """Delete a trace and its scores; False if there is none."""
-        with self._sentences(), self._writing() as connection:
+        with self._sentences(), engine.writing(self._engine) as connection:
             done = connection.execute(delete(traces).where(traces.c.id == trace_id))
             return done.rowcount > 0
 
@@ -238,13 +174,15 @@ class Database:
             "criteria": criteria,
             "score": score,
             "details": jsonl.dump_line(details).decode().rstrip("\n"),
-            "created_at": micros(now),
+            "created_at": now,
         }
-        with self._sentences(), self._writing() as connection:
-            known = connection.execute(select(traces.c.seq).where(traces.c.id == trace_id)).first()
-            if known is not None:
-                connection.execute(insert(scores), [values])
-            return known is not None
+        # Locked, so that it is not deleted between the two statements.
+        known = select(traces.c.seq).where(traces.c.id == trace_id).with_for_update(key_share=True)
+        with self._sentences(), engine.writing(self._engine) as connection:
+            if connection.execute(known).first() is None:
+                return False
+            connection.execute(insert(scores), [values])
+            return True
 
     def scores(self, trace_id: str) -> Sequence[float]:
         """All scores of a trace, in the order in which they were given."""
@@ -265,129 +203,48 @@ class Database:
     @contextlib.contextmanager
     def selection(self, request: BuildRequest, seed: int) -> Iterator[Selection]:
         """Traces for a dataset, as they were at this moment; read them within the context."""
-        with self._sentences(), self._engine.connect() as connection:
+        with self._sentences(), engine.snapshot(self._engine) as connection:
             yield run_selection(connection, traces, request, seed)
-            connection.rollback()  # nothing was written but the temporary table
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._engine.execution_options(**{_WRITE: True}).begin() as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def _sentences(self) -> Iterator[None]:
-        try:
-            yield
-        except DatabaseError as e:
-            raise _sentence_of(e, self.path) from e
-        except PermissionError as e:
-            raise PermissionDenied(f"{self.path}: {e.strerror}; grant access to it") from e
-        except (FileExistsError, NotADirectoryError) as e:
-            raise Unavailable(
-                f"{self.path}: its folder is a file; use another --database path"
-            ) from e
+    def _sentences(self) -> contextlib.AbstractContextManager[None]:
+        return engine.sentences(self.place)
 
 
-def _file_of(url: str) -> Path:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as e:
-        raise SpecError("database URL: expected sqlite:///FILE; mend the URL") from e
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise SpecError(
-            f"database URL: found {parsed.get_backend_name()} without a file this version can use,"
-            " expected sqlite:///FILE"
-        )
-    return Path(str(parsed.database)).absolute()
+def _ids(key: str | None, count: int) -> list[str]:
+    """Time-ordered ids, which indexes like; or ids that follow from the key."""
+    if key is None:
+        return [str(uuid_utils.uuid7()) for _ in range(count)]
+    return [str(uuid_utils.uuid5(_NAMESPACE, f"{key}/{n}")) for n in range(count)]
 
 
-def _make_engine(path: Path) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}",
-        pool_size=MAX_CONNECTIONS,
-        max_overflow=0,
-        connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
-        hide_parameters=True,  # else an error would carry whole traces into logs
-    )
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
+def _stored(ids: Sequence[str], first: datetime) -> list[Stored]:
+    return [Stored(one, first + n * _MICROSECOND) for n, one in enumerate(ids)]
 
 
-def _prepare(connection: sqlite3.Connection, record: Any) -> None:
-    connection.isolation_level = None  # `_begin` says BEGIN, not the driver
-    connection.execute("PRAGMA journal_mode=WAL")  # builds read while batches are written
-    # A reply 201 has to survive a power cut: one fsync for up to 1000 traces. NORMAL would save it
-    # and could lose the last batches.
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")  # a trace takes its scores along
-    register_functions(connection)
-
-
-def _begin(connection: Connection) -> None:
-    """Writers queue up at BEGIN: a reader that turns writer would fail when another was faster."""
-    write = connection.get_execution_options().get(_WRITE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-def _derived_id(key: str, index: int) -> uuid.UUID:
-    return uuid.uuid5(_NAMESPACE, f"{key}/{index}")
-
-
-def _first_time(connection: Connection, now: datetime) -> int:
+def _first_time(connection: Connection, now: datetime) -> datetime:
     """Now, or just after the newest trace where the clock stands still or steps back."""
     newest = connection.scalar(select(func.max(traces.c.created_at)))
-    return micros(now) if newest is None else max(micros(now), newest + 1)
+    return now if newest is None else max(now, newest + _MICROSECOND)
 
 
-def _row(created_at: int, trace_id: str, trace: ReasoningTrace, payload: bytes) -> dict[str, Any]:
-    meta = None if trace.meta is None else jsonl.dump_line(trace.meta).decode().rstrip("\n")
-    return {
-        "id": trace_id,
-        "created_at": created_at,
-        "trace_version": trace.trace_version,
-        "payload": payload.decode().rstrip("\n"),
-        "meta": meta,
-    }
+def _remember(
+    connection: Connection, key: str, batch: Sequence[NewTrace], first: datetime
+) -> datetime | None:
+    """Take the key; or the time of the first trace that was stored under it before.
 
-
-def _remembered(connection: Connection, key: str, digest: str) -> int | None:
-    """Time of the first trace that was stored under the key."""
-    row = connection.execute(select(idempotency).where(idempotency.c.key == key)).one_or_none()
-    if row is None:
+    Whoever comes second waits at the insert until the first one has committed or given up.
+    """
+    lines = "".join(f"{trace.payload}\n" for trace in batch)
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    values = {"key": key, "body_sha256": digest, "count": len(batch), "created_at": first}
+    take = _ON_CONFLICT[connection.dialect.name](idempotency).on_conflict_do_nothing()
+    if connection.execute(take.returning(idempotency.c.key), values).first() is not None:
         return None
+    row = connection.execute(select(idempotency).where(idempotency.c.key == key)).one()
     if row.body_sha256 != digest:
         raise IdempotencyConflict(
             f"Idempotency-Key {key!r} was used before for {row.count} other traces; use another"
             " key for another body"
         )
-    first: int = row.created_at
-    return first
-
-
-def _remember(connection: Connection, key: str, digest: str, count: int, first: int) -> None:
-    values = {"key": key, "body_sha256": digest, "count": count, "created_at": first}
-    connection.execute(insert(idempotency), [values])
-
-
-def _sentence_of(error: DatabaseError, path: Path) -> TuneloopError:
-    """What SQLite said, as a sentence; a bug of ours stays what it is."""
-    name = getattr(error.orig, "sqlite_errorname", "") or ""
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return Transient(
-            f"{path}: locked by another writer for {BUSY_TIMEOUT_SECONDS} s; try again later"
-        )
-    if name.startswith("SQLITE_NOTADB"):
-        return DataError(f"{path}: not an SQLite database; use another --database path")
-    if name.startswith("SQLITE_CORRUPT"):
-        return DataError(f"{path}: the database is damaged; restore it from a backup")
-    if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
-        return PermissionDenied(f"{path}: cannot be written; grant this user access to the file")
-    if name.startswith("SQLITE_FULL"):
-        return Unavailable(f"{path}: the disk is full; free some space, then try again")
-    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR")):
-        return Unavailable(
-            f"{path}: cannot be opened ({error.orig}); it has to be a file in a folder that this"
-            " user may write"
-        )
-    raise error
+    created_at: datetime = row.created_at
+    return created_at

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, HTTPException, Request
+import msgspec
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from tuneloop.datasets.select import micros
+from tuneloop.datasets.schema import utc_text
 from tuneloop.traces import bodies
-from tuneloop.traces.database import Stored
+from tuneloop.traces.codec import NewTrace
+from tuneloop.traces.database import Listed, Stored
 from tuneloop.traces.schema import ReasoningTrace, UtcMoment
 from tuneloop.traces.scoring import score_baseline
 from tuneloop.traces.service import Service, Svc
+from tuneloop.traces.tables import micros, moment
 
 _MAX_OFFSET = 2**63 - 1
-_CURSOR = "t"
-"""Begins what a cursor encodes, so that another kind can follow one day."""
+_CURSOR = re.compile(r"t(\d{1,18})\.(\d{1,18})")
+"""What a cursor encodes: time and seq of a row. The `t` lets another kind follow one day."""
 _TRACE = {"$ref": "#/components/schemas/ReasoningTrace"}
 
 router = APIRouter(prefix="/api")
@@ -113,15 +117,15 @@ class Scored(BaseModel):
     response_model=TraceCreated,
     openapi_extra=bodies.describe(_TRACE),
 )
-async def create_trace(request: Request, service: Svc) -> JSONResponse:
+async def create_trace(request: Request, service: Svc) -> Response:
     """Store one trace."""
     key = bodies.idempotency_key(request)
     body = await bodies.read(request, bodies.MAX_TRACE_BYTES)
 
-    def work() -> JSONResponse:
-        trace = bodies.parse_trace(body)
-        (stored,) = service.database.insert_batch([trace], now=service.clock(), key=key)
-        return JSONResponse(_created(stored, trace).model_dump(mode="json"), status_code=201)
+    def work() -> Response:
+        batch = [bodies.parse_trace(body)]
+        stored = service.database.insert_batch(batch, now=service.clock(), key=key)
+        return _created(_rows(stored, batch)[0])
 
     return await run_in_threadpool(work)
 
@@ -132,26 +136,30 @@ async def create_trace(request: Request, service: Svc) -> JSONResponse:
     response_model=BatchCreated,
     openapi_extra=bodies.describe({"type": "array", "items": _TRACE}, many=_TRACE),
 )
-async def create_batch(request: Request, service: Svc) -> JSONResponse:
+async def create_batch(request: Request, service: Svc) -> Response:
     """Store up to 1000 traces, all or none: a JSON array, or application/x-ndjson."""
     key = bodies.idempotency_key(request)
     body = await bodies.read(request, bodies.MAX_BATCH_BYTES)
     parse = bodies.parse_lines if bodies.is_ndjson(request) else bodies.parse_array
 
-    def work() -> JSONResponse:
+    def work() -> Response:
         batch = parse(body)
         stored = service.database.insert_batch(batch, now=service.clock(), key=key)
-        created = [_created(one, trace) for one, trace in zip(stored, batch, strict=True)]
-        reply = BatchCreated(created_count=len(created), traces=created)
-        return JSONResponse(reply.model_dump(mode="json"), status_code=201)
+        return _created({"created_count": len(stored), "traces": _rows(stored, batch)})
 
     return await run_in_threadpool(work)
 
 
-def _created(stored: Stored, trace: ReasoningTrace) -> TraceCreated:
-    return TraceCreated(
-        id=stored.id, created_at=stored.created_at, trace_version=trace.trace_version
-    )
+def _rows(stored: Sequence[Stored], batch: Sequence[NewTrace]) -> list[dict[str, str]]:
+    return [
+        {"id": one.id, "created_at": utc_text(one.created_at), "trace_version": trace.trace_version}
+        for one, trace in zip(stored, batch, strict=True)
+    ]
+
+
+def _created(reply: dict[str, Any]) -> Response:
+    """A 201; a batch's thousand rows take pydantic longer than the database."""
+    return Response(msgspec.json.encode(reply), 201, media_type="application/json")
 
 
 @router.get("/traces")
@@ -186,24 +194,27 @@ def list_traces(
         limit=limit,
         offset=offset,
         next_offset=None if is_last or cursor is not None else offset + limit,
-        next_cursor=None if is_last else _write_cursor(page[-1].created_at),
+        next_cursor=None if is_last else _write_cursor(page[-1]),
     )
-    return TracePage(data=[TraceCreated(**row._asdict()) for row in page], pagination=pagination)
+    data = [
+        TraceCreated(id=r.id, created_at=r.created_at, trace_version=r.trace_version) for r in page
+    ]
+    return TracePage(data=data, pagination=pagination)
 
 
-def _write_cursor(created_at: datetime) -> str:
-    """No two traces have the same time: it names a place in the list."""
-    return base64.urlsafe_b64encode(f"{_CURSOR}{micros(created_at)}".encode()).decode().rstrip("=")
+def _write_cursor(last: Listed) -> str:
+    text = f"t{micros(last.created_at)}.{last.seq}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _read_cursor(text: str) -> int:
+def _read_cursor(text: str) -> tuple[datetime, int]:
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        number = data.decode("ascii").removeprefix(_CURSOR)
-        if not data.startswith(_CURSOR.encode()) or not number.isdecimal() or len(number) > 18:
+        found = _CURSOR.fullmatch(data.decode("ascii"))
+        if found is None:
             raise ValueError(text)
-        return int(number)
-    except ValueError as e:
+        return moment(int(found[1])), int(found[2])
+    except (ValueError, OverflowError) as e:
         raise HTTPException(422, "Invalid cursor: expected next_cursor of an earlier reply") from e
 
 

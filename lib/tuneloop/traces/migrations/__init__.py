@@ -1,0 +1,1 @@
+"""Alembic's migrations of the store's database; run by `traces.migrate`, never by hand."""

@@ -1,0 +1,121 @@
+"""A PostgreSQL of the tests' own: Debian's package, a fresh folder, a free loopback port."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tuneloop.traces.database import Database
+
+PASSWORD = "a-test-password"
+START_SECONDS = 30.0
+MISSING = "no PostgreSQL under /usr/lib/postgresql; tests/debian-packages installs it"
+# Nothing of it outlives the tests, and they kill the store, never the database.
+SETTINGS = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
+
+
+def binaries() -> Path | None:
+    """Folder of the newest installed server."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=_version)
+    return found[-1].parent if found else None
+
+
+def _version(path: Path) -> float:
+    return float(path.parent.parent.name)
+
+
+class Postgres:
+    """A running server; makes databases."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._numbers = itertools.count()
+
+    def url(self, name: str, *, user: str = "postgres", password: str = PASSWORD) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{name}"
+
+    def run(self, statement: str) -> None:
+        """Run one statement as the superuser."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def new_database(self) -> str:
+        """Make a database with the store's tables; returns its URL."""
+        number = next(self._numbers)
+        if number == 0:
+            self.run("CREATE DATABASE tables")
+            Database(self.url("tables")).close()
+        self.run(f"CREATE DATABASE t{number} TEMPLATE tables")
+        return self.url(f"t{number}")
+
+
+@contextlib.contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """Start a server; skips where there is none to start, and fails under CI."""
+    folder = binaries()
+    if folder is None:
+        if os.environ.get("CI"):
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    home = Path(tempfile.mkdtemp(prefix="tuneloop-postgres-"))
+    owner = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    if owner:
+        shutil.chown(home, owner)
+    try:
+        with _server(folder, home, owner) as port:
+            yield Postgres(port)
+    finally:
+        shutil.rmtree(home)
+
+
+@contextlib.contextmanager
+def _server(folder: Path, home: Path, owner: str | None) -> Iterator[int]:
+    data, secret = home / "data", home / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o644)
+    made = [folder / "initdb", "-D", data, "-U", "postgres", "--encoding=UTF8", "--no-sync"]
+    made += ["--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={secret}"]
+    subprocess.run(made, check=True, user=owner, cwd=home, stdout=subprocess.DEVNULL)
+    port = free_port()
+    command = [folder / "postgres", "-D", data, "-p", str(port), "-k", home, "-h", "127.0.0.1"]
+    for name, value in SETTINGS.items():
+        command += ["-c", f"{name}={value}"]
+    with (home / "log.txt").open("wb") as log:
+        process = subprocess.Popen(command, user=owner, cwd=home, stdout=log, stderr=log)
+        try:
+            _wait(process, port, home / "log.txt")
+            yield port
+        finally:
+            process.send_signal(signal.SIGQUIT)  # its immediate shutdown: nothing is worth keeping
+            process.wait(timeout=30)
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(psycopg.OperationalError):
+            psycopg.connect(
+                host="127.0.0.1", port=port, user="postgres", password=PASSWORD, dbname="postgres"
+            ).close()
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"PostgreSQL did not start: {log.read_text()[-2000:]}")
