@@ -76,13 +76,15 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
     """Makes empty databases of each kind in turn; gives their URLs."""
     if request.param == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
-        return server.new_database
-    numbers = itertools.count()
-    return lambda: f"sqlite:///{tmp_path / f'store{next(numbers)}.db'}"
+        with server.lent() as lend:
+            yield lend
+    else:
+        numbers = itertools.count()
+        yield lambda: f"sqlite:///{tmp_path / f'store{next(numbers)}.db'}"
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def serve(
     database_url: str,
     artifacts: str,
     tokens: tuple[Token, ...] = (),
-    listening: Callable[[str], None] = lambda url: None,
+    listening: Callable[[str, str], None] = lambda url, database: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight finish.
 
@@ -61,7 +61,8 @@ def serve(
         database_url: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
         artifacts: URL of the prefix that datasets are written under.
         tokens: who may use it; none: everybody on this machine.
-        listening: called with the store's URL as soon as connections are taken.
+        listening: called with the store's URL and the database's, less its password, as soon as
+            connections are taken.
 
     Raises:
         SpecError: the host is not loopback and there are no tokens.
@@ -72,10 +73,13 @@ def serve(
             f"--host {host}: everybody who reaches this address could read and write, expected"
             " --tokens for another than loopback; make one with `tuneloop tokens new`"
         )
+    from tuneloop.traces.engine import parse_url, place_of
+
+    place = place_of(parse_url(database_url))
     server = _server(build_app(database_url, artifacts, tokens), "warning")
     listener = _listen(host, port)
     listener.listen()
-    listening(_url_of(listener))
+    listening(_url_of(listener), place)
     server.run(sockets=[listener])
 
 

@@ -69,7 +69,7 @@ def test_a_failing_row_stores_none(
     database: Database, make_trace: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_ids", lambda key, count: [str(uuid.uuid4())] * count)
-    with pytest.raises(IntegrityError, match="(?i)unique"):
+    with pytest.raises(IntegrityError, match=r"(?i)unique"):
         database.insert_batch(batch(make_trace, 1, 2), now=NOW, key="k")
     monkeypatch.undo()
     assert database.count() == 0

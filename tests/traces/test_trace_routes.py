@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -178,6 +179,7 @@ def test_readers_share_an_export_by_whole_shards(http: TestClient, ids: list[str
         assert "less than num_shards" in reply.text
 
 
+@pytest.mark.parametrize("new_database_url", ["sqlite"], indirect=True)
 def test_probes(http: TestClient, database: Database) -> None:
     assert http.get("/healthz").json() == {"status": "healthy"}
     reply = http.get("/readyz")
@@ -185,12 +187,12 @@ def test_probes(http: TestClient, database: Database) -> None:
         200,
         {"status": "ready", "database": "ok", "artifacts": "ok"},
     )
-    database.path.chmod(0)
+    path = Path(database.place)
     database.close()
     for suffix in ("", "-wal", "-shm"):
-        database.path.with_name(database.path.name + suffix).unlink(missing_ok=True)
-    database.path.mkdir()  # whoever the tests run as, this cannot be opened
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.mkdir()  # whoever the tests run as, this cannot be opened
     reply = http.get("/readyz")
     assert (reply.status_code, reply.json()["database"]) == (503, "unavailable")
-    assert str(database.path) not in reply.text
+    assert str(path) not in reply.text
     assert http.get("/healthz").status_code == 200

@@ -36,7 +36,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     database: Annotated[
-        str, typer.Option(help="SQLAlchemy URL of the database.")
+        str,
+        typer.Option(
+            envvar="TUNELOOP_DATABASE",
+            help="sqlite:///FILE or postgresql://USER@HOST/NAME; a password is safer in the"
+            " variable, or in libpq's own PGPASSWORD or ~/.pgpass.",
+        ),
     ] = "sqlite:///.tuneloop/store.db",
     artifacts: Annotated[str, typer.Option(help="Where datasets are written.")] = DEFAULT_ARTIFACTS,
     tokens: Annotated[
@@ -46,7 +51,7 @@ def serve(
     """Serve the trace store over HTTP; without tokens on loopback alone."""
     from tuneloop import service
 
-    def listening(url: str) -> None:
+    def listening(url: str, database: str) -> None:
         typer.echo(f"{url}: database {database}, artifacts {artifacts}; Ctrl-C stops it", err=True)
 
     # uvicorn finishes what is in flight, then raises the signal again: asked to stop, it stopped.

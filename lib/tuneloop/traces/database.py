@@ -30,7 +30,8 @@ from tuneloop.traces.tables import idempotency, scores, traces
 
 _NAMESPACE = uuid_utils.UUID("0f5d3a52-8d0e-5c0a-9d6e-3b1f1f1c7a11")
 _MICROSECOND = timedelta(microseconds=1)
-_ON_CONFLICT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+"""The two dialects spell ON CONFLICT alike, but SQLAlchemy's plain insert does not know it."""
 
 
 class IdempotencyConflict(DataError):
@@ -70,9 +71,12 @@ class Database:
         """
         parsed = engine.parse_url(url)
         self.place = engine.place_of(parsed)
-        with self._sentences():
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(self._sentences())
             self._engine = engine.open_engine(parsed)
+            undo.callback(self._engine.dispose)
             migrate.upgrade(self._engine, self.place)
+            undo.pop_all()
 
     def close(self) -> None:
         """Close all connections."""
@@ -237,7 +241,7 @@ def _remember(
     lines = "".join(f"{trace.payload}\n" for trace in batch)
     digest = hashlib.sha256(lines.encode()).hexdigest()
     values = {"key": key, "body_sha256": digest, "count": len(batch), "created_at": first}
-    take = _ON_CONFLICT[connection.dialect.name](idempotency).on_conflict_do_nothing()
+    take = _INSERT[connection.dialect.name](idempotency).on_conflict_do_nothing()
     if connection.execute(take.returning(idempotency.c.key), values).first() is not None:
         return None
     row = connection.execute(select(idempotency).where(idempotency.c.key == key)).one()

@@ -4,6 +4,7 @@ Written out and not taken from `tables.py`: that one moves on, this one never ch
 """
 
 import json
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -42,10 +43,13 @@ def _create() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_traces_created_at", "traces", ["created_at", "seq"])
-    with_source = {
-        f"{name}_where": sa.text("source IS NOT NULL") for name in ("sqlite", "postgresql")
-    }
-    op.create_index("ix_traces_source", "traces", ["source", "created_at", "seq"], **with_source)
+    op.create_index(
+        "ix_traces_source",
+        "traces",
+        ["source", "created_at", "seq"],
+        sqlite_where=sa.text("source IS NOT NULL"),
+        postgresql_where=sa.text("source IS NOT NULL"),
+    )
     if op.get_bind().dialect.name == "postgresql":
         ops = {"meta": "jsonb_path_ops"}
         op.create_index(
@@ -82,7 +86,8 @@ def _set_aside() -> None:
 
 def _take_over() -> None:
     bind = op.get_bind()
-    bind.connection.dbapi_connection.create_function("tuneloop_source", 1, _source_of)
+    driver: Any = bind.connection.dbapi_connection
+    driver.create_function("tuneloop_source", 1, _source_of)
     columns = {
         "traces": ("seq, id, created_at, trace_version, meta, payload", ", source"),
         "idempotency": ("key, body_sha256, count, created_at", ""),
