@@ -36,7 +36,7 @@ def run(spec: ExportStage, stage: Stage) -> None:
         with stage.output(f"examples-{shard:05d}-of-{shards:05d}.jsonl") as output:
             for _, row in islice(rows, size):
                 example = build_example(row, manifest)
-                output.write_row(jsonl.dump_line(example.model_dump(mode="json")))
+                output.write_row(jsonl.encode_line(example))
                 done += 1
                 if done % 1000 == 0:
                     stage.progress(done, stop - start)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from itertools import islice
 
 from jobs.stage import Stage
 from tuneloop import records, storage
 from tuneloop.errors import Transient
-from tuneloop.jsonl import iter_jsonl
 from tuneloop.specs import TrainStage
 from tuneloop.training import checkpoints, gang, sft, tokens
 from tuneloop.training.models import gemma3
@@ -94,5 +92,6 @@ def _examples(stage: Stage) -> Iterator[tuple[str, TrainingExample]]:
     for file in stage.upstream("export").outputs_like("examples-"):
         place = storage.join(stage.artifacts, file.path)
         data = records.read_output(file, stage.artifacts)
-        for line, value in iter_jsonl(io.BytesIO(data), place):
-            yield f"{place}:{line}", parse_example(value, place, line)
+        for number, line in enumerate(data.splitlines(), start=1):
+            at = f"{place}:{number}"
+            yield at, parse_example(line, at)

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
+from tuneloop import jsonl
 from tuneloop.datasets.build import build
 from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, utc_text
 from tuneloop.runs.plan import Plan, load_plan
@@ -77,14 +79,22 @@ def letter_trace(number: int) -> dict[str, Any]:
     }
 
 
+def make_row(value: dict[str, Any]) -> TraceRow:
+    """The row that a line holds."""
+    return msgspec.json.decode(jsonl.dump_line(value), type=TraceRow)
+
+
 def publish_dataset(artifacts: str, traces: Sequence[dict[str, Any]], **request: Any) -> str:
     """Build dataset `letters-v1` of these traces without a store; returns its key."""
     now = datetime(2026, 11, 22, tzinfo=UTC)
     rows = [
-        TraceRow(
-            **{**trace, "steps": sorted(trace["steps"], key=lambda step: step["i"])},
-            id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{number}/{trace['prompt']}")),
-            created_at=utc_text(now),
+        make_row(
+            {
+                **trace,
+                "steps": sorted(trace["steps"], key=lambda step: step["i"]),
+                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{number}/{trace['prompt']}")),
+                "created_at": utc_text(now),
+            }
         )
         for number, trace in enumerate(traces)
     ]

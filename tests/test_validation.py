@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tuneloop.validation import all_errors, first_error, shorten
+from tuneloop.validation import all_errors, decode_error, first_error, shorten
 
 
 class Inner(BaseModel):
@@ -86,3 +87,30 @@ def test_shown_values_are_short_and_on_one_line(value: object) -> None:
     assert len(shown) <= 60
     assert "\n" not in shown
     assert shown == repr(value) or shown.endswith("...")
+
+
+class Item(msgspec.Struct, forbid_unknown_fields=True):
+    n: int
+
+
+class Holder(msgspec.Struct, forbid_unknown_fields=True):
+    items: list[Item]
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"items": [{"n": 1}, {"n": "x"}]}', "items.1.n: expected int, got str"),
+        (b"{}", "items is missing, expected every required key"),
+        (b'{"items": [], "x": 1}', "x is an unknown key, expected only known keys"),
+        (b'{"items": [{"n": 1, "x": 1}]}', "items.0.x is an unknown key, expected only known keys"),
+        (b"[1]", "expected object, got array, expected one JSON object"),
+        (b"{", "input data was truncated, expected one JSON object"),
+        (b'{"name": "\xff"}', "byte 0xff is not UTF-8, expected UTF-8 text"),
+    ],
+)
+def test_what_msgspec_found(text: bytes, said: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        msgspec.json.decode(text, type=Holder)
+    assert decode_error(caught.value) == said

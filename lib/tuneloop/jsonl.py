@@ -13,9 +13,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
+import msgspec
+
 from tuneloop.errors import DataError
 
 _BOM = b"\xef\xbb\xbf"
+_encoder = msgspec.json.Encoder(order="deterministic")
 _KINDS = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
 
 
@@ -90,6 +93,23 @@ def dump_line(value: Mapping[str, Any]) -> bytes:
         dict(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
     )
     return text.encode("utf-8") + b"\n"
+
+
+def encode_line(value: Any) -> bytes:
+    """Write one object as `dump_line` does, fast, for the rows that pass by the million.
+
+    Args:
+        value: a msgspec Struct with its fields declared in sorted order, or a dict; of strings,
+            integers, null, `msgspec.Raw` and lists and dicts of these. A float has to come as the
+            Raw it was read as: 1e+16 would be written 1e16.
+    """
+    return _encoder.encode(value) + b"\n"
+
+
+def append_line(block: bytearray, value: Any) -> None:
+    """Put `encode_line` of a value behind what a block holds, without a copy."""
+    _encoder.encode_into(value, block, -1)
+    block += b"\n"
 
 
 def _loads(line: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""What pydantic found, as the middle of one of our sentences: field, found, expected.
+"""What pydantic or msgspec found, as the middle of one of our sentences: field, found, expected.
 
 One rule: the caller adds the place before it and what to do after it. The value found is shown, so
 never hand over an error about a model that holds a credential.
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 60
 _SHOULD = re.compile(r"\w+ should (?:be |have )?")
 _PLAIN = re.compile(r"[\w./-]{1,60}")
+_FIELD = re.compile(r"Object (missing required|contains unknown) field (.*)")
 _BARE = re.compile(r"expected (?=greater |less |match )")
 
 
@@ -37,6 +38,26 @@ def first_error(error: ValidationError) -> str:
 def all_errors(error: ValidationError) -> list[str]:
     """Say everything that is wrong, each as `first_error` does, in pydantic's order."""
     return [_sentence(details, error.title) for details in error.errors(include_url=False)]
+
+
+def decode_error(error: ValueError) -> str:
+    """Say what msgspec found wrong with one JSON text, for instance `steps.0.i: expected int`.
+
+    Args:
+        error: what a msgspec decoder raised; UnicodeDecodeError where the text is not UTF-8.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte 0x{error.object[error.start]:02x} is not UTF-8, expected UTF-8 text"
+    message, _, path = str(error).partition(" - at `")
+    message = message.replace("`", "")
+    where = path.rstrip("`").lstrip("$.").replace("[", ".").replace("]", "")
+    if found := _FIELD.fullmatch(message):
+        field = ".".join(filter(None, (where, found[2])))
+        if found[1] == "missing required":
+            return f"{field} is missing, expected every required key"
+        return f"{field} is an unknown key, expected only known keys"
+    message = message[0].lower() + message[1:]
+    return f"{where}: {message}" if where else f"{message}, expected one JSON object"
 
 
 def shorten(value: object, length: int = _SHOWN) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.builders import make_row as build_row
 from tuneloop.datasets.build import Select
 from tuneloop.datasets.schema import Selection, TraceRow
 
@@ -36,7 +37,7 @@ def make_row() -> Callable[..., TraceRow]:
             "steps": [{"i": 0, "type": "reason", "content": "add one"}],
             "meta": {"number": number, "who": "אב 🟡"},
         }
-        return TraceRow.model_validate({**row, **fields})
+        return build_row({**row, **fields})
 
     return make
 

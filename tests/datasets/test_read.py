@@ -23,6 +23,7 @@ from tuneloop.datasets.read import (
 )
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest, TraceRow, trace_record
 from tuneloop.errors import DataError
+from tuneloop.jsonl import encode_line
 
 MakeRow = Callable[..., TraceRow]
 
@@ -172,7 +173,7 @@ def test_lists_published_datasets_only(manifest: DatasetManifest, tmp_path: Path
 def test_provenance_wins_in_the_trace_record(manifest: DatasetManifest, make_row: MakeRow) -> None:
     steps = [{"i": 0, "type": "t", "content": "a"}, {"i": 4, "type": "t", "content": "b"}]
     row = make_row(3, steps=steps, meta={"created_at": 1, "trace_version": 2, "id": 3})
-    assert trace_record(row, manifest) == {
+    assert json.loads(encode_line(trace_record(row, manifest))) == {
         "id": row.id,
         "prompts": row.prompt,
         "trace_steps": ["a", "b"],

@@ -3,13 +3,17 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.builders import letter_trace, publish_dataset
+from tuneloop import jsonl
 from tuneloop.datasets.read import iter_rows, load_manifest
-from tuneloop.datasets.schema import DatasetManifest, TraceRow
+from tuneloop.datasets.schema import DatasetManifest, TraceRow, trace_record
 from tuneloop.errors import DataError, SpecError
 from tuneloop.training.examples import EXPORT_FORMATS, build_example, example_id
 from tuneloop.training.recipes import recipe_named
@@ -40,8 +44,9 @@ def test_an_example_is_made_by_recipe_and_instruction(tmp_path: Path) -> None:
     example = build_example(row, manifest)
     assert example.prompt == "Upper: red a\n\nShow your work as steps"
     assert example.response == "Reasoning:\n1. a -> A\nAnswer: A"
-    assert example.metadata["source_trace_id"] == row.id
-    assert example.metadata["number"] == 0
+    metadata = json.loads(jsonl.encode_line(example))["metadata"]
+    assert metadata["source_trace_id"] == row.id
+    assert metadata["number"] == 0
 
 
 def test_without_an_instruction_the_prompt_is_the_traces(tmp_path: Path) -> None:
@@ -65,7 +70,7 @@ def test_ids_name_build_trace_and_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", EXPORT_FORMATS)
 def test_meta_cannot_overwrite_provenance(name: str, tmp_path: Path) -> None:
     row, manifest = dataset(tmp_path, {**letter_trace(0), "meta": FORGED})
-    record = EXPORT_FORMATS[name](row, manifest)
+    record = json.loads(jsonl.encode_line(EXPORT_FORMATS[name](row, manifest)))
     metadata = record["metadata"]
     assert metadata["kept"] == "yes"
     assert metadata["created_at"] == row.created_at
@@ -80,7 +85,7 @@ def test_meta_cannot_overwrite_provenance(name: str, tmp_path: Path) -> None:
 def test_an_example_holds_no_clock(tmp_path: Path) -> None:
     """The same traces stored at another time give the same training bytes."""
     row, manifest = dataset(tmp_path, letter_trace(0))
-    later = row.model_copy(update={"created_at": "2030-01-01T00:00:00.000000Z"})
+    later = msgspec.structs.replace(row, created_at="2030-01-01T00:00:00.000000Z")
     assert build_example(row, manifest) == build_example(later, manifest)
 
 
@@ -95,9 +100,50 @@ def test_steps_are_ordered_by_their_index(tmp_path: Path) -> None:
 
 def test_broken_examples_name_their_line() -> None:
     value = {"id": "x", "prompt": "p", "response": ""}
-    with pytest.raises(DataError, match=r"f\.jsonl:7: response is ''.*export the dataset again"):
-        parse_example(value, "f.jsonl", 7)
-    assert parse_example({**value, "response": "r"}, "f.jsonl", 7).metadata == {}
+    expected = r"f\.jsonl:7: response: expected str of length >= 1; export the dataset again"
+    with pytest.raises(DataError, match=expected):
+        parse_example(json.dumps(value).encode(), "f.jsonl:7")
+    value["response"] = "r"
+    assert parse_example(json.dumps(value).encode(), "f.jsonl:7").metadata == {}
+
+
+def test_an_example_reads_back_as_it_was(tmp_path: Path) -> None:
+    example = build_example(*dataset(tmp_path, letter_trace(80)))
+    assert parse_example(jsonl.encode_line(example), "f.jsonl:1") == example
+
+
+META = st.dictionaries(
+    st.text(max_size=8),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+        max_leaves=8,
+    ),
+    max_size=5,
+)  # fmt: skip
+
+
+@given(META)
+def test_meta_keeps_the_spelling_of_canonical_json(meta: dict[str, Any]) -> None:
+    """msgspec writes 1e16 and 0.00005 where all that was ever published has 1e+16 and 5e-05."""
+    trace = {**letter_trace(0), "id": "x", "created_at": "2026-11-22T11:22:10.546379Z"}
+    line = jsonl.dump_line({**trace, "meta": meta})
+    row = msgspec.json.decode(line, type=TraceRow)
+    assert row.line() == line
+    assert row.meta_values() == meta
+    del trace["created_at"]
+    assert row.content_line() == jsonl.dump_line({**trace, "meta": meta})
+    record = {**meta, "created_at": row.created_at, "trace_version": "1.0"}
+    assert jsonl.encode_line(trace_record(row, cast(DatasetManifest, None))) == jsonl.dump_line(
+        {
+            "id": "x",
+            "prompts": row.prompt,
+            "trace_steps": row.step_contents,
+            "final_answer": row.final_answer,
+            "metadata": record,
+        }
+    )
 
 
 def test_an_unknown_recipe_lists_the_known() -> None:
@@ -108,4 +154,4 @@ def test_an_unknown_recipe_lists_the_known() -> None:
 def test_formats_are_json(tmp_path: Path) -> None:
     row, manifest = dataset(tmp_path, letter_trace(80))  # non-ASCII words
     for render in EXPORT_FORMATS.values():
-        json.dumps(render(row, manifest), allow_nan=False)
+        json.loads(jsonl.encode_line(render(row, manifest)))

@@ -201,7 +201,7 @@ def datasets_export(
 ) -> None:
     """Print a dataset as NDJSON."""
     from tuneloop.datasets.read import iter_rows, load_manifest
-    from tuneloop.jsonl import dump_line
+    from tuneloop.jsonl import encode_line
     from tuneloop.training.examples import EXPORT_FORMATS
 
     if export_format not in EXPORT_FORMATS:
@@ -209,7 +209,7 @@ def datasets_export(
         raise UsageError(f"--format {export_format}: unknown, expected one of {known}")
     manifest = load_manifest(artifacts, key)
     for _, row in iter_rows(manifest, artifacts):
-        sys.stdout.buffer.write(dump_line(EXPORT_FORMATS[export_format](row, manifest)))
+        sys.stdout.buffer.write(encode_line(EXPORT_FORMATS[export_format](row, manifest)))
 
 
 @eval_sets_app.command("check")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 from pydantic import ValidationError
 
 from tuneloop import storage
@@ -20,7 +21,9 @@ from tuneloop.datasets.schema import (
     request_of,
 )
 from tuneloop.errors import DataError
-from tuneloop.validation import first_error, shorten
+from tuneloop.validation import decode_error, first_error, shorten
+
+_row_decoder = msgspec.json.Decoder(TraceRow)
 
 
 def dataset_prefix(artifacts: str, key: str) -> str:
@@ -139,9 +142,9 @@ def _iter_shard(
         count += 1
         place = f"{url}:{count}"
         try:
-            row = TraceRow.model_validate_json(line)
-        except ValidationError as e:
-            raise DataError(f"{place}: {first_error(e)}; restore the shard or rebuild it") from e
+            row = _row_decoder.decode(line)
+        except ValueError as e:  # msgspec's, or UnicodeDecodeError
+            raise DataError(f"{place}: {decode_error(e)}; restore the shard or rebuild it") from e
         yield place, row
     if count != shard.rows:
         said = "trace_count" if len(manifest.shards) == 1 else "rows"

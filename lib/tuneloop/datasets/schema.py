@@ -13,8 +13,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Annotated, Any, Literal, NamedTuple
 
+import msgspec
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -41,6 +43,9 @@ DEFAULT_RECIPE = "trace_sft_v1"
 _NAMESPACE = uuid.UUID("6f0f4d0e-9a55-5d0b-8a1c-2f7f6a3f1c55")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _KEY = re.compile(r"[A-Za-z0-9._-]+")
+_TIME_CHARACTERS = len("2026-11-22T11:22:10.546379Z")
+_TIME_BYTES = len('{"created_at":"",') + _TIME_CHARACTERS
+"""What a row's line holds before the rest of its content."""
 
 
 def utc_text(moment: datetime) -> str:
@@ -107,44 +112,77 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Strategy = Literal["latest", "random"]
 
 
-class TraceStep(BaseModel):
-    """One step of reasoning."""
+class TraceStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """One step of reasoning in a row."""
 
-    i: int = Field(ge=0, lt=2**63)
-    type: Text = Field(min_length=1, max_length=64)
-    content: Text = Field(min_length=1, max_length=MAX_STEP_CHARACTERS)
+    content: str
+    i: int
+    type: str
 
 
-class TraceRow(BaseModel):
+class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One line of a shard: a trace as it was when the dataset was built, steps ordered by `i`.
 
     Nothing is checked again but the shape: the store validated the trace, and a digest guards the
-    shard.
+    shard. Fields stand in sorted order, so that encoding them as declared is canonical; values of
+    meta stay the bytes they were, since msgspec spells some floats differently from what is
+    published.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str
-    created_at: Timestamp
-    trace_version: str
-    prompt: str
+    created_at: Annotated[
+        str, msgspec.Meta(min_length=_TIME_CHARACTERS, max_length=_TIME_CHARACTERS)
+    ]
     final_answer: str
+    id: str
+    meta: dict[str, msgspec.Raw] | None
+    prompt: str
     steps: list[TraceStep]
-    meta: dict[str, JsonValue] | None
+    trace_version: str
 
     @property
     def step_contents(self) -> list[str]:
         """The texts of the steps, in order."""
         return [step.content for step in self.steps]
 
+    def meta_values(self) -> dict[str, Any]:
+        """What meta says, as Python values; empty where the trace has none."""
+        return {key: msgspec.json.decode(value) for key, value in (self.meta or {}).items()}
+
+    def line(self) -> bytes:
+        """The row as a shard holds it, canonical."""
+        return jsonl.encode_line(self)
+
     def content_line(self) -> bytes:
         """The row without its time, canonical: what `content_sha256` is made of."""
-        return jsonl.dump_line(self.model_dump(exclude={"created_at"}))
+        return b"{" + self.line()[_TIME_BYTES:]
 
-    def line(self, content_line: bytes | None = None) -> bytes:
-        """The row as a shard holds it, canonical; from its content line if that is at hand."""
-        content = content_line or self.content_line()
-        return f'{{"created_at":"{self.created_at}",'.encode() + content[1:]  # sorts before all
+
+class _Payload(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """A trace as the store keeps it, canonical."""
+
+    final_answer: str
+    meta: dict[str, msgspec.Raw] | None
+    prompt: str
+    steps: list[TraceStep]
+    trace_version: str
+
+
+_payload_decoder = msgspec.json.Decoder(_Payload)
+
+
+def row_of_payload(trace_id: str, created_at: str, payload: str | bytes) -> TraceRow:
+    """The row of a stored trace: its canonical payload, with the steps in order."""
+    stored = _payload_decoder.decode(payload)
+    stored.steps.sort(key=attrgetter("i"))
+    return TraceRow(
+        created_at,
+        stored.final_answer,
+        trace_id,
+        stored.meta,
+        stored.prompt,
+        stored.steps,
+        stored.trace_version,
+    )
 
 
 class BuildRequest(BaseModel):
@@ -274,16 +312,17 @@ class ContentHasher:
 
     def add(self, row: TraceRow) -> bytes:
         """Take the next row, order counts; returns its line for the shard."""
-        content_line = row.content_line()
-        self._sha256.update(content_line)
+        line = row.line()
+        self._sha256.update(b"{")
+        self._sha256.update(memoryview(line)[_TIME_BYTES:])
         steps = len(row.steps)
         self._count += 1
         self._steps += steps
         self._chars += len(row.prompt) + len(row.final_answer)
-        self._chars += sum(len(step.content) for step in row.steps)
+        self._chars += sum([len(step.content) for step in row.steps])
         self._most = max(self._most, steps)
         self._least = steps if self._least is None else min(self._least, steps)
-        return row.line(content_line)
+        return line
 
     def content(self) -> Content:
         """What has passed; at least one row."""

@@ -12,13 +12,10 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
-from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
-from pydantic_core import from_json
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -38,7 +35,13 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.schema import Column, CreateTable
 
 from tuneloop.datasets.pointer import is_index, pointer_tokens
-from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, utc_text
+from tuneloop.datasets.schema import (
+    BuildRequest,
+    Selection,
+    TraceRow,
+    row_of_payload,
+    utc_text,
+)
 
 _PAGE_ROWS = 1000
 
@@ -94,13 +97,7 @@ def _rows(connection: Connection, traces: Table, count: int) -> Iterator[TraceRo
     for start in range(0, count, _PAGE_ROWS):
         page = _chosen.c.position.between(start + 1, start + _PAGE_ROWS)
         for row in connection.execute(statement.where(page)):
-            yield _trace_row(row.id, row.created_at, row.payload)
-
-
-def _trace_row(trace_id: str, created_at: datetime, text: str) -> TraceRow:
-    payload = from_json(text)
-    payload["steps"].sort(key=itemgetter("i"))
-    return TraceRow(id=trace_id, created_at=utc_text(created_at), **payload)
+            yield row_of_payload(row.id, utc_text(row.created_at), row.payload)
 
 
 def has_value(traces: Table, path: str, value: Any, dialect: str) -> ColumnElement[bool]:

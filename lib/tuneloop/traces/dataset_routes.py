@@ -22,7 +22,7 @@ from tuneloop.traces.service import Render, Service, Svc
 
 log = logging.getLogger(__name__)
 
-_BLOCK_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 18
 _build_request = TypeAdapter(BuildRequest)
 
 router = APIRouter(prefix="/api")
@@ -145,7 +145,7 @@ def _export_blocks(
     rows = chain.from_iterable(read.iter_rows(manifest, artifacts, number) for number in shards)
     for _, row in rows:
         try:
-            block += jsonl.dump_line(render(row, manifest))
+            jsonl.append_line(block, render(row, manifest))
         except DataError as e:
             raise HTTPException(422, f"trace {row.id}: {e}") from e
         if len(block) >= _BLOCK_BYTES:

@@ -21,17 +21,27 @@ from pydantic import (
 )
 
 from tuneloop.datasets.schema import (
+    MAX_STEP_CHARACTERS,
     MAX_STEPS,
     MAX_TEXT_CHARACTERS,
     JsonObject,
     Text,
-    TraceStep,
     utc_text,
 )
 from tuneloop.errors import DataError
 from tuneloop.validation import first_error
 
 UtcMoment = Annotated[AwareDatetime, PlainSerializer(utc_text, return_type=str, when_used="json")]
+
+
+class TraceStep(BaseModel):
+    """One step of reasoning."""
+
+    i: int = Field(ge=0, lt=2**63)
+    type: Text = Field(min_length=1, max_length=64)
+    content: Text = Field(min_length=1, max_length=MAX_STEP_CHARACTERS)
+
+
 # One step's faults are enough: a thousand wrong steps in a thousand traces would be a report of
 # gigabytes.
 Steps = Annotated[list[TraceStep], FailFast(), Field(min_length=1, max_length=MAX_STEPS)]

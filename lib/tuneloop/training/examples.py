@@ -6,9 +6,13 @@ say where an example comes from.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from tuneloop.datasets.schema import DatasetManifest, TraceRow, trace_record
 from tuneloop.training.recipes import recipe_named
@@ -21,7 +25,19 @@ EXAMPLE_NAMESPACE = uuid.UUID("7d9b6c9e-8f0c-5b3a-9a51-2f6f4a0f7c11")
 
 def example_id(build_id: str, trace_id: str, recipe: str) -> str:
     """Name an example by what it is made of."""
-    return str(uuid.uuid5(EXAMPLE_NAMESPACE, f"{build_id}/{trace_id}/{recipe}"))
+    name = f"{build_id}/{trace_id}/{recipe}".encode()
+    # uuid.uuid5 spends more time on its object than on the hash: 4 us against 1 us.
+    digest = hashlib.sha1(EXAMPLE_NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+
+
+def _raw(text: str) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(text))
+
+
+_raw_constant = lru_cache(maxsize=64)(_raw)
+"""For what is the same in most rows of a dataset."""
 
 
 def build_example(row: TraceRow, manifest: DatasetManifest) -> TrainingExample:
@@ -37,19 +53,23 @@ def build_example(row: TraceRow, manifest: DatasetManifest) -> TrainingExample:
         response=recipe.render_response(row.step_contents, row.final_answer),
         metadata={
             **(row.meta or {}),
-            "source_trace_id": row.id,
-            "trace_version": row.trace_version,
-            "dataset_build_id": manifest.build_id,
-            "recipe": manifest.recipe,
+            "source_trace_id": _raw(row.id),
+            "trace_version": _raw_constant(row.trace_version),
+            "dataset_build_id": _raw_constant(manifest.build_id),
+            "recipe": _raw_constant(manifest.recipe),
         },
     )
 
 
 def training_example_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
     """Render a trace in the `training_example` format of the store's export."""
-    record = build_example(row, manifest).model_dump(mode="json")
-    record["metadata"]["created_at"] = row.created_at
-    return record
+    example = build_example(row, manifest)
+    return {
+        "id": example.id,
+        "metadata": {**example.metadata, "created_at": row.created_at},
+        "prompt": example.prompt,
+        "response": example.response,
+    }
 
 
 def tunix_sft_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:

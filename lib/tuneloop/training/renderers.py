@@ -50,6 +50,8 @@ _ANSWER = re.compile(r"^Answer: ?", re.MULTILINE)
 
 def neutralise_control_tokens(content: str) -> str:
     """Put a WORD JOINER behind the `<` of every control token in the content."""
+    if "<" not in content:
+        return content
     return _CONTROL.sub(rf"<{WORD_JOINER}\1", content)
 
 

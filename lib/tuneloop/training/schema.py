@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
 
 from tuneloop.errors import DataError
-from tuneloop.validation import first_error
+from tuneloop.validation import decode_error
+
+_NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class TrainingExample(BaseModel):
-    """One prompt/response pair."""
+class TrainingExample(
+    msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True
+):
+    """One prompt/response pair; fields in sorted order, so that encoding them is canonical."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    id: str = Field(min_length=1)
+    id: _NotEmpty
     """uuid5 of (dataset build, trace id, recipe): the same trace gives the same id every time."""
-    prompt: str = Field(min_length=1)
+    metadata: dict[str, msgspec.Raw] = {}
+    """Provenance, and the trace's own meta below it; JSON values as they stand in the file."""
+    prompt: _NotEmpty
     """What the user says, instruction included, before any chat rendering."""
-    response: str = Field(min_length=1)
+    response: _NotEmpty
     """What the model should say, before any chat rendering."""
-    metadata: dict[str, Any] = {}
-    """Provenance, and the trace's own meta below it."""
 
 
-def parse_example(value: dict[str, Any], place: str, line: int) -> TrainingExample:
-    """Validate one line of an example shard; DataError names the line."""
+_decoder = msgspec.json.Decoder(TrainingExample)
+
+
+def parse_example(line: bytes, place: str) -> TrainingExample:
+    """Validate one line of an example shard.
+
+    Args:
+        line: the line, with or without its line end.
+        place: where it stands, as `URL:line`.
+
+    Raises:
+        DataError: it is no example.
+    """
     try:
-        return TrainingExample.model_validate(value)
-    except ValidationError as e:
-        raise DataError(f"{place}:{line}: {first_error(e)}; export the dataset again") from e
+        return _decoder.decode(line)
+    except ValueError as e:  # msgspec's, or UnicodeDecodeError
+        raise DataError(f"{place}: {decode_error(e)}; export the dataset again") from e
