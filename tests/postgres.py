@@ -23,7 +23,7 @@ PASSWORD = "a-test-password"
 START_SECONDS = 30.0
 MISSING = "no PostgreSQL under /usr/lib/postgresql; tests/debian-packages installs it"
 # Nothing of it outlives the tests, and they kill the store, never the database.
-SETTINGS = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
+FORGETFUL = {"fsync": "off", "synchronous_commit": "off"}
 
 
 def binaries() -> Path | None:
@@ -82,8 +82,12 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """Start a server; skips where there is none to start, and fails under CI."""
+def running_postgres(*, fsync: bool = False) -> Iterator[Postgres]:
+    """Start a server; skips where there is none to start, and fails under CI.
+
+    Args:
+        fsync: keep what is committed whatever happens to the machine, as only a benchmark wants.
+    """
     folder = binaries()
     if folder is None:
         if os.environ.get("CI"):
@@ -94,14 +98,16 @@ def running_postgres() -> Iterator[Postgres]:
     if owner:
         shutil.chown(home, owner)
     try:
-        with _server(folder, home, owner) as port:
+        with _server(folder, home, owner, {} if fsync else FORGETFUL) as port:
             yield Postgres(port)
     finally:
         shutil.rmtree(home)
 
 
 @contextlib.contextmanager
-def _server(folder: Path, home: Path, owner: str | None) -> Iterator[int]:
+def _server(
+    folder: Path, home: Path, owner: str | None, settings: dict[str, str]
+) -> Iterator[int]:
     data, secret = home / "data", home / "password"
     secret.write_text(PASSWORD)
     secret.chmod(0o644)
@@ -110,7 +116,7 @@ def _server(folder: Path, home: Path, owner: str | None) -> Iterator[int]:
     subprocess.run(made, check=True, user=owner, cwd=home, stdout=subprocess.DEVNULL)
     port = free_port()
     command = [folder / "postgres", "-D", data, "-p", str(port), "-k", home, "-h", "127.0.0.1"]
-    for name, value in SETTINGS.items():
+    for name, value in {"max_connections": "200", **settings}.items():
         command += ["-c", f"{name}={value}"]
     with (home / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, user=owner, cwd=home, stdout=log, stderr=log)

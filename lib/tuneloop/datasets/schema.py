@@ -50,7 +50,7 @@ _TIME_BYTES = len('{"created_at":"",') + _TIME_CHARACTERS
 
 def utc_text(moment: datetime) -> str:
     """Write a moment the one way it is written everywhere: `2026-11-22T11:22:10.546379Z`."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def _no_nul(text: str) -> str:

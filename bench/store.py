@@ -1,0 +1,88 @@
+"""A trace store in a process of its own, and traces like those of the measured peer."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.postgres import running_postgres  # noqa: E402 - needs the path above
+
+BATCH = 1000
+_WORDS = "add the numbers carry one then compare both sides of it and keep larger".split()
+_FOREIGN = "Añade los números, después répète — 数を足す、そして比べる".split()
+
+
+def make_bodies(batches: int, seed: int = 0) -> list[bytes]:
+    """JSON arrays of 1000 traces of some 1,440 bytes: 5.5 steps, a quarter of the prompts foreign."""
+    rng = random.Random(seed)
+    return [json.dumps([_trace(rng) for _ in range(BATCH)]).encode() for _ in range(batches)]
+
+
+def _trace(rng: random.Random) -> dict[str, object]:
+    def text(characters: int, words: list[str]) -> str:
+        return " ".join(rng.choices(words, k=characters // 5))[:characters]
+
+    prompt = text(220, _FOREIGN if rng.random() < 0.26 else _WORDS)
+    steps = [
+        {"i": n, "type": "reason", "content": text(102, _WORDS)} for n in range(rng.randint(3, 8))
+    ]
+    meta = {"source": f"s{rng.randrange(10)}", "number": rng.randrange(10**6)}
+    return {
+        "trace_version": "1.0",
+        "prompt": prompt,
+        "final_answer": str(rng.randrange(1000)),
+        "steps": steps,
+        "meta": meta,
+    }
+
+
+@contextlib.contextmanager
+def running_store(database: str, artifacts: Path) -> Iterator[tuple[http.client.HTTPConnection, int]]:
+    """Serve as people do; gives a connection and the server's process id."""
+    command = [sys.executable, "-m", "tuneloop.cli", "serve", "--port", "0"]
+    command += ["--database", database, "--artifacts", str(artifacts)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.search(r"http://([\d.]+):(\d+)", line)
+        assert found, line + process.stderr.read()
+        connection = http.client.HTTPConnection(found[1], int(found[2]), timeout=600)
+        yield connection, process.pid
+        connection.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+@contextlib.contextmanager
+def database_urls(folder: Path) -> Iterator[dict[str, str]]:
+    """An empty database of each kind, PostgreSQL with fsync as in production."""
+    with running_postgres(fsync=True) as server, server.lent() as lend:
+        yield {"sqlite": f"sqlite:///{folder / 'store.db'}", "postgresql": lend()}
+
+
+def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> bytes:
+    """One request; its reply's body, which must be a success."""
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    data = response.read()
+    assert response.status in (200, 201), data[:500]
+    return data
+
+
+def peak_mib(pid: int) -> float:
+    """Most memory that a process has had resident, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
