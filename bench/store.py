@@ -24,7 +24,7 @@ _FOREIGN = "Añade los números, después répète — 数を足す、そして�
 
 
 def make_bodies(batches: int, seed: int = 0) -> list[bytes]:
-    """JSON arrays of 1000 traces of some 1,440 bytes: 5.5 steps, a quarter of the prompts foreign."""
+    """JSON arrays of 1000 traces: 1,440 bytes each, 5.5 steps, a quarter of the prompts foreign."""
     rng = random.Random(seed)
     return [json.dumps([_trace(rng) for _ in range(BATCH)]).encode() for _ in range(batches)]
 
@@ -48,7 +48,9 @@ def _trace(rng: random.Random) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def running_store(database: str, artifacts: Path) -> Iterator[tuple[http.client.HTTPConnection, int]]:
+def running_store(
+    database: str, artifacts: Path
+) -> Iterator[tuple[http.client.HTTPConnection, int]]:
     """Serve as people do; gives a connection and the server's process id."""
     command = [sys.executable, "-m", "tuneloop.cli", "serve", "--port", "0"]
     command += ["--database", database, "--artifacts", str(artifacts)]

@@ -105,9 +105,7 @@ def running_postgres(*, fsync: bool = False) -> Iterator[Postgres]:
 
 
 @contextlib.contextmanager
-def _server(
-    folder: Path, home: Path, owner: str | None, settings: dict[str, str]
-) -> Iterator[int]:
+def _server(folder: Path, home: Path, owner: str | None, settings: dict[str, str]) -> Iterator[int]:
     data, secret = home / "data", home / "password"
     secret.write_text(PASSWORD)
     secret.chmod(0o644)
