@@ -403,12 +403,14 @@ def test_ctrl_c_stops_the_stage_and_the_next_run_continues(
     assert "export   cached" in done.stderr
 
 
-def test_serve_answers_and_stops_on_sigterm(repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("logs", [True, False])
+def test_serve_answers_and_stops_on_sigterm(repository: Path, tmp_path: Path, logs: bool) -> None:
     import signal
 
     import httpx
 
     command = [sys.executable, "-m", "tuneloop.cli", "serve", "--port", "0"]
+    command += [] if logs else ["--no-access-log"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     line = process.stderr.readline()
@@ -417,7 +419,17 @@ def test_serve_answers_and_stops_on_sigterm(repository: Path, tmp_path: Path) ->
     assert (tmp_path / ".tuneloop" / "store.db").exists()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [one["path"] for one in lines] == (["/api/health"] if logs else [])
+
+
+def test_serve_lets_no_odd_origin_in(tuneloop: Invoke) -> None:
+    for origin, words in (("*", "without tokens"), ("example.org", "SCHEME://HOST")):
+        code, _, err = tuneloop(
+            "serve", "--cors-origin", "http://a.example", "--cors-origin", origin
+        )
+        assert (code, words in sentence(err)) == (78, True)
 
 
 def test_serve_on_a_taken_port(tuneloop: Invoke, store: str) -> None:

@@ -6,10 +6,11 @@ The API knows neither recipes nor renderers; this is where they are handed in.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tuneloop.errors import SpecError, Unavailable
@@ -24,7 +25,12 @@ LOOPBACK = "127.0.0.1"
 START_SECONDS = 20.0
 
 
-def build_app(database_url: str, artifacts: str, tokens: tuple[Token, ...] = ()) -> FastAPI:
+def build_app(
+    database_url: str,
+    artifacts: str,
+    tokens: tuple[Token, ...] = (),
+    cors_origins: Sequence[str] = (),
+) -> FastAPI:
     """The store's ASGI application on a database, opened and brought up to date."""
     from tuneloop.traces.api import create_app
     from tuneloop.traces.database import Database
@@ -32,7 +38,12 @@ def build_app(database_url: str, artifacts: str, tokens: tuple[Token, ...] = ())
     from tuneloop.training.recipes import RECIPES
 
     return create_app(
-        Database(database_url), artifacts, RECIPES.keys(), EXPORT_FORMATS, tokens=tokens
+        Database(database_url),
+        artifacts,
+        RECIPES.keys(),
+        EXPORT_FORMATS,
+        tokens=tokens,
+        cors_origins=cors_origins,
     )
 
 
@@ -52,6 +63,8 @@ def serve(
     artifacts: str,
     tokens: tuple[Token, ...] = (),
     listening: Callable[[str, str], None] = lambda url, database: None,
+    cors_origins: Sequence[str] = (),
+    access_log: bool = True,
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight finish.
 
@@ -63,24 +76,46 @@ def serve(
         tokens: who may use it; none: everybody on this machine.
         listening: called with the store's URL and the database's, less its password, as soon as
             connections are taken.
+        cors_origins: pages of which may use it from a browser.
+        access_log: whether each request is a line of JSON on stderr.
 
     Raises:
-        SpecError: the host is not loopback and there are no tokens.
+        SpecError: the host is not loopback and there are no tokens, or an origin cannot be
+            allowed.
         Unavailable: the port cannot be had.
     """
+    from tuneloop.traces.cors import check_origins
+    from tuneloop.traces.engine import parse_url, place_of
+
     if host not in (LOOPBACK, "localhost", "::1") and not tokens:
         raise SpecError(
             f"--host {host}: everybody who reaches this address could read and write, expected"
             " --tokens for another than loopback; make one with `tuneloop tokens new`"
         )
-    from tuneloop.traces.engine import parse_url, place_of
-
+    check_origins(cors_origins, has_tokens=bool(tokens))
     place = place_of(parse_url(database_url))
-    server = _server(build_app(database_url, artifacts, tokens), "warning")
+    server = _server(build_app(database_url, artifacts, tokens, cors_origins), "warning")
     listener = _listen(host, port)
     listener.listen()
     listening(_url_of(listener), place)
-    server.run(sockets=[listener])
+    with _access_lines() if access_log else contextlib.nullcontext():
+        server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _access_lines() -> Iterator[None]:
+    """Show the access log on stderr, a line of JSON a request, while the block runs."""
+    handler = logging.StreamHandler()  # its format is the message alone
+    logger = logging.getLogger("tuneloop.access")
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+        logger.removeHandler(handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:

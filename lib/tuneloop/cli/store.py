@@ -47,6 +47,15 @@ def serve(
     tokens: Annotated[
         Path | None, typer.Option(help="Token file, or its content in TUNELOOP_TOKENS.")
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let web pages of this origin use the store, such as https://example.org; can be"
+            " repeated; * lets in all, but only with tokens.",
+        ),
+    ] = None,
+    access_log: Annotated[bool, typer.Option(help="A line of JSON a request on stderr.")] = True,
 ) -> None:
     """Serve the trace store over HTTP; without tokens on loopback alone."""
     from tuneloop import service
@@ -57,7 +66,16 @@ def serve(
     # uvicorn finishes what is in flight, then raises the signal again: asked to stop, it stopped.
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            service.serve(host, port, database, artifacts, _tokens(tokens), listening)
+            service.serve(
+                host,
+                port,
+                database,
+                artifacts,
+                _tokens(tokens),
+                listening,
+                cors_origins=cors_origin or (),
+                access_log=access_log,
+            )
     except SpecError as e:
         # A server in a container ends with a stage's code: 78, trying again does not help.
         typer.echo(f"tuneloop: {e}", err=True)

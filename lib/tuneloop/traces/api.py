@@ -9,20 +9,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from tuneloop import storage
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
-from tuneloop.errors import DataError, TuneloopError
-from tuneloop.traces import bodies, dataset_routes, trace_routes
+from tuneloop.errors import DataError, PermissionDenied, Transient, TuneloopError
+from tuneloop.traces import bodies, cors, dataset_routes, trace_routes
+from tuneloop.traces.access import Observer
 from tuneloop.traces.auth import Authorization, Token
 from tuneloop.traces.database import Database, IdempotencyConflict
-from tuneloop.traces.service import Render, Service, Svc
+from tuneloop.traces.service import Damaged, Render, Service, Svc
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def create_app(
     export_formats: Mapping[str, Render],
     *,
     tokens: tuple[Token, ...] = (),
+    cors_origins: Sequence[str] = (),
     clock: Callable[[], datetime] = _utc_now,
     new_seed: Callable[[], int] = _new_seed,
 ) -> FastAPI:
@@ -53,6 +55,7 @@ def create_app(
         recipes: names that a build may ask for.
         export_formats: what `?format=` may name, and how each makes a record of a row.
         tokens: who may use it; none: everybody who can reach it.
+        cors_origins: pages of which a browser lets in.
         clock: tells the time of new traces and datasets.
         new_seed: draws the seed of a build that names none.
     """
@@ -68,6 +71,9 @@ def create_app(
     )
     if tokens:
         app.add_middleware(Authorization, tokens=tokens)
+    if cors_origins:
+        cors.install(app, cors_origins)
+    app.add_middleware(Observer, metrics=app.state.service.metrics)  # the last is the outermost
     for each in (router, probes, trace_routes.router, dataset_routes.router):
         app.include_router(each)
     bodies.install_handlers(app)
@@ -112,21 +118,40 @@ def readyz(service: Svc) -> JSONResponse:
     )
 
 
+@probes.get("/metrics")
+async def metrics(request: Request, service: Svc) -> Response:
+    """For Prometheus, in the text format that it asks for."""
+    content, media_type = service.metrics.render(request.headers.get("accept", ""))
+    return Response(content, headers={"Content-Type": media_type})
+
+
 _STATUS: tuple[tuple[type[TuneloopError], Literal[409, 422, 500]], ...] = (
     (IdempotencyConflict, 409),
     (DatasetConflict, 409),
     (DatasetEmpty, 422),
     (DataError, 500),  # what the store itself keeps is damaged
 )
+_SHOWN = (IdempotencyConflict, DatasetConflict, DatasetEmpty, Damaged)
+"""Made of what clients know. Of others the message names files, and is for the log alone."""
+_SENTENCES: tuple[tuple[type[TuneloopError], str], ...] = (
+    (DataError, "What the store keeps is damaged; its log says what and where"),
+    (PermissionDenied, "The store may not use its database or artifacts; its log says which"),
+    (Transient, "The store is busy; try again later"),
+    (TuneloopError, "The store cannot use its database or artifacts; its log says why"),
+)
+
+
+def _whole(error: Exception) -> Exception:
+    """What the log gets: of a sentence made for clients the one that it was made of."""
+    return error.__cause__ if isinstance(error.__cause__, TuneloopError) else error
 
 
 async def _reply_expected_failure(request: Request, error: Exception) -> JSONResponse:
     """A sentence without the server's paths; the log has the whole one."""
-    service: Service = request.app.state.service
     status: int = next((code for kind, code in _STATUS if isinstance(error, kind)), 503)
     headers = {"Retry-After": "5"} if status == 503 else None
     if status >= 500:
-        log.error("%s %s: %s", request.method, request.url.path, error)
-    detail = str(error).replace(f"{service.artifacts}/", "")
-    detail = detail.replace(service.database.place, "database")
+        log.error("%s %s: %s", request.method, request.url.path, _whole(error))
+    said = (sentence for kind, sentence in _SENTENCES if isinstance(error, kind))
+    detail = str(error) if isinstance(error, _SHOWN) else next(said)
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)

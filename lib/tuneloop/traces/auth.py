@@ -109,6 +109,7 @@ class Authorization:
             self._failures.add(address)
             await _refuse(send, 401, "Unknown or missing token", {"WWW-Authenticate": "Bearer"})
             return
+        scope.setdefault("state", {})["token"] = token.name  # for the access log
         needed = needed_role(scope["method"])
         if ROLES.index(token.role) < ROLES.index(needed):
             detail = f"Token {token.name} has role {token.role}, this needs {needed}"

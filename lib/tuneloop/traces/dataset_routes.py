@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, HTTPException, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, TypeAdapter
 
@@ -18,7 +18,8 @@ from tuneloop.datasets.build import build
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest, is_key
 from tuneloop.errors import DataError
 from tuneloop.traces import bodies
-from tuneloop.traces.service import Render, Service, Svc
+from tuneloop.traces.service import Damaged, Render, Service, Svc
+from tuneloop.traces.streams import Blocks, BlocksResponse, measured
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +65,15 @@ async def build_dataset(request: Request, service: Svc) -> JSONResponse:
         if wanted.recipe not in service.recipes:
             known = _one_of(service.recipes)
             raise HTTPException(422, f"Unknown recipe: {wanted.recipe}. Must be {known}")
-        manifest, created = build(
-            lambda seed: service.database.selection(wanted, seed),
-            wanted,
-            service.artifacts,
-            now=service.clock(),
-            new_seed=service.new_seed,
-        )
+        with service.metrics.building() as job:
+            manifest, created = build(
+                lambda seed: service.database.selection(wanted, seed),
+                wanted,
+                service.artifacts,
+                now=service.clock(),
+                new_seed=service.new_seed,
+            )
+            job.outcome, job.count = "created" if created else "existing", manifest.trace_count
         reply = DatasetBuilt(
             dataset_key=manifest.dataset_key,
             build_id=manifest.build_id,
@@ -80,7 +83,7 @@ async def build_dataset(request: Request, service: Svc) -> JSONResponse:
         )
         return JSONResponse(reply.model_dump(mode="json"), status_code=201 if created else 200)
 
-    return await run_in_threadpool(work)
+    return await to_thread.run_sync(work, limiter=service.build_threads)
 
 
 @router.get("/datasets")
@@ -111,7 +114,7 @@ def get_dataset(key: str, service: Svc) -> DatasetManifest:
 
 
 @router.get("/datasets/{key}/export.jsonl")
-def export_dataset(
+async def export_dataset(
     key: str,
     service: Svc,
     name: Annotated[str, Query(alias="format")] = "trace",
@@ -128,18 +131,27 @@ def export_dataset(
     if render is None:
         known = _one_of(tuple(service.export_formats))
         raise HTTPException(422, f"Invalid format: {name}. Must be {known}")
-    manifest = _manifest(service, key)
-    if damage := read.find_damage(manifest, service.artifacts):
-        raise DataError(f"datasets/{key}: {damage}; restore it or rebuild the dataset")
-    shards = range(shard, len(manifest.shards), num_shards)
-    blocks = _export_blocks(manifest, service.artifacts, render, shards)
-    first = next(blocks)  # what is wrong at once can still get a status of its own
-    return StreamingResponse(chain([first], blocks), media_type="application/x-ndjson")
+
+    def begin() -> tuple[bytes, Blocks]:
+        manifest = _manifest(service, key)
+        if damage := read.find_damage(manifest, service.artifacts):
+            raise Damaged(f"datasets/{key}: {damage}; restore it or rebuild the dataset")
+        shards = range(shard, len(manifest.shards), num_shards)
+        lines = _export_blocks(manifest, service.artifacts, render, shards)
+        blocks = measured(lines, service.metrics, name)
+        try:
+            return next(blocks), blocks  # what is wrong at once can still get a status of its own
+        except DataError as e:
+            shown = manifest.shards[shard].name  # in which the first block ends
+            raise Damaged(f"datasets/{key}: {shown} is damaged; restore or rebuild it") from e
+
+    first, blocks = await to_thread.run_sync(begin, limiter=service.export_threads)
+    return BlocksResponse(first, blocks, service.export_threads)
 
 
 def _export_blocks(
     manifest: DatasetManifest, artifacts: str, render: Render, shards: Iterable[int]
-) -> Iterator[bytes]:
+) -> Blocks:
     """Lines in blocks, so that the server changes threads per block and not per line."""
     block = bytearray()
     rows = chain.from_iterable(read.iter_rows(manifest, artifacts, number) for number in shards)
@@ -164,7 +176,13 @@ def delete_dataset(key: str, service: Svc) -> None:
 def _manifest(service: Service, key: str) -> DatasetManifest:
     if key in (".", "..") or "\x00" in key or len(key.encode()) > 200:
         raise HTTPException(422, "Invalid dataset key: expected the dataset_key of a build reply")
-    manifest = read.find_manifest(service.artifacts, key) if is_key(key) else None
+    try:
+        manifest = read.find_manifest(service.artifacts, key) if is_key(key) else None
+    except DataError as e:
+        raise Damaged(
+            f"datasets/{key}/manifest.json: is damaged, the store's log says how; restore it or"
+            " rebuild the dataset"
+        ) from e
     if manifest is None:
         raise HTTPException(404, f"Dataset not found: {key}")
     return manifest

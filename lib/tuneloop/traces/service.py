@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from tuneloop.datasets.schema import DatasetManifest, TraceRow
+from tuneloop.errors import DataError
 from tuneloop.traces.database import Database
+from tuneloop.traces.metrics import Metrics
+
+BUILD_THREADS = 2
+"""Builds at a time; others wait, and small requests never wait for one."""
+EXPORT_THREADS = 8
+"""Exports that prepare a block at a time; sending it takes no thread."""
 
 Render = Callable[[TraceRow, DatasetManifest], dict[str, Any]]
+
+
+class Damaged(DataError):
+    """A published dataset is damaged; the message holds no path of the server's."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,9 @@ class Service:
     export_formats: Mapping[str, Render]
     clock: Callable[[], datetime]
     new_seed: Callable[[], int]
+    metrics: Metrics = field(default_factory=Metrics)
+    build_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(BUILD_THREADS))
+    export_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(EXPORT_THREADS))
 
 
 async def _service(request: Request) -> Service:

@@ -123,8 +123,9 @@ async def create_trace(request: Request, service: Svc) -> Response:
     body = await bodies.read(request, bodies.MAX_TRACE_BYTES)
 
     def work() -> Response:
-        batch = [bodies.parse_trace(body)]
-        stored = service.database.insert_batch(batch, now=service.clock(), key=key)
+        batch, now = [bodies.parse_trace(body)], service.clock()
+        stored = service.database.insert_batch(batch, now=now, key=key)
+        service.metrics.batch_stored(1, repeated=_is_repeated(stored[0], now))
         return _created(_rows(stored, batch)[0])
 
     return await run_in_threadpool(work)
@@ -144,10 +145,17 @@ async def create_batch(request: Request, service: Svc) -> Response:
 
     def work() -> Response:
         batch = parse(body)
-        stored = service.database.insert_batch(batch, now=service.clock(), key=key)
+        batch, now = parse(body), service.clock()
+        stored = service.database.insert_batch(batch, now=now, key=key)
+        service.metrics.batch_stored(len(batch), repeated=_is_repeated(stored[0], now))
         return _created({"created_count": len(stored), "traces": _rows(stored, batch)})
 
     return await run_in_threadpool(work)
+
+
+def _is_repeated(stored: Stored, now: datetime) -> bool:
+    """Whether an idempotency key found it: what is stored now is never older than now."""
+    return stored.created_at < now
 
 
 def _rows(stored: Sequence[Stored], batch: Sequence[NewTrace]) -> list[dict[str, str]]:

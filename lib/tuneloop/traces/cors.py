@@ -1,0 +1,47 @@
+"""Pages of other origins that may use the store from a browser; none by default.
+
+One rule: exactly the named origins, and never with credentials that a browser adds by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from tuneloop.errors import SpecError
+
+ANY = "*"
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
+
+
+def check_origins(origins: Sequence[str], *, has_tokens: bool) -> None:
+    """Refuse what is no origin, and everybody where nothing else guards the store.
+
+    Raises:
+        SpecError: an origin cannot be allowed.
+    """
+    for origin in origins:
+        if origin == ANY and not has_tokens:
+            raise SpecError(
+                "--cors-origin *: without tokens every web page that is open on this machine could"
+                " read and write, expected the origins to be named, or --tokens"
+            )
+        if origin != ANY and not _ORIGIN.fullmatch(origin):
+            raise SpecError(
+                f"--cors-origin {origin}: expected SCHEME://HOST or SCHEME://HOST:PORT in lower"
+                " case without a path, as browsers send it; mend it"
+            )
+
+
+def install(app: FastAPI, origins: Sequence[str]) -> None:
+    """Let pages of these origins in; outside of authorization, as a preflight has no token."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Idempotency-Key", "X-Request-ID"],
+        expose_headers=["Retry-After", "X-Request-ID"],
+    )

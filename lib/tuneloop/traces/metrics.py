@@ -1,0 +1,180 @@
+"""What the store measures of itself, for Prometheus.
+
+One rule: a label's values are few and ours: route templates, known methods, status codes, outcomes.
+Nothing that a client can make up (a path, a dataset key, a source) ever becomes one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.exposition import choose_encoder
+
+from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
+
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+"""Any other is counted as `other`: a client may send whatever it likes."""
+NO_ROUTE = "none"
+"""Of a request that was refused before it was routed, or that fits no route."""
+
+_REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_JOB_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800)
+_BATCH_TRACES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+
+
+@dataclass
+class Job:
+    """A build or an export while it runs; whoever runs it says how it ended."""
+
+    outcome: str = "failed"
+    count: int = 0
+    """Traces of a build, records of an export."""
+
+
+class Metrics:
+    """All metrics of one application, in a registry of its own."""
+
+    def __init__(self) -> None:
+        """Register everything, so that every series is there from the first scrape on."""
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        build = Info("tuneloop_build", "Version of the store.", registry=registry)
+        build.info({"version": metadata.version("tuneloop"), "python": platform.python_version()})
+        self.in_flight = Gauge(
+            "tuneloop_http_requests_in_flight", "Requests under way.", registry=registry
+        )
+        self._register_requests(registry)
+        self._register_traces(registry)
+        self._register_jobs(registry)
+
+    def _register_requests(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "tuneloop_http_requests",
+            "Requests answered; 499: the client went before there was an answer.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "tuneloop_http_request_duration_seconds",
+            "From the first byte of a request to the last of its reply.",
+            ["method", "route"],
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )
+        self._bytes_in = Counter(
+            "tuneloop_http_request_body_bytes", "Bytes of bodies.", ["route"], registry=registry
+        )
+        self._bytes_out = Counter(
+            "tuneloop_http_response_body_bytes", "Bytes of bodies.", ["route"], registry=registry
+        )
+
+    def _register_traces(self, registry: CollectorRegistry) -> None:
+        self._batches = Histogram(
+            "tuneloop_batch_traces",
+            "Traces a stored batch, a single trace being a batch of one.",
+            buckets=_BATCH_TRACES,
+            registry=registry,
+        )
+        self._traces = Counter(
+            "tuneloop_traces_stored",
+            "Traces stored; what an idempotency key repeats is not counted again.",
+            registry=registry,
+        )
+
+    def _register_jobs(self, registry: CollectorRegistry) -> None:
+        self._builds = Histogram(
+            "tuneloop_dataset_build_duration_seconds",
+            "Builds by outcome: created, existing, empty, conflict, failed.",
+            ["outcome"],
+            buckets=_JOB_SECONDS,
+            registry=registry,
+        )
+        self._built = Counter(
+            "tuneloop_dataset_build_traces", "Traces of datasets created.", registry=registry
+        )
+        self._exports = Histogram(
+            "tuneloop_dataset_export_duration_seconds",
+            "Exports by format and outcome: complete, disconnected, failed; a slow reader counts.",
+            ["format", "outcome"],
+            buckets=_JOB_SECONDS,
+            registry=registry,
+        )
+        self._exported = Counter(
+            "tuneloop_dataset_export_records", "Records exported.", ["format"], registry=registry
+        )
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the text format that suits an Accept header, and its media type."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type
+
+    def request_ended(
+        self,
+        method: str,
+        route: str | None,
+        status: int,
+        *,
+        seconds: float,
+        bytes_in: int,
+        bytes_out: int,
+    ) -> None:
+        """Count a request by its route template, None where it has none."""
+        method = method if method in METHODS else "other"
+        route = route or NO_ROUTE
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_seconds.labels(method, route).observe(seconds)
+        self._bytes_in.labels(route).inc(bytes_in)
+        self._bytes_out.labels(route).inc(bytes_out)
+
+    def batch_stored(self, count: int, *, repeated: bool) -> None:
+        """Count a batch that was answered with 201."""
+        if not repeated:
+            self._batches.observe(count)
+            self._traces.inc(count)
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[Job]:
+        """Measure a build while the block runs."""
+        job, start = Job(), time.monotonic()
+        try:
+            yield job
+        except DatasetEmpty:
+            job.outcome = "empty"
+            raise
+        except DatasetConflict:
+            job.outcome = "conflict"
+            raise
+        finally:
+            self._builds.labels(job.outcome).observe(time.monotonic() - start)
+            if job.outcome == "created":
+                self._built.inc(job.count)
+
+    @contextlib.contextmanager
+    def exporting(self, export_format: str) -> Iterator[Job]:
+        """Measure an export while the block runs; `export_format` is one that exists."""
+        job, start = Job(), time.monotonic()
+        try:
+            yield job
+        except GeneratorExit:  # the stream was closed before its end
+            job.outcome = "disconnected"
+            raise
+        finally:
+            self._exports.labels(export_format, job.outcome).observe(time.monotonic() - start)
+            self._exported.labels(export_format).inc(job.count)
