@@ -58,6 +58,28 @@ def test_the_document_is_valid(document: dict[str, Any]) -> None:
         assert jsonschema_rs.meta.is_valid(one), name
 
 
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    def walk(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            if isinstance(found := node.get("$ref"), str):
+                yield found
+            for value in node.values():
+                yield from walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from walk(value)
+
+    found = set(walk(document))
+    assert "#/components/schemas/BuildRequest" in found
+    for reference in found:
+        assert resolved(document, {"$ref": reference}) is not None
+
+
+def test_limits_are_whole_numbers(document: dict[str, Any]) -> None:
+    step = document["components"]["schemas"]["TraceStep"]["properties"]["i"]
+    assert (step["exclusiveMaximum"], type(step["exclusiveMaximum"])) == (2**63, int)
+
+
 def test_every_operation_has_a_row_and_every_row_an_operation(document: dict[str, Any]) -> None:
     assert {(method, path) for method, path, _ in operations(document)} == set(OPERATIONS)
 

@@ -76,6 +76,8 @@ def test_traces_without_meta_are_no_obstacle(
         ("cursor=dDE&offset=1", "cursor and offset exclude each other"),
         ("created_after=yesterday", "datetime"),
         ("created_after=2026-11-24T00:00:00", "timezone"),
+        ("created_after=2026", "expected a date and a time with a time zone"),
+        ("created_after=0", "expected a date and a time with a time zone"),
         ("created_after=0000-01-01T00:00:00Z", "datetime"),
     ],
 )

@@ -54,7 +54,7 @@ class DatasetListed(BaseModel):
     status_code=201,
     response_model=DatasetBuilt,
     responses={200: {"model": DatasetBuilt, "description": "It was built before"}},
-    openapi_extra=bodies.describe(BuildRequest.model_json_schema()),
+    openapi_extra=bodies.describe({"$ref": "#/components/schemas/BuildRequest"}),
 )
 async def build_dataset(request: Request, service: Svc) -> JSONResponse:
     """Publish traces as a dataset, for ever; 200 if the same dataset is there already."""

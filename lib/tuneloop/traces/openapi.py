@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from tuneloop.datasets.schema import BuildRequest
 from tuneloop.traces import bodies
 from tuneloop.traces.auth import OPEN_PATHS
 
@@ -308,6 +309,7 @@ _HEADERS: Mapping[str, Any] = {
         "example": "Bearer",
     },
 }
+_LIMITS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 _OWN_HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -345,8 +347,8 @@ def install(
         export = paths["/api/datasets/{key}/export.jsonl"]["get"]
         (asked,) = (one for one in export["parameters"] if one["name"] == "format")
         asked["schema"]["enum"] = sorted(formats)
-        body = paths["/api/datasets/build"]["post"]["requestBody"]["content"][JSON]
-        body["schema"]["properties"]["recipe"]["enum"] = sorted(recipes)
+        build = document["components"]["schemas"]["BuildRequest"]
+        build["properties"]["recipe"]["enum"] = sorted(recipes)
         return document
 
     app.openapi = complete  # type: ignore[method-assign]
@@ -359,6 +361,7 @@ def describe(document: dict[str, Any], *, guarded: bool) -> dict[str, Any]:
     for replaced in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(replaced, None)
     components["schemas"].update(copy.deepcopy(dict(_SCHEMAS)))
+    components["schemas"]["BuildRequest"] = _schema_of_a_build()
     components["headers"] = copy.deepcopy(dict(_HEADERS))
     components["responses"] = {f"Refused{code}": _refusal(code) for code in _REFUSALS}
     components["securitySchemes"] = {"bearer": _BEARER}
@@ -366,7 +369,28 @@ def describe(document: dict[str, Any], *, guarded: bool) -> dict[str, Any]:
         for method, operation in operations.items():
             row = OPERATIONS.get((method, path), Operation({}))
             _describe_operation(operation, row, is_open=path in OPEN_PATHS, guarded=guarded)
+    _restore_integers(document)
     return document
+
+
+def _schema_of_a_build() -> dict[str, Any]:
+    """No endpoint takes or gives one by type, so that FastAPI does not know it."""
+    schema = BuildRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)  # JsonValue, which is there already
+    return schema
+
+
+def _restore_integers(node: Any) -> None:
+    """FastAPI makes floats of limits; of 2**63 readers then make another number."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name in _LIMITS and isinstance(value, float) and value.is_integer():
+                node[name] = int(value)
+            else:
+                _restore_integers(value)
+    elif isinstance(node, list):
+        for value in node:
+            _restore_integers(value)
 
 
 def _refusal(code: int) -> dict[str, Any]:

@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
 from tuneloop.datasets.schema import utc_text
 from tuneloop.traces import bodies
@@ -28,7 +28,19 @@ _MAX_OFFSET = 2**63 - 1
 _CURSOR = re.compile(r"t(\d{1,18})\.(\d{1,18})")
 """What a cursor encodes: time and seq of a row. The `t` lets another kind follow one day."""
 _TRACE = {"$ref": "#/components/schemas/ReasoningTrace"}
+_BATCH = {"type": "array", "items": _TRACE, "minItems": 1, "maxItems": bodies.MAX_BATCH_TRACES}
 
+
+def _no_number(text: str) -> str:
+    """Pydantic takes a number for seconds since 1970; `created_after=2026` shall not mean that."""
+    try:
+        float(text)
+    except ValueError:
+        return text
+    raise ValueError("expected a date and a time with a time zone, such as 2026-11-22T11:22:10Z")
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
 router = APIRouter(prefix="/api")
 
 
@@ -135,7 +147,7 @@ async def create_trace(request: Request, service: Svc) -> Response:
     "/traces/batch",
     status_code=201,
     response_model=BatchCreated,
-    openapi_extra=bodies.describe({"type": "array", "items": _TRACE}, many=_TRACE),
+    openapi_extra=bodies.describe(_BATCH, many=_TRACE),
 )
 async def create_batch(request: Request, service: Svc) -> Response:
     """Store up to 1000 traces, all or none: a JSON array, or application/x-ndjson."""
@@ -177,7 +189,7 @@ def list_traces(
     offset: int = 0,
     cursor: str | None = None,
     source: str | None = None,
-    created_after: AwareDatetime | None = None,
+    created_after: Moment | None = None,
 ) -> TracePage:
     """Traces, newest first.
 

@@ -1,0 +1,93 @@
+"""Schemathesis against the application: whatever it sends, replies are as documented.
+
+It sends what the document allows and what it forbids, at the limits and at random; every run sends
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation.hypothesis.builder import (
+    HypothesisTestConfig,
+    HypothesisTestMode,
+    create_test,
+)
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tuneloop.traces.openapi import OPERATIONS
+
+CHECKS = (
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+)
+"""Held for every reply, without exception."""
+
+REFUSED_THOUGH_DOCUMENTED = (
+    # JSON Schema has no word for them: they relate two values.
+    "Step indices must be unique",
+    "cursor and offset exclude each other",
+    "shard must be at least 0 and less than num_shards",
+    # What a cursor holds is nobody's business but the store's.
+    "Invalid cursor: expected next_cursor of an earlier reply",
+    # It depends on what the store holds.
+    "Dataset is empty. No traces matched the filters.",
+)
+SETTINGS = settings(
+    max_examples=60,
+    derandomize=True,
+    database=None,
+    deadline=None,  # two cores shared with other tests
+    suppress_health_check=list(HealthCheck),  # a large body is what a limit is tested with
+)
+
+
+def checks_of(case: schemathesis.Case, response: Any) -> list[Callable[..., Any]]:
+    checks: list[Callable[..., Any]] = list(CHECKS)
+    if not any(text in response.text for text in REFUSED_THOUGH_DOCUMENTED):
+        checks.append(positive_data_acceptance)
+    if "'i': False" not in str(case.body):
+        # Bodies are read as leniently as clients of this API are used to: "3", 3.0 and false are
+        # step numbers too.
+        checks.append(negative_data_rejection)
+    return checks
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_replies_are_as_documented(
+    method: str, path: str, app: FastAPI, http: TestClient, make_trace: Any
+) -> None:
+    http.post("/api/traces/batch", json=[make_trace(n) for n in range(3)])
+    http.post("/api/datasets/build", json={"dataset_name": "sums", "dataset_version": "v1"})
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    schema.config.generation.allow_x00 = False  # refused, as the document says in words
+    asked = 0
+
+    def ask(case: schemathesis.Case) -> None:
+        nonlocal asked
+        asked += 1
+        response = case.call()
+        case.validate_response(response, checks=checks_of(case, response))
+
+    config = HypothesisTestConfig(
+        project=schema.config, modes=list(HypothesisTestMode), settings=SETTINGS
+    )
+    create_test(operation=schema[path][method], test_func=ask, config=config)()
+    assert asked >= 10
