@@ -198,6 +198,28 @@ def test_a_reply_that_breaks_off_is_logged_as_500(lines: Lines) -> None:
     assert (line["status"], line["error"]) == (500, "ValueError")
 
 
+def test_an_export_that_nobody_reads_to_its_end(
+    store_url: str, app: FastAPI, lines: Lines, make_trace: Make
+) -> None:
+    steps = [{"i": i, "type": "t", "content": "s" * 20_000} for i in range(10)]
+    with httpx.Client(base_url=store_url) as client:
+        for _ in range(6):
+            traces = [make_trace(n, steps=steps) for n in range(20)]
+            assert client.post("/api/traces/batch", json=traces).status_code == 201
+        client.post("/api/datasets/build", json={"dataset_name": "d", "dataset_version": "v1"})
+    with httpx.stream("GET", f"{store_url}/api/datasets/d-v1/export.jsonl") as reply:
+        next(reply.iter_bytes())
+    deadline = time.monotonic() + 10
+    while not lines()[-1]["path"].endswith("export.jsonl") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    line = lines()[-1]
+    assert (line["route"], line["status"]) == ("/api/datasets/{key}/export.jsonl", 200)
+    assert line["disconnected"] is True
+    assert 0 < line["bytes_out"] < 20_000_000  # of 24
+    counted = b'count{format="trace",outcome="disconnected"} 1.0'
+    assert counted in app.state.service.metrics.render("")[0]
+
+
 def test_without_a_wish_nothing_is_shown(capfd: pytest.CaptureFixture[str], store_url: str) -> None:
     assert httpx.get(f"{store_url}/healthz").status_code == 200
     assert capfd.readouterr().err == ""
