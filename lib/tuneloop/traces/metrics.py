@@ -37,6 +37,13 @@ _JOB_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800)
 _BATCH_TRACES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 
 
+def _version() -> str:
+    try:
+        return metadata.version("tuneloop")
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
+
+
 @dataclass
 class Job:
     """A build or an export while it runs; whoever runs it says how it ended."""
@@ -56,7 +63,7 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         build = Info("tuneloop_build", "Version of the store.", registry=registry)
-        build.info({"version": metadata.version("tuneloop"), "python": platform.python_version()})
+        build.info({"version": _version(), "python": platform.python_version()})
         self.in_flight = Gauge(
             "tuneloop_http_requests_in_flight", "Requests under way.", registry=registry
         )
