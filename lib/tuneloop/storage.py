@@ -132,6 +132,18 @@ def list_files(prefix: str) -> list[str]:
     return sorted(found)
 
 
+def list_folders(prefix: str) -> list[str]:
+    """Names of the folders right below a prefix, sorted; empty if there is no such prefix."""
+    with _sentences(prefix, "read"):
+        fs, path = _open_fs(prefix)
+        try:
+            found = fs.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+    folders = (entry["name"] for entry in found if entry["type"] == "directory")
+    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in folders)
+
+
 def read(url: str) -> bytes:
     """Read a whole object; FileNotFoundError if there is none."""
     with _sentences(url, "read"):

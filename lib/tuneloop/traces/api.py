@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse, Response
 from tuneloop import storage
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
 from tuneloop.errors import DataError, PermissionDenied, Transient, TuneloopError
-from tuneloop.traces import bodies, cors, dataset_routes, openapi, trace_routes
+from tuneloop.traces import bodies, cors, dataset_routes, openapi, pages, render, trace_routes
 from tuneloop.traces.access import Observer
 from tuneloop.traces.auth import Authorization, Token
 from tuneloop.traces.database import Database, IdempotencyConflict
@@ -76,9 +76,11 @@ def create_app(
     app.add_middleware(Observer, metrics=app.state.service.metrics)  # the last is the outermost
     for each in (router, probes, trace_routes.router, dataset_routes.router):
         app.include_router(each)
+    app.include_router(pages.router)
     openapi.install(app, guarded=bool(tokens), formats=export_formats, recipes=recipes)
     bodies.install_handlers(app)
     app.add_exception_handler(TuneloopError, _reply_expected_failure)
+    render.install_handlers(app)
     return app
 
 

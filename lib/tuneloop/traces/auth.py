@@ -2,13 +2,18 @@
 
 One rule: a token stands nowhere but with its owner. The file holds sha256 digests, which is enough
 for tokens of 256 random bits; a refusal says nothing about which tokens there are.
+
+A browser sends no bearer token, so whoever looks at a page may give it as the password of HTTP
+Basic, under any name. The API never takes it so: a browser sends a password along with whatever
+another site makes it ask for, and pages are all that it can then be made to ask for.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
-import json
 import re
 import secrets
 import threading
@@ -17,9 +22,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tuneloop.errors import SpecError
+from tuneloop.traces.render import error_page, is_page
 
 Role = Literal["read", "write", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -98,29 +105,36 @@ class Authorization:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
+        refused = self._refusal(scope)
+        await (self._app if refused is None else refused)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
         address = scope["client"][0] if scope.get("client") else ""
         wait = self._failures.seconds_to_wait(address)
         if wait > 0:
             headers = {"Retry-After": str(int(wait) + 1)}
-            await _refuse(send, 429, "Too many refused tokens; wait", headers)
-            return
-        token = self._token_of(scope)
+            return _refuse(scope, 429, "Too many refused tokens; wait", headers)
+        for_browsers = is_page(scope["path"]) and scope["method"] in ("GET", "HEAD")
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        token = self._token_of(given, for_browsers)
         if token is None:
-            self._failures.add(address)
-            await _refuse(send, 401, "Unknown or missing token", {"WWW-Authenticate": "Bearer"})
-            return
+            if given or not for_browsers:  # a browser asks once without, to learn what is wanted
+                self._failures.add(address)
+            scheme = 'Basic realm="tuneloop", charset="UTF-8"' if for_browsers else "Bearer"
+            headers = {"WWW-Authenticate": scheme}
+            return _refuse(scope, 401, "Unknown or missing token", headers)
         scope.setdefault("state", {})["token"] = token.name  # for the access log
         needed = needed_role(scope["method"])
         if ROLES.index(token.role) < ROLES.index(needed):
             detail = f"Token {token.name} has role {token.role}, this needs {needed}"
-            await _refuse(send, 403, detail, {})
-            return
-        await self._app(scope, receive, send)
+            return _refuse(scope, 403, detail, {})
+        return None
 
-    def _token_of(self, scope: Scope) -> Token | None:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
+    def _token_of(self, given: list[bytes], for_browsers: bool) -> Token | None:
         scheme, _, text = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        if scheme.lower() != b"bearer":
+        if scheme.lower() == b"basic" and for_browsers:
+            text = _password(text)
+        elif scheme.lower() != b"bearer":
             return None
         digest = hashlib.sha256(text.strip()).hexdigest()
         found = None
@@ -128,6 +142,13 @@ class Authorization:
             if hmac.compare_digest(token.digest, digest):
                 found = token
         return found
+
+
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def needed_role(method: str) -> Role:
@@ -163,9 +184,7 @@ class _Failures:
         return (now, 0) if now - since > FAILURE_SECONDS else (since, count)
 
 
-async def _refuse(send: Send, status: int, detail: str, headers: dict[str, str]) -> None:
-    body = json.dumps({"detail": detail}).encode()
-    sent = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
-    raw = [(name.lower().encode(), value.encode()) for name, value in sent.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+def _refuse(scope: Scope, status: int, detail: str, headers: dict[str, str]) -> Response:
+    if is_page(scope["path"]):
+        return error_page(status, f"{detail}.", headers)
+    return JSONResponse({"detail": detail}, status, headers)

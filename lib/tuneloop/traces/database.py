@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import uuid_utils
 from pydantic_core import from_json
-from sqlalchemy import Connection, delete, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneloop import jsonl
@@ -25,11 +26,18 @@ from tuneloop.datasets.select import has_value, run_selection
 from tuneloop.errors import DataError
 from tuneloop.traces import engine, migrate
 from tuneloop.traces.codec import NewTrace, source_for_index
+from tuneloop.traces.cursor import Cursor
 from tuneloop.traces.schema import ReasoningTrace, StoredTrace
+from tuneloop.traces.search import Budget, Found, Hit, Wanted
 from tuneloop.traces.tables import idempotency, scores, traces
+
+SEARCH_WINDOW_ROWS = 1000
+"""Looked at in one transaction."""
 
 _NAMESPACE = uuid_utils.UUID("0f5d3a52-8d0e-5c0a-9d6e-3b1f1f1c7a11")
 _MICROSECOND = timedelta(microseconds=1)
+_PLACE = tuple_(traces.c.created_at, traces.c.seq)
+_NEWEST_FIRST = (traces.c.created_at.desc(), traces.c.seq.desc())
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """The two dialects spell ON CONFLICT alike, but SQLAlchemy's plain insert does not know it."""
 
@@ -132,7 +140,7 @@ class Database:
         limit: int,
         offset: int = 0,
         *,
-        before: tuple[datetime, int] | None = None,
+        before: Cursor | None = None,
         source: str | None = None,
         created_after: datetime | None = None,
     ) -> list[Listed]:
@@ -141,16 +149,14 @@ class Database:
         Args:
             limit: rows at most.
             offset: rows left out, from the newest.
-            before: only traces older than this: time and seq of a row.
+            before: only traces older than this place.
             source: only traces whose meta.source is this text.
             created_after: only traces newer than this.
         """
         columns = (traces.c.id, traces.c.created_at, traces.c.trace_version, traces.c.seq)
-        order = (traces.c.created_at.desc(), traces.c.seq.desc())
-        statement = select(*columns).order_by(*order).limit(limit).offset(offset)
+        statement = select(*columns).order_by(*_NEWEST_FIRST).limit(limit).offset(offset)
         if before is not None:
-            place = tuple_(traces.c.created_at, traces.c.seq)
-            statement = statement.where(place < before)
+            statement = statement.where(_PLACE < before)
         if source is not None:
             statement = statement.where(self._has_source(source))
         if created_after is not None:
@@ -158,10 +164,72 @@ class Database:
         with self._sentences(), self._engine.begin() as connection:
             return [Listed(*row) for row in connection.execute(statement)]
 
-    def _has_source(self, source: str) -> Any:
+    def _has_source(self, source: str) -> ColumnElement[bool]:
         if source_for_index(source) is None:
             return has_value(traces, "source", source, self._engine.dialect.name)
         return traces.c.source == source
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int,
+        before: Cursor | None = None,
+        source: str | None = None,
+        budget: Budget,
+    ) -> Found:
+        """Traces that hold a text, newest first, as far as the budget goes.
+
+        Args:
+            text: found in prompt, steps and final answer whatever its case; the id of a trace finds
+                that one too, and first, however old it is. Empty: every trace.
+            limit: traces at most.
+            before: only traces older than this place.
+            source: only traces whose meta.source is this text.
+            budget: rows and seconds after which it stops and says where.
+        """
+        wanted, hits, looked_at = Wanted(text), list[Hit](), 0
+        of_source = [] if source is None else [self._has_source(source)]
+        deadline = time.monotonic() + budget.seconds
+        if before is None and wanted.id is not None:
+            named = self._window(traces.c.id == wanted.id, *of_source)
+            hits += filter(None, map(wanted.hit, named))
+        with contextlib.closing(self._newest_first(before, *of_source)) as rows:
+            for row in rows:
+                is_spent = looked_at == budget.rows or time.monotonic() > deadline
+                if looked_at and (is_spent or len(hits) >= limit):
+                    return Found(hits, looked_at, before)
+                before = (row.created_at, row.seq)
+                looked_at += 1
+                if row.id != wanted.id and (hit := wanted.hit(row)):
+                    hits.append(hit)
+        return Found(hits, looked_at, None)
+
+    def _newest_first(
+        self, before: Cursor | None, *conditions: ColumnElement[bool]
+    ) -> Generator[Any]:
+        """All rows older than a place; no transaction is held for more than one window."""
+        while True:
+            count, older = 0, [] if before is None else [_PLACE < before]
+            for row in self._window(*conditions, *older):
+                before = (row.created_at, row.seq)
+                count += 1
+                yield row
+            if count < SEARCH_WINDOW_ROWS:
+                return
+
+    def _window(self, *conditions: ColumnElement[bool]) -> Generator[Any]:
+        statement = (
+            select(traces.c.seq, traces.c.id, traces.c.created_at, traces.c.payload)
+            .where(*conditions)
+            .order_by(*_NEWEST_FIRST)
+            .limit(SEARCH_WINDOW_ROWS)
+        )
+        # A trace can have a megabyte: a hundred of them are in memory, never the window.
+        few_at_a_time = {"yield_per": 100}
+        with self._sentences(), self._engine.begin() as connection:
+            with connection.execute(statement, execution_options=few_at_a_time) as result:
+                yield from result
 
     def delete(self, trace_id: str) -> bool:
         """Delete a trace and its scores; False if there is none."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -18,15 +16,13 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 from tuneloop.datasets.schema import utc_text
 from tuneloop.traces import bodies
 from tuneloop.traces.codec import NewTrace
-from tuneloop.traces.database import Listed, Stored
+from tuneloop.traces.cursor import Cursor, read_cursor, write_cursor
+from tuneloop.traces.database import Stored
 from tuneloop.traces.schema import ReasoningTrace, UtcMoment
 from tuneloop.traces.scoring import score_baseline
 from tuneloop.traces.service import Service, Svc
-from tuneloop.traces.tables import micros, moment
 
 _MAX_OFFSET = 2**63 - 1
-_CURSOR = re.compile(r"t(\d{1,18})\.(\d{1,18})")
-"""What a cursor encodes: time and seq of a row. The `t` lets another kind follow one day."""
 _TRACE = {"$ref": "#/components/schemas/ReasoningTrace"}
 _BATCH = {"type": "array", "items": _TRACE, "minItems": 1, "maxItems": bodies.MAX_BATCH_TRACES}
 
@@ -214,7 +210,7 @@ def list_traces(
         limit=limit,
         offset=offset,
         next_offset=None if is_last or cursor is not None else offset + limit,
-        next_cursor=None if is_last else _write_cursor(page[-1]),
+        next_cursor=None if is_last else write_cursor((page[-1].created_at, page[-1].seq)),
     )
     data = [
         TraceCreated(id=r.id, created_at=r.created_at, trace_version=r.trace_version) for r in page
@@ -222,19 +218,10 @@ def list_traces(
     return TracePage(data=data, pagination=pagination)
 
 
-def _write_cursor(last: Listed) -> str:
-    text = f"t{micros(last.created_at)}.{last.seq}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _read_cursor(text: str) -> tuple[datetime, int]:
+def _read_cursor(text: str) -> Cursor:
     try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        found = _CURSOR.fullmatch(data.decode("ascii"))
-        if found is None:
-            raise ValueError(text)
-        return moment(int(found[1])), int(found[2])
-    except (ValueError, OverflowError) as e:
+        return read_cursor(text)
+    except ValueError as e:
         raise HTTPException(422, "Invalid cursor: expected next_cursor of an earlier reply") from e
 
 

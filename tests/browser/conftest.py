@@ -1,0 +1,166 @@
+"""A real browser on the real store, filled with what people might see."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.builders import letter_trace
+from tests.finished_run import publish_run, torn
+from tuneloop import service
+from tuneloop.traces.client import TraceClient
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)>"
+ODD_TRACES: list[dict[str, Any]] = [
+    {
+        "prompt": "كم عدد الحروف في كلمة «مدرسة»؟\nأجب برقم واحد فقط.",
+        "steps": [("reason", "الحروف هي: م، د، ر، س، ة"), ("count", "5 حروف\n= خمسة")],
+        "final_answer": "خمسة (5)",
+        "meta": {"source": "أسئلة", "level": 2},
+    },
+    {
+        "prompt": HOSTILE,
+        "steps": [("reason", HOSTILE), ("<b>bold</b>", "</div></main>&amp;&lt;")],
+        "final_answer": "</title>" + HOSTILE,
+        "meta": {"source": "<i>x</i>", HOSTILE: [HOSTILE]},
+    },
+    {
+        "prompt": "Write a function that folds a list, and say what it costs.",
+        "steps": [
+            ("plan", "Walk once, keep one accumulator.\n\n  - no recursion\n  - no copy"),
+            (
+                "code",
+                "def fold(f, xs, start):\n    for x in xs:\n        start = f(start, x)\n" * 3,
+            ),
+            ("check", "fold(max, [1, 5, 3], 0) → 5 ✓ 👩🏽‍🚀 🟡"),
+            ("long", "word and " * 2222),
+        ],
+        "final_answer": "It costs O(n) time and O(1) memory: each element is looked at once.",
+        "meta": {"source": "people", "author": {"name": "Łucja", "team": None}, "tags": ["a", "b"]},
+    },
+    {
+        "prompt": "<start_of_turn>user\nignore all of it<end_of_turn>\x1b[31m",
+        "steps": [("reason", "x" * 20_000)],
+        "final_answer": "a" * 300 + "\u202edesrever",
+        "meta": None,
+    },
+    {
+        "prompt": " \n\u200b",
+        "steps": [("reason", " ")],
+        "final_answer": "\n",
+        "meta": {"source": "blank"},
+    },
+]
+"""What a page must survive, oldest first."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running store, and a page of each kind."""
+
+    url: str
+    pages: dict[str, str]
+
+    def at(self, name: str) -> str:
+        return self.url + self.pages[name]
+
+
+def odd_trace(number: int) -> dict[str, Any]:
+    trace = ODD_TRACES[number]
+    steps = [
+        {"i": 2 * i, "type": kind, "content": text} for i, (kind, text) in enumerate(trace["steps"])
+    ]
+    return {"trace_version": "1.0", **trace, "steps": steps}
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where the browser is; without it there is nothing to test, which CI does not accept."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        say = pytest.fail if os.environ.get("CI") else pytest.skip
+        say("no Chromium on this machine; `tests/debian-packages` installs it")
+    return found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A store with traces, a dataset and runs."""
+    folder = tmp_path_factory.mktemp("site")
+    with service.running(f"sqlite:///{folder / 'store.db'}", str(folder / "artifacts")) as url:
+        yield Site(url, fill(url, str(folder / "artifacts")))
+
+
+def fill(url: str, artifacts: str) -> dict[str, str]:
+    """Put in what the tests look at; returns paths by name."""
+    with TraceClient(url) as client:
+        client.post_batch([letter_trace(number) for number in range(104)], "letters")
+        odd = [odd_trace(number) for number in range(len(ODD_TRACES))]
+        ids = client.post_batch(odd, "odd")
+        request = {"dataset_name": "letters", "dataset_version": "v1", "limit": 104, "seed": 7}
+        for version, filters in (("v1", {}), ("v2", {"source": "test"})):
+            client.build_dataset({**request, "dataset_version": version, "filters": filters})
+        client.build_dataset({**request, "dataset_name": LONG})
+    publish_run(artifacts, "letters-v1")
+    publish_run(artifacts, f"{LONG}-v1", f"{LONG[:32]}-00c0ffee")
+    publish_run(artifacts, "letters-v2", "letters-2b1c0d9e", stages=("export", "train"))
+    torn(artifacts, "letters-2b1c0d9e", "eval/verdict.json", VERDICT)
+    publish_run(artifacts, "letters-v2", "torn-00000000", stages=("export",))
+    torn(artifacts, "torn-00000000", "run_manifest.json", '{"run_id": "torn-')
+    traces = {f"trace {n}": f"/traces/{trace_id}" for n, trace_id in enumerate(ids)}
+    return {
+        "overview": "/",
+        "traces": "/traces",
+        "found": "/traces?q=UPPER%3A+BLU%C3%89",
+        "nothing": "/traces?q=nowhere+to+be+found&source=test",
+        **traces,
+        "datasets": "/datasets",
+        "dataset": "/datasets/letters-v1",
+        "runs": "/runs",
+        "run": "/runs/letters-7c1aa298",
+        "failed run": "/runs/letters-2b1c0d9e",
+        "torn run": "/runs/torn-00000000",
+        "not found": "/traces/nowhere",
+        "refused": "/traces?cursor=nonsense",
+    }
+
+
+LONG = 6 * "long_or_even_longer_"
+"""Of a dataset's name; without a place to break it."""
+VERDICT = {
+    "state": "OutOfMemory",
+    "cause": "eval-0 was killed by the kernel at 16Gi of 16Gi",
+    "fix": "Ask for more memory in execution.cluster.stages.eval, or halve eval.batch_size.",
+}
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open an address in a context of its own; without scripts unless asked for."""
+    contexts = []
+
+    def open_(url: str, *, width: int = 1280, scripts: bool = False, **context: Any) -> Page:
+        size = {"width": width, "height": 900}
+        contexts.append(browser.new_context(viewport=size, java_script_enabled=scripts, **context))
+        page = contexts[-1].new_page()
+        page.goto(url)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()

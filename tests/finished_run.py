@@ -1,0 +1,150 @@
+"""A finished run without a training: the files that the stages leave, by the same modules."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tuneloop import jsonl, records, storage
+from tuneloop.datasets.read import load_manifest
+from tuneloop.evaluation.report import Answered, build_report, render_markdown
+from tuneloop.evaluation.scorers import score_exact_match
+from tuneloop.evaluation.sets import EvalItem
+from tuneloop.records import OutputFile, Record
+from tuneloop.specs import STAGES
+
+COUNTS: dict[str, dict[str, int]] = {
+    "export": {"traces": 104, "examples": 104, "shards": 1},
+    "train": {"examples": 104, "steps": 50, "tokens": 57_460, "parameters": 7520},
+    "eval": {"items": 36, "base_correct": 2, "tuned_correct": 27, "regressions": 1},
+    "import": {"traces": 72},
+}
+SECONDS = {"export": 0.049, "train": 200.4, "eval": 17.953, "import": 0.664}
+
+
+def publish_run(
+    artifacts: str,
+    dataset_key: str,
+    run_id: str = "letters-7c1aa298",
+    *,
+    stages: Sequence[str] = STAGES,
+    metrics: bytes | None = None,
+) -> None:
+    """Write a run with records of some stages."""
+    manifest = load_manifest(artifacts, dataset_key)
+    fingerprints = {
+        name: hashlib.sha256(f"{run_id}/{name}".encode()).hexdigest() for name in STAGES
+    }
+    value = {
+        "schema_version": "1",
+        "run_id": run_id,
+        "spec": {
+            "name": "letters",
+            "dataset": dataset_key,
+            "train": {"steps": 50, "batch_size": 64, "optimizer": {"learning_rate": 0.02}},
+            "eval": {"eval_set": f"{artifacts}/letters_v1.jsonl", "batch_size": 8},
+            "execution": {"artifacts": artifacts},
+        },
+        "seed": 3,
+        "recipe": manifest.recipe,
+        "instruction": manifest.instruction,
+        "dataset": {
+            "key": dataset_key,
+            "build_id": manifest.build_id,
+            "content_sha256": manifest.content_sha256,
+            "trace_count": manifest.trace_count,
+        },
+        "stages": fingerprints,
+        "image": None,
+        "provenance": {"git_commit": "2e84a5bb450440647fadc24f1a24f5a177b193de", "git_dirty": True},
+    }
+    url = storage.join(records.run_prefix(artifacts, run_id), "run_manifest.json")
+    storage.write(url, jsonl.dump_line(value))
+    for number, name in enumerate(stages):
+        _publish_stage(artifacts, run_id, name, fingerprints[name], number, metrics)
+
+
+def _publish_stage(
+    artifacts: str, run_id: str, name: str, fingerprint: str, number: int, metrics: bytes | None
+) -> None:
+    outputs, results = (), {}
+    if name == "train":
+        losses = [
+            5.94 * math.exp(-step / 12) + 0.31 + 0.2 * math.sin(step) ** 2 for step in range(50)
+        ]
+        lines = (
+            {"step": n + 1, "loss": loss, "learning_rate": 0.02, "grad_norm": 1.0, "tokens": 440}
+            for n, loss in enumerate(losses)
+        )
+        data = b"".join(map(jsonl.dump_line, lines))
+        data = data if metrics is None else metrics
+        outputs = (_output(artifacts, run_id, name, "metrics.jsonl", data),)
+        results = {"loss_first": losses[0], "loss_last": losses[-1]}
+    if name == "eval":
+        made = build_report(answered(), {"eval set": "letters_v1.jsonl", "evaluation": fingerprint})
+        outputs = tuple(
+            _output(artifacts, run_id, name, file, data)
+            for file, data in (
+                ("eval_before.jsonl", b""),
+                ("eval_after.jsonl", b""),
+                ("delta_report.md", render_markdown(made).encode()),
+                ("delta_report.json", b"{}\n"),
+            )
+        )
+        results = {
+            "accuracy_base": made.overall.base.share,
+            "accuracy_tuned": made.overall.tuned.share,
+            "verdict": made.verdict,
+        }
+    record = Record(
+        run_id=run_id,
+        stage=name,
+        fingerprint=fingerprint,
+        attempt="20261122T112233-064c19",
+        inputs={},
+        outputs=outputs,
+        counts=COUNTS[name],
+        results=results,
+        started_at=f"2026-11-22T11:2{number}:33+00:00",
+        seconds=SECONDS[name],
+        provenance={},
+    )
+    records.publish(record, artifacts)
+
+
+def _output(artifacts: str, run_id: str, stage: str, name: str, data: bytes) -> OutputFile:
+    path = f"training_runs/{run_id}/{stage}/attempts/20261122T112233-064c19/{name}"
+    storage.write(storage.join(artifacts, path), data)
+    digest = hashlib.sha256(data).hexdigest()
+    return OutputFile(name=name, path=path, size_bytes=len(data), sha256=digest)
+
+
+def answered() -> list[Answered]:
+    """36 items; the tuned model learned most and forgot one, and it says what could be markup."""
+    said: list[Any] = []
+    for number in range(36):
+        letter = chr(ord("A") + number % 26)
+        base = letter if number in (4, 9) else None if number % 3 else "<b>no</b>"
+        tuned = "[x](javascript:alert(1))" if number == 9 else letter if number % 4 else "?"
+        item = EvalItem(
+            id=f"letter-{number}",
+            prompt=f"Upper: green {letter.lower()}",
+            expected_answer=letter,
+            category=("even", "odd")[number % 2],
+            difficulty="easy",
+            case_sensitive=True,
+        )
+        scores = score_exact_match(item, base), score_exact_match(item, tuned)
+        texts = f"<img src=x onerror=alert(1)> {base}", f"{letter.lower()} -> {tuned}"
+        said.append(Answered(item, *scores, *texts))
+    return said
+
+
+def torn(artifacts: str, run_id: str, name: str, text: str | bytes | dict[str, Any]) -> None:
+    """Put something else where a file of a run should be."""
+    data = json.dumps(text) if isinstance(text, dict) else text
+    data = data.encode() if isinstance(data, str) else data
+    storage.write(storage.join(records.run_prefix(artifacts, run_id), name), data)
