@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,18 +55,21 @@ def running_store(
     """Serve as people do; gives a connection and the server's process id."""
     command = [sys.executable, "-m", "tuneloop.cli", "serve", "--port", "0"]
     command += ["--database", database, "--artifacts", str(artifacts)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    artifacts.mkdir(exist_ok=True)
+    log = artifacts / "log.txt"  # no pipe: nobody reads the access log, and a full pipe blocks
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, stderr=stderr)
     try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        found = re.search(r"http://([\d.]+):(\d+)", line)
-        assert found, line + process.stderr.read()
+        deadline = time.monotonic() + 30
+        while not (found := re.search(r"http://([\d.]+):(\d+)", log.read_text())):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
         connection = http.client.HTTPConnection(found[1], int(found[2]), timeout=600)
         yield connection, process.pid
         connection.close()
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.wait(timeout=60)
 
 
 @contextlib.contextmanager
