@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from typing import Any
 
 from jobs.stage import Stage
 from tuneloop import jsonl, records, storage
-from tuneloop.errors import DataError, InputMissing
+from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.evaluation.report import Answered, build_report, render_json, render_markdown
 from tuneloop.evaluation.scorers import Score, score_exact_match
-from tuneloop.evaluation.sets import EvalItem, parse_eval_set
+from tuneloop.evaluation.sets import EvalItem, parse_eval_set, prompts_sha256
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.records import Record
 from tuneloop.specs import EvalStage
@@ -29,6 +30,7 @@ SPARE_TOKENS = 4
 def run(spec: EvalStage, stage: Stage) -> None:
     """Generate with both models in one compilation; score, write traces and report."""
     items = _eval_set(spec, stage)
+    _contamination(spec, stage, items)
     mine = stage.block(-(-len(items) // spec.options.batch_size))
     before, after = _generate(spec, stage, items, mine) if mine else ([], [])
     if stage.count == 1:
@@ -108,7 +110,8 @@ def _assemble(
             items, before, after, base_said, tuned_said, strict=True
         )
     ]
-    report = build_report(answered, _header(spec, base_digest, tuned_digest))
+    header = _header(spec, base_digest, tuned_digest, _contamination(spec, stage, items))
+    report = build_report(answered, header)
     stage.write_output("delta_report.md", render_markdown(report).encode())
     stage.write_output("delta_report.json", render_json(report))
     stage.counts.update(
@@ -139,6 +142,27 @@ def _eval_set(spec: EvalStage, stage: Stage) -> tuple[EvalItem, ...]:
         raise DataError(f"{url}: changed after the run was planned; plan the run again")
     stage.inputs["eval_set"] = spec.eval_set_sha256
     return parse_eval_set(data, url)
+
+
+def _contamination(spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...]) -> str:
+    """What the export found of the eval set in the training set, for the report.
+
+    Raises:
+        SpecError: it did not look, and the spec does not allow that.
+    """
+    checked: dict[str, Any] = stage.upstream("train").results.get("contamination") or {}
+    if checked.get("eval_prompts_sha256") == prompts_sha256(items):
+        kept, excluded = checked["kept"], checked["excluded"]
+        if kept:
+            return f"{kept} training examples overlap the eval set and were kept"
+        return f"checked: none left in the training set, {excluded} traces were kept out"
+    if not spec.options.allow_unchecked:
+        raise SpecError(
+            "eval: the training set was not checked for the eval set, expected a check by exact"
+            " and 13-word overlap; set export.contamination to drop, or eval.allow_unchecked to"
+            " true and the report will say so"
+        )
+    return "NOT CHECKED: the training set may hold the eval set"
 
 
 def _load(train: records.Record, weights: str, stage: Stage) -> checkpoints.StoredModel:
@@ -175,12 +199,15 @@ def _write_traces(
             output.write_row(jsonl.dump_line(trace))
 
 
-def _header(spec: EvalStage, base_digest: str, tuned_digest: str) -> dict[str, str]:
+def _header(
+    spec: EvalStage, base_digest: str, tuned_digest: str, contamination: str
+) -> dict[str, str]:
     """Nothing here may depend on when or where it ran: the report is an output of the stage."""
     return {
         "evaluation": spec.fingerprint,
         "eval set": spec.options.eval_set.rsplit("/", 1)[-1],
         "eval set sha256": spec.eval_set_sha256,
+        "contamination": contamination,
         "dataset": f"{spec.dataset.key} ({spec.dataset.build_id})",
         "recipe": spec.dataset.recipe,
         "instruction": spec.dataset.instruction or "none",

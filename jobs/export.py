@@ -1,61 +1,306 @@
-"""Export: dataset manifest and its trace shards -> training examples.
+"""Export: dataset manifest and its trace shards -> training examples, every trace accounted for.
 
-Reads the snapshot, never the store. Traces in = examples out, or the stage fails. Processes that
-share the work write whole files each, so the files are the same for any number of processes.
+Reads the snapshot, never the store. Traces in = examples out + listed exclusions, or the stage
+fails. Processes that share the work write whole files each and a ledger of what became of every
+row; whoever comes last resolves duplicates over all ledgers, rewrites the files that lose a line,
+and closes the accounts. So the files are the same for any number of processes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
+from array import array
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 
-from jobs.stage import Stage
-from tuneloop import jsonl
+import msgspec
+
+from jobs.stage import Output, Stage
+from tuneloop import records, storage
 from tuneloop.datasets.read import iter_row_range, load_manifest
-from tuneloop.errors import DataError
-from tuneloop.records import Record
+from tuneloop.datasets.schema import DatasetManifest, TraceRow
+from tuneloop.errors import DataError, InputMissing
+from tuneloop.evaluation.sets import parse_eval_set, prompts_sha256
+from tuneloop.jsonl import encode_line
+from tuneloop.records import OutputFile, Record
 from tuneloop.specs import ExportStage
-from tuneloop.training.examples import build_example
+from tuneloop.training import ledger, lengths
+from tuneloop.training.accounts import REASONS, SPLITS, Exclusion
+from tuneloop.training.contamination import ContaminationIndex
+from tuneloop.training.examples import builder_of
+from tuneloop.training.export import CountTokens, ShardExporter, exclusion_line
+from tuneloop.training.index import dump_offsets
+from tuneloop.training.report import render_export_report
+
+PREFIXES = {"train": "examples", "validation": "validation"}
+"""How the files of a split are named."""
 
 
 def run(spec: ExportStage, stage: Stage) -> None:
-    """Write `examples-NNNNN-of-NNNNN.jsonl`, in the dataset's order."""
-    manifest = load_manifest(stage.artifacts, spec.dataset.key)
-    if manifest.build_id != spec.dataset.build_id:
-        raise DataError(
-            f"dataset {spec.dataset.key}: build_id is {manifest.build_id}, the plan was made for"
-            f" {spec.dataset.build_id}; plan the run again"
-        )
+    """Write this process's share; alone, also close the accounts."""
+    manifest = _manifest(spec)
     stage.inputs["dataset"] = manifest.content_sha256
     size = spec.options.shard_examples
     shards = -(-manifest.trace_count // size)
     mine = stage.block(shards)
     start, stop = mine.start * size, min(mine.stop * size, manifest.trace_count)
     rows = iter_row_range(manifest, stage.artifacts, start, stop)
+    contamination, count_tokens = _contamination(spec, stage), _token_counter(spec, stage)
     done = 0
     for shard in mine:
-        with stage.output(f"examples-{shard:05d}-of-{shards:05d}.jsonl") as output:
-            for _, row in islice(rows, size):
-                example = build_example(row, manifest)
-                output.write_row(jsonl.encode_line(example))
-                done += 1
-                if done % 1000 == 0:
-                    stage.progress(done, stop - start)
-                    stage.check_stop()
+        exporter = ShardExporter(builder_of(manifest), spec.options, contamination, count_tokens)
+        numbered = enumerate(islice(rows, size), start=start + done)
+        _write_shard(f"{shard:05d}-of-{shards:05d}", numbered, exporter, spec, stage)
+        done += len(exporter.ledger.rows)
+        stage.progress(done, stop - start)
     # The reader checks counts and digests behind the last row of each shard.
     if next(rows, None) is not None or done != stop - start:
         raise DataError(
-            f"dataset {manifest.dataset_key}: {done} examples from {stop - start} traces;"
-            " rebuild the dataset"
+            f"dataset {manifest.dataset_key}: read {done} traces, the manifest has {stop - start}"
+            " here; rebuild the dataset"
         )
-    stage.counts.update(traces=stop - start, examples=done, shards=len(mine))
+    stage.counts.update(traces=stop - start, shards=len(mine))
+    if stage.count == 1:
+        _close(spec, stage, manifest)
 
 
 def merge(spec: ExportStage, stage: Stage, parts: list[Record]) -> None:
-    """Put the parts' files together; all traces of the dataset have to be there."""
+    """Put the parts' files together and close the accounts over all of them."""
     stage.take_over(parts)
-    manifest = load_manifest(stage.artifacts, spec.dataset.key)
-    if stage.counts["examples"] != manifest.trace_count:
+    _close(spec, stage, _manifest(spec))
+
+
+def _manifest(spec: ExportStage) -> DatasetManifest:
+    manifest = load_manifest(spec.execution.artifacts, spec.dataset.key)
+    if manifest.build_id != spec.dataset.build_id:
         raise DataError(
-            f"dataset {manifest.dataset_key}: {stage.counts['examples']} examples from"
-            f" {manifest.trace_count} traces; delete the stage's part records and run it again"
+            f"dataset {spec.dataset.key}: build_id is {manifest.build_id}, the plan was made for"
+            f" {spec.dataset.build_id}; plan the run again"
         )
+    return manifest
+
+
+def _contamination(spec: ExportStage, stage: Stage) -> ContaminationIndex | None:
+    if spec.options.contamination == "off":
+        return None
+    data = _read_input(spec.eval_set)
+    items = parse_eval_set(data, spec.eval_set)
+    if prompts_sha256(items) != spec.eval_prompts_sha256:
+        raise DataError(f"{spec.eval_set}: changed after the run was planned; plan the run again")
+    stage.inputs["eval_prompts"] = spec.eval_prompts_sha256
+    return ContaminationIndex({item.id: item.prompt for item in items})
+
+
+def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
+    if spec.options.tokenizer is None:
+        return None
+    # SentencePiece is of the train extra; whoever counts characters does without.
+    from tuneloop.training.tokenizer import load_tokenizer
+    from tuneloop.training.tokens import encode_generation_prompt, encode_response
+
+    model = _read_input(spec.options.tokenizer)
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != spec.tokenizer_sha256:
+        raise DataError(
+            f"{spec.options.tokenizer}: changed after the run was planned; plan the run again"
+        )
+    stage.inputs["tokenizer"] = digest
+    tokenizer, system = load_tokenizer(model), spec.system_instruction
+
+    def count(prompt: str, response: str) -> tuple[int, int]:
+        before = len(encode_generation_prompt(tokenizer, prompt, system))
+        return before, len(encode_response(tokenizer, response))
+
+    return count
+
+
+def _read_input(url: str) -> bytes:
+    try:
+        return storage.read(url)
+    except FileNotFoundError as e:
+        raise InputMissing(f"{url}: missing; put it back, or plan the run again") from e
+
+
+class _IndexedFile:
+    """The lines of one file, and where each of them begins."""
+
+    def __init__(self, output: Output) -> None:
+        self._output, self._at = output, 0
+        self.offsets = array("Q", [0])
+
+    def write(self, line: bytes) -> None:
+        self._output.write_row(line)
+        self._at += len(line)
+        self.offsets.append(self._at)
+
+
+def _write_shard(
+    name: str,
+    rows: Iterator[tuple[int, tuple[str, TraceRow]]],
+    exporter: ShardExporter,
+    spec: ExportStage,
+    stage: Stage,
+) -> None:
+    """Write one shard's examples, then its ledger and its exclusions."""
+    splits = SPLITS if spec.options.validation_fraction else SPLITS[:1]
+    with ExitStack() as stack:
+        files = {
+            split: _IndexedFile(
+                stack.enter_context(stage.output(f"{PREFIXES[split]}-{name}.jsonl"))
+            )
+            for split in splits
+        }
+        for count, (number, (place, row)) in enumerate(rows):
+            made = exporter.add(number, place, row)
+            if made is not None:
+                files[made[0]].write(encode_line(made[1]))
+            if count % 1000 == 0:
+                stage.check_stop()
+    for split, file in files.items():
+        stage.write_output(_index_name(split, name), dump_offsets(file.offsets))
+    stage.write_output(f"ledger/{name}.parquet", exporter.ledger.to_parquet())
+    stage.write_output(f"left-out/{name}.jsonl", b"".join(exporter.exclusions))
+
+
+def _index_name(split: str, name: str) -> str:
+    return f"index/{PREFIXES[split]}-{name}.u64"
+
+
+def _close(spec: ExportStage, stage: Stage, manifest: DatasetManifest) -> None:
+    """Resolve what needs all shards, and check that no trace is lost."""
+    files = {file.name: file for file in stage.withdraw()}
+    names = sorted(name[7:-8] for name in files if name.startswith("ledger/"))
+    with tempfile.TemporaryDirectory() as folder:
+        ledgers = {}
+        for name in names:
+            ledgers[name] = Path(folder) / f"{name}.parquet"
+            file = files[f"ledger/{name}.parquet"]
+            ledgers[name].write_bytes(records.read_output(file, stage.artifacts))
+        book = ledger.Book(list(ledgers.values()), Path(folder))
+        try:
+            if spec.options.duplicates == "drop":
+                book.remove_duplicates()
+            written = _write_final(files, ledgers, book.removed(), stage)
+            _balance(spec, stage, manifest, book, written)
+        finally:
+            book.close()
+
+
+def _write_final(
+    files: dict[str, OutputFile],
+    ledgers: dict[str, Path],
+    removed: Iterator[ledger.Removed],
+    stage: Stage,
+) -> dict[str, int]:
+    """Take over every file that loses nothing, rewrite the others; returns lines by kind."""
+    written = {"train": 0, "validation": 0, "excluded": 0}
+    waiting = next(removed, None)
+    with stage.output("exclusions.jsonl", folder="final") as exclusions:
+        for name, path in ledgers.items():
+            rows, outcomes = ledger.read_outcomes(path)
+            gone = {}
+            while waiting is not None and waiting.row <= rows[-1]:
+                gone[waiting.row] = waiting
+                waiting = next(removed, None)
+            for split in SPLITS:
+                if (file := files.get(f"{PREFIXES[split]}-{name}.jsonl")) is None:
+                    continue
+                kept = [
+                    row not in gone
+                    for row, outcome in zip(rows, outcomes, strict=True)
+                    if outcome == split
+                ]
+                _finish_file(file, files[_index_name(split, name)], kept, stage)
+                written[split] += sum(kept)
+            for line in _exclusion_lines(files[f"left-out/{name}.jsonl"], gone, stage):
+                exclusions.write_row(line)
+            stage.check_stop()
+        written["excluded"] = exclusions.rows
+    return written
+
+
+def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: Stage) -> None:
+    """Write a file again without the lines that go; as it is if none does."""
+    if all(kept):
+        stage.keep(file)
+        stage.keep(index)
+        return
+    url = storage.join(stage.artifacts, file.path)
+    lines = storage.iter_lines(storage.iter_verified(url, file.size_bytes, file.sha256))
+    with stage.output(file.name, folder="final") as output:
+        final = _IndexedFile(output)
+        for line, stays in zip(lines, kept, strict=True):
+            if stays:
+                final.write(line)
+    with stage.output(index.name, folder="final") as output:
+        output.write(dump_offsets(final.offsets))
+
+
+def _exclusion_lines(
+    file: OutputFile, gone: dict[int, ledger.Removed], stage: Stage
+) -> list[bytes]:
+    """A shard's exclusions in the dataset's order: the exporter's, and those of `gone`."""
+    found = {
+        msgspec.json.decode(line, type=Exclusion).row: line
+        for line in records.read_output(file, stage.artifacts).splitlines(keepends=True)
+    }
+    for row, one in gone.items():
+        detail = f"reads like the example of trace {one.kept_id}"
+        found[row] = exclusion_line(row, one.trace_id, one.reason, detail)
+    return [found[row] for row in sorted(found)]
+
+
+def _balance(
+    spec: ExportStage,
+    stage: Stage,
+    manifest: DatasetManifest,
+    book: ledger.Book,
+    written: dict[str, int],
+) -> None:
+    """Fill in the record; DataError if a trace is missing or counted twice."""
+    outcomes = book.outcomes()
+    excluded = {reason: outcomes.get(reason, 0) for reason in REASONS}
+    examples: dict[str, int] = {split: outcomes.get(split, 0) for split in SPLITS}
+    expected = {**examples, "excluded": sum(excluded.values())}
+    read = stage.counts["traces"]
+    if (
+        written != expected
+        or not manifest.trace_count == sum(expected.values()) == book.traces
+        or read != manifest.trace_count
+    ):
+        raise DataError(
+            f"dataset {manifest.dataset_key}: {manifest.trace_count} traces, {read} read,"
+            f" {book.traces} accounted for as {expected}, but {written} written; delete the"
+            " stage's part records and run it again"
+        )
+    if not examples["train"]:
+        raise DataError(
+            f"dataset {manifest.dataset_key}: no example is left to train on, of"
+            f" {manifest.trace_count} traces {excluded}; change the export's rules or the dataset"
+        )
+    stage.counts.update(
+        examples=examples["train"],
+        validation_examples=examples["validation"],
+        excluded=expected["excluded"],
+        **{f"excluded_{reason}": count for reason, count in excluded.items()},
+        truncated=book.flagged(ledger.TRUNCATED),
+        contaminated_kept=book.flagged(ledger.CONTAMINATED),
+    )
+    stage.results["lengths"] = {
+        name: lengths.summarise(found) for name in ledger.LENGTHS if (found := book.lengths(name))
+    }
+    stage.results["contamination"] = {
+        "policy": spec.options.contamination,
+        "eval_prompts_sha256": (
+            None if spec.options.contamination == "off" else spec.eval_prompts_sha256
+        ),
+        "excluded": excluded["contaminated"],
+        "kept": stage.counts["contaminated_kept"],
+    }
+    picture = lengths.render_picture(stage.results["lengths"])
+    stage.write_output("lengths.svg", picture.encode())
+    report = render_export_report(manifest, spec.options, stage.counts, stage.results["lengths"])
+    stage.write_output("export_report.md", report.encode())

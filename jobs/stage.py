@@ -155,10 +155,30 @@ class Stage:
         """The verified record of a stage before this one."""
         return records.load(self.artifacts, self.spec.run_id, name, self.spec.upstream[name])
 
+    def withdraw(self) -> list[OutputFile]:
+        """Take all outputs out of the record again: they were steps on the way to others."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def keep(self, file: OutputFile) -> None:
+        """Put a file that was withdrawn back into the record as it is."""
+        self._outputs.append(file)
+
     @contextlib.contextmanager
-    def output(self, name: str, *, has_timings: bool = False) -> Iterator[Output]:
-        """Write a file of this attempt; it enters the record when the block ends well."""
-        path = f"training_runs/{self.spec.run_id}/{self.spec.stage}/attempts/{self.attempt}/{name}"
+    def output(
+        self, name: str, *, has_timings: bool = False, folder: str | None = None
+    ) -> Iterator[Output]:
+        """Write a file of this attempt; it enters the record when the block ends well.
+
+        Args:
+            name: what the next stage asks for.
+            has_timings: whether it holds wall times.
+            folder: below the attempt's, where the attempt has a withdrawn file of that name.
+        """
+        within = f"{folder}/{name}" if folder else name
+        path = (
+            f"training_runs/{self.spec.run_id}/{self.spec.stage}/attempts/{self.attempt}/{within}"
+        )
         with storage.Writer(storage.join(self.artifacts, path)) as writer:
             output = Output(name, path, writer, has_timings=has_timings)
             yield output
@@ -359,6 +379,10 @@ def _all_parts(stage: Stage) -> list[Record] | None:
     return found
 
 
+_DATA_MODULES = ("ahocorasick_rs", "duckdb", "pyarrow")
+"""Of the export stage alone."""
+
+
 def _explained(error: Exception, stage: str, place: str) -> Exception:
     """Give an expected failure its sentence; a bug comes back as it is."""
     if isinstance(error, TuneloopError):
@@ -367,6 +391,8 @@ def _explained(error: Exception, stage: str, place: str) -> Exception:
         return refused
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tuneloop"):
         extra = "store" if stage == "import" else "train"
+        if error.name in _DATA_MODULES:
+            extra = "data"
         return UsageError(
             f"stage {stage}: Python module {error.name} is not installed; install the {extra}"
             f" extra (pip install 'tuneloop[{extra}]', or a lock under requirements/)"

@@ -78,6 +78,8 @@ def run(spec: TrainStage, stage: Stage) -> None:
         resumed_from_step=progress.resumed_from,
     )
     stage.results.update(
+        # The evaluation wants to know whether its questions were kept out of the training set.
+        contamination=stage.upstream("export").results.get("contamination"),
         loss_first=progress.metrics[0].loss,
         loss_last=progress.metrics[-1].loss,
         base_digest=hashlib.sha256(base).hexdigest(),

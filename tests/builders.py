@@ -183,7 +183,14 @@ def stage_specs(run_name: str = "demo") -> dict[str, StageSpec]:
         }
 
     return {
-        "export": ExportStage(**of("export"), options=ExportSpec()),
+        "export": ExportStage(
+            **of("export"),
+            options=ExportSpec(),
+            eval_set="eval/demo_v1.jsonl",
+            eval_prompts_sha256="f" * 64,
+            tokenizer_sha256=None,
+            system_instruction=None,
+        ),
         "train": TrainStage(
             **of("train", "export"),
             options=TrainSpec(steps=50, batch_size=64, max_length_tokens=56),

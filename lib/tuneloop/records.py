@@ -19,6 +19,7 @@ from tuneloop.validation import first_error
 log = logging.getLogger(__name__)
 
 PEOPLE_COPIES = {
+    "export": ("export_report.md", "lengths.svg"),
     "train": ("metrics.jsonl",),
     "eval": ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"),
 }
@@ -217,9 +218,9 @@ def find_or_adopt(artifacts: str, run_id: str, stage: str, fingerprint: str) -> 
 
 def copy_for_people(record: Record, artifacts: str) -> None:
     """Copy the files that people open to the run's folder; nothing ever reads them there."""
-    for name in PEOPLE_COPIES.get(record.stage, ()):
-        file = record.output(name)
-        url = storage.join(run_prefix(artifacts, record.run_id), name)
+    names = PEOPLE_COPIES.get(record.stage, ())
+    for file in (file for file in record.outputs if file.name in names):
+        url = storage.join(run_prefix(artifacts, record.run_id), file.name)
         if storage.size_bytes(url) != file.size_bytes:
             storage.write(url, read_output(file, artifacts))
 

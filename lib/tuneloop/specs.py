@@ -100,7 +100,28 @@ class ExportSpec(Spec):
     """Traces to training examples."""
 
     shard_examples: int = Field(default=50_000, ge=1)
-    """Examples in one output file; the last one holds the rest."""
+    """Traces that one output file is made of; the last one is made of the rest."""
+    max_length: int | None = Field(default=None, ge=8)
+    """Longest example, prompt and response together, in characters, or in tokens as they are
+    trained on where `tokenizer` is given; null: any."""
+    tokenizer: str | None = None
+    """URL of a SentencePiece model to count tokens with; its content is part of the identity."""
+    over_length: Literal["fail", "drop", "truncate_steps"] = "fail"
+    """What happens to a longer one: stop with its id, leave it out, or leave out middle steps."""
+    duplicates: Literal["drop", "keep"] = "drop"
+    """Examples that read the same but for case and white space; the first in the dataset stays."""
+    contamination: Literal["fail", "drop", "report", "off"] = "drop"
+    """Traces that overlap the eval set: stop, leave out, mark and count, or do not look."""
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the groups whose examples go to validation files."""
+    group_by: str | None = Field(default=None, min_length=1)
+    """Key of a trace's meta whose value names its group; null, or absent there: the prompt."""
+
+    @model_validator(mode="after")
+    def _limit_has_a_value(self) -> ExportSpec:
+        if self.over_length != "fail" and self.max_length is None:
+            raise ValueError(f"over_length is {self.over_length}, but max_length is not given")
+        return self
 
 
 class TrainSpec(Spec):
@@ -115,7 +136,7 @@ class TrainSpec(Spec):
     steps: int = Field(ge=1)
     """Optimizer updates."""
     batch_size: int = Field(ge=1)
-    """Examples in one update, drawn without replacement; at most as many as there are."""
+    """Examples in one update; epoch after epoch, each in an order of its own."""
     max_length_tokens: int = Field(ge=8)
     """Tokens in one row, prompt and response and control tokens together."""
     over_length: Literal["fail", "drop", "truncate"] = "fail"
@@ -131,6 +152,8 @@ class EvalSpec(Spec):
     """Prompts generated at once; the last batch is filled up, so that shapes stay constant."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Tokens generated at most; null: the longest training response and 4 more."""
+    allow_unchecked: bool = False
+    """Evaluate although nobody looked for the eval set in the training set; the report says so."""
 
 
 class ImportSpec(Spec):
@@ -349,6 +372,14 @@ class ExportStage(StageSpecBase):
 
     stage: Literal["export"] = "export"
     options: ExportSpec
+    eval_set: str
+    """URL of the eval set that must not be trained on."""
+    eval_prompts_sha256: str
+    """Digest of that set's prompts, all that the export depends on."""
+    tokenizer_sha256: str | None
+    """Digest of the tokenizer that lengths are counted with."""
+    system_instruction: str | None
+    """Counted with every prompt where there is a tokenizer."""
 
 
 class TrainStage(StageSpecBase):

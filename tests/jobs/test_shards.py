@@ -114,7 +114,7 @@ def test_a_lost_part_is_missed_by_the_merge(again: Any) -> None:
     prefix = Path(records.stage_prefix(spec.execution.artifacts, spec.run_id, "export"))
     path = prefix / "record-00000-of-00002.json"
     part = Record.model_validate_json(path.read_bytes())
-    forged = {**part.counts, "examples": part.counts["examples"] - 1}
+    forged = {**part.counts, "traces": part.counts["traces"] - 1}
     path.write_text(part.model_copy(update={"counts": forged}).model_dump_json())
     assert work(url, "export", 1, 2) == 65
     assert record_of(spec) is None

@@ -147,7 +147,7 @@ def test_meta_keeps_the_spelling_of_canonical_json(meta: dict[str, Any]) -> None
 
 
 def test_an_unknown_recipe_lists_the_known() -> None:
-    with pytest.raises(SpecError, match="recipe 'x' is unknown, expected one of: trace_sft_v1"):
+    with pytest.raises(SpecError, match="recipe 'x' is unknown, expected one of: answer_only"):
         recipe_named("x")
 
 

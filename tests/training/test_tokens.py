@@ -121,6 +121,18 @@ def test_batches_depend_on_seed_and_step_alone(
     assert len({row.tobytes() for row in again.tokens}) == 4  # without replacement
 
 
+def test_an_epoch_reads_every_row_once_and_an_added_one_moves_no_others(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    table, _ = table_of(EXAMPLES, tokenizer)
+    rows = [row for step in range(10) for row in table.rows_at(step, seed=3, batch_size=4)]
+    assert sorted(rows[:20]) == sorted(rows[20:40]) == list(range(20))
+    assert rows[:20] != rows[20:40]
+    fewer, _ = table_of([*EXAMPLES[:7], *EXAMPLES[8:]], tokenizer)
+    left = [fewer.example_ids[r] for r in fewer.rows_at(0, seed=3, batch_size=19)]
+    assert left == [id_ for row in rows[:20] if (id_ := table.example_ids[row]) != "e7"]
+
+
 def test_a_batch_larger_than_the_table_holds_every_row(
     tokenizer: sentencepiece.SentencePieceProcessor,
 ) -> None:

@@ -6,14 +6,16 @@ so nothing is skipped, mended or guessed; the error names the line.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import unicodedata
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tuneloop.errors import DataError
-from tuneloop.jsonl import parse_line
+from tuneloop.jsonl import dump_line, parse_line
 from tuneloop.validation import all_errors, shorten
 
 
@@ -68,6 +70,12 @@ def parse_eval_set(data: bytes, place: str) -> tuple[EvalItem, ...]:
         rest = f" ({more} more problem{'s' if more > 1 else ''} in this file)" if more else ""
         raise DataError(found[0] + rest)
     return tuple(items)
+
+
+def prompts_sha256(items: Iterable[EvalItem]) -> str:
+    """Digest of ids and prompts: what a training set is checked against."""
+    lines = (dump_line({"id": item.id, "prompt": item.prompt}) for item in items)
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def problems(data: bytes, place: str) -> list[str]:

@@ -15,7 +15,7 @@ from tuneloop import jsonl, provenance, records, storage
 from tuneloop.datasets.read import load_manifest
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.errors import InputMissing
-from tuneloop.evaluation.sets import parse_eval_set
+from tuneloop.evaluation.sets import parse_eval_set, prompts_sha256
 from tuneloop.specs import (
     DatasetRef,
     EvalStage,
@@ -69,24 +69,44 @@ def load_plan(
         spec,
         manifest,
         seed=next(s for s in (seed, spec.seed, manifest.seed) if s is not None),
-        eval_set_sha256=_eval_set_sha256(spec.eval.eval_set),
+        digests=_input_digests(spec),
         code=image_digest or provenance.code_identity(checkout),
     )
 
 
-def _eval_set_sha256(url: str) -> str:
+@dataclass(frozen=True)
+class InputDigests:
+    """What the inputs from outside hold."""
+
+    eval_set: str
+    """Of the file."""
+    eval_prompts: str
+    """Of its prompts."""
+    tokenizer: str | None
+    """Of the tokenizer that the export counts with; None if it counts characters."""
+
+
+def _input_digests(spec: RunSpec) -> InputDigests:
+    data = _read_input(spec.eval.eval_set, "the eval set", "eval.eval_set")
+    items = parse_eval_set(data, spec.eval.eval_set)  # broken is found now, not after the training
+    tokenizer = None
+    if spec.export.tokenizer is not None:
+        model = _read_input(spec.export.tokenizer, "a SentencePiece model", "export.tokenizer")
+        tokenizer = hashlib.sha256(model).hexdigest()
+    return InputDigests(hashlib.sha256(data).hexdigest(), prompts_sha256(items), tokenizer)
+
+
+def _read_input(url: str, what: str, option: str) -> bytes:
     try:
-        data = storage.read(url)
+        return storage.read(url)
     except FileNotFoundError as e:
         raise InputMissing(
-            f"{url}: missing, expected the eval set; put it there, or change eval.eval_set"
+            f"{url}: missing, expected {what}; put it there, or change {option}"
         ) from e
-    parse_eval_set(data, url)  # a broken set is found now, not after the training
-    return hashlib.sha256(data).hexdigest()
 
 
 def build_plan(
-    spec: RunSpec, manifest: DatasetManifest, *, seed: int, eval_set_sha256: str, code: str
+    spec: RunSpec, manifest: DatasetManifest, *, seed: int, digests: InputDigests, code: str
 ) -> Plan:
     """Fingerprint every stage, then name the run after all of them.
 
@@ -94,7 +114,7 @@ def build_plan(
         spec: the run spec.
         manifest: the dataset's.
         seed: the run's.
-        eval_set_sha256: digest of the eval set's content.
+        digests: of the eval set and the export's tokenizer.
         code: identity of the code, from `provenance.code_identity`, or an image digest.
     """
     dataset = DatasetRef(
@@ -107,10 +127,10 @@ def build_plan(
         **spec.eval.model_dump(mode="json"),
         # What it is called and what it holds; where it lies names no result.
         "eval_set": spec.eval.eval_set.rsplit("/", 1)[-1],
-        "eval_set_sha256": eval_set_sha256,
+        "eval_set_sha256": digests.eval_set,
     }
     export_fp = _fingerprint(
-        "export", code, spec.export.model_dump(mode="json"), {}, dataset=dataset.build_id
+        "export", code, _export_identity(spec, digests), {}, dataset=dataset.build_id
     )
     train_fp = _fingerprint(
         "train",
@@ -131,7 +151,16 @@ def build_plan(
         "execution": spec.execution,
     }
     stages: tuple[StageSpec, ...] = (
-        ExportStage(**common, fingerprint=export_fp, upstream={}, options=spec.export),
+        ExportStage(
+            **common,
+            fingerprint=export_fp,
+            upstream={},
+            options=spec.export,
+            eval_set=spec.eval.eval_set,
+            eval_prompts_sha256=digests.eval_prompts,
+            tokenizer_sha256=digests.tokenizer,
+            system_instruction=spec.system_instruction,
+        ),
         TrainStage(
             **common,
             fingerprint=train_fp,
@@ -144,7 +173,7 @@ def build_plan(
             fingerprint=eval_fp,
             upstream={"train": train_fp},
             options=spec.eval,
-            eval_set_sha256=eval_set_sha256,
+            eval_set_sha256=digests.eval_set,
             system_instruction=spec.system_instruction,
         ),
         ImportStage(
@@ -152,6 +181,16 @@ def build_plan(
         ),
     )
     return Plan(run_id, spec, seed, dataset, stages)
+
+
+def _export_identity(spec: RunSpec, digests: InputDigests) -> dict[str, Any]:
+    """Contents, not places; and of what the export reads, only what it makes use of."""
+    identity = {**spec.export.model_dump(mode="json"), "tokenizer": digests.tokenizer}
+    if spec.export.contamination != "off":
+        identity["eval_prompts_sha256"] = digests.eval_prompts
+    if digests.tokenizer is not None:
+        identity["system_instruction"] = spec.system_instruction
+    return identity
 
 
 def _fingerprint(

@@ -88,7 +88,7 @@ def render_reasoning_steps(steps: Sequence[str]) -> str:
     """
     if not steps:
         return ""
-    numbered = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
+    numbered = "\n".join([f"{number}. {step}" for number, step in enumerate(steps, start=1)])
     return f"Reasoning:\n{numbered}\n"
 
 

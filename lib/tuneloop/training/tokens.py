@@ -2,7 +2,8 @@
 
 Rules: exactly one `<bos>`, put in as an id; the ids that generation starts from are a prefix of the
 ids that training saw; the loss covers the response and its `<end_of_turn>`, nothing else. Batch i
-is a function of the seed and i alone, so a run continues anywhere without reading what came before.
+is a function of the examples, the seed and i alone, so a run continues anywhere without reading
+what came before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import sentencepiece
 
 from tuneloop.errors import DataError
+from tuneloop.training.index import epoch_order
 from tuneloop.training.renderers import (
     apply_system_instruction,
     render_closed_response,
@@ -83,10 +85,26 @@ class TokenTable:
     """int64 (rows + 1,): row r is ids[starts[r]:starts[r + 1]]."""
     prompt_lengths: np.ndarray
     """int32 (rows,): how many ids at a row's front stay outside the loss."""
+    example_ids: tuple[str, ...]
+    """Names the rows: an epoch's order depends on them."""
+    _orders: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
+    """The orders of the last epochs asked for."""
 
     def __len__(self) -> int:
         """Rows."""
         return len(self.prompt_lengths)
+
+    def rows_at(self, step: int, *, seed: int, batch_size: int) -> list[int]:
+        """Which rows make batch `step`: epoch after epoch, each row once in an epoch."""
+        places = range(step * batch_size, (step + 1) * batch_size)
+        return [self._order(seed, at // len(self))[at % len(self)] for at in places]
+
+    def _order(self, seed: int, epoch: int) -> list[int]:
+        if (seed, epoch) not in self._orders:
+            if len(self._orders) > 1:  # a batch reaches over two epochs, hardly ever over more
+                self._orders.clear()
+            self._orders[seed, epoch] = epoch_order(self.example_ids, seed=seed, epoch=epoch)
+        return self._orders[seed, epoch]
 
 
 def build_token_table(
@@ -112,6 +130,7 @@ def build_token_table(
     """
     rows: list[np.ndarray] = []
     prompt_lengths: list[int] = []
+    example_ids: list[str] = []
     report = LengthReport()
     for place, example in examples:
         prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction)
@@ -129,6 +148,7 @@ def build_token_table(
         report.longest_response_tokens = max(report.longest_response_tokens, len(response))
         rows.append(np.array(prompt + response, dtype=np.int32))
         prompt_lengths.append(len(prompt))
+        example_ids.append(example.id)
         report.tokens += len(prompt) + len(response)
         report.trained_tokens += len(response)
     if not rows:
@@ -138,8 +158,8 @@ def build_token_table(
             " build a dataset with examples"
         )
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    table = TokenTable(np.concatenate(rows), starts, np.array(prompt_lengths, dtype=np.int32))
-    return table, report
+    lengths = np.array(prompt_lengths, dtype=np.int32)
+    return TokenTable(np.concatenate(rows), starts, lengths, tuple(example_ids)), report
 
 
 def _refuse_if_fail(
@@ -168,14 +188,12 @@ class Batch:
 
 
 def batch_at(table: TokenTable, *, step: int, seed: int, batch_size: int, length: int) -> Batch:
-    """Draw batch `step` (from 0) without replacement; depends on nothing but the arguments.
+    """Make batch `step` (from 0); depends on nothing but the arguments.
 
-    A batch that is larger than the table holds every row once and wraps around.
+    Every epoch reads each row once, in an order of its own; the batch in which one ends goes on
+    with the next.
     """
-    rng = np.random.default_rng((seed, step))
-    size = min(batch_size, len(table))
-    rows = rng.choice(len(table), size, replace=False)
-    rows = np.resize(rows, batch_size)
+    rows = table.rows_at(step, seed=seed, batch_size=batch_size)
     tokens = np.full((batch_size, length), PAD_ID, dtype=np.int32)
     loss_mask = np.zeros((batch_size, length), dtype=bool)
     for at, row in enumerate(rows):

@@ -1,0 +1,52 @@
+"""The offset index of an examples file: random access to its lines, and the order of an epoch.
+
+One rule: the order in which examples are read is a function of their ids, the seed and the epoch
+alone. An example that is added or left out moves no two others past each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from array import array
+from collections.abc import Sequence
+
+from tuneloop.errors import DataError
+
+
+def dump_offsets(offsets: array[int]) -> bytes:
+    """Little-endian uint64: where each line begins, and the size of the file."""
+    if sys.byteorder == "big":
+        offsets = array("Q", offsets)
+        offsets.byteswap()
+    return offsets.tobytes()
+
+
+def load_offsets(data: bytes, place: str) -> array[int]:
+    """Read `dump_offsets` back; DataError if the bytes are none."""
+    offsets = array("Q")
+    if len(data) % offsets.itemsize or not data:
+        raise DataError(
+            f"{place}: holds {len(data)} bytes, expected a multiple of 8; export the dataset again"
+        )
+    offsets.frombytes(data)
+    if sys.byteorder == "big":
+        offsets.byteswap()
+    return offsets
+
+
+def epoch_order(ids: Sequence[str], *, seed: int, epoch: int) -> list[int]:
+    """In which order to read examples in an epoch, as positions in `ids`.
+
+    Args:
+        ids: the examples' ids; of two equal ones, the first comes first.
+        seed: the run's.
+        epoch: from 0; every epoch has an order of its own.
+    """
+    key = f"{seed}/{epoch}".encode()
+
+    def rank(position: int) -> tuple[bytes, int]:
+        identity = ids[position].encode()
+        return hashlib.blake2b(identity, digest_size=16, key=key).digest(), position
+
+    return sorted(range(len(ids)), key=rank)

@@ -1,0 +1,179 @@
+"""The ledger: one row a trace with what became of it, written by each process, resolved by one.
+
+One rule: what needs the whole dataset (duplicates, the closing of the accounts, length statistics)
+is computed here by DuckDB from Parquet, in bounded memory, and never by holding the corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow
+import pyarrow.parquet
+
+from tuneloop.training.accounts import SPLITS, Reason
+from tuneloop.training.normalise import fold
+
+MEMORY_LIMIT = "128MB"
+"""Of DuckDB; what does not fit is spilled to the folder."""
+PARTITION_ROWS = 2_000_000
+"""Rows whose keys are compared at a time: 2 million are about 100 MB of hash table."""
+FETCH_ROWS = 10_000
+
+_SCHEMA = pyarrow.schema(
+    [
+        ("row", pyarrow.uint64()),
+        ("trace_id", pyarrow.string()),
+        ("outcome", pyarrow.dictionary(pyarrow.int8(), pyarrow.string())),
+        ("key", pyarrow.binary(16)),
+        ("prompt_characters", pyarrow.uint32()),
+        ("response_characters", pyarrow.uint32()),
+        ("prompt_tokens", pyarrow.uint32()),
+        ("response_tokens", pyarrow.uint32()),
+        ("flags", pyarrow.uint8()),
+    ]
+)
+LENGTHS = ("prompt_characters", "response_characters", "prompt_tokens", "response_tokens")
+
+CONTAMINATED, TRUNCATED = 1, 2
+"""Flags of an example that was kept: it overlaps the eval set; it lost steps."""
+
+
+def duplicate_key(prompt: str, response: str) -> bytes:
+    """128 bits of the folded text; the same for examples that read the same."""
+    text = b"%b\n%b" % (fold(prompt), fold(response))
+    return hashlib.blake2b(text, digest_size=16, usedforsecurity=False).digest()
+
+
+@dataclass
+class Ledger:
+    """The rows of one shard, in order, while it is exported."""
+
+    rows: list[int] = field(default_factory=list)
+    trace_ids: list[str] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    lengths: list[tuple[int, int, int | None, int | None]] = field(default_factory=list)
+    flags: list[int] = field(default_factory=list)
+
+    def to_parquet(self) -> bytes:
+        """The columns as one Parquet file; the same bytes for the same rows."""
+        lengths = list(zip(*self.lengths, strict=True)) or [()] * len(LENGTHS)
+        columns = [self.rows, self.trace_ids, self.outcomes, self.keys, *lengths, self.flags]
+        arrays = [
+            pyarrow.array(column, type=kind.value_type).dictionary_encode()
+            if pyarrow.types.is_dictionary(kind)
+            else pyarrow.array(column, type=kind)
+            for column, kind in zip(columns, _SCHEMA.types, strict=True)
+        ]
+        table = pyarrow.Table.from_arrays(
+            [array.cast(kind) for array, kind in zip(arrays, _SCHEMA.types, strict=True)],
+            schema=_SCHEMA,
+        )
+        file = io.BytesIO()
+        pyarrow.parquet.write_table(table, file, compression="zstd")
+        return file.getvalue()
+
+
+class Removed(NamedTuple):
+    """An example that goes because another one stays."""
+
+    row: int
+    trace_id: str
+    reason: Reason
+    kept_id: str
+    """The trace whose example stays: of all that are alike, the first in the dataset."""
+
+
+class Book:
+    """The ledgers of all shards together."""
+
+    def __init__(self, ledgers: Sequence[Path], folder: Path) -> None:
+        """Open them; `folder` takes what does not fit into memory."""
+        self._duck = duckdb.connect(str(folder / "book.duckdb"))
+        self._duck.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        self._duck.execute("SET threads = 2")
+        self._duck.execute("SET preserve_insertion_order = false")
+        self._duck.execute("SET temp_directory = $folder", {"folder": str(folder / "spilled")})
+        files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in ledgers)
+        self._duck.execute(f"CREATE VIEW ledger AS SELECT * FROM read_parquet([{files}])")
+        self._duck.execute("CREATE TABLE removed (row UBIGINT, kept UBIGINT, reason VARCHAR)")
+        self.traces: int = self._one("SELECT count(*) FROM ledger")
+
+    def close(self) -> None:
+        """Let the files go."""
+        self._duck.close()
+
+    def remove_duplicates(self) -> int:
+        """Mark every example that reads like an earlier one; returns how many."""
+        partitions = self.traces // PARTITION_ROWS + 1
+        for number in range(partitions):
+            self._duck.execute(
+                f"""
+                INSERT INTO removed
+                WITH part AS (
+                    SELECT row, key FROM ledger
+                    WHERE outcome IN {SPLITS} AND hash(key) % {partitions} = {number}
+                ), alike AS (
+                    SELECT key, min(row) AS kept FROM part GROUP BY key HAVING count(*) > 1
+                )
+                SELECT row, kept, 'duplicate' FROM part JOIN alike USING (key) WHERE row > kept
+                """
+            )
+        return self._one("SELECT count(*) FROM removed WHERE reason = 'duplicate'")
+
+    def removed(self) -> Iterator[Removed]:
+        """Every example that goes, in the dataset's order."""
+        # A cursor of its own: the others would end this one.
+        found = self._duck.cursor().execute(
+            """
+            SELECT removed.row, gone.trace_id, removed.reason, stays.trace_id
+            FROM removed
+            JOIN ledger AS gone ON gone.row = removed.row
+            JOIN ledger AS stays ON stays.row = removed.kept
+            ORDER BY removed.row
+            """
+        )
+        while rows := found.fetchmany(FETCH_ROWS):
+            yield from map(Removed._make, rows)
+
+    def outcomes(self) -> dict[str, int]:
+        """How many traces ended how, after what was removed."""
+        found = self._duck.execute(
+            """
+            SELECT coalesce(removed.reason, outcome), count(*)
+            FROM ledger LEFT JOIN removed USING (row) GROUP BY 1 ORDER BY 1
+            """
+        ).fetchall()
+        return {str(name): int(count) for name, count in found}
+
+    def flagged(self, flag: int) -> int:
+        """How many of the examples that stay carry a flag."""
+        return self._one(
+            f"SELECT count(*) FROM ledger ANTI JOIN removed USING (row)"
+            f" WHERE outcome IN {SPLITS} AND (flags & {flag}) > 0"
+        )
+
+    def lengths(self, name: str) -> list[tuple[int, int]]:
+        """(length, how many examples that stay have it), by length; empty where not measured."""
+        found = self._duck.execute(
+            f"SELECT {name}, count(*) FROM ledger ANTI JOIN removed USING (row)"
+            f" WHERE outcome IN {SPLITS} AND {name} IS NOT NULL GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        return [(int(length), int(count)) for length, count in found]
+
+    def _one(self, statement: str) -> int:
+        row: Any = self._duck.execute(statement).fetchone()
+        return int(row[0])
+
+
+def read_outcomes(ledger: Path) -> tuple[list[int], list[str]]:
+    """Rows and outcomes of one shard's ledger, in order."""
+    table = pyarrow.parquet.read_table(ledger, columns=["row", "outcome"])
+    return table["row"].to_pylist(), table["outcome"].to_pylist()

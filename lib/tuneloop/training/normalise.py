@@ -1,0 +1,36 @@
+"""Text with what does not matter taken out, for comparisons; nothing of it is ever trained on.
+
+One rule: the fast way for ASCII gives what the general way gives.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_ASCII = [chr(code) for code in range(128)]
+_FOLDED = bytes(ord(" " if c.isspace() else c.lower()) for c in _ASCII) + bytes(range(128, 256))
+_NO_WORD = "".join(c for c in _ASCII if not c.isalnum() and not c.isspace()).encode()
+_NOT_IN_WORDS = re.compile(r"[^\w\s]+|_+")
+
+
+def fold(text: str) -> bytes:
+    """NFC, case and runs of white space made equal: two texts that read the same."""
+    if text.isascii():
+        folded = text.encode().translate(_FOLDED)
+        return b" ".join(folded.split()) if b"  " in folded else folded.strip()
+    return " ".join(_general(text).split()).encode("utf-8", "surrogatepass")
+
+
+def fold_words(text: str) -> bytes:
+    """`fold`, and only letters and digits kept: words with one space between."""
+    if text.isascii():
+        folded = text.encode().translate(_FOLDED, _NO_WORD)
+        return b" ".join(folded.split()) if b"  " in folded else folded.strip()
+    words = _NOT_IN_WORDS.sub("", _general(text))
+    return " ".join(words.split()).encode("utf-8", "surrogatepass")
+
+
+def _general(text: str) -> str:
+    # Folding the case can undo the composition, so it is made in the middle.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
