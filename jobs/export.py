@@ -8,23 +8,21 @@ and closes the accounts. So the files are the same for any number of processes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
-from array import array
 from collections.abc import Iterator
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 
-from jobs.stage import Output, Stage
+from jobs.stage import Stage
 from tuneloop import records, storage
 from tuneloop.datasets.read import iter_row_range, load_manifest
 from tuneloop.datasets.schema import DatasetManifest, TraceRow
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.evaluation.sets import parse_eval_set, prompts_sha256
-from tuneloop.jsonl import encode_line
 from tuneloop.records import OutputFile, Record
 from tuneloop.specs import ExportStage
 from tuneloop.training import ledger, lengths
@@ -32,7 +30,7 @@ from tuneloop.training.accounts import REASONS, SPLITS, Exclusion
 from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import builder_of
 from tuneloop.training.export import CountTokens, ShardExporter, exclusion_line
-from tuneloop.training.index import dump_offsets
+from tuneloop.training.index import IndexedFile, dump_offsets
 from tuneloop.training.report import render_export_report
 
 PREFIXES = {"train": "examples", "validation": "validation"}
@@ -54,7 +52,7 @@ def run(spec: ExportStage, stage: Stage) -> None:
         exporter = ShardExporter(builder_of(manifest), spec.options, contamination, count_tokens)
         numbered = enumerate(islice(rows, size), start=start + done)
         _write_shard(f"{shard:05d}-of-{shards:05d}", numbered, exporter, spec, stage)
-        done += len(exporter.ledger.rows)
+        done += len(exporter.entries)
         stage.progress(done, stop - start)
     # The reader checks counts and digests behind the last row of each shard.
     if next(rows, None) is not None or done != stop - start:
@@ -124,17 +122,16 @@ def _read_input(url: str) -> bytes:
         raise InputMissing(f"{url}: missing; put it back, or plan the run again") from e
 
 
-class _IndexedFile:
-    """The lines of one file, and where each of them begins."""
-
-    def __init__(self, output: Output) -> None:
-        self._output, self._at = output, 0
-        self.offsets = array("Q", [0])
-
-    def write(self, line: bytes) -> None:
-        self._output.write_row(line)
-        self._at += len(line)
-        self.offsets.append(self._at)
+@contextlib.contextmanager
+def _indexed_output(stage: Stage, name: str, folder: str | None = None) -> Iterator[IndexedFile]:
+    """Write a file of examples, then its index."""
+    with stage.output(name, folder=folder) as output:
+        file = IndexedFile(output.write)
+        yield file
+        file.flush()
+        output.rows = file.rows
+    with stage.output(_index_name(name), folder=folder) as output:
+        output.write(dump_offsets(file.offsets))
 
 
 def _write_shard(
@@ -146,27 +143,23 @@ def _write_shard(
 ) -> None:
     """Write one shard's examples, then its ledger and its exclusions."""
     splits = SPLITS if spec.options.validation_fraction else SPLITS[:1]
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         files = {
-            split: _IndexedFile(
-                stack.enter_context(stage.output(f"{PREFIXES[split]}-{name}.jsonl"))
-            )
+            split: stack.enter_context(_indexed_output(stage, f"{PREFIXES[split]}-{name}.jsonl"))
             for split in splits
         }
         for count, (number, (place, row)) in enumerate(rows):
             made = exporter.add(number, place, row)
             if made is not None:
-                files[made[0]].write(encode_line(made[1]))
+                files[made[0]].add(made[1])
             if count % 1000 == 0:
                 stage.check_stop()
-    for split, file in files.items():
-        stage.write_output(_index_name(split, name), dump_offsets(file.offsets))
-    stage.write_output(f"ledger/{name}.parquet", exporter.ledger.to_parquet())
+    stage.write_output(f"ledger/{name}.parquet", ledger.dump_ledger(exporter.entries))
     stage.write_output(f"left-out/{name}.jsonl", b"".join(exporter.exclusions))
 
 
-def _index_name(split: str, name: str) -> str:
-    return f"index/{PREFIXES[split]}-{name}.u64"
+def _index_name(name: str) -> str:
+    return f"index/{name.removesuffix('.jsonl')}.u64"
 
 
 def _close(spec: ExportStage, stage: Stage, manifest: DatasetManifest) -> None:
@@ -206,14 +199,15 @@ def _write_final(
                 gone[waiting.row] = waiting
                 waiting = next(removed, None)
             for split in SPLITS:
-                if (file := files.get(f"{PREFIXES[split]}-{name}.jsonl")) is None:
+                file = files.get(f"{PREFIXES[split]}-{name}.jsonl")
+                if file is None:
                     continue
                 kept = [
                     row not in gone
                     for row, outcome in zip(rows, outcomes, strict=True)
                     if outcome == split
                 ]
-                _finish_file(file, files[_index_name(split, name)], kept, stage)
+                _finish_file(file, files[_index_name(file.name)], kept, stage)
                 written[split] += sum(kept)
             for line in _exclusion_lines(files[f"left-out/{name}.jsonl"], gone, stage):
                 exclusions.write_row(line)
@@ -230,13 +224,10 @@ def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: S
         return
     url = storage.join(stage.artifacts, file.path)
     lines = storage.iter_lines(storage.iter_verified(url, file.size_bytes, file.sha256))
-    with stage.output(file.name, folder="final") as output:
-        final = _IndexedFile(output)
+    with _indexed_output(stage, file.name, folder="final") as final:
         for line, stays in zip(lines, kept, strict=True):
             if stays:
-                final.write(line)
-    with stage.output(index.name, folder="final") as output:
-        output.write(dump_offsets(final.offsets))
+                final.add_line(line)
 
 
 def _exclusion_lines(

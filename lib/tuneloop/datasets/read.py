@@ -138,20 +138,31 @@ def _iter_shard(
     url = storage.join(prefix, shard.path)
     blocks = storage.iter_verified(url, shard.size_bytes, shard.sha256)
     count = 0
-    for line in storage.iter_lines(blocks):
-        count += 1
-        place = f"{url}:{count}"
-        try:
-            row = _row_decoder.decode(line)
-        except ValueError as e:  # msgspec's, or UnicodeDecodeError
-            raise DataError(f"{place}: {decode_error(e)}; restore the shard or rebuild it") from e
-        yield place, row
+    for block in storage.iter_line_blocks(blocks):
+        for row in _decode_rows(block, url, count):
+            count += 1
+            yield f"{url}:{count}", row
     if count != shard.rows:
         said = "trace_count" if len(manifest.shards) == 1 else "rows"
         raise DataError(
             f"{storage.join(prefix, 'manifest.json')}: {said} is {shard.rows} but {shard.name} has"
             f" {count} rows; rebuild the dataset"
         )
+
+
+def _decode_rows(block: bytes, url: str, before: int) -> list[TraceRow]:
+    """The rows of some whole lines that follow `before` others."""
+    try:
+        return _row_decoder.decode_lines(block)
+    except ValueError:  # msgspec's, or UnicodeDecodeError: which line it is, is found one by one
+        for number, line in enumerate(block.splitlines(), start=before + 1):
+            try:
+                _row_decoder.decode(line)
+            except ValueError as e:
+                raise DataError(
+                    f"{url}:{number}: {decode_error(e)}; restore the shard or rebuild it"
+                ) from e
+        raise
 
 
 def delete_dataset(artifacts: str, key: str) -> None:

@@ -16,6 +16,9 @@ from tuneloop.training.normalise import fold_words
 
 NGRAM_WORDS = 13
 """The run of words that GPT-3's and lm-eval's checks look for."""
+ANCHOR_WORDS = 4
+"""What is looked for first: of every 13 words in a row, 4 that stand in a fixed place."""
+_ANCHOR_EVERY = NGRAM_WORDS - ANCHOR_WORDS + 1
 
 
 class ContaminationIndex:
@@ -24,16 +27,24 @@ class ContaminationIndex:
     def __init__(self, prompts: Mapping[str, str]) -> None:
         """Take the eval set's ids and prompts."""
         self._exact: dict[bytes, str] = {}
-        grams: dict[bytes, str] = {}
+        self._grams: dict[bytes, str] = {}
+        anchors: dict[bytes, None] = {}
         for item, prompt in prompts.items():
             words = fold_words(prompt)
             self._exact.setdefault(words, item)
-            for gram in _grams(words):
-                grams.setdefault(gram, item)
-        self._grams = list(grams.items())
-        patterns = [gram for gram, _ in self._grams]
-        self._finder = (
-            BytesAhoCorasick(patterns, implementation=Implementation.DFA) if patterns else None
+            grams = _runs(words, NGRAM_WORDS)
+            for gram in grams:
+                self._grams.setdefault(gram, item)
+            if grams:
+                # Whichever 13 words are taken, they hold one of these whole.
+                anchors.update(dict.fromkeys(_runs(words, ANCHOR_WORDS)[::_ANCHOR_EVERY]))
+        # Few and short patterns: the automaton stays in the processor's cache.
+        self._anchors = (
+            BytesAhoCorasick(
+                [b" %b " % anchor for anchor in anchors], implementation=Implementation.DFA
+            )
+            if anchors
+            else None
         )
 
     def find(self, trace_prompt: str, prompt: str, response: str) -> str | None:
@@ -46,19 +57,19 @@ class ContaminationIndex:
         """
         if item := self._exact.get(fold_words(trace_prompt)):
             return f"its prompt is that of eval item {item}"
-        if self._finder is None:
+        if self._anchors is None:
             return None
-        text = b" %b " % fold_words(f"{prompt}\n{response}")
-        found = self._finder.find_matches_as_indexes(text)
-        if not found:
+        words = fold_words(f"{prompt}\n{response}")
+        if not self._anchors.find_matches_as_indexes(b" %b " % words):
             return None
-        gram, item = self._grams[found[0][0]]
-        words = gram.strip().decode("utf-8", "replace")
-        return f"{NGRAM_WORDS} words in a row are in eval item {item}: {words}"
+        gram = next((run for run in _runs(words, NGRAM_WORDS) if run in self._grams), None)
+        if gram is None:
+            return None
+        said = gram.decode("utf-8", "replace")
+        return f"{NGRAM_WORDS} words in a row are in eval item {self._grams[gram]}: {said}"
 
 
-def _grams(words: bytes) -> list[bytes]:
-    """Every run of words, with the spaces around it, so that it begins and ends with a word."""
+def _runs(words: bytes, length: int) -> list[bytes]:
+    """Every run of so many words, in order."""
     parts = words.split(b" ")
-    runs = range(len(parts) - NGRAM_WORDS + 1)
-    return [b" %b " % b" ".join(parts[start : start + NGRAM_WORDS]) for start in runs]
+    return [b" ".join(parts[at : at + length]) for at in range(len(parts) - length + 1)]

@@ -20,7 +20,7 @@ from tuneloop.specs import ExportSpec
 from tuneloop.training.accounts import Exclusion, Reason, Refused, Split
 from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import ExampleBuilder
-from tuneloop.training.ledger import CONTAMINATED, TRUNCATED, Ledger, duplicate_key
+from tuneloop.training.ledger import CONTAMINATED, TRUNCATED, Entry, duplicate_key
 from tuneloop.training.recipes import Draft
 from tuneloop.training.schema import TrainingExample
 
@@ -46,8 +46,10 @@ class ShardExporter:
             contamination: the eval set to keep out; None: it is not looked for.
             count_tokens: None: lengths are characters alone.
         """
-        self.ledger = Ledger()
+        self.entries: list[Entry] = []
+        """What became of each row."""
         self.exclusions: list[bytes] = []
+        """Lines of exclusions.jsonl."""
         self._builder, self._rules = builder, rules
         self._contamination, self._count_tokens = contamination, count_tokens
         self._limit = rules.max_length
@@ -69,19 +71,13 @@ class ShardExporter:
         """
         made = self._make(place, row)
         if isinstance(made, Refused):
-            self._exclude(number, row, made)
+            self.entries.append(Entry(number, row.id, made.reason, None))
+            self.exclusions.append(exclusion_line(number, row.id, made.reason, made.detail))
             return None
         example, lengths, flags = made
+        key = duplicate_key(example.prompt, example.response) if self._wants_keys else None
         split = self._split_of(row)
-        ledger = self.ledger
-        ledger.rows.append(number)
-        ledger.trace_ids.append(row.id)
-        ledger.outcomes.append(split)
-        ledger.keys.append(
-            duplicate_key(example.prompt, example.response) if self._wants_keys else None
-        )
-        ledger.lengths.append(lengths)
-        ledger.flags.append(flags)
+        self.entries.append(Entry(number, row.id, split, key, *lengths, flags))
         return split, example
 
     def _make(
@@ -157,16 +153,6 @@ class ShardExporter:
         if dropped > steps:
             return Refused("over_length", f"{found}; without its steps it is still too long")
         return without_middle(draft, dropped)
-
-    def _exclude(self, number: int, row: TraceRow, refused: Refused) -> None:
-        ledger = self.ledger
-        ledger.rows.append(number)
-        ledger.trace_ids.append(row.id)
-        ledger.outcomes.append(refused.reason)
-        ledger.keys.append(None)
-        ledger.lengths.append((0, 0, None, None))
-        ledger.flags.append(0)
-        self.exclusions.append(exclusion_line(number, row.id, refused.reason, refused.detail))
 
     def _split_of(self, row: TraceRow) -> Split:
         fraction = self._rules.validation_fraction

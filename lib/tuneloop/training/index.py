@@ -1,4 +1,4 @@
-"""The offset index of an examples file: random access to its lines, and the order of an epoch.
+"""Examples files with an offset index for random access to lines, and the order of an epoch.
 
 One rule: the order in which examples are read is a function of their ids, the seed and the epoch
 alone. An example that is added or left out moves no two others past each other.
@@ -9,9 +9,48 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from tuneloop import jsonl
 from tuneloop.errors import DataError
+from tuneloop.training.schema import TrainingExample
+
+_BLOCK_BYTES = 1 << 18
+
+
+class IndexedFile:
+    """Puts examples behind one another and remembers where each begins."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        """Start with no lines; `write` takes blocks of them."""
+        self._write, self._written, self._block = write, 0, bytearray()
+        self.offsets = array("Q", [0])
+
+    @property
+    def rows(self) -> int:
+        """Lines until now."""
+        return len(self.offsets) - 1
+
+    def add(self, example: TrainingExample) -> None:
+        """Append an example."""
+        jsonl.append_line(self._block, example)
+        self._line_is_whole()
+
+    def add_line(self, line: bytes) -> None:
+        """Append an example that is a line already."""
+        self._block += line
+        self._line_is_whole()
+
+    def flush(self) -> None:
+        """Write what waits; behind the last line."""
+        self._write(bytes(self._block))
+        self._written += len(self._block)
+        self._block.clear()
+
+    def _line_is_whole(self) -> None:
+        self.offsets.append(self._written + len(self._block))
+        if len(self._block) >= _BLOCK_BYTES:
+            self.flush()
 
 
 def dump_offsets(offsets: array[int]) -> bytes:

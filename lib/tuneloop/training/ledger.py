@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ _SCHEMA = pyarrow.schema(
     [
         ("row", pyarrow.uint64()),
         ("trace_id", pyarrow.string()),
-        ("outcome", pyarrow.dictionary(pyarrow.int8(), pyarrow.string())),
+        ("outcome", pyarrow.string()),
         ("key", pyarrow.binary(16)),
         ("prompt_characters", pyarrow.uint32()),
         ("response_characters", pyarrow.uint32()),
@@ -51,34 +50,32 @@ def duplicate_key(prompt: str, response: str) -> bytes:
     return hashlib.blake2b(text, digest_size=16, usedforsecurity=False).digest()
 
 
-@dataclass
-class Ledger:
-    """The rows of one shard, in order, while it is exported."""
+class Entry(NamedTuple):
+    """What became of one trace; a row of the Parquet file, its fields in this order."""
 
-    rows: list[int] = field(default_factory=list)
-    trace_ids: list[str] = field(default_factory=list)
-    outcomes: list[str] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    lengths: list[tuple[int, int, int | None, int | None]] = field(default_factory=list)
-    flags: list[int] = field(default_factory=list)
+    row: int
+    trace_id: str
+    outcome: str
+    """A split, or why there is no example."""
+    key: bytes | None
+    """`duplicate_key` where duplicates go."""
+    prompt_characters: int = 0
+    response_characters: int = 0
+    prompt_tokens: int | None = None
+    response_tokens: int | None = None
+    flags: int = 0
 
-    def to_parquet(self) -> bytes:
-        """The columns as one Parquet file; the same bytes for the same rows."""
-        lengths = list(zip(*self.lengths, strict=True)) or [()] * len(LENGTHS)
-        columns = [self.rows, self.trace_ids, self.outcomes, self.keys, *lengths, self.flags]
-        arrays = [
-            pyarrow.array(column, type=kind.value_type).dictionary_encode()
-            if pyarrow.types.is_dictionary(kind)
-            else pyarrow.array(column, type=kind)
-            for column, kind in zip(columns, _SCHEMA.types, strict=True)
-        ]
-        table = pyarrow.Table.from_arrays(
-            [array.cast(kind) for array, kind in zip(arrays, _SCHEMA.types, strict=True)],
-            schema=_SCHEMA,
-        )
-        file = io.BytesIO()
-        pyarrow.parquet.write_table(table, file, compression="zstd")
-        return file.getvalue()
+
+def dump_ledger(entries: Sequence[Entry]) -> bytes:
+    """Write the entries of one shard as Parquet; the same bytes for the same entries."""
+    arrays = [
+        pyarrow.array(column, type=kind)
+        for column, kind in zip(zip(*entries, strict=True), _SCHEMA.types, strict=True)
+    ]
+    file = io.BytesIO()
+    table = pyarrow.Table.from_arrays(arrays, schema=_SCHEMA)
+    pyarrow.parquet.write_table(table, file, compression="zstd")
+    return file.getvalue()
 
 
 class Removed(NamedTuple):

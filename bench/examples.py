@@ -1,0 +1,180 @@
+"""Traces to examples, file to file, beside the same with pydantic at both ends.
+
+Both read a dataset's shard of 1.2 kB rows, validate, render, name each example by uuid5, and write
+lines with a running sha256. CPU seconds of one process, in alternating rounds: the machine may have
+other work. The second figure has duplicates and the eval set looked for as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from figure import print_figure
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from tuneloop import storage
+from tuneloop.datasets.build import build
+from tuneloop.datasets.read import dataset_prefix, iter_rows
+from tuneloop.datasets.schema import (
+    BuildRequest,
+    DatasetManifest,
+    Selection,
+    TraceRow,
+    TraceStep,
+)
+from tuneloop.specs import ExportSpec
+from tuneloop.training.contamination import ContaminationIndex
+from tuneloop.training.examples import EXAMPLE_NAMESPACE, builder_of
+from tuneloop.training.export import ShardExporter
+from tuneloop.training.index import IndexedFile
+from tuneloop.training.renderers import render_response
+
+ROWS = 50_000
+ROUNDS = 5
+EVAL_PROMPTS = 200
+PLAIN = ExportSpec(duplicates="keep", contamination="off")
+CHECKED = ExportSpec()
+
+
+def words(rng: random.Random, characters: int) -> str:
+    """Text that hardly repeats."""
+    picked = (f"w{rng.randrange(5000)}" for _ in range(characters // 6 + 1))
+    return " ".join(picked)[:characters].strip()
+
+
+def rows() -> Iterator[TraceRow]:
+    """Rows of 1.2 kB: a prompt of 200 characters, five steps of 100, some meta."""
+    rng = random.Random(0)
+    for number in range(ROWS):
+        steps = [TraceStep(words(rng, 100), i, "reason") for i in range(5)]
+        meta = {
+            name: msgspec.Raw(value)
+            for name, value in ((("source"), b'"bench"'), ("number", str(number).encode()))
+        }
+        created_at = f"2026-11-22T11:22:10.{number:06d}Z"
+        trace_id = str(uuid.UUID(int=number))
+        yield TraceRow(created_at, words(rng, 20), trace_id, meta, words(rng, 200), steps, "1.0")
+
+
+def make_dataset(folder: str) -> DatasetManifest:
+    """One shard of rows."""
+    return build(
+        lambda seed: contextlib.nullcontext(Selection(ROWS, rows())),
+        BuildRequest(
+            dataset_name="bench",
+            dataset_version="v1",
+            instruction="Show your work as steps",
+            limit=ROWS,
+        ),
+        folder,
+        now=datetime.now(UTC),
+        new_seed=lambda: 0,
+    )[0]
+
+
+def ours(manifest: DatasetManifest, folder: str, rules: ExportSpec) -> None:
+    """What the export stage does with a shard."""
+    rng = random.Random(1)
+    prompts = {str(n): words(rng, 250) for n in range(EVAL_PROMPTS)}
+    contamination = None if rules.contamination == "off" else ContaminationIndex(prompts)
+    exporter = ShardExporter(builder_of(manifest), rules, contamination, None)
+    with storage.Writer(f"{folder}/ours.jsonl") as writer:
+        file = IndexedFile(writer.write)
+        for number, (place, row) in enumerate(iter_rows(manifest, folder)):
+            made = exporter.add(number, place, row)
+            if made is not None:
+                file.add(made[1])
+        file.flush()
+        writer.close()
+
+
+class Step(BaseModel):
+    """A step, for pydantic."""
+
+    i: int
+    type: str
+    content: str
+
+
+class Row(BaseModel):
+    """A row, for pydantic."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    created_at: str
+    trace_version: str
+    prompt: str
+    final_answer: str
+    steps: list[Step]
+    meta: dict[str, JsonValue] | None
+
+
+class Example(BaseModel):
+    """An example, for pydantic."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    response: str = Field(min_length=1)
+    metadata: dict[str, JsonValue] = {}
+
+
+def rival(manifest: DatasetManifest, folder: str) -> None:
+    """The same with pydantic reading and writing."""
+    shard = f"{dataset_prefix(folder, manifest.dataset_key)}/{manifest.shards[0].path}"
+    sha256 = hashlib.sha256()
+    with open(shard, "rb") as lines, open(f"{folder}/rival.jsonl", "wb") as file:
+        for line in lines:
+            row = Row.model_validate_json(line)
+            name = f"{manifest.build_id}/{row.id}/{manifest.recipe}"
+            example = Example(
+                id=str(uuid.uuid5(EXAMPLE_NAMESPACE, name)),
+                prompt=f"{row.prompt}\n\n{manifest.instruction}",
+                response=render_response([step.content for step in row.steps], row.final_answer),
+                metadata={
+                    **(row.meta or {}),
+                    "source_trace_id": row.id,
+                    "trace_version": row.trace_version,
+                    "dataset_build_id": manifest.build_id,
+                    "recipe": manifest.recipe,
+                },
+            )
+            data = example.model_dump_json().encode() + b"\n"
+            sha256.update(data)
+            file.write(data)
+
+
+def rate(work: Callable[[], None]) -> float:
+    """Examples a CPU second."""
+    since = time.process_time()
+    work()
+    return ROWS / (time.process_time() - since)
+
+
+def main() -> None:
+    """Measure in turn and print medians."""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = make_dataset(folder)
+        size = Path(dataset_prefix(folder, manifest.dataset_key), manifest.shards[0].path)
+        print(f"{size.stat().st_size / ROWS:.0f} bytes a row")
+        for name, rules in (("examples", PLAIN), ("examples_checked", CHECKED)):
+            pairs = []
+            for _ in range(ROUNDS):
+                mine = rate(lambda: ours(manifest, folder, rules))  # noqa: B023
+                pairs.append((mine, rate(lambda: rival(manifest, folder))))
+            print_figure(name, "examples/s", pairs)
+
+
+if __name__ == "__main__":
+    main()
