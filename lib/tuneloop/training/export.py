@@ -20,7 +20,7 @@ from tuneloop.specs import ExportSpec
 from tuneloop.training.accounts import Exclusion, Reason, Refused, Split
 from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import ExampleBuilder
-from tuneloop.training.ledger import CONTAMINATED, TRUNCATED, Entry, duplicate_key
+from tuneloop.training.ledger import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
 from tuneloop.training.recipes import Draft
 from tuneloop.training.schema import TrainingExample
 
@@ -71,11 +71,12 @@ class ShardExporter:
         """
         made = self._make(place, row)
         if isinstance(made, Refused):
-            self.entries.append(Entry(number, row.id, made.reason, None))
+            tokens = None if self._count_tokens is None else 0
+            self.entries.append(Entry(number, row.id, made.reason, NO_KEY, 0, 0, tokens, tokens, 0))
             self.exclusions.append(exclusion_line(number, row.id, made.reason, made.detail))
             return None
         example, lengths, flags = made
-        key = duplicate_key(example.prompt, example.response) if self._wants_keys else None
+        key = duplicate_key(example.prompt, example.response) if self._wants_keys else NO_KEY
         split = self._split_of(row)
         self.entries.append(Entry(number, row.id, split, key, *lengths, flags))
         return split, example

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+from array import array
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,25 +21,27 @@ import pyarrow.parquet
 from tuneloop.training.accounts import SPLITS, Reason
 from tuneloop.training.normalise import fold
 
-MEMORY_LIMIT = "128MB"
+MEMORY_LIMIT = "64MB"
 """Of DuckDB; what does not fit is spilled to the folder."""
-PARTITION_ROWS = 2_000_000
-"""Rows whose keys are compared at a time: 2 million are about 100 MB of hash table."""
+PARTITION_ROWS = 500_000
+"""Rows whose keys are compared at a time: about 30 MB of hash table."""
 FETCH_ROWS = 10_000
 
-_SCHEMA = pyarrow.schema(
-    [
-        ("row", pyarrow.uint64()),
-        ("trace_id", pyarrow.string()),
-        ("outcome", pyarrow.string()),
-        ("key", pyarrow.binary(16)),
-        ("prompt_characters", pyarrow.uint32()),
-        ("response_characters", pyarrow.uint32()),
-        ("prompt_tokens", pyarrow.uint32()),
-        ("response_tokens", pyarrow.uint32()),
-        ("flags", pyarrow.uint8()),
-    ]
-)
+_KEY_BYTES = 16
+NO_KEY = bytes(_KEY_BYTES)
+"""Of what has no example, or of what nobody compares."""
+_COLUMNS = {
+    "row": pyarrow.uint64(),
+    "trace_id": pyarrow.string(),
+    "outcome": pyarrow.string(),
+    "key": pyarrow.binary(_KEY_BYTES),
+    "prompt_characters": pyarrow.uint32(),
+    "response_characters": pyarrow.uint32(),
+    "prompt_tokens": pyarrow.uint32(),
+    "response_tokens": pyarrow.uint32(),
+    "flags": pyarrow.uint8(),
+}
+_CODES = {pyarrow.uint64(): "Q", pyarrow.uint32(): "I", pyarrow.uint8(): "B"}
 LENGTHS = ("prompt_characters", "response_characters", "prompt_tokens", "response_tokens")
 
 CONTAMINATED, TRUNCATED = 1, 2
@@ -47,7 +51,7 @@ CONTAMINATED, TRUNCATED = 1, 2
 def duplicate_key(prompt: str, response: str) -> bytes:
     """128 bits of the folded text; the same for examples that read the same."""
     text = b"%b\n%b" % (fold(prompt), fold(response))
-    return hashlib.blake2b(text, digest_size=16, usedforsecurity=False).digest()
+    return hashlib.blake2b(text, digest_size=_KEY_BYTES, usedforsecurity=False).digest()
 
 
 class Entry(NamedTuple):
@@ -57,25 +61,39 @@ class Entry(NamedTuple):
     trace_id: str
     outcome: str
     """A split, or why there is no example."""
-    key: bytes | None
-    """`duplicate_key` where duplicates go."""
-    prompt_characters: int = 0
-    response_characters: int = 0
-    prompt_tokens: int | None = None
-    response_tokens: int | None = None
-    flags: int = 0
+    key: bytes
+    """`duplicate_key`, or NO_KEY."""
+    prompt_characters: int
+    response_characters: int
+    prompt_tokens: int | None
+    """None in every entry where there is no tokenizer."""
+    response_tokens: int | None
+    flags: int
 
 
 def dump_ledger(entries: Sequence[Entry]) -> bytes:
     """Write the entries of one shard as Parquet; the same bytes for the same entries."""
-    arrays = [
-        pyarrow.array(column, type=kind)
-        for column, kind in zip(zip(*entries, strict=True), _SCHEMA.types, strict=True)
-    ]
+    columns = dict(zip(Entry._fields, zip(*entries, strict=True), strict=True))
+    arrays = [_column(columns[name], kind) for name, kind in _COLUMNS.items()]
+    table = pyarrow.Table.from_arrays(arrays, schema=pyarrow.schema(_COLUMNS.items()))
     file = io.BytesIO()
-    table = pyarrow.Table.from_arrays(arrays, schema=_SCHEMA)
-    pyarrow.parquet.write_table(table, file, compression="zstd")
+    # Ids and keys do not repeat: a dictionary of them would be built and thrown away.
+    pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=["outcome"])
     return file.getvalue()
+
+
+def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
+    """One column from its bytes: `pyarrow.array` would import pandas where it is installed."""
+    length = len(values)
+    if pyarrow.types.is_string(kind):
+        texts = [value.encode() for value in values]
+        offsets = pyarrow.py_buffer(array("i", [0, *accumulate(map(len, texts))]))
+        return pyarrow.StringArray.from_buffers(length, offsets, pyarrow.py_buffer(b"".join(texts)))
+    if length and values[0] is None:
+        return pyarrow.nulls(length, kind)
+    code = _CODES.get(kind)
+    data = b"".join(values) if code is None else array(code, values)
+    return pyarrow.Array.from_buffers(kind, length, [None, pyarrow.py_buffer(data)])
 
 
 class Removed(NamedTuple):
@@ -95,7 +113,7 @@ class Book:
         """Open them; `folder` takes what does not fit into memory."""
         self._duck = duckdb.connect(str(folder / "book.duckdb"))
         self._duck.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        self._duck.execute("SET threads = 2")
+        self._duck.execute("SET threads = 1")
         self._duck.execute("SET preserve_insertion_order = false")
         self._duck.execute("SET temp_directory = $folder", {"folder": str(folder / "spilled")})
         files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in ledgers)
@@ -172,5 +190,6 @@ class Book:
 
 def read_outcomes(ledger: Path) -> tuple[list[int], list[str]]:
     """Rows and outcomes of one shard's ledger, in order."""
-    table = pyarrow.parquet.read_table(ledger, columns=["row", "outcome"])
+    with pyarrow.parquet.ParquetFile(ledger) as file:
+        table = file.read(columns=["row", "outcome"], use_threads=False)
     return table["row"].to_pylist(), table["outcome"].to_pylist()
