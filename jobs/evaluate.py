@@ -17,9 +17,10 @@ from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.records import Record
 from tuneloop.specs import EvalStage
 from tuneloop.training import checkpoints
+from tuneloop.training.chat import family_named
 from tuneloop.training.generate import Generation, Generator
 from tuneloop.training.recipes import Recipe, recipe_named
-from tuneloop.training.renderers import ParsedResponse, render_generation_prompt
+from tuneloop.training.renderers import ParsedResponse
 
 PARTS = ("generations_before.jsonl", "generations_after.jsonl")
 """What a process leaves for the merge where several share the work."""
@@ -64,15 +65,16 @@ def _generate(
     answers do not depend on how many processes share the work.
     """
     recipe = recipe_named(spec.dataset.recipe)
+    train = stage.upstream("train")
+    base = _load(train, checkpoints.BASE_WEIGHTS, stage)
+    tuned = _load(train, checkpoints.TUNED_WEIGHTS, stage)
+    family = family_named(base.description.model.kind)
     prompts = [
-        render_generation_prompt(
+        family.render_generation_prompt(
             recipe.render_prompt(item.prompt, spec.dataset.instruction), spec.system_instruction
         )
         for item in items
     ]
-    train = stage.upstream("train")
-    base = _load(train, checkpoints.BASE_WEIGHTS, stage)
-    tuned = _load(train, checkpoints.TUNED_WEIGHTS, stage)
     longest = train.counts["longest_response_tokens"]
     generator = Generator(
         base,

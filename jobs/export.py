@@ -27,10 +27,11 @@ from tuneloop.records import OutputFile, Record
 from tuneloop.specs import ExportStage
 from tuneloop.training import ledger, lengths
 from tuneloop.training.accounts import REASONS, SPLITS, Exclusion
+from tuneloop.training.chat import family_named
 from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import builder_of
 from tuneloop.training.export import CountTokens, ShardExporter, exclusion_line
-from tuneloop.training.index import IndexedFile, dump_offsets
+from tuneloop.training.index import IndexedFile, dump_offsets, index_url
 from tuneloop.training.report import render_export_report
 
 PREFIXES = {"train": "examples", "validation": "validation"}
@@ -106,11 +107,12 @@ def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
             f"{spec.options.tokenizer}: changed after the run was planned; plan the run again"
         )
     stage.inputs["tokenizer"] = digest
-    tokenizer, system = load_tokenizer(model), spec.system_instruction
+    family, system = family_named(spec.model_family), spec.system_instruction
+    tokenizer = load_tokenizer(model, family.turn_marks)
 
     def count(prompt: str, response: str) -> tuple[int, int]:
-        before = len(encode_generation_prompt(tokenizer, prompt, system))
-        return before, len(encode_response(tokenizer, response))
+        before = len(encode_generation_prompt(tokenizer, prompt, system, family))
+        return before, len(encode_response(tokenizer, response, family))
 
     return count
 
@@ -130,7 +132,7 @@ def _indexed_output(stage: Stage, name: str, folder: str | None = None) -> Itera
         yield file
         file.flush()
         output.rows = file.rows
-    with stage.output(_index_name(name), folder=folder) as output:
+    with stage.output(index_url(name), folder=folder) as output:
         output.write(dump_offsets(file.offsets))
 
 
@@ -156,10 +158,6 @@ def _write_shard(
                 stage.check_stop()
     stage.write_output(f"ledger/{name}.parquet", ledger.dump_ledger(exporter.entries))
     stage.write_output(f"left-out/{name}.jsonl", b"".join(exporter.exclusions))
-
-
-def _index_name(name: str) -> str:
-    return f"index/{name.removesuffix('.jsonl')}.u64"
 
 
 def _close(spec: ExportStage, stage: Stage, manifest: DatasetManifest) -> None:
@@ -207,7 +205,7 @@ def _write_final(
                     for row, outcome in zip(rows, outcomes, strict=True)
                     if outcome == split
                 ]
-                _finish_file(file, files[_index_name(file.name)], kept, stage)
+                _finish_file(file, files[index_url(file.name)], kept, stage)
                 written[split] += sum(kept)
             for line in _exclusion_lines(files[f"left-out/{name}.jsonl"], gone, stage):
                 exclusions.write_row(line)

@@ -11,6 +11,7 @@ from tuneloop import records, storage
 from tuneloop.errors import Transient
 from tuneloop.specs import TrainStage
 from tuneloop.training import checkpoints, gang, sft, tokens
+from tuneloop.training.chat import family_named
 from tuneloop.training.models import gemma3
 from tuneloop.training.schema import TrainingExample, parse_example
 from tuneloop.training.tokenizer import load_tokenizer, train_tokenizer
@@ -36,6 +37,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
         system_instruction=spec.system_instruction,
         max_length_tokens=options.max_length_tokens,
         over_length=options.over_length,
+        family=family_named(options.model.kind),
     )
     stage.write_output(checkpoints.TOKENIZER, tokenizer_model)
     stage.write_output(

@@ -380,6 +380,8 @@ class ExportStage(StageSpecBase):
     """Digest of the tokenizer that lengths are counted with."""
     system_instruction: str | None
     """Counted with every prompt where there is a tokenizer."""
+    model_family: str
+    """Whose turns are counted where there is a tokenizer."""
 
 
 class TrainStage(StageSpecBase):

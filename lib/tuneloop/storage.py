@@ -312,6 +312,14 @@ class Writer:
         self._buffer = bytearray()
 
 
+def read_range(url: str, start: int, stop: int) -> bytes:
+    """Read some bytes of an object; FileNotFoundError if there is none."""
+    with _sentences(url, "read"):
+        fs, path = _open_fs(url)
+        data: bytes = fs.cat_file(path, start=start, end=stop)
+    return data
+
+
 def iter_blocks(url: str) -> Iterator[bytes]:
     """Stream an object; FileNotFoundError at the first block if there is none."""
     with _sentences(url, "read"):

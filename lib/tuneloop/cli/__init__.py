@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from tuneloop.cli import cluster, runs, store
+from tuneloop.cli import cluster, examples, runs, store
 from tuneloop.errors import (
     VERB_EXIT_CODES,
     QuotaExceeded,
@@ -37,6 +37,7 @@ app = typer.Typer(
 runs.register(app)
 cluster.register(app)
 store.register(app)
+examples.register(app)
 
 
 def main() -> NoReturn:

@@ -109,7 +109,10 @@ def tokens_new(
 
 @traces_app.command("import")
 def traces_import(
-    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="ReasoningTraces, one a line.")],
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="Traces, one a line.")],
+    source_format: Annotated[
+        str, typer.Option("--format", help="trace, or messages: also prompt and completion.")
+    ] = "trace",
     store: StoreUrl = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
@@ -117,9 +120,15 @@ def traces_import(
     from tuneloop import display
     from tuneloop.traces.client import TraceClient
     from tuneloop.traces.files import import_file
+    from tuneloop.training.messages import trace_of_record
 
+    convert = {"trace": lambda value, place: value, "messages": trace_of_record}.get(source_format)
+    if convert is None:
+        raise UsageError(f"--format {source_format}: unknown, expected trace or messages")
     with TraceClient(store) as client, display.Progress(quiet=as_json) as view:
-        count = import_file(file, client, lambda done, total: view.bar("import", done, total))
+        count = import_file(
+            file, client, lambda done, total: view.bar("import", done, total), convert
+        )
     if as_json:
         print_json({"traces": count})
     else:

@@ -160,6 +160,7 @@ def build_plan(
             eval_prompts_sha256=digests.eval_prompts,
             tokenizer_sha256=digests.tokenizer,
             system_instruction=spec.system_instruction,
+            model_family=spec.train.model.kind,
         ),
         TrainStage(
             **common,
@@ -190,6 +191,7 @@ def _export_identity(spec: RunSpec, digests: InputDigests) -> dict[str, Any]:
         identity["eval_prompts_sha256"] = digests.eval_prompts
     if digests.tokenizer is not None:
         identity["system_instruction"] = spec.system_instruction
+        identity["model_family"] = spec.train.model.kind
     return identity
 
 

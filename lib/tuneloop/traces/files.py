@@ -16,7 +16,16 @@ from tuneloop.traces.schema import parse_trace
 BATCH_TRACES = 1000
 
 
-def import_file(url: str, client: TraceClient, progress: Callable[[int, int], None]) -> int:
+Convert = Callable[[dict[str, Any], str], dict[str, Any]]
+"""(an object of the file, `FILE:line`) -> the trace it holds."""
+
+
+def import_file(
+    url: str,
+    client: TraceClient,
+    progress: Callable[[int, int], None],
+    convert: Convert = lambda value, place: value,
+) -> int:
     """Post every trace of a JSONL file.
 
     The file is read twice: a broken last line is found before the first trace is stored. The
@@ -27,6 +36,7 @@ def import_file(url: str, client: TraceClient, progress: Callable[[int, int], No
         url: the file.
         client: the store.
         progress: called with (traces posted, traces in the file).
+        convert: makes a trace of another tool's line.
 
     Returns:
         Traces in the file.
@@ -35,17 +45,17 @@ def import_file(url: str, client: TraceClient, progress: Callable[[int, int], No
         UsageError: there is no such file.
         DataError: a line is no trace, or there are none.
     """
-    digest, total = _check(url)
+    digest, total = _check(url, convert)
     posted = 0
     lines = iter_jsonl(storage.iter_lines(storage.iter_blocks(url)), url)
-    while batch := [value for _, value in islice(lines, BATCH_TRACES)]:
+    while batch := [convert(value, f"{url}:{n}") for n, value in islice(lines, BATCH_TRACES)]:
         client.post_batch(batch, f"file/{digest}/{posted}")
         posted += len(batch)
         progress(posted, total)
     return posted
 
 
-def _check(url: str) -> tuple[str, int]:
+def _check(url: str, convert: Convert) -> tuple[str, int]:
     sha256, total = hashlib.sha256(), 0
 
     def hashed() -> Any:
@@ -55,7 +65,7 @@ def _check(url: str) -> tuple[str, int]:
 
     try:
         for line, value in iter_jsonl(storage.iter_lines(hashed()), url):
-            parse_trace(value, url, line)
+            parse_trace(convert(value, f"{url}:{line}"), url, line)
             total += 1
     except FileNotFoundError as e:
         raise UsageError(f"{url}: no such file, expected traces; check the path") from e

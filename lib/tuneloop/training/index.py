@@ -11,7 +11,7 @@ import sys
 from array import array
 from collections.abc import Callable, Sequence
 
-from tuneloop import jsonl
+from tuneloop import jsonl, storage
 from tuneloop.errors import DataError
 from tuneloop.training.schema import TrainingExample
 
@@ -72,6 +72,34 @@ def load_offsets(data: bytes, place: str) -> array[int]:
     if sys.byteorder == "big":
         offsets.byteswap()
     return offsets
+
+
+def index_url(url: str) -> str:
+    """Where the index of a file of examples lies."""
+    folder, _, name = url.rpartition("/")
+    index = f"index/{name.removesuffix('.jsonl')}.u64"
+    return f"{folder}/{index}" if folder else index
+
+
+def read_line(url: str, row: int) -> bytes:
+    """Read one line of a file of examples, and nothing else of it.
+
+    Args:
+        url: the file; its index lies beside it, as the export writes both.
+        row: which line, from 0.
+
+    Raises:
+        DataError: file or index is missing, or there are not so many lines.
+    """
+    try:
+        offsets = load_offsets(storage.read(index_url(url)), index_url(url))
+        if not 0 <= row < len(offsets) - 1:
+            raise DataError(
+                f"{url}: has {len(offsets) - 1} examples, found no row {row}; count from 0"
+            )
+        return storage.read_range(url, offsets[row], offsets[row + 1])
+    except FileNotFoundError as e:
+        raise DataError(f"{url}: it or its index is missing; give a file of an export") from e
 
 
 def epoch_order(ids: Sequence[str], *, seed: int, epoch: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
 
@@ -91,11 +91,14 @@ def train_tokenizer(sentences: Iterable[str], spec: TokenizerSpec) -> bytes:
     )
 
 
-def load_tokenizer(model: bytes) -> sentencepiece.SentencePieceProcessor:
+def load_tokenizer(
+    model: bytes, turn_marks: Sequence[str] = (START_OF_TURN, END_OF_TURN)
+) -> sentencepiece.SentencePieceProcessor:
     """Load a tokenizer and check what training and generation rely on.
 
     Args:
         model: a serialized SentencePiece model.
+        turn_marks: of the model family.
 
     Returns:
         The processor; pad, eos, bos, unk are ids 0, 1, 2, 3, and each turn mark is one id.
@@ -113,7 +116,7 @@ def load_tokenizer(model: bytes) -> sentencepiece.SentencePieceProcessor:
             f"tokenizer: found {len(model)} bytes that are no SentencePiece model; train it again"
         ) from error
     _check_special_ids(processor)
-    _check_turn_marks(processor)
+    _check_turn_marks(processor, turn_marks)
     return processor
 
 
@@ -193,8 +196,10 @@ def _check_special_ids(processor: sentencepiece.SentencePieceProcessor) -> None:
         )
 
 
-def _check_turn_marks(processor: sentencepiece.SentencePieceProcessor) -> None:
-    for mark in (START_OF_TURN, END_OF_TURN):
+def _check_turn_marks(
+    processor: sentencepiece.SentencePieceProcessor, turn_marks: Sequence[str]
+) -> None:
+    for mark in turn_marks:
         ids = processor.encode(mark)
         if len(ids) != 1 or ids[0] == UNK_ID:
             raise DataError(

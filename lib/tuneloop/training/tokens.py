@@ -16,12 +16,8 @@ import numpy as np
 import sentencepiece
 
 from tuneloop.errors import DataError
+from tuneloop.training.chat import DEFAULT_FAMILY, FAMILIES, ChatFamily
 from tuneloop.training.index import epoch_order
-from tuneloop.training.renderers import (
-    apply_system_instruction,
-    render_closed_response,
-    render_generation_prompt,
-)
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.tokenizer import BOS_ID, PAD_ID
 
@@ -37,21 +33,32 @@ def tokenizer_sentences(
     """
     for example in examples:
         yield "user"
-        yield from apply_system_instruction(example.prompt, system_instruction).split("\n")
+        yield from (system_instruction or "").split("\n")
+        yield from example.prompt.split("\n")
         yield "model"
         yield from example.response.split("\n")
 
 
 def encode_generation_prompt(
-    tokenizer: sentencepiece.SentencePieceProcessor, prompt: str, system_instruction: str | None
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    prompt: str,
+    system_instruction: str | None,
+    family: ChatFamily = FAMILIES[DEFAULT_FAMILY],
 ) -> list[int]:
     """Ids of all that stands before the model's first token, `<bos>` first."""
-    return [BOS_ID, *tokenizer.encode(render_generation_prompt(prompt, system_instruction))]
+    return [
+        BOS_ID,
+        *tokenizer.encode(family.render_generation_prompt(prompt, system_instruction)),
+    ]
 
 
-def encode_response(tokenizer: sentencepiece.SentencePieceProcessor, response: str) -> list[int]:
-    """Ids that the loss covers: the response and its `<end_of_turn>`."""
-    ids: list[int] = tokenizer.encode(render_closed_response(response))
+def encode_response(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    response: str,
+    family: ChatFamily = FAMILIES[DEFAULT_FAMILY],
+) -> list[int]:
+    """Ids that the loss covers: the response and the end of its turn."""
+    ids: list[int] = tokenizer.encode(family.render_closed_response(response))
     return ids
 
 
@@ -114,6 +121,7 @@ def build_token_table(
     system_instruction: str | None,
     max_length_tokens: int,
     over_length: OverLength,
+    family: ChatFamily = FAMILIES[DEFAULT_FAMILY],
 ) -> tuple[TokenTable, LengthReport]:
     """Encode every example.
 
@@ -124,6 +132,7 @@ def build_token_table(
         max_length_tokens: the longest row, `<bos>` and `<end_of_turn>` included.
         over_length: what happens to a longer one; `truncate` cuts the tail, and drops a row whose
             prompt alone is too long, since nothing would be left to learn.
+        family: how the model writes turns.
 
     Raises:
         DataError: a row is too long under `fail`, or no row is left.
@@ -133,8 +142,8 @@ def build_token_table(
     example_ids: list[str] = []
     report = LengthReport()
     for place, example in examples:
-        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction)
-        response = encode_response(tokenizer, example.response)
+        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, family)
+        response = encode_response(tokenizer, example.response, family)
         length = len(prompt) + len(response)
         report.examples += 1
         report.longest_tokens = max(report.longest_tokens, length)
