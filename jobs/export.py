@@ -32,6 +32,7 @@ from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import builder_of
 from tuneloop.training.export import CountTokens, ShardExporter, exclusion_line
 from tuneloop.training.index import IndexedFile, dump_offsets, index_url
+from tuneloop.training.near import BANDS
 from tuneloop.training.report import render_export_report
 
 PREFIXES = {"train": "examples", "validation": "validation"}
@@ -174,6 +175,8 @@ def _close(spec: ExportStage, stage: Stage, manifest: DatasetManifest) -> None:
         try:
             if spec.options.duplicates == "drop":
                 book.remove_duplicates()
+            if spec.options.near_duplicates == "drop":
+                book.remove_near_duplicates(BANDS)
             written = _write_final(files, ledgers, book.removed(), stage)
             _balance(spec, stage, manifest, book, written)
         finally:
@@ -237,7 +240,8 @@ def _exclusion_lines(
         for line in records.read_output(file, stage.artifacts).splitlines(keepends=True)
     }
     for row, one in gone.items():
-        detail = f"reads like the example of trace {one.kept_id}"
+        like = "nearly like" if one.reason == "near_duplicate" else "like"
+        detail = f"reads {like} the example of trace {one.kept_id}"
         found[row] = exclusion_line(row, one.trace_id, one.reason, detail)
     return [found[row] for row in sorted(found)]
 

@@ -379,7 +379,7 @@ def _all_parts(stage: Stage) -> list[Record] | None:
     return found
 
 
-_DATA_MODULES = ("ahocorasick_rs", "duckdb", "pyarrow")
+_DATA_MODULES = ("ahocorasick_rs", "duckdb", "pyarrow", "rensa")
 """Of the export stage alone."""
 
 

@@ -110,6 +110,8 @@ class ExportSpec(Spec):
     """What happens to a longer one: stop with its id, leave it out, or leave out middle steps."""
     duplicates: Literal["drop", "keep"] = "drop"
     """Examples that read the same but for case and white space; the first in the dataset stays."""
+    near_duplicates: Literal["drop", "keep"] = "keep"
+    """Examples that share most of their runs of five words (MinHash); the first one stays."""
     contamination: Literal["fail", "drop", "report", "off"] = "drop"
     """Traces that overlap the eval set: stop, leave out, mark and count, or do not look."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)

@@ -147,6 +147,31 @@ def test_duplicates_can_stay(tmp_path: Path) -> None:
     assert record.counts["examples"] == 2
 
 
+STORY = [f"word{n % 37} and then number {n}" for n in range(60)]
+
+
+def test_near_duplicates_go_over_all_files_and_the_first_stays(tmp_path: Path) -> None:
+    def story(*changes: int) -> dict[str, Any]:
+        said = [f"changed {n}" if n in changes else text for n, text in enumerate(STORY)]
+        return trace(0, steps=[{"i": 0, "type": "r", "content": " ".join(said)}])
+
+    different = trace(3, steps=[{"i": 0, "type": "r", "content": "nothing of it " * 9}])
+    traces = [story(), different, story(30), story(7), story(), story(*range(0, 60, 3))]
+    options = {"near_duplicates": "drop", "shard_examples": 2}
+    for folder in ("keep", "one", "many"):
+        (tmp_path / folder).mkdir()
+    spec, record = exported(tmp_path / "one", traces, **options)
+    assert reasons(spec) == [(2, "near_duplicate"), (3, "near_duplicate"), (4, "duplicate")]
+    assert record.counts["excluded_near_duplicate"] == 2
+    assert "reads nearly like the example of trace" in lines_of(spec, "exclusions")[0]["detail"]
+    many = plan_of(tmp_path / "many", traces, **options)
+    for index in range(3):
+        assert export(many, tmp_path / "many", index, 3) == 0
+    assert record_of(many).content() == record.content()
+    spec, _ = exported(tmp_path / "keep", traces)
+    assert reasons(spec) == [(4, "duplicate")]
+
+
 LONG = [
     trace(0),
     trace(

@@ -15,6 +15,7 @@ Reason = Literal[
     "empty_response",
     "filtered",
     "invalid",
+    "near_duplicate",
     "no_trainable_tokens",
     "over_length",
 ]

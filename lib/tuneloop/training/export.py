@@ -21,6 +21,7 @@ from tuneloop.training.accounts import Exclusion, Reason, Refused, Split
 from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import ExampleBuilder
 from tuneloop.training.ledger import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
+from tuneloop.training.near import BANDS, band_keys
 from tuneloop.training.recipes import Draft
 from tuneloop.training.schema import TrainingExample
 
@@ -54,6 +55,10 @@ class ShardExporter:
         self._contamination, self._count_tokens = contamination, count_tokens
         self._limit = rules.max_length
         self._wants_keys = rules.duplicates == "drop"
+        self._no_bands: tuple[int, ...] = ()
+        self._band_keys: Callable[[str, str], tuple[int, ...]] = lambda prompt, response: ()
+        if rules.near_duplicates == "drop":
+            self._no_bands, self._band_keys = (0,) * BANDS, band_keys
 
     def add(self, number: int, place: str, row: TraceRow) -> tuple[Split, TrainingExample] | None:
         """Take the next row.
@@ -72,13 +77,16 @@ class ShardExporter:
         made = self._make(place, row)
         if isinstance(made, Refused):
             tokens = None if self._count_tokens is None else 0
-            self.entries.append(Entry(number, row.id, made.reason, NO_KEY, 0, 0, tokens, tokens, 0))
+            self.entries.append(
+                Entry(number, row.id, made.reason, NO_KEY, 0, 0, tokens, tokens, 0, self._no_bands)
+            )
             self.exclusions.append(exclusion_line(number, row.id, made.reason, made.detail))
             return None
         example, lengths, flags = made
         key = duplicate_key(example.prompt, example.response) if self._wants_keys else NO_KEY
         split = self._split_of(row)
-        self.entries.append(Entry(number, row.id, split, key, *lengths, flags))
+        bands = self._band_keys(example.prompt, example.response)
+        self.entries.append(Entry(number, row.id, split, key, *lengths, flags, bands))
         return split, example
 
     def _make(

@@ -10,7 +10,7 @@ import hashlib
 import io
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,17 +69,25 @@ class Entry(NamedTuple):
     """None in every entry where there is no tokenizer."""
     response_tokens: int | None
     flags: int
+    bands: tuple[int, ...]
+    """`near.band_keys`; as many in every entry, none where nobody looks for near-duplicates."""
 
 
 def dump_ledger(entries: Sequence[Entry]) -> bytes:
     """Write the entries of one shard as Parquet; the same bytes for the same entries."""
     columns = dict(zip(Entry._fields, zip(*entries, strict=True), strict=True))
-    arrays = [_column(columns[name], kind) for name, kind in _COLUMNS.items()]
-    table = pyarrow.Table.from_arrays(arrays, schema=pyarrow.schema(_COLUMNS.items()))
+    arrays = {name: _column(columns[name], kind) for name, kind in _COLUMNS.items()}
+    for number, keys in enumerate(zip(*columns["bands"], strict=True)):
+        arrays[_band(number)] = _column(keys, pyarrow.uint64())
+    table = pyarrow.Table.from_arrays(list(arrays.values()), names=list(arrays))
     file = io.BytesIO()
     # Ids and keys do not repeat: a dictionary of them would be built and thrown away.
     pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=["outcome"])
     return file.getvalue()
+
+
+def _band(number: int) -> str:
+    return f"band_{number:02d}"
 
 
 def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
@@ -142,6 +150,32 @@ class Book:
                 """
             )
         return self._one("SELECT count(*) FROM removed WHERE reason = 'duplicate'")
+
+    def remove_near_duplicates(self, bands: int) -> int:
+        """Mark every example that shares a band with an earlier one; returns how many.
+
+        Duplicates that were marked before do not count. Of a chain of examples, each like the
+        next, only the first stays.
+        """
+        partitions = self.traces // PARTITION_ROWS + 1
+        self._duck.execute("CREATE TABLE near (row UBIGINT, kept UBIGINT)")
+        for band, part in product(map(_band, range(bands)), range(partitions)):
+            self._duck.execute(
+                f"""
+                INSERT INTO near
+                WITH part AS (
+                    SELECT row, {band} AS key FROM ledger ANTI JOIN removed USING (row)
+                    WHERE outcome IN {SPLITS} AND {band} % {partitions} = {part}
+                ), alike AS (
+                    SELECT key, min(row) AS kept FROM part GROUP BY key HAVING count(*) > 1
+                )
+                SELECT row, kept FROM part JOIN alike USING (key) WHERE row > kept
+                """
+            )
+        self._duck.execute(
+            "INSERT INTO removed SELECT row, min(kept), 'near_duplicate' FROM near GROUP BY row"
+        )
+        return self._one("SELECT count(*) FROM removed WHERE reason = 'near_duplicate'")
 
     def removed(self) -> Iterator[Removed]:
         """Every example that goes, in the dataset's order."""
