@@ -450,3 +450,24 @@ def test_traces_come_back_as_they_went_in(tuneloop: Invoke, store: str, tmp_path
     assert [json.loads(line) for line in out.splitlines()] == traces[::-1]
     code, out, _ = tuneloop("traces", "export", "--source", "none", "--store", store)
     assert (code, out) == (0, "")
+
+
+def test_chat_data_of_other_tools_becomes_traces(
+    store: str, tmp_path: Path, tuneloop: Invoke
+) -> None:
+    file = tmp_path / "chat.jsonl"
+    said = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "Answer: 4"}]
+    lines = [{"messages": said, "topic": "sums"}, {"prompt": "3 + 3?", "completion": "6"}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ("traces", "import", file, "--store", store, "--format")
+    assert tuneloop(*command, "messages")[:2] == (0, f"2 traces of {file} are in the store\n")
+    _, out, _ = tuneloop("traces", "export", "--store", store)
+    found = [json.loads(line) for line in out.splitlines()]
+    assert sorted(trace["final_answer"] for trace in found) == ["4", "6"]
+    assert {"topic": "sums"} in [trace["meta"] for trace in found]
+    code, _, err = tuneloop(*command, "parquet")
+    assert (code, "expected trace or messages" in err) == (2, True)
+    with file.open("a") as more:
+        more.write(json.dumps({"messages": said * 2}) + "\n")
+    code, _, err = tuneloop(*command, "messages")
+    assert (code, f"{file}:3: messages has the roles" in err) == (12, True)
