@@ -26,7 +26,7 @@ from tuneloop.evaluation.sets import parse_eval_set, prompts_sha256
 from tuneloop.records import OutputFile, Record
 from tuneloop.specs import ExportStage
 from tuneloop.training import ledger, lengths
-from tuneloop.training.accounts import REASONS, SPLITS, Exclusion
+from tuneloop.training.accounts import SPLITS, Exclusion, balance
 from tuneloop.training.chat import family_named
 from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import builder_of
@@ -178,7 +178,7 @@ def _close(spec: ExportStage, stage: Stage, manifest: DatasetManifest) -> None:
             if spec.options.near_duplicates == "drop":
                 book.remove_near_duplicates(BANDS)
             written = _write_final(files, ledgers, book.removed(), stage)
-            _balance(spec, stage, manifest, book, written)
+            _fill_record(spec, stage, manifest, book, written)
         finally:
             book.close()
 
@@ -246,52 +246,28 @@ def _exclusion_lines(
     return [found[row] for row in sorted(found)]
 
 
-def _balance(
+def _fill_record(
     spec: ExportStage,
     stage: Stage,
     manifest: DatasetManifest,
     book: ledger.Book,
     written: dict[str, int],
 ) -> None:
-    """Fill in the record; DataError if a trace is missing or counted twice."""
-    outcomes = book.outcomes()
-    excluded = {reason: outcomes.get(reason, 0) for reason in REASONS}
-    examples: dict[str, int] = {split: outcomes.get(split, 0) for split in SPLITS}
-    expected = {**examples, "excluded": sum(excluded.values())}
-    read = stage.counts["traces"]
-    if (
-        written != expected
-        or not manifest.trace_count == sum(expected.values()) == book.traces
-        or read != manifest.trace_count
-    ):
-        raise DataError(
-            f"dataset {manifest.dataset_key}: {manifest.trace_count} traces, {read} read,"
-            f" {book.traces} accounted for as {expected}, but {written} written; delete the"
-            " stage's part records and run it again"
-        )
-    if not examples["train"]:
-        raise DataError(
-            f"dataset {manifest.dataset_key}: no example is left to train on, of"
-            f" {manifest.trace_count} traces {excluded}; change the export's rules or the dataset"
-        )
-    stage.counts.update(
-        examples=examples["train"],
-        validation_examples=examples["validation"],
-        excluded=expected["excluded"],
-        **{f"excluded_{reason}": count for reason, count in excluded.items()},
-        truncated=book.flagged(ledger.TRUNCATED),
-        contaminated_kept=book.flagged(ledger.CONTAMINATED),
-    )
-    stage.results["lengths"] = {
-        name: lengths.summarise(found) for name in ledger.LENGTHS if (found := book.lengths(name))
-    }
+    """Close the accounts and put them into the record and the report."""
+    place = f"dataset {manifest.dataset_key}"
+    traces = {"manifest": manifest.trace_count, "read": stage.counts["traces"]}
+    stage.counts |= balance(book.outcomes(), written, traces, place)
+    stage.counts["truncated"] = book.flagged(ledger.TRUNCATED)
+    stage.counts["contaminated_kept"] = book.flagged(ledger.CONTAMINATED)
+    checked = spec.options.contamination != "off"
     stage.results["contamination"] = {
         "policy": spec.options.contamination,
-        "eval_prompts_sha256": (
-            None if spec.options.contamination == "off" else spec.eval_prompts_sha256
-        ),
-        "excluded": excluded["contaminated"],
+        "eval_prompts_sha256": spec.eval_prompts_sha256 if checked else None,
+        "excluded": stage.counts["excluded_contaminated"],
         "kept": stage.counts["contaminated_kept"],
+    }
+    stage.results["lengths"] = {
+        name: lengths.summarise(found) for name in ledger.LENGTHS if (found := book.lengths(name))
     }
     picture = lengths.render_picture(stage.results["lengths"])
     stage.write_output("lengths.svg", picture.encode())

@@ -290,6 +290,18 @@ def test_a_group_is_never_split_and_never_moves(tmp_path: Path) -> None:
     assert groups(few, "examples-") <= groups(every, "examples-")
 
 
+def test_an_object_store_gets_the_same_bytes_as_a_folder(tmp_path: Path) -> None:
+    """Any fsspec URL: here one that is no folder of this machine."""
+    spec, record = exported(tmp_path, MIXED, shard_examples=50)
+    artifacts = f"memory://{tmp_path.name}"
+    publish_dataset(artifacts, MIXED, dataset_name="own", limit=10_000)
+    execution = spec.execution.model_copy(update={"artifacts": artifacts})
+    spec = spec.model_copy(update={"execution": execution})
+    for index in range(2):
+        assert export(spec, tmp_path, index, 2) == 0
+    assert record_of(spec).content() == record.content()
+
+
 def test_no_example_left_is_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert export(plan_of(tmp_path, [trace(0, final_answer=" ")]), tmp_path) == 65
     assert "no example is left to train on" in caplog.text
