@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneloop.training.contamination import NGRAM_WORDS, ContaminationIndex, _runs
-from tuneloop.training.normalise import fold_words
+from tuneloop.training.normalise import fold_example, fold_words
 
 WORDS = st.sampled_from(["a", "b", "Ç", "d,", "e"])
 TEXT = st.lists(WORDS, max_size=40).map(" ".join)
@@ -12,8 +12,8 @@ TEXT = st.lists(WORDS, max_size=40).map(" ".join)
 
 def test_a_short_eval_prompt_is_compared_whole_alone() -> None:
     index = ContaminationIndex({"q": "What is 2 + 2?"})
-    assert index.find("what is 2 2", "x", "y") == "its prompt is that of eval item q"
-    assert index.find("What is 2 + 2? Or 3?", "What is 2 + 2? Or 3?", "y") is None
+    assert index.find("what is 2 2", b"") == "its prompt is that of eval item q"
+    assert index.find("What is 2 + 2? Or 3?", fold_example("What is 2 + 2? Or 3?", "y")) is None
 
 
 @settings(max_examples=300)
@@ -30,4 +30,6 @@ def test_finds_what_comparing_all_runs_finds(
     index = ContaminationIndex({str(n): text for n, text in enumerate(eval_prompts)})
     grams = {run for text in eval_prompts for run in _runs(fold_words(text), NGRAM_WORDS)}
     said = set(_runs(fold_words(f"{prompt}\n{response}"), NGRAM_WORDS))
-    assert (index.find("no such prompt", prompt, response) is not None) is bool(grams & said)
+    assert (index.find("no such prompt", fold_example(prompt, response)) is not None) is bool(
+        grams & said
+    )

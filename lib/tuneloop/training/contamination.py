@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from tuneloop.training.normalise import fold_words
+from tuneloop.training.normalise import fold_words, words_of
 
 NGRAM_WORDS = 13
 """The run of words that GPT-3's and lm-eval's checks look for."""
@@ -47,19 +47,18 @@ class ContaminationIndex:
             else None
         )
 
-    def find(self, trace_prompt: str, prompt: str, response: str) -> str | None:
+    def find(self, trace_prompt: str, folded: bytes) -> str | None:
         """Say which eval item an example holds, None if none.
 
         Args:
             trace_prompt: the trace's own prompt, without the dataset's instruction.
-            prompt: what the example's user says.
-            response: what its model says.
+            folded: the example's text, from `fold_example`.
         """
         if item := self._exact.get(fold_words(trace_prompt)):
             return f"its prompt is that of eval item {item}"
         if self._anchors is None:
             return None
-        words = fold_words(f"{prompt}\n{response}")
+        words = words_of(folded)
         if not self._anchors.find_matches_as_indexes(b" %b " % words):
             return None
         gram = next((run for run in _runs(words, NGRAM_WORDS) if run in self._grams), None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,11 +23,26 @@ from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import ExampleBuilder
 from tuneloop.training.ledger import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
 from tuneloop.training.near import BANDS, band_keys
+from tuneloop.training.normalise import fold_example, words_of
 from tuneloop.training.recipes import Draft
 from tuneloop.training.schema import TrainingExample
 
 CountTokens = Callable[[str, str], tuple[int, int]]
 """(prompt, response) -> tokens before the model's first, and tokens the loss covers."""
+
+
+Lengths = tuple[int, int, int | None, int | None]
+"""Characters and tokens of prompt and response, as in `ledger.LENGTHS`."""
+
+
+class _Made(NamedTuple):
+    """An example, and what the ledger wants to know of it."""
+
+    example: TrainingExample
+    lengths: Lengths
+    flags: int
+    folded: bytes
+    """Its text for comparisons; empty where nothing is compared."""
 
 
 class ShardExporter:
@@ -55,10 +71,9 @@ class ShardExporter:
         self._contamination, self._count_tokens = contamination, count_tokens
         self._limit = rules.max_length
         self._wants_keys = rules.duplicates == "drop"
-        self._no_bands: tuple[int, ...] = ()
-        self._band_keys: Callable[[str, str], tuple[int, ...]] = lambda prompt, response: ()
-        if rules.near_duplicates == "drop":
-            self._no_bands, self._band_keys = (0,) * BANDS, band_keys
+        self._wants_bands = rules.near_duplicates == "drop"
+        self._compares = self._wants_keys or self._wants_bands or contamination is not None
+        self._no_bands = (0,) * BANDS if self._wants_bands else ()
 
     def add(self, number: int, place: str, row: TraceRow) -> tuple[Split, TrainingExample] | None:
         """Take the next row.
@@ -82,35 +97,24 @@ class ShardExporter:
             )
             self.exclusions.append(exclusion_line(number, row.id, made.reason, made.detail))
             return None
-        example, lengths, flags = made
-        key = duplicate_key(example.prompt, example.response) if self._wants_keys else NO_KEY
+        folded = made.folded
+        key = duplicate_key(folded) if self._wants_keys else NO_KEY
+        bands = band_keys(words_of(folded)) if self._wants_bands else ()
         split = self._split_of(row)
-        bands = self._band_keys(example.prompt, example.response)
-        self.entries.append(Entry(number, row.id, split, key, *lengths, flags, bands))
-        return split, example
+        self.entries.append(Entry(number, row.id, split, key, *made.lengths, made.flags, bands))
+        return split, made.example
 
-    def _make(
-        self, place: str, row: TraceRow
-    ) -> tuple[TrainingExample, tuple[int, int, int | None, int | None], int] | Refused:
+    def _make(self, place: str, row: TraceRow) -> _Made | Refused:
         draft = self._builder.draft(row)
         if isinstance(draft, Refused):
             return draft
         response = self._builder.render_response(draft)
-        flags = 0
-        overlap = None
-        if self._contamination and (
-            overlap := self._contamination.find(row.prompt, draft.prompt, response)
-        ):
-            if self._rules.contamination == "fail":
-                raise DataError(
-                    f"{place}: trace {row.id}: {overlap}, expected no overlap with the eval set;"
-                    " set export.contamination to drop or report, or mend the dataset"
-                )
-            if self._rules.contamination == "drop":
-                return Refused("contaminated", overlap)
-            flags |= CONTAMINATED
+        folded = fold_example(draft.prompt, response) if self._compares else b""
+        overlap = self._find_overlap(place, row, folded)
+        if overlap is not None and self._rules.contamination == "drop":
+            return Refused("contaminated", overlap)
+        flags, dropped = CONTAMINATED if overlap else 0, 0
         lengths = self._measure(draft.prompt, response)
-        dropped = 0
         if self._limit is not None and _total(lengths) > self._limit:
             shortened = self._shorten(place, row, draft, lengths)
             if isinstance(shortened, Refused):
@@ -118,11 +122,23 @@ class ShardExporter:
             dropped = len(draft.steps) - len(shortened.steps)
             response = self._builder.render_response(shortened)
             lengths = self._measure(draft.prompt, response)
+            folded = fold_example(draft.prompt, response) if self._compares else b""
             flags |= TRUNCATED
         example = self._builder.build(row, draft.prompt, response, dropped, overlap)
-        return example, lengths, flags
+        return _Made(example, lengths, flags, folded)
 
-    def _measure(self, prompt: str, response: str) -> tuple[int, int, int | None, int | None]:
+    def _find_overlap(self, place: str, row: TraceRow, folded: bytes) -> str | None:
+        if self._contamination is None:
+            return None
+        overlap = self._contamination.find(row.prompt, folded)
+        if overlap is not None and self._rules.contamination == "fail":
+            raise DataError(
+                f"{place}: trace {row.id}: {overlap}, expected no overlap with the eval set;"
+                " set export.contamination to drop or report, or mend the dataset"
+            )
+        return overlap
+
+    def _measure(self, prompt: str, response: str) -> Lengths:
         if self._count_tokens is None:
             return len(prompt), len(response), None, None
         return len(prompt), len(response), *self._count_tokens(prompt, response)
@@ -132,7 +148,7 @@ class ShardExporter:
         place: str,
         row: TraceRow,
         draft: Draft,
-        lengths: tuple[int, int, int | None, int | None],
+        lengths: Lengths,
     ) -> Draft | Refused:
         """The draft with as few steps gone as let it fit, or why it cannot be kept."""
         limit, unit = self._limit or 0, "characters" if self._count_tokens is None else "tokens"
@@ -193,7 +209,7 @@ def without_middle(draft: Draft, dropped: int) -> Draft:
     return draft._replace(steps=steps)
 
 
-def _total(lengths: tuple[int, int, int | None, int | None]) -> int:
+def _total(lengths: Lengths) -> int:
     prompt, response, prompt_tokens, response_tokens = lengths
     if prompt_tokens is None or response_tokens is None:
         return prompt + response

@@ -19,9 +19,8 @@ import pyarrow
 import pyarrow.parquet
 
 from tuneloop.training.accounts import SPLITS, Reason
-from tuneloop.training.normalise import fold
 
-MEMORY_LIMIT = "64MB"
+MEMORY_LIMIT = "96MB"
 """Of DuckDB; what does not fit is spilled to the folder."""
 PARTITION_ROWS = 500_000
 """Rows whose keys are compared at a time: about 30 MB of hash table."""
@@ -48,10 +47,9 @@ CONTAMINATED, TRUNCATED = 1, 2
 """Flags of an example that was kept: it overlaps the eval set; it lost steps."""
 
 
-def duplicate_key(prompt: str, response: str) -> bytes:
-    """128 bits of the folded text; the same for examples that read the same."""
-    text = b"%b\n%b" % (fold(prompt), fold(response))
-    return hashlib.blake2b(text, digest_size=_KEY_BYTES, usedforsecurity=False).digest()
+def duplicate_key(folded: bytes) -> bytes:
+    """128 bits of an example's folded text; the same for examples that read the same."""
+    return hashlib.blake2b(folded, digest_size=_KEY_BYTES, usedforsecurity=False).digest()
 
 
 class Entry(NamedTuple):
@@ -114,6 +112,15 @@ class Removed(NamedTuple):
     """The trace whose example stays: of all that are alike, the first in the dataset."""
 
 
+_GONE = """
+    SELECT gone.row, gone.trace_id, stays.trace_id AS kept_id, alike.kept
+    FROM alike
+    JOIN part AS gone ON gone.key = alike.key AND gone.row > alike.kept
+    JOIN part AS stays ON stays.row = alike.kept
+"""
+"""What goes of a slice."""
+
+
 class Book:
     """The ledgers of all shards together."""
 
@@ -126,8 +133,11 @@ class Book:
         self._duck.execute("SET temp_directory = $folder", {"folder": str(folder / "spilled")})
         files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in ledgers)
         self._duck.execute(f"CREATE VIEW ledger AS SELECT * FROM read_parquet([{files}])")
-        self._duck.execute("CREATE TABLE removed (row UBIGINT, kept UBIGINT, reason VARCHAR)")
+        self._duck.execute(
+            "CREATE TABLE removed (row UBIGINT, trace_id VARCHAR, reason VARCHAR, kept_id VARCHAR)"
+        )
         self.traces: int = self._one("SELECT count(*) FROM ledger")
+        self._partitions = self.traces // PARTITION_ROWS + 1
 
     def close(self) -> None:
         """Let the files go."""
@@ -135,20 +145,10 @@ class Book:
 
     def remove_duplicates(self) -> int:
         """Mark every example that reads like an earlier one; returns how many."""
-        partitions = self.traces // PARTITION_ROWS + 1
-        for number in range(partitions):
-            self._duck.execute(
-                f"""
-                INSERT INTO removed
-                WITH part AS (
-                    SELECT row, key FROM ledger
-                    WHERE outcome IN {SPLITS} AND hash(key) % {partitions} = {number}
-                ), alike AS (
-                    SELECT key, min(row) AS kept FROM part GROUP BY key HAVING count(*) > 1
-                )
-                SELECT row, kept, 'duplicate' FROM part JOIN alike USING (key) WHERE row > kept
-                """
-            )
+        for part in range(self._partitions):
+            self._find_alike("key", f"hash(key) % {self._partitions} = {part}")
+            self._duck.execute(f"INSERT INTO removed SELECT row, trace_id, 'duplicate', kept_id"
+                               f" FROM ({_GONE})")  # fmt: skip
         return self._one("SELECT count(*) FROM removed WHERE reason = 'duplicate'")
 
     def remove_near_duplicates(self, bands: int) -> int:
@@ -157,38 +157,35 @@ class Book:
         Duplicates that were marked before do not count. Of a chain of examples, each like the
         next, only the first stays.
         """
-        partitions = self.traces // PARTITION_ROWS + 1
-        self._duck.execute("CREATE TABLE near (row UBIGINT, kept UBIGINT)")
-        for band, part in product(map(_band, range(bands)), range(partitions)):
-            self._duck.execute(
-                f"""
-                INSERT INTO near
-                WITH part AS (
-                    SELECT row, {band} AS key FROM ledger ANTI JOIN removed USING (row)
-                    WHERE outcome IN {SPLITS} AND {band} % {partitions} = {part}
-                ), alike AS (
-                    SELECT key, min(row) AS kept FROM part GROUP BY key HAVING count(*) > 1
-                )
-                SELECT row, kept FROM part JOIN alike USING (key) WHERE row > kept
-                """
-            )
+        self._duck.execute("CREATE TABLE near AS SELECT *, 0::UBIGINT AS kept FROM removed LIMIT 0")
+        for band, part in product(map(_band, range(bands)), range(self._partitions)):
+            self._find_alike(band, f"{band} % {self._partitions} = {part}")
+            self._duck.execute(f"INSERT INTO near SELECT row, trace_id, 'near_duplicate', kept_id,"
+                               f" kept FROM ({_GONE})")  # fmt: skip
         self._duck.execute(
-            "INSERT INTO removed SELECT row, min(kept), 'near_duplicate' FROM near GROUP BY row"
+            "INSERT INTO removed SELECT row, any_value(trace_id), any_value(reason),"
+            " arg_min(kept_id, kept) FROM near GROUP BY row"
         )
         return self._one("SELECT count(*) FROM removed WHERE reason = 'near_duplicate'")
 
+    def _find_alike(self, key: str, condition: str) -> None:
+        """Fill `part` with a slice of the examples that are left, `alike` with what repeats in it.
+
+        Equal keys fall into the same slice, so that a slice is all that is ever compared.
+        """
+        self._duck.execute(
+            f"CREATE OR REPLACE TABLE part AS SELECT row, trace_id, {key} AS key"
+            f" FROM ledger ANTI JOIN removed USING (row) WHERE outcome IN {SPLITS} AND {condition}"
+        )
+        self._duck.execute(
+            "CREATE OR REPLACE TABLE alike AS"
+            " SELECT key, min(row) AS kept FROM part GROUP BY key HAVING count(*) > 1"
+        )
+
     def removed(self) -> Iterator[Removed]:
         """Every example that goes, in the dataset's order."""
-        # A cursor of its own: the others would end this one.
-        found = self._duck.cursor().execute(
-            """
-            SELECT removed.row, gone.trace_id, removed.reason, stays.trace_id
-            FROM removed
-            JOIN ledger AS gone ON gone.row = removed.row
-            JOIN ledger AS stays ON stays.row = removed.kept
-            ORDER BY removed.row
-            """
-        )
+        # A cursor of its own: other statements would end this one.
+        found = self._duck.cursor().execute("SELECT * FROM removed ORDER BY row")
         while rows := found.fetchmany(FETCH_ROWS):
             yield from map(Removed._make, rows)
 

@@ -13,8 +13,6 @@ from array import array
 
 from rensa import RMinHash
 
-from tuneloop.training.normalise import fold_words
-
 SHINGLE_WORDS = 5
 BANDS = 14
 BAND_VALUES = 8
@@ -22,12 +20,16 @@ _SEED = 1
 _BAND_BYTES = 4 * BAND_VALUES
 
 
-def band_keys(prompt: str, response: str) -> tuple[int, ...]:
-    """One 64-bit key a band; two examples that share one are taken for near-duplicates."""
-    words = fold_words(f"{prompt}\n{response}").split(b" ")
-    runs = range(max(1, len(words) - SHINGLE_WORDS + 1))
+def band_keys(words: bytes) -> tuple[int, ...]:
+    """One 64-bit key a band; two examples that share one are taken for near-duplicates.
+
+    Args:
+        words: of an example, prompt and response.
+    """
+    parts = words.split(b" ")
+    runs = range(max(1, len(parts) - SHINGLE_WORDS + 1))
     sketch = RMinHash(num_perm=BANDS * BAND_VALUES, seed=_SEED)
-    sketch.update([b" ".join(words[at : at + SHINGLE_WORDS]) for at in runs])
+    sketch.update([b" ".join(parts[at : at + SHINGLE_WORDS]) for at in runs])
     values = array("I", sketch.digest())
     if sys.byteorder == "big":
         values.byteswap()

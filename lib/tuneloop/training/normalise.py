@@ -21,12 +21,22 @@ def fold(text: str) -> bytes:
     return " ".join(_general(text).split()).encode("utf-8", "surrogatepass")
 
 
-def fold_words(text: str) -> bytes:
-    """`fold`, and only letters and digits kept: words with one space between."""
-    if text.isascii():
-        return _single_spaced(text.encode().translate(_FOLDED, _NO_WORD))
-    words = _NOT_IN_WORDS.sub("", _general(text))
+def words_of(folded: bytes) -> bytes:
+    """Of what `fold` gave, letters and digits alone: words with one space between."""
+    if folded.isascii():
+        return _single_spaced(folded.translate(None, _NO_WORD))
+    words = _NOT_IN_WORDS.sub("", folded.decode("utf-8", "surrogatepass"))
     return " ".join(words.split()).encode("utf-8", "surrogatepass")
+
+
+def fold_words(text: str) -> bytes:
+    """The words of a text."""
+    return words_of(fold(text))
+
+
+def fold_example(prompt: str, response: str) -> bytes:
+    """`fold` of an example, with a NUL where the response begins: content has none."""
+    return fold(f"{prompt}\n\0\n{response}")
 
 
 def _single_spaced(text: bytes) -> bytes:
