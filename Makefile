@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV ?= uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: setup setup-dev loop test check golden bench lock clean
+.PHONY: setup setup-dev setup-debian loop test check golden bench lock clean
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -27,7 +27,12 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.train
 loop: $(VENV)/.train
 	$(BIN)/tuneloop demo
 
-test: $(VENV)/.dev
+# A browser and a database server for the tests; without root it only says what is missing, and the
+# tests that need it skip.
+setup-debian:
+	@if [ "$$(id -u)" -eq 0 ]; then tests/debian-packages; else tests/debian-packages --check || true; fi
+
+test: $(VENV)/.dev setup-debian
 	$(BIN)/python -m pytest
 
 check: test
