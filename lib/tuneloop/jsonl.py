@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -110,6 +110,11 @@ def append_line(block: bytearray, value: Any) -> None:
     """Put `encode_line` of a value behind what a block holds, without a copy."""
     _encoder.encode_into(value, block, -1)
     block += b"\n"
+
+
+def encode_lines(values: Sequence[Any]) -> bytes:
+    """Write many objects, each as `encode_line` does."""
+    return _encoder.encode_lines(values)
 
 
 def _loads(line: bytes) -> Any:

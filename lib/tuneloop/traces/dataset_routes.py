@@ -154,12 +154,12 @@ def _export_blocks(
 ) -> Blocks:
     """Lines in blocks, so that the server changes threads per block and not per line."""
     block = bytearray()
-    rows = chain.from_iterable(read.iter_rows(manifest, artifacts, number) for number in shards)
-    for _, row in rows:
+    pieces = (read.iter_row_blocks(manifest, artifacts, number) for number in shards)
+    for rows in chain.from_iterable(pieces):
         try:
-            jsonl.append_line(block, render(row, manifest))
+            block += jsonl.encode_lines([render(row, manifest) for row in rows])
         except DataError as e:
-            raise HTTPException(422, f"trace {row.id}: {e}") from e
+            raise HTTPException(422, f"dataset {manifest.dataset_key}: {e}") from e
         if len(block) >= _BLOCK_BYTES:
             yield bytes(block)
             block.clear()

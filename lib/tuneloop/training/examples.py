@@ -18,7 +18,7 @@ from tuneloop.datasets.schema import DatasetManifest, TraceRow, trace_record
 from tuneloop.errors import DataError
 from tuneloop.training.accounts import Refused
 from tuneloop.training.recipes import Draft, recipe_named
-from tuneloop.training.renderers import render_tunix_sft_prompt
+from tuneloop.training.renderers import render_response, render_turns
 from tuneloop.training.schema import TrainingExample
 
 EXAMPLE_NAMESPACE = uuid.UUID("7d9b6c9e-8f0c-5b3a-9a51-2f6f4a0f7c11")
@@ -120,8 +120,9 @@ def build_example(row: TraceRow, manifest: DatasetManifest) -> TrainingExample:
     draft = builder.draft(row)
     if isinstance(draft, Refused):
         raise DataError(
-            f"{manifest.recipe} makes no example of it ({draft.reason}: {draft.detail}), expected"
-            " one of every trace; use format trace, or run the export stage, which lists exclusions"
+            f"trace {row.id}: {manifest.recipe} makes no example of it ({draft.reason}:"
+            f" {draft.detail}), expected one of every trace; use format trace, or run the export"
+            " stage, which lists exclusions"
         )
     return builder.build(row, draft.prompt, builder.render_response(draft))
 
@@ -129,9 +130,11 @@ def build_example(row: TraceRow, manifest: DatasetManifest) -> TrainingExample:
 def training_example_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
     """Render a trace in the `training_example` format of the store's export."""
     example = build_example(row, manifest)
+    metadata: dict[str, Any] = example.metadata  # just made, and nobody else's
+    metadata["created_at"] = row.created_at
     return {
         "id": example.id,
-        "metadata": {**example.metadata, "created_at": row.created_at},
+        "metadata": metadata,
         "prompt": example.prompt,
         "response": example.response,
     }
@@ -139,14 +142,10 @@ def training_example_record(row: TraceRow, manifest: DatasetManifest) -> dict[st
 
 def tunix_sft_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
     """Render a trace in the `tunix_sft` format: turns as text."""
-    trace = {
-        "prompt": row.prompt,
-        "trace_steps": row.step_contents,
-        "final_answer": row.final_answer,
-    }
+    response = render_response([step.content for step in row.steps], row.final_answer)
     return {
         "id": row.id,
-        "prompts": render_tunix_sft_prompt(trace),
+        "prompts": render_turns(row.prompt, response),
         "final_answer": row.final_answer,
         "metadata": {
             **(row.meta or {}),

@@ -129,6 +129,11 @@ def render_tunix_sft_prompt(trace: Mapping[str, Any], system_instruction: str | 
     """
     prompt = apply_system_instruction(trace.get("prompt", ""), system_instruction)
     response = render_response(trace.get("trace_steps", []), trace.get("final_answer", ""))
+    return render_turns(prompt, response)
+
+
+def render_turns(prompt: str, response: str) -> str:
+    """Render a user turn and a model turn, both closed, with a line feed between."""
     return f"{render_gemma_user_turn(prompt)}\n{render_gemma_model_turn(response)}"
 
 
