@@ -82,6 +82,12 @@ def test_own_traces_go_through_the_loop(
 
     code, out, _ = tuneloop("datasets", "show", "mine-v1", "--artifacts", tiny_run.artifacts)
     assert json.loads(out)["instruction"] == "Show your work as steps"
+    code, out, _ = tuneloop("datasets", "list", "--artifacts", tiny_run.artifacts)
+    listed = [json.loads(line) for line in out.splitlines()]
+    assert [set(one) for one in listed] == [
+        {"dataset_key", "build_id", "trace_count", "created_at"} for _ in listed
+    ]
+    assert "mine-v1" in [one["dataset_key"] for one in listed]
     for name, key in (
         ("trace", "trace_steps"),
         ("tunix_sft", "prompts"),

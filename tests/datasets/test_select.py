@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tuneloop.datasets.schema import BuildRequest, TraceRow
 from tuneloop.datasets.select import json_equal
@@ -99,6 +100,10 @@ METAS: list[Any] = [
     {"a.b": 1},
     {"a": {"b": 1}},
     {"$.k": 1},
+    {"m": {"name": "x", "tags": ["p", {"q": 1}], "": 0, "~/": 2}},
+    {"m": {"name": "y", "tags": ["q"], "0": "p", "-1": 1}},
+    {"m": ["p", [["x"]]]},
+    {"0": "zero", "/k": 1},
 ]
 
 
@@ -123,6 +128,25 @@ METAS: list[Any] = [
         ({"a": {"b": 1}}, [{"a": {"b": 1}}]),
         ({"$.k": 1}, [{"$.k": 1}]),
         ({"k": "x' OR 1=1 --"}, []),
+        ({"/k": True}, [{"k": True}]),
+        ({"/a/b": 1}, [{"a": {"b": 1}}]),
+        ({"/m/name": "x"}, [METAS[27]]),
+        ({"/m/tags/0": "p"}, [METAS[27]]),
+        ({"/m/tags/1/q": 1.0}, [METAS[27]]),
+        ({"/m/tags/1": {"q": 1}}, [METAS[27]]),
+        ({"/m/tags/00": "p"}, []),
+        ({"/m/tags/-1": "q"}, []),
+        ({"/m/tags/99999999999999999999": "p"}, []),
+        ({"/m/-1": 1}, [METAS[28]]),
+        ({"/m/0": "p"}, [METAS[28], METAS[29]]),
+        ({"/m/1/0/0": "x"}, [METAS[29]]),
+        ({"/m/": 0}, [METAS[27]]),
+        ({"/m/~0~1": 2}, [METAS[27]]),
+        ({"/m/name/0": "x"}, []),
+        ({"/m": ["p", [["x"]]]}, [METAS[29]]),
+        ({"/0": "zero"}, [METAS[30]]),
+        ({"0": "zero"}, [METAS[30]]),
+        ({"/~1k": 1}, [METAS[30]]),
     ],
 )
 def test_filters_by_json_equality(
@@ -132,6 +156,12 @@ def test_filters_by_json_equality(
     found = [row.meta_values() for row in selected(database, filters=filters)][::-1]
     as_text = [json.dumps(one, sort_keys=True) for one in found]  # 1 == 1.0 == True here
     assert as_text == [json.dumps(one, sort_keys=True) for one in expected]
+
+
+def test_a_path_that_is_no_pointer_is_refused() -> None:
+    with pytest.raises(ValidationError, match="is no JSON Pointer, expected ~ to be written ~0"):
+        BuildRequest(dataset_name="d", dataset_version="v", filters={"/a~b": 1})
+    BuildRequest(dataset_name="d", dataset_version="v", filters={"a~b": 1})
 
 
 def test_all_filters_have_to_match(database: Database, now: datetime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import threading
@@ -14,6 +15,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tuneloop import storage
+from tuneloop.datasets.schema import trace_record
+from tuneloop.traces.api import create_app
 from tuneloop.traces.database import Database
 
 Make = Callable[..., dict[str, Any]]
@@ -416,6 +419,45 @@ def test_a_torn_manifest_is_a_sentence_and_the_list_goes_on(
     assert reply.status_code == 500
     assert reply.json()["detail"].startswith(f"datasets/{dataset}/manifest.json: ")
     assert [one["dataset_key"] for one in http.get("/api/datasets").json()] == ["d-v2"]
+
+
+def test_provenance_is_kept_and_names_nothing(http: TestClient, dataset: str) -> None:
+    first = build(http, dataset_version="v2", provenance={"ci_run": 7, "source": "me"}).json()
+    stated = http.get("/api/datasets/d-v2").json()
+    assert stated["provenance"] == {
+        "schema_version": "1.0",
+        "source": "me",
+        "build_timestamp": stated["created_at"],
+        "trace_count": 5,
+        "selection_strategy": "latest",
+        "seed": 7,
+        "ci_run": 7,
+    }
+    again = build(http, dataset_version="v2", provenance={"ci_run": 8})
+    assert (again.status_code, again.json()) == (200, first)
+
+
+def test_two_replicas_serve_the_same(
+    new_database_url: Callable[[], str], artifacts: Path, make_trace: Make
+) -> None:
+    url = new_database_url()
+    with contextlib.ExitStack() as both:
+        one, other = (
+            both.enter_context(
+                TestClient(
+                    create_app(Database(url), str(artifacts), ["trace_sft_v1"], {"t": trace_record})
+                )
+            )
+            for _ in range(2)
+        )
+        sent = one.post(BATCH, json=[make_trace(n) for n in range(3)]).json()["traces"]
+        assert other.get(f"/api/traces/{sent[0]['id']}").status_code == 200
+        key = build(other).json()["dataset_key"]
+        assert one.get(f"/api/datasets/{key}").json() == other.get(f"/api/datasets/{key}").json()
+        export = f"/api/datasets/{key}/export.jsonl?format=t"
+        assert one.get(export).content == other.get(export).content
+        assert one.delete(f"/api/datasets/{key}").status_code == 204
+        assert other.get(f"/api/datasets/{key}").status_code == 404
 
 
 def test_traces_that_go_do_not_change_a_dataset(

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
-from tuneloop.errors import DataError, SpecError, Transient, Unavailable
+from tests.postgres import Postgres, free_port
+from tuneloop.errors import DataError, PermissionDenied, SpecError, Transient, Unavailable
 from tuneloop.traces import database as module
 from tuneloop.traces import engine
 from tuneloop.traces.codec import NewTrace, new_trace
@@ -188,3 +189,45 @@ def test_a_lock_that_stays_is_transient(
         impatient.insert_batch(batch(make_trace, 1), now=NOW)
     other.close()
     impatient.close()
+
+
+def test_a_server_that_refuses_is_a_sentence_without_the_password(postgres: Postgres) -> None:
+    name = postgres.new_database()
+    wrong = postgres.url(name, password="wr0ng-secret")
+    with pytest.raises(
+        PermissionDenied, match="the server refused this user or password"
+    ) as caught:
+        Database(wrong)
+    assert "wr0ng-secret" not in str(caught.value)
+    with pytest.raises(Unavailable, match="there is no such database; create it"):
+        Database(postgres.url("nowhere"))
+    with pytest.raises(Unavailable, match="cannot be reached; start PostgreSQL or mend"):
+        Database(f"postgresql://postgres:secret@127.0.0.1:{free_port()}/x")
+
+
+def test_a_server_that_dropped_its_clients_is_no_failed_request(
+    postgres: Postgres, make_trace: Make
+) -> None:
+    database = Database(postgres.url(postgres.new_database()))
+    database.insert_batch(batch(make_trace, 1), now=NOW)
+    postgres.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tuneloop'"
+    )
+    database.insert_batch(batch(make_trace, 2), now=NOW)
+    assert database.count() == 2
+    database.close()
+
+
+def test_replicas_with_clocks_apart_keep_the_order_of_arrival(
+    new_database_url: Callable[[], str], make_trace: Make
+) -> None:
+    url = new_database_url()
+    ahead, behind = Database(url), Database(url)
+    ids = []
+    for number, (database, now) in enumerate(
+        [(ahead, NOW + timedelta(hours=1)), (behind, NOW), (ahead, NOW), (behind, NOW)]
+    ):
+        ids += [one.id for one in database.insert_batch(batch(make_trace, number, 9), now=now)]
+    assert [one.id for one in behind.list(100)] == ids[::-1]
+    ahead.close()
+    behind.close()

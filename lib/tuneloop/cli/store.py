@@ -207,6 +207,22 @@ def datasets_build(
         typer.echo(f"{built['dataset_key']}: {built['trace_count']} traces")
 
 
+@datasets_app.command("list")
+def datasets_list(
+    artifacts: Annotated[str, typer.Option(help="Where they were written.")] = DEFAULT_ARTIFACTS,
+) -> None:
+    """Print the published datasets as NDJSON: key, build, traces, time."""
+    from tuneloop.datasets.read import list_manifest_keys, load_manifest
+    from tuneloop.jsonl import dump_line
+
+    for key in list_manifest_keys(artifacts):
+        manifest = load_manifest(artifacts, key)
+        shown = manifest.model_dump(
+            include={"dataset_key", "build_id", "trace_count", "created_at"}
+        )
+        sys.stdout.buffer.write(dump_line(shown))
+
+
 @datasets_app.command("show")
 def datasets_show(
     key: Annotated[str, typer.Argument(help="Dataset key.")],
