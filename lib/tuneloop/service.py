@@ -44,6 +44,7 @@ def build_app(
         EXPORT_FORMATS,
         tokens=tokens,
         cors_origins=cors_origins,
+        loopback_only=not tokens,
     )
 
 

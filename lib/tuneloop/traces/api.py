@@ -23,6 +23,7 @@ from tuneloop.traces import bodies, cors, dataset_routes, openapi, pages, render
 from tuneloop.traces.access import Observer
 from tuneloop.traces.auth import Authorization, Token
 from tuneloop.traces.database import Database, IdempotencyConflict
+from tuneloop.traces.loopback import LoopbackOnly
 from tuneloop.traces.service import Damaged, Render, Service, Svc
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def create_app(
     *,
     tokens: tuple[Token, ...] = (),
     cors_origins: Sequence[str] = (),
+    loopback_only: bool = False,
     clock: Callable[[], datetime] = _utc_now,
     new_seed: Callable[[], int] = _new_seed,
 ) -> FastAPI:
@@ -56,6 +58,7 @@ def create_app(
         export_formats: what `?format=` may name, and how each makes a record of a row.
         tokens: who may use it; none: everybody who can reach it.
         cors_origins: pages of which a browser lets in.
+        loopback_only: refuse what pages of other origins send; for a store without tokens.
         clock: tells the time of new traces and datasets.
         new_seed: draws the seed of a build that names none.
     """
@@ -71,6 +74,8 @@ def create_app(
     )
     if tokens:
         app.add_middleware(Authorization, tokens=tokens)
+    elif loopback_only:
+        app.add_middleware(LoopbackOnly, origins=cors_origins)
     if cors_origins:
         cors.install(app, cors_origins)
     app.add_middleware(Observer, metrics=app.state.service.metrics)  # the last is the outermost
