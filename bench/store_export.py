@@ -20,7 +20,7 @@ from figure import print_figure
 from store import BATCH, make_bodies, post, running_store
 
 TRACES = 100_000
-ROUNDS = 5
+ROUNDS = 3
 BUILD = {"dataset_name": "bench", "dataset_version": "v1", "limit": TRACES, "seed": 1}
 
 

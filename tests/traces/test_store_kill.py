@@ -127,7 +127,7 @@ async def load_and_kill(store: Store, make: Make) -> tuple[dict[str, int], set[s
 def test_killed_under_load_it_keeps_its_word(killable: Store, url: str, make_trace: Make) -> None:
     sent, acked = asyncio.run(load_and_kill(killable, make_trace))
     assert killable.stop() == 0
-    assert len(acked) > 1000
+    assert len(acked) > 200, "hardly anything was stored, so hardly anything was tried"
     database = Database(url)
     request = BuildRequest(dataset_name="d", dataset_version="v", limit=10_000_000)
     with database.selection(request, 0) as selection:

@@ -1,15 +1,16 @@
 """Exports on their way out: blocks are made in threads of their own and sent by the event loop.
 
 One rule: a reader holds a thread only while a block is made for it, never while it is sent, so that
-slow readers take nothing from anybody.
+slow readers take nothing from anybody. One block is made ahead of the one that is sent.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Generator
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
@@ -36,13 +37,24 @@ class BlocksResponse(StreamingResponse):
 async def _in_threads(
     first: bytes, blocks: Blocks, threads: CapacityLimiter
 ) -> AsyncGenerator[bytes, None]:
-    # Starlette's own iterator would take the threads that small requests run in.
+    # Starlette's own iterator would take the threads that small requests run in, and would make no
+    # block while another is sent.
     block: bytes | None = first
+    ahead: asyncio.Task[bytes | None] | None = None
     try:
         while block is not None:
+            making = to_thread.run_sync(next, blocks, None, limiter=threads)
+            ahead = asyncio.create_task(making)
             yield block
-            block = await to_thread.run_sync(next, blocks, None, limiter=threads)
+            await asyncio.wait(
+                [ahead]
+            )  # unlike `await ahead`, leaves it alone where this is cancelled
+            block = ahead.result()
     finally:
+        if ahead is not None:
+            with CancelScope(shield=True):  # a generator cannot be closed while it runs
+                await asyncio.wait([ahead])
+            ahead.exception()  # seen; what counts is on its way already
         blocks.close()
 
 
