@@ -23,7 +23,10 @@ from tuneloop.traces.streams import Blocks, BlocksResponse, measured
 
 log = logging.getLogger(__name__)
 
-_BLOCK_BYTES = 1 << 18
+_FIRST_BLOCK_BYTES = 1 << 16
+"""Small, so that a reader sees something at once."""
+_BLOCK_BYTES = 1 << 20
+"""Large: each block is a change of threads."""
 _build_request = TypeAdapter(BuildRequest)
 
 router = APIRouter(prefix="/api")
@@ -153,16 +156,17 @@ def _export_blocks(
     manifest: DatasetManifest, artifacts: str, render: Render, shards: Iterable[int]
 ) -> Blocks:
     """Lines in blocks, so that the server changes threads per block and not per line."""
-    block = bytearray()
+    block, size = bytearray(), _FIRST_BLOCK_BYTES
     pieces = (read.iter_row_blocks(manifest, artifacts, number) for number in shards)
     for rows in chain.from_iterable(pieces):
         try:
             block += jsonl.encode_lines([render(row, manifest) for row in rows])
         except DataError as e:
             raise HTTPException(422, f"dataset {manifest.dataset_key}: {e}") from e
-        if len(block) >= _BLOCK_BYTES:
+        if len(block) >= size:
             yield bytes(block)
             block.clear()
+            size = _BLOCK_BYTES
     yield bytes(block)
 
 
