@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import jinja2
 import msgspec
 
 from tuneloop import storage
 from tuneloop.errors import DataError
 from tuneloop.training.chat import ChatFamily
+from tuneloop.training.markup import fill
 from tuneloop.training.schema import TrainingExample, parse_example
 
 if TYPE_CHECKING:
@@ -111,14 +111,7 @@ def inspect_example(
 
 def render_html(inspection: Inspection) -> str:
     """One page that needs nothing else; tokens under the loss are coloured."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tuneloop.training", "."),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
-    return environment.get_template("inspect.html.j2").render(inspection=inspection)
+    return fill("inspect.html.j2", inspection=inspection)
 
 
 def iter_examples(url: str) -> Iterator[tuple[str, TrainingExample]]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
+
+from tuneloop.training.markup import fill
 
 QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 BINS = 20
@@ -41,11 +42,4 @@ def summarise(counts: Sequence[tuple[int, int]]) -> dict[str, Any]:
 
 def render_picture(lengths: dict[str, dict[str, Any]]) -> str:
     """Draw the histograms, one above the other, as SVG that needs nothing else."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tuneloop.training", "."),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
-    return environment.get_template("lengths.svg.j2").render(lengths=lengths)
+    return fill("lengths.svg.j2", lengths=lengths)
