@@ -51,9 +51,9 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --extra build
 
 lock:
-	$(LOCK) --extra data --extra store --extra k8s --extra train --extra dev pyproject.toml -o requirements/dev.txt
-	$(LOCK) --extra data --extra store --extra train -c requirements/dev.txt pyproject.toml -o requirements/train.txt
-	$(LOCK) --extra data --extra store --extra k8s -c requirements/dev.txt pyproject.toml -o requirements/base.txt
+	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra k8s --extra train --extra dev pyproject.toml -o requirements/dev.txt
+	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra train -c requirements/dev.txt pyproject.toml -o requirements/train.txt
+	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra k8s -c requirements/dev.txt pyproject.toml -o requirements/base.txt
 
 clean:
 	rm -rf $(VENV) .tuneloop

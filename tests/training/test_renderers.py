@@ -4,14 +4,16 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tuneloop.training.renderers import (
     CONTROL_TOKENS,
     apply_system_instruction,
     neutralise_control_tokens,
+    parse_plain_response,
     parse_response,
+    render_closed_response,
     render_gemma_model_turn,
     render_gemma_turn,
     render_gemma_user_turn,
@@ -130,23 +132,41 @@ def test_generation_prompt_is_a_byte_prefix_of_training_text(
     assert render_training_text(prompt, response, system).encode().startswith(before)
 
 
-@given(NASTY.filter(lambda text: "\u2060" not in text))
+@given(NASTY)
 def test_neutralising_can_be_undone(text: str) -> None:
     assert restore_control_tokens(neutralise_control_tokens(text)) == text
 
 
-LINE = st.text(
-    alphabet=st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=30
-).filter(lambda text: text.strip() == text and not text.startswith("Answer:"))
+CONTENT = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["\n", "\u2060", "Answer:", "Answer: ", "Reasoning:\n", "1. ", "2. ", "3. ", "10. ", "0"]
+        ),
+        NASTY,
+    ),
+    min_size=1,
+    max_size=8,
+).map("".join)
 
 
 @given(
-    steps=st.lists(LINE, max_size=12),
-    answer=LINE.filter(lambda text: "\u2060" not in text),
+    steps=st.lists(CONTENT.filter(bool), max_size=12),
+    answer=CONTENT.filter(lambda text: bool(text.strip())),
 )
+@example(steps=["a\n2. b", "c\n\u20603. d"], answer="x\nAnswer: y\n\u2060Answer:")
+@example(steps=[" ", "\n"], answer=" x<end_of_turn>\n")
 def test_parsing_gives_back_steps_and_answer(steps: list[str], answer: str) -> None:
-    parsed = parse_response(render_response(steps, answer))
-    assert (list(parsed.steps), parsed.answer) == (steps, answer)
+    response = render_response(steps, answer)
+    expected = (tuple(steps), answer)
+    plain, closed = parse_plain_response(response), parse_response(render_closed_response(response))
+    assert (plain.steps, plain.answer) == expected
+    assert (closed.steps, closed.answer) == expected
+    assert response == f"{render_reasoning_steps(steps)}{render_response([], answer)}"
+
+
+def test_lines_that_read_as_none_of_the_form_are_left_alone() -> None:
+    steps = ["first\n1. a list\n2 things", "then\n2. not next\nAnswer: not yet"]
+    assert "\u2060" not in render_response(steps, "4\n3. in an answer")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +175,7 @@ def test_parsing_gives_back_steps_and_answer(steps: list[str], answer: str) -> N
         ("", (), None),
         ("Answer:", (), None),
         ("Answer: 4", (), "4"),
-        ("Answer:4\n", (), "4"),
+        ("Answer:4\n", (), "4\n"),  # as it stands; scorers strip
         ("Answer: 4<end_of_turn>\n", (), "4"),
         ("Answer: 3\nAnswer: 4", (), "4"),  # the last line counts
         ("The Answer: 4", (), None),  # only at the start of a line
@@ -164,6 +184,7 @@ def test_parsing_gives_back_steps_and_answer(steps: list[str], answer: str) -> N
         ("Reasoning:\n1. a\n3. b\nAnswer: c", ("a\n3. b",), "c"),  # 3 is not the next number
         ("Reasoning:\n1. a\n2. b", ("a", "b"), None),
         ("Reasoning:\n1. \n2. b\nAnswer: c", ("b",), "c"),  # an empty step is no step
+        ("Reasoning:\n1. a\n\u20602. b\nAnswer: c", ("a\n2. b",), "c"),
         ("nonsense\nAnswer: x\ny", (), "x\ny"),  # an answer may have several lines
     ],
 )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneloop.errors import DataError
-from tuneloop.training.renderers import parse_response
+from tuneloop.training.renderers import parse_plain_response
 from tuneloop.training.schema import TrainingExample
 from tuneloop.validation import shorten
 
@@ -111,7 +111,7 @@ def _turns(messages: Any, name: str, place: str) -> tuple[str | None, str, str]:
 
 def _steps_and_answer(response: str) -> tuple[list[str], str]:
     """Steps and answer: ours, or those of a `<think>` block, or the text as one step."""
-    parsed = parse_response(response)
+    parsed = parse_plain_response(response)
     if parsed.answer is not None and parsed.steps:
         return list(parsed.steps), parsed.answer
     if found := _THINK.fullmatch(response):

@@ -1,9 +1,10 @@
 r"""Chat text: the one place that knows how Gemma 2 and 3 write turns and how responses look.
 
-One rule about content: it can never open or close a turn. Wherever a control token stands in a
-prompt, a step, an answer or an instruction, a WORD JOINER (U+2060, invisible) is put behind its
-`<`, so that no tokenizer sees the control token. The rule is applied in `render_gemma_turn` and
-`render_generation_prompt`, hence in training and evaluation alike, and undone by `parse_response`.
+One rule about content: it can never open or close a turn, nor a step or an answer. Wherever a
+control token stands in a prompt, a step, an answer or an instruction, a WORD JOINER (U+2060,
+invisible) is put behind its `<`, so that no tokenizer sees the control token; wherever a line of a
+step or an answer would read as the next step or as the answer, one is put before it. Where there
+are some already there is one more, so that `parse_response` gives back any content as it was.
 
 Training text is `<bos>` + generation prompt + closed response; `<bos>` is added as an id by
 tokens.py, never as text, so there is exactly one.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 CONTROL_TOKENS = (
@@ -41,10 +43,9 @@ CONTROL_TOKENS = (
 END_OF_TURN = "<end_of_turn>"
 WORD_JOINER = "\u2060"
 
-_CONTROL = re.compile("<(" + "|".join(re.escape(token[1:]) for token in CONTROL_TOKENS) + ")")
-_NEUTRALISED = re.compile(
-    f"<{WORD_JOINER}(" + "|".join(re.escape(token[1:]) for token in CONTROL_TOKENS) + ")"
-)
+_TOKENS = "|".join(re.escape(token[1:]) for token in CONTROL_TOKENS)
+_CONTROL = re.compile(f"<({WORD_JOINER}*(?:{_TOKENS}))")
+_NEUTRALISED = re.compile(f"<{WORD_JOINER}({WORD_JOINER}*(?:{_TOKENS}))")
 _ANSWER = re.compile(r"^Answer: ?", re.MULTILINE)
 
 
@@ -86,15 +87,45 @@ def render_reasoning_steps(steps: Sequence[str]) -> str:
     Returns:
         For instance `Reasoning:\n1. Add 2 and 2\n`, with the line feed at its end.
     """
-    if not steps:
-        return ""
-    numbered = "\n".join([f"{number}. {step}" for number, step in enumerate(steps, start=1)])
-    return f"Reasoning:\n{numbered}\n"
+    return _reasoning_form(len(steps)) % tuple(_guarded_steps(steps))
 
 
 def render_response(steps: Sequence[str], final_answer: str) -> str:
     """Render what the model says: its reasoning, then its answer."""
-    return f"{render_reasoning_steps(steps)}Answer: {final_answer}"
+    form = _response_form(len(steps))
+    response = form % (*steps, final_answer)
+    if response.count("\n") == form.count("\n"):  # content of one line has nothing to guard
+        return response
+    return form % (*_guarded_steps(steps), _guarded(final_answer, "Answer:"))
+
+
+@lru_cache(maxsize=1024)
+def _reasoning_form(count: int) -> str:
+    steps = "".join(f"{number}. %s\n" for number in range(1, count + 1))
+    return f"Reasoning:\n{steps}" if count else ""
+
+
+@lru_cache(maxsize=1024)
+def _response_form(count: int) -> str:
+    return f"{_reasoning_form(count)}Answer: %s"
+
+
+def _guarded_steps(steps: Sequence[str]) -> list[str]:
+    return [_guarded(step, f"{number}. ") for number, step in enumerate(steps, start=2)]
+
+
+def _guarded(content: str, mark: str) -> str:
+    """Content of which no line but the first begins with what would end it."""
+    if "\n" not in content:
+        return content
+    return re.sub(rf"\n({WORD_JOINER}*{re.escape(mark)})", rf"\n{WORD_JOINER}\1", content)
+
+
+def _unguarded(content: str, mark: str) -> str:
+    """Undo `_guarded`."""
+    if WORD_JOINER not in content:
+        return content
+    return re.sub(rf"\n{WORD_JOINER}({WORD_JOINER}*{re.escape(mark)})", r"\n\1", content)
 
 
 def render_generation_prompt(prompt: str, system_instruction: str | None = None) -> str:
@@ -148,17 +179,23 @@ class ParsedResponse:
 
 
 def parse_response(text: str) -> ParsedResponse:
+    """Read steps and answer out of what a model wrote: undoes `render_closed_response`, too."""
+    text = text.removesuffix(f"{END_OF_TURN}\n").removesuffix(END_OF_TURN)
+    return parse_plain_response(restore_control_tokens(text))
+
+
+def parse_plain_response(response: str) -> ParsedResponse:
     """Read steps and answer back out of a response: the inverse of `render_response`.
 
     Steps are lines that begin with the next expected number; other lines continue the step before
     them. Text that holds neither yields no steps and no answer; nothing is guessed.
     """
-    text = restore_control_tokens(text.removesuffix("\n").removesuffix(END_OF_TURN))
-    answers = list(_ANSWER.finditer(text))
+    answers = list(_ANSWER.finditer(response))
     if not answers:
-        return ParsedResponse(_parse_steps(text), None)
-    answer = text[answers[-1].end() :].strip()
-    return ParsedResponse(_parse_steps(text[: answers[-1].start()]), answer or None)
+        return ParsedResponse(_parse_steps(response), None)
+    answer = _unguarded(response[answers[-1].end() :], "Answer:")
+    answered = answer if answer.strip() else None
+    return ParsedResponse(_parse_steps(response[: answers[-1].start()]), answered)
 
 
 def _parse_steps(text: str) -> tuple[str, ...]:
@@ -169,4 +206,7 @@ def _parse_steps(text: str) -> tuple[str, ...]:
             steps.append(line.removeprefix(marker))
         elif steps:
             steps[-1] += f"\n{line}"
-    return tuple(step for step in steps if step.strip())
+    # An empty step is none: no trace has one.
+    return tuple(
+        _unguarded(step, f"{number}. ") for number, step in enumerate(steps, start=2) if step
+    )
