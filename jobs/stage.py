@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from jobs.heartbeat import Heartbeat
-from tuneloop import provenance, records, storage
+from tuneloop import provenance, records, storage, storage_errors
 from tuneloop.errors import (
     EXIT_BUG,
     EXIT_OK,
@@ -387,7 +387,7 @@ def _explained(error: Exception, stage: str, place: str) -> Exception:
     """Give an expected failure its sentence; a bug comes back as it is."""
     if isinstance(error, TuneloopError):
         return error
-    if refused := storage.refusal(error, place):
+    if refused := storage_errors.refusal(error, place):
         return refused
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tuneloop"):
         extra = "store" if stage == "import" else "train"

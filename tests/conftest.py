@@ -25,6 +25,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+# Before anything imports gcsfs: it would ask the bucket's kind over gRPC, which the emulator lacks.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
 # Orbax and Tunix log through absl, whose handler closes a stream that is not the process's own:
 # imported inside a test it would hold pytest's capture, and uvicorn, which configures logging anew,
 # would close that under every later test.

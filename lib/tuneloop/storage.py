@@ -11,24 +11,34 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
-import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from tuneloop.errors import DataError, PermissionDenied, SpecError, Transient, Unavailable
+from tuneloop.errors import DataError, SpecError, Transient
+from tuneloop.storage_errors import is_passing, sentences
 
 _BLOCK_BYTES = 1 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_TENSORSTORE_CODE = re.compile(r"\[os_error_code='(\d+)'\]")
+_REMOTE_BLOCK_BYTES = 8 << 20
+"""Of a request for a part of an object: long beside the time that a request takes to begin."""
+_PATIENCE_SECONDS = 120
+"""Beyond the retries of the store's own library; after that the stage ends and is run again."""
+
+_patiently = Retrying(
+    retry=retry_if_exception(is_passing),
+    stop=stop_after_delay(_PATIENCE_SECONDS),
+    wait=wait_random_exponential(multiplier=0.2, max=20),
+    reraise=True,
+)
 
 
 def join(url: str, *parts: str) -> str:
@@ -45,133 +55,100 @@ def absolute(url: str) -> str:
 
 def _open_fs(url: str) -> tuple[Any, str]:
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        # A listing that was kept would hide what another process has published since.
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ValueError as e:
         raise SpecError(f"{url}: {e}; use a local path or a URL of a known protocol") from e
     except ImportError as e:
         raise SpecError(f"{url}: {e}") from e
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs a traceback of what it raises
     return fs, path
 
 
-@contextlib.contextmanager
-def _sentences(url: str, verb: str) -> Iterator[None]:
-    """Turn what a file system raises into one sentence with the URL in it.
+def _ask(url: str, verb: str, call: Callable[[Any, str], Any]) -> Any:
+    """Call a file system; an object store that cannot answer just now is asked again.
 
-    FileNotFoundError on reading and FileExistsError pass through: callers know what they mean.
+    Args:
+        url: what it is about.
+        verb: `read` or `written`, for the error.
+        call: (file system, path in it) -> whatever; doing it twice must do no harm.
     """
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except FileNotFoundError as e:
-        if verb == "read":
-            raise
-        raise Unavailable(f"{url}: cannot be written: {e.strerror or e}; make the folder") from e
-    except (NotADirectoryError, IsADirectoryError) as e:
-        raise SpecError(f"{url}: cannot be {verb}: {e.strerror or e}; use another URL") from e
-    except (ConnectionError, TimeoutError) as e:
-        raise Transient(f"{url}: cannot be {verb}: {e}; run again") from e
-    except OSError as e:
-        raise _sentence_of(e, url, verb) from e
-
-
-def _sentence_of(e: OSError, url: str, verb: str) -> Exception:
-    reason = e.strerror or str(e)
-    if e.errno in _FULL:
-        return Unavailable(
-            f"{url}: cannot be {verb}: {reason}; free some space, then run again to continue"
-        )
-    if e.errno in _DENIED:
-        return PermissionDenied(
-            f"{url}: cannot be {verb}: {reason}; grant this user access or use another"
-            " artifacts URL"
-        )
-    return Unavailable(f"{url}: cannot be {verb}: {reason}; mend the storage, then run again")
-
-
-def refusal(error: Exception, place: str) -> Exception | None:
-    """The sentence for a full or closed disk that another library ran into.
-
-    Orbax writes on its own, through tensorstore, whose errors name the code as text.
-
-    Returns:
-        Unavailable or PermissionDenied; None if the error is about something else.
-    """
-    code = error.errno if isinstance(error, OSError) else None
-    if found := _TENSORSTORE_CODE.search(str(error)):
-        code = int(found[1])
-    if code not in _FULL | _DENIED:
-        return None
-    return _sentence_of(OSError(code, os.strerror(code)), place, "written")
+    with sentences(url, verb):
+        fs, path = _open_fs(url)
+        return call(fs, path) if isinstance(fs, LocalFileSystem) else _patiently(call, fs, path)
 
 
 def exists(url: str) -> bool:
     """Whether there is an object at this URL."""
-    with _sentences(url, "read"):
-        fs, path = _open_fs(url)
-        return bool(fs.isfile(path))
+    return size_bytes(url) is not None
 
 
 def size_bytes(url: str) -> int | None:
     """Size of the object, None if there is none."""
+    # Not fs.isfile, to which every error is a no: a busy store would have lost what it holds.
     try:
-        with _sentences(url, "read"):
-            fs, path = _open_fs(url)
-            return int(fs.size(path))
+        info = _ask(url, "read", lambda fs, path: fs.info(path))
     except FileNotFoundError:
         return None
+    return int(info["size"]) if info["type"] == "file" else None
 
 
 def list_files(prefix: str) -> list[str]:
     """URLs of all objects below a prefix, sorted; empty if there is no such prefix."""
-    with _sentences(prefix, "read"):
-        fs, path = _open_fs(prefix)
-        if not fs.exists(path):
-            return []
-        found: list[str] = [fs.unstrip_protocol(name) for name in fs.find(path)]
-    return sorted(found)
+
+    def find(fs: Any, path: str) -> list[str]:
+        return [fs.unstrip_protocol(name) for name in fs.find(path)]
+
+    try:
+        return sorted(_ask(prefix, "read", find))
+    except FileNotFoundError:
+        return []
 
 
 def list_folders(prefix: str) -> list[str]:
     """Names of the folders right below a prefix, sorted; empty if there is no such prefix."""
-    with _sentences(prefix, "read"):
-        fs, path = _open_fs(prefix)
-        try:
-            found = fs.ls(path, detail=True)
-        except FileNotFoundError:
-            return []
+    try:
+        found = _ask(prefix, "read", lambda fs, path: fs.ls(path, detail=True))
+    except FileNotFoundError:
+        return []
     folders = (entry["name"] for entry in found if entry["type"] == "directory")
     return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in folders)
 
 
 def read(url: str) -> bytes:
     """Read a whole object; FileNotFoundError if there is none."""
-    with _sentences(url, "read"):
-        fs, path = _open_fs(url)
-        data: bytes = fs.cat_file(path)
+    data: bytes = _ask(url, "read", lambda fs, path: fs.cat_file(path))
     return data
 
 
 def write(url: str, data: bytes) -> None:
     """Write a whole object, replacing what was there."""
-    with _sentences(url, "written"):
-        fs, path = _open_fs(url)
+
+    def put(fs: Any, path: str) -> None:
         if isinstance(fs, LocalFileSystem):
             with _beside(Path(path), data) as temporary:
                 os.replace(temporary, path)
         else:
             fs.pipe_file(path, data)
 
+    _ask(url, "written", put)
+
 
 def create(url: str, data: bytes) -> None:
-    """Write a whole object that must not exist yet; FileExistsError if it does."""
-    with _sentences(url, "written"):
-        fs, path = _open_fs(url)
+    """Write a whole object that must not exist yet; FileExistsError if it does.
+
+    Of an object store it is also raised where the object is ours and the answer was lost: use
+    `publish`, which looks.
+    """
+
+    def put(fs: Any, path: str) -> None:
         if isinstance(fs, LocalFileSystem):
             with _beside(Path(path), data) as temporary:
                 os.link(temporary, path)
         else:
             fs.pipe_file(path, data, mode="create")
+
+    _ask(url, "written", put)
 
 
 def _mkdir(path: Path) -> None:
@@ -211,7 +188,7 @@ def publish(url: str, data: bytes) -> bool:
 
 def make_folder(path: str) -> None:
     """Make a local folder and those above it."""
-    with _sentences(path, "written"):
+    with sentences(path, "written"):
         _mkdir(Path(path))
 
 
@@ -233,7 +210,7 @@ def exclusive(url: str, should_stop: Callable[[], bool]) -> Iterator[None]:
     if not isinstance(fs, LocalFileSystem):
         yield
         return
-    with _sentences(url, "written"):
+    with sentences(url, "written"):
         _mkdir(Path(path).parent)
         lock = FileLock(path)
         try:
@@ -248,10 +225,13 @@ def exclusive(url: str, should_stop: Callable[[], bool]) -> Iterator[None]:
 
 def delete_tree(prefix: str) -> None:
     """Remove everything below a prefix, if there is anything."""
-    with _sentences(prefix, "written"):
-        fs, path = _open_fs(prefix)
-        if fs.exists(path):
+
+    def remove(fs: Any, path: str) -> None:
+        # An attempt before may have got half way.
+        with contextlib.suppress(FileNotFoundError):
             fs.rm(path, recursive=True)
+
+    _ask(prefix, "written", remove)
 
 
 @dataclass(frozen=True)
@@ -274,20 +254,26 @@ class Writer:
         self._buffer = bytearray()
         self._size_bytes = 0
         self._sha256 = hashlib.sha256()
-        with _sentences(url, "written"):
+        with sentences(url, "written"):
             fs, path = _open_fs(url)
             self._is_local = isinstance(fs, LocalFileSystem)
             if self._is_local:
                 _mkdir(Path(path).parent)
-            self._file: IO[bytes] = open(path, "wb") if self._is_local else fs.open(path, "wb")
+            self._file: Any = open(path, "wb") if self._is_local else fs.open(path, "wb")
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
         # A failed attempt's file is never named by a record; why it failed is already on its way.
-        with contextlib.suppress(OSError):
-            self._file.close()
+        if self._file.closed:
+            return
+        with contextlib.suppress(Exception):
+            if self._is_local:
+                self._file.close()
+            else:  # its close would upload the part that there is
+                self._file.closed = True
+                self._file.discard()
 
     def write(self, data: bytes) -> None:
         """Append bytes."""
@@ -298,7 +284,7 @@ class Writer:
     def close(self) -> Written:
         """Flush and close; a full disk may show only here."""
         self._flush()
-        with _sentences(self.url, "written"):
+        with sentences(self.url, "written"):
             if self._is_local:  # a record that survives a power cut must not name a torn file
                 os.fsync(self._file.fileno())
             self._file.close()
@@ -307,26 +293,35 @@ class Writer:
     def _flush(self) -> None:
         self._sha256.update(self._buffer)
         self._size_bytes += len(self._buffer)
-        with _sentences(self.url, "written"):
+        with sentences(self.url, "written"):
             self._file.write(self._buffer)
         self._buffer = bytearray()
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:
     """Read some bytes of an object; FileNotFoundError if there is none."""
-    with _sentences(url, "read"):
-        fs, path = _open_fs(url)
-        data: bytes = fs.cat_file(path, start=start, end=stop)
+    data: bytes = _ask(url, "read", lambda fs, path: fs.cat_file(path, start=start, end=stop))
     return data
 
 
 def iter_blocks(url: str) -> Iterator[bytes]:
     """Stream an object; FileNotFoundError at the first block if there is none."""
-    with _sentences(url, "read"):
-        fs, path = _open_fs(url)
-        with fs.open(path, "rb") as file:
+    fs, path = _open_fs(url)
+    if isinstance(fs, LocalFileSystem):
+        with sentences(url, "read"), open(path, "rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 yield block
+        return
+    # Part by part, so that a connection that breaks costs a part and not the stream.
+    size = size_bytes(url)
+    if size is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
+    for start in range(0, size, _REMOTE_BLOCK_BYTES):
+        stop = min(start + _REMOTE_BLOCK_BYTES, size)
+        block = read_range(url, start, stop)
+        if len(block) != stop - start:
+            raise Transient(f"{url}: bytes {start} to {stop} came as {len(block)} bytes; run again")
+        yield block
 
 
 def read_verified(url: str, *, expected_bytes: int, expected_sha256: str) -> bytes:

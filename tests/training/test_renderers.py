@@ -140,7 +140,18 @@ def test_neutralising_can_be_undone(text: str) -> None:
 CONTENT = st.lists(
     st.one_of(
         st.sampled_from(
-            ["\n", "\u2060", "Answer:", "Answer: ", "Reasoning:\n", "1. ", "2. ", "3. ", "10. ", "0"]
+            [
+                "\n",
+                "\u2060",
+                "Answer:",
+                "Answer: ",
+                "Reasoning:\n",
+                "1. ",
+                "2. ",
+                "3. ",
+                "10. ",
+                "0",
+            ]
         ),
         NASTY,
     ),

