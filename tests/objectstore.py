@@ -56,6 +56,8 @@ class Bucket(Protocol):
 
     def names(self) -> list[str]: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass
 class FaultyProxy:
@@ -142,11 +144,12 @@ class FaultyProxy:
         if request.method != "HEAD":
             kept["Content-Length"] = str(len(data))
         response = web.StreamResponse(status=found.status, headers=kept)
-        await response.prepare(request)
-        await response.write(data[: len(data) // 2] if fault else data)
-        if fault:
-            return self._reset(request, response)
-        await response.write_eof()
+        with contextlib.suppress(ConnectionResetError):  # clients drop what they need no more
+            await response.prepare(request)
+            await response.write(data[: len(data) // 2] if fault else data)
+            if fault:
+                return self._reset(request, response)
+            await response.write_eof()
         return response
 
     @staticmethod
@@ -180,6 +183,9 @@ class GcsBucket:
         found = self._http.get(f"/storage/v1/b/{BUCKET}/o").raise_for_status().json()
         return sorted(item["name"] for item in found.get("items", []))
 
+    def close(self) -> None:
+        self._http.close()
+
 
 class S3Bucket:
     """The same by boto3."""
@@ -206,6 +212,9 @@ class S3Bucket:
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
 
+    def close(self) -> None:
+        self._s3.close()
+
 
 @dataclass
 class ObjectStore:
@@ -231,6 +240,21 @@ class _Gcs(FakeGCSServer):
     def url(self) -> str:
         return self._proxy.url
 
+    def start(self) -> None:
+        super().start()
+        # It logs every request to a pipe, and stops where nobody reads it.
+        self._reader = threading.Thread(target=self._drain, daemon=True)
+        self._reader.start()
+
+    def stop(self) -> None:
+        super().stop()
+        self._reader.join()
+
+    def _drain(self) -> None:
+        with self._process.stderr as log:
+            for _ in log:
+                pass
+
 
 @contextlib.contextmanager
 def gcs() -> Iterator[ObjectStore]:
@@ -239,12 +263,10 @@ def gcs() -> Iterator[ObjectStore]:
     proxy.target = f"http://127.0.0.1:{server.port}"
     with proxy.running():
         server.start()
+        environment = {**ENVIRONMENT, "STORAGE_EMULATOR_HOST": proxy.url}
         try:
-            yield ObjectStore(
-                proxy,
-                GcsBucket(proxy.target),
-                {**ENVIRONMENT, "STORAGE_EMULATOR_HOST": proxy.url},
-            )
+            with contextlib.closing(GcsBucket(proxy.target)) as bucket:
+                yield ObjectStore(proxy, bucket, environment)
         finally:
             server.stop()
 
@@ -270,9 +292,9 @@ def s3() -> Iterator[ObjectStore]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"moto did not start: {process.poll()}")
                 time.sleep(0.1)
-            yield ObjectStore(
-                proxy, S3Bucket(proxy.target), {**ENVIRONMENT, "AWS_ENDPOINT_URL": proxy.url}
-            )
+            environment = {**ENVIRONMENT, "AWS_ENDPOINT_URL": proxy.url}
+            with contextlib.closing(S3Bucket(proxy.target)) as bucket:
+                yield ObjectStore(proxy, bucket, environment)
         finally:
             process.terminate()
             process.wait(timeout=10)

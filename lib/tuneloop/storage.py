@@ -13,11 +13,12 @@ import errno
 import hashlib
 import logging
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from filelock import FileLock, Timeout
@@ -245,7 +246,9 @@ class Written:
 class Writer:
     """Stream to an object under `attempts/`; counts bytes and hashes them on the way.
 
-    A context manager: `close` says what was written, leaving without it abandons the file.
+    A context manager: `close` says what was written, leaving without it abandons the file. For an
+    object store the file is written here first and sent as a whole, as often as it takes: an upload
+    that goes on while it is made cannot be begun anew.
     """
 
     def __init__(self, url: str) -> None:
@@ -259,21 +262,17 @@ class Writer:
             self._is_local = isinstance(fs, LocalFileSystem)
             if self._is_local:
                 _mkdir(Path(path).parent)
-            self._file: Any = open(path, "wb") if self._is_local else fs.open(path, "wb")
+                self._file: IO[bytes] = open(path, "wb")
+            else:
+                self._file = tempfile.NamedTemporaryFile(prefix="tuneloop-")
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
         # A failed attempt's file is never named by a record; why it failed is already on its way.
-        if self._file.closed:
-            return
-        with contextlib.suppress(Exception):
-            if self._is_local:
-                self._file.close()
-            else:  # its close would upload the part that there is
-                self._file.closed = True
-                self._file.discard()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def write(self, data: bytes) -> None:
         """Append bytes."""
@@ -285,10 +284,21 @@ class Writer:
         """Flush and close; a full disk may show only here."""
         self._flush()
         with sentences(self.url, "written"):
+            self._file.flush()
             if self._is_local:  # a record that survives a power cut must not name a torn file
                 os.fsync(self._file.fileno())
+            else:
+                _ask(self.url, "written", self._send)
             self._file.close()
         return Written(self._size_bytes, self._sha256.hexdigest())
+
+    def _send(self, fs: Any, path: str) -> None:
+        try:
+            fs.put_file(self._file.name, path)
+        except FileNotFoundError:
+            # The bucket is missing, or the answer to the last part was lost, and asked for it again
+            # the store knew no such upload any more. Only the second is mended by a new one.
+            fs.put_file(self._file.name, path)
 
     def _flush(self) -> None:
         self._sha256.update(self._buffer)
