@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from tuneloop import storage
 from tuneloop.datasets.build import build
-from tuneloop.datasets.read import dataset_prefix, iter_rows
+from tuneloop.datasets.read import dataset_prefix, iter_row_range
 from tuneloop.datasets.schema import (
     BuildRequest,
     DatasetManifest,
@@ -97,11 +97,8 @@ def ours(
     exporter = ShardExporter(builder_of(manifest), rules, contamination, None)
     with storage.Writer(f"{folder}/ours.jsonl") as writer:
         file = IndexedFile(writer.write)
-        for number, (place, row) in enumerate(iter_rows(manifest, folder)):
-            made = exporter.add(number, place, row)
-            if made is not None:
-                file.add(made[1])
-        file.flush()
+        for block in iter_row_range(manifest, folder, 0, ROWS):
+            file.add(exporter.add(block.line - 1, block)["train"])
         writer.close()
 
 

@@ -19,8 +19,8 @@ import msgspec
 
 from jobs.stage import Stage
 from tuneloop import records, storage
-from tuneloop.datasets.read import iter_row_range, load_manifest
-from tuneloop.datasets.schema import DatasetManifest, TraceRow
+from tuneloop.datasets.read import RowBlock, cut_blocks, iter_row_range, load_manifest
+from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.evaluation.sets import parse_eval_set, prompts_sha256
 from tuneloop.records import OutputFile, Record
@@ -47,17 +47,17 @@ def run(spec: ExportStage, stage: Stage) -> None:
     shards = -(-manifest.trace_count // size)
     mine = stage.block(shards)
     start, stop = mine.start * size, min(mine.stop * size, manifest.trace_count)
-    rows = iter_row_range(manifest, stage.artifacts, start, stop)
+    blocks = cut_blocks(iter_row_range(manifest, stage.artifacts, start, stop), size)
     contamination, count_tokens = _contamination(spec, stage), _token_counter(spec, stage)
     done = 0
     for shard in mine:
         exporter = ShardExporter(builder_of(manifest), spec.options, contamination, count_tokens)
-        numbered = enumerate(islice(rows, size), start=start + done)
-        _write_shard(f"{shard:05d}-of-{shards:05d}", numbered, exporter, spec, stage)
+        name = f"{shard:05d}-of-{shards:05d}"
+        _write_shard(name, _numbered(blocks, start + done, size), exporter, spec, stage)
         done += len(exporter.entries)
         stage.progress(done, stop - start)
     # The reader checks counts and digests behind the last row of each shard.
-    if next(rows, None) is not None or done != stop - start:
+    if next(blocks, None) is not None or done != stop - start:
         raise DataError(
             f"dataset {manifest.dataset_key}: read {done} traces, the manifest has {stop - start}"
             " here; rebuild the dataset"
@@ -131,15 +131,22 @@ def _indexed_output(stage: Stage, name: str, folder: str | None = None) -> Itera
     with stage.output(name, folder=folder) as output:
         file = IndexedFile(output.write)
         yield file
-        file.flush()
         output.rows = file.rows
     with stage.output(index_url(name), folder=folder) as output:
         output.write(dump_offsets(file.offsets))
 
 
+def _numbered(blocks: Iterator[RowBlock], start: int, size: int) -> Iterator[tuple[int, RowBlock]]:
+    """The next `size` rows, or those that are left: each block with its first row's number."""
+    stop = start + size
+    while start < stop and (block := next(blocks, None)) is not None:
+        yield start, block
+        start += len(block.rows)
+
+
 def _write_shard(
     name: str,
-    rows: Iterator[tuple[int, tuple[str, TraceRow]]],
+    blocks: Iterator[tuple[int, RowBlock]],
     exporter: ShardExporter,
     spec: ExportStage,
     stage: Stage,
@@ -151,12 +158,11 @@ def _write_shard(
             split: stack.enter_context(_indexed_output(stage, f"{PREFIXES[split]}-{name}.jsonl"))
             for split in splits
         }
-        for count, (number, (place, row)) in enumerate(rows):
-            made = exporter.add(number, place, row)
-            if made is not None:
-                files[made[0]].add(made[1])
-            if count % 1000 == 0:
-                stage.check_stop()
+        for start, block in blocks:
+            made = exporter.add(start, block)
+            for split, file in files.items():
+                file.add(made[split])
+            stage.check_stop()
     stage.write_output(f"ledger/{name}.parquet", ledger.dump_ledger(exporter.entries))
     stage.write_output(f"left-out/{name}.jsonl", b"".join(exporter.exclusions))
 
@@ -224,11 +230,13 @@ def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: S
         stage.keep(index)
         return
     url = storage.join(stage.artifacts, file.path)
-    lines = storage.iter_lines(storage.iter_verified(url, file.size_bytes, file.sha256))
+    stays = iter(kept)
     with _indexed_output(stage, file.name, folder="final") as final:
-        for line, stays in zip(lines, kept, strict=True):
-            if stays:
-                final.add_line(line)
+        blocks = storage.iter_verified(url, file.size_bytes, file.sha256)
+        for block in storage.iter_line_blocks(blocks):
+            lines = block.splitlines(keepends=True)
+            pairs = zip(lines, islice(stays, len(lines)), strict=True)
+            final.add_lines([line for line, kept_here in pairs if kept_here])
 
 
 def _exclusion_lines(

@@ -106,12 +106,6 @@ def encode_line(value: Any) -> bytes:
     return _encoder.encode(value) + b"\n"
 
 
-def append_line(block: bytearray, value: Any) -> None:
-    """Put `encode_line` of a value behind what a block holds, without a copy."""
-    _encoder.encode_into(value, block, -1)
-    block += b"\n"
-
-
 def encode_lines(values: Sequence[Any]) -> bytes:
     """Write many objects, each as `encode_line` does."""
     return _encoder.encode_lines(values)

@@ -35,8 +35,7 @@ def shard(tmp_path: Path) -> Path:
     with path.open("wb") as out:
         file = IndexedFile(out.write)
         for number in range(3):
-            file.add(example(number))
-        file.flush()
+            file.add([example(number)])
     index = tmp_path / "index" / "examples-00000-of-00001.u64"
     index.write_bytes(dump_offsets(file.offsets))
     (tmp_path / "t.model").write_bytes(

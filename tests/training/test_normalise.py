@@ -7,7 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop.training import normalise
-from tuneloop.training.normalise import fold, fold_words
+from tuneloop.training.normalise import (
+    fold,
+    fold_all,
+    fold_example,
+    fold_examples,
+    fold_words,
+    letters_of_all,
+    words_of,
+)
+
+TEXTS = st.lists(
+    st.one_of(
+        st.text(alphabet=st.characters(max_codepoint=127, min_codepoint=1), max_size=12),
+        st.text(alphabet=st.characters(exclude_characters="\0"), max_size=12),
+        st.sampled_from([" ", "", "\n\n", "ÿ", "a  b"]),
+    ),
+    max_size=6,
+)
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=127)))
@@ -47,3 +64,13 @@ def test_what_reads_the_same(one: str, other: str, folds: bool, words: bool) -> 
 @given(st.lists(st.sampled_from(["a", "É", " ", "\n", "!", "_", "٣"])).map("".join))
 def test_words_are_what_folding_leaves_of_words(text: str) -> Any:
     assert fold_words(fold(text).decode()) == fold_words(text)
+
+
+@given(TEXTS)
+def test_many_at_once_are_what_each_is(texts: list[str]) -> None:
+    folded = [fold(text) for text in texts]
+    assert (fold_all(texts) if texts else []) == folded
+    letters = [words_of(each).replace(b" ", b"") for each in folded]
+    assert (letters_of_all(folded) if texts else []) == letters
+    pairs = list(zip(texts, reversed(texts), strict=True))
+    assert (fold_examples(pairs) if pairs else []) == [fold_example(*pair) for pair in pairs]

@@ -6,7 +6,8 @@ without the store and without SQL, so that jobs can use it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import msgspec
 from pydantic import ValidationError
@@ -94,9 +95,38 @@ def list_manifest_keys(artifacts: str) -> list[str]:
     )
 
 
+class RowBlock(NamedTuple):
+    """Some rows in a row, decoded together: a call for each would cost more than the decoding."""
+
+    url: str
+    line: int
+    """Of the first of them in the shard, from 1."""
+    rows: list[TraceRow]
+
+    def place(self, number: int) -> str:
+        """Where row `number` of the block stands, from 0, as `URL:line`."""
+        return f"{self.url}:{self.line + number}"
+
+    def part(self, start: int, stop: int) -> RowBlock:
+        """Rows `start` to `stop` of the block."""
+        return RowBlock(self.url, self.line + start, self.rows[start:stop])
+
+
+OpenShard = Callable[[str, DatasetShard], Iterator[bytes]]
+"""(where a shard lies, what the manifest says of it) -> its bytes in blocks, verified."""
+
+
+def _open_stored(url: str, shard: DatasetShard) -> Iterator[bytes]:
+    return storage.iter_verified(url, shard.size_bytes, shard.sha256)
+
+
 def iter_row_range(
-    manifest: DatasetManifest, artifacts: str, start: int, stop: int
-) -> Iterator[tuple[str, TraceRow]]:
+    manifest: DatasetManifest,
+    artifacts: str,
+    start: int,
+    stop: int,
+    open_shard: OpenShard = _open_stored,
+) -> Iterator[RowBlock]:
     """Stream rows `start` to `stop`; of the shards, only those that hold one of them are read.
 
     Whoever reads to the end has read those shards as they were published, to their last byte.
@@ -104,13 +134,25 @@ def iter_row_range(
     Raises:
         DataError: as `iter_rows`.
     """
-    first = 0
-    for number, shard in enumerate(manifest.shards):
+    prefix, first = dataset_prefix(artifacts, manifest.dataset_key), 0
+    for shard in manifest.shards:
         if first < stop and first + shard.rows > start:
-            for offset, row in enumerate(iter_rows(manifest, artifacts, number), start=first):
-                if start <= offset < stop:
-                    yield row
+            for block in _iter_blocks(shard, prefix, manifest, open_shard):
+                before = first + block.line - 1
+                part = block.part(max(0, start - before), max(0, stop - before))
+                if part.rows:
+                    yield part
         first += shard.rows
+
+
+def cut_blocks(blocks: Iterator[RowBlock], every: int) -> Iterator[RowBlock]:
+    """The same rows, in blocks of which none goes past a multiple of `every` rows."""
+    left = every
+    for block in blocks:
+        while block.rows:
+            part, block = block.part(0, left), block.part(left, len(block.rows))
+            yield part
+            left = left - len(part.rows) or every
 
 
 def iter_rows(
@@ -129,17 +171,9 @@ def iter_rows(
     prefix = dataset_prefix(artifacts, manifest.dataset_key)
     shards = manifest.shards if shard is None else (manifest.shards[shard],)
     for part in shards:
-        yield from _iter_shard(part, prefix, manifest)
-
-
-def _iter_shard(
-    shard: DatasetShard, prefix: str, manifest: DatasetManifest
-) -> Iterator[tuple[str, TraceRow]]:
-    url, count = storage.join(prefix, shard.path), 0
-    for rows in _iter_blocks(shard, prefix, manifest):
-        for row in rows:
-            count += 1
-            yield f"{url}:{count}", row
+        for block in _iter_blocks(part, prefix, manifest):
+            for number, row in enumerate(block.rows):
+                yield block.place(number), row
 
 
 def iter_row_blocks(
@@ -151,19 +185,22 @@ def iter_row_blocks(
         DataError: as `iter_rows`.
     """
     prefix = dataset_prefix(artifacts, manifest.dataset_key)
-    yield from _iter_blocks(manifest.shards[shard], prefix, manifest)
+    for block in _iter_blocks(manifest.shards[shard], prefix, manifest):
+        yield block.rows
 
 
 def _iter_blocks(
-    shard: DatasetShard, prefix: str, manifest: DatasetManifest
-) -> Iterator[list[TraceRow]]:
+    shard: DatasetShard,
+    prefix: str,
+    manifest: DatasetManifest,
+    open_shard: OpenShard = _open_stored,
+) -> Iterator[RowBlock]:
     url = storage.join(prefix, shard.path)
-    blocks = storage.iter_verified(url, shard.size_bytes, shard.sha256)
     count = 0
-    for block in storage.iter_line_blocks(blocks):
+    for block in storage.iter_line_blocks(open_shard(url, shard)):
         rows = _decode_rows(block, url, count)
+        yield RowBlock(url, count + 1, rows)
         count += len(rows)
-        yield rows
     if count != shard.rows:
         said = "trace_count" if len(manifest.shards) == 1 else "rows"
         raise DataError(

@@ -8,11 +8,11 @@ short phrase is found everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from tuneloop.training.normalise import fold_words, words_of
+from tuneloop.training.normalise import fold_all, fold_words, letters_of_all, words_of
 
 NGRAM_WORDS = 13
 """The run of words that GPT-3's and lm-eval's checks look for."""
@@ -22,7 +22,11 @@ _ANCHOR_EVERY = NGRAM_WORDS - ANCHOR_WORDS + 1
 
 
 class ContaminationIndex:
-    """The prompts of an eval set, ready to be looked for."""
+    """The prompts of an eval set, ready to be looked for.
+
+    Nearly every example holds nothing of them, so what is quick to see comes first: letters alone,
+    of many examples at once. Words are made of what that finds, and they decide.
+    """
 
     def __init__(self, prompts: Mapping[str, str]) -> None:
         """Take the eval set's ids and prompts."""
@@ -38,10 +42,11 @@ class ContaminationIndex:
             if grams:
                 # Whichever 13 words are taken, they hold one of these whole.
                 anchors.update(dict.fromkeys(_runs(words, ANCHOR_WORDS)[::_ANCHOR_EVERY]))
+        self._exact_letters = {_letters(words) for words in self._exact}
         # Few and short patterns: the automaton stays in the processor's cache.
         self._anchors = (
             BytesAhoCorasick(
-                [b" %b " % anchor for anchor in anchors], implementation=Implementation.DFA
+                list({_letters(anchor) for anchor in anchors}), implementation=Implementation.DFA
             )
             if anchors
             else None
@@ -54,18 +59,38 @@ class ContaminationIndex:
             trace_prompt: the trace's own prompt, without the dataset's instruction.
             folded: the example's text, from `fold_example`.
         """
-        if item := self._exact.get(fold_words(trace_prompt)):
-            return f"its prompt is that of eval item {item}"
-        if self._anchors is None:
-            return None
-        words = words_of(folded)
-        if not self._anchors.find_matches_as_indexes(b" %b " % words):
-            return None
+        return self.find_all([trace_prompt], [folded])[0]
+
+    def find_all(self, trace_prompts: Sequence[str], folded: Sequence[bytes]) -> list[str | None]:
+        """`find` of each example."""
+        found: list[str | None] = [None] * len(folded)
+        for number, prompt in enumerate(letters_of_all(fold_all(trace_prompts))):
+            if prompt in self._exact_letters:
+                found[number] = self._find_exact(trace_prompts[number])
+        examples = letters_of_all(folded)
+        if self._holds_an_anchor(b" ".join(examples)):
+            for number, letters in enumerate(examples):
+                if found[number] is None and self._holds_an_anchor(letters):
+                    found[number] = self._find_gram(words_of(folded[number]))
+        return found
+
+    def _find_exact(self, trace_prompt: str) -> str | None:
+        item = self._exact.get(fold_words(trace_prompt))
+        return item and f"its prompt is that of eval item {item}"
+
+    def _holds_an_anchor(self, letters: bytes) -> bool:
+        return self._anchors is not None and bool(self._anchors.find_matches_as_indexes(letters))
+
+    def _find_gram(self, words: bytes) -> str | None:
         gram = next((run for run in _runs(words, NGRAM_WORDS) if run in self._grams), None)
         if gram is None:
             return None
         said = gram.decode("utf-8", "replace")
         return f"{NGRAM_WORDS} words in a row are in eval item {self._grams[gram]}: {said}"
+
+
+def _letters(words: bytes) -> bytes:
+    return words.replace(b" ", b"")
 
 
 def _runs(words: bytes, length: int) -> list[bytes]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
 from tuneloop import jsonl
+from tuneloop.datasets.read import RowBlock
 from tuneloop.datasets.schema import TraceRow
 from tuneloop.errors import DataError
 from tuneloop.specs import ExportSpec
@@ -23,7 +23,7 @@ from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import ExampleBuilder
 from tuneloop.training.ledger import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
 from tuneloop.training.near import BANDS, band_keys
-from tuneloop.training.normalise import fold_example, words_of
+from tuneloop.training.normalise import fold_example, fold_examples, words_of
 from tuneloop.training.recipes import Draft
 from tuneloop.training.schema import TrainingExample
 
@@ -35,14 +35,14 @@ Lengths = tuple[int, int, int | None, int | None]
 """Characters and tokens of prompt and response, as in `ledger.LENGTHS`."""
 
 
-class _Made(NamedTuple):
-    """An example, and what the ledger wants to know of it."""
+class _Made(msgspec.Struct, frozen=True, gc=False):
+    """What a trace says, and what the ledger wants to know of it."""
 
-    example: TrainingExample
+    draft: Draft
+    response: str
     lengths: Lengths
-    flags: int
-    folded: bytes
-    """Its text for comparisons; empty where nothing is compared."""
+    dropped: int
+    """Steps that are missing in it."""
 
 
 class ShardExporter:
@@ -75,68 +75,99 @@ class ShardExporter:
         self._compares = self._wants_keys or self._wants_bands or contamination is not None
         self._no_bands = (0,) * BANDS if self._wants_bands else ()
 
-    def add(self, number: int, place: str, row: TraceRow) -> tuple[Split, TrainingExample] | None:
-        """Take the next row.
+    def add(self, start: int, block: RowBlock) -> dict[Split, list[TrainingExample]]:
+        """Take the next rows.
 
         Args:
-            number: which row of the dataset it is, from 0.
-            place: where it stands, for an error.
-            row: the trace.
+            start: which row of the dataset the first of them is, from 0.
+            block: the rows; any cut of the dataset into blocks gives the same.
 
         Returns:
-            The example and where it goes, or None where the trace is excluded.
+            The examples by where they go; none for a trace that is excluded.
 
         Raises:
-            DataError: the rules say `fail` and this trace breaks them.
+            DataError: the rules say `fail` and a trace breaks them.
         """
-        made = self._make(place, row)
-        if isinstance(made, Refused):
-            tokens = None if self._count_tokens is None else 0
+        made = [self._make(row) for row in block.rows]
+        folded = self._fold(made)
+        overlaps = self._find_overlaps(block, made, folded)
+        if self._limit is not None:
+            self._shorten_all(block, made, folded, self._limit)
+        examples: dict[Split, list[TrainingExample]] = {"train": [], "validation": []}
+        for number, row in enumerate(block.rows):
+            one = made[number]
+            if isinstance(one, Refused):
+                self._refuse(start + number, row, one)
+                continue
+            split, overlap, dropped = self._split_of(row), overlaps[number], one.dropped
+            key = duplicate_key(folded[number]) if self._wants_keys else NO_KEY
+            bands = band_keys(words_of(folded[number])) if self._wants_bands else ()
+            flags = (CONTAMINATED if overlap else 0) | (TRUNCATED if dropped else 0)
             self.entries.append(
-                Entry(number, row.id, made.reason, NO_KEY, 0, 0, tokens, tokens, 0, self._no_bands)
+                Entry(start + number, row.id, split, key, *one.lengths, flags, bands)
             )
-            self.exclusions.append(exclusion_line(number, row.id, made.reason, made.detail))
-            return None
-        folded = made.folded
-        key = duplicate_key(folded) if self._wants_keys else NO_KEY
-        bands = band_keys(words_of(folded)) if self._wants_bands else ()
-        split = self._split_of(row)
-        self.entries.append(Entry(number, row.id, split, key, *made.lengths, made.flags, bands))
-        return split, made.example
+            examples[split].append(
+                self._builder.build(row, one.draft.prompt, one.response, dropped, overlap)
+            )
+        return examples
 
-    def _make(self, place: str, row: TraceRow) -> _Made | Refused:
+    def _make(self, row: TraceRow) -> _Made | Refused:
         draft = self._builder.draft(row)
         if isinstance(draft, Refused):
             return draft
         response = self._builder.render_response(draft)
-        folded = fold_example(draft.prompt, response) if self._compares else b""
-        overlap = self._find_overlap(place, row, folded)
-        if overlap is not None and self._rules.contamination == "drop":
-            return Refused("contaminated", overlap)
-        flags, dropped = CONTAMINATED if overlap else 0, 0
-        lengths = self._measure(draft.prompt, response)
-        if self._limit is not None and _total(lengths) > self._limit:
-            shortened = self._shorten(place, row, draft, lengths)
-            if isinstance(shortened, Refused):
-                return shortened
-            dropped = len(draft.steps) - len(shortened.steps)
-            response = self._builder.render_response(shortened)
-            lengths = self._measure(draft.prompt, response)
-            folded = fold_example(draft.prompt, response) if self._compares else b""
-            flags |= TRUNCATED
-        example = self._builder.build(row, draft.prompt, response, dropped, overlap)
-        return _Made(example, lengths, flags, folded)
+        return _Made(draft, response, self._measure(draft.prompt, response), 0)
 
-    def _find_overlap(self, place: str, row: TraceRow, folded: bytes) -> str | None:
+    def _refuse(self, number: int, row: TraceRow, refused: Refused) -> None:
+        tokens = None if self._count_tokens is None else 0
+        self.entries.append(
+            Entry(number, row.id, refused.reason, NO_KEY, 0, 0, tokens, tokens, 0, self._no_bands)
+        )
+        self.exclusions.append(exclusion_line(number, row.id, refused.reason, refused.detail))
+
+    def _fold(self, made: Sequence[_Made | Refused]) -> list[bytes]:
+        """The texts for comparisons; nothing that is looked at where nothing is compared."""
+        if not self._compares:
+            return []
+        return fold_examples(
+            [
+                ("", "") if isinstance(one, Refused) else (one.draft.prompt, one.response)
+                for one in made
+            ]
+        )
+
+    def _find_overlaps(
+        self, block: RowBlock, made: list[_Made | Refused], folded: Sequence[bytes]
+    ) -> Sequence[str | None]:
+        """What of the eval set each example holds; refuses those that the rules leave out."""
         if self._contamination is None:
-            return None
-        overlap = self._contamination.find(row.prompt, folded)
-        if overlap is not None and self._rules.contamination == "fail":
-            raise DataError(
-                f"{place}: trace {row.id}: {overlap}, expected no overlap with the eval set;"
-                " set export.contamination to drop or report, or mend the dataset"
-            )
-        return overlap
+            return [None] * len(made)
+        overlaps = self._contamination.find_all([row.prompt for row in block.rows], folded)
+        for number, overlap in enumerate(overlaps):
+            if overlap is None or isinstance(made[number], Refused):
+                continue
+            if self._rules.contamination == "fail":
+                raise DataError(
+                    f"{block.place(number)}: trace {block.rows[number].id}: {overlap}, expected no"
+                    " overlap with the eval set; set export.contamination to drop or report, or"
+                    " mend the dataset"
+                )
+            if self._rules.contamination == "drop":
+                made[number] = Refused("contaminated", overlap)
+        return overlaps
+
+    def _shorten_all(
+        self, block: RowBlock, made: list[_Made | Refused], folded: list[bytes], limit: int
+    ) -> None:
+        """Bring every example within the limit, or refuse it."""
+        for number, one in enumerate(made):
+            if isinstance(one, Refused) or _total(one.lengths) <= limit:
+                continue
+            place, row = block.place(number), block.rows[number]
+            shortened = self._shorten(place, row, one.draft, one.lengths, limit)
+            made[number] = shortened
+            if isinstance(shortened, _Made) and self._compares:
+                folded[number] = fold_example(shortened.draft.prompt, shortened.response)
 
     def _measure(self, prompt: str, response: str) -> Lengths:
         if self._count_tokens is None:
@@ -144,14 +175,10 @@ class ShardExporter:
         return len(prompt), len(response), *self._count_tokens(prompt, response)
 
     def _shorten(
-        self,
-        place: str,
-        row: TraceRow,
-        draft: Draft,
-        lengths: Lengths,
-    ) -> Draft | Refused:
+        self, place: str, row: TraceRow, draft: Draft, lengths: Lengths, limit: int
+    ) -> _Made | Refused:
         """The draft with as few steps gone as let it fit, or why it cannot be kept."""
-        limit, unit = self._limit or 0, "characters" if self._count_tokens is None else "tokens"
+        unit = "characters" if self._count_tokens is None else "tokens"
         found = f"{_total(lengths)} {unit}, expected at most {limit}"
         if self._rules.over_length == "fail":
             raise DataError(
@@ -165,10 +192,13 @@ class ShardExporter:
         if self._rules.over_length == "drop":
             return Refused("over_length", found)
 
-        def fits(dropped: int) -> bool:
+        def without(dropped: int) -> _Made:
             shorter = without_middle(draft, dropped)
             response = self._builder.render_response(shorter)
-            return _total(self._measure(draft.prompt, response)) <= limit
+            return _Made(shorter, response, self._measure(draft.prompt, response), dropped)
+
+        def fits(dropped: int) -> bool:
+            return _total(without(dropped).lengths) <= limit
 
         steps = len(draft.steps)
         dropped = bisect_left(range(steps + 1), True, lo=1, key=fits)
@@ -177,7 +207,7 @@ class ShardExporter:
             dropped += 1
         if dropped > steps:
             return Refused("over_length", f"{found}; without its steps it is still too long")
-        return without_middle(draft, dropped)
+        return without(dropped)
 
     def _split_of(self, row: TraceRow) -> Split:
         fraction = self._rules.validation_fraction
@@ -206,7 +236,7 @@ def without_middle(draft: Draft, dropped: int) -> Draft:
     kept = len(draft.steps) - dropped
     head = -(-kept // 2)
     steps: Sequence[str] = [*draft.steps[:head], *draft.steps[len(draft.steps) - kept + head :]]
-    return draft._replace(steps=steps)
+    return msgspec.structs.replace(draft, steps=steps)
 
 
 def _total(lengths: Lengths) -> int:

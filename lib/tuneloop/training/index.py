@@ -10,20 +10,19 @@ import hashlib
 import sys
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from tuneloop import jsonl, storage
 from tuneloop.errors import DataError
 from tuneloop.training.schema import TrainingExample
 
-_BLOCK_BYTES = 1 << 18
-
 
 class IndexedFile:
-    """Puts examples behind one another and remembers where each begins."""
+    """Puts lines behind one another and remembers where each begins."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         """Start with no lines; `write` takes blocks of them."""
-        self._write, self._written, self._block = write, 0, bytearray()
+        self._write = write
         self.offsets = array("Q", [0])
 
     @property
@@ -31,26 +30,16 @@ class IndexedFile:
         """Lines until now."""
         return len(self.offsets) - 1
 
-    def add(self, example: TrainingExample) -> None:
-        """Append an example."""
-        jsonl.append_line(self._block, example)
-        self._line_is_whole()
+    def add(self, examples: Sequence[TrainingExample]) -> None:
+        """Append examples."""
+        self.add_lines([jsonl.encode_line(example) for example in examples])
 
-    def add_line(self, line: bytes) -> None:
-        """Append an example that is a line already."""
-        self._block += line
-        self._line_is_whole()
-
-    def flush(self) -> None:
-        """Write what waits; behind the last line."""
-        self._write(bytes(self._block))
-        self._written += len(self._block)
-        self._block.clear()
-
-    def _line_is_whole(self) -> None:
-        self.offsets.append(self._written + len(self._block))
-        if len(self._block) >= _BLOCK_BYTES:
-            self.flush()
+    def add_lines(self, lines: Sequence[bytes]) -> None:
+        """Append examples that are lines already."""
+        if lines:
+            self._write(b"".join(lines))
+            ends = accumulate(map(len, lines), initial=self.offsets.pop())
+            self.offsets.extend(ends)
 
 
 def dump_offsets(offsets: array[int]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 
@@ -17,7 +17,7 @@ CORRECTION = "correction"
 """The key of a trace's meta under which `critique_v1` finds the corrected trace."""
 
 
-class Draft(NamedTuple):
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """What an example is going to say, before its response is put together."""
 
     prompt: str

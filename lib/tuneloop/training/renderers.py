@@ -92,9 +92,9 @@ def render_reasoning_steps(steps: Sequence[str]) -> str:
 
 def render_response(steps: Sequence[str], final_answer: str) -> str:
     """Render what the model says: its reasoning, then its answer."""
-    form = _response_form(len(steps))
+    form, lines = _response_form(len(steps))
     response = form % (*steps, final_answer)
-    if response.count("\n") == form.count("\n"):  # content of one line has nothing to guard
+    if response.count("\n") < lines:  # content of one line has nothing to guard
         return response
     return form % (*_guarded_steps(steps), _guarded(final_answer, "Answer:"))
 
@@ -106,8 +106,10 @@ def _reasoning_form(count: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _response_form(count: int) -> str:
-    return f"{_reasoning_form(count)}Answer: %s"
+def _response_form(count: int) -> tuple[str, int]:
+    """The form of a response with so many steps, and how many lines it has."""
+    form = f"{_reasoning_form(count)}Answer: %s"
+    return form, form.count("\n") + 1
 
 
 def _guarded_steps(steps: Sequence[str]) -> list[str]:
