@@ -19,12 +19,13 @@ import msgspec
 
 from jobs.stage import Stage
 from tuneloop import records, storage
-from tuneloop.datasets.read import RowBlock, cut_blocks, iter_row_range, load_manifest
+from tuneloop.datasets.read import RowBlock, cut_blocks
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.evaluation.sets import parse_eval_set, prompts_sha256
 from tuneloop.records import OutputFile, Record
 from tuneloop.specs import ExportStage
+from tuneloop.traces.source import DatasetSource
 from tuneloop.training import ledger, lengths
 from tuneloop.training.accounts import SPLITS, Exclusion, balance
 from tuneloop.training.chat import family_named
@@ -41,13 +42,31 @@ PREFIXES = {"train": "examples", "validation": "validation"}
 
 def run(spec: ExportStage, stage: Stage) -> None:
     """Write this process's share; alone, also close the accounts."""
-    manifest = _manifest(spec)
-    stage.inputs["dataset"] = manifest.content_sha256
+    with DatasetSource(spec.execution.datasets) as source:
+        manifest = _manifest(spec, source)
+        stage.inputs["dataset"] = manifest.content_sha256
+        _export_share(spec, stage, manifest, source)
+    if stage.count == 1:
+        _close(spec, stage, manifest)
+
+
+def merge(spec: ExportStage, stage: Stage, parts: list[Record]) -> None:
+    """Put the parts' files together and close the accounts over all of them."""
+    stage.take_over(parts)
+    with DatasetSource(spec.execution.datasets) as source:
+        manifest = _manifest(spec, source)
+    _close(spec, stage, manifest)
+
+
+def _export_share(
+    spec: ExportStage, stage: Stage, manifest: DatasetManifest, source: DatasetSource
+) -> None:
+    """Write the files that are this process's to write."""
     size = spec.options.shard_examples
     shards = -(-manifest.trace_count // size)
     mine = stage.block(shards)
     start, stop = mine.start * size, min(mine.stop * size, manifest.trace_count)
-    blocks = cut_blocks(iter_row_range(manifest, stage.artifacts, start, stop), size)
+    blocks = cut_blocks(source.iter_row_range(manifest, start, stop), size)
     contamination, count_tokens = _contamination(spec, stage), _token_counter(spec, stage)
     done = 0
     for shard in mine:
@@ -63,18 +82,10 @@ def run(spec: ExportStage, stage: Stage) -> None:
             " here; rebuild the dataset"
         )
     stage.counts.update(traces=stop - start, shards=len(mine))
-    if stage.count == 1:
-        _close(spec, stage, manifest)
 
 
-def merge(spec: ExportStage, stage: Stage, parts: list[Record]) -> None:
-    """Put the parts' files together and close the accounts over all of them."""
-    stage.take_over(parts)
-    _close(spec, stage, _manifest(spec))
-
-
-def _manifest(spec: ExportStage) -> DatasetManifest:
-    manifest = load_manifest(spec.execution.artifacts, spec.dataset.key)
+def _manifest(spec: ExportStage, source: DatasetSource) -> DatasetManifest:
+    manifest = source.load_manifest(spec.dataset.key)
     if manifest.build_id != spec.dataset.build_id:
         raise DataError(
             f"dataset {spec.dataset.key}: build_id is {manifest.build_id}, the plan was made for"

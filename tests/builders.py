@@ -15,7 +15,7 @@ import msgspec
 import yaml
 
 from tuneloop import jsonl
-from tuneloop.datasets.build import build
+from tuneloop.datasets.build import SHARD_ROWS, build
 from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, utc_text
 from tuneloop.runs.plan import Plan, load_plan
 from tuneloop.runs.spec_file import load_run_spec
@@ -84,7 +84,9 @@ def make_row(value: dict[str, Any]) -> TraceRow:
     return msgspec.json.decode(jsonl.dump_line(value), type=TraceRow)
 
 
-def publish_dataset(artifacts: str, traces: Sequence[dict[str, Any]], **request: Any) -> str:
+def publish_dataset(
+    artifacts: str, traces: Sequence[dict[str, Any]], shard_rows: int = SHARD_ROWS, **request: Any
+) -> str:
     """Build dataset `letters-v1` of these traces without a store; returns its key."""
     now = datetime(2026, 11, 22, tzinfo=UTC)
     rows = [
@@ -105,6 +107,7 @@ def publish_dataset(artifacts: str, traces: Sequence[dict[str, Any]], **request:
         artifacts,
         now=now,
         new_seed=lambda: 7,
+        shard_rows=shard_rows,
     )
     return manifest.dataset_key
 

@@ -308,12 +308,20 @@ class ExecutionSpec(Spec):
 
     artifacts: str = ".tuneloop/artifacts"
     """URL of the prefix that holds datasets/, training_runs/ and stages/."""
+    datasets_url: str | None = None
+    """Where the dataset is read from: another prefix that holds datasets/, or the address of a
+    trace store (http or https), which streams it; null: artifacts."""
     store_url: str = "http://127.0.0.1:8000"
     """The trace store that the eval traces are posted to."""
     checkpoint_every_steps: int = Field(default=100, ge=1)
     """Steps between two checkpoints; a stage that is killed continues from the last one."""
     cluster: ClusterSpec | None = None
     """Where it runs on Kubernetes; null: on this machine alone."""
+
+    @property
+    def datasets(self) -> str:
+        """URL below which datasets lie."""
+        return self.datasets_url or self.artifacts
 
 
 class RunSpec(Spec):

@@ -349,14 +349,21 @@ def iter_verified(url: str, expected_bytes: int, expected_sha256: str) -> Iterat
     Whoever consumes it to the end has read what was recorded; a consumer must publish nothing
     before the end.
     """
-    sha256, count = hashlib.sha256(), 0
     try:
-        for block in iter_blocks(url):
-            sha256.update(block)
-            count += len(block)
-            yield block
+        yield from verified(iter_blocks(url), url, expected_bytes, expected_sha256)
     except FileNotFoundError as e:
         raise DataError(f"{url}: missing, but a record names it; restore it or rebuild") from e
+
+
+def verified(
+    blocks: Iterator[bytes], url: str, expected_bytes: int, expected_sha256: str
+) -> Iterator[bytes]:
+    """The same blocks, wherever they come from, and the check of size and digest behind them."""
+    sha256, count = hashlib.sha256(), 0
+    for block in blocks:
+        sha256.update(block)
+        count += len(block)
+        yield block
     if count != expected_bytes:
         raise DataError(
             f"{url}: holds {count} bytes, expected {expected_bytes}; it was changed after it was"

@@ -6,7 +6,7 @@ without the store and without SQL, so that jobs can use it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -57,6 +57,11 @@ def find_manifest(artifacts: str, key: str) -> DatasetManifest | None:
         data = storage.read(url)
     except FileNotFoundError:
         return None
+    return parse_manifest(data, url, key)
+
+
+def parse_manifest(data: bytes, url: str, key: str) -> DatasetManifest:
+    """Read a manifest, wherever it comes from; DataError if it is torn, edited or another's."""
     try:
         manifest = DatasetManifest.model_validate_json(data)
         expected = build_id(request_of(manifest), manifest.seed, manifest.content_sha256)
@@ -118,6 +123,22 @@ OpenShard = Callable[[str, DatasetShard], Iterator[bytes]]
 
 def _open_stored(url: str, shard: DatasetShard) -> Iterator[bytes]:
     return storage.iter_verified(url, shard.size_bytes, shard.sha256)
+
+
+def iter_shard_bytes(
+    manifest: DatasetManifest, artifacts: str, shard: DatasetShard, start: int = 0
+) -> Generator[bytes, None, None]:
+    """Stream a shard from byte `start` on; the digest is checked over all of it.
+
+    Raises:
+        DataError: the shard is missing, or differs by as little as one byte.
+    """
+    url = storage.join(dataset_prefix(artifacts, manifest.dataset_key), shard.path)
+    at = 0
+    for block in _open_stored(url, shard):
+        if at + len(block) > start:
+            yield block[max(0, start - at) :]
+        at += len(block)
 
 
 def iter_row_range(

@@ -172,9 +172,10 @@ class Renderer:
         )
 
     def _store_env(self, stage: StageSpec) -> list[dict[str, Any]]:
-        """The token of the trace store, for the one stage that talks to it."""
+        """The token of the trace store, for the stages that talk to it."""
         secret = self.cluster.store_token_secret
-        if secret is None or stage.stage != "import":
+        reads = stage.stage == "export" and (stage.execution.datasets_url or "").startswith("http")
+        if secret is None or not (reads or stage.stage == "import"):
             return []
         reference = {"secretKeyRef": {"name": secret, "key": "token"}}
         return [{"name": "TUNELOOP_STORE_TOKEN", "valueFrom": reference}]

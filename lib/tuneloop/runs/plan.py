@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuneloop import jsonl, provenance, records, storage
-from tuneloop.datasets.read import load_manifest
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.errors import InputMissing
 from tuneloop.evaluation.sets import parse_eval_set, prompts_sha256
@@ -25,6 +24,7 @@ from tuneloop.specs import (
     StageSpec,
     TrainStage,
 )
+from tuneloop.traces.source import DatasetSource
 from tuneloop.training.recipes import recipe_named
 
 
@@ -62,8 +62,12 @@ def load_plan(
     """
     execution = spec.execution
     execution = execution.model_copy(update={"artifacts": storage.absolute(execution.artifacts)})
+    if execution.datasets_url is not None:
+        absolute = {"datasets_url": storage.absolute(execution.datasets_url)}
+        execution = execution.model_copy(update=absolute)
     spec = spec.model_copy(update={"execution": execution})
-    manifest = load_manifest(execution.artifacts, spec.dataset)
+    with DatasetSource(execution.datasets) as source:
+        manifest = source.load_manifest(spec.dataset)
     recipe_named(manifest.recipe)
     return build_plan(
         spec,
@@ -238,7 +242,8 @@ def write_run_manifest(plan: Plan, checkout: Path, *, image: str | None = None) 
         Its URL.
     """
     url = storage.join(records.run_prefix(plan.artifacts, plan.run_id), "run_manifest.json")
-    manifest = load_manifest(plan.artifacts, plan.dataset.key)
+    with DatasetSource(plan.spec.execution.datasets) as source:
+        manifest = source.load_manifest(plan.dataset.key)
     value = {
         "schema_version": "1",
         "run_id": plan.run_id,

@@ -6,14 +6,15 @@ make, so a lost reply is asked for again and nothing is stored twice.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
-from urllib.parse import urlencode
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
@@ -27,6 +28,8 @@ _MAX_PAUSE_SECONDS = 5.0
 _DETAIL_CHARS = 300
 TOKEN_ENV = "TUNELOOP_STORE_TOKEN"
 _PAGE_TRACES = 100
+_STREAMED_BYTES = 1 << 20
+_Answer = TypeVar("_Answer")
 _BUILD_SECONDS = 3600.0
 """A dataset of ten million traces takes minutes, and the store replies at its end."""
 
@@ -149,6 +152,53 @@ class TraceClient:
         body = self._dump(request)
         return self._request("POST", "/api/datasets/build", body, reply_seconds=_BUILD_SECONDS)
 
+    def get_manifest(self, key: str) -> bytes:
+        """A dataset's manifest, as JSON; its reader checks it."""
+        return self._dump(self._request("GET", f"/api/datasets/{quote(key, safe='')}"))
+
+    def iter_dataset_shard(self, key: str, name: str) -> Iterator[bytes]:
+        """Stream a file of a dataset; a connection that breaks is made again where it broke.
+
+        Args:
+            key: the dataset's.
+            name: of the shard, as the manifest has it.
+        """
+        path = f"/api/datasets/{quote(key, safe='')}/shards/{quote(name, safe='')}"
+        with contextlib.ExitStack() as opened:
+            blocks: Iterator[bytes] | None = None
+            done = 0
+
+            def next_block() -> bytes:
+                nonlocal blocks
+                try:
+                    if blocks is None:
+                        opened.close()
+                        headers = {"Range": f"bytes={done}-"} if done else {}
+                        blocks = self._open(path, headers, opened).iter_bytes(_STREAMED_BYTES)
+                    return next(blocks, b"")
+                except httpx.RequestError as e:
+                    blocks = None
+                    raise _Again(_reason(e), after_seconds=None) from e
+
+            while block := self._patiently(next_block):
+                done += len(block)
+                yield block
+
+    def _open(
+        self, path: str, headers: dict[str, str], opened: contextlib.ExitStack
+    ) -> httpx.Response:
+        """A response whose body is still on its way; `opened` closes it."""
+        timeout = httpx.Timeout(self._timeout_seconds, connect=self._connect_seconds)
+        request = self._http.build_request("GET", path, headers=headers, timeout=timeout)
+        response = self._send(request, stream=True)
+        opened.callback(response.close)
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return httpx.Response(200)  # it broke behind the last byte
+        if not response.is_success:
+            response.read()
+            self._read(response)
+        return response
+
     def _dump(self, value: object) -> bytes:
         """The same bytes in every process, so that a repeated batch is recognised."""
         try:
@@ -174,26 +224,29 @@ class TraceClient:
                 reply_seconds or self._timeout_seconds, connect=self._connect_seconds
             ),
         )
+        return self._read(self._patiently(lambda: self._send(request)))
+
+    def _patiently(self, call: Callable[[], _Answer]) -> _Answer:
         retrying = Retrying(
             retry=retry_if_exception_type(_Again), stop=self._give_up, wait=_pause, reraise=True
         )
         try:
-            response = retrying(self._send, request)
+            return retrying(call)
         except _Again as e:
             raise Unavailable(
                 f"{self.place}: the trace store does not answer ({e}); {_ADVICE}"
             ) from e
-        return self._read(response)
 
-    def _send(self, request: httpx.Request) -> httpx.Response:
+    def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
         try:
-            response = self._http.send(request)
+            response = self._http.send(request, stream=stream)
         except httpx.RequestError as e:
             if not isinstance(e, httpx.ConnectError | httpx.ConnectTimeout):
                 self._answered = True
             raise _Again(_reason(e), after_seconds=None) from e
         self._answered = True
         if response.status_code in _RETRIED:
+            response.close()
             after_seconds = _seconds(response.headers.get("retry-after", ""))
             raise _Again(f"status {response.status_code}", after_seconds=after_seconds)
         return response

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from itertools import chain
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, TypeAdapter
 
@@ -27,6 +28,7 @@ _FIRST_BLOCK_BYTES = 1 << 16
 """Small, so that a reader sees something at once."""
 _BLOCK_BYTES = 1 << 20
 """Large: each block is a change of threads."""
+_RANGE = re.compile(r"bytes=(\d{1,15})-")
 _build_request = TypeAdapter(BuildRequest)
 
 router = APIRouter(prefix="/api")
@@ -168,6 +170,43 @@ def _export_blocks(
             block.clear()
             size = _BLOCK_BYTES
     yield bytes(block)
+
+
+@router.get(
+    "/datasets/{key}/shards/{name}",
+    responses={206: {"description": "The rest of it"}},
+)
+async def get_shard(
+    key: str, name: str, service: Svc, wanted: Annotated[str, Header(alias="range")] = "bytes=0-"
+) -> StreamingResponse:
+    """A file of the dataset as the manifest names it: its frozen rows, byte for byte.
+
+    `Range: bytes=N-` goes on where a connection broke; other ranges are answered with the whole.
+    """
+    found = _RANGE.fullmatch(wanted)
+    start = int(found[1]) if found else 0
+
+    def begin() -> tuple[bytes, Blocks, int]:
+        manifest = _manifest(service, key)
+        shard = next((each for each in manifest.shards if each.name == name), None)
+        if shard is None:
+            raise HTTPException(404, f"Dataset {key} has no such shard: {name}")
+        if start and start >= shard.size_bytes:
+            raise HTTPException(416, f"{name} has {shard.size_bytes} bytes")
+        stored = read.iter_shard_bytes(manifest, service.artifacts, shard, start)
+        blocks = measured(stored, service.metrics, "shard")
+        try:
+            return next(blocks), blocks, shard.size_bytes
+        except DataError as e:
+            raise Damaged(f"datasets/{key}: {name} is damaged; restore or rebuild it") from e
+
+    first, blocks, size = await to_thread.run_sync(begin, limiter=service.export_threads)
+    response = BlocksResponse(first, blocks, service.export_threads)
+    response.headers["content-length"] = str(size - start)
+    if start:
+        response.status_code = 206
+        response.headers["content-range"] = f"bytes {start}-{size - 1}/{size}"
+    return response
 
 
 @router.delete("/datasets/{key}", status_code=204)

@@ -101,6 +101,16 @@ _EXPORTED = {
     "final_answer": "5",
     "metadata": {"source": "example", "created_at": _TIME, "trace_version": "1.0"},
 }
+_SHARD_NAME = "traces-00000-of-00001.jsonl"
+_ROW = {
+    "created_at": _TIME,
+    "final_answer": "5",
+    "id": _ID,
+    "meta": {"source": "example"},
+    "prompt": "What is 2 + 3?",
+    "steps": [{"content": "2 plus 3 is 5", "i": 0, "type": "reason"}],
+    "trace_version": "1.0",
+}
 _METRIC = 'tuneloop_http_requests_total{method="GET",route="/healthz",status="200"} 3.0\n'
 
 
@@ -162,6 +172,10 @@ _SHARE = {
     "format": _parameter("What a record holds.", "trace", type="string"),
     "shard": _parameter("Which reader this is, less than num_shards.", 0, minimum=0),
     "num_shards": _parameter("How many readers share the dataset.", 1, minimum=1),
+}
+_SHARD = {
+    "name": _parameter("A shard's name in the manifest.", _SHARD_NAME, type="string"),
+    "range": _parameter("Where to go on, as `bytes=N-`.", "bytes=0-", type="string"),
 }
 _HEALTHY = {JSON: {"status": "healthy"}}
 
@@ -232,6 +246,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/api/datasets/{key}/export.jsonl"): Operation(
         {bodies.NDJSON: _line(_EXPORTED)}, (404, 422, 503), parameters={**_KEY, **_SHARE}
     ),
+    ("get", "/api/datasets/{key}/shards/{name}"): Operation(
+        {bodies.NDJSON: _line(_ROW)}, (404, 416, 422, 503), parameters={**_KEY, **_SHARD}
+    ),
 }
 
 _REFUSALS: Mapping[int, tuple[str, str]] = {
@@ -244,6 +261,7 @@ _REFUSALS: Mapping[int, tuple[str, str]] = {
         "dataset sums-v1: seed is 8, but it was built with 7; a dataset never changes, use another"
         " dataset_version",
     ),
+    416: ("The file has no such bytes", f"{_SHARD_NAME} has 1048 bytes"),
     413: ("The body is too long", "Payload size exceeds maximum of 1048576 bytes"),
     422: ("The request is faulty", "limit must be between 1 and 100"),
     429: ("Too many refused tokens from this address", "Too many refused tokens; wait"),
