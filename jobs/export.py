@@ -27,16 +27,17 @@ from tuneloop.records import OutputFile, Record
 from tuneloop.specs import ExportStage
 from tuneloop.traces.source import DatasetSource
 from tuneloop.training import ledger, lengths
-from tuneloop.training.accounts import SPLITS, Exclusion, balance
+from tuneloop.training.accounts import SPLITS, Exclusion, Split, balance
 from tuneloop.training.chat import family_named
 from tuneloop.training.contamination import ContaminationIndex
 from tuneloop.training.examples import builder_of
 from tuneloop.training.export import CountTokens, ShardExporter, exclusion_line
+from tuneloop.training.files import SUFFIXES, text_blocks, text_writer
 from tuneloop.training.index import IndexedFile, dump_offsets, index_url
 from tuneloop.training.near import BANDS
 from tuneloop.training.report import render_export_report
 
-PREFIXES = {"train": "examples", "validation": "validation"}
+PREFIXES: dict[Split, str] = {"train": "examples", "validation": "validation"}
 """How the files of a split are named."""
 
 
@@ -140,11 +141,16 @@ def _read_input(url: str) -> bytes:
 def _indexed_output(stage: Stage, name: str, folder: str | None = None) -> Iterator[IndexedFile]:
     """Write a file of examples, then its index."""
     with stage.output(name, folder=folder) as output:
-        file = IndexedFile(output.write)
-        yield file
+        with text_writer(name, output.write) as write:
+            file = IndexedFile(write)
+            yield file
         output.rows = file.rows
     with stage.output(index_url(name), folder=folder) as output:
         output.write(dump_offsets(file.offsets))
+
+
+def _file_name(split: Split, name: str, spec: ExportStage) -> str:
+    return f"{PREFIXES[split]}-{name}{SUFFIXES[spec.options.compression]}"
 
 
 def _numbered(blocks: Iterator[RowBlock], start: int, size: int) -> Iterator[tuple[int, RowBlock]]:
@@ -166,7 +172,7 @@ def _write_shard(
     splits = SPLITS if spec.options.validation_fraction else SPLITS[:1]
     with contextlib.ExitStack() as stack:
         files = {
-            split: stack.enter_context(_indexed_output(stage, f"{PREFIXES[split]}-{name}.jsonl"))
+            split: stack.enter_context(_indexed_output(stage, _file_name(split, name, spec)))
             for split in splits
         }
         for start, block in blocks:
@@ -194,7 +200,7 @@ def _close(spec: ExportStage, stage: Stage, manifest: DatasetManifest) -> None:
                 book.remove_duplicates()
             if spec.options.near_duplicates == "drop":
                 book.remove_near_duplicates(BANDS)
-            written = _write_final(files, ledgers, book.removed(), stage)
+            written = _write_final(files, ledgers, book.removed(), spec, stage)
             _fill_record(spec, stage, manifest, book, written)
         finally:
             book.close()
@@ -204,6 +210,7 @@ def _write_final(
     files: dict[str, OutputFile],
     ledgers: dict[str, Path],
     removed: Iterator[ledger.Removed],
+    spec: ExportStage,
     stage: Stage,
 ) -> dict[str, int]:
     """Take over every file that loses nothing, rewrite the others; returns lines by kind."""
@@ -217,7 +224,7 @@ def _write_final(
                 gone[waiting.row] = waiting
                 waiting = next(removed, None)
             for split in SPLITS:
-                file = files.get(f"{PREFIXES[split]}-{name}.jsonl")
+                file = files.get(_file_name(split, name, spec))
                 if file is None:
                     continue
                 kept = [
@@ -243,7 +250,8 @@ def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: S
     url = storage.join(stage.artifacts, file.path)
     stays = iter(kept)
     with _indexed_output(stage, file.name, folder="final") as final:
-        blocks = storage.iter_verified(url, file.size_bytes, file.sha256)
+        stored = storage.iter_verified(url, file.size_bytes, file.sha256)
+        blocks = text_blocks(file.name, stored)
         for block in storage.iter_line_blocks(blocks):
             lines = block.splitlines(keepends=True)
             pairs = zip(lines, islice(stays, len(lines)), strict=True)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from itertools import islice
 
 from jobs.stage import Stage
-from tuneloop import records, storage
+from tuneloop import storage
 from tuneloop.errors import Transient
 from tuneloop.specs import TrainStage
 from tuneloop.training import checkpoints, gang, sft, tokens
 from tuneloop.training.chat import family_named
+from tuneloop.training.files import text_blocks
 from tuneloop.training.models import gemma3
 from tuneloop.training.schema import TrainingExample, parse_example
 from tuneloop.training.tokenizer import load_tokenizer, train_tokenizer
@@ -95,7 +96,8 @@ def _examples(stage: Stage) -> Iterator[tuple[str, TrainingExample]]:
     """Stream (place, example) from every shard of the export, verified."""
     for file in stage.upstream("export").outputs_like("examples-"):
         place = storage.join(stage.artifacts, file.path)
-        data = records.read_output(file, stage.artifacts)
-        for number, line in enumerate(data.splitlines(), start=1):
+        stored = storage.iter_verified(place, file.size_bytes, file.sha256)
+        lines = storage.iter_lines(text_blocks(file.name, stored))
+        for number, line in enumerate(lines, start=1):
             at = f"{place}:{number}"
             yield at, parse_example(line, at)

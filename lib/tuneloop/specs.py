@@ -101,6 +101,8 @@ class ExportSpec(Spec):
 
     shard_examples: int = Field(default=50_000, ge=1)
     """Traces that one output file is made of; the last one is made of the rest."""
+    compression: Literal["none", "zstd"] = "none"
+    """Of the files of examples; zstd's can be read from the middle as well."""
     max_length: int | None = Field(default=None, ge=8)
     """Longest example, prompt and response together, in characters, or in tokens as they are
     trained on where `tokenizer` is given; null: any."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pytest
 from jobs.__main__ import main
 from tests.builders import TinyRun, letter_trace, make_tiny_run, publish_dataset, write_eval_set
 from tuneloop import records
+from tuneloop.errors import DataError
 from tuneloop.records import Record
 from tuneloop.specs import ExportStage, dump_stage_spec
+from tuneloop.training.files import read_line
 from tuneloop.training.index import load_offsets
+from tuneloop.training.inspect import iter_examples
 
 THIRTEEN = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
@@ -354,3 +359,48 @@ def test_eval_refuses_a_training_set_that_was_not_checked(tmp_path: Path) -> Non
     plan = run_until_eval(run.change(eval__allow_unchecked=True))
     report = Path(records.run_prefix(run.artifacts, plan.run_id), "delta_report.md").read_text()
     assert "NOT CHECKED: the training set may hold the eval set" in report
+
+
+def test_compressed_files_say_the_same(tmp_path: Path) -> None:
+    options = {"shard_examples": 70, "validation_fraction": 0.2}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "small").mkdir()
+    plain, expected = exported(tmp_path / "plain", MIXED, **options)
+    small, record = exported(tmp_path / "small", MIXED, compression="zstd", **options)
+    assert record.counts == expected.counts
+    assert [file.rows for file in record.outputs] == [file.rows for file in expected.outputs]
+    pairs = list(zip(record.outputs, expected.outputs, strict=True))
+    for file, other in pairs:
+        data = records.read_output(file, small.execution.artifacts)
+        text = records.read_output(other, plain.execution.artifacts)
+        if not file.name.endswith(".zst"):
+            assert (file.name, data) == (other.name, text)  # the index, too
+            continue
+        assert file.name == f"{other.name}.zst"
+        # What other tools make of it, and what is read from the middle.
+        command = [sys.executable, "-c", "import pyzstd,sys; d=sys.stdin.buffer.read();"
+                   "sys.stdout.buffer.write(pyzstd.decompress(d))"]  # fmt: skip
+        assert subprocess.run(command, input=data, capture_output=True, check=True).stdout == text
+        url = Path(small.execution.artifacts, file.path)
+        lines = text.splitlines(keepends=True)
+        assert [line for line, _ in zip(lines, range(3), strict=False)] == [
+            read_line(str(url), row) for row in range(min(3, len(lines)))
+        ]
+        assert [example.id for _, example in iter_examples(str(url))] == [
+            json.loads(line)["id"] for line in lines
+        ]
+    assert sum(file.name.endswith(".zst") for file, _ in pairs) == 10
+
+
+def test_a_torn_compressed_file_is_named(tmp_path: Path) -> None:
+    spec, record = exported(tmp_path, MIXED, compression="zstd")
+    (file,) = record.outputs_like("examples-")
+    data = records.read_output(file, spec.execution.artifacts)
+    for name, torn, said in (
+        ("half", data[: len(data) // 2], "ends within a frame"),
+        ("text", b"{}\n" * 9, "is not zstd"),
+    ):
+        path = tmp_path / f"{name}.jsonl.zst"
+        path.write_bytes(torn)
+        with pytest.raises(DataError, match=f"{name}.jsonl.zst: {said}"):
+            list(iter_examples(str(path)))

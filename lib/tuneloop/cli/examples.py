@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 examples_app = typer.Typer(help="Training examples: what an export wrote.", no_args_is_help=True)
 
 ExamplesUrl = Annotated[
-    str, typer.Argument(metavar="URL", help="examples-*.jsonl, or a prefix that holds some.")
+    str, typer.Argument(metavar="URL", help="examples-*.jsonl[.zst], or a prefix that holds some.")
 ]
 TokenizerUrl = Annotated[
     str | None, typer.Option(help="SentencePiece model, such as the train stage's tokenizer.model.")
@@ -51,14 +51,14 @@ def inspect(
     """Show one example as it is trained on, tokens coloured by the loss mask."""
     from tuneloop import storage
     from tuneloop.training.chat import family_named
-    from tuneloop.training.index import read_line
+    from tuneloop.training.files import is_examples_file, read_line
     from tuneloop.training.inspect import find_example, inspect_example, iter_examples, render_html
     from tuneloop.training.schema import parse_example
 
     chat = family_named(family)
     if example_id is not None:
         _, example = find_example(url, example_id)
-    elif url.endswith(".jsonl"):
+    elif is_examples_file(url):
         example = parse_example(read_line(url, row), f"{url}:{row + 1}")
     elif row:
         raise UsageError("--row: counts within one file, found a prefix; give a file, or --id")

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from tuneloop import jsonl, storage
+from tuneloop import jsonl
 from tuneloop.errors import DataError
 from tuneloop.training.schema import TrainingExample
 
@@ -20,7 +20,7 @@ from tuneloop.training.schema import TrainingExample
 class IndexedFile:
     """Puts lines behind one another and remembers where each begins."""
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
         """Start with no lines; `write` takes blocks of them."""
         self._write = write
         self.offsets = array("Q", [0])
@@ -66,29 +66,8 @@ def load_offsets(data: bytes, place: str) -> array[int]:
 def index_url(url: str) -> str:
     """Where the index of a file of examples lies."""
     folder, _, name = url.rpartition("/")
-    index = f"index/{name.removesuffix('.jsonl')}.u64"
+    index = f"index/{name.partition('.jsonl')[0]}.u64"
     return f"{folder}/{index}" if folder else index
-
-
-def read_line(url: str, row: int) -> bytes:
-    """Read one line of a file of examples, and nothing else of it.
-
-    Args:
-        url: the file; its index lies beside it, as the export writes both.
-        row: which line, from 0.
-
-    Raises:
-        DataError: file or index is missing, or there are not so many lines.
-    """
-    try:
-        offsets = load_offsets(storage.read(index_url(url)), index_url(url))
-        if not 0 <= row < len(offsets) - 1:
-            raise DataError(
-                f"{url}: has {len(offsets) - 1} examples, found no row {row}; count from 0"
-            )
-        return storage.read_range(url, offsets[row], offsets[row + 1])
-    except FileNotFoundError as e:
-        raise DataError(f"{url}: it or its index is missing; give a file of an export") from e
 
 
 def epoch_order(ids: Sequence[str], *, seed: int, epoch: int) -> list[int]:

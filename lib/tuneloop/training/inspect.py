@@ -15,6 +15,7 @@ import msgspec
 from tuneloop import storage
 from tuneloop.errors import DataError
 from tuneloop.training.chat import ChatFamily
+from tuneloop.training.files import is_examples_file, text_blocks
 from tuneloop.training.markup import fill
 from tuneloop.training.schema import TrainingExample, parse_example
 
@@ -123,10 +124,10 @@ def iter_examples(url: str) -> Iterator[tuple[str, TrainingExample]]:
     Raises:
         DataError: there is no such file, or a line is no example.
     """
-    files = [url] if url.endswith(".jsonl") else _files_below(url)
+    files = [url] if is_examples_file(url) else _files_below(url)
     for file in files:
         try:
-            lines = storage.iter_lines(storage.iter_blocks(file))
+            lines = storage.iter_lines(text_blocks(file, storage.iter_blocks(file)))
             for number, line in enumerate(lines, start=1):
                 place = f"{file}:{number}"
                 yield place, parse_example(line, place)
@@ -138,7 +139,7 @@ def _files_below(prefix: str) -> list[str]:
     found = [
         url
         for url in storage.list_files(prefix)
-        if url.rpartition("/")[2].startswith(SPLIT_PREFIXES) and url.endswith(".jsonl")
+        if url.rpartition("/")[2].startswith(SPLIT_PREFIXES) and is_examples_file(url)
     ]
     if not found:
         raise DataError(
