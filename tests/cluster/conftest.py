@@ -49,6 +49,20 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("delete", "namespace", name, "--wait=false", check=True)
 
 
+@pytest.fixture(scope="module")
+def base(cluster: Cluster, repository: Path) -> Iterator[str]:
+    """manifests/k8s/cluster/overlays/bare as an operator applies it; yields its namespace."""
+    if cluster.control_plane is None:
+        pytest.skip("a cluster that TUNELOOP_TEST_KUBECONFIG gave may have a tuneloop of its own")
+    overlay = str(repository / "manifests" / "k8s" / "cluster" / "overlays" / "bare")
+    done = cluster.kubectl("apply", "-k", overlay, "--validate=strict", check=True)
+    assert done.stderr == "", "the server warns"
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", "tuneloop", check=True)
+    yield "tuneloop"
+    cluster.kubectl("delete", "-k", overlay, "--wait=false", check=True)
+    cluster.kubectl("wait", "--for=delete", "namespace/tuneloop", "--timeout=60s", check=True)
+
+
 @pytest.fixture
 def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node]]:
     """Nodes that run pods as processes of this machine, gone after the test."""
