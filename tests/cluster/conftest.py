@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.controlplane import Cluster, ControlPlaneUnavailable, open_cluster
+from tests.cluster.controlplane import (
+    Cluster,
+    ControlPlaneUnavailable,
+    open_cluster,
+    wait_until,
+)
 from tests.cluster.node import Node
 
 RESTRICTED = {
@@ -60,7 +65,13 @@ def base(cluster: Cluster, repository: Path) -> Iterator[str]:
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", "tuneloop", check=True)
     yield "tuneloop"
     cluster.kubectl("delete", "-k", overlay, "--wait=false", check=True)
-    cluster.kubectl("wait", "--for=delete", "namespace/tuneloop", "--timeout=60s", check=True)
+
+    def is_gone() -> bool:
+        # What was bound to a test's node that is gone has nobody to end it.
+        cluster.kubectl("delete", "pods", "--all", "-n", "tuneloop", "--force", "--wait=false")
+        return cluster.kubectl("get", "namespace", "tuneloop").returncode != 0
+
+    wait_until(is_gone, "the base is gone", 60)
 
 
 @pytest.fixture
@@ -73,7 +84,11 @@ def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node
 
         def make(**options: Any) -> Node:
             name = f"node-{uuid.uuid4().hex[:8]}"
-            env = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+            passed = (
+                "JAX_",
+                "PYTHONPATH",
+            )  # the latter where the checkout is not the installed one
+            env = {name: value for name, value in os.environ.items() if name.startswith(passed)}
             env |= options.pop("env", {})
             return stack.enter_context(
                 Node(control_plane, name, checkout=repository, env=env, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ import pytest
 import yaml
 
 from tests.cluster import controlplane
-from tests.cluster.controlplane import Cluster, ControlPlaneUnavailable, wait_until
+from tests.cluster.controlplane import Cluster, wait_until
 from tests.cluster.jobset import serve_jobset
-from tests.cluster.kueue import serving_kueue
 from tests.cluster.test_preflight import pod_of
 from tests.k8s.test_render import MANIFESTS, rendered, submitter
 from tuneloop.k8s.cluster import KINDS
@@ -213,31 +211,6 @@ def test_stages_of_every_kind_fit_the_namespace(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("(server dry run)") == len(documents)
-
-
-def test_queues_are_taken_by_kueues_own_schemas(
-    cluster: Cluster, base: str, folder: Path, tmp_path: Path
-) -> None:
-    """The component on top of an overlay, as an operator adds it."""
-    up = os.path.relpath(folder, tmp_path.resolve())
-    lines = {"resources": [f"{up}/overlays/bare"], "components": [f"{up}/components/kueue"]}
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(lines))
-    try:
-        with serving_kueue(cluster):
-            apply = ("apply", "--dry-run=server", "--validate=strict", "-k", str(tmp_path))
-            done = cluster.kubectl(*apply)
-            assert (done.returncode, done.stderr) == (0, "")
-            assert done.stdout.count("kueue.x-k8s.io/") == 7
-            queues = folder / "components" / "kueue" / "queues.yaml"
-            broken = queues.read_text().replace("queueingStrategy", "queuingStrategy")
-            done = cluster.kubectl(
-                *("apply", "--dry-run=server", "--validate=strict", "-f", "-"), input=broken
-            )
-            assert 'unknown field "spec.queuingStrategy"' in done.stderr
-    except ControlPlaneUnavailable as e:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(e))
 
 
 def test_queues_cover_what_stages_ask_for(folder: Path) -> None:
