@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -23,11 +24,17 @@ START_SECONDS = 60.0
 class Store:
     """A store in a process of its own, on one port through all its lives."""
 
-    def __init__(self, database: str, artifacts: Path, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        database: str,
+        artifacts: Path,
+        log: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         self._command = [sys.executable, "-m", "tuneloop.cli", "serve", "--port", str(self.port)]
         self._command += ["--artifacts", str(artifacts)]
-        self._environment = {**os.environ, "TUNELOOP_DATABASE": database}
+        self._environment = {**os.environ, **(env or {}), "TUNELOOP_DATABASE": database}
         self._log = log
         self.start()
 
