@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,7 @@ from tests.k8s.test_render import MANIFESTS, rendered, submitter
 from tuneloop.k8s.cluster import KINDS
 from tuneloop.k8s.preflight import GANG_RIGHTS, QUEUE_RIGHTS, RIGHTS
 from tuneloop.specs import StagePlacement
+from tuneloop.traces.auth import parse_tokens
 
 Object = dict[str, Any]
 OVERLAYS = ("bare", "eks", "gke", "kind")
@@ -231,6 +238,35 @@ def test_queues_cover_what_stages_ask_for(folder: Path) -> None:
         requests = pod["containers"][0]["resources"]["requests"]
         assert set(requests) <= set(group["coveredResources"])
     assert "cpu" in MANIFESTS.accelerators.keys()
+
+
+def test_the_documented_commands_make_the_secrets_that_the_store_reads(
+    cluster: Cluster, base: str, repository: Path, tmp_path: Path
+) -> None:
+    """The first block of shell in docs/cluster.md, as it stands there."""
+    text = (repository / "docs" / "cluster.md").read_text()
+    (script, *_) = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+    commands = {
+        "kubectl": f"exec {cluster.kubectl_path} --kubeconfig {cluster.kubeconfig}",
+        "tuneloop": f"exec {sys.executable} -m tuneloop.cli",
+    }
+    (tmp_path / "bin").mkdir()
+    for name, command in commands.items():
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-eu", "-c", script], cwd=tmp_path, env=env, check=True, timeout=60)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["bin"], "no secret is left behind"
+
+    def value(name: str, key: str) -> str:
+        data = cluster.get("secret", name, "-n", base)["data"]
+        return base64.b64decode(data[key]).decode()
+
+    (token,) = parse_tokens(value("tuneloop-store-tokens", "tokens"), "the Secret")
+    assert (token.name, token.role) == ("loop", "write")
+    given = value("tuneloop-store-client", "token")
+    assert hashlib.sha256(given.encode()).hexdigest() == token.digest, "no line end goes with it"
+    assert re.fullmatch("[0-9a-f]{48}", value("tuneloop-postgres", "password"))
 
 
 def test_kubectl_is_the_pinned_one(cluster: Cluster) -> None:
