@@ -269,6 +269,20 @@ def test_the_documented_commands_make_the_secrets_that_the_store_reads(
     assert re.fullmatch("[0-9a-f]{48}", value("tuneloop-postgres", "password"))
 
 
+def test_another_namespace_renames_everything(
+    cluster: Cluster, folder: Path, tmp_path: Path
+) -> None:
+    up = os.path.relpath(folder, tmp_path.resolve())
+    lines = {"namespace": "other", "resources": [f"{up}/overlays/bare"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+    found = objects(cluster.kubectl("kustomize", str(tmp_path), check=True).stdout)
+    namespaces = {each["metadata"].get("namespace") for each in found}
+    assert namespaces == {"other", None}
+    assert find(found, "Namespace", "other")
+    bindings = [each for each in found if each["kind"] == "RoleBinding"]
+    assert {s["namespace"] for each in bindings for s in each["subjects"]} == {"other"}
+
+
 def test_kubectl_is_the_pinned_one(cluster: Cluster) -> None:
     """Another kustomize may write the goldens otherwise."""
     if cluster.control_plane is None:
