@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tuneloop import records
-from tuneloop.errors import PermissionDenied, StageFailed
+from tuneloop.errors import StageFailed
 from tuneloop.k8s.diagnose import Verdict
-from tuneloop.k8s.observed import Object
 from tuneloop.records import Record
 from tuneloop.runs.results import Progress, StageResult
 from tuneloop.runs.submission import Submission, SubmittedStage, name_of
@@ -80,7 +79,7 @@ class Sequence:
         self._watch(first).remove_failed()
         *shared, job = self.submission.submitter
         for document in shared:
-            self._make_sure_of(document)
+            self.cluster.ensure(document)
         standing = self.cluster.get("Job", name_of(job))
         if standing is not None and has_ended(standing):
             # Of an earlier try; what it owned goes with it.
@@ -127,19 +126,6 @@ class Sequence:
             submission.artifacts, submission.run_id, stage.name, stage.fingerprint
         )
 
-    def _make_sure_of(self, document: Object) -> None:
-        """Apply an object unless all that it says stands.
-
-        Where the cluster's base has made the submitter's account and Role, nobody needs rights over
-        accounts and Roles.
-        """
-        try:
-            standing = self.cluster.get(document["kind"], name_of(document))
-        except PermissionDenied:
-            standing = None  # who may not look may still be allowed to write
-        if not _covers(standing, document):
-            self.cluster.apply(document)
-
     def _verify_inputs(self, done: list[StageResult]) -> None:
         """Check the content of what the next stage reads, before machines are asked for.
 
@@ -173,13 +159,3 @@ class Sequence:
             if watch.progress:
                 self.view.progress(name, watch.progress)
             time.sleep(self.poll_seconds)
-
-
-def _covers(standing: Any, wanted: Any) -> bool:
-    """Whether an object has every value of another; it may have more keys, never more entries."""
-    if isinstance(wanted, dict):
-        found = standing or {}  # no annotations and empty ones are the same to the server
-        return isinstance(found, dict) and all(
-            _covers(found.get(key), value) for key, value in wanted.items()
-        )
-    return bool(standing == wanted)
