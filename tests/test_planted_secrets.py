@@ -87,7 +87,7 @@ def test_nothing_that_the_loop_leaves_or_says_holds_a_credential(
 
     # The store refuses one token and takes the other: so it is really used.
     said.run(20, "run", run.spec_path, TUNELOOP_STORE_TOKEN=f"{token}-wrong")
-    assert "import" in said.texts[-1][1].decode()
+    assert b"refused with status 401" in said.texts[-1][1]
     said.run(0, "run", run.spec_path)
     image = "registry.example/tuneloop@sha256:" + "0" * 64
     said.run(0, "render", run.spec_path, "-o", tmp_path / "rendered", "--image", image)
