@@ -195,6 +195,35 @@ def test_the_submitters_role_is_the_one_that_detach_makes_and_check_asks_for(
     assert asked == granted
 
 
+@pytest.mark.parametrize("account", ["tuneloop-submitter", "tuneloop-ci"])
+def test_the_documented_table_of_rights_is_the_roles(
+    account: str, kustomized: Callable[[str], str], repository: Path
+) -> None:
+    found = objects(kustomized("bare"))
+    roles = [
+        each["roleRef"]["name"]
+        for each in found
+        if each["kind"] == "RoleBinding" and account in str(each["subjects"])
+    ]
+    granted = {
+        (resource, verb)
+        for role in roles
+        for rule in find(found, "Role", role)["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    text = (repository / "docs" / "cluster.md").read_text().split("## Rights")[1]
+    head, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    column = head.split("|").index(f" `{account}` ")
+    documented = set()
+    for row in rows:
+        cells = row.split("|")
+        resources = re.sub(r"\(.*?\)", "", cells[1]).split(",")
+        verbs = cells[column].split()
+        documented |= {(each.strip(), verb) for each in resources for verb in verbs}
+    assert documented == granted
+
+
 def test_stages_of_every_kind_fit_the_namespace(
     cluster: Cluster, base: str, repository: Path
 ) -> None:

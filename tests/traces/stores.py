@@ -70,10 +70,11 @@ class Store:
         return self.process.wait(timeout=60)
 
     def statuses(self) -> Counter[int]:
-        """How often it answered what, by its access log."""
+        """How often it answered a POST with what, by its access log."""
         assert self._log is not None
         lines = [line for line in self._log.read_text().splitlines() if line.startswith("{")]
-        return Counter(json.loads(line)["status"] for line in lines)
+        requests = map(json.loads, lines)
+        return Counter(each["status"] for each in requests if each["method"] == "POST")
 
 
 def check_batches(url: str, sent: dict[str, int], acked: set[str]) -> set[str]:
