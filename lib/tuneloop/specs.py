@@ -264,10 +264,15 @@ class ClusterSpec(Spec):
     """Whose cloud identity the stages use; it gets no token of the cluster."""
     store_token_secret: DnsLabel | None = None
     """Secret whose key `token` is the import stage's token of the trace store; null: none."""
+    credentials_secret: DnsLabel | None = None
+    """Secret for the object store where pods have no cloud identity: its keys become variables and
+    files in /etc/tuneloop-credentials of every pod; null: none."""
     queue: DnsLabel | None = None
     """Kueue LocalQueue; null: none, and nothing is suspended."""
     priority_class: DnsLabel | None = None
     """Kueue WorkloadPriorityClass; null: the queue's default."""
+    pod_priority_class: DnsLabel | None = None
+    """Kubernetes PriorityClass of the stages' pods; null: the cluster's default."""
     ttl_days: int = Field(default=3, ge=1, le=30)
     """How long ended Jobs stay; below a day a supervisor can miss the end."""
     submitter: SubmitterSpec = SubmitterSpec()

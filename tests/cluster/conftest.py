@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.controlplane import Cluster, ControlPlaneUnavailable, open_cluster
+from tests.cluster.controlplane import (
+    Cluster,
+    ControlPlaneUnavailable,
+    open_cluster,
+    wait_until,
+)
 from tests.cluster.node import Node
 
 RESTRICTED = {
@@ -49,6 +54,26 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("delete", "namespace", name, "--wait=false", check=True)
 
 
+@pytest.fixture(scope="module")
+def base(cluster: Cluster, repository: Path) -> Iterator[str]:
+    """manifests/k8s/cluster/overlays/bare as an operator applies it; yields its namespace."""
+    if cluster.control_plane is None:
+        pytest.skip("a cluster that TUNELOOP_TEST_KUBECONFIG gave may have a tuneloop of its own")
+    overlay = str(repository / "manifests" / "k8s" / "cluster" / "overlays" / "bare")
+    done = cluster.kubectl("apply", "-k", overlay, "--validate=strict", check=True)
+    assert done.stderr == "", "the server warns"
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", "tuneloop", check=True)
+    yield "tuneloop"
+    cluster.kubectl("delete", "-k", overlay, "--wait=false", check=True)
+
+    def is_gone() -> bool:
+        # What was bound to a test's node that is gone has nobody to end it.
+        cluster.kubectl("delete", "pods", "--all", "-n", "tuneloop", "--force", "--wait=false")
+        return cluster.kubectl("get", "namespace", "tuneloop").returncode != 0
+
+    wait_until(is_gone, "the base is gone", 60)
+
+
 @pytest.fixture
 def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node]]:
     """Nodes that run pods as processes of this machine, gone after the test."""
@@ -59,7 +84,11 @@ def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node
 
         def make(**options: Any) -> Node:
             name = f"node-{uuid.uuid4().hex[:8]}"
-            env = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+            passed = (
+                "JAX_",
+                "PYTHONPATH",
+            )  # the latter where the checkout is not the installed one
+            env = {name: value for name, value in os.environ.items() if name.startswith(passed)}
             env |= options.pop("env", {})
             return stack.enter_context(
                 Node(control_plane, name, checkout=repository, env=env, **options)

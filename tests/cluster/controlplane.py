@@ -39,6 +39,18 @@ HOW_TO_GET_THEM = (
     f" folder with {', '.join(COMPONENTS)}, or TUNELOOP_TEST_KUBECONFIG to any cluster's kubeconfig"
 )
 
+# Who asked for what, of service accounts alone: tests compare it with what their Roles grant.
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+
 START_SECONDS = 60.0
 """Start-up takes 4 s on two idle cores; the rest is for a machine that builds meanwhile."""
 
@@ -312,7 +324,14 @@ class ControlPlane:
 
         wait_until(check_alive, what, START_SECONDS)
 
+    def audited(self, account: str) -> list[dict[str, Any]]:
+        """Requests that were answered to `NAMESPACE:ACCOUNT`, as audit events."""
+        user = f"system:serviceaccount:{account}"
+        events = map(json.loads, (self.folder / "audit.log").read_text().splitlines())
+        return [event for event in events if event["user"]["username"] == user]
+
     def _write_credentials(self) -> None:
+        (self.folder / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
         (self.folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
         (self.folder / "service-account.key").write_text(_new_signing_key())
 
@@ -337,6 +356,8 @@ class ControlPlane:
             f"--cert-dir={self.folder / 'certificates'}",  # the server makes its own in there
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=Node,RBAC",
+            f"--audit-policy-file={self.folder / 'audit-policy.json'}",
+            f"--audit-log-path={self.folder / 'audit.log'}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",

@@ -97,8 +97,10 @@ def test_what_is_missing_is_said_with_what_to_do(
     assert "error: LocalQueue tpu: Kueue is not served" in said
     assert "names image pull secret registry, which is not there; create it" in said
     assert "ResourceQuota small: leaves 1.5 of requests.cpu, one stage needs 2" in said
-    found = prepared(tiny_run, repository, namespace, store_token_secret="absent")
+    secrets = {"store_token_secret": "absent", "credentials_secret": "none"}
+    found = prepared(tiny_run, repository, namespace, **secrets)
     said = "\n".join(findings(client, found, "/x"))
+    assert "Secret none: is not there; `kubectl create secret generic none --from-env-file" in said
     assert "Secret absent: is not there, or has no key `token`; `kubectl create secret" in said
     assert "ServiceAccount tuneloop-stage: is not there, expected it; `kubectl create" in said
     found = prepared(tiny_run, repository, "nowhere")
@@ -134,7 +136,7 @@ def test_rights_that_are_missing_are_named(
     denied = [line for line in said if "may not" in line]
     assert [line.split(" may not ")[1].split(",")[0] for line in denied] == [
         *("create Job", "delete Job"),
-        *("create ConfigMap", "get ConfigMap", "patch ConfigMap"),
+        *("create ConfigMap", "patch ConfigMap"),
         *("list Pod", "get Pod/log", "list Event"),
     ]
     assert [line for line in said if "could not be looked up" in line]

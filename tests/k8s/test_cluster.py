@@ -71,6 +71,32 @@ def test_another_objects_name_is_not_taken(connect: Any) -> None:
         cluster.create(job())
 
 
+ROLE: dict[str, Any] = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "Role",
+    "metadata": {"name": "r", "labels": {"a": "b"}, "annotations": {}},
+    "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("standing", "methods"),
+    [
+        (Reply(body={**ROLE, "metadata": {"name": "r", "labels": {"a": "b", "c": "d"}}}), ["GET"]),
+        (Reply(body={**ROLE, "metadata": {"name": "r"}}), ["GET", "PATCH"]),  # another label
+        (Reply(body={**ROLE, "rules": ROLE["rules"] * 2}), ["GET", "PATCH"]),  # more rights
+        (Reply(404), ["GET", "PATCH"]),
+        (said(403, "may not look"), ["GET", "PATCH"]),
+    ],
+)
+def test_what_stands_is_not_written_again(
+    connect: Any, standing: Reply, methods: list[str]
+) -> None:
+    cluster, server = connect(standing, Reply(body=ROLE))
+    cluster.ensure(ROLE)
+    assert [request.method for request in server.requests] == methods
+
+
 def test_an_object_on_its_way_out_is_waited_for(connect: Any) -> None:
     going = job(deletionTimestamp="2026-11-24T00:00:00Z")
     cluster, server = connect(

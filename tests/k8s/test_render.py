@@ -56,6 +56,10 @@ GOLDENS: dict[str, tuple[str, StagePlacement | None, dict[str, Any]]] = {
     },
     "export-cpu-16-shards": ("export", StagePlacement(shards=16), {}),
     "eval-gpu-4-shards": ("eval", StagePlacement(accelerator="l4-1", shards=4), {}),
+    "export-cpu-credentials": (
+        *("export", None),
+        {"credentials_secret": "tuneloop-credentials", "store_token_secret": "store"},
+    ),
     "train-v5e-2x4-8t-spot": (
         "train",
         StagePlacement(accelerator="v5e-2x4-8t", spot=True, cpu="24", memory="48Gi"),
@@ -123,6 +127,21 @@ def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:
         assert (
             rendered(stage)[1]["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
         )
+
+
+def test_credentials_are_named_and_reach_stages_and_submitter_alike() -> None:
+    spec = {"credentials_secret": "s3", "pod_priority_class": "low"}
+    jobs = [*(rendered(stage, **spec)[1] for stage in STAGES), submitter(**spec)[-1]]
+    for job in jobs:
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "s3"}}]
+        (mount,) = [m for m in container["volumeMounts"] if m["name"] == "credentials"]
+        assert mount["mountPath"] == "/etc/tuneloop-credentials"
+        assert mount["readOnly"] is True
+        assert {"name": "credentials", "secret": {"secretName": "s3"}} in pod["volumes"]
+    classes = [job["spec"]["template"]["spec"].get("priorityClassName") for job in jobs]
+    assert classes == ["low"] * len(STAGES) + [None], "nobody waits for the submitter's machine"
 
 
 def test_the_submitter_is_started_again_only_if_it_could_not_reach_something() -> None:

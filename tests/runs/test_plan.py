@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.builders import REPOSITORY, TinyRun, letter_trace, make_tiny_run, publish_dataset
-from tuneloop.errors import DataError, InputMissing, UsageError
+from tuneloop.errors import DataError, InputMissing, SpecError, UsageError
+from tuneloop.runs import plan
 from tuneloop.runs.plan import Plan, load_plan, stage_state
 from tuneloop.runs.spec_file import load_run_spec
 
@@ -25,6 +26,27 @@ def changed(run: TinyRun, **changes: Any) -> list[str]:
 def test_the_same_spec_is_the_same_run(tiny_run: TinyRun) -> None:
     assert tiny_run.plan() == tiny_run.plan()
     assert tiny_run.plan().run_id.startswith("tiny-")
+
+
+@pytest.mark.parametrize(
+    ("field", "url"),
+    [
+        ("store_url", "http://me:secret@store:8000"),
+        ("store_url", "https://secret@store"),
+        ("artifacts", "s3://key:secret@bucket/prefix"),
+    ],
+)
+def test_a_url_with_a_password_is_refused_and_not_repeated(
+    tiny_run: TinyRun, field: str, url: str
+) -> None:
+    tiny_run.change(**{f"execution__{field}": url})
+    with pytest.raises(SpecError, match=f"execution.{field}: holds a name or password") as caught:
+        tiny_run.plan()
+    assert "secret@" not in str(caught.value)
+
+
+def test_azures_containers_are_no_credentials() -> None:
+    plan._refuse_credentials("a", "abfs://container@account.dfs.core.windows.net/prefix")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,11 @@ def test_any_text_comes_back(database: Database, make_trace: Make, text: str) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/db", "nonsense", "://secret"]
+    "url",
+    [
+        *("sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/db", "nonsense", "://secret"),
+        *("postgresql://me:x@secret@host/db", "postgresql://me:x@y:secret@host/db"),
+    ],
 )
 def test_refuses_other_urls_without_their_password(url: str) -> None:
     with pytest.raises(SpecError, match="expected sqlite:///FILE or postgresql://") as caught:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,41 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.postgres import free_port
-from tuneloop.datasets.schema import BuildRequest
-from tuneloop.traces.database import Database
+from tests.traces.stores import START_SECONDS, Store, check_batches
 
 Make = Callable[..., dict[str, Any]]
 SECONDS = 60.0
 KILLS = 5
-START_SECONDS = 60.0
 CLIENTS = 100
 WITHOUT_KEY = 20
 """Clients that send no Idempotency-Key, and so do not try a batch again."""
-
-
-class Store:
-    """A store in a process of its own, on one port through all its lives."""
-
-    def __init__(self, database: str, artifacts: Path) -> None:
-        self.port = free_port()
-        self._command = [sys.executable, "-m", "tuneloop.cli", "serve", "--port", str(self.port)]
-        self._command += ["--artifacts", str(artifacts)]
-        self._environment = {**os.environ, "TUNELOOP_DATABASE": database}
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            self._command, env=self._environment, stderr=subprocess.DEVNULL
-        )
-
-    def kill(self) -> None:
-        self._process.kill()
-        assert self._process.wait() == -signal.SIGKILL, "it was not running any more"
-
-    def stop(self) -> int:
-        self._process.terminate()
-        return self._process.wait(timeout=60)
 
 
 @pytest.fixture
@@ -128,19 +96,8 @@ def test_killed_under_load_it_keeps_its_word(killable: Store, url: str, make_tra
     sent, acked = asyncio.run(load_and_kill(killable, make_trace))
     assert killable.stop() == 0
     assert len(acked) > 200, "hardly anything was stored, so hardly anything was tried"
-    database = Database(url)
-    request = BuildRequest(dataset_name="d", dataset_version="v", limit=10_000_000)
-    with database.selection(request, 0) as selection:
-        found = Counter(
-            (meta["batch"], meta["i"]) for meta in (row.meta_values() for row in selection.rows)
-        )
-    database.close()
-    assert set(found.values()) == {1}, "a trace is there twice"
-    held = Counter(name for name, _ in found)
-    torn = {name: count for name, count in held.items() if count != sent[name]}
-    assert torn == {}, "half a batch is there"
-    assert acked - held.keys() == set(), "an acknowledged batch is gone"
-    assert len(held.keys() - acked) <= CLIENTS * (KILLS + 1)
+    held = check_batches(url, sent, acked)
+    assert len(held - acked) <= CLIENTS * (KILLS + 1)
 
 
 def test_asked_to_stop_it_finishes_what_it_is_at(
@@ -157,12 +114,12 @@ def test_asked_to_stop_it_finishes_what_it_is_at(
     def slowly() -> Iterator[bytes]:
         yield b"["
         time.sleep(0.5)
-        killable._process.terminate()
+        killable.process.terminate()
         time.sleep(1.0)
         yield b"]"
 
     with pytest.raises(httpx.HTTPStatusError, match="400"):  # an answer, not a reset
         httpx.post(f"{address}/api/traces/batch", content=slowly()).raise_for_status()
-    assert killable._process.wait(timeout=30) == 0
+    assert killable.process.wait(timeout=30) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/healthz")

@@ -43,7 +43,9 @@ def serve(
             " variable, or in libpq's own PGPASSWORD or ~/.pgpass.",
         ),
     ] = "sqlite:///.tuneloop/store.db",
-    artifacts: Annotated[str, typer.Option(help="Where datasets are written.")] = DEFAULT_ARTIFACTS,
+    artifacts: Annotated[
+        str, typer.Option(envvar="TUNELOOP_ARTIFACTS", help="Where datasets are written.")
+    ] = DEFAULT_ARTIFACTS,
     tokens: Annotated[
         Path | None, typer.Option(help="Token file, or its content in TUNELOOP_TOKENS.")
     ] = None,

@@ -13,7 +13,7 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from tuneloop.errors import SpecError, Transient
+from tuneloop.errors import PermissionDenied, SpecError, Transient
 from tuneloop.k8s.connection import Answer, Connection
 from tuneloop.k8s.names import FINGERPRINT
 
@@ -163,6 +163,19 @@ class Cluster:
             content_type="application/apply-patch+yaml",
         ).json()
 
+    def ensure(self, document: Object) -> None:
+        """Apply a mutable object unless all that it says stands already.
+
+        Where the cluster's base has made an account and its Role, nobody who uses them needs the
+        right to write accounts and Roles.
+        """
+        try:
+            standing = self.get(document["kind"], document["metadata"]["name"])
+        except PermissionDenied:
+            standing = None  # who may not look may still be allowed to write
+        if not _covers(standing, document):
+            self.apply(document)
+
     def get(self, kind: str, name: str) -> Object | None:
         """The object as it stands; None if there is none."""
         answer = self._connection.send(
@@ -281,6 +294,16 @@ class Cluster:
         root = "/api" if "/" not in served.group_version else "/apis"
         place = f"/namespaces/{self.namespace}" if served.namespaced else ""
         return f"{root}/{served.group_version}{place}/{served.plural}"
+
+
+def _covers(standing: Any, wanted: Any) -> bool:
+    """Whether an object has every value of another; it may have more keys, never more entries."""
+    if isinstance(wanted, dict):
+        found = standing or {}  # no annotations and empty ones are the same to the server
+        return isinstance(found, dict) and all(
+            _covers(found.get(key), value) for key, value in wanted.items()
+        )
+    return bool(standing == wanted)
 
 
 def _fingerprint(document: Object) -> str | None:

@@ -18,6 +18,8 @@ from tuneloop.k8s.templates import Template, fill
 HOME = "/home/tuneloop"
 CACHE = f"{HOME}/.cache"
 SPEC_FOLDER = "/etc/tuneloop"
+SECRET_FOLDER = "/etc/tuneloop-credentials"
+"""Where the files of a spec's `credentials_secret` lie."""
 CREDENTIALS_ENV = "TUNELOOP_SERVICE_ACCOUNT_FOLDER"
 CREDENTIALS_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Where the kubelet puts the token of a pod that has one."""
@@ -45,6 +47,9 @@ class Pod:
     api_token: bool = False
     """Whether it may talk to the API server: the submitter alone."""
     attempt_deadline_seconds: int | None = None
+    credentials_secret: str | None = None
+    """Secret for the object store: its keys become variables, and files in SECRET_FOLDER."""
+    priority_class: str | None = None
 
 
 def render_pod(pod: Pod, image: str, template: Template) -> dict[str, Any]:
@@ -57,10 +62,12 @@ def render_pod(pod: Pod, image: str, template: Template) -> dict[str, Any]:
         "grace_seconds": shape.termination_grace_period_seconds,
         "service_account": pod.service_account,
         "api_token": pod.api_token,
+        "priority_class": pod.priority_class,
         "node_selector": shape.node_selector,
         "tolerations": shape.tolerations,
         "image": image,
         "command": pod.command,
+        "env_from": _env_from(pod),
         "env": pod.env,
         "resources": {**pod.resources, **shape.resources},
         "volume_mounts": _volume_mounts(pod),
@@ -103,10 +110,18 @@ def gang_env(name: str, shape: Shape) -> list[dict[str, Any]]:
     ]
 
 
+def _env_from(pod: Pod) -> list[dict[str, Any]] | None:
+    if pod.credentials_secret is None:
+        return None
+    return [{"secretRef": {"name": pod.credentials_secret}}]
+
+
 def _volume_mounts(pod: Pod) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = []
     if pod.config_map is not None:
         mounts.append({"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True})
+    if pod.credentials_secret is not None:
+        mounts.append({"name": "credentials", "mountPath": SECRET_FOLDER, "readOnly": True})
     mounts += [{"name": name, "mountPath": path} for name, path in WRITABLE.items()]
     if pod.shape.dev_shm_size is not None:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
@@ -117,6 +132,9 @@ def _volumes(pod: Pod) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = []
     if pod.config_map is not None:
         volumes.append({"name": "spec", "configMap": {"name": pod.config_map}})
+    if pod.credentials_secret is not None:
+        secret = {"secretName": pod.credentials_secret}
+        volumes.append({"name": "credentials", "secret": secret})
     volumes += [{"name": name, "emptyDir": {}} for name in WRITABLE]
     if pod.shape.dev_shm_size is not None:
         memory = {"medium": "Memory", "sizeLimit": pod.shape.dev_shm_size}

@@ -19,14 +19,20 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-RIGHTS = (
-    *(("Job", verb, "") for verb in ("create", "delete", "get", "list")),
-    *(("ConfigMap", verb, "") for verb in ("create", "get", "patch")),
+Right = tuple[str, str, str]
+"""Kind, verb, subresource."""
+
+RIGHTS: tuple[Right, ...] = (
+    *(("Job", verb, "") for verb in ("create", "delete", "get")),
+    *(("ConfigMap", verb, "") for verb in ("create", "patch")),
     ("Pod", "list", ""),
     ("Pod", "get", "log"),
     ("Event", "list", ""),
 )
-"""What whoever holds the sequence does: (kind, verb, subresource)."""
+"""What whoever holds a run's sequence does, and nothing else: the submitter's Role has these, and
+the next two; tests/cluster/test_base_rights.py compares them with what it is seen to do."""
+GANG_RIGHTS: tuple[Right, ...] = tuple(("JobSet", verb, "") for verb in ("create", "delete", "get"))
+QUEUE_RIGHTS: tuple[Right, ...] = (("Workload", "list", ""),)
 IDENTITY_ANNOTATIONS = {
     "gs": "iam.gke.io/gcp-service-account",
     "s3": "eks.amazonaws.com/role-arn",
@@ -92,8 +98,9 @@ def _guarded(rule: Rule, flight: Preflight) -> list[Finding]:
 
 
 def _rights(flight: Preflight) -> Iterator[Finding]:
-    gang = (("JobSet", verb, "") for verb in ("create", "delete", "get", "list"))
-    for kind, verb, subresource in (*RIGHTS, *(gang if flight.has_gang else ())):
+    gang = GANG_RIGHTS if flight.has_gang else ()
+    queue = QUEUE_RIGHTS if flight.spec.queue is not None else ()
+    for kind, verb, subresource in (*RIGHTS, *gang, *queue):
         if not flight.cluster.allowed(verb, kind, subresource):
             what = f"{kind}/{subresource}" if subresource else kind
             message = f"may not {verb} {what}, expected it; ask for a Role with that verb"
@@ -148,6 +155,13 @@ def _accounts(flight: Preflight) -> Iterator[Finding]:
             if flight.cluster.get("Secret", secret) is None:
                 message = f"names image pull secret {secret}, which is not there; create it"
                 yield Finding(place, message)
+
+
+def _credentials(flight: Preflight) -> Iterator[Finding]:
+    name = flight.spec.credentials_secret
+    if name is not None and flight.cluster.get("Secret", name) is None:
+        message = f"is not there; `kubectl create secret generic {name} --from-env-file=FILE`"
+        yield Finding(f"Secret {name}", f"{message} -n {flight.spec.namespace}")
 
 
 def _store_token(flight: Preflight) -> Iterator[Finding]:
@@ -217,5 +231,7 @@ def _pods(flight: Preflight) -> Iterator[Object]:
 
 
 Rule = Callable[[Preflight], Iterator[Finding]]
-RULES: tuple[Rule, ...] = (_rights, _jobset_api, _queue, _accounts, _store_token, _quota, _dry_run)
+RULES: tuple[Rule, ...] = (
+    *(_rights, _jobset_api, _queue, _accounts, _credentials, _store_token, _quota, _dry_run),
+)
 """From what stops everything to what stops one object."""

@@ -165,6 +165,8 @@ class Renderer:
             annotations=annotations,
             shape=shape,
             config_map=name,
+            credentials_secret=self.cluster.credentials_secret,
+            priority_class=self.cluster.pod_priority_class,
             # A gang's attempts are bounded by the deadline of its Jobs.
             attempt_deadline_seconds=(
                 None if shape.is_multi_host else placement.attempt_deadline_seconds

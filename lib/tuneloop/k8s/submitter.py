@@ -55,6 +55,7 @@ def render_submitter(
         annotations=annotations,
         shape=shape,
         api_token=True,
+        credentials_secret=renderer.cluster.credentials_secret,
     )
     job = renderer.render_job(
         {

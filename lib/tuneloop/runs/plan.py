@@ -10,10 +10,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from tuneloop import jsonl, provenance, records, storage
 from tuneloop.datasets.schema import DatasetManifest
-from tuneloop.errors import InputMissing
+from tuneloop.errors import InputMissing, SpecError
 from tuneloop.evaluation.sets import parse_eval_set, prompts_sha256
 from tuneloop.specs import (
     DatasetRef,
@@ -59,8 +60,11 @@ def load_plan(
     Raises:
         DataError: the dataset or the eval set is broken.
         InputMissing: the eval set is missing.
+        SpecError: a URL holds a password.
     """
     execution = spec.execution
+    _refuse_credentials("execution.artifacts", execution.artifacts)
+    _refuse_credentials("execution.store_url", execution.store_url)
     execution = execution.model_copy(update={"artifacts": storage.absolute(execution.artifacts)})
     if execution.datasets_url is not None:
         absolute = {"datasets_url": storage.absolute(execution.datasets_url)}
@@ -76,6 +80,18 @@ def load_plan(
         digests=_input_digests(spec),
         code=image_digest or provenance.code_identity(checkout),
     )
+
+
+def _refuse_credentials(field: str, url: str) -> None:
+    """A spec is copied into records, ConfigMaps and logs; the message does not repeat the URL."""
+    found = urlsplit(url)
+    # Azure names a container before the @; a name alone in front of a web server is a credential.
+    if found.password is not None or (found.username and found.scheme in ("http", "https")):
+        raise SpecError(
+            f"{field}: holds a name or password before the @, expected none, because a spec is kept"
+            " with the run; use TUNELOOP_STORE_TOKEN or the object store's own credentials, on a"
+            " cluster execution.cluster.store_token_secret and credentials_secret"
+        )
 
 
 @dataclass(frozen=True)

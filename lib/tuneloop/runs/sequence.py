@@ -79,7 +79,7 @@ class Sequence:
         self._watch(first).remove_failed()
         *shared, job = self.submission.submitter
         for document in shared:
-            self.cluster.apply(document)
+            self.cluster.ensure(document)
         standing = self.cluster.get("Job", name_of(job))
         if standing is not None and has_ended(standing):
             # Of an earlier try; what it owned goes with it.

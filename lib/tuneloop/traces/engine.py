@@ -48,10 +48,14 @@ def parse_url(text: str) -> URL:
         SpecError: it is of another kind; never says what stands in it.
     """
     expected = "expected sqlite:///FILE or postgresql://USER@HOST/NAME; mend the URL"
+    encode = "an @ in a password is written as %40"
     try:
         url = make_url(text)
-    except ArgumentError as e:
-        raise SpecError(f"database URL: cannot be read, {expected}") from e
+    except (ArgumentError, ValueError) as e:  # the latter quotes what it took for the port
+        raise SpecError(f"database URL: cannot be read, {expected}; {encode}") from e
+    if url.drivername != "sqlite" and "@" in f"{url.host}{url.database}":
+        # What follows the first @ would be shown as the host.
+        raise SpecError(f"database URL: holds a second @, {expected}; {encode}")
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):

@@ -1,0 +1,251 @@
+"""Least privilege: what submitter and CI ask of the API server is what their Roles grant, and only.
+
+What they ask comes from the API server's own audit log, what they may from its RBAC objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.builders import Invoke, TinyRun
+from tests.cluster import controlplane
+from tests.cluster.controlplane import wait_until
+from tests.cluster.jobset import serve_jobset
+from tests.cluster.kueue import serving_kueue
+from tuneloop.k8s.cluster import Cluster
+from tuneloop.runs.prepare import prepare
+from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.submission import build_submission
+from tuneloop.runs.watch import StageWatch
+
+IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
+SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
+HUGE = {**SMALL, "cpu": "100"}
+"""Of CPUs: more than the test's node has."""
+
+Right = tuple[str, str]
+"""`resource.group` or `resource/subresource.group`, and the verb."""
+
+
+@pytest.fixture(scope="module")
+def apis(cluster: controlplane.Cluster) -> Iterator[None]:
+    """JobSet and Kueue are installed; served once for all that needs them, it takes its time."""
+    serve_jobset(cluster)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(serving_kueue(cluster))
+        except controlplane.ControlPlaneUnavailable as e:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(e))
+        yield
+
+
+@pytest.fixture
+def kubeconfig_of(cluster: controlplane.Cluster, base: str, tmp_path: Path) -> Callable[[str], str]:
+    """A kubeconfig with the token of an account of the base."""
+
+    def write(account: str) -> str:
+        token = cluster.kubectl("create", "token", account, "-n", base, check=True).stdout.strip()
+        config = json.loads(cluster.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        path = tmp_path / f"{account}.json"
+        path.write_text(json.dumps(config))
+        return str(path)
+
+    return write
+
+
+def granted(cluster: controlplane.Cluster, namespace: str, account: str) -> set[Right]:
+    """Every verb that RoleBindings of the namespace give an account."""
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    found: set[Right] = set()
+    for binding in cluster.get("rolebindings", "-n", namespace)["items"]:
+        if subject in binding["subjects"]:
+            role = cluster.get("role", binding["roleRef"]["name"], "-n", namespace)
+            found |= {
+                (f"{resource}.{group}".rstrip("."), verb)
+                for rule in role["rules"]
+                for group in rule["apiGroups"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+    return found
+
+
+def asked(
+    cluster: controlplane.Cluster, namespace: str, account: str
+) -> tuple[set[Right], set[Right]]:
+    """Every verb that the account was seen to use: allowed by a Role of the namespace, refused."""
+    assert cluster.control_plane is not None
+    allowed: set[Right] = set()
+    refused: set[Right] = set()
+    for event in cluster.control_plane.audited(f"{namespace}:{account}"):
+        if "objectRef" not in event:
+            continue  # discovery
+        about, annotations = event["objectRef"], event["annotations"]
+        resource = "/".join(filter(None, [about["resource"], about.get("subresource")]))
+        right = (f"{resource}.{about.get('apiGroup', '')}".rstrip("."), event["verb"])
+        if annotations["authorization.k8s.io/decision"] != "allow":
+            refused.add(right)
+        elif "RoleBinding" in annotations["authorization.k8s.io/reason"].replace("Cluster", ""):
+            if 'RoleBinding "system:' in annotations["authorization.k8s.io/reason"]:
+                continue  # what everybody may: a review of one's own rights
+            allowed.add(right)
+            # An apply that creates is authorized a second time, as create.
+            if right[1] == "patch" and event["responseStatus"]["code"] == 201:
+                allowed.add((right[0], "create"))
+    return allowed, refused
+
+
+def supervise(client: Cluster, run: TinyRun, repository: Path) -> None:
+    """What no run of small CPU Jobs comes to: a gang, a queue, a pod that fails."""
+    run.change(execution__cluster__train={**SMALL, "accelerator": "h100-80gb-8x2"})
+    run.change(execution__cluster__queue="tuneloop")
+    prepared = prepare(load_run_spec(str(run.spec_path)), repository, image=IMAGE)
+    submission = build_submission(prepared.plan, prepared.renderer)
+    gang = StageWatch(client, submission, submission.stages[1])
+    gang.create(replace_failed=True)
+    assert gang.kind == "JobSet"
+    assert not gang.look().is_final
+    gang.free()
+    early = StageWatch(client, submission, submission.stages[3])  # exits 66
+    early.create(replace_failed=True)
+    verdict = wait_until(lambda: (v := early.look()).is_final and v, "import has given up", 60)
+    assert verdict.state == "DataError", verdict
+    run.change(execution__cluster__queue=None, execution__cluster__train=HUGE)
+
+
+def clean(cluster: controlplane.Cluster, namespace: str) -> None:
+    kinds = "jobs,configmaps,jobsets"
+    cluster.kubectl("delete", kinds, "-n", namespace, "-l", "tuneloop.dev/run", check=True)
+
+
+@pytest.mark.usefixtures("apis", "node")
+def test_what_submitter_and_ci_ask_is_what_their_roles_grant(
+    cluster: controlplane.Cluster,
+    base: str,
+    tiny_run: TinyRun,
+    repository: Path,
+    kubeconfig_of: Callable[[str], str],
+    tuneloop: Invoke,
+) -> None:
+    stages = dict.fromkeys(("export", "eval", "import"), SMALL)
+    place = {"namespace": base, "image": IMAGE, "train": HUGE, **stages}
+    run = tiny_run.change(execution__cluster=place)
+    run.change(execution__cluster__graces={"unschedulable_seconds": 0})
+    ci = ("--kubeconfig", kubeconfig_of("tuneloop-ci"))
+    spec, at = run.spec_path, ("--artifacts", run.artifacts)
+
+    # CI: checks, submits, waits; a queue that is not there, and a Secret that it may not read.
+    for queue in ("tuneloop", "absent"):
+        run.change(execution__cluster__queue=queue)
+        run.change(execution__cluster__store_token_secret="store-token")
+        code, _, err = tuneloop("check", spec, "--server", *ci)
+        assert code == 3, err
+        assert f"LocalQueue {queue}: is not there, expected one of none" in err
+        assert "warning: store_token: could not be looked up" in err
+    run.change(execution__cluster__queue=None, execution__cluster__store_token_secret=None)
+    code, out, err = tuneloop("submit", spec, "--detach", "--json", *ci)
+    assert code == 0, err
+    run_id = json.loads(out)["run_id"]
+
+    # The submitter: its Job runs in the cluster, with the account's own token.
+    code, _, err = tuneloop("wait", run_id, *at, "--poll-seconds", "0.2", *ci)
+    assert code == 21, err
+    job = f"{run_id}-submit"
+
+    def ended() -> bool:
+        status = cluster.get("job", job, "-n", base).get("status", {})
+        return any(c["status"] == "True" for c in status.get("conditions", []))
+
+    wait_until(ended, "the submitter has ended", 60)
+    assert tuneloop("check", spec, "--server", *ci)[0] == 0  # the export's objects stand
+    code, out, err = tuneloop("cancel", run_id, *at, *ci)
+    assert code == 0, err
+    clean(cluster, base)
+    for account in ("tuneloop-submitter", "tuneloop-ci"):
+        client = Cluster.connect(base, kubeconfig=kubeconfig_of(account))
+        supervise(client, run, repository)
+        clean(cluster, base)
+
+    table = {}
+    for account in ("tuneloop-submitter", "tuneloop-ci"):
+        used, refused = asked(cluster, base, account)
+        table[account] = (used, granted(cluster, base, account), refused)
+    used, may, refused = table["tuneloop-submitter"]
+    assert used == may, (sorted(used - may), sorted(may - used))
+    assert refused == set()
+    used, may, refused = table["tuneloop-ci"]
+    assert used == may, (sorted(used - may), sorted(may - used))
+    assert refused == {("secrets", "get")}
+
+
+def test_stages_store_and_strangers_may_nothing(cluster: controlplane.Cluster, base: str) -> None:
+    """No more than anybody who has logged in: to ask what they may."""
+    for account in ("tuneloop-stage", "tuneloop-store", "default"):
+        assert granted(cluster, base, account) == set()
+        who = f"--as=system:serviceaccount:{base}:{account}"
+        done = cluster.kubectl("auth", "can-i", "--list", who, "-n", base, check=True)
+        rows = [line.split() for line in done.stdout.splitlines()[1:]]
+        resources = {row[0] for row in rows if not row[0].startswith("[")}
+        assert resources == {
+            "selfsubjectreviews.authentication.k8s.io",
+            "selfsubjectaccessreviews.authorization.k8s.io",
+            "selfsubjectrulesreviews.authorization.k8s.io",
+        }
+        assert not [row for row in rows if "*" in row[-1]]
+        found = cluster.get("serviceaccount", account, "-n", base)
+        assert account == "default" or found["automountServiceAccountToken"] is False
+
+
+def test_a_stage_pod_gets_no_token(cluster: controlplane.Cluster, base: str) -> None:
+    """Not even where its Job forgot to say so: the account's own word counts."""
+    context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "forgetful", "namespace": base},
+        "spec": {
+            "serviceAccountName": "tuneloop-stage",
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "main", "image": IMAGE, "securityContext": context}],
+        },
+    }
+    done = cluster.kubectl(
+        *("create", "--dry-run=server", "-o", "json", "-f", "-"), input=json.dumps(pod), check=True
+    )
+    made: dict[str, Any] = json.loads(done.stdout)["spec"]
+    assert "volumes" not in made
+    assert made["containers"][0]["resources"]["limits"]["memory"] == "1Gi", "the LimitRange's"
+
+
+@pytest.mark.usefixtures("apis")
+def test_queues_are_taken_by_kueues_own_schemas(
+    cluster: controlplane.Cluster, base: str, repository: Path, tmp_path: Path
+) -> None:
+    """The component on top of an overlay, as an operator adds it.
+
+    With `namespace:`, which kustomize writes into ClusterQueue and ResourceFlavors too, not knowing
+    that they have none: the server takes it away again.
+    """
+    folder = repository / "manifests" / "k8s" / "cluster"
+    up = os.path.relpath(folder, tmp_path.resolve())
+    lines = {"resources": [f"{up}/overlays/bare"], "components": [f"{up}/components/kueue"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": base, **lines}))
+    strictly = ("apply", "--dry-run=server", "--validate=strict")
+    done = cluster.kubectl(*strictly, "-k", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("kueue.x-k8s.io/") == 7
+    queues = (folder / "components" / "kueue" / "queues.yaml").read_text()
+    broken = queues.replace("queueingStrategy", "queuingStrategy")
+    done = cluster.kubectl(*strictly, "-f", "-", input=broken)
+    assert 'unknown field "spec.queuingStrategy"' in done.stderr

@@ -1,0 +1,110 @@
+"""No credential that pods and submitter are given stands in any object, record, log or error.
+
+tests/test_planted_secrets.py does the same without a cluster, with a database's password too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import Invoke, TinyRun
+from tests.cluster import controlplane
+from tests.planted import Planted, files_below, leaks, plant
+from tuneloop import service
+from tuneloop.traces.auth import parse_tokens
+
+IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
+SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
+KINDS = "jobs,pods,configmaps,events,serviceaccounts,roles,rolebindings"
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
+    """Whoever submits has them in the environment too."""
+    found = plant()
+    for name, value in found.env.items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+@pytest.fixture
+def guarded(planted: Planted, tmp_path: Path) -> Iterator[str]:
+    """A store that takes the planted token."""
+    tokens = parse_tokens(planted.token_line, "planted")
+    with service.running(f"sqlite:///{tmp_path / 'store.db'}", str(tmp_path / "a"), tokens) as url:
+        yield url
+
+
+def secret(namespace: str, name: str, data: dict[str, str]) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
+
+
+@pytest.mark.usefixtures("node")
+def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
+    cluster: controlplane.Cluster,
+    namespace: str,
+    tiny_run: TinyRun,
+    planted: Planted,
+    guarded: str,
+    tuneloop: Invoke,
+) -> None:
+    cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
+    token = planted.values["store token"]
+    cluster.apply(
+        secret(namespace, "tuneloop-credentials", {**planted.env, **planted.files}),
+        secret(namespace, "store-client", {"token": f"{token}-wrong"}),
+    )
+    place = {"namespace": namespace, "image": IMAGE, "credentials_secret": "tuneloop-credentials"}
+    place |= {"store_token_secret": "store-client"}
+    place |= dict.fromkeys(("export", "train", "eval", "import"), SMALL)
+    run = tiny_run.change(execution__cluster=place, execution__store_url=guarded, train__steps=2)
+    texts: list[tuple[str, bytes]] = []
+
+    def verb(code: int, *arguments: object, on_cluster: bool = True) -> str:
+        options = ("--kubeconfig", cluster.kubeconfig) if on_cluster else ()
+        found, out, err = tuneloop(*arguments, *options)
+        texts.extend(
+            [(f"{arguments[0]}: out", out.encode()), (f"{arguments[0]}: err", err.encode())]
+        )
+        assert found == code, err
+        return out
+
+    at = ("--artifacts", run.artifacts)
+    verb(0, "check", run.spec_path, "--server")
+    run_id = json.loads(verb(0, "submit", run.spec_path, "--detach", "--json"))["run_id"]
+    # The store refuses the import, and the submitter keeps why: verdict, pods, events, logs.
+    verb(20, "wait", run_id, *at, "--poll-seconds", "0.2")
+    job = f"job/{run_id}-submit"
+    cluster.kubectl("wait", "--for=condition=Failed", job, "-n", namespace, check=True)
+    texts += cluster_texts(cluster, namespace)
+    verb(0, "status", run_id, *at)
+    assert "refused with status 401" in verb(0, "explain", run_id, *at)
+    verb(0, "logs", run_id, "import", *at, on_cluster=False)
+    # With the right one it goes to its end.
+    cluster.apply(secret(namespace, "store-client", {"token": token}))
+    verb(0, "run", run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2")
+    texts += cluster_texts(cluster, namespace)
+    verb(0, "cancel", run_id, *at)
+    archived = [name for name, _ in files_below(Path(run.artifacts)) if "/pods/" in name]
+    assert archived, "no log of a failed pod was kept"
+    assert leaks(planted, [*texts, *files_below(Path(run.artifacts))]) == []
+
+
+def cluster_texts(cluster: controlplane.Cluster, namespace: str) -> Iterator[tuple[str, bytes]]:
+    """Every object but the Secrets, and the log of every pod, as the API server gives them."""
+    found = cluster.kubectl("get", KINDS, "-n", namespace, "-o", "json", check=True).stdout
+    yield "objects", found.encode()
+    pods = cluster.get("pods", "-n", namespace)["items"]
+    assert pods
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        (container,) = pod["spec"]["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "tuneloop-credentials"}}]
+        log = cluster.kubectl("logs", name, "-n", namespace, check=True).stdout
+        yield f"log of {name}", log.encode()
