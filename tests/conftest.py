@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from absl import logging as absl_logging
+from hypothesis import HealthCheck, settings
 
 from tests.builders import REPOSITORY, Invoke, TinyRun, make_tiny_run
 from tests.postgres import Postgres, running_postgres
@@ -27,6 +28,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 # Before anything imports gcsfs: it would ask the bucket's kind over gRPC, which the emulator lacks.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
+# How fast this machine happens to be is no property of the code.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # Orbax and Tunix log through absl, whose handler closes a stream that is not the process's own:
 # imported inside a test it would hold pytest's capture, and uvicorn, which configures logging anew,
