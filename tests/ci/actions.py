@@ -41,10 +41,10 @@ ACTIONS = {
     """,
     # Each login ends the one before it: its kubeconfig is worth nothing any more.
     "google-github-actions/get-gke-credentials@v3.0.0": """
-        [ -e "$GOOGLE_APPLICATION_CREDENTIALS" ] || [ -n "$GOOGLE_APPLICATION_CREDENTIALS" ]
+        [ -n "$GOOGLE_APPLICATION_CREDENTIALS" ]
         echo "kubeconfig ${{ inputs.cluster_name }} ${{ inputs.location }}" >> "$LOG"
         for old in "$LOG".kubeconfig.*; do
-          [ ! -e "$old" ] || sed -i 's/token: .*/token: expired/' "$old"
+          [ ! -e "$old" ] || sed -i 's/"token": "[^"]*"/"token": "expired"/' "$old"
         done
         cp "$CLUSTER_KUBECONFIG" "$LOG.kubeconfig.$(wc -l < "$LOG")"
         echo "KUBECONFIG=$LOG.kubeconfig.$(wc -l < "$LOG")" >> "$GITHUB_ENV"
@@ -129,6 +129,7 @@ class Hub:
         for name in ("PYTHONPATH", "STAND_INS", "SOURCE", "EXPECTED_SOURCE", "LOG", "GH_STATE"):
             arguments += ["--env", f"{name}={env[name]}"]
         arguments += ["--env", f"CLUSTER_KUBECONFIG={env['CLUSTER_KUBECONFIG']}"]
+        arguments += ["--env", "TERM=dumb"]  # act gives steps a terminal, GitHub none
         done = subprocess.run(
             arguments, cwd=self.caller, env=env, capture_output=True, text=True, timeout=300
         )

@@ -1,4 +1,4 @@
-"""The workflow for other repositories as docs/ci.md calls it, run by act against a real API server."""
+"""The workflow for other repositories as docs/ci.md calls it, run by act on a real API server."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.ci.actions import Hub, open_hub
 from tests.cluster import controlplane
 from tests.cluster.conftest import cluster, make_node, namespace, node  # noqa: F401 - fixtures
 from tests.cluster.node import Node
+from tuneloop.specs import STAGES
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
@@ -68,38 +69,46 @@ def head_of(hub: Hub) -> str:
 def test_a_merge_submits_waits_with_new_credentials_and_comments(
     hub_of: Callable[..., Hub], tiny_run: TinyRun
 ) -> None:
-    # One look each: the run takes many of them, and every one logs in anew.
-    hub = hub_of(caller(**{"wait-seconds": "4"}).replace('min-gain: "0"', 'min-gain: "-1"'))
+    hub = hub_of(caller(**{"wait-seconds": "7", "min-accuracy": "${{ vars.MIN_ACCURACY }}"}))
     head = head_of(hub)
     hub.change(
         pulls={head: [7]}, comments=[comment(1, "User"), comment(2, "Bot", "<!-- other -->")]
     )
-    done = hub.act("push", {"ref": "refs/heads/main", "after": head}, **VARIABLES)
-    if "re-run failed jobs" in done.output:  # a slow machine: what the page says to do then
-        done = hub.act("push", {"ref": "refs/heads/main", "after": head}, **VARIABLES)
-    assert done.code == 0, done.output
+    merge = ("push", {"ref": "refs/heads/main", "after": head})
+    done = hub.act(*merge, **VARIABLES)
+    outputs, waits = done.output, done.output.count("⭐ Run Main Wait")
+    for _ in range(3):  # on a slow machine seven waits are over before the run: as docs/ci.md says
+        if "the run goes on, but this job may not" not in done.output:
+            break
+        done = hub.act(*merge, **VARIABLES)
+        outputs, waits = outputs + done.output, waits + done.output.count("⭐ Run Main Wait")
+    assert done.code == 0, outputs
     (run,) = (Path(tiny_run.artifacts) / "training_runs").iterdir()
-    assert f"::set-output:: run_id={run.name}" in done.job("submit")
+    assert f"::set-output:: run_id={run.name}" in outputs
     assert "the cluster takes 8 objects of run" in done.job("submit")
-    assert (run / "import" / "record.json").exists()
-    logins = [line for line in hub.log if not line.startswith("pip ")]
-    # Each of the three jobs once, each wait once more; an older kubeconfig opens nothing.
-    waits = done.output.count("⭐ Run Main tuneloop") or done.output.count("⭐ Run Main Wait")
+    assert all((run / stage / "record.json").exists() for stage in STAGES)
+    # Each of the three jobs logs in, and every wait once more; what it had before is worth nothing.
     assert waits >= 2
-    assert logins == LOGIN * (3 + waits)
-    assert "is still under way: Running" in done.job("wait")
+    assert "is still under way: Running" in outputs
+    logins = [line for line in hub.log if not line.startswith("pip ")]
+    assert logins == LOGIN * (3 * outputs.count("⭐ Run Main Submit") + waits)
+    *old, newest = sorted(hub.folder.glob("log.kubeconfig.*"), key=lambda p: p.stat().st_ino)
+    kubeconfigs = [path.read_text() for path in (*old, newest)]
+    assert sum('"token": "expired"' in text for text in kubeconfigs) == len(old)
     assert "the gate lets it through" in done.job("report")
-    state = hub.state
-    assert [c["id"] for c in state["comments"] if c["issue"] == 7] == [1, 2, 1002]
-    body = state["comments"][-1]["body"]
+    comments = hub.state["comments"]
+    assert [c["id"] for c in comments] == [1, 2, 1002]
+    body = comments[-1]["body"]
     assert body.startswith(f"<!-- tuneloop run tiny -->\n### tuneloop: `{run.name}`: ")
     assert "| **all** | 10 |" in body
     assert "[workflow run](https://github.com/" in body
-    assert all("import" in (run / name).parts or (run / name).exists() for name in ("eval",))
 
-    # The same commit again: nothing runs, and the comment is brought up to date, not doubled.
-    again = hub.act("push", {"ref": "refs/heads/main", "after": head}, **VARIABLES)
-    assert again.code == 0, again.output
+    # The same commit again: nothing runs, the comment is brought up to date, and the gate is shut.
+    again = hub.act(*merge, **VARIABLES, MIN_ACCURACY="1")
+    assert again.code == 1
+    assert "every stage has its record, nothing to do" in again.job("submit"), again.output
+    assert "expected at least 100.0 %" in again.job("report")
+    assert "exit status 13" in again.job("report")
     assert len(hub.state["comments"]) == 3
     assert hub.state["calls"][-1].startswith("PATCH repos/")
 
@@ -125,20 +134,6 @@ def test_a_label_submits_and_a_run_that_fails_says_why(
     (said,) = hub.state["comments"]
     assert said["issue"] == 9
     assert "stage export failed\n\n`Unschedulable`: `no node takes pod" in said["body"]
-
-
-@pytest.mark.usefixtures("node")
-def test_a_result_that_is_worse_than_asked_fails_after_the_comment(
-    hub_of: Callable[..., Hub],
-) -> None:
-    hub = hub_of(caller(**{"min-accuracy": "1"}))
-    done = hub.act("push", {"ref": "refs/heads/main", "after": head_of(hub)}, **VARIABLES)
-    if "belongs to no pull request" not in done.job("report"):
-        pytest.fail(done.output)
-    assert done.code == 1
-    assert "expected at least 100.0 %" in done.job("report")
-    assert "exit status 13" in done.job("report")
-    assert hub.state["comments"] == []
 
 
 def test_what_a_cluster_would_refuse_is_not_submitted(

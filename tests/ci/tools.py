@@ -1,4 +1,4 @@
-"""Programs that the tests of workflows run: act, actionlint and gojq, built once from pinned modules.
+"""Programs that the tests of workflows run: act, actionlint and gojq, built once, pinned.
 
 Rule: versions stand in tools/go.mod and nowhere else. `python -m tests.ci.tools` builds beforehand.
 """
