@@ -1,4 +1,4 @@
-"""docs/scale.md says what its scripts say; what they reckon with is what a real API server stores."""
+"""docs/scale.md says what its scripts say; what they reckon with is what a real etcd holds."""
 
 from __future__ import annotations
 
