@@ -125,6 +125,19 @@ def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:
         )
 
 
+def test_the_submitter_can_have_an_image_of_its_own() -> None:
+    own = "registry.example/team/tuneloop-base@sha256:" + "1e3" + "0" * 61
+    job = submitter(submitter={"image": own})[-1]
+    pod = job["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == own != IMAGE
+    assert {"name": "TUNELOOP_IMAGE_DIGEST", "value": own.split("@")[1]} in (
+        pod["containers"][0]["env"]
+    )
+    assert job["metadata"]["annotations"]["tuneloop.dev/image"] == own
+    with pytest.raises(SpecError, match="expected REPOSITORY@sha256:DIGEST"):
+        submitter(submitter={"image": "registry.example/team/tuneloop:latest"})
+
+
 def test_the_submitter_is_started_again_only_if_it_could_not_reach_something() -> None:
     job = submitter()[-1]
     (_, rule) = job["spec"]["podFailurePolicy"]["rules"]
