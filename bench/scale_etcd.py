@@ -2,7 +2,7 @@
 
 Kubernetes' own kinds lie in etcd as protobuf, a JobSet as JSON; on the wire both are JSON, with the
 managed fields that the server adds. Sizes vary by some bytes with names and times: the page has
-them rounded, and tests/test_scale.py allows a quarter.
+them rounded, and tests/cluster/test_scale.py allows a quarter.
 """
 
 from __future__ import annotations

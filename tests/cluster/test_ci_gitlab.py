@@ -22,7 +22,6 @@ import yaml
 from tests.builders import REPOSITORY, TinyRun
 from tests.ci.tools import ensure_shellcheck
 from tests.cluster import controlplane
-from tests.cluster.conftest import cluster, make_node, namespace, node  # noqa: F401 - fixtures
 
 EXAMPLE = REPOSITORY / "examples/gitlab/.gitlab-ci.yml"
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -80,8 +79,8 @@ def notes() -> Iterator[tuple[str, list[tuple[str, str, dict[str, Any]]]]]:
 
 @pytest.mark.usefixtures("node")
 def test_its_jobs_submit_wait_and_report(
-    cluster: controlplane.Cluster,  # noqa: F811 - the fixture
-    namespace: str,  # noqa: F811
+    cluster: controlplane.Cluster,
+    namespace: str,
     tiny_run: TinyRun,
     store: str,
     tmp_path: Path,
