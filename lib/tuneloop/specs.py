@@ -214,9 +214,6 @@ class SubmitterSpec(PodResources):
     """The client of the API server alone takes 70 MB."""
     ephemeral_storage: Quantity = "1Gi"
     """It writes nothing but its log."""
-    image: str | None = None
-    """REPOSITORY@sha256:DIGEST of an image with the Kubernetes client, which an image that trains
-    leaves out; null: the stages' own."""
     service_account: DnsLabel = "tuneloop-submitter"
     """Made with its Role by `submit --detach`; the only account with a token of the cluster."""
     account_annotations: dict[LabelKey, str] = {}

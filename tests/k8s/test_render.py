@@ -321,16 +321,3 @@ def test_names_that_are_cut_stay_apart() -> None:
     train = stage_specs()["train"]
     one, two = (object_name("a" * 31 + end, train, LONGEST) for end in "bc")
     assert one != two
-
-
-def test_the_submitter_can_have_an_image_of_its_own() -> None:
-    own = "registry.example/team/tuneloop-base@sha256:" + "1e3" + "0" * 61
-    job = submitter(submitter={"image": own})[-1]
-    pod = job["spec"]["template"]["spec"]
-    assert pod["containers"][0]["image"] == own != IMAGE
-    assert {"name": "TUNELOOP_IMAGE_DIGEST", "value": own.split("@")[1]} in (
-        pod["containers"][0]["env"]
-    )
-    assert job["metadata"]["annotations"]["tuneloop.dev/image"] == own
-    with pytest.raises(SpecError, match="expected REPOSITORY@sha256:DIGEST"):
-        submitter(submitter={"image": "registry.example/team/tuneloop:latest"})

@@ -41,14 +41,14 @@ def render_submitter(
         },
     )
     labels = names.run_labels(renderer.run_name, run_id, names.SUBMITTER)
-    image = spec.image or renderer.image
-    names.image_identity(image, allow_tag=image == renderer.image)
     deadline = sum(renderer.cluster.placement(stage).deadline_seconds for stage in STAGES)
-    annotations = names.object_annotations(fingerprint, image, renderer.git_commit, deadline)
+    annotations = names.object_annotations(
+        fingerprint, renderer.image, renderer.git_commit, deadline
+    )
     shape = renderer.accelerators.shape(AcceleratorRequest())
     pod = Pod(
         command=["python", "-m", "jobs.submit", "--run", run_id, "--artifacts", artifacts],
-        env=container_env(shape, image, {CREDENTIALS_ENV: CREDENTIALS_FOLDER}),
+        env=container_env(shape, renderer.image, {CREDENTIALS_ENV: CREDENTIALS_FOLDER}),
         resources=pod_resources(spec),
         service_account=spec.service_account,
         labels=labels,
@@ -63,7 +63,7 @@ def render_submitter(
             "labels": labels,
             "ttl_seconds": renderer.cluster.ttl_days * 86_400,
             "final_exit_codes": VERDICT_EXIT_CODES,
-            "pod": render_pod(pod, image, templates.pod),
+            "pod": render_pod(pod, renderer.image, templates.pod),
         },
         annotations,
         StagePlacement(deadline_seconds=deadline),
