@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
+from unittest import mock
 
 import fsspec
 from figure import print_figure
@@ -168,11 +169,14 @@ def tables() -> Tables:
     gang = hosts.hosts * hosts.slices
     shared, waiting, running = RUNS * EVENTS["Pending"], look("Pending"), look("Running")
     in_one = look("Pending", events=shared)
+    with mock.patch("tuneloop.k8s.cluster.EVENT_SELECTORS", 0):
+        unselected = look("Pending", events=shared)
     cases = (
         ("a run whose pod runs", running, 1),
         ("a run whose pod waits", waiting, 1),
         (f"{RUNS:,} runs whose pods run", running, RUNS),
         (f"{RUNS:,} that wait, in one namespace", in_one, RUNS),
+        ("the same, were all its events asked for", unselected, RUNS),
         (f"one gang of {gang:,} pods that run", look("Running", pods=gang), 1),
     )
     rows = [["", "requests a look", "from the API server, a second", "read of the bucket"]]
