@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from jobs.stage import run_stage
@@ -20,6 +21,9 @@ STAGES = {
 }
 """Stage name -> module with `run(spec, stage)`."""
 
+SUBMIT = "submit"
+"""No stage: `python -m jobs submit RUN.yaml` submits all of them to a cluster; its options are
+those of `tuneloop submit`."""
 
 SHARED = ("export", "eval")
 """Stages that several processes can share; their modules have `merge(spec, stage, parts)`."""
@@ -27,6 +31,10 @@ SHARED = ("export", "eval")
 
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; the exit code is the one of docs/architecture.md's table."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == [SUBMIT]:
+        submit_spec: Callable[[list[str]], int] = importlib.import_module("jobs.submit").submit_spec
+        return submit_spec(argv[1:])
     parser = argparse.ArgumentParser(prog="python -m jobs", description=__doc__)
     parser.add_argument("stage", choices=STAGES, help="what to run")
     parser.add_argument("--spec", required=True, metavar="URL", help="stage spec made by a plan")

@@ -1,7 +1,10 @@
-"""`python -m jobs.submit --run ID --artifacts URL`: holds a run's sequence inside the cluster.
+"""`python -m jobs submit RUN.yaml [OPTIONS]`: checks a run on the cluster, then leaves it there.
 
-Started by the Job of `tuneloop submit --detach`. Killed and started again it goes on; what it
-creates belongs to its own Job, so that deleting that ends the run.
+What CI runs on a merge, and anybody by hand: `tuneloop check --server`, then `tuneloop submit
+--detach`, with the options of both. The Job that this creates runs the other half of this module,
+`python -m jobs.submit --run ID --artifacts URL`, which holds the sequence inside the cluster:
+killed and started again it goes on, and what it creates belongs to its own Job, so that deleting
+that ends the run.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import subprocess
 import sys
 
 from jobs.stage import report_failure
@@ -18,6 +22,19 @@ from tuneloop.runs.sequence import OwnerReference, Sequence, View
 from tuneloop.runs.submission import Submission, load_submission, name_of
 
 log = logging.getLogger("tuneloop.submit")
+
+EXIT_SIGNAL = 128
+"""A shell's exit code of a process that a signal has ended, less the signal's number."""
+
+
+def submit_spec(arguments: list[str]) -> int:
+    """Check a run spec and submit it; the exit code is that of the first verb that fails."""
+    for verb in (["check", "--server"], ["submit", "--detach"]):
+        # As processes: this module has to start in the cluster without all that verbs import.
+        done = subprocess.run([sys.executable, "-m", "tuneloop.cli", *verb, *arguments])
+        if done.returncode:
+            return done.returncode if done.returncode > 0 else EXIT_SIGNAL - done.returncode
+    return EXIT_OK
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneloop import jsonl, records, storage
 from tuneloop.datasets.read import load_manifest
-from tuneloop.evaluation.report import Answered, build_report, render_markdown
+from tuneloop.evaluation.report import Answered, build_report, render_json, render_markdown
 from tuneloop.evaluation.scorers import score_exact_match
 from tuneloop.evaluation.sets import EvalItem
 from tuneloop.records import OutputFile, Record
@@ -91,7 +91,7 @@ def _publish_stage(
                 ("eval_before.jsonl", b""),
                 ("eval_after.jsonl", b""),
                 ("delta_report.md", render_markdown(made).encode()),
-                ("delta_report.json", b"{}\n"),
+                ("delta_report.json", render_json(made)),
             )
         )
         results = {

@@ -31,10 +31,30 @@ def test_summaries_add_up_and_stay_below_the_limit(summary: Path) -> None:
     assert len(text.encode()) <= github.SUMMARY_BYTES + len("## one\n\n")
 
 
+def test_an_output_cannot_set_another(
+    summary: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "output"
+    monkeypatch.setenv("GITHUB_OUTPUT", str(path))
+    github.set_output(run_id="demo-1", artifacts="gs://b/a=b")
+    assert path.read_text() == "run_id=demo-1\nartifacts=gs://b/a=b\n"
+    for text in ("a\nx=y", "a\rx=y"):
+        with pytest.raises(ValueError, match="output run_id has several lines"):
+            github.set_output(run_id=text)
+    assert path.read_text().count("\n") == 2
+
+
 def test_nothing_happens_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], summary: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    summary: Path,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.delenv("GITHUB_ACTIONS")
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+    github.set_output(run_id="demo-1")
+    assert not (tmp_path / "output").exists()
+    assert github.run_url() is None
     github.annotate("notice", "a", "b")
     github.append_summary("x")
     assert capsys.readouterr().out == ""

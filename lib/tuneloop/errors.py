@@ -10,6 +10,8 @@
     ├── PermissionDenied 77   storage or a service said no
     ├── SpecError        78   change the spec
     ├── QuotaExceeded         a namespace of a cluster is full; no stage ends with it
+    ├── GateFailed            a run's result is worse than `gate` asks
+    ├── StillRunning          `wait --for-seconds` is over, the run is not
     └── StageFailed           a stage ended with another code; carries it
 
 A message is one sentence: place, what was found, what was expected, what to do. It never holds a
@@ -82,6 +84,18 @@ class QuotaExceeded(TuneloopError):
     """A ResourceQuota leaves no room for what was asked; `exit_code` is the verb's."""
 
     exit_code = 23
+
+
+class GateFailed(TuneloopError):
+    """A run ended well, but its result is worse than asked; `exit_code` is the verb's."""
+
+    exit_code = 13
+
+
+class StillRunning(TuneloopError):
+    """The time for waiting is over and the run is not: wait again; `exit_code` is the verb's."""
+
+    exit_code = 32
 
 
 class StageFailed(TuneloopError):

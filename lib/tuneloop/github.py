@@ -1,4 +1,4 @@
-"""What GitHub Actions shows of a run: annotations and the step summary.
+"""What GitHub Actions shows and keeps of a run: annotations, the step summary, outputs.
 
 Format: GitHub's "Workflow commands for GitHub Actions". Does nothing anywhere else.
 """
@@ -32,6 +32,27 @@ def append_summary(markdown: str) -> None:
         text = markdown.encode("utf-8", "replace")[:SUMMARY_BYTES].decode("utf-8", "ignore")
         with open(path, "a", encoding="utf-8") as file:
             file.write(text + "\n")
+
+
+def set_output(**values: str) -> None:
+    """Set outputs of the step, such as `run_id`, for later steps and jobs."""
+    path = os.environ.get("GITHUB_OUTPUT")
+    if not (is_running() and path):
+        return
+    with open(path, "a", encoding="utf-8") as file:
+        for name, value in values.items():
+            if len(value.splitlines()) > 1:  # it would set other outputs
+                raise ValueError(f"output {name} has several lines")
+            file.write(f"{name}={value}\n")
+
+
+def run_url() -> str | None:
+    """The page of the workflow run that this step belongs to."""
+    parts = [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
+    if not is_running() or None in parts:
+        return None
+    server, repository, run = parts
+    return f"{server}/{repository}/actions/runs/{run}"
 
 
 def _data(text: str) -> str:

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.k8s.fake_server import FakeServer, Reply, Request
 from tuneloop.errors import PermissionDenied, QuotaExceeded, SpecError, Transient, UsageError
-from tuneloop.k8s.cluster import Cluster
+from tuneloop.k8s.cluster import EVENT_SELECTORS, Cluster
 from tuneloop.k8s.connection import Connection
 from tuneloop.k8s.names import FINGERPRINT
 
@@ -310,3 +311,25 @@ def test_objects_of_any_text_go_through(connect: Any) -> None:
     cluster.create(job(labels={"a": "é🟡\u202e"}))
     assert server.requests[0].body["metadata"]["labels"] == {"a": "é🟡\u202e"}
     json.dumps(server.requests[0].body)
+
+
+def test_events_are_asked_for_by_object_while_these_are_few(connect: Any) -> None:
+    def event(uid: str, at: str) -> dict[str, Any]:
+        return {"involvedObject": {"uid": uid}, "lastTimestamp": at}
+
+    standing = [event("b", "2026-11-25T10:00:02Z"), event("a", "2026-11-25T10:00:01Z")]
+    standing.append(event("x", "2026-11-25T10:00:00Z"))
+
+    def answer(request: Request) -> Reply:
+        query = parse_qs(urlsplit(request.path).query)
+        wanted = query.get("fieldSelector", [""])[0].removeprefix("involvedObject.uid=")
+        items = [e for e in standing if wanted in ("", e["involvedObject"]["uid"])]
+        return Reply(200, {"metadata": {}, "items": items})
+
+    cluster, server = connect(answer)
+    assert [e["involvedObject"]["uid"] for e in cluster.events({"a", "b"})] == ["a", "b"]
+    assert [("fieldSelector" in request.path) for request in server.requests] == [True, True]
+    many = {"a", "b", *map(str, range(EVENT_SELECTORS))}
+    assert [e["involvedObject"]["uid"] for e in cluster.events(many)] == ["a", "b"]
+    assert len(server.requests) == 3
+    assert "fieldSelector" not in server.requests[-1].path

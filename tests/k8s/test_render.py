@@ -177,7 +177,7 @@ def test_final_exit_codes_are_all_but_the_transient() -> None:
         for c in vars(errors).values()
         if isinstance(c, type) and issubclass(c, errors.TuneloopError)
     ]
-    of_verbs = {errors.StageFailed, errors.QuotaExceeded}
+    of_verbs = {errors.StageFailed, errors.QuotaExceeded, errors.GateFailed, errors.StillRunning}
     codes = {c.exit_code for c in classes if c not in of_verbs} - {errors.Transient.exit_code}
     assert set(render.FINAL_EXIT_CODES) == codes | {1, 126, 127, 137}
     (_, rule) = rendered("export")[1]["spec"]["podFailurePolicy"]["rules"]

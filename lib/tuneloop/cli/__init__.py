@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from tuneloop.cli import cluster, examples, runs, store
+from tuneloop.cli import cluster, examples, results, runs, store
 from tuneloop.errors import (
     VERB_EXIT_CODES,
     QuotaExceeded,
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 runs.register(app)
 cluster.register(app)
+results.register(app)
 store.register(app)
 examples.register(app)
 

@@ -26,7 +26,7 @@ from tuneloop.cli.options import (
     SpecFile,
     print_json,
 )
-from tuneloop.errors import SpecError, StageFailed, UsageError
+from tuneloop.errors import SpecError, StageFailed
 
 if TYPE_CHECKING:
     from tuneloop.display import Progress
@@ -118,7 +118,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Start a run on a cluster and return; `wait RUN_ID` goes on from any machine."""
-    from tuneloop import display
+    from tuneloop import display, github
 
     placed = options.load_spec(spec, dataset, artifacts, store)
     prepared = options.cluster_plan(placed, seed, image, allow_tag)
@@ -126,6 +126,7 @@ def submit(
         sequence = open_sequence(prepared, view, context, kubeconfig)
         stage = sequence.detach() if detach else sequence.submit()
     run_id = prepared.plan.run_id
+    github.set_output(run_id=run_id, artifacts=prepared.plan.artifacts)
     if as_json:
         print_json({"run_id": run_id, "stage": stage, "detached": detach})
     elif stage is None:
@@ -142,6 +143,10 @@ def wait(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     poll_seconds: PollSeconds = 5.0,
+    for_seconds: Annotated[
+        float | None,
+        typer.Option("--for-seconds", min=0, help="At most; then exit 32, and wait again."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Take a submitted run to its end, stage after stage; stopped, it goes on when called again."""
@@ -153,7 +158,9 @@ def wait(
         with display.Progress(quiet=as_json) as view:
             cluster = options.connect(submission.namespace, context, kubeconfig)
             sequence = Sequence(submission, cluster, poll_seconds, view=_view(view))
-            results = sequence.run(retry_failed=False, stop_on_interrupt=False)
+            results = sequence.run(
+                retry_failed=False, stop_on_interrupt=False, for_seconds=for_seconds
+            )
     except StageFailed as e:
         github.annotate("error", f"{run_id}: {e.stage}", str(e))
         github.append_summary(f"### {run_id}: stage {e.stage} failed\n\n{e}")
@@ -277,6 +284,4 @@ def _submission(run_id: str, artifacts: str) -> Submission:
     from tuneloop import storage
     from tuneloop.runs.submission import load_submission
 
-    if "/" in run_id or not run_id:
-        raise UsageError(f"run id {run_id!r}: expected a name such as demo-0a1b2c3d")
-    return load_submission(storage.absolute(artifacts), run_id)
+    return load_submission(storage.absolute(artifacts), options.checked_run_id(run_id))

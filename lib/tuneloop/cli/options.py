@@ -92,6 +92,13 @@ def connect(namespace: str, context: str | None, kubeconfig: str | None) -> Clus
     return cluster
 
 
+def checked_run_id(run_id: str) -> str:
+    """A run id that can be a folder's name."""
+    if "/" in run_id or not run_id:
+        raise UsageError(f"run id {run_id!r}: expected a name such as demo-0a1b2c3d")
+    return run_id
+
+
 def chosen_seed(seed: int | None, new_seed: bool) -> int | None:
     """The seed asked for; None leaves it to the spec."""
     if not new_seed:

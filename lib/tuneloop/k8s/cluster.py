@@ -20,6 +20,8 @@ from tuneloop.k8s.names import FINGERPRINT
 Object = dict[str, Any]
 
 PAGE = 500
+EVENT_SELECTORS = 4
+"""Objects whose events are asked for one by one; of more, all of the namespace at once."""
 FIELD_MANAGER = "tuneloop"
 GONE_POLL_SECONDS = 0.2
 
@@ -250,8 +252,11 @@ class Cluster:
 
     def events(self, uids: Collection[str]) -> list[Object]:
         """Events about these objects, in the order in which they were last seen."""
-        fields = f"involvedObject.uid={next(iter(uids))}" if len(uids) == 1 else ""
-        found = self.find("Event", fields=fields)
+        # By object while these are few: without a selector come those of every run.
+        fields = [f"involvedObject.uid={uid}" for uid in sorted(uids)]
+        if len(fields) > EVENT_SELECTORS:
+            fields = [""]
+        found = [event for each in fields for event in self.find("Event", fields=each)]
         about = [event for event in found if event["involvedObject"].get("uid") in uids]
         return sorted(about, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
 

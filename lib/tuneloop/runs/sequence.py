@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tuneloop import records
-from tuneloop.errors import StageFailed
+from tuneloop.errors import StageFailed, StillRunning
 from tuneloop.k8s.diagnose import Verdict
 from tuneloop.records import Record
 from tuneloop.runs.results import Progress, StageResult
@@ -87,7 +87,9 @@ class Sequence:
         self.cluster.create(job)
         return first.name
 
-    def run(self, *, retry_failed: bool, stop_on_interrupt: bool) -> list[StageResult]:
+    def run(
+        self, *, retry_failed: bool, stop_on_interrupt: bool, for_seconds: float | None = None
+    ) -> list[StageResult]:
         """Create stage after stage and wait for each record.
 
         Args:
@@ -95,10 +97,13 @@ class Sequence:
                 or its verdict is this call's result (`wait`, the submitter).
             stop_on_interrupt: whether KeyboardInterrupt frees what the stage holds, or leaves it
                 to whoever goes on.
+            for_seconds: how long to wait at most; None: until the run ends.
 
         Raises:
             StageFailed: a stage came to an end without a record; what it held is freed.
+            StillRunning: `for_seconds` are over; everything goes on, or can be gone on with.
         """
+        until = None if for_seconds is None else time.monotonic() + for_seconds
         results: list[StageResult] = []
         for stage in self.submission.stages:
             since = time.monotonic()
@@ -110,7 +115,7 @@ class Sequence:
                 watch = self._watch(stage)
                 try:
                     watch.create(replace_failed=retry_failed)
-                    record, state = self._wait(watch), "done"
+                    record, state = self._wait(watch, until), "done"
                 except KeyboardInterrupt:
                     if stop_on_interrupt:
                         watch.free()
@@ -141,7 +146,7 @@ class Sequence:
     def _watch(self, stage: SubmittedStage) -> StageWatch:
         return StageWatch(self.cluster, self.submission, stage, self.owner)
 
-    def _wait(self, watch: StageWatch) -> Record:
+    def _wait(self, watch: StageWatch, until: float | None) -> Record:
         name = watch.stage.name
         while True:
             verdict = watch.look()
@@ -158,4 +163,9 @@ class Sequence:
             self.view.waiting(name, verdict)
             if watch.progress:
                 self.view.progress(name, watch.progress)
+            if until is not None and time.monotonic() + self.poll_seconds > until:
+                raise StillRunning(
+                    f"run {self.submission.run_id}: stage {name} is still under way:"
+                    f" {verdict.state}: {verdict.cause}; wait again"
+                )
             time.sleep(self.poll_seconds)

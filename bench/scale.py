@@ -1,0 +1,110 @@
+"""What the scripts of docs/scale.md share: real objects at several sizes, and tables in that page.
+
+A table stands in the page between `<!-- NAME -->` and `<!-- end -->`, as the script prints it:
+`python bench/scale_objects.py --write` puts it there, tests/test_scale.py holds the two equal.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.builders import stage_specs  # noqa: E402 - needs the path above
+from tuneloop.k8s.render import Renderer  # noqa: E402
+from tuneloop.k8s.submitter import render_submitter  # noqa: E402
+from tuneloop.runs.rendering import FOLDER, load_manifests  # noqa: E402
+from tuneloop.specs import STAGES, ClusterSpec, StagePlacement  # noqa: E402
+
+PAGE = REPOSITORY / "docs" / "scale.md"
+IMAGE = "registry.example/team/tuneloop@sha256:" + "0964917e" * 8
+
+RUNS = 1_000
+"""At once."""
+TRACES = 10**9
+POLL_SECONDS = 5.0
+"""Default of `wait` and of the submitter."""
+SLICE = StagePlacement(accelerator="v5p-16x16x24", slices=7, cpu="200", memory="400Gi")
+"""10,752 hosts: seven of the largest slices that GKE has (1,536 hosts of four chips)."""
+
+MEASURED = {
+    "ConfigMap": (2_900, 3_200),
+    "Job": (5_900, 8_000),
+    "JobSet": (5_400, 5_800),
+    "Pod": (6_200, 8_800),
+    "Event": (600, 1_100),
+}
+"""Bytes of one object of a kind, in etcd and as JSON on the wire: rounded from scale_etcd.py."""
+
+Row = Sequence[str]
+Tables = dict[str, list[Row]]
+
+
+def renderer_of(train: StagePlacement, namespace: str = "training") -> Renderer:
+    """Renders the run of `tests/builders.py` with this machine for its training."""
+    manifests = load_manifests(str(REPOSITORY / FOLDER))
+    spec = ClusterSpec(namespace=namespace, train=train)
+    return Renderer("demo", spec, IMAGE, "0964917", manifests.templates, manifests.accelerators)
+
+
+def objects_of(renderer: Renderer) -> list[dict[str, Any]]:
+    """Every object of one detached run but the account and Role that all runs share."""
+    specs = stage_specs()
+    found = [document for name in STAGES for document in renderer.render(specs[name])]
+    run = specs["export"]
+    job = render_submitter(
+        renderer, run.run_id, run.execution.artifacts, fingerprint=specs["import"].fingerprint
+    )[-1]
+    return [*found, job]
+
+
+def kilobytes(count: float) -> str:
+    """In units of 1,000 bytes."""
+    return f"{count / 1000:,.1f} kB"
+
+
+def megabytes(count: float) -> str:
+    """In units of 1,000,000 bytes."""
+    return f"{count / 1e6:,.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """For people: seconds, minutes, hours or days."""
+    for unit, size in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.1f} s"
+
+
+def block(rows: Sequence[Row]) -> str:
+    """A Markdown table; the first row is its head."""
+    head, *body = rows
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *body]
+    return "".join(f"| {' | '.join(row)} |\n" for row in lines)
+
+
+def in_page(name: str) -> str:
+    """The table that the page has now."""
+    found = re.search(_place(name), PAGE.read_text("utf-8"), re.DOTALL)
+    assert found, f"{PAGE}: no table {name}"
+    return found[2]
+
+
+def show(tables: Tables) -> None:
+    """Print the tables, with `--write` also into the page."""
+    for name, rows in tables.items():
+        text = block(rows)
+        sys.stdout.write(f"{name}\n{text}\n")
+        if "--write" in sys.argv:
+            page = PAGE.read_text("utf-8")
+            page = re.sub(_place(name), lambda m, t=text: f"{m[1]}{t}{m[3]}", page, flags=re.DOTALL)
+            PAGE.write_text(page, encoding="utf-8")
+
+
+def _place(name: str) -> str:
+    return rf"(<!-- {re.escape(name)} -->\n)(.*?)(<!-- end -->)"

@@ -1,0 +1,138 @@
+"""A run as a comment on a pull request: the table, what got worse, links; or why it failed.
+
+One rule: everything that comes from data or from a cluster stands in a code span that it cannot
+leave, so that an answer of a model can neither ping people, nor link, nor hide what follows.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterator
+
+from tuneloop.runs.outcome import Group, Outcome, Report
+
+SHOWN_REGRESSIONS = 10
+SHOWN_CATEGORIES = 30
+CELL_CHARACTERS = 60
+SENTENCE_CHARACTERS = 500
+MARKER = "<!-- tuneloop run {name} -->"
+"""First line: by it a later run of the same spec finds the comment that it replaces."""
+# In a code span only a backtick has a meaning, in a table's cell only a bar.
+_HARMLESS = str.maketrans({"`": "'", "|": "¦"})
+
+
+def marker(run_id: str) -> str:
+    """The first line of every comment on runs of this name."""
+    return MARKER.format(name=run_id.rpartition("-")[0] or run_id)
+
+
+def render_comment(outcome: Outcome, links: dict[str, str] | None = None) -> str:
+    """The whole comment, well below the 65,536 characters that GitHub takes.
+
+    Args:
+        outcome: of the run.
+        links: title -> URL, of our own making.
+    """
+    lines = [marker(outcome.run_id), *_body(outcome), "", *_links(outcome, links or {})]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _body(outcome: Outcome) -> Iterator[str]:
+    run = code(outcome.run_id)
+    if outcome.report is not None:
+        yield f"### tuneloop: {run}: {outcome.report.verdict}"
+        yield ""
+        yield from _report(outcome.report)
+    elif outcome.failure is not None:
+        failed = outcome.failure
+        yield f"### tuneloop: {run}: stage {failed.stage} failed"
+        yield ""
+        yield f"{code(failed.state)}: {code(failed.cause, SENTENCE_CHARACTERS)}"
+        yield ""
+        yield f"What to do: {code(failed.fix, SENTENCE_CHARACTERS) or 'run it again'}"
+    else:
+        yield f"### tuneloop: {run}: not finished"
+        yield ""
+        yield f"Stage {outcome.missing[0]} has no record yet."
+
+
+def _report(report: Report) -> Iterator[str]:
+    overall = report.overall
+    yield "| | items | base | tuned | points | improved | regressed |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    yield _row("**all**", overall)
+    for group in report.categories[:SHOWN_CATEGORIES]:
+        yield _row(code(group.name), group)
+    if len(report.categories) > SHOWN_CATEGORIES:
+        yield ""
+        yield f"{len(report.categories) - SHOWN_CATEGORIES} more categories are in the report."
+    yield ""
+    yield (
+        f"95 % intervals: base {_interval(overall)[0]}, tuned {_interval(overall)[1]};"
+        f" exact McNemar p = {overall.paired.p_value:.2g}."
+    )
+    regressed = [item for item in report.items if item.has_regressed]
+    if regressed:
+        shown = regressed[:SHOWN_REGRESSIONS]
+        yield ""
+        yield f"<details><summary>Regressions ({len(shown)} of {len(regressed)})</summary>"
+        yield ""
+        yield "| item | category | base (right) | tuned |"
+        yield "|---|---|---|---|"
+        for item in shown:
+            cells = (item.id, item.category, item.base.answer, item.tuned.answer)
+            yield f"| {' | '.join(code(cell) or 'no answer' for cell in cells)} |"
+        yield ""
+        yield "</details>"
+
+
+def _row(name: str, group: Group) -> str:
+    cells = (
+        name,
+        str(group.tuned.total),
+        f"{100 * group.base.share:.1f} %",
+        f"{100 * group.tuned.share:.1f} %",
+        f"{100 * group.gain:+.1f}",
+        str(group.paired.improved),
+        str(group.paired.regressed),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(group: Group) -> tuple[str, ...]:
+    models = (group.base, group.tuned)
+    return tuple(f"{100 * m.low:.1f} to {100 * m.high:.1f} %" for m in models)
+
+
+def _links(outcome: Outcome, links: dict[str, str]) -> Iterator[str]:
+    shown = [f"[{title}]({_quoted(url)})" for title, url in links.items()]
+    if outcome.report_url is not None:
+        page = console_url(outcome.report_url)
+        shown.append(f"[report]({page})" if page else f"report {code(outcome.report_url, 300)}")
+    if shown:
+        yield " · ".join(shown)
+
+
+def console_url(url: str) -> str | None:
+    """Where a browser shows an object of GCS or S3; None for any other URL."""
+    protocol, _, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    bucket, key = urllib.parse.quote(bucket, safe=""), urllib.parse.quote(key)
+    if protocol in ("gs", "gcs"):
+        return f"https://console.cloud.google.com/storage/browser/_details/{bucket}/{key}"
+    if protocol in ("s3", "s3a"):
+        return f"https://s3.console.aws.amazon.com/s3/object/{bucket}?prefix={key}"
+    return None
+
+
+def _quoted(url: str) -> str:
+    return urllib.parse.quote(url, safe=":/?&=%#")
+
+
+def code(text: str | None, length: int = CELL_CHARACTERS) -> str:
+    """One line of foreign text as a code span that it cannot leave; empty for nothing."""
+    line = " ".join((text or "").split())
+    line = "".join(c for c in line if c.isprintable()).translate(_HARMLESS).strip()
+    if len(line) > length:
+        line = f"{line[: length - 1]}…"
+    return f"`{line}`" if line else ""
