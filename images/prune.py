@@ -1,0 +1,131 @@
+"""Take out of an image's packages what tuneloop never runs, and strip symbols from the rest.
+
+One rule: every line of the table has its reason, and one that no longer matches anything is an
+error, so that an upgrade cannot make it wrong unnoticed. RECORD of each package says what is left.
+
+Runs in the builder stage, with the standard library alone: `prune.py SITE_PACKAGES`.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import io
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PRUNED = {
+    "duckdb": {"duckdb/experimental/*": "an imitation of Spark's API"},
+    "jsonschema": {"jsonschema/benchmarks/*": "benchmarks"},
+    "kubernetes": {
+        "kubernetes/aio/*": "the same client again for asyncio",
+        "kubernetes/client/api/*": "typed methods: lib/tuneloop/k8s asks the API by paths",
+    },
+    "kubernetes-validate": {
+        "kubernetes_validate/kubernetes-json-schema/v1.[!3]*": "releases before 1.30",
+        "kubernetes_validate/kubernetes-json-schema/v1.3[!6]*": "KUBERNETES_VERSION is 1.36",
+        "kubernetes_validate/kubernetes-json-schema/v1.36.*-local/*": "checks are strict",
+    },
+    "numpy": {
+        "numpy/distutils/*": "builds packages",
+        "numpy/f2py/*": "compiles Fortran",
+    },
+    "pyarrow": {
+        "pyarrow/*.p[xy][dix]": "sources of what is compiled",
+        "pyarrow/include*/*": "for compilers",
+        "pyarrow/src/*": "for compilers",
+        "pyarrow/libarrow_python*.so": "a second copy for linkers; what is loaded has a number",
+        "pyarrow/libarrow_python*.so.*.*.*": "a third copy",
+        "pyarrow/*flight*": "a network protocol of Arrow",
+        "pyarrow/*s3*": "object storage goes through fsspec",
+        "pyarrow/_pyarrow_cpp_tests*": "tests",
+    },
+    "pygments": {"pygments/lexers/[a-z]*": "languages: nothing here colours source code"},
+    "sqlalchemy": {"sqlalchemy/testing/*": "for the tests of dialects"},
+    "uvloop": {"uvloop/*.p[xy][dx]": "sources of what is compiled"},
+}
+"""Distribution -> pattern of its files -> why nothing here needs them."""
+
+TESTS = ("*/tests/*", "*/_tests/*")
+"""Of every package."""
+
+
+def distributions(site: Path) -> dict[str, Path]:
+    """Name of each installed distribution, in PEP 503's form -> its dist-info folder."""
+    names = {}
+    for folder in site.glob("*.dist-info"):
+        name = folder.name.removesuffix(".dist-info").rsplit("-", 1)[0]
+        names[re.sub(r"[-_.]+", "-", name).lower()] = folder
+    return names
+
+
+def prune(site: Path, name: str, info: Path) -> int:
+    """Delete what the table names of one distribution.
+
+    Returns:
+        How many bytes.
+    """
+    record = info / "RECORD"
+    rows = list(csv.reader(io.StringIO(record.read_text("utf-8"))))
+    unmatched, gone = set(PRUNED.get(name, {})), set()
+    for path, *_ in rows:
+        for pattern in (*PRUNED.get(name, {}), *TESTS):
+            if fnmatch.fnmatchcase(path, pattern):
+                gone.add(path)
+                unmatched.discard(pattern)
+    if unmatched:
+        sys.exit(
+            f"{name}: no file matches {', '.join(sorted(unmatched))};"
+            " look at what this version installs and correct images/prune.py"
+        )
+    size = 0
+    for path in gone:
+        file = site / path
+        if file.is_file():
+            size += file.stat().st_size
+            file.unlink()
+    if gone:
+        kept = io.StringIO()
+        csv.writer(kept, lineterminator="\n").writerows(row for row in rows if row[0] not in gone)
+        record.write_text(kept.getvalue(), "utf-8")
+    return size
+
+
+def strip(site: Path) -> int:
+    """Take symbols that only a debugger reads out of shared objects.
+
+    Returns:
+        How many bytes.
+    """
+    program = shutil.which("strip")
+    if program is None:
+        print("prune: there is no strip in BUILD_IMAGE: symbols stay", file=sys.stderr)
+        return 0
+    objects = [path for path in site.rglob("*.so*") if path.is_file() and not path.is_symlink()]
+    before = sum(path.stat().st_size for path in objects)
+    for path in objects:
+        subprocess.run([program, "--strip-unneeded", str(path)], check=True)
+    return before - sum(path.stat().st_size for path in objects)
+
+
+def remove_empty_folders(site: Path) -> None:
+    """What held nothing but pruned files."""
+    for folder in sorted((path for path in site.rglob("*") if path.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def main() -> None:
+    """Prune, strip, and say how much it was."""
+    site = Path(sys.argv[1])
+    pruned = sum(prune(site, name, info) for name, info in distributions(site).items())
+    stripped = strip(site)
+    remove_empty_folders(site)
+    print(f"prune: {pruned / 1e6:.0f} MB of files, {stripped / 1e6:.0f} MB of symbols")
+
+
+if __name__ == "__main__":
+    main()
