@@ -53,9 +53,9 @@ ENV PATH=/opt/tuneloop/bin:/usr/local/bin:/usr/bin:/bin \
 # jobs/ is run from its folder: `python -m jobs STAGE`.
 WORKDIR /app
 ARG BASE_IMAGE
-ARG REVISION=
-ARG SOURCE=
-ARG VERSION=
+ARG REVISION
+ARG SOURCE
+ARG VERSION
 # Records made in the image name the commit as those made in a checkout do.
 ENV TUNELOOP_GIT_COMMIT=${REVISION}
 LABEL org.opencontainers.image.title=tuneloop \

@@ -3,7 +3,7 @@
 One rule: every line of the table has its reason, and one that no longer matches anything is an
 error, so that an upgrade cannot make it wrong unnoticed. RECORD of each package says what is left.
 
-Runs in the builder stage, with the standard library alone: `prune.py SITE_PACKAGES`.
+Runs in the builder stage, by the interpreter of the packages: `prune.py SITE_PACKAGES`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ PRUNED = {
     "kubernetes": {
         "kubernetes/aio/*": "the same client again for asyncio",
         "kubernetes/client/api/*": "typed methods: lib/tuneloop/k8s asks the API by paths",
+        "kubernetes/client/models/*": "but for those that the checks import, see NEEDED",
     },
     "kubernetes-validate": {
         "kubernetes_validate/kubernetes-json-schema/v1.[!3]*": "releases before 1.30",
@@ -30,6 +31,9 @@ PRUNED = {
         "kubernetes_validate/kubernetes-json-schema/v1.36.*-local/*": "checks are strict",
     },
     "numpy": {
+        "*.pyi": "for type checkers",
+        "numpy/_core/_*tests.*": "tests",
+        "numpy/_core/_simd.*": "tests",
         "numpy/distutils/*": "builds packages",
         "numpy/f2py/*": "compiles Fortran",
     },
@@ -42,12 +46,48 @@ PRUNED = {
         "pyarrow/*flight*": "a network protocol of Arrow",
         "pyarrow/*s3*": "object storage goes through fsspec",
         "pyarrow/_pyarrow_cpp_tests*": "tests",
+        "pyarrow/_acero.*": "a query engine; Parquet is all that is written",
+        "pyarrow/_azurefs.*": "object storage goes through fsspec",
+        "pyarrow/_csv.*": "Parquet is all that is written",
+        "pyarrow/_dataset*": "Parquet is all that is written",
+        "pyarrow/_feather.*": "Parquet is all that is written",
+        "pyarrow/_gcsfs.*": "object storage goes through fsspec",
+        "pyarrow/_hdfs.*": "object storage goes through fsspec",
+        "pyarrow/_orc.*": "Parquet is all that is written",
     },
     "pygments": {"pygments/lexers/[a-z]*": "languages: nothing here colours source code"},
-    "sqlalchemy": {"sqlalchemy/testing/*": "for the tests of dialects"},
+    "sqlalchemy": {
+        "sqlalchemy/dialects/m[sy]*sql/*": "the store speaks to PostgreSQL and SQLite",
+        "sqlalchemy/dialects/oracle/*": "the store speaks to PostgreSQL and SQLite",
+        "sqlalchemy/orm/*": "the store writes SQL and maps no objects",
+        "sqlalchemy/testing/*": "for the tests of dialects",
+    },
     "uvloop": {"uvloop/*.p[xy][dx]": "sources of what is compiled"},
 }
 """Distribution -> pattern of its files -> why nothing here needs them."""
+
+DROPPED = {
+    "aiohttp": "of kubernetes/aio",
+    "aiohttp-retry": "of kubernetes/aio",
+    "aiohappyeyeballs": "of aiohttp",
+    "aiosignal": "of aiohttp",
+    "frozenlist": "of aiohttp",
+    "multidict": "of aiohttp",
+    "propcache": "of aiohttp",
+    "yarl": "of aiohttp",
+}
+"""Distributions that only something pruned asks for; what needs them installs them again."""
+
+NEEDED = """
+import sys
+from tuneloop.k8s import connection, schemas
+for name in schemas._BUILT_IN.values():
+    connection.client_model(name)
+for module in list(sys.modules.values()):
+    if getattr(module, "__file__", None):
+        print(module.__file__)
+"""
+"""Prints the files of the modules that the checks of lib/tuneloop/k8s load."""
 
 TESTS = ("*/tests/*", "*/_tests/*")
 """Of every package."""
@@ -62,8 +102,22 @@ def distributions(site: Path) -> dict[str, Path]:
     return names
 
 
-def prune(site: Path, name: str, info: Path) -> int:
-    """Delete what the table names of one distribution.
+def needed(site: Path) -> set[str]:
+    """Files below site-packages that stay whatever the table says."""
+    command = [sys.executable, "-B", "-c", NEEDED]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    lines = {Path(line) for line in done.stdout.splitlines()}
+    return {path.relative_to(site).as_posix() for path in lines if path.is_relative_to(site)}
+
+
+def prune(site: Path, name: str, info: Path, keep: set[str]) -> int:
+    """Delete what the tables name of one distribution.
+
+    Args:
+        site: the site-packages folder.
+        name: the distribution's.
+        info: its dist-info folder.
+        keep: files that stay.
 
     Returns:
         How many bytes.
@@ -71,11 +125,14 @@ def prune(site: Path, name: str, info: Path) -> int:
     record = info / "RECORD"
     rows = list(csv.reader(io.StringIO(record.read_text("utf-8"))))
     unmatched, gone = set(PRUNED.get(name, {})), set()
+    if name in DROPPED:
+        gone = {path for path, *_ in rows}
     for path, *_ in rows:
         for pattern in (*PRUNED.get(name, {}), *TESTS):
             if fnmatch.fnmatchcase(path, pattern):
-                gone.add(path)
                 unmatched.discard(pattern)
+                if path not in keep:
+                    gone.add(path)
     if unmatched:
         sys.exit(
             f"{name}: no file matches {', '.join(sorted(unmatched))};"
@@ -87,7 +144,7 @@ def prune(site: Path, name: str, info: Path) -> int:
         if file.is_file():
             size += file.stat().st_size
             file.unlink()
-    if gone:
+    if gone and record.is_file():
         kept = io.StringIO()
         csv.writer(kept, lineterminator="\n").writerows(row for row in rows if row[0] not in gone)
         record.write_text(kept.getvalue(), "utf-8")
@@ -121,7 +178,9 @@ def remove_empty_folders(site: Path) -> None:
 def main() -> None:
     """Prune, strip, and say how much it was."""
     site = Path(sys.argv[1])
-    pruned = sum(prune(site, name, info) for name, info in distributions(site).items())
+    installed = distributions(site)
+    keep = needed(site) if "kubernetes" in installed else set()
+    pruned = sum(prune(site, name, info, keep) for name, info in installed.items())
     stripped = strip(site)
     remove_empty_folders(site)
     print(f"prune: {pruned / 1e6:.0f} MB of files, {stripped / 1e6:.0f} MB of symbols")
