@@ -44,7 +44,7 @@ RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
 FROM ${BASE_IMAGE} AS runtime
 # The user of manifests/k8s/pod.yaml; in /etc/passwd because libraries ask for its name. Its home is
 # where the cluster mounts a cache; by itself an image writes below /tmp alone.
-RUN ["/bin/sh", "-euc", "echo tuneloop:x:10001:10001::/home/tuneloop:/usr/sbin/nologin >> /etc/passwd; echo tuneloop:x:10001: >> /etc/group; mkdir -p /home/tuneloop/.cache; chown -R 10001:10001 /home/tuneloop"]
+RUN ["/bin/sh", "-euc", "echo tuneloop:x:10001:10001::/home/tuneloop:/usr/sbin/nologin >> /etc/passwd; echo tuneloop:x:10001: >> /etc/group; mkdir -p /app /home/tuneloop/.cache; chown -R 10001:10001 /home/tuneloop"]
 ENV PATH=/opt/tuneloop/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     JAX_COMPILATION_CACHE_DIR=/tmp/tuneloop/jax \
@@ -72,12 +72,12 @@ CMD ["tuneloop", "--help"]
 FROM runtime AS train
 COPY --from=train-built /opt/tuneloop /opt/tuneloop
 COPY --from=train-built /app /app
-RUN ["python", "-c", "import tuneloop, jax, tunix"]
+RUN ["python", "-c", "import duckdb, jax, numpy, pyarrow.parquet, scipy.stats, sqlalchemy, tensorstore, tuneloop, tunix"]
 
 FROM runtime AS base
 COPY --from=base-built /opt/tuneloop /opt/tuneloop
 COPY --from=base-built /app /app
-RUN ["python", "-c", "import tuneloop, kubernetes, sqlalchemy"]
+RUN ["python", "-c", "import duckdb, kubernetes, numpy, pyarrow.parquet, sqlalchemy, tuneloop, uvloop"]
 
 FROM base AS serve
 EXPOSE 8000

@@ -13,6 +13,7 @@ import fnmatch
 import io
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,8 @@ for module in list(sys.modules.values()):
 """
 """Prints the files of the modules that the checks of lib/tuneloop/k8s load."""
 
+_PT_LOAD = 1
+
 TESTS = ("*/tests/*", "*/_tests/*")
 """Of every package."""
 
@@ -151,8 +154,26 @@ def prune(site: Path, name: str, info: Path, keep: set[str]) -> int:
     return size
 
 
+def is_loadable(path: Path) -> bool:
+    """Whether the loader can map an ELF64 file: offset and address agree within the alignment.
+
+    `strip` breaks that in files that patchelf has worked on, as most in manylinux wheels.
+    """
+    data = path.read_bytes()
+    if data[:5] != b"\x7fELF\x02":
+        return False
+    (start,) = struct.unpack_from("<Q", data, 32)
+    size, count = struct.unpack_from("<HH", data, 54)
+    for number in range(count):
+        kind, _, offset, address = struct.unpack_from("<IIQQ", data, start + number * size)
+        (align,) = struct.unpack_from("<Q", data, start + number * size + 48)
+        if kind == _PT_LOAD and (offset - address) % max(align, 1):
+            return False
+    return True
+
+
 def strip(site: Path) -> int:
-    """Take symbols that only a debugger reads out of shared objects.
+    """Take symbols that only a debugger reads out of shared objects, where that does not break them.
 
     Returns:
         How many bytes.
@@ -161,11 +182,20 @@ def strip(site: Path) -> int:
     if program is None:
         print("prune: there is no strip in BUILD_IMAGE: symbols stay", file=sys.stderr)
         return 0
-    objects = [path for path in site.rglob("*.so*") if path.is_file() and not path.is_symlink()]
-    before = sum(path.stat().st_size for path in objects)
-    for path in objects:
-        subprocess.run([program, "--strip-unneeded", str(path)], check=True)
-    return before - sum(path.stat().st_size for path in objects)
+    size = 0
+    for path in site.rglob("*.so*"):
+        if path.is_symlink() or not path.is_file():
+            continue
+        stripped = path.with_name(path.name + ".stripped")
+        command = [program, "--strip-unneeded", "-o", str(stripped), str(path)]
+        done = subprocess.run(command, check=False, capture_output=True)
+        if done.returncode == 0 and is_loadable(stripped):
+            size += path.stat().st_size - stripped.stat().st_size
+            shutil.copymode(path, stripped)
+            stripped.replace(path)
+        else:
+            stripped.unlink(missing_ok=True)
+    return size
 
 
 def remove_empty_folders(site: Path) -> None:
