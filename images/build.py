@@ -1,4 +1,4 @@
-"""Build the images: `images/build.py TARGET...` with docker (BuildKit) or buildah; needs no package.
+"""Build the images with docker (BuildKit) or buildah: `images/build.py TARGET...`.
 
 One rule: what this machine's pip is configured with goes in as secrets of the build, in files that
 only this user reads and that are gone afterwards.
@@ -94,26 +94,36 @@ def build_arguments(named: list[str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
+def default_tag(target: str, values: dict[str, str]) -> str:
+    """The version, and for which chips an image of `train` is, unless for none."""
+    variant = values.get("JAX_VARIANT", "cpu")
+    return values["VERSION"] + (f"-{variant}" if target == "train" and variant != "cpu" else "")
+
+
 def main() -> None:
     """Build the targets in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="TARGET", help="what to build")
+    parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="TARGET")
     parser.add_argument("--engine", choices=("docker", "buildah"), help="else what is at hand")
     parser.add_argument("--name", default="tuneloop", help="images are NAME-TARGET:TAG")
     parser.add_argument("--tag", help="the version, unless given")
-    parser.add_argument("--build-arg", action="append", default=[], help="as docker's; empty: unset")
+    parser.add_argument("--build-arg", action="append", default=[], help="NAME=VALUE")
     arguments = parser.parse_args()
     engine = arguments.engine or engine_at_hand()
     values = build_arguments(arguments.build_arg)
     options = index_options(output_of(sys.executable, "-m", "pip", "config", "list"))
     # buildah's own format has no place for a health check.
-    command = [engine, "build", *(["--format", "docker", "--layers"] if engine == "buildah" else [])]
+    command = [
+        engine,
+        "build",
+        *(["--format", "docker", "--layers"] if engine == "buildah" else []),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         command += write_secrets(options, Path(folder))
         for name, value in values.items():
             command += ["--build-arg", f"{name}={value}"]
         for target in arguments.targets:
-            image = f"{arguments.name}-{target}:{arguments.tag or values['VERSION']}"
+            image = f"{arguments.name}-{target}:{arguments.tag or default_tag(target, values)}"
             print(f"image: {image} with {engine}", file=sys.stderr)
             environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
             subprocess.run(

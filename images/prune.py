@@ -173,7 +173,7 @@ def is_loadable(path: Path) -> bool:
 
 
 def strip(site: Path) -> int:
-    """Take symbols that only a debugger reads out of shared objects, where that does not break them.
+    """Take symbols that only a debugger reads out of shared objects that stay loadable.
 
     Returns:
         How many bytes.

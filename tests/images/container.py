@@ -76,7 +76,15 @@ class Container:
 
     def argv(self) -> list[str]:
         """What runs it in the foreground; the exit code is the container's."""
-        return [RUNC, "--root", str(self.folder / "state"), "run", "--bundle", str(self.folder), self.name]
+        return [
+            RUNC,
+            "--root",
+            str(self.folder / "state"),
+            "run",
+            "--bundle",
+            str(self.folder),
+            self.name,
+        ]
 
     def run(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
@@ -141,7 +149,12 @@ def container(
     for source, place in places.items():
         source.chmod(0o777)
         config["mounts"].append(
-            {"destination": place, "type": "bind", "source": str(source), "options": ["rbind", "rw"]}
+            {
+                "destination": place,
+                "type": "bind",
+                "source": str(source),
+                "options": ["rbind", "rw"],
+            }
         )
     (folder / "config.json").write_text(json.dumps(config))
     return Container(folder, f"tuneloop-{uuid.uuid4().hex[:12]}")
