@@ -1,6 +1,7 @@
-"""Sizes and cold starts of the images that `make image` left in buildah's storage; needs root, runc.
+"""Sizes and cold starts of the images that `make image` left in buildah's storage.
 
-Rivals: for a size the bar it is held to, for a start the same interpreter doing nothing, or JAX alone.
+Needs root and runc. Rivals: for a size the bar that it is held to, for a start the same interpreter
+doing nothing, or JAX alone.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ def write_secrets(options: dict[str, str], folder: Path) -> list[str]:
     parser = configparser.ConfigParser(interpolation=None)
     parser["global"] = options
     path = folder / "pip.conf"
+    path.touch(mode=0o600)
     with path.open("w", encoding="utf-8") as file:
         parser.write(file)
     return [*arguments, "--secret", f"id=pipconf,src={path}"]

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -318,3 +319,30 @@ def wait_for(check: Callable[[], bool], process: subprocess.Popen[str], seconds:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < until, "did not happen in time"
         time.sleep(0.2)
+
+
+def test_the_bill_of_materials_is_valid_and_says_what_is_there(
+    built: Built, repository: Path, tmp_path: Path
+) -> None:
+    """`make sbom`, which validates what it writes."""
+    python = tmp_path / "audit" / "bin" / "python"
+    command(sys.executable, "-m", "venv", str(tmp_path / "audit"))
+    lock = str(repository / "requirements" / "audit.txt")
+    command(str(python), "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", lock)
+    found = {}
+    for target in ("base", "train"):
+        output = tmp_path / f"{target}.cdx.json"
+        script, locked = (
+            repository / "images" / "sbom.py",
+            f"{repository}/requirements/{target}.txt",
+        )
+        image = built.images[target]
+        command(str(python), str(script), image.name, locked, str(output))
+        bill = json.loads(output.read_bytes())
+        assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+        found[target] = {each["purl"].split("@")[0] for each in bill["components"]}
+        sites = image.root.glob("opt/tuneloop/lib/python3*/site-packages/*.dist-info")
+        assert sum(name.startswith("pkg:pypi/") for name in found[target]) == len(list(sites))
+    assert {"pkg:pypi/kubernetes", "pkg:deb/debian/libc6"} <= found["base"]
+    assert {"pkg:pypi/jax", "pkg:deb/debian/libc6"} <= found["train"]
+    assert not {"pkg:pypi/aiohttp", "pkg:pypi/setuptools", "pkg:pypi/pip"} & found["base"]
