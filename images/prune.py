@@ -36,7 +36,6 @@ PRUNED = {
         "numpy/_core/_*tests.*": "tests",
         "numpy/_core/_simd.*": "tests",
         "numpy/distutils/*": "builds packages",
-        "numpy/f2py/*": "compiles Fortran",
     },
     "pyarrow": {
         "pyarrow/*.p[xy][dix]": "sources of what is compiled",
