@@ -165,10 +165,8 @@ def test_the_final_layers_have_no_tool_to_build_or_install_with(
 ) -> None:
     tools = "gcc cc g++ ld as strip make pip pip3 apt-get git perl"
     assert sh(new(target, "sh", "-c", f"command -v {tools} || true")) == ""
-    assert sh(new(target, "sh", "-c", "ls -d /opt/* /images /run/secrets 2>&1 || true")) == (
+    assert sh(new(target, "sh", "-c", "ls -d /opt/* /images /run/secrets 2>/dev/null || true")) == (
         "/opt/tuneloop\n"
-        "ls: cannot access '/images': No such file or directory\n"
-        "ls: cannot access '/run/secrets': No such file or directory\n"
     )
 
 
@@ -254,19 +252,24 @@ def test_the_train_stage_is_stopped_and_goes_on(
     demo: tuple[Path, dict[str, Any]], new: Callable[..., Container], tmp_path: Path
 ) -> None:
     work = rewind(demo[0], tmp_path, "train")
-    argv, log = stage_argv(work, "train"), run_folder(work) / "train" / "metrics.jsonl"
+    argv = stage_argv(work, "train")
     first = new("train", *argv, volumes={work: WORK})
     with first.start() as process:
-        log_text = run_folder(work) / "train" / "log.txt"
-        wait_for(lambda: log_text.exists() and "step" in log_text.read_text(), process)
+        wait_for(lambda: steps_done(work) > 0, process)
         first.kill("TERM")
         said, _ = process.communicate(timeout=100)
     assert process.returncode == 75, said
-    assert not (run_folder(work) / "train" / "record.json").exists(), log
+    assert not (run_folder(work) / "train" / "record.json").exists()
+    assert 0 < steps_done(work) < 50
     again = new("train", *argv, volumes={work: WORK}).run(timeout=300)
     assert again.returncode == 0, again.stderr
     expected, found = (record(run_folder(w), "train") for w in (demo[0], work))
     assert digests(found) == digests(expected)
+
+
+def steps_done(work: Path) -> int:
+    path = run_folder(work) / "train" / "progress.json"
+    return int(json.loads(path.read_bytes()).get("step", 0)) if path.exists() else 0
 
 
 def test_the_export_stage_of_base_writes_the_same_bytes(
