@@ -52,32 +52,43 @@ ENV PATH=/opt/tuneloop/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1
 # jobs/ is run from its folder: `python -m jobs STAGE`.
 WORKDIR /app
-ARG BASE_IMAGE
-ARG REVISION
-ARG SOURCE
-ARG VERSION
-# Records made in the image name the commit as those made in a checkout do.
-ENV TUNELOOP_GIT_COMMIT=${REVISION}
 LABEL org.opencontainers.image.title=tuneloop \
-      org.opencontainers.image.licenses=Apache-2.0 \
-      org.opencontainers.image.source=${SOURCE} \
-      org.opencontainers.image.revision=${REVISION} \
-      org.opencontainers.image.version=${VERSION} \
-      org.opencontainers.image.base.name=${BASE_IMAGE}
+      org.opencontainers.image.licenses=Apache-2.0
 USER 10001:10001
 # No ENTRYPOINT: argv in a container is argv on a laptop. Exec form: signals reach Python, which
 # handles them (a stage saves and exits 75, a server finishes what is in flight).
 CMD ["tuneloop", "--help"]
 
+# What names the code comes last in both: a new commit leaves the layers above it as they are. It stands
+# behind a RUN, because buildah 1.28 looks at arguments there alone when it looks for a cached layer.
+# Records made in an image name the commit as those made in a checkout do.
 FROM runtime AS train
 COPY --from=train-built /opt/tuneloop /opt/tuneloop
 COPY --from=train-built /app /app
+ARG BASE_IMAGE
+ARG REVISION=
+ARG SOURCE=
+ARG VERSION=
 RUN ["python", "-c", "import duckdb, jax, numpy, pyarrow.parquet, scipy.stats, sqlalchemy, tensorstore, tuneloop, tunix"]
+ENV TUNELOOP_GIT_COMMIT=${REVISION}
+LABEL org.opencontainers.image.base.name=${BASE_IMAGE} \
+      org.opencontainers.image.revision=${REVISION} \
+      org.opencontainers.image.source=${SOURCE} \
+      org.opencontainers.image.version=${VERSION}
 
 FROM runtime AS base
 COPY --from=base-built /opt/tuneloop /opt/tuneloop
 COPY --from=base-built /app /app
+ARG BASE_IMAGE
+ARG REVISION=
+ARG SOURCE=
+ARG VERSION=
 RUN ["python", "-c", "import duckdb, kubernetes, numpy, pyarrow.parquet, sqlalchemy, tuneloop, uvloop"]
+ENV TUNELOOP_GIT_COMMIT=${REVISION}
+LABEL org.opencontainers.image.base.name=${BASE_IMAGE} \
+      org.opencontainers.image.revision=${REVISION} \
+      org.opencontainers.image.source=${SOURCE} \
+      org.opencontainers.image.version=${VERSION}
 
 FROM base AS serve
 EXPOSE 8000
