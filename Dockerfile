@@ -29,16 +29,18 @@ COPY eval ./eval
 COPY manifests ./manifests
 
 FROM tools AS base-built
+ARG OBJECT_STORE=
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
     --mount=type=cache,target=/root/.cache/pip \
-    /images/install requirements/base.txt
+    OBJECT_STORE=${OBJECT_STORE} /images/install requirements/base.txt
 
 FROM tools AS train-built
 ARG JAX_VARIANT=cpu
+ARG OBJECT_STORE=
 ARG TUNIX_REF=
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
     --mount=type=cache,target=/root/.cache/pip \
-    JAX_VARIANT=${JAX_VARIANT} TUNIX_REF=${TUNIX_REF} /images/install --train
+    JAX_VARIANT=${JAX_VARIANT} OBJECT_STORE=${OBJECT_STORE} TUNIX_REF=${TUNIX_REF} /images/install --train
 
 # ---- what all final stages share ----------------------------------------------------------------
 FROM ${BASE_IMAGE} AS runtime

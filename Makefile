@@ -56,11 +56,12 @@ lock:
 	$(LOCK) --extra data --extra store --extra k8s -c requirements/dev.txt pyproject.toml -o requirements/base.txt
 	$(LOCK) --extra data --extra store --extra train --extra cuda -c requirements/dev.txt pyproject.toml -o requirements/train-cuda.txt
 	$(LOCK) --extra data --extra store --extra train --extra tpu -c requirements/dev.txt pyproject.toml -o requirements/train-tpu.txt
-	$(filter-out --extra build,$(LOCK)) -c requirements/dev.txt requirements/audit.in -o requirements/audit.txt
+	for name in audit gcs; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
+	  requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 
 # docs/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.
-IMAGE_ARGS = $(if $(ENGINE),--engine $(ENGINE)) $(foreach name,BASE_IMAGE BUILD_IMAGE JAX_VARIANT TUNIX_REF \
-	SOURCE REVISION,$(if $($(name)),--build-arg $(name)=$($(name))))
+IMAGE_ARGS = $(if $(ENGINE),--engine $(ENGINE)) $(foreach name,BASE_IMAGE BUILD_IMAGE JAX_VARIANT OBJECT_STORE \
+	TUNIX_REF SOURCE REVISION,$(if $($(name)),--build-arg $(name)=$($(name))))
 TARGETS ?= base serve train
 
 image:

@@ -76,7 +76,15 @@ def test_the_train_locks_have_neither_what_is_left_out_nor_the_cluster_client(
     assert not locked & {canonical(name) for name in [*LEFT_OUT, "kubernetes"]}
 
 
-ALL = ["base.txt", "train.txt", "train-cuda.txt", "train-tpu.txt", "dev.txt", "audit.txt"]
+ALL = [
+    "base.txt",
+    "train.txt",
+    "train-cuda.txt",
+    "train-tpu.txt",
+    "dev.txt",
+    "audit.txt",
+    "gcs.txt",
+]
 
 
 @pytest.mark.parametrize("lock", ALL)
