@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneloop.k8s.pod import WRITABLE
+
 Config = dict[str, Any]
 RUNC = "/usr/sbin/runc"
 
@@ -143,9 +145,10 @@ def container(
     # The kubelet's own limits are not tested here, and cgroups differ between machines.
     config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
     places = dict(volumes or {})
-    for name, place in (("tmp", "/tmp"), ("cache", "/home/tuneloop/.cache")):
-        (folder / name).mkdir()
-        places[folder / name] = place
+    for name, place in WRITABLE.items():
+        if place not in places.values():
+            (folder / name).mkdir()
+            places[folder / name] = place
     for source, place in places.items():
         source.chmod(0o777)
         config["mounts"].append(

@@ -18,6 +18,8 @@ import yaml
 
 from tests.images.conftest import Built
 from tests.images.container import Container, command, container
+from tuneloop.command import stage_env
+from tuneloop.k8s.pod import CACHE
 
 pytestmark = pytest.mark.images
 
@@ -41,7 +43,8 @@ for package in (jobs, tuneloop):
 print(json.dumps(lacking))
 """
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+COMPILED = stage_env(CACHE, "/dev/termination-log")
+"""The environment of a stage's pod: what one container has compiled the next one finds."""
 
 
 @pytest.fixture
@@ -61,8 +64,11 @@ def demo(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     folder = tmp_path_factory.mktemp("demo")
     work = folder / "work"
     work.mkdir()
+    (folder / "cache").mkdir()
     argv = ["tuneloop", "demo", "--workdir", WORK, "--json"]
-    made = container(built.images["train"], folder / "container", argv, volumes={work: WORK})
+    places = {work: WORK, folder / "cache": CACHE}
+    image = built.images["train"]
+    made = container(image, folder / "container", argv, env=COMPILED, volumes=places)
     done = made.run(timeout=400)
     assert done.returncode == 0, done.stderr
     return work, json.loads(done.stdout)
@@ -253,7 +259,8 @@ def test_the_train_stage_is_stopped_and_goes_on(
 ) -> None:
     work = rewind(demo[0], tmp_path, "train")
     argv = stage_argv(work, "train")
-    first = new("train", *argv, volumes={work: WORK})
+    options = {"env": COMPILED, "volumes": {work: WORK, demo[0].parent / "cache": CACHE}}
+    first = new("train", *argv, **options)
     with first.start() as process:
         wait_for(lambda: steps_done(work) > 0, process)
         first.kill("TERM")
@@ -261,7 +268,7 @@ def test_the_train_stage_is_stopped_and_goes_on(
     assert process.returncode == 75, said
     assert not (run_folder(work) / "train" / "record.json").exists()
     assert 0 < steps_done(work) < 50
-    again = new("train", *argv, volumes={work: WORK}).run(timeout=300)
+    again = new("train", *argv, **options).run(timeout=300)
     assert again.returncode == 0, again.stderr
     expected, found = (record(run_folder(w), "train") for w in (demo[0], work))
     assert digests(found) == digests(expected)
@@ -331,7 +338,18 @@ def test_the_bill_of_materials_is_valid_and_says_what_is_there(
     python = tmp_path / "audit" / "bin" / "python"
     command(sys.executable, "-m", "venv", str(tmp_path / "audit"))
     lock = str(repository / "requirements" / "audit.txt")
-    command(str(python), "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", lock)
+    command(
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-compile",
+        "--require-hashes",
+        "-r",
+        lock,
+    )
     found = {}
     for target in ("base", "train"):
         output = tmp_path / f"{target}.cdx.json"
