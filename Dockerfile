@@ -17,7 +17,8 @@ ARG PYTHON=python3
 # pip in an environment of its own, so that the other goes into the image without it.
 RUN ["/bin/sh", "-euc", "python=$(command -v ${PYTHON}); $python -m venv /opt/pip; $python -m venv --without-pip /opt/tuneloop"]
 WORKDIR /app
-ENV PIP_CONFIG_FILE=/run/secrets/pipconf \
+ENV PIP_CACHE_DIR=/var/cache/pip \
+    PIP_CONFIG_FILE=/run/secrets/pipconf \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 COPY pyproject.toml README.md LICENSE ./
@@ -31,7 +32,7 @@ COPY manifests ./manifests
 FROM tools AS base-built
 ARG OBJECT_STORE=
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
-    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=cache,target=/var/cache/pip \
     OBJECT_STORE=${OBJECT_STORE} /images/install requirements/base.txt
 
 FROM tools AS train-built
@@ -39,7 +40,7 @@ ARG JAX_VARIANT=cpu
 ARG OBJECT_STORE=
 ARG TUNIX_REF=
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
-    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=cache,target=/var/cache/pip \
     JAX_VARIANT=${JAX_VARIANT} OBJECT_STORE=${OBJECT_STORE} TUNIX_REF=${TUNIX_REF} /images/install --train
 
 # ---- what all final stages share ----------------------------------------------------------------

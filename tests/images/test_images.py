@@ -25,7 +25,7 @@ pytestmark = pytest.mark.images
 
 BASE_BYTES, TRAIN_BYTES = 400e6, 1.3e9
 HELP_SECONDS = 0.4
-WORK = "/work"
+WORK = "/runs"
 STAGES = ("export", "train", "eval", "import")
 
 # Prints the modules of the library and the jobs that cannot be imported, and what each lacks.
