@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV ?= uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: setup setup-dev setup-debian loop test check golden bench lock clean
+.PHONY: setup setup-dev setup-debian loop test check golden bench lock clean image image-test sbom audit
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -35,7 +35,7 @@ setup-debian:
 test: $(VENV)/.dev setup-debian
 	$(BIN)/python -m pytest
 
-check: test
+check: test image-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -45,15 +45,49 @@ golden: $(VENV)/.dev
 	TUNELOOP_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -n 0 --no-cov -m golden
 
 bench: $(VENV)/.dev
-	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out bench/image.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --extra build
 
 lock:
 	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra k8s --extra train --extra dev pyproject.toml -o requirements/dev.txt
-	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra train -c requirements/dev.txt pyproject.toml -o requirements/train.txt
-	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra k8s -c requirements/dev.txt pyproject.toml -o requirements/base.txt
+	$(LOCK) --extra data --extra store --extra train -c requirements/dev.txt pyproject.toml -o requirements/train.txt
+	$(LOCK) --extra data --extra store --extra k8s -c requirements/dev.txt pyproject.toml -o requirements/base.txt
+	$(LOCK) --extra data --extra store --extra train --extra cuda -c requirements/dev.txt pyproject.toml -o requirements/train-cuda.txt
+	$(LOCK) --extra data --extra store --extra train --extra tpu -c requirements/dev.txt pyproject.toml -o requirements/train-tpu.txt
+	for name in audit gcs s3; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
+	  requirements/$$name.in -o requirements/$$name.txt || exit 1; done
+
+# docs/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.
+IMAGE_ARGS = $(if $(ENGINE),--engine $(ENGINE)) $(foreach name,BASE_IMAGE BUILD_IMAGE JAX_VARIANT OBJECT_STORE \
+	TUNIX_REF SOURCE REVISION,$(if $($(name)),--build-arg $(name)=$($(name))))
+TARGETS ?= base serve train
+
+image:
+	$(PYTHON) images/build.py $(IMAGE_ARGS) $(TARGETS)
+
+# Builds all on a Debian of its own and runs containers: root, some minutes, and under CI no excuse.
+image-test: $(VENV)/.dev
+	@if [ "$$(id -u)" -eq 0 ]; then tests/images/debian-packages; else tests/images/debian-packages --check || true; fi
+	$(BIN)/python -m pytest -n 0 --no-cov -m images tests/images
+
+$(VENV)/audit/.done: requirements/audit.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/audit.txt
+	touch $@
+
+# Of images that `make image` has built.
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -1)
+sbom: $(VENV)/audit/.done
+	for target in base train; do $(VENV)/audit/bin/python images/sbom.py tuneloop-$$target:$(TAG) \
+	  requirements/$$target.txt .tuneloop/sbom-$$target.cdx.json || exit 1; done
+
+# Asks the package index's advisories about every package of the locks. Strict: one that nobody can
+# tell about is an error too.
+audit: $(VENV)/audit/.done
+	for lock in base train; do $(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes \
+	  --requirement requirements/$$lock.txt || exit 1; done
 
 clean:
 	rm -rf $(VENV) .tuneloop

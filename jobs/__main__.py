@@ -1,6 +1,7 @@
 """`python -m jobs STAGE --spec URL`: the argv of every stage, on a laptop and in a container.
 
-Imports the chosen stage alone, so that export starts without JAX.
+Imports the chosen stage alone, so that export starts without JAX, and nothing before the command
+line is understood, so that --help and a usage error come at once.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
-
-from jobs.stage import run_stage
 
 STAGES = {
     "export": "jobs.export",
@@ -45,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--index {arguments.index}: expected 0 to --count - 1; correct one of them")
     if arguments.count > 1 and arguments.stage not in SHARED:
         parser.error(f"--count: only {' and '.join(SHARED)} share work; leave it out")
+
+    from jobs.stage import run_stage
 
     # The stage's module is imported under the contract: a missing package is a sentence too.
     def module() -> Any:

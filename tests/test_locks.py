@@ -64,17 +64,31 @@ def test_what_is_left_out_is_not_installed(module: str) -> None:
     assert find_spec(module) is None
 
 
-def test_the_train_lock_has_neither_what_is_left_out_nor_the_cluster_client(
+@pytest.mark.parametrize("lock", ["train.txt", "train-cuda.txt", "train-tpu.txt"])
+def test_the_train_locks_have_neither_what_is_left_out_nor_the_cluster_client(
+    lock: str,
     repository: Path,
 ) -> None:
     """JAX takes an installed client for a wish to ask the API server for its peers."""
-    lines = (repository / "requirements" / "train.txt").read_text().splitlines()
+    lines = (repository / "requirements" / lock).read_text().splitlines()
     locked = {named(line) for line in lines if line and not line.startswith((" ", "#"))}
     assert "jax" in locked
     assert not locked & {canonical(name) for name in [*LEFT_OUT, "kubernetes"]}
 
 
-@pytest.mark.parametrize("lock", ["base.txt", "train.txt", "dev.txt"])
+ALL = [
+    "base.txt",
+    "train.txt",
+    "train-cuda.txt",
+    "train-tpu.txt",
+    "dev.txt",
+    "audit.txt",
+    "gcs.txt",
+    "s3.txt",
+]
+
+
+@pytest.mark.parametrize("lock", ALL)
 def test_locks_are_hashed_and_name_no_host(lock: str, repository: Path) -> None:
     text = (repository / "requirements" / lock).read_text()
     pins = re.findall(r"^[a-z0-9][^\s=]*==\S+", text, flags=re.MULTILINE)
@@ -99,3 +113,17 @@ def test_the_base_lock_has_no_jax(repository: Path) -> None:
         r"^([a-z0-9][^\s=]*)==", (repository / "requirements/base.txt").read_text(), re.M
     )
     assert not {"jax", "jaxlib", "google-tunix"} & set(names)
+
+
+@pytest.mark.parametrize("variant", ["cuda", "tpu"])
+def test_a_lock_for_chips_is_the_train_lock_and_what_drives_them(
+    variant: str, repository: Path
+) -> None:
+    def pins(name: str) -> set[str]:
+        text = (repository / "requirements" / name).read_text()
+        return set(re.findall(r"^([a-z0-9][^\s=]*==[^\s;]+)", text, flags=re.MULTILINE))
+
+    added = {pin.split("==")[0] for pin in pins(f"train-{variant}.txt") - pins("train.txt")}
+    assert pins("train.txt") <= pins(f"train-{variant}.txt")
+    drives = {"cuda": "jax-cuda12-plugin", "tpu": "libtpu"}[variant]
+    assert drives in added

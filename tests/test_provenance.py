@@ -44,3 +44,18 @@ def test_git_commit_and_dirty_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (folder / "lib" / "a.py").write_text("x = 3\n")
     provenance.gather.cache_clear()
     assert provenance.gather(folder)["git_dirty"] is True
+
+
+@pytest.mark.parametrize(
+    ("built_from", "expected"),
+    [("a" * 40, ("a" * 40, False)), ("a" * 40 + "-dirty", ("a" * 40, True)), ("", (None, None))],
+)
+def test_an_image_says_what_it_was_built_from(
+    built_from: str,
+    expected: tuple[str | None, bool | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNELOOP_GIT_COMMIT", built_from)
+    found = provenance.gather(checkout(tmp_path / "image"))
+    assert (found["git_commit"], found["git_dirty"]) == expected

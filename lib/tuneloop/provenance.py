@@ -27,6 +27,9 @@ LIBRARIES = (
 )
 """Whose versions are stamped into every record; those that are not installed are left out."""
 
+_COMMIT = "TUNELOOP_GIT_COMMIT"
+"""Set in an image, where there is no repository: the commit it was built from, or COMMIT-dirty."""
+
 _IDENTITY_FILES = ("lib/**/*.py", "lib/**/*.j2", "jobs/**/*.py", "requirements/*.txt")
 
 
@@ -62,18 +65,28 @@ def _git(checkout: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def _commit(checkout: Path) -> tuple[str | None, bool | None]:
+    """Commit and whether files differed from it; (None, None) where nobody knows."""
+    if commit := _git(checkout, "rev-parse", "HEAD"):
+        status = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+        return commit, None if status is None else bool(status)
+    built_from = os.environ.get(_COMMIT, "")
+    commit = built_from.removesuffix("-dirty")
+    return (commit, commit != built_from) if commit else (None, None)
+
+
 @functools.cache
 def gather(checkout: Path) -> dict[str, Any]:
     """Collect what is worth knowing about this process: code, versions and host.
 
     Returns:
-        git_commit (None outside a repository), git_dirty, code_sha256, image_digest (None outside
-        a container that says so), python, platform, cpus, libraries by name.
+        git_commit (None outside a repository and an image), git_dirty, code_sha256, image_digest
+        (None outside a container that says so), python, platform, cpus, libraries by name.
     """
-    status = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    commit, is_dirty = _commit(checkout)
     return {
-        "git_commit": _git(checkout, "rev-parse", "HEAD"),
-        "git_dirty": None if status is None else bool(status),
+        "git_commit": commit,
+        "git_dirty": is_dirty,
         "code_sha256": code_identity(checkout),
         "image_digest": os.environ.get("TUNELOOP_IMAGE_DIGEST"),
         "python": platform.python_version(),

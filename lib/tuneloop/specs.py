@@ -210,6 +210,9 @@ class PodResources(Spec):
 class SubmitterSpec(PodResources):
     """The pod that holds a run's sequence in the cluster, `submit --detach`."""
 
+    image: str | None = None
+    """Image of target `base`, by digest; null: the stages', which has no client of the API server
+    if it is of target `train`."""
     cpu: Quantity = "250m"
     """It waits, most of the time."""
     memory: Quantity = "512Mi"

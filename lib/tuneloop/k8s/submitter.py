@@ -45,10 +45,11 @@ def render_submitter(
     annotations = names.object_annotations(
         fingerprint, renderer.image, renderer.git_commit, deadline
     )
+    image = spec.image or renderer.image
     shape = renderer.accelerators.shape(AcceleratorRequest())
     pod = Pod(
         command=["python", "-m", "jobs.submit", "--run", run_id, "--artifacts", artifacts],
-        env=container_env(shape, renderer.image, {CREDENTIALS_ENV: CREDENTIALS_FOLDER}),
+        env=container_env(shape, image, {CREDENTIALS_ENV: CREDENTIALS_FOLDER}),
         resources=pod_resources(spec),
         service_account=spec.service_account,
         labels=labels,
@@ -64,7 +65,7 @@ def render_submitter(
             "labels": labels,
             "ttl_seconds": renderer.cluster.ttl_days * 86_400,
             "final_exit_codes": VERDICT_EXIT_CODES,
-            "pod": render_pod(pod, renderer.image, templates.pod),
+            "pod": render_pod(pod, image, templates.pod),
         },
         annotations,
         StagePlacement(deadline_seconds=deadline),

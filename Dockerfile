@@ -1,0 +1,102 @@
+# syntax=docker/dockerfile:1
+# The images of tuneloop. docs/images.md has the arguments, sizes, and what was tried with which builder.
+#   base   export, import, plan, check, submit, serve: everything without JAX
+#   serve  base, as the trace store by itself: command and health check
+#   train  all four stages: JAX and Tunix, no client of the cluster
+# Nothing is fetched but by pip; how pip reaches its index is a secret of the build (`pipconf`, `cacert`), so it
+# is in no layer.
+
+# Both need the same interpreter at the same path: the virtual environment moves from one to the other.
+# BUILD_IMAGE needs venv with pip, and `strip` for small images; BASE_IMAGE a Python and certificates.
+ARG BUILD_IMAGE=python:3.11-bookworm
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+# ---- what all builder stages share --------------------------------------------------------------
+FROM ${BUILD_IMAGE} AS tools
+ARG PYTHON=python3
+# pip in an environment of its own, so that the other goes into the image without it.
+RUN ["/bin/sh", "-euc", "python=$(command -v ${PYTHON}); $python -m venv /opt/pip; $python -m venv --without-pip /opt/tuneloop"]
+WORKDIR /app
+ENV PIP_CACHE_DIR=/var/cache/pip \
+    PIP_CONFIG_FILE=/run/secrets/pipconf \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore
+COPY pyproject.toml README.md LICENSE ./
+COPY images/install images/prune.py images/compile.py /images/
+COPY requirements ./requirements
+COPY lib ./lib
+COPY jobs ./jobs
+COPY eval ./eval
+COPY manifests ./manifests
+
+FROM tools AS base-built
+ARG OBJECT_STORE=
+RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
+    --mount=type=cache,target=/var/cache/pip \
+    OBJECT_STORE=${OBJECT_STORE} /images/install requirements/base.txt
+
+FROM tools AS train-built
+ARG JAX_VARIANT=cpu
+ARG OBJECT_STORE=
+ARG TUNIX_REF=
+RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
+    --mount=type=cache,target=/var/cache/pip \
+    JAX_VARIANT=${JAX_VARIANT} OBJECT_STORE=${OBJECT_STORE} TUNIX_REF=${TUNIX_REF} /images/install --train
+
+# ---- what all final stages share ----------------------------------------------------------------
+FROM ${BASE_IMAGE} AS runtime
+# The user of manifests/k8s/pod.yaml; in /etc/passwd because libraries ask for its name. Its home is
+# where the cluster mounts a cache; by itself an image writes below /tmp alone.
+RUN ["/bin/sh", "-euc", "echo tuneloop:x:10001:10001::/home/tuneloop:/usr/sbin/nologin >> /etc/passwd; echo tuneloop:x:10001: >> /etc/group; mkdir -p /app /home/tuneloop/.cache; chown -R 10001:10001 /home/tuneloop"]
+ENV PATH=/opt/tuneloop/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/tmp \
+    JAX_COMPILATION_CACHE_DIR=/tmp/tuneloop/jax \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+# jobs/ is run from its folder: `python -m jobs STAGE`.
+WORKDIR /app
+LABEL org.opencontainers.image.title=tuneloop \
+      org.opencontainers.image.licenses=Apache-2.0
+USER 10001:10001
+# No ENTRYPOINT: argv in a container is argv on a laptop. Exec form: signals reach Python, which
+# handles them (a stage saves and exits 75, a server finishes what is in flight).
+CMD ["tuneloop", "--help"]
+
+# What names the code comes last in both: a new commit leaves the layers above it as they are. It stands
+# behind a RUN, because buildah 1.28 looks at arguments there alone when it looks for a cached layer.
+# Records made in an image name the commit as those made in a checkout do.
+FROM runtime AS train
+COPY --from=train-built /opt/tuneloop /opt/tuneloop
+COPY --from=train-built /app /app
+ARG BASE_IMAGE
+ARG REVISION=
+ARG SOURCE=
+ARG VERSION=
+RUN ["python", "-c", "import duckdb, jax, numpy, pyarrow.parquet, scipy.stats, sqlalchemy, tensorstore, tuneloop, tunix"]
+ENV TUNELOOP_GIT_COMMIT=${REVISION}
+LABEL org.opencontainers.image.base.name=${BASE_IMAGE} \
+      org.opencontainers.image.revision=${REVISION} \
+      org.opencontainers.image.source=${SOURCE} \
+      org.opencontainers.image.version=${VERSION}
+
+FROM runtime AS base
+COPY --from=base-built /opt/tuneloop /opt/tuneloop
+COPY --from=base-built /app /app
+ARG BASE_IMAGE
+ARG REVISION=
+ARG SOURCE=
+ARG VERSION=
+RUN ["python", "-c", "import duckdb, kubernetes, numpy, pyarrow.parquet, sqlalchemy, tuneloop, uvloop"]
+ENV TUNELOOP_GIT_COMMIT=${REVISION}
+LABEL org.opencontainers.image.base.name=${BASE_IMAGE} \
+      org.opencontainers.image.revision=${REVISION} \
+      org.opencontainers.image.source=${SOURCE} \
+      org.opencontainers.image.version=${VERSION}
+
+FROM base AS serve
+EXPOSE 8000
+# Not /readyz: a database that is away is no reason to start the store again.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+# Wants TUNELOOP_DATABASE, TUNELOOP_TOKENS and a writable --artifacts.
+CMD ["tuneloop", "serve", "--host", "0.0.0.0"]

@@ -1,0 +1,57 @@
+"""Sizes and cold starts of the images that `make image` left in buildah's storage.
+
+Needs root and runc. Rivals: for a size the bar that it is held to, for a start the same interpreter
+doing nothing, or JAX alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from figure import print_figure
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.images.container import Image, container, mounted  # noqa: E402
+
+ROUNDS = 9
+BARS_MB = {"base": 400, "train": 1300}
+STARTS = {
+    # target -> (figure, what is started, its rival), each argv of a shell
+    "base": ("image_help", "python -m jobs export --help", "python -c pass"),
+    "train": (
+        "image_train_start",
+        "python -c 'import jobs.train_sft_tunix'",
+        "python -c 'import jax'",
+    ),
+}
+
+
+def starts(image: Image, folder: Path, ours: str, rival: str) -> list[tuple[float, float]]:
+    """Seconds of both in turn, in one container, whose own start is not counted."""
+    once = f"date +%s%N; {ours} >/dev/null; date +%s%N; {rival}; date +%s%N"
+    script = f"for i in $(seq {ROUNDS + 1}); do {once}; done"
+    stamps = list(map(int, container(image, folder, ["sh", "-c", script]).run(600).stdout.split()))
+    rounds = [stamps[at : at + 3] for at in range(3, len(stamps), 3)]
+    return [((b - a) / 1e9, (c - b) / 1e9) for a, b, c in rounds]
+
+
+def main() -> None:
+    """Each image's size, then its start."""
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"][
+        "version"
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for target, bar in BARS_MB.items():
+            with mounted(f"tuneloop-{target}:{version}") as image:
+                print_figure(f"image_{target}", "MB", [(image.size_bytes / 1e6, bar)])
+                figure, ours, rival = STARTS[target]
+                print_figure(figure, "s", starts(image, Path(folder) / target, ours, rival))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""One container of a built image, by runc, held to what manifests/k8s/pod.yaml holds pods to.
+
+Root file system read-only, user 10001 without capabilities, own process and network namespaces
+(loopback alone), `/tmp` and the cache writable as the pod's volumes are. argv is process 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneloop.k8s.pod import WRITABLE
+
+Config = dict[str, Any]
+RUNC = "/usr/sbin/runc"
+
+
+def command(*argv: str, **options: Any) -> str:
+    """Run a program to its end; what it printed."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, f"{' '.join(argv)}: {done.returncode}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in buildah's storage, mounted."""
+
+    name: str
+    root: Path
+    config: Config
+    """As docker knows it: User, Env, Cmd, WorkingDir, Labels, Healthcheck."""
+    layers: list[str]
+    """Digests of the uncompressed layers."""
+    size_bytes: int
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What the image sets."""
+        return dict(line.split("=", 1) for line in self.config["Env"])
+
+
+@contextlib.contextmanager
+def mounted(name: str) -> Iterator[Image]:
+    """Mount an image's file system."""
+    found = json.loads(command("buildah", "inspect", "--type", "image", name))
+    listed = json.loads(command("buildah", "images", "--json"))
+    (size,) = (each["size"] for each in listed if f"localhost/{name}" in (each["names"] or []))
+    container = command("buildah", "from", "--pull-never", name).strip()
+    try:
+        root = Path(command("buildah", "mount", container).strip())
+        docker = found["Docker"]
+        yield Image(name, root, docker["config"], docker["rootfs"]["diff_ids"], _bytes(size))
+    finally:
+        command("buildah", "rm", container)
+
+
+def _bytes(size: str | int) -> int:
+    """`393 MB`, as buildah prints it, in bytes."""
+    if isinstance(size, int):
+        return size
+    number, unit = size.split()
+    return int(float(number) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}[unit.upper()])
+
+
+@dataclass(frozen=True)
+class Container:
+    """A bundle that runc starts."""
+
+    folder: Path
+    name: str
+
+    def argv(self) -> list[str]:
+        """What runs it in the foreground; the exit code is the container's."""
+        return [
+            RUNC,
+            "--root",
+            str(self.folder / "state"),
+            "run",
+            "--bundle",
+            str(self.folder),
+            self.name,
+        ]
+
+    def run(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return subprocess.run(
+            self.argv(), capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start it; `kill` reaches it through its process 1."""
+        return subprocess.Popen(
+            self.argv(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def kill(self, signal: str) -> None:
+        """As the kubelet does: a signal to process 1."""
+        command(RUNC, "--root", str(self.folder / "state"), "kill", self.name, signal)
+
+    def execute(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run another process in it, as a health check is."""
+        runc = [RUNC, "--root", str(self.folder / "state"), "exec", self.name, *argv]
+        return subprocess.run(runc, capture_output=True, text=True, timeout=60, check=False)
+
+
+def container(
+    image: Image,
+    folder: Path,
+    argv: Sequence[str] = (),
+    *,
+    env: Mapping[str, str] | None = None,
+    volumes: Mapping[Path, str] | None = None,
+) -> Container:
+    """Write the bundle of a container.
+
+    Args:
+        image: what it is made of.
+        folder: gets bundle, state, and the folders that stand for empty volumes.
+        argv: else the image's own.
+        env: besides the image's own.
+        volumes: folders of this machine and where they are mounted, writable.
+    """
+    folder.mkdir(parents=True)
+    command(RUNC, "spec", cwd=folder)
+    config = json.loads((folder / "config.json").read_text())
+    uid, gid = map(int, image.config["User"].split(":"))
+    config["process"] |= {
+        "terminal": False,
+        "user": {"uid": uid, "gid": gid},
+        "args": list(argv) or image.config["Cmd"],
+        "env": [f"{name}={value}" for name, value in (image.env | dict(env or {})).items()],
+        "cwd": image.config["WorkingDir"],
+        "capabilities": {},
+        "noNewPrivileges": True,
+    }
+    config["process"].pop("rlimits", None)
+    config["root"] = {"path": str(image.root), "readonly": True}
+    # The kubelet's own limits are not tested here, and cgroups differ between machines.
+    config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
+    places = dict(volumes or {})
+    for name, place in WRITABLE.items():
+        if place not in places.values():
+            (folder / name).mkdir()
+            places[folder / name] = place
+    for source, place in places.items():
+        source.chmod(0o777)
+        config["mounts"].append(
+            {
+                "destination": place,
+                "type": "bind",
+                "source": str(source),
+                "options": ["rbind", "rw"],
+            }
+        )
+    (folder / "config.json").write_text(json.dumps(config))
+    return Container(folder, f"tuneloop-{uuid.uuid4().hex[:12]}")
