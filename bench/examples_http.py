@@ -16,15 +16,15 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import examples
 import httpx
 import uvicorn
-from examples import ROWS, Example, Row, make_dataset, ours
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from figure import print_figure
 from store import REPOSITORY  # noqa: F401 - puts the tests on the path
 
+import examples
+from examples import ROWS, Example, Row, make_dataset, ours
 from tests.postgres import free_port
 from tuneloop.datasets.read import iter_rows
 from tuneloop.datasets.schema import DatasetManifest

@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import examples
 from figure import print_figure
 from store import REPOSITORY
 
+import examples
 from tests.builders import make_tiny_run
 from tuneloop.specs import dump_stage_spec
 

@@ -92,7 +92,7 @@ ALL = [
 def test_locks_are_hashed_and_name_no_host(lock: str, repository: Path) -> None:
     text = (repository / "requirements" / lock).read_text()
     pins = re.findall(r"^[a-z0-9][^\s=]*==\S+", text, flags=re.MULTILINE)
-    assert len(pins) > 20
+    assert len(pins) > 10
     assert not re.search(r"https?://|--index|--find-links|--extra-index", text)
     for block in re.split(r"\n(?=[a-z0-9])", text.strip()):
         if not block.startswith("#"):
