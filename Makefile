@@ -35,6 +35,8 @@ setup-debian:
 test: $(VENV)/.dev setup-debian
 	$(BIN)/python -m pytest
 
+# Of the images `base` and `serve`; all of them are `make image-test`, which takes twice as long.
+check: TARGETS := base serve
 check: test image-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -70,7 +72,7 @@ image:
 # Builds all on a Debian of its own and runs containers: root, some minutes, and under CI no excuse.
 image-test: $(VENV)/.dev
 	@if [ "$$(id -u)" -eq 0 ]; then tests/images/debian-packages; else tests/images/debian-packages --check || true; fi
-	$(BIN)/python -m pytest -n 0 --no-cov -m images tests/images
+	TUNELOOP_IMAGES="$(TARGETS)" $(BIN)/python -m pytest -n 0 --no-cov -m images tests/images
 
 $(VENV)/audit/.done: requirements/audit.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/audit

@@ -18,7 +18,8 @@ import pytest
 from tests.images.container import RUNC, Image, command, mounted
 
 TAG = "test"
-TARGETS = ("base", "serve", "train")
+TARGETS = tuple(os.environ.get("TUNELOOP_IMAGES", "base serve train").split())
+"""What is built; `make check` leaves out train, whose minutes are a job of their own in CI."""
 MISSING = "no buildah, debootstrap and runc for root; tests/images/debian-packages installs them"
 
 
@@ -37,6 +38,25 @@ def is_able() -> bool:
     """Whether this machine can build and run images."""
     programs = [shutil.which("buildah"), shutil.which("debootstrap", path="/usr/sbin")]
     return os.geteuid() == 0 and all(programs) and Path(RUNC).is_file()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of targets that are not built."""
+    if "train" in TARGETS:
+        return
+    left = [item for item in items if "images" in item.keywords and _needs_train(item)]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
+def _needs_train(item: pytest.Item) -> bool:
+    target = getattr(item, "callspec", None)
+    return (
+        item.get_closest_marker("train") is not None
+        or "demo" in getattr(item, "fixturenames", ())
+        or (target is not None and target.params.get("target") == "train")
+    )
 
 
 @pytest.fixture(scope="session")
