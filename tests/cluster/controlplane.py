@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import http.client
 import json
 import os
@@ -26,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock
+from tests.gotools import GoFailed, GoTools
 
 MODULE = Path(__file__).with_suffix("")
 """The Go module that pins the components."""
@@ -98,13 +97,14 @@ def ensure_binaries() -> Path:
         return Path(given).resolve()
     if not _go_is_new_enough():
         raise ControlPlaneUnavailable(f"no control plane to test against: {HOW_TO_GET_THEM}")
-    target = _cache_folder() / _cache_key()
-    if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if not target.is_dir():
-                _build(target)
-    return target
+    try:
+        return _tools().ensure(_finish)
+    except GoFailed as e:
+        raise ControlPlaneError(str(e)) from e
+
+
+def _tools() -> GoTools:
+    return GoTools(MODULE, "controlplane", _linker_flags())
 
 
 def _go_is_new_enough() -> bool:
@@ -112,7 +112,7 @@ def _go_is_new_enough() -> bool:
         return False
     needed = re.search(r"^go ([\d.]+)$", (MODULE / "go.mod").read_text(), re.M)
     # Asked in the module's folder, a Go that may fetch toolchains answers with the fetched one's.
-    found = re.match(r"go([\d.]+)", _go("env", "GOVERSION"))
+    found = re.match(r"go([\d.]+)", _tools().go("env", "GOVERSION"))
     assert needed, "go.mod names no Go version"
     return found is None or _numbers(found[1]) >= _numbers(needed[1])
 
@@ -125,17 +125,6 @@ def _is_complete(folder: Path) -> bool:
     return all(os.access(folder / name, os.X_OK) for name in COMPONENTS)
 
 
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tuneloop" / "controlplane"
-
-
-def _cache_key() -> str:
-    go = _go("env", "GOVERSION", "GOOS", "GOARCH").encode()
-    pins = [(MODULE / name).read_bytes() for name in ("go.mod", "go.sum")]
-    return hashlib.sha256(b"\0".join([go, *pins, _linker_flags().encode()])).hexdigest()[:16]
-
-
 def _linker_flags() -> str:
     version = kubernetes_version()
     major, minor, _ = version.removeprefix("v").split(".")
@@ -145,32 +134,11 @@ def _linker_flags() -> str:
     return " ".join(["-s -w", *set_version])
 
 
-def _build(target: Path) -> None:
-    """Build all components into `target`, which appears only when it is complete."""
-    building = target.with_name(f"{target.name}.building")
-    shutil.rmtree(building, ignore_errors=True)  # of a build that was killed: we hold the lock
-    building.mkdir()
-    _go("build", "-trimpath", "-ldflags", _linker_flags(), "-o", f"{building}/", "tool")
+def _finish(building: Path) -> None:
     # Go names a binary after its package's folder, and etcd's main package is etcd/server/v3.
     (building / "server").rename(building / "etcd")
     if not _is_complete(building):
         raise ControlPlaneError(f"the build left only {sorted(os.listdir(building))}")
-    building.rename(target)
-
-
-def _go(*arguments: str) -> str:
-    settings = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
-    done = subprocess.run(
-        ["go", *arguments],
-        cwd=MODULE,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ControlPlaneError(f"go {arguments[0]} failed in {MODULE}:\n{done.stderr[-4000:]}")
-    return done.stdout
 
 
 # --- a cluster, wherever it comes from ----------------------------------------------------------

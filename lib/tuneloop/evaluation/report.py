@@ -13,9 +13,10 @@ from typing import Any
 
 import jinja2
 
+from tuneloop.evaluation.results import Accuracy, Paired
 from tuneloop.evaluation.scorers import Score
 from tuneloop.evaluation.sets import EvalItem
-from tuneloop.evaluation.statistics import Accuracy, Paired, accuracy, compare
+from tuneloop.evaluation.statistics import accuracy, compare
 
 SIGNIFICANT = 0.05
 

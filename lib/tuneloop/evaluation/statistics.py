@@ -6,48 +6,13 @@ One rule: the numbers come from scipy, and every denominator is shown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from scipy import stats
 
+from tuneloop.evaluation.results import Accuracy, Paired
 from tuneloop.evaluation.scorers import Outcome
 
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Correct answers over all items; items without an answer count as not correct."""
-
-    correct: int
-    wrong: int
-    no_answer: int
-    low: float
-    """Lower end of the Wilson interval at 95 %, as a share."""
-    high: float
-    """Upper end."""
-
-    @property
-    def total(self) -> int:
-        """Items."""
-        return self.correct + self.wrong + self.no_answer
-
-    @property
-    def share(self) -> float:
-        """Correct over total."""
-        return self.correct / self.total
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Items that the two models answered differently."""
-
-    improved: int
-    """Not correct by base, correct by tuned."""
-    regressed: int
-    """Correct by base, not correct by tuned."""
-    p_value: float
-    """Exact McNemar test: two-sided binomial test of improved against regressed at 1/2."""
 
 
 def accuracy(outcomes: Sequence[Outcome]) -> Accuracy:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop import records, storage
 from tuneloop.errors import DataError, GateFailed, InputMissing
+from tuneloop.evaluation.results import Accuracy, Paired
 from tuneloop.runs.watch import verdict_url
 from tuneloop.specs import STAGES
 from tuneloop.validation import first_error
@@ -25,42 +26,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Answers(_Part):
-    """How one model answered a group of items."""
-
-    correct: int
-    wrong: int
-    no_answer: int
-    low: float
-    """Lower end of the 95 % interval of the accuracy, as a share."""
-    high: float
-
-    @property
-    def total(self) -> int:
-        """Items."""
-        return self.correct + self.wrong + self.no_answer
-
-    @property
-    def share(self) -> float:
-        """Accuracy: correct over all items, 0 to 1."""
-        return self.correct / self.total
-
-
-class Changes(_Part):
-    """Items that the two models answered differently."""
-
-    improved: int
-    regressed: int
-    p_value: float
-
-
 class Group(_Part):
     """Both models on one group of items."""
 
     name: str
-    base: Answers
-    tuned: Answers
-    paired: Changes
+    base: Accuracy
+    tuned: Accuracy
+    paired: Paired
 
     @property
     def gain(self) -> float:
