@@ -232,8 +232,7 @@ def _write_final(
                     for row, outcome in zip(rows, outcomes, strict=True)
                     if outcome == split
                 ]
-                _finish_file(file, files[index_url(file.name)], kept, stage)
-                written[split] += sum(kept)
+                written[split] += _finish_file(file, files[index_url(file.name)], kept, stage)
             for line in _exclusion_lines(files[f"left-out/{name}.jsonl"], gone, stage):
                 exclusions.write_row(line)
             stage.check_stop()
@@ -241,12 +240,12 @@ def _write_final(
     return written
 
 
-def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: Stage) -> None:
-    """Write a file again without the lines that go; as it is if none does."""
+def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: Stage) -> int:
+    """Write a file again without the lines that go, as it is if none does; how many it has."""
     if all(kept):
         stage.keep(file)
         stage.keep(index)
-        return
+        return file.rows or 0  # null where a file has no lines
     url = storage.join(stage.artifacts, file.path)
     stays = iter(kept)
     with _indexed_output(stage, file.name, folder="final") as final:
@@ -256,6 +255,7 @@ def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: S
             lines = block.splitlines(keepends=True)
             pairs = zip(lines, islice(stays, len(lines)), strict=True)
             final.add_lines([line for line, kept_here in pairs if kept_here])
+    return final.rows
 
 
 def _exclusion_lines(
