@@ -21,7 +21,6 @@ import msgspec
 from figure import print_figure
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from tuneloop import storage
 from tuneloop.datasets.build import build
 from tuneloop.datasets.read import dataset_prefix, iter_row_range
 from tuneloop.datasets.schema import (
@@ -31,12 +30,13 @@ from tuneloop.datasets.schema import (
     TraceRow,
     TraceStep,
 )
-from tuneloop.specs import ExportSpec
-from tuneloop.training.contamination import ContaminationIndex
-from tuneloop.training.examples import EXAMPLE_NAMESPACE, builder_of
-from tuneloop.training.export import ShardExporter
-from tuneloop.training.index import IndexedFile
-from tuneloop.training.renderers import render_response
+from tuneloop.specs.export import ExportSpec
+from tuneloop.storage import files
+from tuneloop.traces.response_text import render_response
+from tuneloop.training.export.decontamination import ContaminationIndex
+from tuneloop.training.export.examples import EXAMPLE_NAMESPACE, builder_of
+from tuneloop.training.export.exporter import ShardExporter
+from tuneloop.training.export.index import IndexedFile
 
 ROWS = 50_000
 ROUNDS = 5
@@ -95,7 +95,7 @@ def ours(
 ) -> None:
     """What the export stage does with a shard."""
     exporter = ShardExporter(builder_of(manifest), rules, contamination, None)
-    with storage.Writer(f"{folder}/ours.jsonl") as writer:
+    with files.Writer(f"{folder}/ours.jsonl") as writer:
         file = IndexedFile(writer.write)
         for block in iter_row_range(manifest, folder, 0, ROWS):
             file.add(exporter.add(block.line - 1, block)["train"])

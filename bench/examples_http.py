@@ -28,7 +28,7 @@ from examples import ROWS, Example, Row, make_dataset, ours
 from tests.postgres import free_port
 from tuneloop.datasets.read import iter_rows
 from tuneloop.datasets.schema import DatasetManifest
-from tuneloop.training.renderers import render_response
+from tuneloop.traces.response_text import render_response
 
 ROUNDS = 3
 

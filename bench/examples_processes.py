@@ -18,7 +18,7 @@ from store import REPOSITORY
 
 import examples
 from tests.builders import make_tiny_run
-from tuneloop.specs import dump_stage_spec
+from tuneloop.specs.stages import dump_stage_spec
 
 ROWS = 400_000
 ROUNDS = 2

@@ -12,11 +12,12 @@ from cluster import REPOSITORY, open_bench
 from figure import print_figure
 
 from tests.cluster.node import Node
-from tuneloop import records, service
-from tuneloop.k8s.cluster import Cluster
+from tuneloop.artifacts import layout
+from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.k8s.rendering.submission import build_submission
 from tuneloop.runs.sequence import Sequence
-from tuneloop.runs.submission import build_submission
-from tuneloop.specs import STAGES
+from tuneloop.specs.base import STAGES
+from tuneloop.store import server
 
 POLL_SECONDS = 0.5
 ROUNDS = 3
@@ -45,7 +46,7 @@ def main() -> None:
         namespace = bench.namespace("handover")
         database = f"sqlite:///{bench.run.folder / 'store.db'}"
         with (
-            service.running(database, bench.run.artifacts) as store,
+            server.running(database, bench.run.artifacts) as store,
             Node(control_plane, "node", checkout=REPOSITORY, env=cache),
         ):
             for number in range(ROUNDS):
@@ -59,7 +60,7 @@ def main() -> None:
                 for before, after in itertools.pairwise(STAGES):
                     if after not in cluster.created or before not in cluster.created:
                         continue  # an earlier round has made the same export
-                    url = records.record_url(prepared.plan.artifacts, prepared.plan.run_id, before)
+                    url = layout.record_url(prepared.plan.artifacts, prepared.plan.run_id, before)
                     waits.append(cluster.created[after] - Path(url).stat().st_mtime)
     print_figure("handover", "s", [(wait, POLL_SECONDS) for wait in waits])
 

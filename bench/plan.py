@@ -14,8 +14,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from tests.builders import make_tiny_run  # noqa: E402 - needs the path above
+from tuneloop.k8s.rendering.manifests import FOLDER, dump_files, load_manifests, render_run  # noqa: E402
 from tuneloop.runs.prepare import prepare  # noqa: E402
-from tuneloop.runs.rendering import FOLDER, dump_files, load_manifests, render_run  # noqa: E402
 from tuneloop.runs.spec_file import load_run_spec  # noqa: E402
 
 RUNS = 1000

@@ -16,10 +16,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from tests.builders import stage_specs  # noqa: E402 - needs the path above
-from tuneloop.k8s.render import Renderer  # noqa: E402
-from tuneloop.k8s.submitter import render_submitter  # noqa: E402
-from tuneloop.runs.rendering import FOLDER, load_manifests  # noqa: E402
-from tuneloop.specs import STAGES, ClusterSpec, StagePlacement  # noqa: E402
+from tuneloop.k8s.rendering.manifests import FOLDER, load_manifests  # noqa: E402
+from tuneloop.k8s.rendering.render import Renderer  # noqa: E402
+from tuneloop.k8s.rendering.submitter import render_submitter  # noqa: E402
+from tuneloop.specs.base import STAGES  # noqa: E402
+from tuneloop.specs.cluster import ClusterSpec, StagePlacement  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "scale.md"
 IMAGE = "registry.example/team/tuneloop@sha256:" + "0964917e" * 8

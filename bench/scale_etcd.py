@@ -22,7 +22,7 @@ sys.path.insert(0, str(REPOSITORY))
 from tests.cluster.controlplane import Cluster, open_cluster, wait_until
 from tests.cluster.jobset import serve_jobset
 from tests.cluster.node import Node
-from tuneloop.specs import StagePlacement
+from tuneloop.specs.cluster import StagePlacement
 
 NAMESPACE = "weighed"
 PLACES = {

@@ -23,7 +23,7 @@ from scale import (
     show,
 )
 
-from tuneloop.specs import StagePlacement
+from tuneloop.specs.cluster import StagePlacement
 
 ETCD_BYTES = 8 * 2**30
 """Most that etcd's own documentation suggests."""

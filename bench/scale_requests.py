@@ -28,11 +28,12 @@ from scale import (
     show,
 )
 
-from tuneloop.k8s.cluster import Cluster
-from tuneloop.k8s.connection import Answer
-from tuneloop.runs.submission import Submission, SubmittedStage
-from tuneloop.runs.watch import StageWatch
-from tuneloop.specs import STAGES, GraceSpec, StagePlacement
+from tuneloop.artifacts.submission import Submission, SubmittedStage
+from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.k8s.client.connection import Answer
+from tuneloop.k8s.watch import StageWatch
+from tuneloop.specs.base import STAGES
+from tuneloop.specs.cluster import GraceSpec, StagePlacement
 
 BUCKET_READS = 5_000
 """A second, of a new bucket of Cloud Storage before it scales."""

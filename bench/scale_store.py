@@ -18,7 +18,7 @@ from tests.builders import letter_trace, make_tiny_run, publish_dataset
 from tuneloop.datasets.build import SHARD_ROWS
 from tuneloop.datasets.read import load_manifest
 from tuneloop.datasets.schema import BuildRequest, DatasetShard
-from tuneloop.specs import SubmitterSpec
+from tuneloop.specs.cluster import SubmitterSpec
 
 STORED_A_SECOND = 11_200
 """Traces, one client, batches of 1,000 into PostgreSQL (docs/store.md)."""
@@ -138,7 +138,7 @@ def measured_run_files() -> int:
     from scale import REPOSITORY
 
     from tuneloop.runs.local import run_plan
-    from tuneloop.service import running
+    from tuneloop.store.server import running
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

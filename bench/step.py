@@ -20,13 +20,14 @@ from flax import nnx
 from tuneloop.demo.loop import CONFIG, INSTRUCTION, SEED
 from tuneloop.demo.tasks import demo_traces
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs import TrainSpec
-from tuneloop.training import sft
+from tuneloop.specs.training import TrainSpec
 from tuneloop.training.models import gemma3
-from tuneloop.training.recipes import RECIPES
+from tuneloop.training.prompt_templates import RECIPES
 from tuneloop.training.schema import TrainingExample
-from tuneloop.training.tokenizer import load_tokenizer, train_tokenizer
-from tuneloop.training.tokens import TokenTable, batch_at, build_token_table, tokenizer_sentences
+from tuneloop.training.sft import loop, loss, optimizers
+from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_table
+from tuneloop.training.text.encode import tokenizer_sentences
+from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
 
 ROUNDS = 3
 STEPS = 20
@@ -60,13 +61,13 @@ def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
     """Median step time through `run_sft`."""
     model = gemma3.build_model(spec.model, vocab_size, SEED)
     with tempfile.TemporaryDirectory() as folder:
-        progress = sft.run_sft(
+        progress = loop.run_sft(
             model,
             table,
             spec,
             seed=SEED,
             resume_prefix=folder,
-            checkpoint_every_steps=sft.NEVER,
+            checkpoint_every_steps=loop.NEVER,
             report=lambda row: None,
             should_stop=lambda: False,
         )
@@ -76,16 +77,16 @@ def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
 def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
     """Median step time of value_and_grad and the same optimizer, nothing else."""
     graph, params = nnx.split(gemma3.build_model(spec.model, vocab_size, SEED))
-    optimizer = sft.build_optimizer(spec.optimizer, spec.steps)
+    optimizer = optimizers.build_optimizer(spec.optimizer, spec.steps)
     state = optimizer.init(params)
 
     def loss_of(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        return sft.response_loss(nnx.merge(graph, params), **sft.model_inputs(batch))
+        return loss.response_loss(nnx.merge(graph, params), **loss.model_inputs(batch))
 
     def step(params: Any, state: Any, batch: dict[str, jax.Array]) -> tuple[Any, Any, jax.Array]:
-        loss, gradients = jax.value_and_grad(loss_of)(params, batch)
+        value, gradients = jax.value_and_grad(loss_of)(params, batch)
         updates, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, loss
+        return optax.apply_updates(params, updates), state, value
 
     compiled: Callable[..., Any] = jax.jit(step, donate_argnums=(0, 1))
     times = []
@@ -98,10 +99,10 @@ def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
             batch_size=spec.batch_size,
             length=spec.max_length_tokens,
         )
-        params, state, loss = compiled(
+        params, state, value = compiled(
             params, state, {"input_tokens": batch.tokens, "input_mask": batch.loss_mask}
         )
-        loss.block_until_ready()
+        value.block_until_ready()
         times.append(time.perf_counter() - since)
     return statistics.median(times[2:])
 

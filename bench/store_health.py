@@ -17,8 +17,8 @@ from pathlib import Path
 from figure import print_figure
 from store import BATCH, database_urls, make_bodies, peak_mib, running_store
 
-from tuneloop.traces.codec import fast_array
-from tuneloop.traces.database import Database
+from tuneloop.store.db.codec import fast_array
+from tuneloop.store.db.database import Database
 
 TRACES = 1_000_000
 PAUSE_SECONDS = 0.01

@@ -9,9 +9,10 @@ from cluster import open_bench
 from figure import print_figure
 from kubernetes import client, config
 
-from tuneloop.k8s.cluster import Cluster
+from tuneloop.artifacts.submission import save_submission
+from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.k8s.rendering.submission import build_submission
 from tuneloop.runs.sequence import Sequence
-from tuneloop.runs.submission import build_submission, save_submission
 
 RUNS = 200
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 STAGES = {
-    "export": "jobs.export",
-    "train": "jobs.train_sft_tunix",
-    "eval": "jobs.evaluate",
-    "import": "jobs.import_traces",
+    "export": "tuneloop.stages.export",
+    "train": "tuneloop.stages.train",
+    "eval": "tuneloop.stages.evaluate",
+    "import": "tuneloop.stages.import_traces",
 }
 """Stage name -> module with `run(spec, stage)`."""
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.count > 1 and arguments.stage not in SHARED:
         parser.error(f"--count: only {' and '.join(SHARED)} share work; leave it out")
 
-    from jobs.stage import run_stage
+    from tuneloop.stages.contract import run_stage
 
     # The stage's module is imported under the contract: a missing package is a sentence too.
     def module() -> Any:

@@ -15,11 +15,11 @@ import signal
 import subprocess
 import sys
 
-from jobs.stage import report_failure
+from tuneloop.artifacts.submission import Submission, load_submission, name_of
 from tuneloop.errors import EXIT_OK, StageFailed, Transient, TuneloopError
-from tuneloop.k8s.cluster import Cluster
+from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.runs.sequence import OwnerReference, Sequence, View
-from tuneloop.runs.submission import Submission, load_submission, name_of
+from tuneloop.stages.failures import report_failure
 
 log = logging.getLogger("tuneloop.submit")
 

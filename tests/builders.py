@@ -19,19 +19,19 @@ from tuneloop.datasets.build import SHARD_ROWS, build
 from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, utc_text
 from tuneloop.runs.plan import Plan, load_plan
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs import (
+from tuneloop.specs.evaluation import EvalSpec
+from tuneloop.specs.export import ExportSpec
+from tuneloop.specs.import_traces import ImportSpec
+from tuneloop.specs.run import ExecutionSpec
+from tuneloop.specs.stages import (
     DatasetRef,
-    EvalSpec,
     EvalStage,
-    ExecutionSpec,
-    ExportSpec,
     ExportStage,
-    ImportSpec,
     ImportStage,
     StageSpec,
-    TrainSpec,
     TrainStage,
 )
+from tuneloop.specs.training import TrainSpec
 
 Invoke = Callable[..., tuple[int, str, str]]
 """What the fixture `tuneloop` is: runs a verb, returns (exit code, stdout, stderr)."""

@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, settings
 
 from tests.builders import REPOSITORY, Invoke, TinyRun, make_tiny_run
 from tests.postgres import Postgres, running_postgres
-from tuneloop import cli, service
-from tuneloop.traces.database import Database
+from tuneloop import cli
+from tuneloop.store import server
+from tuneloop.store.db.database import Database
 
+pytest_plugins = ["tests.store_fixtures"]
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
 # Before anything imports JAX. The folder is the tests' own and outlives a run: the tiny models of
@@ -72,23 +74,23 @@ def tiny_run(tmp_path: Path) -> TinyRun:
 def store(tmp_path: Path) -> Iterator[str]:
     """A trace store on a free loopback port; yields its URL."""
     database = f"sqlite:///{tmp_path / 'store.db'}"
-    with service.running(database, str(tmp_path / "artifacts")) as url:
+    with server.running(database, str(tmp_path / "artifacts")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of this worker's own."""
-    with running_postgres() as server:
-        yield server
+    with running_postgres() as running:
+        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
     """Makes empty databases of each kind in turn; gives their URLs."""
     if request.param == "postgresql":
-        server: Postgres = request.getfixturevalue("postgres")
-        with server.lent() as lend:
+        running: Postgres = request.getfixturevalue("postgres")
+        with running.lent() as lend:
             yield lend
     else:
         numbers = itertools.count()

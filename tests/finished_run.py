@@ -8,13 +8,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tuneloop import jsonl, records, storage
+from tuneloop import jsonl
+from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.datasets.read import load_manifest
-from tuneloop.evaluation.report import Answered, build_report, render_json, render_markdown
-from tuneloop.evaluation.scorers import score_exact_match
-from tuneloop.evaluation.sets import EvalItem
-from tuneloop.records import OutputFile, Record
-from tuneloop.specs import STAGES
+from tuneloop.evaluation.report.build import Answered, build_report
+from tuneloop.evaluation.report.render import render_json, render_markdown
+from tuneloop.evaluation.scorers.exact_match import score_exact_match
+from tuneloop.evaluation.sets.schema import EvalItem
+from tuneloop.specs.base import STAGES
+from tuneloop.storage import files, paths
 
 COUNTS: dict[str, dict[str, int]] = {
     "export": {"traces": 104, "examples": 104, "shards": 1},
@@ -61,8 +64,8 @@ def publish_run(
         "image": None,
         "provenance": {"git_commit": "2e84a5bb450440647fadc24f1a24f5a177b193de", "git_dirty": True},
     }
-    url = storage.join(records.run_prefix(artifacts, run_id), "run_manifest.json")
-    storage.write(url, jsonl.dump_line(value))
+    url = paths.join(layout.run_prefix(artifacts, run_id), "run_manifest.json")
+    files.write(url, jsonl.dump_line(value))
     for number, name in enumerate(stages):
         _publish_stage(artifacts, run_id, name, fingerprints[name], number, metrics)
 
@@ -117,7 +120,7 @@ def _publish_stage(
 
 def _output(artifacts: str, run_id: str, stage: str, name: str, data: bytes) -> OutputFile:
     path = f"training_runs/{run_id}/{stage}/attempts/20261122T112233-064c19/{name}"
-    storage.write(storage.join(artifacts, path), data)
+    files.write(paths.join(artifacts, path), data)
     digest = hashlib.sha256(data).hexdigest()
     return OutputFile(name=name, path=path, size_bytes=len(data), sha256=digest)
 
@@ -147,4 +150,4 @@ def torn(artifacts: str, run_id: str, name: str, text: str | bytes | dict[str, A
     """Put something else where a file of a run should be."""
     data = json.dumps(text) if isinstance(text, dict) else text
     data = data.encode() if isinstance(data, str) else data
-    storage.write(storage.join(records.run_prefix(artifacts, run_id), name), data)
+    files.write(paths.join(layout.run_prefix(artifacts, run_id), name), data)

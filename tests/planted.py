@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from tuneloop.traces.auth import new_token
+from tuneloop.store.middleware.auth import new_token
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tuneloop.traces.database import Database
+from tuneloop.store.db.database import Database
 
 PASSWORD = "a-test-password"
 START_SECONDS = 30.0

@@ -19,8 +19,9 @@ import pytest
 from filelock import FileLock
 
 from tests.builders import make_tiny_run
-from tuneloop import records, service
+from tuneloop.artifacts import records
 from tuneloop.runs.local import run_plan
+from tuneloop.store import server
 
 KILLS = 10
 STAGES = ("export", "train", "eval", "import")
@@ -35,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
             shutil.rmtree(root, ignore_errors=True)
             root.mkdir()
             run = make_tiny_run(root)
-            with service.running(f"sqlite:///{root / 'store.db'}", run.artifacts) as url:
+            with server.running(f"sqlite:///{root / 'store.db'}", run.artifacts) as url:
                 results = run_plan(run.change(execution__store_url=url).plan(), repository)
             seconds = {result.name: result.seconds for result in results}
             (root / "seconds.json").write_text(json.dumps(seconds))
@@ -45,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
 @pytest.fixture
 def fresh_store(tmp_path: Path) -> Iterator[str]:
     artifacts = str(tmp_path / "unused")
-    with service.running(f"sqlite:///{tmp_path / 'fresh.db'}", artifacts) as url:
+    with server.running(f"sqlite:///{tmp_path / 'fresh.db'}", artifacts) as url:
         yield url
 
 

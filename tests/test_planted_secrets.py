@@ -18,7 +18,7 @@ import pytest
 from tests.builders import REPOSITORY, TinyRun
 from tests.planted import Planted, files_below, leaks, plant
 from tests.postgres import Postgres
-from tests.traces.stores import Store
+from tests.store.stores import Store
 
 
 class Said:

@@ -20,11 +20,11 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import Cluster, wait_until
 from tests.cluster.jobset import serve_jobset
 from tests.cluster.test_preflight import pod_of
-from tests.k8s.test_render import MANIFESTS, rendered, submitter
-from tuneloop.k8s.cluster import KINDS
-from tuneloop.k8s.preflight import GANG_RIGHTS, QUEUE_RIGHTS, RIGHTS
-from tuneloop.specs import StagePlacement
-from tuneloop.traces.auth import parse_tokens
+from tests.k8s.rendering.test_render import MANIFESTS, rendered, submitter
+from tuneloop.k8s.checks.preflight import GANG_RIGHTS, QUEUE_RIGHTS, RIGHTS
+from tuneloop.k8s.client.cluster import KINDS
+from tuneloop.specs.cluster import StagePlacement
+from tuneloop.store.middleware.auth import parse_tokens
 
 Object = dict[str, Any]
 OVERLAYS = ("bare", "eks", "gke", "kind")

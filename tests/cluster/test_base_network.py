@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.builders import REPOSITORY
-from tests.k8s.test_render import rendered, submitter
+from tests.k8s.rendering.test_render import rendered, submitter
 
 Object = dict[str, Any]
 GOLDEN = Path(REPOSITORY, "tests", "golden", "cluster")

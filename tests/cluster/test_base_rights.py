@@ -20,11 +20,11 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.jobset import serve_jobset
 from tests.cluster.kueue import serving_kueue
-from tuneloop.k8s.cluster import Cluster
+from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.k8s.rendering.submission import build_submission
+from tuneloop.k8s.watch import StageWatch
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.runs.submission import build_submission
-from tuneloop.runs.watch import StageWatch
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}

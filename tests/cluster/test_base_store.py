@@ -15,7 +15,7 @@ import yaml
 
 from tests.cluster.controlplane import Cluster, wait_until
 from tests.postgres import Postgres, free_port
-from tuneloop.traces.auth import new_token
+from tuneloop.store.middleware.auth import new_token
 from tuneloop.traces.client import TraceClient
 
 Object = dict[str, Any]

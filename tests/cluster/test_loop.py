@@ -20,18 +20,21 @@ from tests.builders import TinyRun
 from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.node import Node
-from tuneloop import records, storage
+from tuneloop.artifacts import layout, records
 from tuneloop.demo.loop import CONFIG, fill_store, placed_spec
-from tuneloop.k8s.cluster import Cluster
+from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.k8s.rendering.manifests import dump_files, render_run
+from tuneloop.k8s.rendering.submission import build_submission
+from tuneloop.k8s.watch import StageWatch
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
 from tuneloop.runs.prepare import Prepared, prepare
-from tuneloop.runs.rendering import dump_files, render_run
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.runs.submission import build_submission
-from tuneloop.runs.watch import StageWatch
-from tuneloop.specs import STAGES, ClusterSpec, RunSpec
+from tuneloop.specs.base import STAGES
+from tuneloop.specs.cluster import ClusterSpec
+from tuneloop.specs.run import RunSpec
+from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 KILLS = 10
@@ -102,7 +105,7 @@ def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
     assert contents(here.plan) == contents(there.plan)
     for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"):
         one, two = (
-            storage.read(f"{records.run_prefix(p.plan.artifacts, p.plan.run_id)}/{name}")
+            files.read(f"{layout.run_prefix(p.plan.artifacts, p.plan.run_id)}/{name}")
             for p in (here, there)
         )
         assert one == two
@@ -304,7 +307,7 @@ def test_the_next_stage_is_created_within_a_second_of_a_record(
     Sequence(submission, client, poll_seconds=0.5).run(retry_failed=True, stop_on_interrupt=True)
     waits = []
     for before, after in itertools.pairwise(STAGES):
-        url = records.record_url(there.plan.artifacts, there.plan.run_id, before)
+        url = layout.record_url(there.plan.artifacts, there.plan.run_id, before)
         waits.append(created[after] - Path(url).stat().st_mtime)
     assert sorted(waits)[1] <= 1.0, waits
 
@@ -321,9 +324,9 @@ def test_applied_by_kubectl_a_stage_that_is_early_says_what_it_waits_for(
     there = placed(tiny_run, namespace, store, repository)
     folder = tmp_path / "manifests"
     folder.mkdir()
-    files = dump_files(render_run(there.plan, there.renderer))
+    rendered = dump_files(render_run(there.plan, there.renderer))
     for name in ("01-export.yaml", "04-import.yaml"):
-        (folder / name).write_text(files[name])
+        (folder / name).write_text(rendered[name])
     done = cluster.kubectl("apply", "-f", str(folder))
     assert (done.returncode, done.stderr) == (0, "")
     client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))

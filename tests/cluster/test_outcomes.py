@@ -14,17 +14,18 @@ from tests.builders import TinyRun
 from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.node import OUTCOME, Node
-from tuneloop import storage
+from tuneloop.artifacts.submission import Submission
+from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import QuotaExceeded, StageFailed
-from tuneloop.k8s.cluster import Cluster
-from tuneloop.k8s.render import FINAL_EXIT_CODES
-from tuneloop.k8s.verdicts import Verdict
+from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.k8s.rendering.render import FINAL_EXIT_CODES
+from tuneloop.k8s.rendering.submission import build_submission
+from tuneloop.k8s.watch import StageWatch, verdict_url
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.runs.submission import Submission, build_submission
-from tuneloop.runs.watch import StageWatch, verdict_url
-from tuneloop.specs import GraceSpec
+from tuneloop.specs.cluster import GraceSpec
+from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
@@ -139,11 +140,11 @@ def test_a_failed_stage_is_a_sentence_its_evidence_is_kept_and_run_again_continu
     with pytest.raises(StageFailed, match=r"stage export: UserError: .* exit 1: last words; read"):
         sequence.run(retry_failed=True, stop_on_interrupt=True)
     prefix = broken.watch().prefix
-    verdict = json.loads(storage.read(verdict_url(prefix)))
+    verdict = json.loads(files.read(verdict_url(prefix)))
     assert verdict["state"] == "UserError"
     assert verdict["pods"][0]["status"]["phase"] == "Failed"
-    (log,) = [url for url in storage.list_files(prefix) if "/pods/" in url]
-    assert b"last words" in storage.read(log)
+    (log,) = [url for url in files.list_files(prefix) if "/pods/" in url]
+    assert b"last words" in files.read(log)
     # wait tells it again, run tries again: another object of the same name.
     with pytest.raises(StageFailed, match="UserError"):
         sequence.run(retry_failed=False, stop_on_interrupt=False)
@@ -253,7 +254,7 @@ def test_gone_is_deleted_unless_the_record_is_there(case: Case) -> None:
     watch.create(replace_failed=False)
     wait_until(lambda: case.client.get("Job", watch.name) is None, "the TTL controller was here")
     assert watch.look().state == "Succeeded"
-    storage.delete_tree(watch.prefix)
+    files.delete_tree(watch.prefix)
     lost = watch.look()
     assert (lost.state, lost.exit_code) == ("Deleted", 30)
 

@@ -13,17 +13,17 @@ import yaml
 from tests.builders import TinyRun, stage_specs
 from tests.cluster import controlplane
 from tests.cluster.jobset import serve_jobset
-from tests.k8s.test_render import GOLDENS, MANIFESTS
+from tests.k8s.rendering.test_render import GOLDENS, MANIFESTS
 from tuneloop.errors import SpecError
-from tuneloop.k8s.cluster import Cluster
-from tuneloop.k8s.preflight import preflight
-from tuneloop.k8s.render import Renderer
+from tuneloop.k8s.checks.preflight import preflight
+from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.k8s.rendering.manifests import render_run
+from tuneloop.k8s.rendering.render import Renderer
+from tuneloop.k8s.rendering.submission import build_submission
+from tuneloop.k8s.watch import StageWatch
 from tuneloop.runs.prepare import Prepared, prepare
-from tuneloop.runs.rendering import render_run
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.runs.submission import build_submission
-from tuneloop.runs.watch import StageWatch
-from tuneloop.specs import ClusterSpec, StagePlacement
+from tuneloop.specs.cluster import ClusterSpec, StagePlacement
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 

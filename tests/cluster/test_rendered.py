@@ -12,10 +12,10 @@ import pytest
 
 from tests.builders import TinyRun, stage_specs
 from tuneloop import cli
-from tuneloop.k8s.render import Renderer
-from tuneloop.k8s.yaml_out import dump
-from tuneloop.runs.rendering import load_manifests
-from tuneloop.specs import ClusterSpec, StagePlacement
+from tuneloop.k8s.rendering.manifests import load_manifests
+from tuneloop.k8s.rendering.render import Renderer
+from tuneloop.k8s.rendering.yaml_out import dump
+from tuneloop.specs.cluster import ClusterSpec, StagePlacement
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tuneloop import storage
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty, Select, build
 from tuneloop.datasets.read import find_manifest, iter_rows, load_manifest
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest, Selection, TraceRow
 from tuneloop.errors import DataError
-from tuneloop.traces.codec import new_trace
-from tuneloop.traces.database import Database
+from tuneloop.storage import files
+from tuneloop.store.db.codec import new_trace
+from tuneloop.store.db.database import Database
 from tuneloop.traces.schema import ReasoningTrace
 
 MakeRow = Callable[..., TraceRow]
@@ -47,7 +47,7 @@ def publish(tmp_path: Path, now: datetime, select_of: SelectOf) -> Build:
     return call
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def contents_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.json*")}
 
 
@@ -106,11 +106,11 @@ def test_building_again_changes_nothing(
 ) -> None:
     rows = [make_row(n) for n in range(3)]
     first, _ = publish(rows, seed=None)
-    before = files(tmp_path)
+    before = contents_of(tmp_path)
     again = publish(rows, seed=None, options={"now": now + timedelta(1), "new_seed": lambda: 99})
     assert again == (first, False)
     assert publish(rows, seed=7) == (first, False)
-    assert files(tmp_path) == before
+    assert contents_of(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -129,22 +129,22 @@ def test_another_request_for_a_taken_key_is_refused(
     publish: Build, make_row: MakeRow, tmp_path: Path, fields: dict[str, Any], text: str
 ) -> None:
     publish([make_row()], filters={"a": True})
-    before = files(tmp_path)
+    before = contents_of(tmp_path)
     with pytest.raises(DatasetConflict, match="use another dataset_version") as caught:
         publish([make_row()], **{"filters": {"a": True}, **fields})
     assert text in str(caught.value)
-    assert files(tmp_path) == before
+    assert contents_of(tmp_path) == before
 
 
 def test_other_traces_for_a_taken_key_are_refused(
     publish: Build, make_row: MakeRow, tmp_path: Path
 ) -> None:
     publish([make_row(1)])
-    before = files(tmp_path)
+    before = contents_of(tmp_path)
     for rows in ([make_row(2)], [make_row(1), make_row(2)], [make_row(1, prompt="p")]):
         with pytest.raises(DatasetConflict, match="differ from the 1 it was built with"):
             publish(rows)
-    assert files(tmp_path) == before
+    assert contents_of(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_names_that_are_refused(name: str) -> None:
 def test_an_empty_selection_leaves_nothing(publish: Build, tmp_path: Path) -> None:
     with pytest.raises(DatasetEmpty, match=r"^Dataset is empty\. No traces matched the filters\.$"):
         publish([])
-    assert not storage.list_files(str(tmp_path))
+    assert not files.list_files(str(tmp_path))
 
 
 def test_the_same_traces_in_two_stores_make_the_same_dataset(tmp_path: Path, now: datetime) -> None:
@@ -251,7 +251,7 @@ def test_an_interrupted_build_leaves_nothing_to_read(
 
     with pytest.raises(KeyboardInterrupt):
         build(breaking, request(), str(tmp_path), now=now, new_seed=lambda: 1)
-    assert not storage.list_files(str(tmp_path))
+    assert not files.list_files(str(tmp_path))
     manifest, created = publish([make_row(n) for n in range(3)])
     assert created
     assert manifest.trace_count == 3
@@ -282,13 +282,13 @@ def test_a_killed_build_leaves_nothing_to_read(
         [sys.executable, "-c", KILLED, str(tmp_path)], env=dict(os.environ), timeout=30, check=False
     )
     assert ended.returncode == -signal.SIGKILL
-    left = storage.list_files(str(tmp_path))
+    left = files.list_files(str(tmp_path))
     assert left
     assert find_manifest(str(tmp_path), "d-v1") is None
     manifest, created = publish([make_row(n) for n in range(3)])
     assert created
     assert [row for _, row in iter_rows(manifest, str(tmp_path))] == [make_row(n) for n in range(3)]
-    assert set(left) < set(storage.list_files(str(tmp_path)))
+    assert set(left) < set(files.list_files(str(tmp_path)))
 
 
 @pytest.mark.parametrize("seed", [None, 5])
@@ -319,20 +319,20 @@ def test_concurrent_builds_publish_once(
         thread.join()
     assert [created for _, created in results].count(True) == 1
     assert len({manifest.model_dump_json() for manifest, _ in results}) == 1
-    assert len(files(tmp_path)) == 2  # the losers cleaned up behind themselves
+    assert len(contents_of(tmp_path)) == 2  # the losers cleaned up behind themselves
     assert len(list(iter_rows(results[0][0], str(tmp_path)))) == 3
 
 
 def test_a_lost_acknowledgement_is_success(
     publish: Build, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = storage.create
+    create = files.create
 
     def twice(url: str, data: bytes) -> None:
         create(url, data)
         raise FileExistsError(url)
 
-    monkeypatch.setattr(storage, "create", twice)
+    monkeypatch.setattr(files, "create", twice)
     manifest, created = publish([make_row()])
     assert created
     assert publish([make_row()]) == (manifest, False)
@@ -341,14 +341,14 @@ def test_a_lost_acknowledgement_is_success(
 def test_a_failed_publication_keeps_the_shards_it_may_have_named(
     publish: Build, make_row: MakeRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = storage.create
+    create = files.create
 
     def unsure(url: str, data: bytes) -> None:
         create(url, data)
         raise ConnectionResetError
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage, "create", unsure)
+        patched.setattr(files, "create", unsure)
         with pytest.raises(ConnectionResetError):
             publish([make_row()])
     assert len(list(iter_rows(load_manifest(str(tmp_path), "d-v1"), str(tmp_path)))) == 1

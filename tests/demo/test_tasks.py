@@ -14,7 +14,7 @@ from tuneloop.demo.tasks import (
     is_held_out,
 )
 from tuneloop.errors import UsageError
-from tuneloop.evaluation.sets import parse_eval_set
+from tuneloop.evaluation.sets.schema import parse_eval_set
 from tuneloop.traces.schema import parse_trace
 
 EVAL_ITEMS = 160

@@ -19,7 +19,7 @@ from tests.ci.tools import ensure_shellcheck
 from tests.cluster.controlplane import ensure_binaries
 from tests.docs.blocks import shell_blocks
 from tuneloop.cli import app
-from tuneloop.specs import RunSpec
+from tuneloop.specs.run import RunSpec
 
 PAGES = ("quickstart-laptop.md", "quickstart-kind.md", "quickstart-gke.md")
 OPERATORS = set("();<>|&")

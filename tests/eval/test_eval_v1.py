@@ -22,7 +22,7 @@ from typing import Literal
 
 import pytest
 
-from tuneloop.evaluation.sets import EvalItem, parse_eval_set, problems
+from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, problems
 
 FOLDER = Path(__file__).parents[2] / "eval"
 DATA = (FOLDER / "eval_v1.jsonl").read_bytes()

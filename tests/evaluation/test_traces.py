@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop import jsonl
-from tuneloop.evaluation.scorers import Score
-from tuneloop.evaluation.sets import EvalItem
+from tuneloop.evaluation.scorers.schema import Score
+from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.traces.schema import parse_trace
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneloop.k8s.pod import WRITABLE
+from tuneloop.k8s.rendering.pod import WRITABLE
 
 Config = dict[str, Any]
 RUNC = "/usr/sbin/runc"

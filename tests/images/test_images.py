@@ -18,8 +18,8 @@ import yaml
 
 from tests.images.conftest import Built
 from tests.images.container import Container, command, container
-from tuneloop.command import stage_env
-from tuneloop.k8s.pod import CACHE
+from tuneloop.k8s.rendering.pod import CACHE
+from tuneloop.stages.command import stage_env
 
 pytestmark = pytest.mark.images
 

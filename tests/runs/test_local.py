@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from tuneloop import records, storage
+from tuneloop.artifacts import layout
 from tuneloop.errors import StageFailed
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 
@@ -44,13 +45,13 @@ def test_the_loop_runs_and_a_second_run_does_nothing(
     assert evaluated.counts["items"] == 10
     assert imported.counts == {"traces": 20}
 
-    prefix = records.run_prefix(tiny_run.artifacts, tiny_run.plan().run_id)
-    manifest = json.loads(storage.read(f"{prefix}/run_manifest.json"))
+    prefix = layout.run_prefix(tiny_run.artifacts, tiny_run.plan().run_id)
+    manifest = json.loads(files.read(f"{prefix}/run_manifest.json"))
     assert manifest["seed"] == 1
     assert manifest["recipe"] == "trace_sft_v1"
     assert manifest["provenance"]["libraries"]["google-tunix"] == "0.1.7"
     for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "metrics.jsonl"):
-        assert storage.exists(f"{prefix}/{name}")
+        assert files.exists(f"{prefix}/{name}")
 
     again = run()
     assert [r.state for r in again] == ["cached"] * 4
@@ -99,7 +100,7 @@ def test_sigterm_saves_a_checkpoint_and_the_next_run_continues(
         stderr=subprocess.PIPE,
         text=True,
     )
-    progress = Path(records.stage_prefix(plan.artifacts, plan.run_id, "train"), "progress.json")
+    progress = Path(layout.stage_prefix(plan.artifacts, plan.run_id, "train"), "progress.json")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if progress.exists() and json.loads(progress.read_bytes()).get("step", 0) > 3:

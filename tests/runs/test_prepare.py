@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from tests.builders import TinyRun
+from tuneloop.artifacts.submission import load_submission, save_submission
 from tuneloop.errors import SpecError
-from tuneloop.runs.placement import plan_rows
+from tuneloop.k8s.rendering.submission import build_submission
+from tuneloop.runs.plan_table import plan_rows
 from tuneloop.runs.prepare import Prepared, prepare
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.runs.submission import build_submission, load_submission, save_submission
 
 DIGEST = "sha256:" + "1e3" + "0" * 61
 IMAGE = f"registry.example/tuneloop@{DIGEST}"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tuneloop.errors import DataError, PermissionDenied, SpecError, Unavailable
+from tuneloop.store.db.database import Database
 from tuneloop.traces.client import TraceClient
-from tuneloop.traces.database import Database
 
 Answer = tuple[int, dict[str, str], bytes]
 HEALTHY: Answer = (200, {}, b'{"status":"healthy"}')

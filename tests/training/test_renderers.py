@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tuneloop.traces.response_text import parse_plain_response, render_response
 from tuneloop.training.renderers import (
     CONTROL_TOKENS,
     apply_system_instruction,
     neutralise_control_tokens,
-    parse_plain_response,
     parse_response,
     render_closed_response,
     render_gemma_model_turn,
@@ -19,7 +19,6 @@ from tuneloop.training.renderers import (
     render_gemma_user_turn,
     render_generation_prompt,
     render_reasoning_steps,
-    render_response,
     render_training_text,
     render_tunix_sft_prompt,
     restore_control_tokens,

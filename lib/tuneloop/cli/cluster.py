@@ -29,10 +29,10 @@ from tuneloop.cli.options import (
 from tuneloop.errors import SpecError, StageFailed
 
 if TYPE_CHECKING:
-    from tuneloop.display import Progress
+    from tuneloop.artifacts.submission import Submission
+    from tuneloop.cli.display import Progress
     from tuneloop.runs.prepare import Prepared
     from tuneloop.runs.sequence import Sequence, View
-    from tuneloop.runs.submission import Submission
 
 FOLLOW_SECONDS = 2.0
 
@@ -54,15 +54,15 @@ def render(
     seed: RunSeed = None,
 ) -> None:
     """Write a run as plain YAML that `kubectl apply -f DIR` takes as it is."""
-    from tuneloop import storage
-    from tuneloop.runs.rendering import dump_files, render_run
+    from tuneloop.k8s.rendering.manifests import dump_files, render_run
+    from tuneloop.storage import files
 
     placed = options.load_spec(spec, dataset, artifacts, store)
     prepared = options.cluster_plan(placed, seed, image, allow_tag)
-    files = dump_files(render_run(prepared.plan, prepared.renderer))
-    for name, text in files.items():
-        storage.write(str(output / name), text.encode())
-    typer.echo(f"{output}: {len(files)} files of run {prepared.plan.run_id}")
+    rendered = dump_files(render_run(prepared.plan, prepared.renderer))
+    for name, text in rendered.items():
+        files.write(str(output / name), text.encode())
+    typer.echo(f"{output}: {len(rendered)} files of run {prepared.plan.run_id}")
 
 
 def check(
@@ -80,9 +80,9 @@ def check(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Find what a cluster would refuse, before it is asked; writes nothing."""
-    from tuneloop.k8s.check import check_documents, check_execution
-    from tuneloop.k8s.preflight import preflight
-    from tuneloop.runs.rendering import render_run
+    from tuneloop.k8s.checks.offline import check_documents, check_execution
+    from tuneloop.k8s.checks.preflight import preflight
+    from tuneloop.k8s.rendering.manifests import render_run
 
     placed = options.load_spec(spec, dataset, artifacts, store)
     prepared = options.cluster_plan(placed, seed, image, allow_tag)
@@ -118,7 +118,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Start a run on a cluster and return; `wait RUN_ID` goes on from any machine."""
-    from tuneloop import display, github
+    from tuneloop.cli import display, github
 
     placed = options.load_spec(spec, dataset, artifacts, store)
     prepared = options.cluster_plan(placed, seed, image, allow_tag)
@@ -150,7 +150,7 @@ def wait(
     as_json: Json = False,
 ) -> None:
     """Take a submitted run to its end, stage after stage; stopped, it goes on when called again."""
-    from tuneloop import display, github
+    from tuneloop.cli import display, github
     from tuneloop.runs.sequence import Sequence
 
     submission = _submission(run_id, artifacts)
@@ -185,7 +185,7 @@ def status(
     """Show where a submitted run is; reads only."""
     from dataclasses import asdict
 
-    from tuneloop import display
+    from tuneloop.cli import display
     from tuneloop.runs.status import run_status
 
     submission = _submission(run_id, artifacts)
@@ -205,7 +205,7 @@ def explain(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Say why a run is where it is: one verdict with its evidence and what to do."""
-    from tuneloop import display
+    from tuneloop.cli import display
     from tuneloop.runs.status import run_status
 
     submission = _submission(run_id, artifacts)
@@ -262,9 +262,10 @@ def open_sequence(
     poll_seconds: float = 5.0,
 ) -> Sequence:
     """Connect, then write down what is about to be created."""
+    from tuneloop.artifacts.submission import save_submission
+    from tuneloop.k8s.rendering.submission import build_submission
     from tuneloop.runs.plan import write_run_manifest
     from tuneloop.runs.sequence import Sequence
-    from tuneloop.runs.submission import build_submission, save_submission
 
     plan, renderer = prepared.plan, prepared.renderer
     submission = build_submission(plan, renderer)
@@ -281,7 +282,7 @@ def _view(view: Progress) -> View:
 
 
 def _submission(run_id: str, artifacts: str) -> Submission:
-    from tuneloop import storage
-    from tuneloop.runs.submission import load_submission
+    from tuneloop.artifacts.submission import load_submission
+    from tuneloop.storage import paths
 
-    return load_submission(storage.absolute(artifacts), options.checked_run_id(run_id))
+    return load_submission(paths.absolute(artifacts), options.checked_run_id(run_id))

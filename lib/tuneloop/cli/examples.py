@@ -15,8 +15,8 @@ from tuneloop.errors import UsageError
 if TYPE_CHECKING:
     import sentencepiece
 
-    from tuneloop.training.chat import ChatFamily
-    from tuneloop.training.inspect import Inspection
+    from tuneloop.training.chat_templates import ChatFamily
+    from tuneloop.training.export.inspect import Inspection
 
 examples_app = typer.Typer(help="Training examples: what an export wrote.", no_args_is_help=True)
 
@@ -49,10 +49,15 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show one example as it is trained on, tokens coloured by the loss mask."""
-    from tuneloop import storage
-    from tuneloop.training.chat import family_named
-    from tuneloop.training.files import is_examples_file, read_line
-    from tuneloop.training.inspect import find_example, inspect_example, iter_examples, render_html
+    from tuneloop.storage import files
+    from tuneloop.training.chat_templates import family_named
+    from tuneloop.training.export.files import is_examples_file, read_line
+    from tuneloop.training.export.inspect import (
+        find_example,
+        inspect_example,
+        iter_examples,
+        render_html,
+    )
     from tuneloop.training.schema import parse_example
 
     chat = family_named(family)
@@ -66,7 +71,7 @@ def inspect(
         _, example = next(iter_examples(url))
     found = inspect_example(example, chat, system_instruction, _tokenizer(tokenizer, chat))
     if html is not None:
-        storage.write(str(html), render_html(found).encode())
+        files.write(str(html), render_html(found).encode())
     if as_json:
         print_json(_as_json(found))
     else:
@@ -76,11 +81,11 @@ def inspect(
 def _tokenizer(url: str | None, family: ChatFamily) -> sentencepiece.SentencePieceProcessor | None:
     if url is None:
         return None
-    from tuneloop import storage
-    from tuneloop.training.tokenizer import load_tokenizer
+    from tuneloop.storage import files
+    from tuneloop.training.text.tokenizers import load_tokenizer
 
     try:
-        return load_tokenizer(storage.read(url), family.turn_marks)
+        return load_tokenizer(files.read(url), family.turn_marks)
     except FileNotFoundError as e:
         raise UsageError(f"{url}: no such file, expected a SentencePiece model") from e
 
@@ -120,9 +125,9 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Count examples and measure their lengths."""
-    from tuneloop.training.chat import family_named
-    from tuneloop.training.inspect import iter_examples
-    from tuneloop.training.lengths import summarise
+    from tuneloop.training.chat_templates import family_named
+    from tuneloop.training.export.inspect import iter_examples
+    from tuneloop.training.export.lengths import summarise
 
     chat = family_named(family)
     measured: dict[str, Counter[int]] = {}
@@ -135,7 +140,7 @@ def stats(
             "response_characters": len(example.response),
         }
         if processor is not None:
-            from tuneloop.training.tokens import encode_generation_prompt, encode_response
+            from tuneloop.training.text.encode import encode_generation_prompt, encode_response
 
             before = encode_generation_prompt(processor, example.prompt, system_instruction, chat)
             lengths["prompt_tokens"] = len(before)
@@ -161,8 +166,8 @@ def export(
 ) -> None:
     """Print examples as NDJSON that Hugging Face datasets, TRL and Axolotl read."""
     from tuneloop.jsonl import encode_line
-    from tuneloop.training.inspect import iter_examples
-    from tuneloop.training.messages import VIEWS
+    from tuneloop.training.export.formats import VIEWS
+    from tuneloop.training.export.inspect import iter_examples
 
     if view not in VIEWS:
         raise UsageError(f"--format {view}: unknown, expected one of {', '.join(sorted(VIEWS))}")

@@ -11,11 +11,11 @@ import typer
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
-    from tuneloop.k8s.cluster import Cluster
+    from tuneloop.k8s.client.cluster import Cluster
     from tuneloop.runs.plan import Plan
     from tuneloop.runs.prepare import Prepared
     from tuneloop.runs.results import StageResult
-    from tuneloop.specs import RunSpec
+    from tuneloop.specs.run import RunSpec
 
 DEFAULT_STORE = "http://127.0.0.1:8000"
 DEFAULT_ARTIFACTS = ".tuneloop/artifacts"
@@ -85,7 +85,7 @@ def cluster_plan(spec: RunSpec, seed: int | None, image: str | None, allow_tag: 
 
 def connect(namespace: str, context: str | None, kubeconfig: str | None) -> Cluster:
     """Connect, and say to what before anything is written there."""
-    from tuneloop.k8s.cluster import Cluster
+    from tuneloop.k8s.client.cluster import Cluster
 
     cluster = Cluster.connect(namespace, context=context, kubeconfig=kubeconfig)
     typer.echo(cluster.describe(), err=True)
@@ -121,7 +121,7 @@ def print_run(
     artifacts: str, run_id: str, stages: list[StageResult], *, as_json: bool
 ) -> dict[str, Any]:
     """Print what a run came to; returns it."""
-    from tuneloop import display
+    from tuneloop.cli import display
 
     summary = display.run_summary(artifacts, run_id, stages)
     if as_json:

@@ -29,15 +29,16 @@ def report(
     ] = "markdown",
 ) -> None:
     """Print the report of a run; as comment also why it failed, or that it has not finished."""
-    from tuneloop import github, storage
+    from tuneloop.cli import github
     from tuneloop.runs import comment
     from tuneloop.runs.outcome import load_outcome, read_report, required_report
+    from tuneloop.storage import paths
 
     run_id = options.checked_run_id(run_id)
     if report_format == "marker":
         typer.echo(comment.marker(run_id))
         return
-    outcome = load_outcome(storage.absolute(artifacts), run_id)
+    outcome = load_outcome(paths.absolute(artifacts), run_id)
     if report_format == "comment":
         page = github.run_url()
         typer.echo(
@@ -48,7 +49,7 @@ def report(
     if report_format == "json":
         print_json({"run_id": run_id, **found.model_dump(mode="json")})
     else:
-        typer.echo(read_report(storage.absolute(artifacts), run_id), nl=False)
+        typer.echo(read_report(paths.absolute(artifacts), run_id), nl=False)
 
 
 def gate(
@@ -67,12 +68,13 @@ def gate(
     ] = None,
 ) -> None:
     """Exit 13 if a run's result is worse than asked, 12 if it has none yet."""
-    from tuneloop import github, storage
+    from tuneloop.cli import github
     from tuneloop.errors import GateFailed
     from tuneloop.runs.outcome import Gate, check_gate, load_outcome
+    from tuneloop.storage import paths
 
     asked = Gate(min_accuracy, min_gain, max_regressions)
-    outcome = load_outcome(storage.absolute(artifacts), options.checked_run_id(run_id))
+    outcome = load_outcome(paths.absolute(artifacts), options.checked_run_id(run_id))
     try:
         found = check_gate(outcome, asked).overall
     except GateFailed as e:

@@ -38,7 +38,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop on this machine: traces, dataset, export, train, eval, import."""
-    from tuneloop import display
+    from tuneloop.cli import display
     from tuneloop.demo.loop import run_demo
 
     view = display.Progress(quiet=as_json)
@@ -73,7 +73,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a spec, stage after stage, here or on a cluster; run again to continue."""
-    from tuneloop import display
+    from tuneloop.cli import display
 
     placed = options.load_spec(spec, dataset, artifacts, store)
     chosen = options.chosen_seed(seed, new_seed)
@@ -113,8 +113,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a run would do: stages, what is cached, where and on what. Writes nothing."""
-    from tuneloop import display
-    from tuneloop.runs.placement import plan_rows
+    from tuneloop.cli import display
+    from tuneloop.runs.plan_table import plan_rows
 
     placed = options.load_spec(spec, dataset, artifacts, None)
     cluster = placed.execution.cluster

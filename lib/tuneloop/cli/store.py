@@ -15,7 +15,7 @@ from tuneloop.cli.options import DEFAULT_ARTIFACTS, DEFAULT_STORE, Json, StoreUr
 from tuneloop.errors import DataError, SpecError, UsageError
 
 if TYPE_CHECKING:
-    from tuneloop.traces.auth import Token
+    from tuneloop.store.middleware.auth import Token
 
 traces_app = typer.Typer(help="Traces in the store.", no_args_is_help=True)
 datasets_app = typer.Typer(help="Datasets: frozen selections of traces.", no_args_is_help=True)
@@ -60,7 +60,7 @@ def serve(
     access_log: Annotated[bool, typer.Option(help="A line of JSON a request on stderr.")] = True,
 ) -> None:
     """Serve the trace store over HTTP; without tokens on loopback alone."""
-    from tuneloop import service
+    from tuneloop.store import server
 
     def listening(url: str, database: str) -> None:
         typer.echo(f"{url}: database {database}, artifacts {artifacts}; Ctrl-C stops it", err=True)
@@ -68,7 +68,7 @@ def serve(
     # uvicorn finishes what is in flight, then raises the signal again: asked to stop, it stopped.
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            service.serve(
+            server.serve(
                 host,
                 port,
                 database,
@@ -85,7 +85,7 @@ def serve(
 
 
 def _tokens(path: Path | None) -> tuple[Token, ...]:
-    from tuneloop.traces.auth import parse_tokens
+    from tuneloop.store.middleware.auth import parse_tokens
 
     if path is None:
         text = os.environ.get("TUNELOOP_TOKENS")
@@ -102,7 +102,7 @@ def tokens_new(
     role: Annotated[Literal["read", "write", "admin"], typer.Option(help="What it may do.")],
 ) -> None:
     """Draw a token: it goes to stdout once, the line for the token file to stderr."""
-    from tuneloop.traces.auth import new_token
+    from tuneloop.store.middleware.auth import new_token
 
     token, line = new_token(name, role)
     typer.echo(token)
@@ -119,10 +119,10 @@ def traces_import(
     as_json: Json = False,
 ) -> None:
     """Put traces into the store; a file that is already there adds nothing."""
-    from tuneloop import display
+    from tuneloop.cli import display
     from tuneloop.traces.client import TraceClient
     from tuneloop.traces.files import import_file
-    from tuneloop.training.messages import trace_of_record
+    from tuneloop.traces.importers.messages import trace_of_record
 
     convert = {"trace": lambda value, place: value, "messages": trace_of_record}.get(source_format)
     if convert is None:
@@ -247,7 +247,7 @@ def datasets_export(
     """Print a dataset as NDJSON."""
     from tuneloop.datasets.read import iter_rows, load_manifest
     from tuneloop.jsonl import encode_line
-    from tuneloop.training.examples import EXPORT_FORMATS
+    from tuneloop.training.export.formats import EXPORT_FORMATS
 
     if export_format not in EXPORT_FORMATS:
         known = ", ".join(sorted(EXPORT_FORMATS))
@@ -262,11 +262,11 @@ def eval_sets_check(
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="The eval set.")],
 ) -> None:
     """Validate an eval set; every problem with its line."""
-    from tuneloop import storage
-    from tuneloop.evaluation.sets import parse_eval_set, problems
+    from tuneloop.evaluation.sets.schema import parse_eval_set, problems
+    from tuneloop.storage import files
 
     try:
-        data = storage.read(file)
+        data = files.read(file)
     except FileNotFoundError as e:
         raise UsageError(f"{file}: no such file, expected an eval set; check the path") from e
     found = problems(data, file)

@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any
 
-from tuneloop import jsonl, storage
+from tuneloop import jsonl
 from tuneloop.datasets.read import dataset_prefix, find_damage, find_manifest, manifest_url
 from tuneloop.datasets.schema import (
     BuildRequest,
@@ -30,6 +30,7 @@ from tuneloop.datasets.schema import (
     utc_text,
 )
 from tuneloop.errors import DataError
+from tuneloop.storage import files, paths
 from tuneloop.validation import shorten
 
 SHARD_ROWS = 100_000
@@ -117,15 +118,15 @@ def _publish(
     prefix = dataset_prefix(artifacts, request.dataset_key)
     attempt = f"attempts/{uuid.uuid4().hex}"
     with contextlib.ExitStack() as undo:
-        undo.callback(storage.delete_tree, storage.join(prefix, attempt))
+        undo.callback(files.delete_tree, paths.join(prefix, attempt))
         with select(seed) as selection:
             shards, content = _write_shards(selection, prefix, attempt, shard_rows)
         manifest = _manifest(request, seed, now, shards, content)
         undo.pop_all()  # from here on the outcome may be unknown: a manifest may name the shards
     data = manifest.model_dump_json(indent=1).encode() + b"\n"
-    if storage.publish(manifest_url(artifacts, request.dataset_key), data):
+    if files.publish(manifest_url(artifacts, request.dataset_key), data):
         return manifest
-    storage.delete_tree(storage.join(prefix, attempt))
+    files.delete_tree(paths.join(prefix, attempt))
     return None
 
 
@@ -173,7 +174,7 @@ def _write_shards(
     for index in range(total):
         name = f"traces-{index:05d}-of-{total:05d}.jsonl"
         count = 0
-        with storage.Writer(storage.join(prefix, attempt, name)) as writer:
+        with files.Writer(paths.join(prefix, attempt, name)) as writer:
             for row in islice(rows, shard_rows):
                 writer.write(hasher.add(row))
                 count += 1

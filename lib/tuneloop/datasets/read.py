@@ -12,7 +12,6 @@ from typing import NamedTuple
 import msgspec
 from pydantic import ValidationError
 
-from tuneloop import storage
 from tuneloop.datasets.schema import (
     DatasetManifest,
     DatasetShard,
@@ -22,6 +21,7 @@ from tuneloop.datasets.schema import (
     request_of,
 )
 from tuneloop.errors import DataError
+from tuneloop.storage import files, lines, paths
 from tuneloop.validation import decode_error, first_error, shorten
 
 _row_decoder = msgspec.json.Decoder(TraceRow)
@@ -38,12 +38,12 @@ def dataset_prefix(artifacts: str, key: str) -> str:
             f"dataset key {shorten(key)}: expected up to 200 letters, digits, '.', '_' and '-';"
             " use the dataset_key that the build replied"
         )
-    return storage.join(artifacts, "datasets", key)
+    return paths.join(artifacts, "datasets", key)
 
 
 def manifest_url(artifacts: str, key: str) -> str:
     """Where the manifest lies once the dataset is published."""
-    return storage.join(dataset_prefix(artifacts, key), "manifest.json")
+    return paths.join(dataset_prefix(artifacts, key), "manifest.json")
 
 
 def find_manifest(artifacts: str, key: str) -> DatasetManifest | None:
@@ -54,7 +54,7 @@ def find_manifest(artifacts: str, key: str) -> DatasetManifest | None:
     """
     url = manifest_url(artifacts, key)
     try:
-        data = storage.read(url)
+        data = files.read(url)
     except FileNotFoundError:
         return None
     return parse_manifest(data, url, key)
@@ -94,7 +94,7 @@ def load_manifest(artifacts: str, key: str) -> DatasetManifest:
 
 def list_manifest_keys(artifacts: str) -> list[str]:
     """Keys of all published datasets, sorted."""
-    parts = (url.split("/") for url in storage.list_files(storage.join(artifacts, "datasets")))
+    parts = (url.split("/") for url in files.list_files(paths.join(artifacts, "datasets")))
     return sorted(
         part[-2] for part in parts if part[-1] == "manifest.json" and part[-3] == "datasets"
     )
@@ -122,7 +122,7 @@ OpenShard = Callable[[str, DatasetShard], Iterator[bytes]]
 
 
 def _open_stored(url: str, shard: DatasetShard) -> Iterator[bytes]:
-    return storage.iter_verified(url, shard.size_bytes, shard.sha256)
+    return files.iter_verified(url, shard.size_bytes, shard.sha256)
 
 
 def iter_shard_bytes(
@@ -133,7 +133,7 @@ def iter_shard_bytes(
     Raises:
         DataError: the shard is missing, or differs by as little as one byte.
     """
-    url = storage.join(dataset_prefix(artifacts, manifest.dataset_key), shard.path)
+    url = paths.join(dataset_prefix(artifacts, manifest.dataset_key), shard.path)
     at = 0
     for block in _open_stored(url, shard):
         if at + len(block) > start:
@@ -216,16 +216,16 @@ def _iter_blocks(
     manifest: DatasetManifest,
     open_shard: OpenShard = _open_stored,
 ) -> Iterator[RowBlock]:
-    url = storage.join(prefix, shard.path)
+    url = paths.join(prefix, shard.path)
     count = 0
-    for block in storage.iter_line_blocks(open_shard(url, shard)):
+    for block in lines.iter_line_blocks(open_shard(url, shard)):
         rows = _decode_rows(block, url, count)
         yield RowBlock(url, count + 1, rows)
         count += len(rows)
     if count != shard.rows:
         said = "trace_count" if len(manifest.shards) == 1 else "rows"
         raise DataError(
-            f"{storage.join(prefix, 'manifest.json')}: {said} is {shard.rows} but {shard.name} has"
+            f"{paths.join(prefix, 'manifest.json')}: {said} is {shard.rows} but {shard.name} has"
             f" {count} rows; rebuild the dataset"
         )
 
@@ -248,15 +248,15 @@ def _decode_rows(block: bytes, url: str, before: int) -> list[TraceRow]:
 def delete_dataset(artifacts: str, key: str) -> None:
     """Delete a dataset: the manifest first, so that nobody begins to read what is going."""
     prefix = dataset_prefix(artifacts, key)
-    storage.delete_tree(manifest_url(artifacts, key))
-    storage.delete_tree(prefix)
+    files.delete_tree(manifest_url(artifacts, key))
+    files.delete_tree(prefix)
 
 
 def find_damage(manifest: DatasetManifest, artifacts: str) -> str | None:
     """Say which shard is missing or of another size, without reading any; None if none is."""
     prefix = dataset_prefix(artifacts, manifest.dataset_key)
     for shard in manifest.shards:
-        size = storage.size_bytes(storage.join(prefix, shard.path))
+        size = files.size_bytes(paths.join(prefix, shard.path))
         if size != shard.size_bytes:
             found = "is missing" if size is None else f"holds {size} bytes"
             return f"{shard.name} {found}, expected {shard.size_bytes} bytes"

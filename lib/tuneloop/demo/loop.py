@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from tuneloop import service, storage
 from tuneloop.demo.tasks import demo_traces
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan, load_plan
 from tuneloop.runs.results import Progress, StageResult
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs import RunSpec
+from tuneloop.specs.run import RunSpec
+from tuneloop.storage import files, paths
+from tuneloop.store import server
 from tuneloop.traces.client import TraceClient
 
 TRACES = 4000
@@ -58,10 +59,10 @@ def run_demo(
         finished: see `run_plan`.
     """
     spec = load_run_spec(str(checkout / CONFIG))
-    artifacts = storage.absolute(str(workdir / "artifacts"))
+    artifacts = paths.absolute(str(workdir / "artifacts"))
     database = (workdir / "store.db").absolute()
-    storage.make_folder(str(database.parent))
-    with service.running(f"sqlite:///{database}", artifacts) as store_url:
+    files.make_folder(str(database.parent))
+    with server.running(f"sqlite:///{database}", artifacts) as store_url:
         stored(*fill_store(store_url, spec.dataset))
         plan = load_plan(placed_spec(spec, artifacts, store_url), checkout)
         planned(plan)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from tuneloop.evaluation.results import Accuracy, Paired
-from tuneloop.evaluation.scorers import Outcome
+from tuneloop.artifacts.delta_report import Accuracy, Paired
+from tuneloop.evaluation.scorers.schema import Outcome
 
 CONFIDENCE = 0.95
 

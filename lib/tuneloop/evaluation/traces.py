@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneloop.datasets.schema import MAX_STEP_CHARACTERS, MAX_STEPS, MAX_TEXT_CHARACTERS
-from tuneloop.evaluation.scorers import Score
-from tuneloop.evaluation.sets import EvalItem
+from tuneloop.evaluation.scorers.schema import Score
+from tuneloop.evaluation.sets.schema import EvalItem
 
 NO_ANSWER = "(no answer)"
 NO_TEXT = "(no text)"

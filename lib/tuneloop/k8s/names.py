@@ -10,8 +10,9 @@ import hashlib
 import re
 
 from tuneloop.errors import SpecError
-from tuneloop.k8s.shapes import Shape
-from tuneloop.specs import ClusterSpec, StageSpec
+from tuneloop.k8s.accelerators.shapes import Shape
+from tuneloop.specs.cluster import ClusterSpec
+from tuneloop.specs.stages import StageSpec
 
 PREFIX = "tuneloop.dev"
 """Of our labels and annotations."""

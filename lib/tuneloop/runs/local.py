@@ -18,14 +18,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from tuneloop import records, storage
-from tuneloop.command import stage_argv, stage_env
+from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.records import Record
 from tuneloop.errors import StageFailed, verb_exit_code
-from tuneloop.records import Record
+from tuneloop.k8s.rendering.manifests import FOLDER, load_table
 from tuneloop.runs.plan import Plan, write_run_manifest
-from tuneloop.runs.rendering import FOLDER, load_table
 from tuneloop.runs.results import Progress, StageResult, read_progress
-from tuneloop.specs import AcceleratorRequest, StageSpec, dump_stage_spec
+from tuneloop.specs.cluster import AcceleratorRequest
+from tuneloop.specs.stages import StageSpec, dump_stage_spec
+from tuneloop.stages import reuse
+from tuneloop.stages.command import stage_argv, stage_env
+from tuneloop.storage import files, paths
 
 POLL_SECONDS = 0.05
 PROGRESS_SECONDS = 0.5
@@ -60,7 +63,7 @@ def run_plan(
     results = []
     for stage in plan.stages:
         since = time.monotonic()
-        record = records.find_or_adopt(plan.artifacts, plan.run_id, stage.stage, stage.fingerprint)
+        record = reuse.find_or_adopt(plan.artifacts, plan.run_id, stage.stage, stage.fingerprint)
         state: Literal["done", "cached"] = "cached"
         if record is None:
             started(stage.stage)
@@ -75,9 +78,9 @@ def _run_stage(
     stage: StageSpec, checkout: Path, shape_env: Mapping[str, str], progress: Progress
 ) -> Record:
     artifacts = stage.execution.artifacts
-    prefix = records.stage_prefix(artifacts, stage.run_id, stage.stage)
-    spec_url = storage.join(prefix, "spec.json")
-    storage.write(spec_url, dump_stage_spec(stage))
+    prefix = layout.stage_prefix(artifacts, stage.run_id, stage.stage)
+    spec_url = paths.join(prefix, "spec.json")
+    files.write(spec_url, dump_stage_spec(stage))
     with tempfile.TemporaryDirectory(prefix="tuneloop-") as scratch:
         termination, stderr = Path(scratch, "termination"), Path(scratch, "stderr")
         termination.touch()
@@ -134,7 +137,7 @@ def _wait(process: subprocess.Popen[bytes], name: str, prefix: str, progress: Pr
 
 
 def _failure(name: str, code: int, prefix: str, termination: Path, stderr: Path) -> StageFailed:
-    log_url = storage.join(prefix, "log.txt")
+    log_url = paths.join(prefix, "log.txt")
     with contextlib.suppress(ValueError, KeyError):
         cause = json.loads(termination.read_bytes())["cause"]
         return StageFailed(f"{cause}", stage=name, exit_code=verb_exit_code(code))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from tuneloop import records, storage
+from tuneloop.artifacts import layout
+from tuneloop.artifacts.submission import Submission
 from tuneloop.errors import InputMissing, UsageError
-from tuneloop.runs.submission import Submission
+from tuneloop.storage import files
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ def read_log(submission: Submission, stage: str | None) -> StageLog:
         raise UsageError(f"stage {stage}: unknown, expected one of {', '.join(known)}")
     artifacts, run_id = submission.artifacts, submission.run_id
     for name in reversed(known) if stage is None else (stage,):
-        prefix = records.stage_prefix(artifacts, run_id, name)
+        prefix = layout.stage_prefix(artifacts, run_id, name)
         data = b"".join(_logs(prefix))
         if data:
-            ended = storage.exists(records.record_url(artifacts, run_id, name))
+            ended = files.exists(layout.record_url(artifacts, run_id, name))
             return StageLog(name, data.decode("utf-8", "replace"), ended)
     raise InputMissing(
         f"run {run_id}: no log of {stage or 'any stage'} yet; `tuneloop status {run_id}` says what"
@@ -49,11 +50,11 @@ def read_log(submission: Submission, stage: str | None) -> StageLog:
 
 def _logs(prefix: str) -> list[bytes]:
     """The stage's own log; of one that has shards, theirs in order; else what its pods said."""
-    urls = [url for url in storage.list_files(prefix) if "/attempts/" not in url]
+    urls = [url for url in files.list_files(prefix) if "/attempts/" not in url]
     own = [url for url in urls if url.rsplit("/", 1)[-1].startswith("log")]
     pods = [url for url in urls if url.endswith(".log") and "/pods/" in url]
     found = []
     for url in own or pods:
         with contextlib.suppress(FileNotFoundError):
-            found.append(storage.read(url))
+            found.append(files.read(url))
     return found

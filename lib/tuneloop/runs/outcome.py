@@ -12,11 +12,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tuneloop import records, storage
+from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.delta_report import Accuracy, Paired
 from tuneloop.errors import DataError, GateFailed, InputMissing
-from tuneloop.evaluation.results import Accuracy, Paired
-from tuneloop.runs.watch import verdict_url
-from tuneloop.specs import STAGES
+from tuneloop.k8s.watch import verdict_url
+from tuneloop.specs.base import STAGES
+from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 
 REPORT, REPORT_TEXT = "delta_report.json", "delta_report.md"
@@ -102,8 +103,8 @@ def load_outcome(artifacts: str, run_id: str) -> Outcome:
         InputMissing: there is no such run.
         DataError: a record or the report is broken.
     """
-    manifest = storage.join(records.run_prefix(artifacts, run_id), "run_manifest.json")
-    if not storage.exists(manifest):
+    manifest = paths.join(layout.run_prefix(artifacts, run_id), "run_manifest.json")
+    if not files.exists(manifest):
         raise InputMissing(
             f"{manifest}: missing, expected a run's; check run id and --artifacts, or submit it"
         )
@@ -113,7 +114,7 @@ def load_outcome(artifacts: str, run_id: str) -> Outcome:
     if evaluated is not None:
         file = evaluated.output(REPORT)
         report = _parse(records.read_output(file, artifacts), f"{artifacts}/{file.path}")
-        url = storage.join(records.run_prefix(artifacts, run_id), REPORT_TEXT)
+        url = paths.join(layout.run_prefix(artifacts, run_id), REPORT_TEXT)
     failure = _failure(artifacts, run_id, missing[0]) if missing else None
     return Outcome(run_id, report, url, missing, failure)
 
@@ -137,9 +138,9 @@ def _parse(data: bytes, place: str) -> Report:
 
 
 def _failure(artifacts: str, run_id: str, stage: str) -> Failure | None:
-    url = verdict_url(records.stage_prefix(artifacts, run_id, stage))
+    url = verdict_url(layout.stage_prefix(artifacts, run_id, stage))
     try:
-        value = json.loads(storage.read(url))
+        value = json.loads(files.read(url))
         return Failure(stage, value["state"], value["cause"], value["fix"])
     except FileNotFoundError:
         return None

@@ -12,21 +12,23 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from tuneloop import jsonl, provenance, records, storage
+from tuneloop import jsonl, provenance
+from tuneloop.artifacts import layout, records
 from tuneloop.datasets.schema import DatasetManifest
+from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import InputMissing, SpecError
-from tuneloop.evaluation.sets import parse_eval_set, prompts_sha256
-from tuneloop.specs import (
+from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
+from tuneloop.specs.run import RunSpec
+from tuneloop.specs.stages import (
     DatasetRef,
     EvalStage,
     ExportStage,
     ImportStage,
-    RunSpec,
     StageSpec,
     TrainStage,
 )
-from tuneloop.traces.source import DatasetSource
-from tuneloop.training.recipes import recipe_named
+from tuneloop.storage import files, paths
+from tuneloop.training.prompt_templates import recipe_named
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ def load_plan(
     execution = spec.execution
     _refuse_credentials("execution.artifacts", execution.artifacts)
     _refuse_credentials("execution.store_url", execution.store_url)
-    execution = execution.model_copy(update={"artifacts": storage.absolute(execution.artifacts)})
+    execution = execution.model_copy(update={"artifacts": paths.absolute(execution.artifacts)})
     if execution.datasets_url is not None:
-        absolute = {"datasets_url": storage.absolute(execution.datasets_url)}
+        absolute = {"datasets_url": paths.absolute(execution.datasets_url)}
         execution = execution.model_copy(update=absolute)
     spec = spec.model_copy(update={"execution": execution})
     with DatasetSource(execution.datasets) as source:
@@ -118,7 +120,7 @@ def _input_digests(spec: RunSpec) -> InputDigests:
 
 def _read_input(url: str, what: str, option: str) -> bytes:
     try:
-        return storage.read(url)
+        return files.read(url)
     except FileNotFoundError as e:
         raise InputMissing(
             f"{url}: missing, expected {what}; put it there, or change {option}"
@@ -257,7 +259,7 @@ def write_run_manifest(plan: Plan, checkout: Path, *, image: str | None = None) 
     Returns:
         Its URL.
     """
-    url = storage.join(records.run_prefix(plan.artifacts, plan.run_id), "run_manifest.json")
+    url = paths.join(layout.run_prefix(plan.artifacts, plan.run_id), "run_manifest.json")
     with DatasetSource(plan.spec.execution.datasets) as source:
         manifest = source.load_manifest(plan.dataset.key)
     value = {
@@ -277,5 +279,5 @@ def write_run_manifest(plan: Plan, checkout: Path, *, image: str | None = None) 
         "image": image,
         "provenance": provenance.gather(checkout),
     }
-    storage.publish(url, jsonl.dump_line(value))
+    files.publish(url, jsonl.dump_line(value))
     return url

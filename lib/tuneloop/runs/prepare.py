@@ -7,10 +7,16 @@ from pathlib import Path
 
 from tuneloop import provenance
 from tuneloop.k8s.names import image_identity
-from tuneloop.k8s.render import Renderer
+from tuneloop.k8s.rendering.manifests import (
+    FOLDER,
+    Manifests,
+    image_of,
+    load_manifests,
+    renderer_of,
+)
+from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.runs.plan import Plan, load_plan
-from tuneloop.runs.rendering import FOLDER, Manifests, image_of, load_manifests, renderer_of
-from tuneloop.specs import RunSpec
+from tuneloop.specs.run import RunSpec
 
 
 @dataclass(frozen=True)

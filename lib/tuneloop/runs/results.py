@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tuneloop import storage
-from tuneloop.records import Record
+from tuneloop.artifacts.records import Record
+from tuneloop.storage import files, paths
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with (stage name, what progress.json holds)."""
@@ -30,8 +30,6 @@ class StageResult:
 def read_progress(stage_prefix: str) -> dict[str, Any]:
     """The newest heartbeat of a stage; empty before the first one."""
     with contextlib.suppress(FileNotFoundError, ValueError):
-        value: dict[str, Any] = json.loads(
-            storage.read(storage.join(stage_prefix, "progress.json"))
-        )
+        value: dict[str, Any] = json.loads(files.read(paths.join(stage_prefix, "progress.json")))
         return value
     return {}

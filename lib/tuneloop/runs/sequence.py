@@ -11,16 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from tuneloop import records
+from tuneloop.artifacts import records
+from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.submission import Submission, SubmittedStage, name_of
 from tuneloop.errors import StageFailed, StillRunning
-from tuneloop.k8s.diagnose import Verdict
-from tuneloop.records import Record
+from tuneloop.k8s.diagnosis.diagnose import Verdict
+from tuneloop.k8s.watch import StageWatch, has_ended
 from tuneloop.runs.results import Progress, StageResult
-from tuneloop.runs.submission import Submission, SubmittedStage, name_of
-from tuneloop.runs.watch import StageWatch, has_ended
+from tuneloop.stages import reuse
 
 if TYPE_CHECKING:
-    from tuneloop.k8s.cluster import Cluster
+    from tuneloop.k8s.client.cluster import Cluster
 
 VERIFIED_BYTES = 2**30
 """How much a supervisor reads to check it, perhaps from far away."""
@@ -127,7 +128,7 @@ class Sequence:
 
     def _standing_record(self, stage: SubmittedStage) -> Record | None:
         submission = self.submission
-        return records.find_or_adopt(
+        return reuse.find_or_adopt(
             submission.artifacts, submission.run_id, stage.name, stage.fingerprint
         )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tuneloop import storage
 from tuneloop.errors import UsageError
-from tuneloop.specs import RunSpec
+from tuneloop.specs.run import RunSpec
+from tuneloop.storage import files
 from tuneloop.yaml_in import load_model
 
 
@@ -16,7 +16,7 @@ def load_run_spec(url: str) -> RunSpec:
         SpecError: it is not YAML, a key is unknown, given twice or missing, or a value is wrong.
     """
     try:
-        data = storage.read(url)
+        data = files.read(url)
     except FileNotFoundError as e:
         raise UsageError(f"{url}: no such file, expected a run spec; check the path") from e
     return load_model(RunSpec, data, url, "keys of a run spec")

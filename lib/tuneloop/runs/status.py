@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneloop import records, storage
-from tuneloop.runs.submission import Submission, SubmittedStage, name_of
-from tuneloop.runs.watch import StageWatch, verdict_url
+from tuneloop.artifacts import records
+from tuneloop.artifacts.submission import Submission, SubmittedStage, name_of
+from tuneloop.k8s.watch import StageWatch, verdict_url
+from tuneloop.storage import files
 
 if TYPE_CHECKING:
-    from tuneloop.k8s.cluster import Cluster
+    from tuneloop.k8s.client.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _status(cluster: Cluster, submission: Submission, stage: SubmittedStage) -> 
 def _last_verdict(watch: StageWatch) -> StageStatus | None:
     """Read the verdict that a supervisor left when it gave the stage up."""
     try:
-        value = json.loads(storage.read(verdict_url(watch.prefix)))
+        value = json.loads(files.read(verdict_url(watch.prefix)))
     except FileNotFoundError:
         return None
     return StageStatus(

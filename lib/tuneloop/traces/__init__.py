@@ -1,1 +1,1 @@
-"""The trace store: schema, database, HTTP API and client."""
+"""Reasoning traces: the schema, importers of trace files, the client of the store."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from tuneloop import storage
 from tuneloop.errors import DataError, UsageError
 from tuneloop.jsonl import iter_jsonl
+from tuneloop.storage import files, lines
 from tuneloop.traces.client import TraceClient
 from tuneloop.traces.schema import parse_trace
 
@@ -47,8 +47,8 @@ def import_file(
     """
     digest, total = _check(url, convert)
     posted = 0
-    lines = iter_jsonl(storage.iter_lines(storage.iter_blocks(url)), url)
-    while batch := [convert(value, f"{url}:{n}") for n, value in islice(lines, BATCH_TRACES)]:
+    objects = iter_jsonl(lines.iter_lines(files.iter_blocks(url)), url)
+    while batch := [convert(value, f"{url}:{n}") for n, value in islice(objects, BATCH_TRACES)]:
         client.post_batch(batch, f"file/{digest}/{posted}")
         posted += len(batch)
         progress(posted, total)
@@ -59,12 +59,12 @@ def _check(url: str, convert: Convert) -> tuple[str, int]:
     sha256, total = hashlib.sha256(), 0
 
     def hashed() -> Any:
-        for block in storage.iter_blocks(url):
+        for block in files.iter_blocks(url):
             sha256.update(block)
             yield block
 
     try:
-        for line, value in iter_jsonl(storage.iter_lines(hashed()), url):
+        for line, value in iter_jsonl(lines.iter_lines(hashed()), url):
             parse_trace(convert(value, f"{url}:{line}"), url, line)
             total += 1
     except FileNotFoundError as e:

@@ -1,1 +1,1 @@
-"""Examples, rendering, tokens, SFT and generation. JAX stands in the modules that need it alone."""
+"""From traces to a tuned model: text, tokens, export, models, SFT, generation."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tuneloop.errors import DataError
-from tuneloop.specs import Gemma3Spec
+from tuneloop.specs.model import Gemma3Spec
 from tuneloop.training.models import gemma3
 
 SPEC = Gemma3Spec(

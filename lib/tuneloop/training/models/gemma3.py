@@ -15,7 +15,7 @@ from flax import nnx
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 
 from tuneloop.errors import DataError
-from tuneloop.specs import Gemma3Spec
+from tuneloop.specs.model import Gemma3Spec
 
 LOCAL_ROPE_BASE = 10_000
 GLOBAL_ROPE_BASE = 1_000_000

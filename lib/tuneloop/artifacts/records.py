@@ -1,0 +1,194 @@
+"""What a stage did: the record, its place, publishing and loading it.
+
+One rule: the record is written last, create-only; a prefix without one is unfinished and nobody
+reads it. Success of a stage is a record that loads, never an exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tuneloop import jsonl
+from tuneloop.artifacts.layout import pointer_url, record_url
+from tuneloop.errors import DataError, InputMissing
+from tuneloop.storage import files, paths
+from tuneloop.validation import first_error
+
+log = logging.getLogger(__name__)
+
+
+class OutputFile(BaseModel):
+    """One file of a stage, by content."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """What the next stage asks for, such as "examples-00000-of-00001.jsonl"."""
+    path: str
+    """Where it lies, relative to the artifacts prefix."""
+    size_bytes: int
+    sha256: str
+    rows: int | None = None
+    """Lines of a JSONL file."""
+    has_timings: bool = False
+    """Whether it holds wall times, so that two runs of one fingerprint differ in it."""
+
+
+class Record(BaseModel):
+    """What a stage did: inputs, outputs, counts, timings, provenance."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal["1"] = "1"
+    run_id: str
+    stage: str
+    part: str | None = None
+    """Which of several processes wrote it, such as "00003-of-00016"; None: the whole stage."""
+    fingerprint: str
+    attempt: str
+    inputs: dict[str, str]
+    """What was read: name -> sha256 of a file, or fingerprint of a stage."""
+    outputs: tuple[OutputFile, ...]
+    counts: dict[str, int]
+    results: dict[str, Any] = {}
+    """What the stage found out, such as losses and accuracies."""
+    started_at: str
+    """UTC, ISO 8601."""
+    seconds: float
+    """Wall time of the whole stage process until here."""
+    provenance: dict[str, Any]
+
+    def output(self, name: str) -> OutputFile:
+        """The output of that name; DataError if the stage wrote none."""
+        for file in self.outputs:
+            if file.name == name:
+                return file
+        names = ", ".join(file.name for file in self.outputs)
+        raise DataError(
+            f"record of {self.run_id}/{self.stage}: found no output {name}, it has {names}; run"
+            " the stage again with this version of tuneloop"
+        )
+
+    def outputs_like(self, prefix: str) -> tuple[OutputFile, ...]:
+        """Outputs whose name begins so, in order of name."""
+        return tuple(
+            sorted((f for f in self.outputs if f.name.startswith(prefix)), key=lambda f: f.name)
+        )
+
+    def content(self) -> dict[str, str]:
+        """Digests of the outputs that the fingerprint determines: name -> sha256."""
+        return {file.name: file.sha256 for file in self.outputs if not file.has_timings}
+
+
+def publish(record: Record, artifacts: str) -> Record:
+    """Commit a stage, or a part: write its record create-only, then the stage's cache pointer.
+
+    Returns:
+        The record that stands. If another attempt was first, that one: with the same content it
+        is the same success, with other content the stage is not deterministic, which is logged.
+    """
+    url = record_url(artifacts, record.run_id, record.stage, record.part)
+    if not files.publish(url, _dump(record)):
+        first = _parse(files.read(url), url)
+        if first.content() != record.content():
+            log.error(
+                "%s: attempt %s wrote other bytes than attempt %s for the same fingerprint;"
+                " keeping the first, the stage is not deterministic on this hardware",
+                url,
+                record.attempt,
+                first.attempt,
+            )
+        record = first
+    if record.part is None:
+        point(record, artifacts)
+    return record
+
+
+def point(record: Record, artifacts: str) -> None:
+    """Enter a record in the cache, unless its fingerprint is there already."""
+    pointer = {"record": f"training_runs/{record.run_id}/{record.stage}/record.json"}
+    files.publish(pointer_url(artifacts, record.fingerprint), jsonl.dump_line(pointer))
+
+
+def find(artifacts: str, run_id: str, stage: str, part: str | None = None) -> Record | None:
+    """The record of a stage, or of a part of it, if it has published one."""
+    url = record_url(artifacts, run_id, stage, part)
+    try:
+        record = _parse(files.read(url), url)
+    except FileNotFoundError:
+        return None
+    _verify(record, artifacts, url)
+    return record
+
+
+def load(artifacts: str, run_id: str, stage: str, fingerprint: str) -> Record:
+    """The record of an upstream stage.
+
+    Raises:
+        InputMissing: the stage has not published yet.
+        DataError: the record is broken, or one of its files is missing or of another size.
+    """
+    record = find(artifacts, run_id, stage)
+    url = record_url(artifacts, run_id, stage)
+    if record is None:
+        raise InputMissing(f"{url}: missing; stage {stage} has to finish first")
+    _check_fingerprint(record, fingerprint, url)
+    return record
+
+
+def _check_fingerprint(record: Record, expected: str, url: str) -> None:
+    if record.fingerprint != expected:
+        raise DataError(
+            f"{url}: fingerprint is {record.fingerprint[:8]}, expected {expected[:8]}; plan the run"
+            " again"
+        )
+
+
+def find_cached(artifacts: str, fingerprint: str) -> Record | None:
+    """The record that first produced a fingerprint, in whichever run; None if there is none."""
+    url = pointer_url(artifacts, fingerprint)
+    try:
+        pointer = json.loads(files.read(url))
+        record_at = paths.join(artifacts, str(pointer["record"]))
+        record = _parse(files.read(record_at), record_at)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as e:
+        raise DataError(f"{url}: not a cache pointer ({e}); delete it to run the stage") from e
+    _verify(record, artifacts, record_at)
+    return record
+
+
+def read_output(file: OutputFile, artifacts: str) -> bytes:
+    """Read one output whole, verified."""
+    return files.read_verified(
+        paths.join(artifacts, file.path),
+        expected_bytes=file.size_bytes,
+        expected_sha256=file.sha256,
+    )
+
+
+def _verify(record: Record, artifacts: str, url: str) -> None:
+    for file in record.outputs:
+        size = files.size_bytes(paths.join(artifacts, file.path))
+        if size != file.size_bytes:
+            found = "is missing" if size is None else f"holds {size} bytes"
+            raise DataError(
+                f"{url}: {file.path} {found}, expected {file.size_bytes} bytes; restore it, or"
+                " delete the record to run the stage again"
+            )
+
+
+def _dump(record: Record) -> bytes:
+    return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _parse(data: bytes, url: str) -> Record:
+    try:
+        return Record.model_validate_json(data)
+    except ValidationError as e:
+        raise DataError(f"{url}: not a stage record: {first_error(e)}") from e

@@ -1,0 +1,221 @@
+"""What people see: progress on a terminal, plain lines elsewhere, and the tables at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuneloop.artifacts import layout
+from tuneloop.storage import files, paths
+
+if TYPE_CHECKING:
+    import rich.progress
+
+    from tuneloop.k8s.diagnosis.diagnose import Verdict
+    from tuneloop.runs.plan_table import PlanRow
+    from tuneloop.runs.results import StageResult
+    from tuneloop.runs.status import StageStatus
+
+CURVE_POINTS = 60
+BARS = "▁▂▃▄▅▆▇█"
+
+
+class Progress:
+    """Progress of a verb on stderr: a bar on a terminal, a line a stage elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Show nothing if quiet."""
+        import rich.progress  # a third of this module's import, and tables need none of it
+
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description:8}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=quiet or not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task: rich.progress.TaskID | None = None
+        self._said = ""
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(text, markup=False)
+
+    def started(self, name: str) -> None:
+        """A stage process starts."""
+        self._task = self._bar.add_task(name, total=None, note="starting")
+
+    def waiting(self, name: str, verdict: Verdict) -> None:
+        """A stage on a cluster waits, or runs; said once for each state."""
+        text = f"{name:8} {verdict.state}: {verdict.cause}"
+        if text != self._said:
+            self._said = text
+            self.line(text)
+
+    def progress(self, name: str, value: dict[str, Any]) -> None:
+        """A running stage has said how far it is."""
+        if self._task is None or "total" not in value:
+            return
+        note = f"loss {value['loss']:.3f}" if "loss" in value else ""
+        self._bar.update(self._task, completed=value["step"], total=value["total"], note=note)
+
+    def bar(self, name: str, done: int, total: int) -> None:
+        """Progress of a verb that runs here."""
+        if self._task is None:
+            self._task = self._bar.add_task(name, total=total, note="")
+        self._bar.update(self._task, completed=done)
+
+    def finished(self, result: StageResult) -> None:
+        """A stage has its record."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+        self.line(f"{result.name:8} {result.state:6} {result.seconds:5.1f} s")
+
+
+def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> dict[str, Any]:
+    """What a run came to, for `--json`."""
+    by_name = {result.name: result.record for result in stages}
+    train, evaluated = by_name["train"].results, by_name["eval"].results
+    run = layout.run_prefix(artifacts, run_id)
+    return {
+        "run_id": run_id,
+        "artifacts": artifacts,
+        "stages": [
+            {"name": r.name, "state": r.state, "seconds": round(r.seconds, 3)} for r in stages
+        ],
+        "loss": {"first": train["loss_first"], "last": train["loss_last"]},
+        "accuracy": {"base": evaluated["accuracy_base"], "tuned": evaluated["accuracy_tuned"]},
+        "report": paths.join(run, "delta_report.md"),
+    }
+
+
+def print_run(summary: dict[str, Any], stages: Sequence[StageResult]) -> None:
+    """Print the table of a run to stdout, in 80 columns."""
+    console = Console(highlight=False)
+    console.print(f"\nrun {summary['run_id']}", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for column, justify in (
+        ("stage", "left"),
+        ("", "left"),
+        ("seconds", "right"),
+        ("what", "left"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]  # a Literal in rich
+    for result in stages:
+        table.add_row(result.name, result.state, f"{result.seconds:.1f}", _what(result))
+    console.print(table)
+    curve = _loss_curve(summary)
+    if curve:
+        console.print(f"\nloss     {curve}", markup=False)
+    evaluated = next(r.record for r in stages if r.name == "eval").results
+    for name, (base, tuned) in evaluated["by_category"].items():
+        console.print(f"{name:16} {100 * base:5.1f} % -> {100 * tuned:5.1f} %", markup=False)
+    console.print(f"\nreport   {summary['report']}", markup=False, soft_wrap=True)
+    console.print(f"all      {summary['artifacts']}", markup=False, soft_wrap=True)
+
+
+def _what(result: StageResult) -> str:
+    counts, found = result.record.counts, result.record.results
+    match result.name:
+        case "export":
+            return f"{counts['traces']} traces -> {counts['examples']} examples"
+        case "train":
+            first, last = found["loss_first"], found["loss_last"]
+            lost = "".join(
+                f", {counts[key]} {word}"
+                for key, word in (
+                    ("dropped_over_length", "dropped as too long"),
+                    ("truncated_over_length", "truncated"),
+                )
+                if counts[key]
+            )
+            return f"{counts['steps']} steps, loss {first:.3f} -> {last:.3f}{lost}"
+        case "eval":
+            base, tuned = 100 * found["accuracy_base"], 100 * found["accuracy_tuned"]
+            return f"{counts['items']} items, accuracy {base:.1f} % -> {tuned:.1f} %"
+        case _:
+            return f"{counts['traces']} eval traces in the store"
+
+
+def _loss_curve(summary: dict[str, Any]) -> str:
+    """The loss over the steps as one line of bars, on a logarithmic scale; empty if unreadable."""
+    url = paths.join(summary["artifacts"], "training_runs", summary["run_id"], "metrics.jsonl")
+    try:
+        losses = [json.loads(line)["loss"] for line in files.read(url).splitlines()]
+    except FileNotFoundError:
+        return ""
+    picked = losses[:: max(1, len(losses) // CURVE_POINTS)]
+    logs = [math.log(max(loss, 1e-9)) for loss in picked]
+    low, high = min(logs), max(logs)
+    span = (high - low) or 1.0
+    return "".join(BARS[round((x - low) / span * (len(BARS) - 1))] for x in logs)
+
+
+def report_text(summary: dict[str, Any]) -> str:
+    """The report that people read, as Markdown; its place where it cannot be read."""
+    try:
+        return files.read(summary["report"]).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return f"report: {summary['report']}"
+
+
+def print_plan(run_id: str, seed: int, rows: Sequence[PlanRow]) -> None:
+    """Print the table of a plan to stdout, in 80 columns."""
+    console = Console(highlight=False)
+    console.print(f"run {run_id}, seed {seed}", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "fingerprint", "state", "where", "accelerator"):
+        table.add_column(column)
+    for column in ("hosts", "chips"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            *(row.name, row.fingerprint[:16], row.state, row.where, row.accelerator),
+            *(str(row.hosts), str(row.chips) if row.chips else "-"),
+        )
+    console.print(table)
+
+
+def print_status(run_id: str, stages: Sequence[StageStatus]) -> None:
+    """Print the table of a submitted run to stdout."""
+    console = Console(highlight=False)
+    console.print(f"run {run_id}", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "state", "step", "what it waits for"):
+        table.add_column(column, overflow="fold")
+    for stage in stages:
+        table.add_row(stage.name, stage.state, stage.step, Text(stage.cause))
+    console.print(table)
+
+
+def print_explanation(stage: StageStatus) -> None:
+    """Print one verdict with its evidence to stdout."""
+    table = Table.grid(padding=(0, 2))
+    for title, text in (
+        ("stage", f"{stage.name}: {stage.state}"),
+        ("cause", stage.cause),
+        ("do", stage.fix),
+        *(("saw", line) for line in stage.evidence),
+    ):
+        if text:
+            table.add_row(title, Text(text, overflow="fold"))
+    Console(highlight=False).print(table)

@@ -1,0 +1,1 @@
+"""The delta report: base against tuned model."""

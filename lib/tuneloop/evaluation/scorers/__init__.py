@@ -1,0 +1,1 @@
+"""Scorers: was the answer right, wrong, or not there at all."""

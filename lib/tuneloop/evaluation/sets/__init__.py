@@ -1,0 +1,1 @@
+"""Eval sets: questions with one right answer each."""

@@ -1,0 +1,1 @@
+"""The table of accelerators and the shapes that it makes."""

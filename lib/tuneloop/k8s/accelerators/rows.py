@@ -1,0 +1,113 @@
+"""The shapes that the table makes: one row each, with its numbers.
+
+One rule: hosts are product(topology) / chips per host; nothing here knows about options or pods.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tuneloop.k8s.accelerators.table import (
+    AcceleratorTable,
+    Family,
+    GpuFamily,
+    Kind,
+    Level,
+    TpuFamily,
+    TpuMachine,
+    dimensions,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One shape before options: where it stands in the table, and its numbers."""
+
+    key: str
+    kind_name: Literal["cpu", "tpu", "gpu"]
+    kind: Kind
+    family_name: str = "cpu"
+    family: Family | None = None
+    machine: Level | None = None
+    machine_type: str | None = None
+    topology: str | None = None
+    hosts: int = 1
+    chips_per_host: int = 0
+
+    def levels(self) -> list[Level]:
+        """The levels of the table that the shape stands in, from the widest to the narrowest."""
+        return [level for level in (self.kind, self.family, self.machine) if level is not None]
+
+
+def table_rows(table: AcceleratorTable) -> Iterator[Row]:
+    """Yield every listed shape in the table's order; of gangs those of 1, 2 and the most nodes."""
+    yield Row(key="cpu", kind_name="cpu", kind=table.cpu)
+    for name, tpu in table.tpu.families.items():
+        yield from _tpu_rows(table, name, tpu)
+    for name, gpu in table.gpu.families.items():
+        yield from _gpu_rows(table, name, gpu)
+
+
+def _tpu_rows(table: AcceleratorTable, name: str, family: TpuFamily) -> Iterator[Row]:
+    listed = [topology for machine in family.machines for topology in machine.topologies]
+    for machine in family.machines:
+        for topology in machine.topologies:
+            row = _tpu_row(table, name, machine, topology)
+            several = listed.count(topology) > 1
+            yield replace(row, key=f"{row.key}-{machine.chips_per_host}t") if several else row
+
+
+def _tpu_row(table: AcceleratorTable, name: str, machine: TpuMachine, topology: str) -> Row:
+    return Row(
+        key=f"{name}-{topology}",
+        kind_name="tpu",
+        kind=table.tpu,
+        family_name=name,
+        family=table.tpu.families[name],
+        machine=machine,
+        machine_type=machine.machine,
+        topology=topology,
+        hosts=math.prod(dimensions(topology)) // machine.chips_per_host,
+        chips_per_host=machine.chips_per_host,
+    )
+
+
+def larger_row(table: AcceleratorTable, name: str, topology: str) -> Row | None:
+    """Make a TPU shape that is not listed but follows its family's rule; null: there is none."""
+    chips = math.prod(dimensions(topology))
+    for machine in table.tpu.families[name].machines:
+        if topology in machine.topologies or chips % machine.chips_per_host:
+            continue  # a listed one that is not found by its key needs the chips in its name
+        if machine.larger and machine.larger.allows(topology):
+            return _tpu_row(table, name, machine, topology)
+    return None
+
+
+def _gpu_rows(table: AcceleratorTable, name: str, family: GpuFamily) -> Iterator[Row]:
+    for machine in family.machines:
+        for nodes in sorted({1, min(2, machine.max_nodes), machine.max_nodes}):
+            row = gang_row(table, name, machine.gpus, nodes)
+            if row is not None:
+                yield row
+
+
+def gang_row(table: AcceleratorTable, name: str, gpus: int, nodes: int) -> Row | None:
+    """Make a GPU shape of some nodes; null: no machine has that many GPUs or takes such a gang."""
+    family = table.gpu.families[name]
+    machine = next((m for m in family.machines if m.gpus == gpus and nodes <= m.max_nodes), None)
+    if machine is None:
+        return None
+    return Row(
+        key=f"{name}-{gpus}" if nodes == 1 else f"{name}-{gpus}x{nodes}",
+        kind_name="gpu",
+        kind=table.gpu,
+        family_name=name,
+        family=family,
+        machine=machine,
+        machine_type=machine.machine,
+        hosts=nodes,
+        chips_per_host=gpus,
+    )

@@ -1,0 +1,344 @@
+"""What a cluster would refuse, or take and suffer from, found before it is asked.
+
+One rule: offline and pure. Each rule is a function over one object; a finding names the file, the
+object, the field, and says what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from tuneloop.k8s.checks.schemas import Object, Problem, schema_problems
+from tuneloop.k8s.names import ALLOW_TAG, COMPONENT, SUBMITTER
+from tuneloop.specs.run import ExecutionSpec
+
+CONFIG_MAP_BYTES = 1_048_576
+ANNOTATION_BYTES = 262_144
+HOST_NAME = 63
+DAY_SECONDS = 86_400
+VOLUMES = {
+    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image"),
+    *("persistentVolumeClaim", "projected", "secret"),
+}
+"""Kinds that PodSecurity `restricted` admits."""
+WHOLE = ("memory", "ephemeral-storage")
+"""Resources whose request and limit have to be one: they cannot be taken back from a pod."""
+
+_DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_RULE_NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
+_DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to mend, or to know."""
+
+    place: str
+    """File, object and field."""
+    message: str
+    """Found, expected, remedy."""
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        """As one sentence."""
+        return f"{self.place}: {self.message}"
+
+
+def check_documents(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
+    """Check rendered objects, file by file.
+
+    Args:
+        documents: file name -> its objects.
+    """
+    findings = []
+    for file, objects in documents.items():
+        for found in objects:
+            place = f"{file}: {found.get('kind')} {found.get('metadata', {}).get('name')}"
+            schema = schema_problems(found)
+            # What is not even of the right shape is said once; the rules below would stumble.
+            problems = schema or [problem for rule in RULES for problem in rule(found)]
+            findings += [Finding(f"{place}: {path}", problem) for path, problem in problems]
+    return findings + _across(documents)
+
+
+def check_execution(execution: ExecutionSpec) -> list[Finding]:
+    """Warn of places that mean another thing inside a pod than here."""
+    findings = []
+    scheme, _, _ = execution.artifacts.rpartition("://")
+    if scheme in ("", "file", "local"):
+        message = f"{execution.artifacts} is a folder, in a pod one that goes with it; use a bucket"
+        findings.append(Finding("execution.artifacts", message, "warning"))
+    host = urlsplit(execution.store_url).hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127."):
+        message = f"{execution.store_url} is the pod itself; name the store's Service"
+        findings.append(Finding("execution.store_url", message, "warning"))
+    return findings
+
+
+def _across(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
+    """Names given twice, and ConfigMaps that nobody creates."""
+    findings, seen = [], set()
+    for file, objects in documents.items():
+        for found in objects:
+            metadata = found.get("metadata", {})
+            key = (found.get("kind"), metadata.get("namespace"), metadata.get("name"))
+            if key in seen:
+                place = f"{file}: {key[0]} {key[2]}"
+                findings.append(Finding(place, "stands here twice, expected once; remove one"))
+            seen.add(key)
+    for file, objects in documents.items():
+        for found in objects:
+            for path, pod in _pods(found):
+                for number, volume in enumerate(pod["spec"].get("volumes", [])):
+                    name = volume.get("configMap", {}).get("name")
+                    wanted = ("ConfigMap", found["metadata"].get("namespace"), name)
+                    if name and wanted not in seen:
+                        place = f"{file}: {found['kind']} {found['metadata']['name']}: {path}"
+                        message = f"ConfigMap {name} is in no file, expected it before; add it"
+                        findings.append(Finding(f"{place}.spec.volumes[{number}]", message))
+    return findings
+
+
+def _pods(document: Object) -> Iterator[tuple[str, Object]]:
+    """Pod templates of a workload, each with its path."""
+    for path, job in _jobs(document):
+        yield f"{path}.template", job["template"]
+
+
+def _jobs(document: Object) -> Iterator[tuple[str, Object]]:
+    """Job specs of a workload, each with its path."""
+    if document["kind"] == "Job":
+        yield "spec", document["spec"]
+    if document["kind"] == "JobSet":
+        for number, replicated in enumerate(document["spec"]["replicatedJobs"]):
+            yield f"spec.replicatedJobs[{number}].template.spec", replicated["template"]["spec"]
+
+
+def _containers(document: Object) -> Iterator[tuple[str, Object]]:
+    for path, pod in _pods(document):
+        for kind in ("initContainers", "containers"):
+            for number, container in enumerate(pod["spec"].get(kind, [])):
+                yield f"{path}.spec.{kind}[{number}]", container
+
+
+# --- rules ------------------------------------------------------------------------------------
+
+
+def _names(document: Object) -> Iterator[Problem]:
+    metadata, kind = document["metadata"], document["kind"]
+    name = metadata["name"]
+    if kind in ("Job", "JobSet") and not _DNS_LABEL.fullmatch(name):
+        yield "metadata.name", f"found {name!r}, expected a-z, 0-9 and -, a letter first; rename it"
+    elif not _DNS_NAME.fullmatch(name) or len(name) > 253:
+        yield "metadata.name", f"found {name!r}, expected a DNS name; rename it"
+    longest = max((len(host) for host in _host_names(document)), default=0)
+    if longest > HOST_NAME:
+        yield (
+            "metadata.name",
+            f"its pods' host names have {longest} characters, expected at most {HOST_NAME};"
+            " shorten the run's name",
+        )
+
+
+def _host_names(document: Object) -> Iterator[str]:
+    name = document["metadata"]["name"]
+    if document["kind"] == "Job":
+        index = f"-{document['spec'].get('completions', 1) - 1}"
+        yield f"{name}{index if document['spec'].get('completionMode') == 'Indexed' else ''}-xxxxx"
+    if document["kind"] == "JobSet":
+        for replicated in document["spec"]["replicatedJobs"]:
+            last = replicated.get("replicas", 1) - 1
+            pods = replicated["template"]["spec"].get("completions", 1) - 1
+            yield f"{name}-{replicated['name']}-{last}-{pods}-xxxxx"
+
+
+def _labels(document: Object) -> Iterator[Problem]:
+    carriers = [("metadata", document["metadata"])]
+    carriers += [(f"{path}.metadata", pod.get("metadata", {})) for path, pod in _pods(document)]
+    for path, metadata in carriers:
+        for key, value in metadata.get("labels", {}).items():
+            if not _LABEL_VALUE.fullmatch(value):
+                yield (
+                    f"{path}.labels[{key}]",
+                    f"found {value!r}, expected at most 63 of A-Z a-z 0-9 - _ and .; shorten it",
+                )
+        size = sum(len(k.encode()) + len(v.encode()) for k, v in _annotations(metadata))
+        if size > ANNOTATION_BYTES:
+            yield f"{path}.annotations", f"hold {size} bytes, expected {ANNOTATION_BYTES} at most"
+
+
+def _annotations(metadata: Object) -> list[tuple[str, str]]:
+    return list(metadata.get("annotations", {}).items())
+
+
+def _pod_security(document: Object) -> Iterator[Problem]:
+    """PodSecurity `restricted`, as the Pod Security Standards of Kubernetes list it."""
+    for path, pod in _pods(document):
+        spec = pod["spec"]
+        for key in ("hostNetwork", "hostPID", "hostIPC"):
+            if spec.get(key):
+                yield f"{path}.spec.{key}", "found true, expected none; `restricted` refuses it"
+        for number, volume in enumerate(spec.get("volumes", [])):
+            for kind in set(volume) - {"name"} - VOLUMES:
+                yield f"{path}.spec.volumes[{number}]", f"found {kind}; `restricted` refuses it"
+        inherited = spec.get("securityContext", {})
+        for place, container in _containers(document):
+            own = container.get("securityContext", {})
+            yield from _restricted(place, inherited, own, container)
+
+
+def _restricted(place: str, inherited: Object, own: Object, container: Object) -> Iterator[Problem]:
+    both = {**inherited, **own}
+    wanted: list[tuple[str, Any, bool]] = [
+        ("runAsNonRoot", True, both.get("runAsNonRoot") is True),
+        ("runAsUser", "a number above 0", both.get("runAsUser", 0) > 0),
+        ("allowPrivilegeEscalation", False, own.get("allowPrivilegeEscalation") is False),
+        ("privileged", "none", not own.get("privileged")),
+        ("capabilities.drop", ["ALL"], "ALL" in own.get("capabilities", {}).get("drop", [])),
+        (
+            "capabilities.add",
+            "none but NET_BIND_SERVICE",
+            set(own.get("capabilities", {}).get("add", [])) <= {"NET_BIND_SERVICE"},
+        ),
+        (
+            "seccompProfile.type",
+            "RuntimeDefault",
+            both.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
+        ),
+    ]
+    for field, value, holds in wanted:
+        if not holds:
+            message = f"expected {value}; `restricted` refuses the pod otherwise"
+            yield f"{place}.securityContext.{field}", message
+    if any("hostPort" in port for port in container.get("ports", [])):
+        yield f"{place}.ports", "found a hostPort; `restricted` refuses it"
+
+
+def _mounts(document: Object) -> Iterator[Problem]:
+    for path, pod in _pods(document):
+        volumes = {volume["name"] for volume in pod["spec"].get("volumes", [])}
+        for place, container in _containers(document):
+            for number, mount in enumerate(container.get("volumeMounts", [])):
+                if mount["name"] not in volumes:
+                    message = f"volume {mount['name']} is not there, expected it in {path}; add it"
+                    yield f"{place}.volumeMounts[{number}]", message
+
+
+def _quantities(document: Object) -> Iterator[Problem]:
+    from tuneloop.k8s.client.connection import parse_quantity
+
+    for place, container in _containers(document):
+        resources = container.get("resources", {})
+        requests, limits = resources.get("requests", {}), resources.get("limits", {})
+        numbers: dict[tuple[str, str], Any] = {}
+        for side, quantities in (("requests", requests), ("limits", limits)):
+            for name, text in quantities.items():
+                try:
+                    numbers[side, name] = parse_quantity(text)
+                except ValueError:
+                    message = f"found {text!r}, expected a quantity such as 500m or 4Gi; mend it"
+                    yield f"{place}.resources.{side}[{name}]", message
+        for name in sorted({*requests, *limits, *WHOLE}):
+            asked, allowed = numbers.get(("requests", name)), numbers.get(("limits", name))
+            whole = name in WHOLE or "/" in name
+            if whole and (asked is None or asked != allowed):
+                message = "request and limit differ or are missing, expected one value; set both"
+                yield f"{place}.resources[{name}]", message
+            elif asked is not None and allowed is not None and asked > allowed:
+                message = f"request {asked} is above limit {allowed}; lower it"
+                yield f"{place}.resources[{name}]", message
+            if "/" in name and asked is not None and asked % 1:
+                yield f"{place}.resources[{name}]", f"found {asked}, expected a whole number"
+
+
+def _job_rules(document: Object) -> Iterator[Problem]:
+    for path, job in _jobs(document):
+        containers = {c["name"] for c in job["template"]["spec"]["containers"]}
+        if job["template"]["spec"].get("restartPolicy") != "Never":
+            message = "expected Never: podFailurePolicy works with nothing else; set it"
+            yield f"{path}.template.spec.restartPolicy", message
+        if "activeDeadlineSeconds" not in job:
+            yield f"{path}.activeDeadlineSeconds", "missing, expected a bound; set deadline_seconds"
+        rules = job.get("podFailurePolicy", {}).get("rules", [])
+        if not 0 < len(rules) <= 20:
+            yield f"{path}.podFailurePolicy.rules", f"found {len(rules)}, expected 1 to 20"
+        for number, rule in enumerate(rules):
+            codes = rule.get("onExitCodes")
+            if codes is None:
+                continue
+            values, place = codes["values"], f"{path}.podFailurePolicy.rules[{number}].onExitCodes"
+            if values != sorted(set(values)) or len(values) > 255 or 0 in values:
+                yield f"{place}.values", "expected 1 to 255 sorted codes, each once, and no 0"
+            if codes.get("containerName") not in containers:
+                found = codes.get("containerName")
+                yield f"{place}.containerName", f"found {found}, expected one of {containers}"
+
+
+def _lifetime(document: Object) -> Iterator[Problem]:
+    if document["kind"] not in ("Job", "JobSet"):
+        return
+    spec = document["spec"]
+    ttl = spec.get("ttlSecondsAfterFinished", DAY_SECONDS)
+    if ttl < DAY_SECONDS:
+        message = f"found {ttl}, expected a day at least, or whoever waits misses the end; raise it"
+        yield "spec.ttlSecondsAfterFinished", message
+    if "suspend" in spec:
+        yield "spec.suspend", "expected none: a queue sets it, applying would undo that; remove it"
+
+
+def _identity(document: Object) -> Iterator[Problem]:
+    """The image by digest, and no token but the submitter's."""
+    for path, pod in _pods(document):
+        metadata, spec = pod.get("metadata", {}), pod["spec"]
+        is_submitter = metadata.get("labels", {}).get(COMPONENT) == SUBMITTER
+        if spec.get("automountServiceAccountToken") is not False and not is_submitter:
+            message = "expected false: only the submitter talks to the API server; set it"
+            yield f"{path}.spec.automountServiceAccountToken", message
+        if metadata.get("annotations", {}).get(ALLOW_TAG) == "true":
+            continue
+        for place, container in _containers(document):
+            if not _DIGEST.fullmatch(container["image"]):
+                message = f"found {container['image']}, expected REPOSITORY@sha256:DIGEST"
+                yield f"{place}.image", f"{message}; ask the registry for the digest"
+
+
+def _config_map(document: Object) -> Iterator[Problem]:
+    if document["kind"] != "ConfigMap":
+        return
+    size = sum(len(key) + len(value.encode()) for key, value in document.get("data", {}).items())
+    if size > CONFIG_MAP_BYTES:
+        yield "data", f"holds {size} bytes, expected {CONFIG_MAP_BYTES} at most; shorten the spec"
+
+
+def _gang(document: Object) -> Iterator[Problem]:
+    if document["kind"] != "JobSet":
+        return
+    for number, rule in enumerate(document["spec"].get("failurePolicy", {}).get("rules", [])):
+        if not _RULE_NAME.fullmatch(rule["name"]):
+            message = f"found {rule['name']!r}, expected letters, digits, _ , and :; rename it"
+            yield f"spec.failurePolicy.rules[{number}].name", message
+    for path, job in _jobs(document):
+        if job.get("backoffLimit") != 0:
+            message = "expected 0: a gang restarts whole, its Jobs replace no pod; set it"
+            yield f"{path}.backoffLimit", message
+
+
+Rule = Callable[[Object], Iterator[Problem]]
+RULES: tuple[Rule, ...] = (
+    _names,
+    _labels,
+    _pod_security,
+    _mounts,
+    _quantities,
+    _job_rules,
+    _lifetime,
+    _identity,
+    _config_map,
+    _gang,
+)

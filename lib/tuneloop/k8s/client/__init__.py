@@ -1,0 +1,1 @@
+"""The Kubernetes API: connection and namespace. The only room that imports kubernetes."""

@@ -1,0 +1,1 @@
+"""One verdict on a stage from what the API server shows. Pure."""

@@ -1,0 +1,330 @@
+"""One verdict with cause, evidence and fix from what the API server shows of a stage.
+
+One rule: pure. A table of rules in order of priority, the first that knows the state speaks; ages
+come from the server's timestamps and clock alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tuneloop.artifacts.verdict import Verdict
+from tuneloop.k8s.diagnosis.failure_rules import end_of
+from tuneloop.k8s.diagnosis.observed import (
+    Object,
+    Observation,
+    condition,
+    entries,
+    mapping,
+    metadata_of,
+    pod_failure,
+    seconds_since,
+    status_of,
+    text,
+    waiting,
+)
+from tuneloop.k8s.names import DEADLINE, QUEUE
+from tuneloop.specs.cluster import GraceSpec
+
+__all__ = ["Observation", "Verdict", "diagnose"]
+
+CONFIG_GRACE_SECONDS = 60.0
+"""For a ConfigMap or Secret that is created a moment after its reader, and for Kueue to notice."""
+DEADLINE_GRACE_SECONDS = 60.0
+"""For the controller, whose word on its own deadline is better than ours."""
+
+_ABSENT_IMAGE = (
+    *("401", "403", "404", "unauthorized", "forbidden", "denied", "not found"),
+    *("manifest unknown", "does not exist", "invalid reference"),
+)
+"""In a pull error: the registry will say the same tomorrow."""
+_PERMANENT_QUEUE = {"Misconfigured", "NoMatchingFlavor", "ExceedsMaxQuota"}
+"""Why Kueue will never admit a workload, as long as queue and spec stay what they are."""
+_MISSING = ("not found", "couldn't find key", "references non-existent")
+
+
+def diagnose(seen: Observation, graces: GraceSpec | None = None) -> Verdict:
+    """Judge a stage; never raises.
+
+    Args:
+        seen: what cluster and storage show.
+        graces: how long to wait for what may still come.
+    """
+    chosen = graces or GraceSpec()
+    for rule in RULES:
+        verdict = rule(seen, chosen)
+        if verdict is not None:
+            return verdict
+    return Verdict("Pulling", f"{seen.name} has no running pod yet", evidence=_events(seen))
+
+
+def _succeeded(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    if not seen.record_published:
+        return None
+    failed = condition(seen.workload, "Failed") is not None
+    after = "; its workload failed afterwards, which changes nothing" if failed else ""
+    return Verdict("Succeeded", f"the record is published{after}", exit_code=0)
+
+
+def _gone(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    if seen.workload is not None:
+        return None
+    if not seen.seen:
+        return Verdict("Queued", f"{seen.name} is not created yet")
+    return Verdict(
+        "Deleted",
+        f"{seen.name} was deleted by someone else before it published its record",
+        "run again to continue from its last checkpoint",
+        exit_code=30,
+    )
+
+
+def _ended(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    return end_of(seen)
+
+
+def _overdue(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    """A JobSet restarts without bound where it is disrupted: its whole time ends here."""
+    found = metadata_of(seen.workload)
+    try:
+        allowed = float(mapping(found.get("annotations"))[DEADLINE])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if QUEUE in mapping(found.get("labels")):
+        return None  # the time in a queue is not the stage's: Kueue counts what it runs
+    age = seconds_since(
+        status_of(seen.workload).get("startTime") or found.get("creationTimestamp"), seen.now
+    )
+    if age <= allowed + DEADLINE_GRACE_SECONDS:
+        return None
+    return Verdict(
+        "DeadlineExceeded",
+        f"{seen.name} is {age:.0f} s old, allowed are {allowed:.0f} s for all attempts together",
+        f"raise execution.cluster.{seen.stage}.deadline_seconds, run again to continue",
+        exit_code=31,
+    )
+
+
+def _queued(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    workload = seen.workload
+    queue = text(mapping(metadata_of(workload).get("labels")).get(QUEUE))
+    if not queue or mapping(mapping(workload).get("spec")).get("suspend") is not True:
+        return None
+    admission = seen.queue_workload
+    if admission is None:
+        age = seconds_since(metadata_of(workload).get("creationTimestamp"), seen.now)
+        return Verdict(
+            "Queued",
+            f"{seen.name} is suspended and Kueue knows no Workload of it",
+            f"create LocalQueue {queue} in the namespace, or correct execution.cluster.queue",
+            exit_code=21 if age > CONFIG_GRACE_SECONDS else None,
+        )
+    evicted = condition(admission, "Evicted") or {}
+    if evicted.get("reason") in ("Deactivated", "MaximumExecutionTimeExceeded"):
+        overdue = evicted.get("reason") == "MaximumExecutionTimeExceeded"
+        return Verdict(
+            "DeadlineExceeded" if overdue else "Queued",
+            f"Kueue has given {seen.name} up: {text(evicted.get('message'))}",
+            "raise the deadline, run again to continue" if overdue else "ask the queue's owner",
+            exit_code=31 if overdue else 21,
+        )
+    refused = condition(admission, "QuotaReserved", "False") or {}
+    reason, message = text(refused.get("reason")), text(refused.get("message"))
+    age = seconds_since(metadata_of(admission).get("creationTimestamp"), seen.now)
+    final = reason in _PERMANENT_QUEUE or age > graces.queue_seconds
+    return Verdict(
+        "Queued",
+        f"LocalQueue {queue} has not admitted {seen.name}: {reason or 'no reason yet'} {message}",
+        "correct execution.cluster.queue or the shape, or wait longer with graces.queue_seconds",
+        evidence=(f"Workload {text(metadata_of(admission).get('name'))}: {reason} {message}",),
+        exit_code=21 if final else None,
+    )
+
+
+def _not_created(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    """The Job stands, but its pods are refused: quota, PodSecurity, service account."""
+    if _live(seen):
+        return None
+    refusals = [event for event in seen.events if mapping(event).get("reason") == "FailedCreate"]
+    if not refusals:
+        return None
+    message = text(mapping(refusals[-1]).get("message"))
+    if "exceeded quota" in message:
+        return Verdict(
+            "QuotaExceeded",
+            f"the namespace's quota refuses the pods: {message}",
+            "wait until something ends, ask for a larger ResourceQuota, or a smaller machine",
+            _events(seen),
+            23,
+        )
+    if "violates PodSecurity" in message:
+        fix = "use the templates as they are, or another namespace"
+    elif "serviceaccount" in message.replace(" ", "").lower():
+        fix = "create that ServiceAccount, or correct execution.cluster.service_account"
+    else:
+        return Verdict("Provisioning", f"no pod could be made yet: {message}", "", _events(seen))
+    cause = f"the API server refuses the pods: {message}"
+    return Verdict("ConfigError", cause, fix, _events(seen), 10)
+
+
+def _waiting_container(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    for pod in _live(seen):
+        reason, message = waiting(pod)
+        name = text(metadata_of(pod).get("name"))
+        age = seconds_since(
+            status_of(pod).get("startTime") or metadata_of(pod).get("creationTimestamp"), seen.now
+        )
+        evidence = (f"pod {name}: {reason} {message}", *_events(seen))
+        if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
+            said = " ".join((message, *_events(seen))).lower()
+            final = (
+                reason in ("InvalidImageName", "ErrImageNeverPull")
+                or any(word in said for word in _ABSENT_IMAGE)
+                or age > graces.image_pull_seconds
+            )
+            return Verdict(
+                "ImageError",
+                f"pod {name} cannot pull its image: {message or reason}",
+                "check the digest, and that the nodes' account or the ServiceAccount's"
+                " imagePullSecrets may read the registry",
+                evidence,
+                22 if final else None,
+            )
+        if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+            return Verdict(
+                "ConfigError",
+                f"pod {name} cannot start its container: {message or reason}",
+                "create what is missing, or correct the manifests",
+                evidence,
+                10 if age > CONFIG_GRACE_SECONDS else None,
+            )
+    return None
+
+
+def _mount(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    """A volume whose ConfigMap or Secret is missing shows as an event, not as a state."""
+    for pod in _live(seen):
+        if status_of(pod).get("phase") == "Running":
+            return None
+        age = seconds_since(metadata_of(pod).get("creationTimestamp"), seen.now)
+        uid = metadata_of(pod).get("uid")
+        for event in map(mapping, seen.events):
+            about = mapping(event.get("involvedObject")).get("uid")
+            message = text(event.get("message"))
+            if event.get("reason") == "FailedMount" and about == uid:
+                missing = any(word in message for word in _MISSING)
+                return Verdict(
+                    "ConfigError" if missing else "Pulling",
+                    f"pod {text(metadata_of(pod).get('name'))} waits for a volume: {message}",
+                    "create what is missing; `tuneloop run` creates a stage's ConfigMap",
+                    _events(seen),
+                    10 if missing and age > CONFIG_GRACE_SECONDS else None,
+                )
+    return None
+
+
+def _unscheduled(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    for pod in _live(seen):
+        refused = condition(pod, "PodScheduled", "False")
+        if refused is None:
+            continue
+        name, message = text(metadata_of(pod).get("name")), text(refused.get("message"))
+        age = seconds_since(metadata_of(pod).get("creationTimestamp"), seen.now)
+        reasons = {text(mapping(event).get("reason")) for event in seen.events}
+        scale_up = " ".join(
+            text(mapping(event).get("message"))
+            for event in seen.events
+            if mapping(event).get("reason") == "FailedScaleUp"
+        )
+        if "TriggeredScaleUp" in reasons and not scale_up:
+            return Verdict(
+                "Provisioning",
+                f"pod {name} waits for a node that the autoscaler is making",
+                "ask for another shape, zone or spot, or raise graces.provisioning_seconds",
+                _events(seen),
+                21 if age > graces.provisioning_seconds else None,
+            )
+        final = age > graces.unschedulable_seconds
+        if "quota" in scale_up.lower():
+            fix = "ask the cloud for more quota, or choose another shape or region"
+            cause = f"the cloud's quota allows no node for pod {name}: {scale_up}"
+            return Verdict("QuotaExceeded", cause, fix, _events(seen), 23 if final else None)
+        if scale_up:
+            fix = "try again later, or choose another shape, zone, reservation or spot"
+            cause = f"the cloud has no machine for pod {name}: {scale_up}"
+            return Verdict("Stockout", cause, fix, _events(seen), 21 if final else None)
+        return Verdict(
+            "Unschedulable",
+            # Its age only at the end: a supervisor says a cause again when it has changed.
+            f"no node takes pod {name}{f' after {age:.0f} s' if final else ''}: {message}",
+            "add a node pool of that shape, choose another accelerator, or raise"
+            " graces.unschedulable_seconds",
+            _events(seen),
+            21 if final else None,
+        )
+    return None
+
+
+def _running(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    running = [pod for pod in _live(seen) if status_of(pod).get("phase") == "Running"]
+    if not running:
+        return None
+    if seen.progress_at is not None:
+        silent = seconds_since(seen.progress_at.isoformat(), seen.now)
+        if silent > graces.progress_seconds:
+            return Verdict(
+                "Stuck",
+                f"{seen.name} runs but has said nothing for {silent:.0f} s",
+                f"read its log (`tuneloop logs RUN_ID {seen.stage}`), run again to continue",
+                exit_code=20,
+            )
+    count = f"{len(running)} of {len(_live(seen))} pods run"
+    return Verdict("Running", f"{seen.name}: {count}{_failures(seen)}")
+
+
+def _restarting(seen: Observation, graces: GraceSpec) -> Verdict | None:
+    """Pods have failed and the controller will make new ones."""
+    if condition(seen.workload, "RestartingJobSet"):
+        return Verdict("Restarting", f"{seen.name} starts all its pods again{_failures(seen)}")
+    if _failures(seen) and not _live(seen):
+        return Verdict("Restarting", f"{seen.name} will start a new pod{_failures(seen)}")
+    return None
+
+
+Rule = Callable[[Observation, GraceSpec], Verdict | None]
+RULES: tuple[Rule, ...] = (
+    _succeeded,
+    _gone,
+    _ended,
+    _overdue,
+    _queued,
+    _not_created,
+    _waiting_container,
+    _mount,
+    _unscheduled,
+    _running,
+    _restarting,
+)
+"""What is certain first, then what keeps a pod from being, from starting, from going on."""
+
+
+def _live(seen: Observation) -> list[Object]:
+    """Pods that have not come to an end."""
+    return [
+        pod
+        for pod in entries(list(seen.pods))
+        if status_of(pod).get("phase") not in ("Failed", "Succeeded")
+    ]
+
+
+def _failures(seen: Observation) -> str:
+    found = [failure for pod in entries(list(seen.pods)) if (failure := pod_failure(pod))]
+    return f"; before: {found[-1]}" if found else ""
+
+
+def _events(seen: Observation) -> tuple[str, ...]:
+    """The newest events as evidence."""
+    return tuple(
+        f"event {text(event.get('reason'))}: {text(event.get('message'))}"
+        for event in entries(list(seen.events))[-5:]
+    )

@@ -1,0 +1,223 @@
+"""A plan as plain Kubernetes objects: for each stage a ConfigMap with its spec and a workload.
+
+One rule: rendering is pure. The same plan, image, templates and table give the same bytes, and
+nothing but the objects' place (namespace, accelerator, queue) depends on `execution.cluster`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tuneloop.errors import (
+    EXIT_BUG,
+    DataError,
+    InputMissing,
+    OutOfMemory,
+    PermissionDenied,
+    SpecError,
+    Unavailable,
+    UsageError,
+)
+from tuneloop.k8s import names
+from tuneloop.k8s.accelerators.shapes import Accelerators, Shape
+from tuneloop.k8s.rendering.pod import SPEC_FOLDER, Pod, container_env, gang_env, render_pod
+from tuneloop.k8s.rendering.templates import Template, fill
+from tuneloop.specs.cluster import ClusterSpec, PodResources, StagePlacement
+from tuneloop.specs.stages import StageSpec, dump_stage_spec
+from tuneloop.stages.command import stage_argv
+
+FINAL_EXIT_CODES = sorted(
+    {
+        1,  # the interpreter died before the stage could map anything
+        *(
+            error.exit_code
+            for error in (
+                UsageError,
+                DataError,
+                InputMissing,
+                Unavailable,
+                OutOfMemory,
+                PermissionDenied,
+                SpecError,
+            )
+        ),
+        EXIT_BUG,
+        126,  # the command is no program
+        127,  # or is not there
+        137,  # out of memory, as far as no eviction says otherwise
+    }
+)
+"""Exit codes that another try cannot heal; Transient (75) and signals are retried."""
+BACKOFF_LIMIT = 6
+GANG_STAGES = ("train",)
+"""Stages whose processes can work on one thing together."""
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Templates:
+    """One template for each kind of object."""
+
+    pod: Template
+    job: Template
+    jobset: Template
+    config_map: Template
+    submitter: Template
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Everything that is the same for all stages of a run."""
+
+    run_name: str
+    cluster: ClusterSpec
+    image: str
+    git_commit: str | None
+    templates: Templates
+    accelerators: Accelerators
+
+    def shape(self, stage: StageSpec) -> Shape:
+        """The stage's machines.
+
+        Raises:
+            SpecError: the shape is impossible, or has several hosts for a stage that has one
+                process.
+        """
+        placement = self.cluster.placement(stage.stage)
+        shape = self.accelerators.shape(placement.accelerator_request())
+        if shape.is_multi_host and stage.stage not in GANG_STAGES:
+            raise SpecError(
+                f"execution.cluster.{stage.stage}.accelerator: {shape.key} has"
+                f" {shape.hosts * shape.slices} hosts, expected one, because only"
+                f" {', '.join(GANG_STAGES)} runs on several; choose a single-host shape"
+            )
+        return shape
+
+    def chip_hours(self, stage: StageSpec) -> float:
+        """The most that a stage can hold: all of its chips until its deadline."""
+        placement = self.cluster.placement(stage.stage)
+        return self.shape(stage).chips * placement.shards * placement.deadline_seconds / 3600
+
+    def render(self, stage: StageSpec) -> list[Object]:
+        """Render the objects of one stage, in the order in which they are applied.
+
+        Returns:
+            Its ConfigMap, then a Job, or a JobSet where the shape has several hosts.
+        """
+        shape = self.shape(stage)
+        placement = self.cluster.placement(stage.stage)
+        name = names.object_name(self.run_name, stage, shape)
+        labels = names.stage_labels(self.run_name, stage)
+        annotations = names.object_annotations(
+            stage.fingerprint, self.image, self.git_commit, placement.deadline_seconds
+        )
+        common = {"name": name, "namespace": self.cluster.namespace}
+        spec = {
+            "labels": labels,
+            "annotations": annotations,
+            "spec_json": dump_stage_spec(stage).decode(),
+        }
+        pod = render_pod(
+            self._pod(stage, name, shape, labels, annotations), self.image, self.templates.pod
+        )
+        values = {
+            **common,
+            "labels": labels | names.queue_labels(self.cluster, placement.deadline_seconds),
+            "ttl_seconds": self.cluster.ttl_days * 86_400,
+            "final_exit_codes": FINAL_EXIT_CODES,
+            "pod": pod,
+        }
+        if shape.is_multi_host:
+            workload = self._jobset(values, annotations, labels, placement, shape)
+        else:
+            workload = self.render_job(values, annotations, placement)
+        return [fill(self.templates.config_map, {**common, **spec}), workload]
+
+    def _pod(
+        self,
+        stage: StageSpec,
+        name: str,
+        shape: Shape,
+        labels: dict[str, str],
+        annotations: dict[str, str],
+    ) -> Pod:
+        placement = self.cluster.placement(stage.stage)
+        spec_url = f"{SPEC_FOLDER}/spec.json"
+        return Pod(
+            command=["python", *stage_argv(stage, spec_url, shards=placement.shards)],
+            env=container_env(shape, self.image) + gang_env(name, shape) + self._store_env(stage),
+            resources=pod_resources(placement),
+            service_account=self.cluster.service_account,
+            labels=labels,
+            annotations=annotations,
+            shape=shape,
+            config_map=name,
+            credentials_secret=self.cluster.credentials_secret,
+            priority_class=self.cluster.pod_priority_class,
+            # A gang's attempts are bounded by the deadline of its Jobs.
+            attempt_deadline_seconds=(
+                None if shape.is_multi_host else placement.attempt_deadline_seconds
+            ),
+        )
+
+    def _store_env(self, stage: StageSpec) -> list[dict[str, Any]]:
+        """The token of the trace store, for the stages that talk to it."""
+        secret = self.cluster.store_token_secret
+        reads = stage.stage == "export" and (stage.execution.datasets_url or "").startswith("http")
+        if secret is None or not (reads or stage.stage == "import"):
+            return []
+        reference = {"secretKeyRef": {"name": secret, "key": "token"}}
+        return [{"name": "TUNELOOP_STORE_TOKEN", "valueFrom": reference}]
+
+    def render_job(
+        self, values: dict[str, Any], annotations: dict[str, str], placement: StagePlacement
+    ) -> Object:
+        """Fill the Job template; Indexed where the work is shared."""
+        shards = placement.shards if placement.shards > 1 else None
+        values = {
+            **values,
+            "annotations": annotations,
+            "deadline_seconds": placement.deadline_seconds,
+            "completion_mode": shards and "Indexed",
+            "shards": shards,
+            "backoff_limit_per_index": shards and BACKOFF_LIMIT,
+            "backoff_limit": None if shards else BACKOFF_LIMIT,
+        }
+        return fill(self.templates.job, values)
+
+    def _jobset(
+        self,
+        values: dict[str, Any],
+        annotations: dict[str, str],
+        labels: dict[str, str],
+        placement: StagePlacement,
+        shape: Shape,
+    ) -> Object:
+        values = {
+            **values,
+            "annotations": shape.jobset_annotations | annotations,
+            "job_labels": labels,
+            "replicated_job": names.REPLICATED_JOB,
+            "slices": shape.slices,
+            "hosts": shape.hosts,
+            "attempt_deadline_seconds": (
+                placement.attempt_deadline_seconds or placement.deadline_seconds
+            ),
+        }
+        return fill(self.templates.jobset, values)
+
+
+def pod_resources(placement: PodResources) -> dict[str, str]:
+    """Requests and limits of a pod, accelerators apart."""
+    return {
+        "cpu": placement.cpu,
+        "memory": placement.memory,
+        "ephemeral-storage": placement.ephemeral_storage,
+    }
+
+
+def file_name(position: int, stage: StageSpec) -> str:
+    """Name of a stage's file: `kubectl apply -f DIR` takes them in the order of their names."""
+    return f"{position:02d}-{stage.stage}.yaml"

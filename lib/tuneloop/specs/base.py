@@ -1,0 +1,32 @@
+"""What all specs share: the base class and the types of their values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+StageName = Literal["export", "train", "eval", "import"]
+STAGES: tuple[StageName, ...] = ("export", "train", "eval", "import")
+"""The stages in the order of the loop; each reads only the records of stages before it."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+# The API server refuses any other text in these places: say it before it is asked.
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
+LabelKey = Annotated[
+    str,
+    Field(
+        max_length=253,
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+    ),
+]
+Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)?(m|[kMGT]i?)?$")]
+"""Of a resource, as text: a client that types it as one refuses a bare number."""
+
+
+class Spec(BaseModel):
+    """Base of every spec: unknown keys are errors, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

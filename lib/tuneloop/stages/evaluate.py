@@ -1,0 +1,225 @@
+"""Evaluate: base and tuned model on one static eval set -> traces of both, and the delta report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+from tuneloop import jsonl
+from tuneloop.artifacts import records
+from tuneloop.artifacts.records import Record
+from tuneloop.errors import DataError, InputMissing, SpecError
+from tuneloop.evaluation.report.build import Answered, build_report
+from tuneloop.evaluation.report.render import render_json, render_markdown
+from tuneloop.evaluation.scorers.exact_match import score_exact_match
+from tuneloop.evaluation.scorers.schema import Score
+from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sha256
+from tuneloop.evaluation.traces import build_eval_trace
+from tuneloop.specs.stages import EvalStage
+from tuneloop.stages.context import Stage
+from tuneloop.storage import files
+from tuneloop.traces.response_text import ParsedResponse
+from tuneloop.training.chat_templates import family_named
+from tuneloop.training.generation.sampler import Generation, Generator
+from tuneloop.training.models import model_files
+from tuneloop.training.prompt_templates import Recipe, recipe_named
+
+PARTS = ("generations_before.jsonl", "generations_after.jsonl")
+"""What a process leaves for the merge where several share the work."""
+SPARE_TOKENS = 4
+"""Beyond the longest training response: room to see a model that does not stop."""
+
+
+def run(spec: EvalStage, stage: Stage) -> None:
+    """Generate with both models in one compilation; score, write traces and report."""
+    items = _eval_set(spec, stage)
+    _contamination(spec, stage, items)
+    mine = stage.block(-(-len(items) // spec.options.batch_size))
+    before, after = _generate(spec, stage, items, mine) if mine else ([], [])
+    if stage.count == 1:
+        _assemble(spec, stage, items, before, after)
+        return
+    for name, said in zip(PARTS, (before, after), strict=True):
+        with stage.output(name) as output:
+            for generation in said:
+                output.write_row(jsonl.dump_line(asdict(generation)))
+
+
+def merge(spec: EvalStage, stage: Stage, parts: list[Record]) -> None:
+    """Score what the parts have generated, in the order of the eval set."""
+    said = [
+        [
+            Generation(**json.loads(line))
+            for part in parts
+            for line in records.read_output(part.output(name), stage.artifacts).splitlines()
+        ]
+        for name in PARTS
+    ]
+    _assemble(spec, stage, _eval_set(spec, stage), *said)
+
+
+def _generate(
+    spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...], batches: range
+) -> tuple[list[Generation], list[Generation]]:
+    """Answers of base and tuned model to the items of some batches.
+
+    A batch has the same items and the shape the same longest prompt whoever generates it, so the
+    answers do not depend on how many processes share the work.
+    """
+    recipe = recipe_named(spec.dataset.recipe)
+    train = stage.upstream("train")
+    base = _load(train, model_files.BASE_WEIGHTS, stage)
+    tuned = _load(train, model_files.TUNED_WEIGHTS, stage)
+    family = family_named(base.description.model.kind)
+    prompts = [
+        family.render_generation_prompt(
+            recipe.render_prompt(item.prompt, spec.dataset.instruction), spec.system_instruction
+        )
+        for item in items
+    ]
+    longest = train.counts["longest_response_tokens"]
+    generator = Generator(
+        base,
+        prompts,
+        batch_size=spec.options.batch_size,
+        max_new_tokens=spec.options.max_new_tokens or longest + SPARE_TOKENS,
+    )
+    total = 2 * len(batches)
+    stage.progress(0, total)
+    before = generator.generate(stage.check_stop, batches)
+    stage.progress(len(batches), total)
+    generator.use(tuned)
+    after = generator.generate(stage.check_stop, batches)
+    stage.progress(total, total)
+    return before, after
+
+
+def _assemble(
+    spec: EvalStage,
+    stage: Stage,
+    items: tuple[EvalItem, ...],
+    base_said: list[Generation],
+    tuned_said: list[Generation],
+) -> None:
+    recipe = recipe_named(spec.dataset.recipe)
+    trained = stage.upstream("train").results
+    base_digest, tuned_digest = trained["base_digest"], trained["tuned_digest"]
+    before = [_score(item, said, recipe) for item, said in zip(items, base_said, strict=True)]
+    after = [_score(item, said, recipe) for item, said in zip(items, tuned_said, strict=True)]
+    _write_traces(stage, "eval_before.jsonl", base_digest, items, base_said, before)
+    _write_traces(stage, "eval_after.jsonl", tuned_digest, items, tuned_said, after)
+    answered = [
+        Answered(item, b[0], t[0], b_said.text, t_said.text)
+        for item, b, t, b_said, t_said in zip(
+            items, before, after, base_said, tuned_said, strict=True
+        )
+    ]
+    header = _header(spec, base_digest, tuned_digest, _contamination(spec, stage, items))
+    report = build_report(answered, header)
+    stage.write_output("delta_report.md", render_markdown(report).encode())
+    stage.write_output("delta_report.json", render_json(report))
+    stage.counts.update(
+        items=len(items),
+        base_correct=report.overall.base.correct,
+        base_no_answer=report.overall.base.no_answer,
+        tuned_correct=report.overall.tuned.correct,
+        tuned_no_answer=report.overall.tuned.no_answer,
+        regressions=len(report.regressions),
+    )
+    stage.results.update(
+        accuracy_base=report.overall.base.share,
+        accuracy_tuned=report.overall.tuned.share,
+        by_category={row.name: [row.base.share, row.tuned.share] for row in report.categories},
+        verdict=report.verdict,
+    )
+
+
+def _eval_set(spec: EvalStage, stage: Stage) -> tuple[EvalItem, ...]:
+    url = spec.options.eval_set
+    try:
+        data = files.read(url)
+    except FileNotFoundError as e:
+        raise InputMissing(
+            f"{url}: missing; put the eval set there, or change eval.eval_set"
+        ) from e
+    if hashlib.sha256(data).hexdigest() != spec.eval_set_sha256:
+        raise DataError(f"{url}: changed after the run was planned; plan the run again")
+    stage.inputs["eval_set"] = spec.eval_set_sha256
+    return parse_eval_set(data, url)
+
+
+def _contamination(spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...]) -> str:
+    """What the export found of the eval set in the training set, for the report.
+
+    Raises:
+        SpecError: it did not look, and the spec does not allow that.
+    """
+    checked: dict[str, Any] = stage.upstream("train").results.get("contamination") or {}
+    if checked.get("eval_prompts_sha256") == prompts_sha256(items):
+        kept, excluded = checked["kept"], checked["excluded"]
+        if kept:
+            return f"{kept} training examples overlap the eval set and were kept"
+        return f"checked: none left in the training set, {excluded} traces were kept out"
+    if not spec.options.allow_unchecked:
+        raise SpecError(
+            "eval: the training set was not checked for the eval set, expected a check by exact"
+            " and 13-word overlap; set export.contamination to drop, or eval.allow_unchecked to"
+            " true and the report will say so"
+        )
+    return "NOT CHECKED: the training set may hold the eval set"
+
+
+def _load(train: records.Record, weights: str, stage: Stage) -> model_files.StoredModel:
+    names = (weights, model_files.TOKENIZER, model_files.DESCRIPTION)
+    contents = {name: records.read_output(train.output(name), stage.artifacts) for name in names}
+    return model_files.load_model(contents, weights, f"record of {train.run_id}/train")
+
+
+def _score(item: EvalItem, said: Generation, recipe: Recipe) -> tuple[Score, ParsedResponse]:
+    parsed = recipe.parse_response(said.text)
+    return score_exact_match(item, parsed.answer), parsed
+
+
+def _write_traces(
+    stage: Stage,
+    name: str,
+    digest: str,
+    items: tuple[EvalItem, ...],
+    said: list[Generation],
+    scored: list[tuple[Score, ParsedResponse]],
+) -> None:
+    with stage.output(name) as output:
+        for item, generation, (score, parsed) in zip(items, said, scored, strict=True):
+            # Named by fingerprint, not by run: runs that share the evaluation share the bytes.
+            meta = {
+                "evaluation": stage.spec.fingerprint,
+                "model_digest": digest,
+                "output_tokens": generation.tokens,
+                "hit_token_limit": generation.hit_limit,
+            }
+            trace = build_eval_trace(
+                item, score, text=generation.text, steps=parsed.steps, meta=meta
+            )
+            output.write_row(jsonl.dump_line(trace))
+
+
+def _header(
+    spec: EvalStage, base_digest: str, tuned_digest: str, contamination: str
+) -> dict[str, str]:
+    """Nothing here may depend on when or where it ran: the report is an output of the stage."""
+    return {
+        "evaluation": spec.fingerprint,
+        "eval set": spec.options.eval_set.rsplit("/", 1)[-1],
+        "eval set sha256": spec.eval_set_sha256,
+        "contamination": contamination,
+        "dataset": f"{spec.dataset.key} ({spec.dataset.build_id})",
+        "recipe": spec.dataset.recipe,
+        "instruction": spec.dataset.instruction or "none",
+        "system instruction": spec.system_instruction or "none",
+        "seed": str(spec.seed),
+        "base model": base_digest,
+        "tuned model": tuned_digest,
+        "decoding": f"greedy, batch {spec.options.batch_size}",
+    }

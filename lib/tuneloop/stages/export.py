@@ -1,0 +1,305 @@
+"""Export: dataset manifest and its trace shards -> training examples, every trace accounted for.
+
+Reads the snapshot, never the store. Traces in = examples out + listed exclusions, or the stage
+fails. Processes that share the work write whole files each and a ledger of what became of every
+row; whoever comes last resolves duplicates over all ledgers, rewrites the files that lose a line,
+and closes the accounts. So the files are the same for any number of processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from tuneloop.artifacts import records
+from tuneloop.artifacts.records import OutputFile, Record
+from tuneloop.datasets.read import RowBlock, cut_blocks
+from tuneloop.datasets.schema import DatasetManifest
+from tuneloop.datasets.source import DatasetSource
+from tuneloop.errors import DataError, InputMissing
+from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
+from tuneloop.specs.stages import ExportStage
+from tuneloop.stages.context import Stage
+from tuneloop.storage import files, lines, paths
+from tuneloop.training.chat_templates import family_named
+from tuneloop.training.export import lengths, outcomes
+from tuneloop.training.export.decontamination import ContaminationIndex
+from tuneloop.training.export.examples import builder_of
+from tuneloop.training.export.exclusions import SPLITS, Exclusion, Split, balance
+from tuneloop.training.export.exporter import CountTokens, ShardExporter, exclusion_line
+from tuneloop.training.export.files import SUFFIXES, text_blocks, text_writer
+from tuneloop.training.export.index import IndexedFile, dump_offsets, index_url
+from tuneloop.training.export.minhash import BANDS
+from tuneloop.training.export.report import render_export_report
+
+PREFIXES: dict[Split, str] = {"train": "examples", "validation": "validation"}
+"""How the files of a split are named."""
+
+
+def run(spec: ExportStage, stage: Stage) -> None:
+    """Write this process's share; alone, also close the accounts."""
+    with DatasetSource(spec.execution.datasets) as source:
+        manifest = _manifest(spec, source)
+        stage.inputs["dataset"] = manifest.content_sha256
+        _export_share(spec, stage, manifest, source)
+    if stage.count == 1:
+        _close(spec, stage, manifest)
+
+
+def merge(spec: ExportStage, stage: Stage, parts: list[Record]) -> None:
+    """Put the parts' files together and close the accounts over all of them."""
+    stage.take_over(parts)
+    with DatasetSource(spec.execution.datasets) as source:
+        manifest = _manifest(spec, source)
+    _close(spec, stage, manifest)
+
+
+def _export_share(
+    spec: ExportStage, stage: Stage, manifest: DatasetManifest, source: DatasetSource
+) -> None:
+    """Write the files that are this process's to write."""
+    size = spec.options.shard_examples
+    shards = -(-manifest.trace_count // size)
+    mine = stage.block(shards)
+    start, stop = mine.start * size, min(mine.stop * size, manifest.trace_count)
+    blocks = cut_blocks(source.iter_row_range(manifest, start, stop), size)
+    contamination, count_tokens = _contamination(spec, stage), _token_counter(spec, stage)
+    done = 0
+    for shard in mine:
+        exporter = ShardExporter(builder_of(manifest), spec.options, contamination, count_tokens)
+        name = f"{shard:05d}-of-{shards:05d}"
+        _write_shard(name, _numbered(blocks, start + done, size), exporter, spec, stage)
+        done += len(exporter.entries)
+        stage.progress(done, stop - start)
+    # The reader checks counts and digests behind the last row of each shard.
+    if next(blocks, None) is not None or done != stop - start:
+        raise DataError(
+            f"dataset {manifest.dataset_key}: read {done} traces, the manifest has {stop - start}"
+            " here; rebuild the dataset"
+        )
+    stage.counts.update(traces=stop - start, shards=len(mine))
+
+
+def _manifest(spec: ExportStage, source: DatasetSource) -> DatasetManifest:
+    manifest = source.load_manifest(spec.dataset.key)
+    if manifest.build_id != spec.dataset.build_id:
+        raise DataError(
+            f"dataset {spec.dataset.key}: build_id is {manifest.build_id}, the plan was made for"
+            f" {spec.dataset.build_id}; plan the run again"
+        )
+    return manifest
+
+
+def _contamination(spec: ExportStage, stage: Stage) -> ContaminationIndex | None:
+    if spec.options.contamination == "off":
+        return None
+    data = _read_input(spec.eval_set)
+    items = parse_eval_set(data, spec.eval_set)
+    if prompts_sha256(items) != spec.eval_prompts_sha256:
+        raise DataError(f"{spec.eval_set}: changed after the run was planned; plan the run again")
+    stage.inputs["eval_prompts"] = spec.eval_prompts_sha256
+    return ContaminationIndex({item.id: item.prompt for item in items})
+
+
+def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
+    if spec.options.tokenizer is None:
+        return None
+    # SentencePiece is of the train extra; whoever counts characters does without.
+    from tuneloop.training.text.encode import encode_generation_prompt, encode_response
+    from tuneloop.training.text.tokenizers import load_tokenizer
+
+    model = _read_input(spec.options.tokenizer)
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != spec.tokenizer_sha256:
+        raise DataError(
+            f"{spec.options.tokenizer}: changed after the run was planned; plan the run again"
+        )
+    stage.inputs["tokenizer"] = digest
+    family, system = family_named(spec.model_family), spec.system_instruction
+    tokenizer = load_tokenizer(model, family.turn_marks)
+
+    def count(prompt: str, response: str) -> tuple[int, int]:
+        before = len(encode_generation_prompt(tokenizer, prompt, system, family))
+        return before, len(encode_response(tokenizer, response, family))
+
+    return count
+
+
+def _read_input(url: str) -> bytes:
+    try:
+        return files.read(url)
+    except FileNotFoundError as e:
+        raise InputMissing(f"{url}: missing; put it back, or plan the run again") from e
+
+
+@contextlib.contextmanager
+def _indexed_output(stage: Stage, name: str, folder: str | None = None) -> Iterator[IndexedFile]:
+    """Write a file of examples, then its index."""
+    with stage.output(name, folder=folder) as output:
+        with text_writer(name, output.write) as write:
+            file = IndexedFile(write)
+            yield file
+        output.rows = file.rows
+    with stage.output(index_url(name), folder=folder) as output:
+        output.write(dump_offsets(file.offsets))
+
+
+def _file_name(split: Split, name: str, spec: ExportStage) -> str:
+    return f"{PREFIXES[split]}-{name}{SUFFIXES[spec.options.compression]}"
+
+
+def _numbered(blocks: Iterator[RowBlock], start: int, size: int) -> Iterator[tuple[int, RowBlock]]:
+    """The next `size` rows, or those that are left: each block with its first row's number."""
+    stop = start + size
+    while start < stop and (block := next(blocks, None)) is not None:
+        yield start, block
+        start += len(block.rows)
+
+
+def _write_shard(
+    name: str,
+    blocks: Iterator[tuple[int, RowBlock]],
+    exporter: ShardExporter,
+    spec: ExportStage,
+    stage: Stage,
+) -> None:
+    """Write one shard's examples, then its ledger and its exclusions."""
+    splits = SPLITS if spec.options.validation_fraction else SPLITS[:1]
+    with contextlib.ExitStack() as stack:
+        outputs = {
+            split: stack.enter_context(_indexed_output(stage, _file_name(split, name, spec)))
+            for split in splits
+        }
+        for start, block in blocks:
+            made = exporter.add(start, block)
+            for split, file in outputs.items():
+                file.add(made[split])
+            stage.check_stop()
+    stage.write_output(f"ledger/{name}.parquet", outcomes.dump_ledger(exporter.entries))
+    stage.write_output(f"left-out/{name}.jsonl", b"".join(exporter.exclusions))
+
+
+def _close(spec: ExportStage, stage: Stage, manifest: DatasetManifest) -> None:
+    """Resolve what needs all shards, and check that no trace is lost."""
+    written_files = {file.name: file for file in stage.withdraw()}
+    names = sorted(name[7:-8] for name in written_files if name.startswith("ledger/"))
+    with tempfile.TemporaryDirectory() as folder:
+        ledgers = {}
+        for name in names:
+            ledgers[name] = Path(folder) / f"{name}.parquet"
+            file = written_files[f"ledger/{name}.parquet"]
+            ledgers[name].write_bytes(records.read_output(file, stage.artifacts))
+        book = outcomes.Book(list(ledgers.values()), Path(folder))
+        try:
+            if spec.options.duplicates == "drop":
+                book.remove_duplicates()
+            if spec.options.near_duplicates == "drop":
+                book.remove_near_duplicates(BANDS)
+            written = _write_final(written_files, ledgers, book.removed(), spec, stage)
+            _fill_record(spec, stage, manifest, book, written)
+        finally:
+            book.close()
+
+
+def _write_final(
+    written_files: dict[str, OutputFile],
+    ledgers: dict[str, Path],
+    removed: Iterator[outcomes.Removed],
+    spec: ExportStage,
+    stage: Stage,
+) -> dict[str, int]:
+    """Take over every file that loses nothing, rewrite the others; returns lines by kind."""
+    written = {"train": 0, "validation": 0, "excluded": 0}
+    waiting = next(removed, None)
+    with stage.output("exclusions.jsonl", folder="final") as exclusions:
+        for name, path in ledgers.items():
+            rows, ends = outcomes.read_outcomes(path)
+            gone = {}
+            while waiting is not None and waiting.row <= rows[-1]:
+                gone[waiting.row] = waiting
+                waiting = next(removed, None)
+            for split in SPLITS:
+                file = written_files.get(_file_name(split, name, spec))
+                if file is None:
+                    continue
+                kept = [
+                    row not in gone
+                    for row, outcome in zip(rows, ends, strict=True)
+                    if outcome == split
+                ]
+                written[split] += _finish_file(
+                    file, written_files[index_url(file.name)], kept, stage
+                )
+            for line in _exclusion_lines(written_files[f"left-out/{name}.jsonl"], gone, stage):
+                exclusions.write_row(line)
+            stage.check_stop()
+        written["excluded"] = exclusions.rows
+    return written
+
+
+def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: Stage) -> int:
+    """Write a file again without the lines that go, as it is if none does; how many it has."""
+    if all(kept):
+        stage.keep(file)
+        stage.keep(index)
+        return file.rows or 0  # null where a file has no lines
+    url = paths.join(stage.artifacts, file.path)
+    stays = iter(kept)
+    with _indexed_output(stage, file.name, folder="final") as final:
+        stored = files.iter_verified(url, file.size_bytes, file.sha256)
+        blocks = text_blocks(file.name, stored)
+        for block in lines.iter_line_blocks(blocks):
+            block_lines = block.splitlines(keepends=True)
+            pairs = zip(block_lines, islice(stays, len(block_lines)), strict=True)
+            final.add_lines([line for line, kept_here in pairs if kept_here])
+    return final.rows
+
+
+def _exclusion_lines(
+    file: OutputFile, gone: dict[int, outcomes.Removed], stage: Stage
+) -> list[bytes]:
+    """A shard's exclusions in the dataset's order: the exporter's, and those of `gone`."""
+    found = {
+        msgspec.json.decode(line, type=Exclusion).row: line
+        for line in records.read_output(file, stage.artifacts).splitlines(keepends=True)
+    }
+    for row, one in gone.items():
+        like = "nearly like" if one.reason == "near_duplicate" else "like"
+        detail = f"reads {like} the example of trace {one.kept_id}"
+        found[row] = exclusion_line(row, one.trace_id, one.reason, detail)
+    return [found[row] for row in sorted(found)]
+
+
+def _fill_record(
+    spec: ExportStage,
+    stage: Stage,
+    manifest: DatasetManifest,
+    book: outcomes.Book,
+    written: dict[str, int],
+) -> None:
+    """Close the accounts and put them into the record and the report."""
+    place = f"dataset {manifest.dataset_key}"
+    traces = {"manifest": manifest.trace_count, "read": stage.counts["traces"]}
+    stage.counts |= balance(book.outcomes(), written, traces, place)
+    stage.counts["truncated"] = book.flagged(outcomes.TRUNCATED)
+    stage.counts["contaminated_kept"] = book.flagged(outcomes.CONTAMINATED)
+    checked = spec.options.contamination != "off"
+    stage.results["contamination"] = {
+        "policy": spec.options.contamination,
+        "eval_prompts_sha256": spec.eval_prompts_sha256 if checked else None,
+        "excluded": stage.counts["excluded_contaminated"],
+        "kept": stage.counts["contaminated_kept"],
+    }
+    stage.results["lengths"] = {
+        name: lengths.summarise(found) for name in outcomes.LENGTHS if (found := book.lengths(name))
+    }
+    picture = lengths.render_picture(stage.results["lengths"])
+    stage.write_output("lengths.svg", picture.encode())
+    report = render_export_report(manifest, spec.options, stage.counts, stage.results["lengths"])
+    stage.write_output("export_report.md", report.encode())

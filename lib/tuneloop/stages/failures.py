@@ -1,0 +1,68 @@
+"""How a stage reports its failure: log, termination message, exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import traceback
+
+from tuneloop.errors import (
+    EXIT_BUG,
+    OutOfMemory,
+    TuneloopError,
+    UsageError,
+)
+from tuneloop.storage import errors
+
+log = logging.getLogger("tuneloop.stage")
+
+TERMINATION_LOG = "TUNELOOP_TERMINATION_LOG"
+"""Names the file that the last sentence goes to; Kubernetes reads /dev/termination-log."""
+TERMINATION_BYTES = 4096
+
+
+_DATA_MODULES = ("ahocorasick_rs", "duckdb", "pyarrow", "rensa")
+"""Of the export stage alone."""
+
+
+def explain(error: Exception, stage: str, place: str) -> Exception:
+    """Give an expected failure its sentence; a bug comes back as it is."""
+    if isinstance(error, TuneloopError):
+        return error
+    if refused := errors.refusal(error, place):
+        return refused
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tuneloop"):
+        extra = "store" if stage == "import" else "train"
+        if error.name in _DATA_MODULES:
+            extra = "data"
+        return UsageError(
+            f"stage {stage}: Python module {error.name} is not installed; install the {extra}"
+            f" extra (pip install 'tuneloop[{extra}]', or a lock under requirements/)"
+        )
+    # By name: jaxlib is not installed where export and import run.
+    is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
+    if isinstance(error, MemoryError) or (is_device and "RESOURCE_EXHAUSTED" in str(error)):
+        return OutOfMemory(
+            f"stage {stage}: out of memory ({str(error)[:200]}); lower train.batch_size or"
+            " train.max_length_tokens, or use a larger machine"
+        )
+    return error
+
+
+def report_failure(error: Exception) -> int:
+    """Say it in the log and in the termination message; returns the exit code."""
+    code = error.exit_code if isinstance(error, TuneloopError) else EXIT_BUG
+    if code == EXIT_BUG:
+        log.error("%s", "".join(traceback.format_exception(error)))
+    else:
+        log.error("%s", error)
+    cause = str(error) if code != EXIT_BUG else f"{type(error).__name__}: {error}"
+    while len(message := json.dumps({"cause": cause, "exit_code": code})) > TERMINATION_BYTES:
+        cause = cause[: len(cause) // 2]  # the whole is in the log; this has to stay whole JSON
+    target = os.environ.get(TERMINATION_LOG, "/dev/termination-log")
+    # Absent outside a container and without a runner: then stderr has said it all.
+    with contextlib.suppress(OSError), open(target, "r+b") as file:
+        file.write(message.encode())
+    return code

@@ -1,0 +1,104 @@
+"""Train: examples -> tokenizer, base model, tuned model, metrics. Real Tunix SFT."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+
+from tuneloop.errors import Transient
+from tuneloop.specs.stages import TrainStage
+from tuneloop.stages.context import Stage
+from tuneloop.storage import files, lines, paths
+from tuneloop.training.chat_templates import family_named
+from tuneloop.training.export.files import text_blocks
+from tuneloop.training.models import gemma3, model_files
+from tuneloop.training.schema import TrainingExample, parse_example
+from tuneloop.training.sft import batches, distributed, loop, metrics
+from tuneloop.training.text import encode
+from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+
+
+def run(spec: TrainStage, stage: Stage) -> None:
+    """Train the tokenizer, draw the base model, tune it, and write both models.
+
+    Of a gang every process does all of this and the first one writes.
+    """
+    options = spec.options
+    group = distributed.join()
+    stage.at_end = lambda: group.meet("the record is published")
+    sample = (e for _, e in islice(_examples(stage), options.tokenizer.sample_examples))
+    tokenizer_model = train_tokenizer(
+        encode.tokenizer_sentences(sample, spec.system_instruction), options.tokenizer
+    )
+    tokenizer = load_tokenizer(tokenizer_model)
+    vocab_size = tokenizer.get_piece_size()
+    table, lengths = batches.build_token_table(
+        _examples(stage),
+        tokenizer,
+        system_instruction=spec.system_instruction,
+        max_length_tokens=options.max_length_tokens,
+        over_length=options.over_length,
+        family=family_named(options.model.kind),
+    )
+    stage.write_output(model_files.TOKENIZER, tokenizer_model)
+    stage.write_output(
+        model_files.DESCRIPTION, model_files.dump_description(options.model, vocab_size)
+    )
+    model = gemma3.build_model(options.model, vocab_size, spec.seed)
+    base = model_files.dump_weights(model)
+    stage.write_output(model_files.BASE_WEIGHTS, base)
+
+    progress = loop.run_sft(
+        model,
+        table,
+        options,
+        seed=spec.seed,
+        resume_prefix=paths.join(stage.prefix, "resume"),
+        checkpoint_every_steps=spec.execution.checkpoint_every_steps,
+        report=lambda row: stage.progress(row.step, options.steps, loss=round(row.loss, 4)),
+        should_stop=stage.should_stop,
+        gang=group,
+    )
+    if not progress.finished:
+        raise Transient(
+            f"stage train: stopped by a signal after step {len(progress.metrics)} of"
+            f" {options.steps}, checkpoint saved; run again to continue"
+        )
+    tuned = model_files.dump_weights(model)
+    stage.write_output(model_files.TUNED_WEIGHTS, tuned)
+    stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.metrics), has_timings=True)
+    stage.counts.update(
+        examples=lengths.examples,
+        dropped_over_length=len(lengths.dropped_ids),
+        truncated_over_length=len(lengths.truncated_ids),
+        tokens=lengths.tokens,
+        trained_tokens=lengths.trained_tokens,
+        longest_tokens=lengths.longest_tokens,
+        longest_response_tokens=lengths.longest_response_tokens,
+        vocab_size=vocab_size,
+        parameters=sum(array.size for array in gemma3.flat_params(model).values()),
+        steps=len(progress.metrics),
+        resumed_from_step=progress.resumed_from,
+    )
+    stage.results.update(
+        # The evaluation wants to know whether its questions were kept out of the training set.
+        contamination=stage.upstream("export").results.get("contamination"),
+        loss_first=progress.metrics[0].loss,
+        loss_last=progress.metrics[-1].loss,
+        base_digest=hashlib.sha256(base).hexdigest(),
+        tuned_digest=hashlib.sha256(tuned).hexdigest(),
+        dropped_ids=lengths.dropped_ids,
+        truncated_ids=lengths.truncated_ids,
+    )
+
+
+def _examples(stage: Stage) -> Iterator[tuple[str, TrainingExample]]:
+    """Stream (place, example) from every shard of the export, verified."""
+    for file in stage.upstream("export").outputs_like("examples-"):
+        place = paths.join(stage.artifacts, file.path)
+        stored = files.iter_verified(place, file.size_bytes, file.sha256)
+        found = lines.iter_lines(text_blocks(file.name, stored))
+        for number, line in enumerate(found, start=1):
+            at = f"{place}:{number}"
+            yield at, parse_example(line, at)

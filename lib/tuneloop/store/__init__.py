@@ -1,0 +1,1 @@
+"""The trace store: an HTTP server on SQLite or PostgreSQL."""

@@ -1,0 +1,40 @@
+"""A place in the list of traces, as text that clients hand back.
+
+One rule: clients know nothing of what stands in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import datetime
+
+from tuneloop.store.db.tables import micros, moment
+
+Cursor = tuple[datetime, int]
+"""`created_at` and `seq` of a trace."""
+
+_TEXT = re.compile(r"t(\d{1,18})\.(\d{1,18})")
+"""What a cursor encodes. The `t` lets another kind follow one day."""
+
+
+def write_cursor(place: Cursor) -> str:
+    """Write a place as text that a URL takes as it is."""
+    text = f"t{micros(place[0])}.{place[1]}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> Cursor:
+    """Read it back.
+
+    Raises:
+        ValueError: it is none that `write_cursor` has written.
+    """
+    data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    found = _TEXT.fullmatch(data.decode("ascii"))
+    if found is None:
+        raise ValueError(text)
+    try:
+        return moment(int(found[1])), int(found[2])
+    except OverflowError as e:
+        raise ValueError(text) from e

@@ -1,0 +1,322 @@
+"""Every statement on the store's tables but selection; the same ones on SQLite and PostgreSQL.
+
+One rule: a batch is one transaction, whole or not at all, together with the row that remembers its
+idempotency key. Times do not fall through the whole store, so "newest" is never a matter of a
+stepping clock; where two writers got the same one, the order of arrival decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+import uuid
+from collections.abc import Generator, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import uuid_utils
+from pydantic_core import from_json
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tuneloop import jsonl
+from tuneloop.datasets.schema import BuildRequest, Selection
+from tuneloop.errors import DataError
+from tuneloop.store.db import engine, migrate
+from tuneloop.store.db.codec import NewTrace, source_for_index
+from tuneloop.store.db.cursor import Cursor
+from tuneloop.store.db.search import Budget, Found, Hit, Wanted
+from tuneloop.store.db.select import has_value, run_selection
+from tuneloop.store.db.tables import idempotency, scores, traces
+from tuneloop.traces.schema import ReasoningTrace, StoredTrace
+
+SEARCH_WINDOW_ROWS = 1000
+"""Looked at in one transaction."""
+
+_NAMESPACE = uuid_utils.UUID("0f5d3a52-8d0e-5c0a-9d6e-3b1f1f1c7a11")
+_MICROSECOND = timedelta(microseconds=1)
+_PLACE = tuple_(traces.c.created_at, traces.c.seq)
+_NEWEST_FIRST = (traces.c.created_at.desc(), traces.c.seq.desc())
+_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+"""The two dialects spell ON CONFLICT alike, but SQLAlchemy's plain insert does not know it."""
+
+
+class IdempotencyConflict(DataError):
+    """The key was used for other traces."""
+
+
+class Stored(NamedTuple):
+    """One trace as it was put down."""
+
+    id: str
+    created_at: datetime
+
+
+class Listed(NamedTuple):
+    """One trace of a list."""
+
+    id: str
+    created_at: datetime
+    trace_version: str
+    seq: int
+
+
+class Database:
+    """The trace store in one database."""
+
+    def __init__(self, url: str) -> None:
+        """Open the database and bring its tables up to date.
+
+        Args:
+            url: `sqlite:///FILE`, made where there is none, or `postgresql://USER@HOST/NAME`.
+
+        Raises:
+            SpecError: the URL is of another kind, or a newer tuneloop made the tables.
+            Unavailable: the file cannot be opened, the server cannot be reached.
+            PermissionDenied: this user may not.
+            DataError: the file is something else than a database.
+        """
+        parsed = engine.parse_url(url)
+        self.place = engine.place_of(parsed)
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(self._sentences())
+            self._engine = engine.open_engine(parsed)
+            undo.callback(self._engine.dispose)
+            migrate.upgrade(self._engine, self.place)
+            undo.pop_all()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def insert_batch(
+        self, batch: Sequence[NewTrace], *, now: datetime, key: str | None = None
+    ) -> list[Stored]:
+        """Store traces, all or none.
+
+        Args:
+            batch: at least one trace.
+            now: time of the first one; the others follow by a microsecond each.
+            key: idempotency key. Ids are then a function of it, and the same key with the same
+                traces gives the first reply again.
+
+        Returns:
+            Id and time of each, in order.
+
+        Raises:
+            IdempotencyConflict: the key was used for other traces.
+        """
+        ids = _ids(key, len(batch))
+        with self._sentences(), engine.writing(self._engine) as connection:
+            first = _first_time(connection, now)
+            if key is not None:
+                earlier = _remember(connection, key, batch, first)
+                if earlier is not None:
+                    return _stored(ids, earlier)
+            stored = _stored(ids, first)
+            rows = [
+                {"id": one.id, "created_at": one.created_at, **trace._asdict()}
+                for one, trace in zip(stored, batch, strict=True)
+            ]
+            connection.execute(insert(traces), rows)
+        return stored
+
+    def get(self, trace_id: str) -> StoredTrace | None:
+        """One trace, None if there is none."""
+        statement = select(traces.c.created_at, traces.c.payload).where(traces.c.id == trace_id)
+        with self._sentences(), self._engine.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            return None
+        return StoredTrace(
+            id=uuid.UUID(trace_id),
+            created_at=row.created_at,
+            trace=ReasoningTrace.model_validate(from_json(row.payload)),
+        )
+
+    def list(
+        self,
+        limit: int,
+        offset: int = 0,
+        *,
+        before: Cursor | None = None,
+        source: str | None = None,
+        created_after: datetime | None = None,
+    ) -> list[Listed]:
+        """A page of traces, newest first.
+
+        Args:
+            limit: rows at most.
+            offset: rows left out, from the newest.
+            before: only traces older than this place.
+            source: only traces whose meta.source is this text.
+            created_after: only traces newer than this.
+        """
+        columns = (traces.c.id, traces.c.created_at, traces.c.trace_version, traces.c.seq)
+        statement = select(*columns).order_by(*_NEWEST_FIRST).limit(limit).offset(offset)
+        if before is not None:
+            statement = statement.where(_PLACE < before)
+        if source is not None:
+            statement = statement.where(self._has_source(source))
+        if created_after is not None:
+            statement = statement.where(traces.c.created_at > created_after)
+        with self._sentences(), self._engine.begin() as connection:
+            return [Listed(*row) for row in connection.execute(statement)]
+
+    def _has_source(self, source: str) -> ColumnElement[bool]:
+        if source_for_index(source) is None:
+            return has_value(traces, "source", source, self._engine.dialect.name)
+        return traces.c.source == source
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int,
+        before: Cursor | None = None,
+        source: str | None = None,
+        budget: Budget,
+    ) -> Found:
+        """Traces that hold a text, newest first, as far as the budget goes.
+
+        Args:
+            text: found in prompt, steps and final answer whatever its case; the id of a trace finds
+                that one too, and first, however old it is. Empty: every trace.
+            limit: traces at most.
+            before: only traces older than this place.
+            source: only traces whose meta.source is this text.
+            budget: rows and seconds after which it stops and says where.
+        """
+        wanted, hits, looked_at = Wanted(text), list[Hit](), 0
+        of_source = [] if source is None else [self._has_source(source)]
+        deadline = time.monotonic() + budget.seconds
+        if before is None and wanted.id is not None:
+            named = self._window(traces.c.id == wanted.id, *of_source)
+            hits += filter(None, map(wanted.hit, named))
+        with contextlib.closing(self._newest_first(before, *of_source)) as rows:
+            for row in rows:
+                is_spent = looked_at == budget.rows or time.monotonic() > deadline
+                if looked_at and (is_spent or len(hits) >= limit):
+                    return Found(hits, looked_at, before)
+                before = (row.created_at, row.seq)
+                looked_at += 1
+                if row.id != wanted.id and (hit := wanted.hit(row)):
+                    hits.append(hit)
+        return Found(hits, looked_at, None)
+
+    def _newest_first(
+        self, before: Cursor | None, *conditions: ColumnElement[bool]
+    ) -> Generator[Any]:
+        """All rows older than a place; no transaction is held for more than one window."""
+        while True:
+            count, older = 0, [] if before is None else [_PLACE < before]
+            for row in self._window(*conditions, *older):
+                before = (row.created_at, row.seq)
+                count += 1
+                yield row
+            if count < SEARCH_WINDOW_ROWS:
+                return
+
+    def _window(self, *conditions: ColumnElement[bool]) -> Generator[Any]:
+        statement = (
+            select(traces.c.seq, traces.c.id, traces.c.created_at, traces.c.payload)
+            .where(*conditions)
+            .order_by(*_NEWEST_FIRST)
+            .limit(SEARCH_WINDOW_ROWS)
+        )
+        # A trace can have a megabyte: a hundred of them are in memory, never the window.
+        few_at_a_time = {"yield_per": 100}
+        with self._sentences(), self._engine.begin() as connection:
+            with connection.execute(statement, execution_options=few_at_a_time) as result:
+                yield from result
+
+    def delete(self, trace_id: str) -> bool:
+        """Delete a trace and its scores; False if there is none."""
+        with self._sentences(), engine.writing(self._engine) as connection:
+            done = connection.execute(delete(traces).where(traces.c.id == trace_id))
+            return done.rowcount > 0
+
+    def add_score(
+        self, trace_id: str, criteria: str, score: float, details: dict[str, Any], *, now: datetime
+    ) -> bool:
+        """Keep a score of a trace; False if there is no such trace (any more)."""
+        values = {
+            "trace_id": trace_id,
+            "criteria": criteria,
+            "score": score,
+            "details": jsonl.dump_line(details).decode().rstrip("\n"),
+            "created_at": now,
+        }
+        # Locked, so that it is not deleted between the two statements.
+        known = select(traces.c.seq).where(traces.c.id == trace_id).with_for_update(key_share=True)
+        with self._sentences(), engine.writing(self._engine) as connection:
+            if connection.execute(known).first() is None:
+                return False
+            connection.execute(insert(scores), [values])
+            return True
+
+    def scores(self, trace_id: str) -> Sequence[float]:
+        """All scores of a trace, in the order in which they were given."""
+        statement = select(scores.c.score).where(scores.c.trace_id == trace_id)
+        with self._sentences(), self._engine.begin() as connection:
+            return connection.scalars(statement.order_by(scores.c.seq)).all()
+
+    def ping(self) -> None:
+        """Return if the database answers."""
+        with self._sentences(), self._engine.begin() as connection:
+            connection.execute(select(traces.c.seq).limit(1)).all()
+
+    def count(self) -> int:
+        """How many traces there are."""
+        with self._sentences(), self._engine.begin() as connection:
+            return connection.scalar(select(func.count()).select_from(traces)) or 0
+
+    @contextlib.contextmanager
+    def selection(self, request: BuildRequest, seed: int) -> Iterator[Selection]:
+        """Traces for a dataset, as they were at this moment; read them within the context."""
+        with self._sentences(), engine.snapshot(self._engine) as connection:
+            yield run_selection(connection, traces, request, seed)
+
+    def _sentences(self) -> contextlib.AbstractContextManager[None]:
+        return engine.sentences(self.place)
+
+
+def _ids(key: str | None, count: int) -> list[str]:
+    """Time-ordered ids, which indexes like; or ids that follow from the key."""
+    if key is None:
+        return [str(uuid_utils.uuid7()) for _ in range(count)]
+    return [str(uuid_utils.uuid5(_NAMESPACE, f"{key}/{n}")) for n in range(count)]
+
+
+def _stored(ids: Sequence[str], first: datetime) -> list[Stored]:
+    return [Stored(one, first + n * _MICROSECOND) for n, one in enumerate(ids)]
+
+
+def _first_time(connection: Connection, now: datetime) -> datetime:
+    """Now, or just after the newest trace where the clock stands still or steps back."""
+    newest = connection.scalar(select(func.max(traces.c.created_at)))
+    return now if newest is None else max(now, newest + _MICROSECOND)
+
+
+def _remember(
+    connection: Connection, key: str, batch: Sequence[NewTrace], first: datetime
+) -> datetime | None:
+    """Take the key; or the time of the first trace that was stored under it before.
+
+    Whoever comes second waits at the insert until the first one has committed or given up.
+    """
+    lines = "".join(f"{trace.payload}\n" for trace in batch)
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    values = {"key": key, "body_sha256": digest, "count": len(batch), "created_at": first}
+    take = _INSERT[connection.dialect.name](idempotency).on_conflict_do_nothing()
+    if connection.execute(take.returning(idempotency.c.key), values).first() is not None:
+        return None
+    row = connection.execute(select(idempotency).where(idempotency.c.key == key)).one()
+    if row.body_sha256 != digest:
+        raise IdempotencyConflict(
+            f"Idempotency-Key {key!r} was used before for {row.count} other traces; use another"
+            " key for another body"
+        )
+    created_at: datetime = row.created_at
+    return created_at

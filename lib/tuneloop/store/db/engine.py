@@ -1,0 +1,227 @@
+"""Connections to the two databases, and their failures as sentences.
+
+One rule: what differs between SQLite and PostgreSQL below the level of statements stands here, and
+no sentence holds a password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from tuneloop.errors import (
+    DataError,
+    PermissionDenied,
+    SpecError,
+    Transient,
+    TuneloopError,
+    Unavailable,
+)
+from tuneloop.store.db.select import register_functions
+
+BUSY_TIMEOUT_SECONDS = 30
+"""How long a writer waits for another, and a request for a connection, before it fails."""
+SQLITE_CONNECTIONS = 48
+"""More than the 40 threads in which the server runs requests, so none ever waits for one."""
+POSTGRES_CONNECTIONS = 20
+"""Of one replica; PostgreSQL allows 100 unless told otherwise."""
+CONNECT_TIMEOUT_SECONDS = 10
+
+_WRITE = "tuneloop_write"
+
+
+def parse_url(text: str) -> URL:
+    """Read a database URL.
+
+    Returns:
+        One of SQLAlchemy's, with driver: `sqlite:////absolute/file` or `postgresql+psycopg://...`.
+
+    Raises:
+        SpecError: it is of another kind; never says what stands in it.
+    """
+    expected = "expected sqlite:///FILE or postgresql://USER@HOST/NAME; mend the URL"
+    encode = "an @ in a password is written as %40"
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as e:  # the latter quotes what it took for the port
+        raise SpecError(f"database URL: cannot be read, {expected}; {encode}") from e
+    if url.drivername != "sqlite" and "@" in f"{url.host}{url.database}":
+        # What follows the first @ would be shown as the host.
+        raise SpecError(f"database URL: holds a second @, {expected}; {encode}")
+    if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
+        raise SpecError(f"database URL: found {url.drivername} without a file, {expected}")
+    return url.set(database=str(Path(str(url.database)).absolute()))
+
+
+def place_of(url: URL) -> str:
+    """How a sentence names the database: the file, or the URL without its password."""
+    if url.drivername == "sqlite":
+        return str(url.database)
+    return URL.create(
+        "postgresql", url.username, None, url.host, url.port, url.database
+    ).render_as_string()
+
+
+def open_engine(url: URL) -> Engine:
+    """Make the pool of connections; connects to nothing yet."""
+    if url.drivername == "sqlite":
+        return _sqlite(url)
+    return create_engine(
+        url,
+        pool_size=POSTGRES_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=BUSY_TIMEOUT_SECONDS,
+        pool_pre_ping=True,  # a restarted server is no failed request
+        json_serializer=lambda text: text,  # what is bound is JSON text already
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "application_name": "tuneloop",
+            "options": "-c timezone=UTC",
+        },
+        hide_parameters=True,  # else an error would carry whole traces into logs
+    )
+
+
+def _sqlite(url: URL) -> Engine:
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        pool_size=SQLITE_CONNECTIONS,
+        max_overflow=0,
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
+        hide_parameters=True,
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, record: Any) -> None:
+    connection.isolation_level = None  # `_begin` says BEGIN, not the driver
+    connection.execute("PRAGMA journal_mode=WAL")  # builds read while batches are written
+    # A reply 201 has to survive a power cut: one fsync for up to 1000 traces. NORMAL would save it
+    # and could lose the last batches.
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")  # a trace takes its scores along
+    register_functions(connection)
+
+
+def _begin(connection: Connection) -> None:
+    """Writers queue up at BEGIN: a reader that turns writer would fail when another was faster."""
+    write = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextlib.contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that writes."""
+    with engine.execution_options(**{_WRITE: True}).begin() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A transaction in which every statement sees the same moment; rolled back at its end."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":  # SQLite's transactions are such already
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+        connection.rollback()
+
+
+@contextlib.contextmanager
+def sentences(place: str) -> Iterator[None]:
+    """Turn what a database says into expected failures; a bug of ours stays what it is."""
+    try:
+        yield
+    except PoolTimeout as e:
+        raise Transient(
+            f"{place}: all connections were busy for {BUSY_TIMEOUT_SECONDS} s; try again later"
+        ) from e
+    except (DatabaseError, InterfaceError) as e:
+        raise _sentence_of(e, place) from e
+    except PermissionError as e:
+        raise PermissionDenied(f"{place}: {e.strerror}; grant access to it") from e
+    except (FileExistsError, NotADirectoryError) as e:
+        raise Unavailable(f"{place}: its folder is a file; use another --database path") from e
+
+
+def _sentence_of(error: DatabaseError | InterfaceError, place: str) -> Exception:
+    if isinstance(error.orig, sqlite3.Error):
+        return _sqlite_sentence(error, place)
+    state = getattr(error.orig, "sqlstate", None) or ""
+    for prefix, kind, words in _POSTGRES:
+        if state.startswith(prefix):
+            return kind(f"{place}: {words}")
+    if state:
+        return error
+    return _unconnected(error, place)
+
+
+def _sqlite_sentence(error: DatabaseError | InterfaceError, place: str) -> Exception:
+    name = getattr(error.orig, "sqlite_errorname", "") or ""
+    for prefixes, kind, words in _SQLITE:
+        if name.startswith(prefixes):
+            return kind(f"{place}: {words}")
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR")):
+        return Unavailable(
+            f"{place}: cannot be opened ({error.orig}); it has to be a file in a folder that this"
+            " user may write"
+        )
+    return error
+
+
+_SQLITE: tuple[tuple[tuple[str, ...], type[TuneloopError], str], ...] = (
+    (
+        ("SQLITE_BUSY", "SQLITE_LOCKED"),
+        Transient,
+        f"locked by another writer for {BUSY_TIMEOUT_SECONDS} s; try again later",
+    ),
+    (("SQLITE_NOTADB",), DataError, "not an SQLite database; use another --database path"),
+    (("SQLITE_CORRUPT",), DataError, "the database is damaged; restore it from a backup"),
+    (
+        ("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"),
+        PermissionDenied,
+        "cannot be written; grant this user access to the file",
+    ),
+    (("SQLITE_FULL",), Unavailable, "the disk is full; free some space, then try again"),
+)
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POSTGRES: tuple[tuple[str, type[TuneloopError], str], ...] = (
+    ("08", Transient, "the connection was lost; try again"),
+    ("25006", Transient, "the server takes no writes, it is a standby; try again after failover"),
+    ("28", PermissionDenied, "the server refused this user or password; mend the database URL"),
+    ("3D000", Unavailable, "there is no such database; create it"),
+    ("40", Transient, "another transaction was in the way; try again"),
+    ("42501", PermissionDenied, "this user may not do that; grant it rights on the schema"),
+    ("53100", Unavailable, "the server's disk is full; free some space, then try again"),
+    ("53", Transient, "the server has no room for this request now; try again later"),
+    ("55P03", Transient, "a lock could not be had; try again later"),
+    ("57", Transient, "the server is stopping or starting; try again"),
+    ("XX001", DataError, "the database is damaged; restore it from a backup"),
+)
+
+
+def _unconnected(error: DatabaseError | InterfaceError, place: str) -> Exception:
+    """No SQLSTATE: the server was not reached, or went away while it was asked."""
+    said = str(error.orig).lower()
+    if "password authentication failed" in said or "no pg_hba.conf entry" in said:
+        return PermissionDenied(
+            f"{place}: the server refused this user or password; mend the database URL"
+        )
+    if 'database "' in said and "does not exist" in said:
+        return Unavailable(f"{place}: there is no such database; create it")
+    if getattr(error, "connection_invalidated", False) or "closed" in said or "lost" in said:
+        return Transient(f"{place}: the connection was lost; try again")
+    return Unavailable(f"{place}: cannot be reached; start PostgreSQL or mend the database URL")

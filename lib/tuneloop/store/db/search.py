@@ -1,0 +1,130 @@
+"""Finding text in traces, the same way on every database.
+
+One rule: a database only hands rows over, newest first; whether one matches is decided here, on
+decoded fields, by `str.casefold`. So `STRASSE` finds `Straße` wherever the traces lie.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+from tuneloop.store.db.cursor import Cursor
+
+BEGINNING_CHARACTERS = 240
+"""Of a prompt or an answer that a list shows."""
+CONTEXT_CHARACTERS = 60
+"""Shown on each side of what was found."""
+
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+"""What canonical JSON spells otherwise, so that it cannot be found in the undecoded text."""
+
+
+class Budget(NamedTuple):
+    """How far one search looks."""
+
+    rows: int
+    seconds: float
+
+
+class Match(NamedTuple):
+    """Where a text stands in a trace, with what stands around it."""
+
+    field: str
+    before: str
+    text: str
+    after: str
+
+
+class Hit(NamedTuple):
+    """One trace as a list shows it."""
+
+    id: str
+    created_at: datetime
+    prompt: str
+    """How it begins, as are the others."""
+    answer: str
+    source: str | None
+    match: Match | None
+    """None where there was no text to find."""
+
+
+class Found(NamedTuple):
+    """What a search came to."""
+
+    hits: list[Hit]
+    looked_at: int
+    """Rows."""
+    next: Cursor | None
+    """Where to go on; None where the oldest trace was looked at."""
+
+
+class Wanted:
+    """What is looked for."""
+
+    def __init__(self, text: str) -> None:
+        """Take the text, which may be empty."""
+        self._folded = text.casefold()
+        self._in_json = not _ESCAPED.search(self._folded)
+        self.id = _id_of(text)
+        """The text as a trace id, if it is one."""
+
+    def hit(self, row: Any) -> Hit | None:
+        """The row of table `traces` as a list shows it; None if it is not looked for."""
+        # Nearly all rows end here, before anything is decoded.
+        if self._in_json and row.id != self.id and self._folded not in row.payload.casefold():
+            return None
+        payload = from_json(row.payload)
+        source = (payload["meta"] or {}).get("source")
+        match = find(self._folded, payload) if self._folded else None
+        if self._folded and match is None and row.id != self.id:
+            return None
+        return Hit(
+            id=row.id,
+            created_at=row.created_at,
+            prompt=payload["prompt"][:BEGINNING_CHARACTERS],
+            answer=payload["final_answer"][:BEGINNING_CHARACTERS],
+            source=source if isinstance(source, str) else None,
+            match=match,
+        )
+
+
+def _id_of(text: str) -> str | None:
+    try:
+        return str(uuid.UUID(text.strip()))
+    except ValueError:
+        return None
+
+
+def find(folded: str, payload: dict[str, Any]) -> Match | None:
+    """The first place of a casefolded text in a trace's prompt, steps by `i`, or final answer."""
+    for field, text in _fields(payload):
+        at = text.casefold().find(folded)
+        if at >= 0:
+            start, end = _place(text, at), _place(text, at + len(folded) - 1) + 1
+            before = text[max(0, start - CONTEXT_CHARACTERS) : start]
+            return Match(field, before, text[start:end], text[end : end + CONTEXT_CHARACTERS])
+    return None
+
+
+def _fields(payload: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "prompt", payload["prompt"]
+    for step in sorted(payload["steps"], key=lambda step: step["i"]):
+        yield f"step {step['i']}", step["content"]
+    yield "final answer", payload["final_answer"]
+
+
+def _place(text: str, folded_place: int) -> int:
+    """Which character of a text became the one at this place of the folded text: `ß` makes two."""
+    if len(text.casefold()) == len(text):
+        return folded_place
+    for place, character in enumerate(text):
+        folded_place -= len(character.casefold())
+        if folded_place < 0:
+            return place
+    return len(text)

@@ -1,0 +1,50 @@
+"""What every endpoint works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any
+
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+
+from tuneloop.datasets.schema import DatasetManifest, TraceRow
+from tuneloop.errors import DataError
+from tuneloop.store.db.database import Database
+from tuneloop.store.metrics import Metrics
+
+BUILD_THREADS = 2
+"""Builds at a time; others wait, and small requests never wait for one."""
+EXPORT_THREADS = 8
+"""Exports that prepare a block at a time; sending it takes no thread."""
+
+Render = Callable[[TraceRow, DatasetManifest], dict[str, Any]]
+
+
+class Damaged(DataError):
+    """A published dataset is damaged; the message holds no path of the server's."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the endpoints work with."""
+
+    database: Database
+    artifacts: str
+    recipes: tuple[str, ...]
+    export_formats: Mapping[str, Render]
+    clock: Callable[[], datetime]
+    new_seed: Callable[[], int]
+    metrics: Metrics = field(default_factory=Metrics)
+    build_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(BUILD_THREADS))
+    export_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(EXPORT_THREADS))
+
+
+async def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Svc = Annotated[Service, Depends(_service)]

@@ -1,0 +1,190 @@
+"""Who may use the store: bearer tokens with roles, kept as digests.
+
+One rule: a token stands nowhere but with its owner. The file holds sha256 digests, which is enough
+for tokens of 256 random bits; a refusal says nothing about which tokens there are.
+
+A browser sends no bearer token, so whoever looks at a page may give it as the password of HTTP
+Basic, under any name. The API never takes it so: a browser sends a password along with whatever
+another site makes it ask for, and pages are all that it can then be made to ask for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tuneloop.errors import SpecError
+from tuneloop.store.web.render import error_page, is_page
+
+Role = Literal["read", "write", "admin"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""Each may do what the ones before it may."""
+OPEN_PATHS = {"/healthz", "/readyz", "/api/health"}
+"""What probes ask, without a token."""
+FAILURES = 10
+FAILURE_SECONDS = 60.0
+"""So many refused tokens from one address in so long, then it has to wait."""
+REMEMBERED_ADDRESSES = 10_000
+
+_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62}) +(read|write|admin) +([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Token:
+    """One line of a token file."""
+
+    name: str
+    role: Role
+    digest: str
+
+
+def new_token(name: str, role: Role) -> tuple[str, str]:
+    """Draw a token.
+
+    Returns:
+        The token, and the line of the token file that lets it in.
+    """
+    token = secrets.token_urlsafe(32)
+    line = f"{name} {role} {_digest(token)}"
+    if not _LINE.fullmatch(line):
+        raise SpecError(f"token name {name!r}: expected letters, digits, . _ and -; rename it")
+    return token, line
+
+
+def parse_tokens(text: str, place: str) -> tuple[Token, ...]:
+    """Read a token file: `NAME ROLE SHA256` a line; blank lines and those after # are left out.
+
+    Raises:
+        SpecError: a line is something else, a name stands twice, or there is no token at all.
+    """
+    tokens: dict[str, Token] = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.strip())
+        if found is None:  # not echoed: it may be a token put here by mistake
+            raise SpecError(
+                f"{place}:{number}: not a token line, expected NAME ROLE SHA256 as `tuneloop tokens"
+                " new` prints it; mend the line"
+            )
+        name, role = found[1], next(role for role in ROLES if role == found[2])
+        if name in tokens:
+            raise SpecError(f"{place}:{number}: {name} stands here twice; remove one")
+        tokens[name] = Token(name, role, found[3])
+    if not tokens:
+        raise SpecError(f"{place}: holds no token, expected one at least; `tuneloop tokens new`")
+    return tuple(tokens.values())
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class Authorization:
+    """ASGI middleware that lets through what a token's role allows."""
+
+    def __init__(self, app: ASGIApp, tokens: tuple[Token, ...]) -> None:
+        """Guard an application."""
+        self._app, self._tokens = app, tokens
+        self._failures = _Failures()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401, 403 or 429, or pass the request on."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        refused = self._refusal(scope)
+        await (self._app if refused is None else refused)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        address = scope["client"][0] if scope.get("client") else ""
+        wait = self._failures.seconds_to_wait(address)
+        if wait > 0:
+            headers = {"Retry-After": str(int(wait) + 1)}
+            return _refuse(scope, 429, "Too many refused tokens; wait", headers)
+        for_browsers = is_page(scope["path"]) and scope["method"] in ("GET", "HEAD")
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        token = self._token_of(given, for_browsers)
+        if token is None:
+            if given or not for_browsers:  # a browser asks once without, to learn what is wanted
+                self._failures.add(address)
+            scheme = 'Basic realm="tuneloop", charset="UTF-8"' if for_browsers else "Bearer"
+            headers = {"WWW-Authenticate": scheme}
+            return _refuse(scope, 401, "Unknown or missing token", headers)
+        scope.setdefault("state", {})["token"] = token.name  # for the access log
+        needed = needed_role(scope["method"])
+        if ROLES.index(token.role) < ROLES.index(needed):
+            detail = f"Token {token.name} has role {token.role}, this needs {needed}"
+            return _refuse(scope, 403, detail, {})
+        return None
+
+    def _token_of(self, given: list[bytes], for_browsers: bool) -> Token | None:
+        scheme, _, text = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+        if scheme.lower() == b"basic" and for_browsers:
+            text = _password(text)
+        elif scheme.lower() != b"bearer":
+            return None
+        digest = hashlib.sha256(text.strip()).hexdigest()
+        found = None
+        for token in self._tokens:  # all of them: how long it takes tells nothing
+            if hmac.compare_digest(token.digest, digest):
+                found = token
+        return found
+
+
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
+
+
+def needed_role(method: str) -> Role:
+    """What a request needs: to look, to add, to take away."""
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return "read"
+    return "admin" if method == "DELETE" else "write"
+
+
+class _Failures:
+    """Refused tokens by address, in windows of FAILURE_SECONDS; the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, address: str) -> None:
+        with self._lock:
+            since, count = self._window(address)
+            self._seen[address] = (since, count + 1)
+            self._seen.move_to_end(address)
+            if len(self._seen) > REMEMBERED_ADDRESSES:
+                self._seen.popitem(last=False)
+
+    def seconds_to_wait(self, address: str) -> float:
+        with self._lock:
+            since, count = self._window(address)
+        return since + FAILURE_SECONDS - time.monotonic() if count >= FAILURES else 0.0
+
+    def _window(self, address: str) -> tuple[float, int]:
+        now = time.monotonic()
+        since, count = self._seen.get(address, (now, 0))
+        return (now, 0) if now - since > FAILURE_SECONDS else (since, count)
+
+
+def _refuse(scope: Scope, status: int, detail: str, headers: dict[str, str]) -> Response:
+    if is_page(scope["path"]):
+        return error_page(status, f"{detail}.", headers)
+    return JSONResponse({"detail": detail}, status, headers)

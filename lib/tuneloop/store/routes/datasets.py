@@ -1,0 +1,239 @@
+"""Endpoints of datasets."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from itertools import chain
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, HTTPException, Query, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, TypeAdapter
+
+from tuneloop import jsonl
+from tuneloop.datasets import read
+from tuneloop.datasets.build import build
+from tuneloop.datasets.schema import BuildRequest, DatasetManifest, is_key
+from tuneloop.errors import DataError
+from tuneloop.store.dependencies import Damaged, Render, Service, Svc
+from tuneloop.store.routes import request_parsing
+from tuneloop.store.routes.streams import Blocks, BlocksResponse, measured
+
+log = logging.getLogger(__name__)
+
+_FIRST_BLOCK_BYTES = 1 << 16
+"""Small, so that a reader sees something at once."""
+_BLOCK_BYTES = 1 << 20
+"""Large: each block is a change of threads."""
+_RANGE = re.compile(r"bytes=(\d{1,15})-")
+_build_request = TypeAdapter(BuildRequest)
+
+router = APIRouter(prefix="/api")
+
+
+class DatasetBuilt(BaseModel):
+    """Reply to a build."""
+
+    dataset_key: str
+    build_id: str
+    trace_count: int
+    seed: int
+    manifest_path: str
+    """Relative to the artifacts prefix."""
+
+
+class DatasetListed(BaseModel):
+    """One dataset of the list."""
+
+    dataset_key: str
+    build_id: str
+    trace_count: int
+    created_at: str
+
+
+@router.post(
+    "/datasets/build",
+    status_code=201,
+    response_model=DatasetBuilt,
+    responses={200: {"model": DatasetBuilt, "description": "It was built before"}},
+    openapi_extra=request_parsing.describe({"$ref": "#/components/schemas/BuildRequest"}),
+)
+async def build_dataset(request: Request, service: Svc) -> JSONResponse:
+    """Publish traces as a dataset, for ever; 200 if the same dataset is there already."""
+    body = await request_parsing.read(request, request_parsing.MAX_TRACE_BYTES)
+
+    def work() -> JSONResponse:
+        wanted = request_parsing.parse(_build_request, body)
+        if wanted.recipe not in service.recipes:
+            known = _one_of(service.recipes)
+            raise HTTPException(422, f"Unknown recipe: {wanted.recipe}. Must be {known}")
+        with service.metrics.building() as job:
+            manifest, created = build(
+                lambda seed: service.database.selection(wanted, seed),
+                wanted,
+                service.artifacts,
+                now=service.clock(),
+                new_seed=service.new_seed,
+            )
+            job.outcome, job.count = "created" if created else "existing", manifest.trace_count
+        reply = DatasetBuilt(
+            dataset_key=manifest.dataset_key,
+            build_id=manifest.build_id,
+            trace_count=manifest.trace_count,
+            seed=manifest.seed,
+            manifest_path=f"datasets/{manifest.dataset_key}/manifest.json",
+        )
+        return JSONResponse(reply.model_dump(mode="json"), status_code=201 if created else 200)
+
+    return await to_thread.run_sync(work, limiter=service.build_threads)
+
+
+@router.get("/datasets")
+def list_datasets(service: Svc) -> list[DatasetListed]:
+    """All published datasets, by key; a damaged one is logged and left out."""
+    listed = []
+    for key in read.list_manifest_keys(service.artifacts):
+        try:
+            manifest = read.load_manifest(service.artifacts, key)
+        except DataError as e:
+            log.warning("left out of the list of datasets: %s", e)
+            continue
+        listed.append(
+            DatasetListed(
+                dataset_key=manifest.dataset_key,
+                build_id=manifest.build_id,
+                trace_count=manifest.trace_count,
+                created_at=manifest.created_at,
+            )
+        )
+    return listed
+
+
+@router.get("/datasets/{key}")
+def get_dataset(key: str, service: Svc) -> DatasetManifest:
+    """The manifest of a dataset."""
+    return _manifest(service, key)
+
+
+@router.get("/datasets/{key}/export.jsonl")
+async def export_dataset(
+    key: str,
+    service: Svc,
+    name: Annotated[str, Query(alias="format")] = "trace",
+    shard: int = 0,
+    num_shards: int = 1,
+) -> StreamingResponse:
+    """The dataset as records of a format, a line each, in the manifest's order.
+
+    `num_shards` readers share it by whole shard files: reader `shard` gets every num_shards-th.
+    """
+    if num_shards < 1 or not 0 <= shard < num_shards:
+        raise HTTPException(422, "shard must be at least 0 and less than num_shards")
+    render = service.export_formats.get(name)
+    if render is None:
+        known = _one_of(tuple(service.export_formats))
+        raise HTTPException(422, f"Invalid format: {name}. Must be {known}")
+
+    def begin() -> tuple[bytes, Blocks]:
+        manifest = _manifest(service, key)
+        if damage := read.find_damage(manifest, service.artifacts):
+            raise Damaged(f"datasets/{key}: {damage}; restore it or rebuild the dataset")
+        shards = range(shard, len(manifest.shards), num_shards)
+        lines = _export_blocks(manifest, service.artifacts, render, shards)
+        blocks = measured(lines, service.metrics, name)
+        try:
+            return next(blocks), blocks  # what is wrong at once can still get a status of its own
+        except DataError as e:
+            shown = manifest.shards[shard].name  # in which the first block ends
+            raise Damaged(f"datasets/{key}: {shown} is damaged; restore or rebuild it") from e
+
+    first, blocks = await to_thread.run_sync(begin, limiter=service.export_threads)
+    return BlocksResponse(first, blocks, service.export_threads)
+
+
+def _export_blocks(
+    manifest: DatasetManifest, artifacts: str, render: Render, shards: Iterable[int]
+) -> Blocks:
+    """Lines in blocks, so that the server changes threads per block and not per line."""
+    block, size = bytearray(), _FIRST_BLOCK_BYTES
+    pieces = (read.iter_row_blocks(manifest, artifacts, number) for number in shards)
+    for rows in chain.from_iterable(pieces):
+        try:
+            block += jsonl.encode_lines([render(row, manifest) for row in rows])
+        except DataError as e:
+            raise HTTPException(422, f"dataset {manifest.dataset_key}: {e}") from e
+        if len(block) >= size:
+            yield bytes(block)
+            block.clear()
+            size = _BLOCK_BYTES
+    yield bytes(block)
+
+
+@router.get(
+    "/datasets/{key}/shards/{name}",
+    responses={206: {"description": "The rest of it"}},
+)
+async def get_shard(
+    key: str, name: str, service: Svc, wanted: Annotated[str, Header(alias="range")] = "bytes=0-"
+) -> StreamingResponse:
+    """A file of the dataset as the manifest names it: its frozen rows, byte for byte.
+
+    `Range: bytes=N-` goes on where a connection broke; other ranges are answered with the whole.
+    """
+    found = _RANGE.fullmatch(wanted)
+    start = int(found[1]) if found else 0
+
+    def begin() -> tuple[bytes, Blocks, int]:
+        manifest = _manifest(service, key)
+        shard = next((each for each in manifest.shards if each.name == name), None)
+        if shard is None:
+            raise HTTPException(404, f"Dataset {key} has no such shard: {name}")
+        if start and start >= shard.size_bytes:
+            raise HTTPException(416, f"{name} has {shard.size_bytes} bytes")
+        stored = read.iter_shard_bytes(manifest, service.artifacts, shard, start)
+        blocks = measured(stored, service.metrics, "shard")
+        try:
+            return next(blocks), blocks, shard.size_bytes
+        except DataError as e:
+            raise Damaged(f"datasets/{key}: {name} is damaged; restore or rebuild it") from e
+
+    first, blocks, size = await to_thread.run_sync(begin, limiter=service.export_threads)
+    response = BlocksResponse(first, blocks, service.export_threads)
+    response.headers["content-length"] = str(size - start)
+    if start:
+        response.status_code = 206
+        response.headers["content-range"] = f"bytes {start}-{size - 1}/{size}"
+    return response
+
+
+@router.delete("/datasets/{key}", status_code=204)
+def delete_dataset(key: str, service: Svc) -> None:
+    """Delete a dataset with its snapshot; runs that were planned for it can no longer read it."""
+    _manifest(service, key)
+    read.delete_dataset(service.artifacts, key)
+
+
+def _manifest(service: Service, key: str) -> DatasetManifest:
+    if key in (".", "..") or "\x00" in key or len(key.encode()) > 200:
+        raise HTTPException(422, "Invalid dataset key: expected the dataset_key of a build reply")
+    try:
+        manifest = read.find_manifest(service.artifacts, key) if is_key(key) else None
+    except DataError as e:
+        raise Damaged(
+            f"datasets/{key}/manifest.json: is damaged, the store's log says how; restore it or"
+            " rebuild the dataset"
+        ) from e
+    if manifest is None:
+        raise HTTPException(404, f"Dataset not found: {key}")
+    return manifest
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    """`'a'`, `'a' or 'b'`, `'a', 'b', or 'c'`."""
+    quoted = [f"'{name}'" for name in names]
+    if len(quoted) < 3:
+        return " or ".join(quoted)
+    return ", ".join(quoted[:-1]) + f", or {quoted[-1]}"

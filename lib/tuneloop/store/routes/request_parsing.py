@@ -1,0 +1,206 @@
+"""Request bodies: read within a limit, parsed fast, refused with reasons.
+
+One rule: whatever bytes come in, what goes out is valid JSON of bounded size.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
+
+from tuneloop.store.db.codec import NewTrace, fast_array, fast_lines, fast_trace, new_trace
+from tuneloop.traces.schema import ReasoningTrace
+from tuneloop.validation import shorten
+
+NDJSON = "application/x-ndjson"
+MAX_TRACE_BYTES = 1_048_576
+MAX_BATCH_BYTES = 64 << 20
+MAX_BATCH_TRACES = 1000
+MAX_ERRORS = 100
+"""Faults reported of one body."""
+_ECHO_CHARS = 1000
+_BOM = b"\xef\xbb\xbf"
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+T = TypeVar("T")
+_one = TypeAdapter(ReasoningTrace)
+# The limit stands in the type, so that parsing ends at it; else 64 MiB of `0,` were 32 million
+# faults.
+_many = TypeAdapter(Annotated[list[ReasoningTrace], Field(max_length=MAX_BATCH_TRACES)])
+
+
+class Refused(Exception):
+    """A body with faults in it; becomes a 422 with FastAPI's list."""
+
+    def __init__(self, details: list[dict[str, Any]]) -> None:
+        """Keep the list of faults."""
+        super().__init__(f"{len(details)} faults")
+        self.details = details
+
+
+async def read(request: Request, limit_bytes: int) -> bytes:
+    """Read a body, giving up as soon as it is too long, whatever its header claims."""
+    too_long = HTTPException(413, f"Payload size exceeds maximum of {limit_bytes} bytes")
+    claimed = request.headers.get("content-length", "")
+    if claimed.isdecimal() and int(claimed[:20]) > limit_bytes:
+        raise too_long
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit_bytes:
+                raise too_long
+    except ClientDisconnect as e:
+        raise HTTPException(400, "The connection closed before the body was complete") from e
+    return bytes(body)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The header that makes a retry safe, None without it."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise HTTPException(422, "Idempotency-Key must be 1 to 255 visible ASCII characters")
+    return key
+
+
+def is_ndjson(request: Request) -> bool:
+    """Whether the body claims to be one object a line."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower() == NDJSON
+
+
+def parse(adapter: TypeAdapter[T], body: bytes) -> T:
+    """Read one object."""
+    try:
+        return adapter.validate_json(body.removeprefix(_BOM))
+    except ValidationError as e:
+        raise Refused(_details(e)) from e
+
+
+def parse_trace(body: bytes) -> NewTrace:
+    """Read one trace."""
+    body = body.removeprefix(_BOM)
+    return fast_trace(body) or new_trace(parse(_one, body))
+
+
+def parse_array(body: bytes) -> list[NewTrace]:
+    """Read a JSON array of traces."""
+    body = body.removeprefix(_BOM)
+    batch = fast_array(body)
+    if batch is None:
+        batch = [new_trace(trace) for trace in _parse_array(body)]
+    _check_count(len(batch))
+    return batch
+
+
+def _parse_array(body: bytes) -> list[ReasoningTrace]:
+    try:
+        return _many.validate_json(body)
+    except ValidationError as e:
+        for fault in e.errors(include_input=False, include_url=False):
+            if fault["type"] == "too_long" and not fault["loc"]:
+                _check_count(fault["ctx"]["actual_length"])
+        raise Refused(_details(e)) from e
+
+
+def parse_lines(body: bytes) -> list[NewTrace]:
+    """Read one trace a line; blank lines are tolerated."""
+    body = body.removeprefix(_BOM)
+    batch = fast_lines(body) if body.count(b"\n") <= MAX_BATCH_TRACES else None
+    if batch is None:
+        batch = [new_trace(trace) for trace in _parse_lines(body)]
+    _check_count(len(batch))
+    return batch
+
+
+def _parse_lines(body: bytes) -> list[ReasoningTrace]:
+    lines = [n for n in io.BytesIO(body) if not n.isspace()]
+    _check_count(len(lines))
+    batch, faults = [], []
+    for index, line in enumerate(lines):
+        try:
+            batch.append(_one.validate_json(line))
+        except ValidationError as e:
+            faults += _details(e, index)
+    if faults:
+        raise Refused(faults[:MAX_ERRORS])
+    return batch
+
+
+def _check_count(count: int) -> None:
+    if count == 0:
+        raise HTTPException(400, "Batch must contain at least one trace")
+    if count > MAX_BATCH_TRACES:
+        raise HTTPException(400, f"Batch size ({count}) exceeds maximum ({MAX_BATCH_TRACES})")
+
+
+def _details(error: ValidationError, *place: int) -> list[dict[str, Any]]:
+    faults = error.errors(include_url=False)[:MAX_ERRORS]
+    return [_detail(dict(fault), ["body", *place]) for fault in faults]
+
+
+def _detail(fault: dict[str, Any], place: Sequence[str | int]) -> dict[str, Any]:
+    """One fault in FastAPI's shape, safe to send back."""
+    steps = [part if isinstance(part, int) else part[:200] for part in fault["loc"]]
+    message = fault["msg"]
+    if fault["type"] == "json_invalid":
+        fault["input"] = {}  # the whole body otherwise
+        if "trailing characters" in message:
+            message += f"; send one object a line as Content-Type: {NDJSON} to /api/traces/batch"
+    detail = {
+        "type": fault["type"],
+        "loc": [*place, *steps],
+        "msg": message,
+        "input": _echo(fault.get("input")),
+    }
+    if "ctx" in fault:
+        detail["ctx"] = {name: _echo(value) for name, value in fault["ctx"].items()}
+    return detail
+
+
+def _echo(value: Any) -> Any:
+    """The value if it is short strict JSON, else how it begins."""
+    if isinstance(value, Exception):
+        return str(value)
+    try:
+        short = len(json.dumps(value, allow_nan=False)) <= _ECHO_CHARS
+    except (TypeError, ValueError, RecursionError):
+        short = False
+    return value if short else shorten(value)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Reply to faulty bodies, paths and queries alike."""
+    app.add_exception_handler(Refused, _reply_refused)
+    app.add_exception_handler(RequestValidationError, _reply_invalid)
+
+
+async def _reply_refused(request: Request, error: Exception) -> Response:
+    details = error.details if isinstance(error, Refused) else []
+    # ASCII: an echoed surrogate half has no UTF-8, but it has an escape
+    return Response(json.dumps({"detail": details}), 422, media_type="application/json")
+
+
+async def _reply_invalid(request: Request, error: Exception) -> Response:
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    return await _reply_refused(request, Refused([_detail(fault, ()) for fault in faults]))
+
+
+def describe(schema: dict[str, Any], *, many: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What OpenAPI shall say of a body that an endpoint reads itself.
+
+    Args:
+        schema: of the JSON body.
+        many: schema of one line, where NDJSON is taken too.
+    """
+    content = {"application/json": {"schema": schema}}
+    if many is not None:
+        content[NDJSON] = {"schema": many}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,158 @@
+"""The trace store as a whole: database, artifacts, recipes and export formats put together.
+
+The API knows neither recipes nor renderers; this is where they are handed in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tuneloop.errors import SpecError, Unavailable
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from tuneloop.store.middleware.auth import Token
+
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 20.0
+
+
+def build_app(
+    database_url: str,
+    artifacts: str,
+    tokens: tuple[Token, ...] = (),
+    cors_origins: Sequence[str] = (),
+) -> FastAPI:
+    """The store's ASGI application on a database, opened and brought up to date."""
+    from tuneloop.store.app import create_app
+    from tuneloop.store.db.database import Database
+    from tuneloop.training.export.formats import EXPORT_FORMATS
+    from tuneloop.training.prompt_templates import RECIPES
+
+    return create_app(
+        Database(database_url),
+        artifacts,
+        RECIPES.keys(),
+        EXPORT_FORMATS,
+        tokens=tokens,
+        cors_origins=cors_origins,
+        loopback_only=not tokens,
+    )
+
+
+def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level=log_level, access_log=False, timeout_graceful_shutdown=30
+    )
+    return uvicorn.Server(config)
+
+
+def serve(
+    host: str,
+    port: int,
+    database_url: str,
+    artifacts: str,
+    tokens: tuple[Token, ...] = (),
+    listening: Callable[[str, str], None] = lambda url, database: None,
+    cors_origins: Sequence[str] = (),
+    access_log: bool = True,
+) -> None:
+    """Serve until SIGINT or SIGTERM; requests in flight finish.
+
+    Args:
+        host: a loopback address, or any other where there are tokens.
+        port: 0 for a free one.
+        database_url: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
+        artifacts: URL of the prefix that datasets are written under.
+        tokens: who may use it; none: everybody on this machine.
+        listening: called with the store's URL and the database's, less its password, as soon as
+            connections are taken.
+        cors_origins: pages of which may use it from a browser.
+        access_log: whether each request is a line of JSON on stderr.
+
+    Raises:
+        SpecError: the host is not loopback and there are no tokens, or an origin cannot be
+            allowed.
+        Unavailable: the port cannot be had.
+    """
+    from tuneloop.store.db.engine import parse_url, place_of
+    from tuneloop.store.middleware.cors import check_origins
+
+    if host not in (LOOPBACK, "localhost", "::1") and not tokens:
+        raise SpecError(
+            f"--host {host}: everybody who reaches this address could read and write, expected"
+            " --tokens for another than loopback; make one with `tuneloop tokens new`"
+        )
+    check_origins(cors_origins, has_tokens=bool(tokens))
+    place = place_of(parse_url(database_url))
+    server = _server(build_app(database_url, artifacts, tokens, cors_origins), "warning")
+    listener = _listen(host, port)
+    listener.listen()
+    listening(_url_of(listener), place)
+    with _access_lines() if access_log else contextlib.nullcontext():
+        server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _access_lines() -> Iterator[None]:
+    """Show the access log on stderr, a line of JSON a request, while the block runs."""
+    handler = logging.StreamHandler()  # its format is the message alone
+    logger = logging.getLogger("tuneloop.access")
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as e:
+        listener.close()
+        raise Unavailable(
+            f"{host}:{port}: cannot listen: {e.strerror}; stop what listens there, or use --port"
+        ) from e
+    return listener
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def running(database_url: str, artifacts: str, tokens: tuple[Token, ...] = ()) -> Iterator[str]:
+    """Serve on a free loopback port while the block runs; yields the store's URL."""
+    listener = _listen(LOOPBACK, 0)
+    server = _server(build_app(database_url, artifacts, tokens), "warning")
+    thread = threading.Thread(target=server.run, args=([listener],), name="store", daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise Unavailable("the trace store did not start; its log above says why")
+            time.sleep(0.01)
+        yield _url_of(listener)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

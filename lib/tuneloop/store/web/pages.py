@@ -1,0 +1,232 @@
+"""Pages for people who would rather look than read: overview, traces, datasets.
+
+One rule: a page only looks. It is one reply without scripts, of bounded size however much there is,
+and says so where it leaves something out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Annotated, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import JSONResponse, Response
+
+from tuneloop.datasets import read
+from tuneloop.datasets.schema import DatasetManifest, TraceRow, is_key
+from tuneloop.errors import TuneloopError
+from tuneloop.storage import files, paths
+from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
+from tuneloop.store.db.search import Budget
+from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.routes import datasets as dataset_routes
+from tuneloop.store.routes import traces as trace_routes
+from tuneloop.store.web import run_pages
+from tuneloop.store.web.render import page, problem, security_headers
+from tuneloop.traces.schema import TraceStep
+
+PAGE_TRACES = 50
+OVERVIEW_ITEMS = 5
+PREVIEW_ROWS = 20
+BUDGET = Budget(rows=200_000, seconds=2.0)
+"""Of one search; the page then offers to go on."""
+SHOWN_CHARACTERS = 1_000_000
+"""Of the steps of one trace."""
+
+_LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
+
+router = APIRouter()
+router.include_router(run_pages.router)
+
+
+@router.api_route("/", **_LOOK)
+def overview(service: Svc) -> Response:
+    """What there is, newest first."""
+    newest = service.database.search("", limit=OVERVIEW_ITEMS, budget=BUDGET)
+    try:
+        datasets, runs, said = list_datasets(service), run_pages.list_runs(service), ""
+    except TuneloopError as e:  # traces can be looked at while the artifact store is away
+        datasets, runs, said = [], run_pages.RunList([], 0), problem(e, service)
+    return page(
+        "overview",
+        section="",
+        trace_count=service.database.count(),
+        traces=newest.hits,
+        dataset_count=len(datasets),
+        datasets=datasets[:OVERVIEW_ITEMS],
+        run_count=runs.total,
+        runs=runs.shown[:OVERVIEW_ITEMS],
+        problem=said,
+    )
+
+
+@router.api_route("/traces", **_LOOK)
+def traces(
+    service: Svc,
+    q: Annotated[str, Query(max_length=1000)] = "",
+    source: Annotated[str, Query(max_length=1000)] = "",
+    cursor: str | None = None,
+) -> Response:
+    """Traces, newest first, all or those that hold a text."""
+    text, before = q.strip(), None if cursor is None else _read_cursor(cursor)
+    found = service.database.search(
+        text, limit=PAGE_TRACES, before=before, source=source or None, budget=BUDGET
+    )
+    asked = {name: value for name, value in (("q", text), ("source", source)) if value}
+    return page(
+        "traces",
+        section="traces",
+        q=text,
+        source=source,
+        found=found,
+        first_url=_url("/traces", asked),
+        older_url=found.next and _url("/traces", {**asked, "cursor": write_cursor(found.next)}),
+        is_first=before is None,
+    )
+
+
+def _url(path: str, query: dict[str, str]) -> str:
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def _read_cursor(text: str) -> Cursor:
+    try:
+        return read_cursor(text)
+    except ValueError as e:
+        words = "This is no place in the list; begin again with the newest"
+        raise HTTPException(422, words) from e
+
+
+@router.api_route("/traces/{trace_id}", **_LOOK)
+def trace(trace_id: str, service: Svc) -> Response:
+    """One trace with all it holds."""
+    found = service.database.get(str(_trace_id(trace_id)))
+    if found is None:
+        raise HTTPException(404, f"No trace has the id {trace_id}; it may have been deleted")
+    payload = found.trace
+    steps = sorted(payload.steps, key=lambda step: step.i)
+    shown = list(_first_steps(steps))
+    return page(
+        "trace",
+        section="traces",
+        trace=found,
+        payload=payload,
+        steps=shown,
+        left_out=len(steps) - len(shown),
+        source=(payload.meta or {}).get("source"),
+        meta=None if payload.meta is None else _pretty(payload.meta),
+        scores=service.database.scores(str(found.id)),
+    )
+
+
+@router.api_route("/traces/{trace_id}/trace.json", **_LOOK)
+def trace_json(trace_id: str, service: Svc) -> Response:
+    """The reply of the API, for a browser that gave its token as a password."""
+    detail = trace_routes.get_trace(_trace_id(trace_id), service)
+    return JSONResponse(detail.model_dump(mode="json"), headers=security_headers())
+
+
+def _trace_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as e:
+        raise HTTPException(404, "This is not the id of a trace") from e
+
+
+def _first_steps(steps: Iterable[TraceStep]) -> Iterable[TraceStep]:
+    characters = 0
+    for step in steps:
+        characters += len(step.content)
+        if characters > SHOWN_CHARACTERS:
+            return
+        yield step
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class ListedDataset:
+    """One dataset of a list; without a manifest where that is damaged."""
+
+    key: str
+    manifest: DatasetManifest | None
+    problem: str = ""
+
+
+@router.api_route("/datasets", **_LOOK)
+def datasets(service: Svc) -> Response:
+    """All published datasets, newest first."""
+    return page("datasets", section="datasets", datasets=list_datasets(service))
+
+
+def list_datasets(service: Service) -> list[ListedDataset]:
+    """All published datasets, newest first, damaged ones before them."""
+    keys = files.list_folders(paths.join(service.artifacts, "datasets"))
+    found = [_listed(service, key) for key in keys if is_key(key)]
+    listed = [dataset for dataset in found if dataset is not None]
+    listed.sort(key=lambda one: one.manifest.created_at if one.manifest else "~", reverse=True)
+    return listed
+
+
+def _listed(service: Service, key: str) -> ListedDataset | None:
+    try:
+        manifest = read.find_manifest(service.artifacts, key)
+    except TuneloopError as e:
+        return ListedDataset(key, None, problem(e, service))
+    return None if manifest is None else ListedDataset(key, manifest)
+
+
+@dataclass
+class Preview:
+    """How a dataset begins."""
+
+    rows: list[TraceRow] = field(default_factory=list)
+    problem: str = ""
+
+
+@router.api_route("/datasets/{key}", **_LOOK)
+def dataset(key: str, service: Svc) -> Response:
+    """What a dataset is, and how it begins."""
+    found = _listed(service, key) if is_key(key) else None
+    if found is None:
+        raise HTTPException(404, "No dataset has this key")
+    manifest = found.manifest
+    return page(
+        "dataset",
+        section="datasets",
+        dataset=found,
+        manifest=manifest,
+        filters=_pretty(manifest.filters) if manifest and manifest.filters else "",
+        preview=_preview(service, manifest) if manifest else Preview(),
+        formats=sorted(service.export_formats),
+    )
+
+
+def _preview(service: Service, manifest: DatasetManifest) -> Preview:
+    """The first rows, without reading on to the end: what they are is not verified."""
+    preview = Preview()
+    rows = read.iter_rows(manifest, service.artifacts, 0)
+    try:
+        with contextlib.closing(rows):  # type: ignore[type-var]  # it is a generator
+            preview.rows += (row for _, row in islice(rows, PREVIEW_ROWS))
+    except TuneloopError as e:
+        preview.problem = problem(e, service)
+    return preview
+
+
+@router.api_route("/datasets/{key}/export.jsonl", **_LOOK)
+async def dataset_export(
+    key: str, service: Svc, name: Annotated[str, Query(alias="format")] = "trace"
+) -> Response:
+    """The export of the API, for a browser that gave its token as a password."""
+    reply = await dataset_routes.export_dataset(key, service, name)
+    reply.headers.update(security_headers())
+    return reply

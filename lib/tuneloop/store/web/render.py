@@ -1,0 +1,203 @@
+"""Pages as replies: templates, headers, and errors that look like pages.
+
+One rule: nothing that comes from a trace, a file or a request is ever markup. Templates escape by
+themselves; nothing is fetched from elsewhere and no script runs, and the headers say so.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from importlib import resources
+from typing import Any
+
+import jinja2
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from markupsafe import Markup, escape
+from starlette.exceptions import HTTPException
+
+from tuneloop import templating
+from tuneloop.errors import TuneloopError
+from tuneloop.store.dependencies import Service
+
+TEMPLATES = "store/web/templates"
+SECTIONS = ("traces", "datasets", "runs")
+"""First parts of the paths that answer people."""
+
+_TITLES = {
+    401: "Token needed",
+    404: "Not found",
+    405: "Only for looking",
+    422: "Not understood",
+    429: "Too many tries",
+    503: "Not available now",
+}
+_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {127: 0x2421}
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def is_page(path: str) -> bool:
+    """Whether a path is one of people's, and not of programs."""
+    return path == "/" or path.removeprefix("/").split("/")[0] in SECTIONS
+
+
+def security_headers() -> dict[str, str]:
+    """What every page tells the browser."""
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; style-src 'sha256-{_style_digest()}'; form-action 'self';"
+            " frame-ancestors 'none'; base-uri 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
+
+
+def page(name: str, status: int = 200, headers: Mapping[str, str] = {}, **values: Any) -> Response:
+    """Fill a template.
+
+    Args:
+        name: of the template, without its endings.
+        status: of the reply.
+        headers: besides those of every page.
+        values: what the template shows.
+    """
+    text = _environment().get_template(f"{TEMPLATES}/{name}.html.j2").render(values)
+    return Response(
+        # A file of a run may hold half of a surrogate pair, which has no UTF-8.
+        text.encode("utf-8", "replace"),
+        status,
+        headers={**security_headers(), **headers},
+        media_type="text/html",
+    )
+
+
+def error_page(status: int, sentence: str, headers: Mapping[str, str] = {}) -> Response:
+    """Say why there is no page."""
+    title = _TITLES.get(status) or HTTPStatus(status).phrase
+    return page("error", status, headers, title=title, sentence=sentence, section="")
+
+
+def problem(error: TuneloopError, service: Service) -> str:
+    """What is wrong with a file, as a sentence without the server's paths."""
+    text = str(error).replace(f"{service.artifacts}/", "")
+    if "/" in service.artifacts:  # a short name may stand in any word
+        text = text.replace(service.artifacts, "artifacts")
+    return text.rstrip(".") + "."
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Reply to people with a page wherever programs get JSON; call it after all other handlers."""
+    for kind in (HTTPException, RequestValidationError, TuneloopError):
+        app.add_exception_handler(kind, _for_people(app.exception_handlers[kind]))
+
+
+def _for_people(reply_in_json: Callable[[Request, Any], Any]) -> Handler:
+    async def reply(request: Request, error: Exception) -> Response:
+        said: Response = await reply_in_json(request, error)
+        if not is_page(request.url.path):
+            return said
+        detail = json.loads(bytes(said.body) or b"{}").get("detail", "")
+        if isinstance(detail, list):
+            detail = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in detail)
+        headers = {k: v for k, v in said.headers.items() if k in ("retry-after", "allow")}
+        return error_page(said.status_code, f"{detail}.", headers)
+
+    return reply
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = templating.environment(
+        beginning=beginning,
+        count=lambda number: f"{number:,}",
+        duration=duration,
+        size=size,
+        visible=visible,
+        when=when,
+    )
+    environment.globals = {**environment.globals, "style": Markup(_style())}
+    environment.tests = {**environment.tests, "blank": is_blank}
+    return environment
+
+
+@functools.cache
+def _style() -> str:
+    return (resources.files("tuneloop") / TEMPLATES / "style.css").read_text("utf-8").strip()
+
+
+@functools.cache
+def _style_digest() -> str:
+    return base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+
+
+def visible(text: str) -> str:
+    """Text whose control characters can be seen, as U+2400 and those behind it."""
+    return text.translate(_CONTROLS)
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text would be seen."""
+    return not any(char.isprintable() and not char.isspace() for char in visible(text))
+
+
+def beginning(text: str, length: int = 160) -> str:
+    """How a text begins, on one line; a text of which nothing would be seen says so."""
+    line = visible(" ".join(text[: 4 * length].split()))
+    if is_blank(line):
+        return "(blank)"
+    return line if len(line) <= length and len(text) <= 4 * length else f"{line[: length - 1]}…"
+
+
+def when(moment: datetime | str) -> Markup:
+    """A time for people, to the second, with the exact one for programs."""
+    if isinstance(moment, str):
+        found = parse_time(moment)
+        if found is None:
+            return escape(visible(moment))
+        moment = found
+    return Markup('<time datetime="{}">{} UTC</time>').format(
+        moment.isoformat(), moment.strftime("%Y-%m-%d %H:%M:%S")
+    )
+
+
+def parse_time(text: str) -> datetime | None:
+    """A time that a file claims, None where it is none."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `0.05 s`, `18.6 s`, `3 min 20 s`, `2 h 05 min`."""
+    if not 0 <= seconds < 1e9:  # nor NaN
+        return "unknown"
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(size_bytes: int) -> str:
+    """Bytes as people say them: `812 B`, `33.1 kB`, `1.2 GB`."""
+    value, unit = float(size_bytes), "B"
+    for bigger in ("kB", "MB", "GB", "TB"):
+        if value < 999.95:
+            break
+        value, unit = value / 1000, bigger
+    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"

@@ -1,0 +1,167 @@
+"""Pages of runs: how far they are, what training and evaluation came to, the report.
+
+One rule: the report is Markdown that holds what models wrote, so of Markdown only text, tables and
+code are taken: no HTML, no link, no image.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import Response
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+
+from tuneloop.artifacts.records import Record
+from tuneloop.errors import TuneloopError
+from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.web.render import is_blank, page, problem, visible
+from tuneloop.store.web.stored_runs import (
+    StoredRun,
+    find_run,
+    list_run_ids,
+    load_curve,
+    read_output,
+)
+
+MAX_RUNS = 200
+"""Of one page: each takes a handful of reads."""
+MAX_REPORT_BYTES = 1 << 20
+LONG_CODE = 20
+"""Characters from which code may break anywhere, so that a digest does not widen its table."""
+LOWEST_HEADING = 6
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class RunList:
+    """Runs, newest first."""
+
+    shown: list[StoredRun]
+    total: int
+
+
+@router.api_route("/runs", **_LOOK)
+def runs(service: Svc) -> Response:
+    """All runs."""
+    return page("runs", section="runs", runs=list_runs(service))
+
+
+def list_runs(service: Service) -> RunList:
+    """Runs by when they last began a stage; of very many the first by name."""
+    ids = list_run_ids(service)
+    found = (find_run(service, run_id) for run_id in ids[:MAX_RUNS])
+    shown = [run for run in found if run is not None]
+    shown.sort(key=lambda run: run.started_at or _LONG_AGO, reverse=True)
+    return RunList(shown, len(ids) - min(len(ids), MAX_RUNS) + len(shown))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that was made of a file, or what is wrong with the file."""
+
+    value: Any = None
+    problem: str = ""
+
+
+@router.api_route("/runs/{run_id}", **_LOOK)
+def run(run_id: str, service: Svc) -> Response:
+    """One run: stages, losses, report."""
+    found = find_run(service, run_id, verify=True)
+    if found is None:
+        raise HTTPException(404, "No run has this id")
+    done = {stage.name: stage.record for stage in found.stages if stage.record}
+    return page(
+        "run",
+        section="runs",
+        run=found,
+        manifest=found.manifest,
+        spec=_spec(found),
+        curve=_part(service, done.get("train"), load_curve),
+        report=_part(service, done.get("eval"), _report),
+    )
+
+
+def _part(service: Service, record: Record | None, make: Any) -> Part:
+    try:
+        return Part() if record is None else Part(make(record, service.artifacts))
+    except TuneloopError as e:
+        return Part(problem=problem(e, service))
+
+
+def _spec(found: StoredRun) -> str:
+    """What was asked for, without where things lie: that is the server's business."""
+    if found.manifest is None:
+        return ""
+    spec = {name: v for name, v in found.manifest.spec.items() if name != "execution"}
+    if isinstance(spec.get("eval"), dict):
+        eval_set = str(spec["eval"].get("eval_set", "")).rsplit("/", 1)[-1]
+        spec["eval"] = {**spec["eval"], "eval_set": eval_set}
+    return json.dumps(spec, indent=2, ensure_ascii=False)
+
+
+def _report(record: Record, artifacts: str) -> Markup:
+    data = read_output(record, "delta_report.md", artifacts, MAX_REPORT_BYTES)
+    return render_report(data.decode("utf-8", "replace"))
+
+
+def render_report(text: str) -> Markup:
+    """A report's Markdown as part of a page: its headings go one level down."""
+    markdown = _markdown()
+    tokens = markdown.parse(visible(text))
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(int(token.tag[1:]) + 1, LOWEST_HEADING)}"
+        if token.type == "th_open":
+            token.attrSet("scope", "col")
+        if token.type == "fence" and is_blank(token.content):
+            token.content = f"({len(token.content) - 1} characters that cannot be seen)\n"
+        if token.attrs.pop("style", "") == "text-align:right":  # a style the headers forbid
+            token.attrSet("class", "n")
+        for child in token.children or ():
+            if child.type == "code_inline" and len(child.content) > LONG_CODE:
+                child.attrSet("class", "long")
+        if token.type in ("th_open", "td_open", "fence", "code_block", "paragraph_open"):
+            token.attrSet("dir", "auto")
+    return Markup(markdown.renderer.render(_accessible(tokens), markdown.options, {}))
+
+
+@functools.cache
+def _markdown() -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    return markdown.disable(["link", "image", "autolink", "reference", "entity"])
+
+
+def _accessible(tokens: list[Token]) -> list[Token]:
+    """Tables that can be scrolled by keyboard, without the empty heads that Markdown asks for."""
+    kept, head, heading = [], list[Token](), ""
+    for n, token in enumerate(tokens):
+        if token.type == "heading_open":
+            heading = tokens[n + 1].content
+        if token.type == "table_open":
+            kept.append(_region(f"Table: {heading}" if heading else "Table"))
+        if token.type == "thead_open" or head:
+            head.append(token)
+        else:
+            kept.append(token)
+        if token.type == "thead_close":
+            kept += head if any(t.content for t in head if t.type == "inline") else []
+            head = []
+        if token.type == "table_close":
+            kept.append(Token("html_block", "", 0, content="</div>\n"))
+    return kept
+
+
+def _region(name: str) -> Token:
+    tag = Markup('<div class="scroll" role="region" tabindex="0" aria-label="{}">\n').format(name)
+    return Token("html_block", "", 0, content=str(tag))

@@ -1,0 +1,267 @@
+"""Runs as they lie in the artifact store, for whoever only looks.
+
+One rule: what a file holds never fails a page. A torn or foreign file becomes a sentence beside
+what could be read, and nothing is read but below the run's own folder and through its records.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tuneloop import jsonl
+from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.records import Record
+from tuneloop.datasets.schema import is_key
+from tuneloop.errors import DataError, TuneloopError
+from tuneloop.specs.base import STAGES
+from tuneloop.storage import files, paths
+from tuneloop.store.dependencies import Service
+from tuneloop.store.web.render import parse_time, problem
+from tuneloop.validation import first_error
+
+MAX_FILE_BYTES = 4 << 20
+"""Of a manifest or a record; a bigger one is not ours."""
+MAX_METRICS_BYTES = 16 << 20
+"""A hundred thousand steps."""
+ALIVE = timedelta(seconds=30)
+"""A stage says how far it is every two seconds; one that was silent so long has stopped."""
+CURVE_WIDTH, CURVE_HEIGHT, CURVE_POINTS = 600, 120, 300
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class DatasetOfRun(BaseModel):
+    """Which dataset a run was planned for."""
+
+    key: str
+    build_id: str
+    trace_count: int
+
+
+class RunManifest(BaseModel):
+    """What a page shows of run_manifest.json."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    run_id: str
+    seed: int
+    recipe: str | None = None
+    instruction: str | None = None
+    dataset: DatasetOfRun
+    stages: dict[str, str]
+    spec: dict[str, Any] = {}
+    image: str | None = None
+    provenance: dict[str, Any] = {}
+
+
+class _Progress(BaseModel):
+    """What a page shows of progress.json."""
+
+    updated_at: str
+    step: int | None = None
+    total: int | None = None
+
+
+class _Verdict(BaseModel):
+    """What a page shows of verdict.json."""
+
+    state: str
+    cause: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class StoredStage:
+    """One stage, now."""
+
+    name: str
+    state: str
+    """done, reused, running, stopped, not started, unreadable, or a verdict's state."""
+    note: str = ""
+    """A sentence, where there is more to say."""
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One run, as far as it can be read."""
+
+    run_id: str
+    manifest: RunManifest | None
+    problem: str
+    """What is wrong with the manifest; empty if nothing is."""
+    stages: tuple[StoredStage, ...]
+
+    @property
+    def state(self) -> str:
+        """The first stage that is not done, or that all are."""
+        for stage in self.stages:
+            if stage.record is None:
+                return f"{stage.name} {stage.state}"
+        return "finished"
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its newest stage started."""
+        times = (parse_time(s.record.started_at) for s in self.stages if s.record)
+        return max((time for time in times if time), default=None)
+
+    def result(self, stage: str, name: str) -> Any:
+        """What a stage found out; None if it has not."""
+        found = next((s.record for s in self.stages if s.name == stage), None)
+        return None if found is None else found.results.get(name)
+
+    def number(self, stage: str, name: str) -> float | None:
+        """As `result`, None too where it is no number."""
+        value = self.result(stage, name)
+        return float(value) if isinstance(value, float) or type(value) is int else None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The losses of a training, drawn and in words."""
+
+    points: str
+    """Of an SVG polyline in CURVE_WIDTH by CURVE_HEIGHT; the bottom is loss 0."""
+    highest: float
+    steps: int
+    words: str
+
+
+def list_run_ids(service: Service) -> list[str]:
+    """Folders that can be runs, sorted."""
+    folder = paths.join(service.artifacts, "training_runs")
+    return [name for name in files.list_folders(folder) if is_key(name)]
+
+
+def find_run(service: Service, run_id: str, *, verify: bool = False) -> StoredRun | None:
+    """A run with its stages, None if there is no such folder.
+
+    Args:
+        service: knows the artifacts.
+        run_id: its folder; a name that leads elsewhere is no run.
+        verify: look at every file that a record names, which takes a request each.
+    """
+    if not is_key(run_id):
+        return None
+    prefix = layout.run_prefix(service.artifacts, run_id)
+    manifest, said = None, ""
+    try:
+        manifest = _load(RunManifest, paths.join(prefix, "run_manifest.json"))
+        if manifest is None and not files.list_folders(prefix):
+            return None
+        if manifest is None:
+            said = "The folder holds no run_manifest.json, so it is not a run of tuneloop."
+        elif manifest.run_id != run_id:
+            said = "The run_manifest.json in this folder is another run's."
+    except TuneloopError as e:
+        said = problem(e, service)
+    known = [*STAGES, *sorted(set(manifest.stages) - set(STAGES))] if manifest else STAGES
+    names = [name for name in known if is_key(name)]
+    stages = tuple(_stage(service, run_id, name, verify) for name in names)
+    return StoredRun(run_id, manifest, said, stages)
+
+
+def _stage(service: Service, run_id: str, name: str, verify: bool) -> StoredStage:
+    try:
+        record = _record(service.artifacts, run_id, name, verify)
+        if record is None:
+            return _unfinished(service, run_id, name)
+    except TuneloopError as e:
+        return StoredStage(name, "unreadable", problem(e, service))
+    own = f"training_runs/{run_id}/{name}/"
+    if all(file.path.startswith(own) for file in record.outputs):
+        return StoredStage(name, "done", record=record)
+    return StoredStage(name, "reused", "Another run had this result already.", record)
+
+
+def _record(artifacts: str, run_id: str, stage: str, verify: bool) -> Record | None:
+    url = layout.record_url(artifacts, run_id, stage)
+    record = _load(Record, url)
+    if record is not None and (record.run_id, record.stage) != (run_id, stage):
+        raise DataError(f"{url}: it is another stage's or run's; restore it")
+    if record is not None and verify:
+        records.find(artifacts, run_id, stage)
+    return record
+
+
+def _unfinished(service: Service, run_id: str, name: str) -> StoredStage:
+    """From what a stage and its supervisor leave for people."""
+    prefix = layout.stage_prefix(service.artifacts, run_id, name)
+    progress = _load(_Progress, paths.join(prefix, "progress.json"))
+    verdict = _load(_Verdict, paths.join(prefix, "verdict.json"))
+    beat = parse_time(progress.updated_at) if progress else None
+    step = f"Step {progress.step} of {progress.total}." if progress and progress.total else ""
+    if beat is not None and service.clock() - beat < ALIVE:
+        return StoredStage(name, "running", step)
+    if verdict is not None:
+        said = f"{verdict.cause.rstrip('.')}." + (f" {verdict.fix}" if verdict.fix else "")
+        return StoredStage(name, verdict.state, said)
+    if progress is not None:
+        return StoredStage(name, "stopped", f"{step} Run the spec again to continue.".strip())
+    return StoredStage(name, "not started")
+
+
+def _load(model: type[M], url: str) -> M | None:
+    size = files.size_bytes(url)
+    if size is None:
+        return None
+    if size > MAX_FILE_BYTES:
+        raise DataError(f"{url}: holds {size} bytes, expected at most {MAX_FILE_BYTES}")
+    try:
+        return model.model_validate_json(files.read(url))
+    except FileNotFoundError:
+        return None
+    except ValidationError as e:
+        raise DataError(f"{url}: {first_error(e)}; restore it") from e
+
+
+def read_output(record: Record, name: str, artifacts: str, limit_bytes: int) -> bytes:
+    """An output for a page, verified.
+
+    Raises:
+        DataError: it is missing, changed, or too long for a page.
+    """
+    file = record.output(name)
+    if file.size_bytes > limit_bytes:
+        raise DataError(f"{file.path}: holds {file.size_bytes} bytes, too many for a page")
+    return records.read_output(file, artifacts)
+
+
+def load_curve(train: Record, artifacts: str) -> Curve | None:
+    """The loss by step; None where there are too few steps for a line.
+
+    Raises:
+        DataError: metrics.jsonl is missing or holds something else.
+    """
+    data = read_output(train, "metrics.jsonl", artifacts, MAX_METRICS_BYTES)
+    losses = []
+    for number, line in jsonl.iter_jsonl(io.BytesIO(data), "metrics.jsonl"):
+        loss = line.get("loss")
+        if not isinstance(loss, float):
+            raise DataError(f"metrics.jsonl:{number}: found no loss, expected a number")
+        losses.append(loss)
+    return _draw(losses) if len(losses) > 1 else None
+
+
+def _draw(losses: Sequence[float]) -> Curve:
+    last = len(losses) - 1
+    lowest, highest = min(losses), max(losses)
+    count = min(len(losses), CURVE_POINTS)
+    shown = [round(n * last / (count - 1)) for n in range(count)]
+    scale = CURVE_HEIGHT / (highest if highest > 0 else 1.0)
+    points = " ".join(
+        f"{CURVE_WIDTH * n / last:.1f},{CURVE_HEIGHT - max(losses[n], 0.0) * scale:.1f}"
+        for n in shown
+    )
+    words = (
+        f"Loss by step: {losses[0]:.3g} at step 1, {losses[-1]:.3g} at step {last + 1}; lowest"
+        f" {lowest:.3g} at step {losses.index(lowest) + 1}."
+    )
+    return Curve(points, highest, last + 1, words)

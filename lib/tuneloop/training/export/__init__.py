@@ -1,0 +1,1 @@
+"""Dataset to training examples: exclusions, duplicates, decontamination, files, report. No JAX."""

@@ -1,0 +1,246 @@
+"""One trace after the other to examples, under the rules of an export.
+
+One rule: every trace that comes in goes out as an example or as an exclusion, and stands in the
+ledger either way. What a trace becomes depends on itself, the dataset's manifest and the rules
+alone, so any number of processes can share the work; only duplicates wait for the whole ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from tuneloop import jsonl
+from tuneloop.datasets.read import RowBlock
+from tuneloop.datasets.schema import TraceRow
+from tuneloop.errors import DataError
+from tuneloop.specs.export import ExportSpec
+from tuneloop.training.export.decontamination import ContaminationIndex
+from tuneloop.training.export.examples import ExampleBuilder
+from tuneloop.training.export.exclusions import Exclusion, Reason, Refused, Split
+from tuneloop.training.export.minhash import BANDS, band_keys
+from tuneloop.training.export.normalize import fold_example, fold_examples, words_of
+from tuneloop.training.export.outcomes import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
+from tuneloop.training.prompt_templates import Draft
+from tuneloop.training.schema import TrainingExample
+
+CountTokens = Callable[[str, str], tuple[int, int]]
+"""(prompt, response) -> tokens before the model's first, and tokens the loss covers."""
+
+
+Lengths = tuple[int, int, int | None, int | None]
+"""Characters and tokens of prompt and response, as in `ledger.LENGTHS`."""
+
+
+class _Made(msgspec.Struct, frozen=True, gc=False):
+    """What a trace says, and what the ledger wants to know of it."""
+
+    draft: Draft
+    response: str
+    lengths: Lengths
+    dropped: int
+    """Steps that are missing in it."""
+
+
+class ShardExporter:
+    """Makes the files of one shard: feed it the rows in order, then take what it gathered."""
+
+    def __init__(
+        self,
+        builder: ExampleBuilder,
+        rules: ExportSpec,
+        contamination: ContaminationIndex | None,
+        count_tokens: CountTokens | None,
+    ) -> None:
+        """Start with no rows.
+
+        Args:
+            builder: makes examples by the dataset's recipe.
+            rules: the export's.
+            contamination: the eval set to keep out; None: it is not looked for.
+            count_tokens: None: lengths are characters alone.
+        """
+        self.entries: list[Entry] = []
+        """What became of each row."""
+        self.exclusions: list[bytes] = []
+        """Lines of exclusions.jsonl."""
+        self._builder, self._rules = builder, rules
+        self._contamination, self._count_tokens = contamination, count_tokens
+        self._limit = rules.max_length
+        self._wants_keys = rules.duplicates == "drop"
+        self._wants_bands = rules.near_duplicates == "drop"
+        self._compares = self._wants_keys or self._wants_bands or contamination is not None
+        self._no_bands = (0,) * BANDS if self._wants_bands else ()
+
+    def add(self, start: int, block: RowBlock) -> dict[Split, list[TrainingExample]]:
+        """Take the next rows.
+
+        Args:
+            start: which row of the dataset the first of them is, from 0.
+            block: the rows; any cut of the dataset into blocks gives the same.
+
+        Returns:
+            The examples by where they go; none for a trace that is excluded.
+
+        Raises:
+            DataError: the rules say `fail` and a trace breaks them.
+        """
+        made = [self._make(row) for row in block.rows]
+        folded = self._fold(made)
+        overlaps = self._find_overlaps(block, made, folded)
+        if self._limit is not None:
+            self._shorten_all(block, made, folded, self._limit)
+        examples: dict[Split, list[TrainingExample]] = {"train": [], "validation": []}
+        for number, row in enumerate(block.rows):
+            one = made[number]
+            if isinstance(one, Refused):
+                self._refuse(start + number, row, one)
+                continue
+            split, overlap, dropped = self._split_of(row), overlaps[number], one.dropped
+            key = duplicate_key(folded[number]) if self._wants_keys else NO_KEY
+            bands = band_keys(words_of(folded[number])) if self._wants_bands else ()
+            flags = (CONTAMINATED if overlap else 0) | (TRUNCATED if dropped else 0)
+            self.entries.append(
+                Entry(start + number, row.id, split, key, *one.lengths, flags, bands)
+            )
+            examples[split].append(
+                self._builder.build(row, one.draft.prompt, one.response, dropped, overlap)
+            )
+        return examples
+
+    def _make(self, row: TraceRow) -> _Made | Refused:
+        draft = self._builder.draft(row)
+        if isinstance(draft, Refused):
+            return draft
+        response = self._builder.render_response(draft)
+        return _Made(draft, response, self._measure(draft.prompt, response), 0)
+
+    def _refuse(self, number: int, row: TraceRow, refused: Refused) -> None:
+        tokens = None if self._count_tokens is None else 0
+        self.entries.append(
+            Entry(number, row.id, refused.reason, NO_KEY, 0, 0, tokens, tokens, 0, self._no_bands)
+        )
+        self.exclusions.append(exclusion_line(number, row.id, refused.reason, refused.detail))
+
+    def _fold(self, made: Sequence[_Made | Refused]) -> list[bytes]:
+        """The texts for comparisons; nothing that is looked at where nothing is compared."""
+        if not self._compares:
+            return []
+        return fold_examples(
+            [
+                ("", "") if isinstance(one, Refused) else (one.draft.prompt, one.response)
+                for one in made
+            ]
+        )
+
+    def _find_overlaps(
+        self, block: RowBlock, made: list[_Made | Refused], folded: Sequence[bytes]
+    ) -> Sequence[str | None]:
+        """What of the eval set each example holds; refuses those that the rules leave out."""
+        if self._contamination is None:
+            return [None] * len(made)
+        overlaps = self._contamination.find_all([row.prompt for row in block.rows], folded)
+        for number, overlap in enumerate(overlaps):
+            if overlap is None or isinstance(made[number], Refused):
+                continue
+            if self._rules.contamination == "fail":
+                raise DataError(
+                    f"{block.place(number)}: trace {block.rows[number].id}: {overlap}, expected no"
+                    " overlap with the eval set; set export.contamination to drop or report, or"
+                    " mend the dataset"
+                )
+            if self._rules.contamination == "drop":
+                made[number] = Refused("contaminated", overlap)
+        return overlaps
+
+    def _shorten_all(
+        self, block: RowBlock, made: list[_Made | Refused], folded: list[bytes], limit: int
+    ) -> None:
+        """Bring every example within the limit, or refuse it."""
+        for number, one in enumerate(made):
+            if isinstance(one, Refused) or _total(one.lengths) <= limit:
+                continue
+            place, row = block.place(number), block.rows[number]
+            shortened = self._shorten(place, row, one.draft, one.lengths, limit)
+            made[number] = shortened
+            if isinstance(shortened, _Made) and self._compares:
+                folded[number] = fold_example(shortened.draft.prompt, shortened.response)
+
+    def _measure(self, prompt: str, response: str) -> Lengths:
+        if self._count_tokens is None:
+            return len(prompt), len(response), None, None
+        return len(prompt), len(response), *self._count_tokens(prompt, response)
+
+    def _shorten(
+        self, place: str, row: TraceRow, draft: Draft, lengths: Lengths, limit: int
+    ) -> _Made | Refused:
+        """The draft with as few steps gone as let it fit, or why it cannot be kept."""
+        unit = "characters" if self._count_tokens is None else "tokens"
+        found = f"{_total(lengths)} {unit}, expected at most {limit}"
+        if self._rules.over_length == "fail":
+            raise DataError(
+                f"{place}: trace {row.id}: {found}; raise export.max_length, or set"
+                " export.over_length to drop or truncate_steps"
+            )
+        prompt_length = lengths[0] if lengths[2] is None else lengths[2]
+        if prompt_length >= limit:
+            return Refused("no_trainable_tokens", f"its prompt alone has {prompt_length} {unit},"
+                           f" and {limit} is the limit")  # fmt: skip
+        if self._rules.over_length == "drop":
+            return Refused("over_length", found)
+
+        def without(dropped: int) -> _Made:
+            shorter = without_middle(draft, dropped)
+            response = self._builder.render_response(shorter)
+            return _Made(shorter, response, self._measure(draft.prompt, response), dropped)
+
+        def fits(dropped: int) -> bool:
+            return _total(without(dropped).lengths) <= limit
+
+        steps = len(draft.steps)
+        dropped = bisect_left(range(steps + 1), True, lo=1, key=fits)
+        # Tokens may merge across a seam, so that fewer steps are not always fewer tokens.
+        while dropped <= steps and not fits(dropped):
+            dropped += 1
+        if dropped > steps:
+            return Refused("over_length", f"{found}; without its steps it is still too long")
+        return without(dropped)
+
+    def _split_of(self, row: TraceRow) -> Split:
+        fraction = self._rules.validation_fraction
+        if not fraction:
+            return "train"
+        key: bytes | msgspec.Raw | None = None
+        if self._rules.group_by is not None:
+            key = (row.meta or {}).get(self._rules.group_by)
+        return split_of(row.prompt.encode() if key is None else bytes(key), fraction)
+
+
+def exclusion_line(row: int, trace_id: str, reason: Reason, detail: str) -> bytes:
+    """One line of exclusions.jsonl."""
+    return jsonl.encode_line(Exclusion(detail, reason, row, trace_id))
+
+
+def split_of(group: bytes, validation_fraction: float) -> Split:
+    """Where a group of traces goes: by its hash alone, so that no other trace can move it."""
+    digest = hashlib.blake2b(group, digest_size=8, usedforsecurity=False).digest()
+    share = int.from_bytes(digest, "big") / 2**64
+    return "validation" if share < validation_fraction else "train"
+
+
+def without_middle(draft: Draft, dropped: int) -> Draft:
+    """The draft without so many of its middle steps: how it begins and ends says most."""
+    kept = len(draft.steps) - dropped
+    head = -(-kept // 2)
+    steps: Sequence[str] = [*draft.steps[:head], *draft.steps[len(draft.steps) - kept + head :]]
+    return msgspec.structs.replace(draft, steps=steps)
+
+
+def _total(lengths: Lengths) -> int:
+    prompt, response, prompt_tokens, response_tokens = lengths
+    if prompt_tokens is None or response_tokens is None:
+        return prompt + response
+    return prompt_tokens + response_tokens

@@ -1,0 +1,161 @@
+"""What training sees of an example: its turns, its tokens, and which of them the loss covers.
+
+One rule: text, ids and mask come from the functions that training calls, so what is shown is what
+is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from tuneloop import templating
+from tuneloop.errors import DataError
+from tuneloop.storage import files, lines
+from tuneloop.training.chat_templates import ChatFamily
+from tuneloop.training.export.files import is_examples_file, text_blocks
+from tuneloop.training.schema import TrainingExample, parse_example
+
+if TYPE_CHECKING:
+    import sentencepiece
+
+SPLIT_PREFIXES = ("examples-", "validation-")
+
+
+class Piece(NamedTuple):
+    """A token, or without a tokenizer a stretch of text."""
+
+    text: str
+    trained: bool
+    """Whether the loss covers it."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One example as it is trained on."""
+
+    example: TrainingExample
+    text: str
+    """`<bos>` apart."""
+    pieces: tuple[Piece, ...]
+    has_tokens: bool
+    """Whether the pieces are tokens."""
+    roles: tuple[str, ...] | None
+    """Of the turns in the text; None if they are not opened and closed in turn."""
+    expected_roles: tuple[str, ...]
+
+    @property
+    def trained(self) -> int:
+        """Tokens, or characters, that the loss covers."""
+        return sum(self._size(piece) for piece in self.pieces if piece.trained)
+
+    @property
+    def total(self) -> int:
+        """Tokens, or characters."""
+        return sum(self._size(piece) for piece in self.pieces)
+
+    def _size(self, piece: Piece) -> int:
+        return 1 if self.has_tokens else len(piece.text)
+
+    def summary(self) -> str:
+        """Counts, mask share and turn structure in a line."""
+        unit = "tokens" if self.has_tokens else "characters (no tokenizer given)"
+        share = 100 * self.trained / self.total
+        turns = ", ".join(self.expected_roles)
+        if self.roles != self.expected_roles:
+            found = "broken" if self.roles is None else ", ".join(self.roles)
+            turns = f"WRONG: {found}, expected {turns}"
+        return f"{self.total} {unit}, loss on {self.trained} ({share:.1f} %), turns: {turns}"
+
+
+def inspect_example(
+    example: TrainingExample,
+    family: ChatFamily,
+    system_instruction: str | None,
+    tokenizer: sentencepiece.SentencePieceProcessor | None,
+) -> Inspection:
+    """Render an example, and cut it where the loss begins and ends.
+
+    Args:
+        example: the example.
+        family: how the model writes turns.
+        system_instruction: the run's.
+        tokenizer: None: text is shown in two pieces.
+    """
+    before = family.render_generation_prompt(example.prompt, system_instruction)
+    after = family.render_closed_response(example.response)
+    if tokenizer is None:
+        pieces = [Piece(before, False), Piece(after, True)]
+    else:
+        # With the tokenizer comes the train extra.
+        from tuneloop.training.text.encode import encode_generation_prompt, encode_response
+
+        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, family)
+        response = encode_response(tokenizer, example.response, family)
+        pieces = [
+            Piece(tokenizer.id_to_piece(token).replace("\u2581", " "), trained)
+            for ids, trained in ((prompt, False), (response, True))
+            for token in ids
+        ]
+    return Inspection(
+        example=example,
+        text=before + after,
+        pieces=tuple(pieces),
+        has_tokens=tokenizer is not None,
+        roles=family.roles_in(before + after),
+        expected_roles=family.turns(system_instruction),
+    )
+
+
+def render_html(inspection: Inspection) -> str:
+    """One page that needs nothing else; tokens under the loss are coloured."""
+    return templating.render("training/export/inspect.html.j2", inspection=inspection)
+
+
+def iter_examples(url: str) -> Iterator[tuple[str, TrainingExample]]:
+    """Stream the examples of a file, or of all files below a prefix whose names are an export's.
+
+    Yields:
+        Where it stands, as `URL:line`, and the example.
+
+    Raises:
+        DataError: there is no such file, or a line is no example.
+    """
+    urls = [url] if is_examples_file(url) else _files_below(url)
+    for file in urls:
+        try:
+            found = lines.iter_lines(text_blocks(file, files.iter_blocks(file)))
+            for number, line in enumerate(found, start=1):
+                place = f"{file}:{number}"
+                yield place, parse_example(line, place)
+        except FileNotFoundError as e:
+            raise DataError(f"{file}: no such file, expected examples; check the URL") from e
+
+
+def _files_below(prefix: str) -> list[str]:
+    found = [
+        url
+        for url in files.list_files(prefix)
+        if url.rpartition("/")[2].startswith(SPLIT_PREFIXES) and is_examples_file(url)
+    ]
+    if not found:
+        raise DataError(
+            f"{prefix}: holds no examples-*.jsonl, expected those of an export; give the prefix of"
+            " an attempt, or a file"
+        )
+    return found
+
+
+def find_example(url: str, example_id: str) -> tuple[str, TrainingExample]:
+    """The example of an id, or of a trace's id; DataError if there is none."""
+    wanted = msgspec.Raw(msgspec.json.encode(example_id))
+    for place, example in iter_examples(url):
+        if example.id == example_id or example.metadata.get("source_trace_id") == wanted:
+            return place, example
+    raise DataError(
+        f"{url}: found no example with id or source_trace_id {example_id}; look into"
+        " exclusions.jsonl, where left-out traces stand with the reason"
+    )

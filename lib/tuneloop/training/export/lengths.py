@@ -1,0 +1,45 @@
+"""How long examples are: quantiles, histogram, and a picture of it.
+
+One rule: computed from (length, count) pairs, so that ten million examples need no more than there
+are different lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tuneloop import templating
+
+QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+BINS = 20
+
+
+def summarise(counts: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Quantiles, mean and histogram of a measure; at least one pair.
+
+    Args:
+        counts: (length, how many examples have it).
+
+    Returns:
+        What goes into the record: `quantiles` by name, `mean`, and `histogram` with one more of
+        `edges` than of `counts`.
+    """
+    values, weights = np.array(counts, dtype=np.int64).T
+    found = np.quantile(values, list(QUANTILES.values()), weights=weights, method="inverted_cdf")
+    heights, edges = np.histogram(values, bins=BINS, weights=weights)
+    return {
+        "mean": round(float(np.average(values, weights=weights)), 3),
+        "quantiles": dict(zip(QUANTILES, map(int, found), strict=True)),
+        "histogram": {
+            "edges": [round(float(edge), 3) for edge in edges],
+            "counts": [int(height) for height in heights],
+        },
+    }
+
+
+def render_picture(lengths: dict[str, dict[str, Any]]) -> str:
+    """Draw the histograms, one above the other, as SVG that needs nothing else."""
+    return templating.render("training/export/lengths.svg.j2", lengths=lengths)

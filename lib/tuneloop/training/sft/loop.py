@@ -1,0 +1,227 @@
+"""Supervised fine-tuning with Tunix's PeftTrainer: full parameters, loss on the response alone.
+
+One rule: the run is a function of (weights, table, spec, seed). Where it was interrupted does not
+show: optimizer state and weights come back from Orbax, the batch stream is entered at its step,
+and a checkpoint whose metrics were lost is not resumed from.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from tunix.sft import hooks, metrics_logger, peft_trainer
+
+from tuneloop.specs.training import TrainSpec
+from tuneloop.training.sft.batches import TokenTable, batch_at
+from tuneloop.training.sft.checkpoints import checkpoints_folder, drop_checkpoints_ahead
+from tuneloop.training.sft.distributed import Gang
+from tuneloop.training.sft.loss import model_inputs, response_loss
+from tuneloop.training.sft.metrics import StepMetrics, read_metrics, write_metrics
+from tuneloop.training.sft.optimizers import build_optimizer, learning_rate_schedule
+
+log = logging.getLogger(__name__)
+
+NEVER = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a finished or stopped training leaves."""
+
+    metrics: list[StepMetrics]
+    resumed_from: int
+    """Step that this process started behind; 0 if it started from the beginning."""
+    finished: bool
+    """False if it was asked to stop before its last step; run again to go on."""
+
+
+class _LastValues(metrics_logger.MetricsLogger):  # type: ignore[misc]  # tunix is untyped
+    """Keeps the newest value of each metric, and touches no global listener.
+
+    Tunix's own backends hang on jax.monitoring's global listeners: two trainers in one process
+    would write into each other's files.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.last: dict[str, float] = {}
+
+    def log(
+        self, metrics_prefix: str, metric_name: str, scalar_value: Any, mode: Any, step: int
+    ) -> None:
+        self.last[metric_name] = float(scalar_value)
+
+    def close(self) -> None:
+        """Leave the process-wide listeners alone."""
+
+
+class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tunix is untyped
+    """Feeds batches by step number and collects metrics.
+
+    Data hooks rather than an iterator: Tunix would pull and throw away every batch before the
+    resumed step, and one more than asked for at the end.
+    """
+
+    def __init__(
+        self,
+        table: TokenTable,
+        spec: TrainSpec,
+        seed: int,
+        resume_prefix: str,
+        checkpoint_every: int,
+        metrics: list[StepMetrics],
+        report: Callable[[StepMetrics], None],
+        should_stop: Callable[[], bool],
+        values: _LastValues,
+        gang: Gang,
+    ) -> None:
+        self.table, self.spec, self.seed = table, spec, seed
+        self.resume_prefix, self.checkpoint_every = resume_prefix, checkpoint_every
+        self.metrics, self.report, self.should_stop = metrics, report, should_stop
+        self.values, self.gang = values, gang
+        self.schedule = learning_rate_schedule(spec.optimizer, spec.steps)
+        self.tokens: dict[int, int] = {}
+        self.since = time.perf_counter()
+
+    def load_next_train_batch(self, train_ctx: Any) -> dict[str, Any] | None:
+        step = train_ctx.train_steps
+        if step >= self.spec.steps or self.gang.should_stop(step, self.should_stop()):
+            return None
+        batch = batch_at(
+            self.table,
+            step=step,
+            seed=self.seed,
+            batch_size=self.spec.batch_size,
+            length=self.spec.max_length_tokens,
+        )
+        self.tokens[step + 1] = batch.token_count
+        return self.gang.place_batch({"input_tokens": batch.tokens, "input_mask": batch.loss_mask})
+
+    def load_next_eval_batch(self, train_ctx: Any) -> None:
+        return None
+
+    def on_train_step_end(self, train_ctx: Any, train_step: int, train_loss: float) -> None:
+        """Called one step late, so that the host waits for nothing; the last one at close."""
+        now = time.perf_counter()
+        row = StepMetrics(
+            step=train_step,
+            loss=float(train_loss),
+            learning_rate=float(self.schedule(train_step - 1)),
+            grad_norm=self.values.last["grad_norm"],
+            tokens=self.tokens.pop(train_step),
+            step_seconds=now - self.since,
+        )
+        self.since = now
+        self.metrics.append(row)
+        self.report(row)
+        if train_step % self.checkpoint_every == 0 or train_step in (1, self.spec.steps):
+            self.write_metrics()
+
+    def write_metrics(self) -> None:
+        if jax.process_index() == 0:
+            write_metrics(self.resume_prefix, self.metrics)
+
+    def on_train_start(self, train_ctx: Any) -> None:
+        self.since = time.perf_counter()
+
+    def on_train_end(self, train_ctx: Any) -> None:
+        pass
+
+    def on_train_step_start(self, train_ctx: Any) -> None:
+        pass
+
+    def on_eval_step_start(self, train_ctx: Any) -> None:
+        pass
+
+    def on_eval_step_end(self, train_ctx: Any, eval_loss: float) -> None:
+        pass
+
+
+def run_sft(
+    model: Any,
+    table: TokenTable,
+    spec: TrainSpec,
+    *,
+    seed: int,
+    resume_prefix: str,
+    checkpoint_every_steps: int,
+    report: Callable[[StepMetrics], None],
+    should_stop: Callable[[], bool],
+    gang: Gang,
+) -> Progress:
+    """Train in place, from the last usable checkpoint if there is one.
+
+    Args:
+        model: changed in place; at its first weights even when resuming, Orbax overwrites them.
+        table: the encoded examples.
+        spec: model, optimizer and batch shape.
+        seed: of the batch stream.
+        resume_prefix: where checkpoints and the metrics so far are kept; local or an object store.
+        checkpoint_every_steps: steps between checkpoints; the first and the last are saved too.
+        report: called with every step's metrics, one step late.
+        should_stop: asked before every step; true ends the training with a checkpoint.
+        gang: the devices; each of its processes makes this same call.
+
+    Raises:
+        SpecError: the batch does not divide among the devices.
+    """
+    gang.check_batch(spec.batch_size)
+    gang.replicate(model)
+    if jax.process_index() == 0:
+        drop_checkpoints_ahead(resume_prefix)
+    gang.meet("checkpoints are usable")
+    metrics = read_metrics(resume_prefix)
+    values = _LastValues()
+    with gang.active():
+        trainer = _build_trainer(model, spec, resume_prefix, checkpoint_every_steps, values)
+        resumed_from = trainer.train_steps
+        del metrics[resumed_from:]
+        if resumed_from:
+            log.info("resumed from the checkpoint of step %d", resumed_from)
+        loop = _Loop(
+            table,
+            spec,
+            seed,
+            resume_prefix,
+            checkpoint_every_steps,
+            metrics,
+            report,
+            should_stop,
+            values,
+            gang,
+        )
+        trainer.with_training_hooks(loop)
+        trainer.with_data_hooks(loop)
+        trainer.train(())
+    loop.write_metrics()
+    return Progress(metrics, resumed_from, finished=trainer.train_steps >= spec.steps)
+
+
+def _build_trainer(
+    model: Any,
+    spec: TrainSpec,
+    resume_prefix: str,
+    checkpoint_every_steps: int,
+    values: _LastValues,
+) -> Any:
+    """Tunix's trainer, with model and optimizer as the last checkpoint has them."""
+    trainer = peft_trainer.PeftTrainer(
+        model,
+        build_optimizer(spec.optimizer, spec.steps),
+        peft_trainer.TrainingConfig(
+            eval_every_n_steps=NEVER,
+            checkpoint_root_directory=checkpoints_folder(resume_prefix),
+            checkpointing_options=ocp.CheckpointManagerOptions(
+                save_interval_steps=checkpoint_every_steps, max_to_keep=2
+            ),
+        ),
+        metrics_logger=values,
+    )
+    trainer.with_loss_fn(response_loss).with_gen_model_input_fn(model_inputs)
+    return trainer

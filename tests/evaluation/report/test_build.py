@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tuneloop.evaluation.report.build import Answered, build_report
+from tuneloop.evaluation.report.render import render_json, render_markdown
+from tuneloop.evaluation.scorers.exact_match import score_exact_match
+from tuneloop.evaluation.sets.schema import EvalItem
+
+ANSWERS = [  # (category, expected, base, tuned)
+    ("sums", "4", None, "4"),
+    ("sums", "5", "5", "6"),
+    ("sums", "7", "8", "7"),
+    ("words", "a|b", None, "a|b"),
+    ("words", "`code`", "nothing\nhere", None),
+    ("words", "שלום", "שלום", "שלום"),
+]
+HEADER = {"eval set": "test_v1.jsonl", "seed": "3", "decoding": "greedy | batch 64"}
+
+
+def answered() -> list[Answered]:
+    found = []
+    for number, (category, expected, base, tuned) in enumerate(ANSWERS):
+        item = EvalItem(
+            id=f"item-{number}",
+            prompt=f"Question {number} with ``` in it",
+            expected_answer=expected,
+            category=category,
+            difficulty="easy",
+        )
+        scores = score_exact_match(item, base), score_exact_match(item, tuned)
+        found.append(Answered(item, *scores, f"base\n```\n{base}", f"tuned {tuned}"))
+    return found
+
+
+@pytest.mark.golden
+def test_markdown_snapshot(golden: Callable[[str, str], None]) -> None:
+    golden("report/delta_report.md", render_markdown(build_report(answered(), HEADER)))
+
+
+@pytest.mark.golden
+def test_json_snapshot(golden: Callable[[str, str], None]) -> None:
+    golden("report/delta_report.json", render_json(build_report(answered(), HEADER)).decode())
+
+
+def test_numbers() -> None:
+    report = build_report(answered(), HEADER)
+    assert (report.overall.base.correct, report.overall.tuned.correct) == (2, 4)
+    assert (report.overall.base.no_answer, report.overall.tuned.no_answer) == (2, 1)
+    assert (report.overall.paired.improved, report.overall.paired.regressed) == (3, 1)
+    assert [row.name for row in report.categories] == ["sums", "words"]
+    assert [a.item.id for a in report.regressions] == ["item-1"]
+    assert [a.item.id for a in report.still_wrong] == ["item-4"]
+    assert report.verdict == "no detectable difference"
+    value = json.loads(render_json(report))
+    assert value["overall"]["paired"]["improved"] == 3
+    assert value["items"][1]["tuned"] == {"outcome": "wrong", "answer": "6", "matched": None}
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "verdict"),
+    [(None, "4", "improved"), ("4", None, "regressed"), ("4", "4", "no detectable difference")],
+)
+def test_verdict_needs_evidence(base: str | None, tuned: str | None, verdict: str) -> None:
+    found = []
+    for number in range(12):
+        item = EvalItem(
+            id=str(number), prompt=str(number), expected_answer="4", category="c", difficulty="easy"
+        )
+        scores = score_exact_match(item, base), score_exact_match(item, tuned)
+        found.append(Answered(item, *scores, "", ""))
+    assert build_report(found, HEADER).verdict == verdict
+    assert f"# Delta report: {verdict}" in render_markdown(build_report(found, HEADER))
+
+
+def test_no_regressions_is_said() -> None:
+    markdown = render_markdown(build_report(answered()[:1], HEADER))
+    assert "None: every item that the base had right is still right." in markdown
+    assert "None besides the regressions above." in markdown

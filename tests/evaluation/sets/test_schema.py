@@ -1,0 +1,243 @@
+"""Eval sets: what is read, and every refusal with its line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tuneloop.errors import DataError
+from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, problems
+
+PLACE = "eval/x.jsonl"
+ITEM: dict[str, Any] = {
+    "id": "a",
+    "prompt": "What is 1 + 1?",
+    "expected_answer": "2",
+    "accepted_answers": ["two"],
+    "category": "arithmetic",
+    "difficulty": "easy",
+}
+OTHER = ITEM | {"id": "b", "prompt": "What is 1 + 2?", "expected_answer": "3"}
+
+TEXT = st.text(
+    alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+    min_size=1,
+    max_size=40,
+).filter(lambda text: bool(text.strip()))
+ITEMS = st.builds(
+    EvalItem,
+    id=TEXT,
+    prompt=TEXT,
+    expected_answer=TEXT,
+    accepted_answers=st.lists(TEXT, max_size=3).map(tuple),
+    category=TEXT,
+    difficulty=st.sampled_from(["easy", "medium", "hard"]),
+)
+
+
+def lines(*items: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(item, ensure_ascii=False).encode() + b"\n" for item in items)
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in OTHER.items() if name != key}
+
+
+def test_reads_items_in_file_order() -> None:
+    first, second = parse_eval_set(lines(OTHER, ITEM), PLACE)
+    assert (first.id, second.id) == ("b", "a")
+    assert second.accepted_answers == ("two",)
+    assert second.model_dump(mode="json") == {**ITEM, "case_sensitive": False}
+
+
+def test_accepted_answers_may_be_left_out() -> None:
+    (item,) = parse_eval_set(lines(without("accepted_answers")), PLACE)
+    assert item.accepted_answers == ()
+
+
+@given(st.lists(ITEMS, min_size=1, max_size=4))
+def test_round_trip(items: list[EvalItem]) -> None:
+    numbered = [
+        item.model_copy(update={"id": f"{number}", "prompt": f"{number}: {item.prompt}"})
+        for number, item in enumerate(items)
+    ]
+    data = lines(*(item.model_dump(mode="json") for item in numbered))
+    assert parse_eval_set(data, PLACE) == tuple(numbered)
+    assert problems(data, PLACE) == []
+
+
+@given(st.binary(max_size=200))
+def test_any_other_bytes_are_refused(data: bytes) -> None:
+    found = problems(data, PLACE)
+    assert found
+    assert all(sentence.startswith(PLACE) for sentence in found)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbf" + lines(ITEM, OTHER),
+        lines(ITEM, OTHER).replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf" + lines(ITEM, OTHER).replace(b"\n", b"\r\n\r\n"),
+        b"\n \t\n" + lines(ITEM) + b"\n" + lines(OTHER).rstrip() + b"\n\n",
+        lines(ITEM, OTHER).rstrip(),
+    ],
+    ids=["bom", "crlf", "all at once", "blank lines", "no last line feed"],
+)
+def test_tolerated_forms(data: bytes) -> None:
+    assert parse_eval_set(data, PLACE) == parse_eval_set(lines(ITEM, OTHER), PLACE)
+
+
+def test_items_cannot_change() -> None:
+    (item,) = parse_eval_set(lines(ITEM), PLACE)
+    for name in ITEM:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(item, name, "c")
+
+
+def test_fields_are_described() -> None:
+    fields = EvalItem.model_fields
+    assert set(fields) == {*ITEM, "case_sensitive"}
+    assert all(field.description for field in fields.values())
+
+
+REFUSED_LINES = {
+    "broken": (b'{"id": "b",', "broken JSON (Expecting property name"),
+    "list": (b'["b"]', "found a list, expected one JSON object a line; mend the line"),
+    "nan": (b'{"id":NaN}', "found NaN, expected a finite number; write a number or null"),
+    "infinity": (b'{"id":Infinity}', "found Infinity, expected a finite number"),
+    "utf-8": (b'{"id":"\xff"}', "byte 0xff at position 8 is not UTF-8, expected UTF-8 text"),
+    "surrogate": (rb'{"id":"\ud800"}', r"found the lone surrogate \ud800 in a string, expected"),
+    "key twice": (b'{"id":"b","id":"c"}', "found the key 'id' twice, expected it once"),
+}
+
+
+@pytest.mark.parametrize(("line", "what"), REFUSED_LINES.values(), ids=REFUSED_LINES.keys())
+def test_refused_lines(line: bytes, what: str) -> None:
+    data = lines(ITEM) + b"\n" + line + b"\n" + lines(OTHER)
+    with pytest.raises(DataError) as caught:
+        parse_eval_set(data, PLACE)
+    assert str(caught.value).startswith(f"{PLACE}:3: {what}")
+    assert problems(data, PLACE) == [str(caught.value)]
+
+
+REFUSED_ITEMS = {
+    "unknown key": (
+        OTHER | {"answer": "3"},
+        "answer is an unknown key, expected only keys of EvalItem",
+    ),
+    "missing id": (without("id"), "id is missing, expected every required key of EvalItem"),
+    "missing prompt": (without("prompt"), "prompt is missing, expected every required key"),
+    "missing answer": (without("expected_answer"), "expected_answer is missing, expected every"),
+    "missing category": (without("category"), "category is missing, expected every required"),
+    "missing difficulty": (without("difficulty"), "difficulty is missing, expected every"),
+    "difficulty": (
+        OTHER | {"difficulty": "impossible"},
+        "difficulty is 'impossible', expected 'easy', 'medium' or 'hard'; mend the line",
+    ),
+    "answer is a number": (
+        OTHER | {"expected_answer": 3},
+        "expected_answer is 3, expected a valid string; mend the line",
+    ),
+    "prompt is null": (OTHER | {"prompt": None}, "prompt is None, expected a valid string"),
+    "one accepted answer": (
+        OTHER | {"accepted_answers": "three"},
+        "accepted_answers is 'three', expected a valid tuple",
+    ),
+    "accepted number": (
+        OTHER | {"accepted_answers": ["three", 3]},
+        "accepted_answers.1 is 3, expected a valid string",
+    ),
+    "accepted blank": (
+        OTHER | {"accepted_answers": [" "]},
+        "accepted_answers.0 is ' ', expected text that is not blank",
+    ),
+    "empty id": (OTHER | {"id": ""}, "id is '', expected at least 1 character; mend the line"),
+    "long id": (OTHER | {"id": "b" * 129}, "id is 'bbb"),
+    "long prompt": (OTHER | {"prompt": "b" * 50_001}, "prompt is 'bbb"),
+    "long category": (OTHER | {"category": "b" * 65}, "category is 'bbb"),
+    "empty answer": (
+        OTHER | {"expected_answer": ""},
+        "expected_answer is '', expected at least 1 character",
+    ),
+    "blank answer": (
+        OTHER | {"expected_answer": " \u00a0\n"},
+        "expected_answer is ' \\xa0\\n', expected text that is not blank; mend the line",
+    ),
+}
+
+
+@pytest.mark.parametrize(("item", "what"), REFUSED_ITEMS.values(), ids=REFUSED_ITEMS.keys())
+def test_refused_items(item: dict[str, Any], what: str) -> None:
+    data = b"\xef\xbb\xbf\r\n" + lines(ITEM, item)
+    with pytest.raises(DataError) as caught:
+        parse_eval_set(data, PLACE)
+    message = str(caught.value)
+    assert message.startswith(f"{PLACE}:3: {what}")
+    assert message.endswith("; mend the line")
+    assert len(message) < 200
+    assert problems(data, PLACE) == [message]
+
+
+def test_limits_are_inclusive() -> None:
+    long = {"id": "b" * 128, "prompt": "b" * 50_000, "category": "b" * 64}
+    assert len(parse_eval_set(lines(ITEM, OTHER | long), PLACE)) == 2
+
+
+def test_duplicate_id_names_both_lines() -> None:
+    data = lines(ITEM) + b"\n" + lines(OTHER | {"id": "a"})
+    what = "id 'a' is already on line 1, expected every id once; rename or remove one of the two"
+    assert problems(data, PLACE) == [f"{PLACE}:3: {what}"]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["What is 1 + 1?", "  what  IS\n1 + 1? ", "What\u00a0is 1 \uff0b 1\uff1f"],
+    ids=["same", "case and white space", "width"],
+)
+def test_duplicate_prompt_names_both_lines(prompt: str) -> None:
+    what = (
+        "the prompt is already on line 2, expected every prompt once; "
+        "reword or remove one of the two"
+    )
+    data = lines(OTHER, ITEM, ITEM | {"id": "c", "prompt": prompt})
+    assert problems(data, PLACE) == [f"{PLACE}:3: {what}"]
+
+
+def test_the_first_of_three_is_named() -> None:
+    found = problems(lines(ITEM, ITEM, ITEM), PLACE)
+    assert [sentence.split(",")[0] for sentence in found] == [
+        f"{PLACE}:2: id 'a' is already on line 1",
+        f"{PLACE}:2: the prompt is already on line 1",
+        f"{PLACE}:3: id 'a' is already on line 1",
+        f"{PLACE}:3: the prompt is already on line 1",
+    ]
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf \n"])
+def test_empty_file(data: bytes) -> None:
+    message = (
+        f"{PLACE}: the file holds no items, expected at least one JSON object; add an item a line"
+    )
+    with pytest.raises(DataError) as caught:
+        parse_eval_set(data, PLACE)
+    assert str(caught.value) == message
+    assert problems(data, PLACE) == [message]
+
+
+def test_the_first_problem_is_raised_with_the_count_of_the_rest() -> None:
+    bad = OTHER | {"difficulty": "x", "category": "", "colour": 1}
+    data = lines(ITEM) + b"{\n" + lines(bad)
+    found = problems(data, PLACE)
+    places = [f"{PLACE}:2", f"{PLACE}:3", f"{PLACE}:3", f"{PLACE}:3"]
+    assert [sentence.partition(": ")[0] for sentence in found] == places
+    with pytest.raises(DataError) as caught:
+        parse_eval_set(data, PLACE)
+    assert str(caught.value) == f"{found[0]} (3 more problems in this file)"
+    with pytest.raises(DataError, match=r"\(1 more problem in this file\)$"):
+        parse_eval_set(b"{\n{\n", PLACE)

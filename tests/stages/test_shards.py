@@ -1,0 +1,132 @@
+"""Stages that several processes share: the same bytes for any number of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.__main__ import main
+from tests.builders import REPOSITORY, TinyRun, make_tiny_run
+from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.records import Record
+from tuneloop.runs.local import run_plan
+from tuneloop.runs.plan import Plan
+from tuneloop.specs.stages import StageSpec, dump_stage_spec
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
+    """A run on one process, until its evaluation: 11 files of examples, 2 batches of prompts."""
+    run = make_tiny_run(tmp_path_factory.mktemp("whole")).change(
+        export__shard_examples=10, train__steps=2
+    )
+    plan = run.plan()
+    until_eval = Plan(plan.run_id, plan.spec, plan.seed, plan.dataset, plan.stages[:3])
+    run_plan(until_eval, REPOSITORY)
+    return run, plan
+
+
+@pytest.fixture
+def again(done: tuple[TinyRun, Plan], tmp_path: Path) -> Any:
+    """Take one stage back, in a copy; returns (its spec's URL, its spec, the record it had)."""
+    run, plan = done
+
+    def rewind(number: int) -> tuple[str, StageSpec, Record]:
+        artifacts = str(tmp_path / "artifacts")
+        shutil.copytree(run.artifacts, artifacts)
+        stage = plan.stages[number]
+        whole = records.find(artifacts, plan.run_id, stage.stage)
+        assert whole is not None
+        shutil.rmtree(layout.stage_prefix(artifacts, plan.run_id, stage.stage))
+        Path(layout.pointer_url(artifacts, stage.fingerprint)).unlink()
+        execution = stage.execution.model_copy(update={"artifacts": artifacts})
+        spec = stage.model_copy(update={"execution": execution})
+        url = tmp_path / "spec.json"
+        url.write_bytes(dump_stage_spec(spec))
+        return str(url), spec, whole
+
+    return rewind
+
+
+def work(url: str, stage: str, index: int, count: int) -> int:
+    return main([stage, "--spec", url, "--index", str(index), "--count", str(count)])
+
+
+def record_of(spec: StageSpec) -> Record | None:
+    return records.find(spec.execution.artifacts, spec.run_id, spec.stage)
+
+
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_export_is_the_same_for_any_number_of_processes(again: Any, count: int) -> None:
+    url, spec, whole = again(0)
+    order = [*range(1, count), 0]
+    for index in order[:-1]:
+        assert work(url, "export", index, count) == 0
+        assert record_of(spec) is None
+    assert work(url, "export", order[-1], count) == 0
+    merged = record_of(spec)
+    assert merged is not None
+    assert merged.content() == whole.content()
+    assert list(merged.content()) == list(whole.content())
+    assert (merged.counts, merged.results) == (whole.counts, whole.results)
+    for file in merged.outputs:
+        records.read_output(file, spec.execution.artifacts)
+    assert records.find_cached(spec.execution.artifacts, spec.fingerprint) == merged
+
+
+def test_eval_is_the_same_for_any_number_of_processes(again: Any) -> None:
+    url, spec, whole = again(2)
+    for index in range(3):  # more than there are batches: one has nothing to do
+        assert work(url, "eval", index, 3) == 0
+    merged = record_of(spec)
+    assert merged is not None
+    assert merged.content() == whole.content()
+    assert (merged.counts, merged.results) == (whole.counts, whole.results)
+
+
+def test_killed_between_part_and_merge_the_next_try_merges(again: Any) -> None:
+    url, spec, whole = again(0)
+    for index in range(2):
+        assert work(url, "export", index, 2) == 0
+    prefix = Path(layout.stage_prefix(spec.execution.artifacts, spec.run_id, "export"))
+    (prefix / "record.json").unlink()
+    Path(layout.pointer_url(spec.execution.artifacts, spec.fingerprint)).unlink()
+    parts = {path: path.read_bytes() for path in prefix.glob("record-*.json")}
+    assert [path.name for path in sorted(parts)] == [
+        *("record-00000-of-00002.json", "record-00001-of-00002.json")
+    ]
+    assert work(url, "export", 0, 2) == 0
+    merged = record_of(spec)
+    assert merged is not None
+    assert merged.content() == whole.content()
+    assert {path: path.read_bytes() for path in prefix.glob("record-*.json")} == parts
+    assert {path.name for path in prefix.glob("log*")} == {
+        *("log-00000-of-00002.txt", "log-00001-of-00002.txt")
+    }
+
+
+def test_a_lost_part_is_missed_by_the_merge(again: Any) -> None:
+    url, spec, _ = again(0)
+    assert work(url, "export", 0, 2) == 0
+    prefix = Path(layout.stage_prefix(spec.execution.artifacts, spec.run_id, "export"))
+    path = prefix / "record-00000-of-00002.json"
+    part = Record.model_validate_json(path.read_bytes())
+    forged = {**part.counts, "traces": part.counts["traces"] - 1}
+    path.write_text(part.model_copy(update={"counts": forged}).model_dump_json())
+    assert work(url, "export", 1, 2) == 65
+    assert record_of(spec) is None
+
+
+@pytest.mark.parametrize(
+    ("stage", "index", "count"), [("export", 2, 2), ("export", -1, 2), ("train", 0, 2)]
+)
+def test_what_cannot_be_shared_is_a_usage_error(
+    stage: str, index: int, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        work("spec.json", stage, index, count)
+    assert caught.value.code == 2
+    assert "expected 0 to" in (said := capsys.readouterr().err) or "only export and eval" in said

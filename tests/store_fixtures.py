@@ -1,0 +1,73 @@
+"""A store on a fresh database, in process and over a real socket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from tuneloop.datasets.schema import trace_record
+from tuneloop.store.app import create_app
+from tuneloop.store.db.database import Database
+
+
+@pytest.fixture
+def make_trace() -> Callable[..., dict[str, Any]]:
+    """A small valid trace; keywords replace its fields."""
+
+    def make(number: int = 0, **fields: Any) -> dict[str, Any]:
+        trace = {
+            "trace_version": "1.0",
+            "prompt": f"What is {number} + 1?",
+            "final_answer": str(number + 1),
+            "steps": [{"i": 0, "type": "reason", "content": "add one"}],
+            "meta": {"number": number},
+        }
+        return {**trace, **fields}
+
+    return make
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    """Where datasets go; made by the first of them."""
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def app(database: Database, artifacts: Path) -> FastAPI:
+    """The application on the empty store."""
+    formats = {"trace": trace_record, "ids": lambda row, _: {"id": row.id}}
+    return create_app(
+        database, str(artifacts), ["trace_sft_v1", "policy_only_v1"], formats, new_seed=lambda: 7
+    )
+
+
+@pytest.fixture
+def http(app: FastAPI) -> Iterator[TestClient]:
+    """Requests to the application without a socket; a bug raises here, it is no mere 500."""
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def store_url(app: FastAPI) -> Iterator[str]:
+    """The application behind uvicorn on loopback."""
+    config = uvicorn.Config(app, port=0, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()

@@ -1,0 +1,201 @@
+"""Training by several processes or devices: the lone process's losses, its checkpoints, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+
+from tests.builders import REPOSITORY, TinyRun, make_tiny_run
+from tests.cluster.controlplane import wait_until
+from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.records import Record
+from tuneloop.runs.local import run_plan
+from tuneloop.runs.plan import Plan
+from tuneloop.specs.stages import dump_stage_spec
+from tuneloop.training.models import model_files
+
+EXPORT_AND_TRAIN = 2
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
+    """The run of one process on one device."""
+    run = make_tiny_run(tmp_path_factory.mktemp("alone"))
+    plan = run.plan()
+    run_plan(
+        Plan(plan.run_id, plan.spec, plan.seed, plan.dataset, plan.stages[:EXPORT_AND_TRAIN]),
+        REPOSITORY,
+    )
+    return run, plan
+
+
+class Training:
+    """The same run with its training taken back, for a gang to do."""
+
+    def __init__(self, alone: tuple[TinyRun, Plan], folder: Path, **options: Any) -> None:
+        run, plan = alone
+        self.artifacts = str(folder / "artifacts")
+        shutil.copytree(run.artifacts, self.artifacts)
+        stage = plan.stages[1]
+        self.run_id, self.folder = plan.run_id, folder
+        self.prefix = Path(layout.stage_prefix(self.artifacts, plan.run_id, "train"))
+        shutil.rmtree(self.prefix)
+        Path(layout.pointer_url(self.artifacts, stage.fingerprint)).unlink()
+        execution = stage.execution.model_copy(update={"artifacts": self.artifacts})
+        changed = stage.options.model_copy(update=options)
+        spec = stage.model_copy(update={"execution": execution, "options": changed})
+        self.spec = folder / "train.json"
+        self.spec.write_bytes(dump_stage_spec(spec))
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, count: int, **env: str) -> list[subprocess.Popen[str]]:
+        """Start the processes, as the pods of a JobSet would be."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        shared = {"TUNELOOP_PROCESSES": str(count), "TUNELOOP_COORDINATOR": address}
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "jobs", "train", "--spec", str(self.spec)],
+                cwd=REPOSITORY,
+                env={**os.environ, **env, **shared, "TUNELOOP_PROCESS_ID": str(rank)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(count)
+        ]
+        return self.processes
+
+    def end(self, seconds: float = 120) -> list[int]:
+        """Exit codes, when all have ended."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            _, said = process.communicate(timeout=deadline - time.monotonic())
+            (self.folder / f"{process.pid}.log").write_text(said)
+        return [process.returncode for process in self.processes]
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))
+
+    def record(self) -> Record | None:
+        return records.find(self.artifacts, self.run_id, "train")
+
+
+@pytest.fixture
+def training(alone: tuple[TinyRun, Plan], tmp_path: Path) -> Iterator[Callable[..., Training]]:
+    made: list[Training] = []
+
+    def make(**options: Any) -> Training:
+        made.append(Training(alone, tmp_path / f"gang-{len(made)}", **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        for process in each.processes:
+            process.kill()
+            process.communicate()
+
+
+def metrics(artifacts: str, record: Record) -> list[dict[str, Any]]:
+    data = records.read_output(record.output("metrics.jsonl"), artifacts)
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def weights(artifacts: str, record: Record, name: str) -> dict[str, np.ndarray]:
+    data = records.read_output(record.output(name), artifacts)
+    return safetensors_numpy.load(data)  # type: ignore[no-any-return]
+
+
+def assert_same_training(alone: tuple[TinyRun, Plan], found: Training) -> None:
+    run, plan = alone
+    one, other = records.find(run.artifacts, plan.run_id, "train"), found.record()
+    assert one is not None
+    assert other is not None, found.logs()
+    losses = [
+        [row["loss"] for row in metrics(a, r)]
+        for a, r in ((run.artifacts, one), (found.artifacts, other))
+    ]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    base = model_files.BASE_WEIGHTS
+    assert one.output(base).sha256 == other.output(base).sha256
+    tuned = model_files.TUNED_WEIGHTS
+    expected, got = weights(run.artifacts, one, tuned), weights(found.artifacts, other, tuned)
+    assert expected.keys() == got.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(got[name], array, atol=2e-3, err_msg=name)
+
+
+def test_two_processes_train_as_one_does(
+    alone: tuple[TinyRun, Plan], training: Callable[..., Training]
+) -> None:
+    gang = training()
+    gang.start(2)
+    assert gang.end() == [0, 0], gang.logs()
+    assert_same_training(alone, gang)
+    assert len(list((gang.prefix / "attempts").iterdir())) == 1  # one of them wrote
+    gang.start(2)  # a restart behind the record
+    assert gang.end(30) == [0, 0]
+
+
+def test_a_process_with_two_devices_uses_both(
+    alone: tuple[TinyRun, Plan], training: Callable[..., Training]
+) -> None:
+    pair = training()
+    pair.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert pair.end() == [0], pair.logs()
+    assert_same_training(alone, pair)
+
+
+def test_a_batch_that_does_not_divide_is_refused(training: Callable[..., Training]) -> None:
+    odd = training(batch_size=7)
+    odd.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert odd.end() == [78]
+    assert "7 rows do not divide among 2 devices; choose a multiple of 2" in odd.logs()
+
+
+def test_asked_to_stop_all_stop_at_one_step_and_go_on_from_there(
+    alone: tuple[TinyRun, Plan], training: Callable[..., Training]
+) -> None:
+    """The signal goes to the second process alone."""
+    gang = training(steps=3000)
+    processes = gang.start(2)
+    progress = gang.prefix / "progress.json"
+    wait_until(lambda: progress.exists() and b'"step"' in progress.read_bytes(), "it trains", 60)
+    processes[1].send_signal(signal.SIGTERM)
+    assert gang.end(60) == [75, 75], gang.logs()
+    assert "checkpoint saved; run again to continue" in gang.logs()
+    saved = [int(p.name) for p in (gang.prefix / "resume" / "checkpoints").iterdir()]
+    assert max(saved) > 0
+    assert gang.record() is None
+
+
+def test_killed_its_peers_end_and_the_next_gang_continues(
+    alone: tuple[TinyRun, Plan], training: Callable[..., Training]
+) -> None:
+    """The first process is killed: its peer is a casualty within seconds."""
+    gang = training()
+    processes = gang.start(2)
+    first = gang.prefix / "resume" / "checkpoints" / "4"
+    wait_until(first.exists, "a checkpoint is there", 60)
+    processes[0].kill()
+    codes = gang.end(60)
+    if gang.record() is None:  # else it was done before the kill
+        assert codes[0] == -signal.SIGKILL
+        assert codes[1] in (-signal.SIGABRT, 75, 70), gang.logs()
+    gang.start(2)
+    assert gang.end() == [0, 0], gang.logs()
+    assert_same_training(alone, gang)

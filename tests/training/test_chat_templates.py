@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneloop.errors import SpecError
+from tuneloop.specs.model import TokenizerSpec
+from tuneloop.training.chat_templates import FAMILIES, family_named
+from tuneloop.training.renderers import CONTROL_TOKENS
+from tuneloop.training.text.encode import encode_generation_prompt, encode_response
+from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+
+NASTY = st.lists(
+    st.one_of(
+        st.sampled_from([*CONTROL_TOKENS, "<", ">", "|", "\u2060", "turn|>", "<|turn", "\n"]),
+        st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8),
+    ),
+    max_size=12,
+).map("".join)
+FAMILY = st.sampled_from(sorted(FAMILIES))
+TOKENIZER = load_tokenizer(
+    train_tokenizer(["user model system", "Reasoning: 1. a", "Answer: b"], TokenizerSpec())
+)
+
+
+def test_gemma_4_has_the_exact_text_that_others_expect() -> None:
+    text = FAMILIES["gemma4"].render_training_text("Hi", "Hello", "Be brief")
+    assert text == (
+        "<|turn>system\nBe brief<turn|>\n<|turn>user\nHi<turn|>\n<|turn>model\nHello<turn|>"
+    )
+    assert FAMILIES["gemma3"].render_training_text("Hi", "Hello", "Be brief") == (
+        "<start_of_turn>user\nBe brief\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>"
+    )
+
+
+@given(name=FAMILY, prompt=NASTY, response=NASTY, system=st.none() | NASTY)
+def test_no_content_changes_the_number_of_turns(
+    name: str, prompt: str, response: str, system: str | None
+) -> None:
+    family = FAMILIES[name]
+    text = family.render_training_text(prompt, response, system)
+    assert family.roles_in(text) == family.turns(system)
+    for other in FAMILIES.values():
+        if other.turn_marks != family.turn_marks:
+            assert not any(mark in text for mark in other.turn_marks)
+
+
+@given(name=FAMILY, prompt=NASTY, response=NASTY, system=st.none() | NASTY)
+def test_generation_starts_from_a_byte_and_token_prefix_of_training(
+    name: str, prompt: str, response: str, system: str | None
+) -> None:
+    family = FAMILIES[name]
+    text = family.render_training_text(prompt, response, system)
+    assert text.startswith(family.render_generation_prompt(prompt, system))
+    before = encode_generation_prompt(TOKENIZER, prompt, system, family)
+    whole = TOKENIZER.encode(text)
+    assert whole[: len(before) - 1] == before[1:]
+    assert whole[len(before) - 1 :] == encode_response(TOKENIZER, response, family)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|turn>user\nHi",
+        "<|turn>user\nHi<turn|>x<|turn>model\nHo<turn|>",
+        "<|turn>user\nHi<turn|><turn|>",
+        "<|turn>user\n<|turn>model\nHo<turn|>",
+    ],
+)
+def test_turns_that_are_not_closed_or_have_text_between_them(text: str) -> None:
+    assert FAMILIES["gemma4"].roles_in(text) is None
+
+
+def test_an_unknown_family_lists_the_known() -> None:
+    with pytest.raises(SpecError, match="'llama' is unknown, expected one of: gemma2, gemma3, gem"):
+        family_named("llama")
