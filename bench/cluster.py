@@ -42,7 +42,7 @@ class Bench:
         changes = {f"execution__{name}": value for name, value in execution.items()}
         self.run.change(name=f"run-{number}", execution__cluster=place, **changes)
         spec = load_run_spec(str(self.run.spec_path))
-        return prepare(spec, REPOSITORY, image=IMAGE, seed=number)
+        return prepare(spec, image=IMAGE, seed=number)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from tuneloop.artifacts import layout
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.rendering.submission import build_submission
 from tuneloop.runs.sequence import Sequence
-from tuneloop.specs.base import STAGES
+from tuneloop.stages.table import STAGES
 from tuneloop.store import server
 
 POLL_SECONDS = 0.5

@@ -35,7 +35,7 @@ def main() -> None:
         manifests = load_manifests(str(REPOSITORY / FOLDER))
         documents = []
         for seed in range(RUNS):
-            prepared = prepare(spec, REPOSITORY, image=IMAGE, seed=seed, manifests=manifests)
+            prepared = prepare(spec, image=IMAGE, seed=seed, manifests=manifests)
             rendered = render_run(prepared.plan, prepared.renderer)
             dump_files(rendered)
             documents.append(rendered)

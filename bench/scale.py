@@ -19,8 +19,8 @@ from tests.builders import stage_specs  # noqa: E402 - needs the path above
 from tuneloop.k8s.rendering.manifests import FOLDER, load_manifests  # noqa: E402
 from tuneloop.k8s.rendering.render import Renderer  # noqa: E402
 from tuneloop.k8s.rendering.submitter import render_submitter  # noqa: E402
-from tuneloop.specs.base import STAGES  # noqa: E402
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement  # noqa: E402
+from tuneloop.stages.table import STAGES  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "scale.md"
 IMAGE = "registry.example/team/tuneloop@sha256:" + "0964917e" * 8

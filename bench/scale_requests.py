@@ -32,8 +32,8 @@ from tuneloop.artifacts.submission import Submission, SubmittedStage
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.client.connection import Answer
 from tuneloop.k8s.watch import StageWatch
-from tuneloop.specs.base import STAGES
 from tuneloop.specs.cluster import GraceSpec, StagePlacement
+from tuneloop.stages.table import STAGES
 
 BUCKET_READS = 5_000
 """A second, of a new bucket of Cloud Storage before it scales."""

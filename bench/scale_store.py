@@ -135,8 +135,6 @@ def measured_row_bytes(batches: int = 50) -> float:
 
 def measured_run_files() -> int:
     """Files of a real run of four stages, dataset and lock files left out."""
-    from scale import REPOSITORY
-
     from tuneloop.runs.local import run_plan
     from tuneloop.store.server import running
 
@@ -144,7 +142,7 @@ def measured_run_files() -> int:
         folder = Path(name)
         with running(f"sqlite:///{folder / 'store.db'}", str(folder / "artifacts")) as url:
             run = make_tiny_run(folder).change(execution__store_url=url, train__steps=1)
-            run_plan(run.plan(), REPOSITORY)
+            run_plan(run.plan())
         artifacts = Path(run.artifacts)
         found = [p for p in artifacts.rglob("*") if p.is_file() and p.suffix != ".lock"]
         return sum("datasets" not in p.relative_to(artifacts).parts for p in found)

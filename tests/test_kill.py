@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
             root.mkdir()
             run = make_tiny_run(root)
             with server.running(f"sqlite:///{root / 'store.db'}", run.artifacts) as url:
-                results = run_plan(run.change(execution__store_url=url).plan(), repository)
+                results = run_plan(run.change(execution__store_url=url).plan())
             seconds = {result.name: result.seconds for result in results}
             (root / "seconds.json").write_text(json.dumps(seconds))
     return root

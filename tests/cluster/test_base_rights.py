@@ -110,7 +110,7 @@ def supervise(client: Cluster, run: TinyRun, repository: Path) -> None:
     """What no run of small CPU Jobs comes to: a gang, a queue, a pod that fails."""
     run.change(execution__cluster__train={**SMALL, "accelerator": "h100-80gb-8x2"})
     run.change(execution__cluster__queue="tuneloop")
-    prepared = prepare(load_run_spec(str(run.spec_path)), repository, image=IMAGE)
+    prepared = prepare(load_run_spec(str(run.spec_path)), image=IMAGE)
     submission = build_submission(prepared.plan, prepared.renderer)
     gang = StageWatch(client, submission, submission.stages[1])
     gang.create(replace_failed=True)

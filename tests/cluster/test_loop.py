@@ -31,9 +31,9 @@ from tuneloop.runs.plan import Plan
 from tuneloop.runs.prepare import Prepared, prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs.base import STAGES
 from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.run import RunSpec
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -63,7 +63,7 @@ def placed(run: TinyRun, namespace: str, store: str, repository: Path, **cluster
 
 
 def prepared(spec: RunSpec, repository: Path) -> Prepared:
-    return prepare(spec, repository, image=IMAGE)
+    return prepare(spec, image=IMAGE)
 
 
 def elsewhere(prepared_: Prepared, spec: RunSpec, folder: Path, repository: Path) -> Prepared:
@@ -94,7 +94,7 @@ def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
     spec = spec.model_copy(update={"execution": execution})
     here = prepared(spec, repository)
     there = elsewhere(here, spec, tmp_path / "cluster", repository)
-    run_plan(here.plan, repository)
+    run_plan(here.plan)
 
     submission = build_submission(there.plan, there.renderer)
     client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
@@ -158,7 +158,7 @@ def test_a_submitter_that_is_killed_ten_times_changes_nothing(
     there = placed(tiny_run, namespace, store, repository, **shared)
     spec = there.plan.spec
     here = elsewhere(there, spec, tmp_path / "local", repository)
-    run_plan(here.plan, repository)
+    run_plan(here.plan)
 
     rng = random.Random(0)
     run = ["run", tiny_run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2"]

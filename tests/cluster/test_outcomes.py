@@ -87,7 +87,7 @@ def case(
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
     tiny_run.change(execution__cluster={"namespace": namespace, "export": SMALL})
     spec = load_run_spec(str(tiny_run.spec_path))
-    prepared = prepare(spec, repository, image=IMAGE)
+    prepared = prepare(spec, image=IMAGE)
     client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
     return Case(client, build_submission(prepared.plan, prepared.renderer))
 
@@ -293,7 +293,7 @@ def test_a_second_submit_adopts_and_a_changed_spec_is_another_object(
     assert before["metadata"]["uid"] == after["metadata"]["uid"]
     assert before["metadata"]["generation"] == after["metadata"]["generation"]
     tiny_run.change(export__shard_examples=10)
-    changed = prepare(load_run_spec(str(tiny_run.spec_path)), repository, image=IMAGE)
+    changed = prepare(load_run_spec(str(tiny_run.spec_path)), image=IMAGE)
     other = Case(case.client, build_submission(changed.plan, changed.renderer)).watch()
     assert other.name != first.name
     other.create(replace_failed=True)
@@ -306,7 +306,7 @@ def test_runs_that_share_a_stage_share_its_job(
 ) -> None:
     """The same name, data and export, another evaluation: one Job, and both have the record."""
     tiny_run.change(eval__max_new_tokens=7)
-    changed = prepare(load_run_spec(str(tiny_run.spec_path)), repository, image=IMAGE)
+    changed = prepare(load_run_spec(str(tiny_run.spec_path)), image=IMAGE)
     other = Case(case.client, build_submission(changed.plan, changed.renderer))
     assert other.submission.run_id != case.submission.run_id
     one, two = case.watch(), other.watch()

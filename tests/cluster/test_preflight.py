@@ -45,7 +45,7 @@ def account(cluster: controlplane.Cluster, namespace: str) -> None:
 
 def prepared(run: TinyRun, repository: Path, namespace: str, **place: Any) -> Prepared:
     run.change(execution__cluster={"namespace": namespace, **place})
-    return prepare(load_run_spec(str(run.spec_path)), repository, image=IMAGE)
+    return prepare(load_run_spec(str(run.spec_path)), image=IMAGE)
 
 
 def findings(client: Cluster, found: Prepared, artifacts: str = "gs://b/a") -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import REPOSITORY, TinyRun, letter_trace, make_tiny_run, publish_dataset
+from tests.builders import TinyRun, letter_trace, make_tiny_run, publish_dataset
 from tuneloop.errors import DataError, InputMissing, SpecError, UsageError
 from tuneloop.runs import plan
 from tuneloop.runs.plan import Plan, load_plan, stage_state
@@ -106,7 +106,7 @@ def test_the_seed_is_the_datasets_unless_given(tiny_run: TinyRun) -> None:
     tiny_run.change(seed=None)
     assert tiny_run.plan().seed == 7  # the dataset's
     spec = load_run_spec(str(tiny_run.spec_path))
-    assert load_plan(spec, REPOSITORY, seed=0).seed == 0
+    assert load_plan(spec, seed=0).seed == 0
     assert tiny_run.change(seed=0).plan().seed == 0
 
 

@@ -18,7 +18,7 @@ IMAGE = f"registry.example/tuneloop@{DIGEST}"
 
 
 def prepared(run: TinyRun, repository: Path, image: str | None = IMAGE, **how: Any) -> Prepared:
-    return prepare(load_run_spec(str(run.spec_path)), repository, image=image, **how)
+    return prepare(load_run_spec(str(run.spec_path)), image=image, **how)
 
 
 def test_the_image_names_the_code_whatever_the_checkout(

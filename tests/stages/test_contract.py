@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.__main__ import STAGES, main
+from jobs.__main__ import main
 from tuneloop import errors
 from tuneloop.artifacts import layout, records
 from tuneloop.errors import (
@@ -23,7 +23,6 @@ from tuneloop.errors import (
     Unavailable,
     UsageError,
 )
-from tuneloop.specs.base import STAGES as STAGE_NAMES
 from tuneloop.stages.context import Stage
 from tuneloop.stages.contract import run_stage
 from tuneloop.storage import files, paths

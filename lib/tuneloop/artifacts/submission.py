@@ -14,7 +14,6 @@ from tuneloop.artifacts import layout
 from tuneloop.errors import DataError, UsageError
 from tuneloop.k8s import names
 from tuneloop.k8s.rendering.render import Object
-from tuneloop.specs.base import StageName
 from tuneloop.specs.cluster import GraceSpec
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
@@ -25,7 +24,7 @@ class SubmittedStage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: StageName
+    name: str
     fingerprint: str
     documents: list[dict[str, Any]]
     """ConfigMap, then Job or JobSet."""

@@ -270,7 +270,7 @@ def open_sequence(
     plan, renderer = prepared.plan, prepared.renderer
     submission = build_submission(plan, renderer)
     cluster = options.connect(submission.namespace, context, kubeconfig)
-    write_run_manifest(plan, Path.cwd(), image=renderer.image)
+    write_run_manifest(plan, image=renderer.image)
     save_submission(submission)
     return Sequence(submission, cluster, poll_seconds, view=_view(view))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,14 +72,14 @@ def local_plan(spec: RunSpec, seed: int | None) -> Plan:
     """Plan for this machine."""
     from tuneloop.runs.plan import load_plan
 
-    return load_plan(spec, Path.cwd(), seed=seed)
+    return load_plan(spec, seed=seed)
 
 
 def cluster_plan(spec: RunSpec, seed: int | None, image: str | None, allow_tag: bool) -> Prepared:
     """Plan for a cluster."""
     from tuneloop.runs.prepare import prepare
 
-    return prepare(spec, Path.cwd(), image=image, allow_tag=allow_tag, seed=seed)
+    return prepare(spec, image=image, allow_tag=allow_tag, seed=seed)
 
 
 def connect(namespace: str, context: str | None, kubeconfig: str | None) -> Cluster:

@@ -45,7 +45,6 @@ def demo(
     with view:
         result = run_demo(
             workdir,
-            Path.cwd(),
             stored=lambda count, key: view.line(f"store    {count} traces, dataset {key}"),
             planned=lambda plan: view.line(f"run      {plan.run_id}"),
             started=view.started,
@@ -86,7 +85,6 @@ def run(
             view.line(f"run      {made.run_id}")
             results = run_plan(
                 made,
-                Path.cwd(),
                 started=view.started,
                 progress=view.progress,
                 finished=view.finished,

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from tuneloop import resources
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.errors import StageFailed, verb_exit_code
@@ -39,7 +40,6 @@ LAST_LINES = 15
 
 def run_plan(
     plan: Plan,
-    checkout: Path,
     *,
     started: Callable[[str], None] = lambda name: None,
     progress: Progress = lambda name, value: None,
@@ -49,7 +49,6 @@ def run_plan(
 
     Args:
         plan: what to run.
-        checkout: working directory of the stage processes.
         started: called before a stage process starts.
         progress: called now and then while one runs.
         finished: called when a stage has its record.
@@ -58,8 +57,8 @@ def run_plan(
         StageFailed: a stage ended without a record.
         KeyboardInterrupt: passed on after the stage has been asked to stop and has stopped.
     """
-    write_run_manifest(plan, checkout)
-    shape_env = load_table(str(checkout / FOLDER)).shape(AcceleratorRequest()).env
+    write_run_manifest(plan)
+    shape_env = load_table(str(resources.data_path(FOLDER))).shape(AcceleratorRequest()).env
     results = []
     for stage in plan.stages:
         since = time.monotonic()
@@ -67,16 +66,14 @@ def run_plan(
         state: Literal["done", "cached"] = "cached"
         if record is None:
             started(stage.stage)
-            record, state = _run_stage(stage, checkout, shape_env, progress), "done"
+            record, state = _run_stage(stage, shape_env, progress), "done"
         result = StageResult(stage.stage, state, time.monotonic() - since, record)
         results.append(result)
         finished(result)
     return results
 
 
-def _run_stage(
-    stage: StageSpec, checkout: Path, shape_env: Mapping[str, str], progress: Progress
-) -> Record:
+def _run_stage(stage: StageSpec, shape_env: Mapping[str, str], progress: Progress) -> Record:
     artifacts = stage.execution.artifacts
     prefix = layout.stage_prefix(artifacts, stage.run_id, stage.stage)
     spec_url = paths.join(prefix, "spec.json")
@@ -87,7 +84,6 @@ def _run_stage(
         with stderr.open("wb") as stderr_file:
             process = subprocess.Popen(
                 [sys.executable, *stage_argv(stage, spec_url)],
-                cwd=checkout,
                 env={**os.environ, **process_env(termination, shape_env)},
                 stdin=subprocess.DEVNULL,
                 stdout=stderr_file,

@@ -16,7 +16,7 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import Accuracy, Paired
 from tuneloop.errors import DataError, GateFailed, InputMissing
 from tuneloop.k8s.watch import verdict_url
-from tuneloop.specs.base import STAGES
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 

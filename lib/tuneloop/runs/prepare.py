@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from tuneloop import provenance
+from tuneloop import provenance, resources
 from tuneloop.k8s.names import image_identity
 from tuneloop.k8s.rendering.manifests import (
     FOLDER,
@@ -29,7 +28,6 @@ class Prepared:
 
 def prepare(
     spec: RunSpec,
-    checkout: Path,
     *,
     image: str | None,
     allow_tag: bool = False,
@@ -40,18 +38,17 @@ def prepare(
 
     Args:
         spec: the run spec, with `execution.cluster`.
-        checkout: holds the templates; its commit is stamped into annotations.
         image: overrides the spec's.
         allow_tag: take an image without a digest; its reference then names the code.
         seed: overrides the spec's.
-        manifests: parsed before; None: the checkout's.
+        manifests: parsed before; None: those that travel with the code.
 
     Raises:
         SpecError: no placement, no image, an impossible shape, or too many chip-hours.
     """
     reference = image_of(spec, image)
     identity = image_identity(reference, allow_tag=allow_tag)
-    plan = load_plan(spec, checkout, seed=seed, image_digest=identity)
-    manifests = manifests or load_manifests(str(checkout / FOLDER))
-    commit: str | None = provenance.gather(checkout)["git_commit"]
+    plan = load_plan(spec, seed=seed, image_digest=identity)
+    manifests = manifests or load_manifests(str(resources.data_path(FOLDER)))
+    commit: str | None = provenance.gather()["git_commit"]
     return Prepared(plan, renderer_of(plan, manifests, reference, commit))

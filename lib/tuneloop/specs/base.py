@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-
-StageName = Literal["export", "train", "eval", "import"]
-STAGES: tuple[StageName, ...] = ("export", "train", "eval", "import")
-"""The stages in the order of the loop; each reads only the records of stages before it."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

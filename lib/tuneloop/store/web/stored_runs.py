@@ -19,7 +19,7 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.datasets.schema import is_key
 from tuneloop.errors import DataError, TuneloopError
-from tuneloop.specs.base import STAGES
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 from tuneloop.store.dependencies import Service
 from tuneloop.store.web.render import parse_time, problem
@@ -162,7 +162,7 @@ def find_run(service: Service, run_id: str, *, verify: bool = False) -> StoredRu
             said = "The run_manifest.json in this folder is another run's."
     except TuneloopError as e:
         said = problem(e, service)
-    known = [*STAGES, *sorted(set(manifest.stages) - set(STAGES))] if manifest else STAGES
+    known = [*STAGES, *sorted(set(manifest.stages) - set(STAGES))] if manifest else [*STAGES]
     names = [name for name in known if is_key(name)]
     stages = tuple(_stage(service, run_id, name, verify) for name in names)
     return StoredRun(run_id, manifest, said, stages)
