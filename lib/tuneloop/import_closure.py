@@ -20,6 +20,7 @@ _IMPORT = re.compile(
     r"|import[ \t]+((?:tuneloop|jobs)\b[\w.]*))",
     re.MULTILINE,
 )
+_TEMPLATE = re.compile(r"\"([\w/]+(?:\.\w+)+\.j2)\"")
 _NAME = re.compile(r"(\w+)(?:[ \t]+as[ \t]+\w+)?")
 
 
@@ -66,6 +67,15 @@ def module_file(name: str) -> Path | None:
 def imported_modules(path: Path) -> tuple[str, ...]:
     """Return the modules of this project that a source file imports itself."""
     return tuple(dict.fromkeys(_imports(path.read_text("utf-8"))))
+
+
+@functools.cache
+def named_templates(path: Path) -> tuple[Path, ...]:
+    """Return the Jinja templates whose path inside the package a source file names."""
+    found = (
+        resources.package_folder() / name for name in _TEMPLATE.findall(path.read_text("utf-8"))
+    )
+    return tuple(template for template in found if template.is_file())
 
 
 def _imports(text: str) -> Iterator[str]:

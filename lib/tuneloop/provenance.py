@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop import resources
-from tuneloop.import_closure import import_closure
+from tuneloop.import_closure import import_closure, named_templates
 
 LIBRARIES = (
     "flax",
@@ -42,10 +42,10 @@ def code_identity(module: str, lock: str) -> str:
 
     Returns:
         sha256 over the module, everything of this project that it and the stage contract can
-        import, the templates beside these modules, the entry point of `jobs`, and the lock.
+        import, the templates that these name, the entry point of `jobs`, and the lock.
     """
     modules = set(import_closure(module, "tuneloop.stages.contract").values())
-    templates = {path for file in modules for path in file.parent.glob("*.j2")}
+    templates = {path for file in modules for path in named_templates(file)}
     entry_point = resources.code_folder() / "jobs" / "__main__.py"
     return _digest({*modules, *templates, entry_point, resources.data_path(lock)})
 

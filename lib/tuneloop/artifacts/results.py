@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 class RecordPart(BaseModel):
     """Base class of counts and results."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    # Built when they are first used: `python -m jobs --help` needs none of them.
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, defer_build=True)
 
 
 class ExportCounts(RecordPart):

@@ -19,20 +19,21 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, Union
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
-from tuneloop.errors import (
-    EXIT_OK,
-    UsageError,
-)
+from tuneloop.errors import EXIT_OK, InputMissing, SpecError, UsageError
+from tuneloop.specs.stages import StageSpec
 from tuneloop.stages import reuse
 from tuneloop.stages.context import Stage
 from tuneloop.stages.failures import explain, report_failure
 from tuneloop.stages.heartbeat import Heartbeat
-from tuneloop.stages.table import STAGES, load_stage_spec
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
+from tuneloop.validation import first_error
 
 log = logging.getLogger("tuneloop.stage")
 
@@ -106,6 +107,23 @@ def _leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def load_stage_spec(url: str) -> StageSpec:
+    """Read and validate a stage spec with the class of its stage.
+
+    Raises:
+        InputMissing: there is no such file.
+        SpecError: the stage is unknown, or a field is missing, unknown or wrong.
+    """
+    known: Any = Union[tuple(row.spec for row in STAGES.values())]  # noqa: UP007 - made at run time
+    adapter = TypeAdapter[StageSpec](Annotated[known, Field(discriminator="stage")])
+    try:
+        return adapter.validate_json(files.read(url))
+    except FileNotFoundError as e:
+        raise InputMissing(f"{url}: missing; plan the run first") from e
+    except ValidationError as e:
+        raise SpecError(f"{url}: {first_error(e)}; plan the run again") from e
 
 
 def _open_stage(name: str, url: str, index: int, count: int) -> Stage:

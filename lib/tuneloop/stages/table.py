@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
-
-from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import (
     EvalCounts,
     EvalResults,
@@ -21,7 +18,6 @@ from tuneloop.artifacts.results import (
     TrainCounts,
     TrainResults,
 )
-from tuneloop.errors import InputMissing, SpecError
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import (
     DatasetRef,
@@ -31,8 +27,9 @@ from tuneloop.specs.stages import (
     StageSpec,
     TrainStage,
 )
-from tuneloop.storage import files
-from tuneloop.validation import first_error
+
+if TYPE_CHECKING:
+    from tuneloop.artifacts.records import Record
 
 Scope = Literal["single", "shared", "gang"]
 Fields = dict[str, Any]
@@ -232,20 +229,3 @@ STAGES: dict[str, StageDef] = {
 def names_in(scope: Scope) -> list[str]:
     """Return the names of the stages of a scope, in the order of the loop."""
     return [row.name for row in STAGES.values() if row.scope == scope]
-
-
-def load_stage_spec(url: str) -> StageSpec:
-    """Read and validate a stage spec with the class of its stage.
-
-    Raises:
-        InputMissing: there is no such file.
-        SpecError: the stage is unknown, or a field is missing, unknown or wrong.
-    """
-    known: Any = Union[tuple(row.spec for row in STAGES.values())]  # noqa: UP007 - made at run time
-    adapter = TypeAdapter[StageSpec](Annotated[known, Field(discriminator="stage")])
-    try:
-        return adapter.validate_json(files.read(url))
-    except FileNotFoundError as e:
-        raise InputMissing(f"{url}: missing; plan the run first") from e
-    except ValidationError as e:
-        raise SpecError(f"{url}: {first_error(e)}; plan the run again") from e

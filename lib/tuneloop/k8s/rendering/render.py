@@ -86,13 +86,7 @@ class Renderer:
         """
         placement = self.cluster.placement(stage.stage)
         shape = self.accelerators.shape(placement.accelerator_request())
-        scope = STAGES[stage.stage].scope
-        if placement.shards > 1 and scope != "shared":
-            raise SpecError(
-                f"execution.cluster.{stage.stage}.shards: {placement.shards}, expected 1, because"
-                f" only {' and '.join(names_in('shared'))} share work; remove it"
-            )
-        if shape.is_multi_host and scope != "gang":
+        if shape.is_multi_host and STAGES[stage.stage].scope != "gang":
             raise SpecError(
                 f"execution.cluster.{stage.stage}.accelerator: {shape.key} has"
                 f" {shape.hosts * shape.slices} hosts, expected one, because only"
