@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -348,8 +349,7 @@ def test_eval_refuses_a_training_set_that_was_not_checked(tmp_path: Path) -> Non
 
     def run_until_eval(run: TinyRun) -> Plan:
         plan = run.plan()
-        until = Plan(plan.run_id, plan.spec, plan.seed, plan.dataset, plan.stages[:3])
-        run_plan(until)
+        run_plan(replace(plan, stages=plan.stages[:3]))
         return plan
 
     run = make_tiny_run(tmp_path).change(train__steps=2, export__contamination="off")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
         export__shard_examples=10, train__steps=2
     )
     plan = run.plan()
-    until_eval = Plan(plan.run_id, plan.spec, plan.seed, plan.dataset, plan.stages[:3])
-    run_plan(until_eval)
+    run_plan(replace(plan, stages=plan.stages[:3]))
     return run, plan
 
 

@@ -36,7 +36,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
     run = make_tiny_run(tmp_path_factory.mktemp("alone"))
     plan = run.plan()
     run_plan(
-        Plan(plan.run_id, plan.spec, plan.seed, plan.dataset, plan.stages[:EXPORT_AND_TRAIN]),
+        replace(plan, stages=plan.stages[:EXPORT_AND_TRAIN]),
         REPOSITORY,
     )
     return run, plan
