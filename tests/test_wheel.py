@@ -81,9 +81,7 @@ def test_the_demo_runs_in_an_empty_folder(
     assert [stage["state"] for stage in summary["stages"]] == ["done"] * 4
     assert summary["accuracy"]["tuned"] > 0.9
     assert [path.name for path in empty.iterdir()] == [".tuneloop"]
-    record = json.loads(
-        Path(summary["report"]).with_name("export").joinpath("record.json").read_text()
-    )
+    record = json.loads((Path(summary["report"]).parent / "export" / "record.json").read_text())
     assert record["provenance"]["git_commit"] is None, "the checkout was found"
 
 
@@ -92,9 +90,8 @@ def test_single_verbs_find_what_they_need(
 ) -> None:
     tiny = make_tiny_run(tmp_path)
     tiny.change(eval__eval_set="eval/eval_v1.jsonl", eval__allow_unchecked=True)
-    plan = json.loads(
-        run(installed, empty, env, "tuneloop", "plan", tiny.spec_path, "--json").stdout
-    )
+    planned = run(installed, empty, env, "tuneloop", "plan", tiny.spec_path, "--json")
+    plan = json.loads(planned.stdout)
     assert [stage["state"] for stage in plan["stages"]] == ["to run"] * 4
     export_alone(installed, empty, env, tiny, plan["run_id"])
     image = "registry.example/tuneloop@sha256:" + "1" * 64
@@ -105,15 +102,16 @@ def test_single_verbs_find_what_they_need(
     )
     run(installed, empty, env, "tuneloop", "render", tiny.spec_path, "-o", "rendered")
     rendered = sorted((empty / "rendered").iterdir())
-    assert [path.name for path in rendered][0] == "01-export.yaml"
-    kinds = {document["kind"] for path in rendered for document in yaml.safe_load_all(path.open())}
+    assert rendered[0].name == "01-export.yaml"
+    documents = [one for path in rendered for one in yaml.safe_load_all(path.read_text())]
+    kinds = {document["kind"] for document in documents}
     assert {"ConfigMap", "Job"} <= kinds
 
 
 def export_alone(
     installed: Path, empty: Path, env: dict[str, str], tiny: TinyRun, run_id: str
 ) -> None:
-    """`python -m jobs export --spec ...`, with a folder named jobs in the way."""
+    """`python -m jobs export --spec ...`, without a plan that runs it."""
     spec = tiny.folder / "export.json"
     code = (
         "import sys; from tuneloop.runs.plan import load_plan;"
