@@ -35,7 +35,7 @@ def explain(error: Exception, stage: str, place: str) -> Exception:
         extra = "train" if error.name == "sentencepiece" else STAGES[stage].extra
         return UsageError(
             f"stage {stage}: Python module {error.name} is not installed; install the {extra}"
-            f" extra (pip install 'tuneloop[{extra}]', or a lock under requirements/)"
+            f" extra: `make setup` in a checkout, else the lock {STAGES[stage].lock} with pip"
         )
     # By name: jaxlib is not installed where export and import run.
     is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
