@@ -138,7 +138,7 @@ def measured_run_files() -> int:
     from scale import REPOSITORY
 
     from tuneloop.runs.local import run_plan
-    from tuneloop.store.server import running
+    from tuneloop.runs.store_app import running
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

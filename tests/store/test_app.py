@@ -14,7 +14,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from tuneloop.datasets.schema import trace_record
+from tests.store_fixtures import CATALOG
 from tuneloop.storage import files, paths
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
@@ -443,18 +443,14 @@ def test_two_replicas_serve_the_same(
     url = new_database_url()
     with contextlib.ExitStack() as both:
         one, other = (
-            both.enter_context(
-                TestClient(
-                    create_app(Database(url), str(artifacts), ["trace_sft_v1"], {"t": trace_record})
-                )
-            )
+            both.enter_context(TestClient(create_app(Database(url), str(artifacts), CATALOG)))
             for _ in range(2)
         )
         sent = one.post(BATCH, json=[make_trace(n) for n in range(3)]).json()["traces"]
         assert other.get(f"/api/traces/{sent[0]['id']}").status_code == 200
         key = build(other).json()["dataset_key"]
         assert one.get(f"/api/datasets/{key}").json() == other.get(f"/api/datasets/{key}").json()
-        export = f"/api/datasets/{key}/export.jsonl?format=t"
+        export = f"/api/datasets/{key}/export.jsonl?format=trace"
         assert one.get(export).content == other.get(export).content
         assert one.delete(f"/api/datasets/{key}").status_code == 204
         assert other.get(f"/api/datasets/{key}").status_code == 404

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
-from tuneloop.datasets.schema import DatasetManifest, TraceRow
 from tuneloop.errors import DataError
+from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database
 from tuneloop.store.metrics import Metrics
 
@@ -19,8 +19,6 @@ BUILD_THREADS = 2
 """Builds at a time; others wait, and small requests never wait for one."""
 EXPORT_THREADS = 8
 """Exports that prepare a block at a time; sending it takes no thread."""
-
-Render = Callable[[TraceRow, DatasetManifest], dict[str, Any]]
 
 
 class Damaged(DataError):
@@ -33,8 +31,7 @@ class Service:
 
     database: Database
     artifacts: str
-    recipes: tuple[str, ...]
-    export_formats: Mapping[str, Render]
+    catalog: Catalog
     clock: Callable[[], datetime]
     new_seed: Callable[[], int]
     metrics: Metrics = field(default_factory=Metrics)

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneloop.datasets.schema import trace_record
+from tests.store_fixtures import CATALOG
 from tuneloop.errors import SpecError
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
@@ -32,7 +32,7 @@ def secrets() -> dict[str, str]:
 @pytest.fixture
 def guarded(database: Database, artifacts: Any, secrets: dict[str, str]) -> Iterator[TestClient]:
     tokens = parse_tokens(secrets["file"], "tokens")
-    app = create_app(database, str(artifacts), ["r"], {"trace": trace_record}, tokens=tokens)
+    app = create_app(database, str(artifacts), CATALOG, tokens=tokens)
     with TestClient(app) as client:
         yield client
 

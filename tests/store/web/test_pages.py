@@ -18,8 +18,8 @@ from httpx import Response
 
 from tests.builders import letter_trace, publish_dataset
 from tests.finished_run import publish_run, torn
+from tests.store_fixtures import CATALOG
 from tuneloop.artifacts import layout
-from tuneloop.datasets.schema import trace_record
 from tuneloop.storage import files
 from tuneloop.store.app import create_app
 from tuneloop.store.db import search
@@ -623,7 +623,7 @@ def token() -> tuple[str, str]:
 @pytest.fixture
 def guarded(database: Database, artifacts: Path, token: tuple[str, str]) -> Iterator[TestClient]:
     tokens = parse_tokens(token[1], "tokens")
-    app = create_app(database, str(artifacts), ["r"], {"trace": trace_record}, tokens=tokens)
+    app = create_app(database, str(artifacts), CATALOG, tokens=tokens)
     with TestClient(app) as client:
         yield client
 

@@ -21,12 +21,14 @@ Blocks = Generator[bytes, None, None]
 
 
 class BlocksResponse(StreamingResponse):
-    """A reply of NDJSON lines in blocks, the first of which is there already."""
+    """A reply of NDJSON lines in blocks, of which the first is ready."""
+
+    media_type = NDJSON  # for the OpenAPI document
 
     def __init__(self, first: bytes, blocks: Blocks, threads: CapacityLimiter) -> None:
         """Go on with the blocks in these threads."""
         self._blocks = _in_threads(first, blocks, threads)
-        super().__init__(self._blocks, media_type=NDJSON)
+        super().__init__(self._blocks)
 
     async def stream_response(self, send: Send) -> None:
         """Send all blocks; where the client goes, the files they come from are closed at once."""

@@ -206,7 +206,7 @@ def dataset(key: str, service: Svc) -> Response:
         manifest=manifest,
         filters=_pretty(manifest.filters) if manifest and manifest.filters else "",
         preview=_preview(service, manifest) if manifest else Preview(),
-        formats=sorted(service.export_formats),
+        formats=sorted(service.catalog.export_formats),
     )
 
 
