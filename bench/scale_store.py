@@ -60,7 +60,7 @@ def manifest_bytes(rows: int) -> int:
 
 
 def tables() -> Tables:
-    """The figures of docs/scale.md."""
+    """The figures of docs/appendix-scale.md."""
     limit = BuildRequest.model_fields["limit"].metadata[1].le
     datasets = TRACES // limit
     files = TRACES // SHARD_ROWS

@@ -240,7 +240,7 @@ async def get_shard(
         str, Path(description="Name of a shard in the manifest.", examples=[examples.SHARD_NAME])
     ],
     service: Svc,
-    wanted: Annotated[
+    byte_range: Annotated[
         str,
         Header(
             alias="range", description="First byte to send, as `bytes=N-`.", examples=["bytes=0-"]
@@ -251,7 +251,7 @@ async def get_shard(
 
     `Range: bytes=N-` resumes a broken download; any other range gets the whole file.
     """
-    found = _RANGE.fullmatch(wanted)
+    found = _RANGE.fullmatch(byte_range)
     start = int(found[1]) if found else 0
 
     def begin() -> tuple[bytes, Blocks, int]:

@@ -1,6 +1,6 @@
 """Request bodies: read within a limit, parsed fast, refused with reasons.
 
-One rule: whatever bytes come in, what goes out is valid JSON of bounded size.
+Whatever bytes arrive, the reply is valid JSON of bounded size.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ MAX_TRACE_BYTES = 1_048_576
 MAX_BATCH_BYTES = 64 << 20
 MAX_BATCH_TRACES = 1000
 MAX_ERRORS = 100
-"""Faults reported of one body."""
+"""Maximum number of faults in one reply."""
 _ECHO_CHARS = 1000
 _BOM = b"\xef\xbb\xbf"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 T = TypeVar("T")
 _one = TypeAdapter(ReasoningTrace)
-# The limit stands in the type, so that parsing ends at it; else 64 MiB of `0,` were 32 million
-# faults.
+# The limit is part of the type, so that parsing stops there: 64 MiB of `0,` would otherwise be 32
+# million faults.
 _many = TypeAdapter(Annotated[list[ReasoningTrace], Field(max_length=MAX_BATCH_TRACES)])
 
 
 class Refused(Exception):
-    """A body with faults in it; becomes a 422 with FastAPI's list."""
+    """A body with faults; becomes a 422 with a list in FastAPI's shape."""
 
     def __init__(self, details: list[dict[str, Any]]) -> None:
         """Keep the list of faults."""
@@ -87,7 +87,7 @@ IdempotencyKey = Annotated[str | None, Depends(_checked_key)]
 
 
 def is_ndjson(request: Request) -> bool:
-    """Whether the body claims to be one object a line."""
+    """Whether the Content-Type is NDJSON."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower() == NDJSON
 
 

@@ -49,6 +49,22 @@ def _no_number(text: str) -> str:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
 TraceId = Annotated[UUID, Path(description="Id of a stored trace.", examples=[examples.TRACE_ID])]
+Limit = Annotated[
+    int,
+    Query(
+        description="Maximum number of traces.",
+        examples=[20],
+        json_schema_extra={"minimum": 1, "maximum": 100},
+    ),
+]
+Offset = Annotated[
+    int,
+    Query(
+        description="Traces to skip, from the newest; excludes `cursor`.",
+        examples=[0],
+        json_schema_extra={"minimum": 0, "maximum": _MAX_OFFSET},
+    ),
+]
 router = APIRouter(prefix="/api", responses=GUARDED)
 
 
@@ -203,22 +219,8 @@ def _created(reply: dict[str, Any]) -> Response:
 @router.get("/traces", responses=refusals(422, 503))
 def list_traces(
     service: Svc,
-    limit: Annotated[
-        int,
-        Query(
-            description="Maximum number of traces.",
-            examples=[20],
-            json_schema_extra={"minimum": 1, "maximum": 100},
-        ),
-    ] = 20,
-    offset: Annotated[
-        int,
-        Query(
-            description="Traces to skip, from the newest; excludes `cursor`.",
-            examples=[0],
-            json_schema_extra={"minimum": 0, "maximum": _MAX_OFFSET},
-        ),
-    ] = 0,
+    limit: Limit = 20,
+    offset: Offset = 0,
     cursor: Annotated[
         str | SkipJsonSchema[None],
         Query(description="`next_cursor` of an earlier reply.", examples=[_CURSOR]),
