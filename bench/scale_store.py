@@ -60,7 +60,7 @@ def manifest_bytes(rows: int) -> int:
 
 
 def tables() -> Tables:
-    """The figures of docs/scale.md."""
+    """The figures of docs/appendix-scale.md."""
     limit = BuildRequest.model_fields["limit"].metadata[1].le
     datasets = TRACES // limit
     files = TRACES // SHARD_ROWS
@@ -136,7 +136,7 @@ def measured_row_bytes(batches: int = 50) -> float:
 def measured_run_files() -> int:
     """Files of a real run of four stages, dataset and lock files left out."""
     from tuneloop.runs.local import run_plan
-    from tuneloop.store.server import running
+    from tuneloop.runs.store_app import running
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.builders import Invoke, TinyRun, letter_trace
-from tuneloop.store import server
+from tuneloop.runs import store_app
 from tuneloop.store.middleware.auth import parse_tokens
 
 
@@ -360,7 +360,7 @@ def test_a_store_with_tokens_takes_those_alone(
     tokens = parse_tokens(err.split("token file: ")[1], "file")
     file = write_traces(tmp_path / "mine.jsonl", [letter_trace(1)])
     database = f"sqlite:///{tmp_path / 'guarded.db'}"
-    with server.running(database, str(tmp_path / "artifacts"), tokens) as url:
+    with store_app.running(database, str(tmp_path / "artifacts"), tokens) as url:
         code, _, err = tuneloop("traces", "import", file, "--store", url)
         assert code == 20
         assert "refused with status 401; use a token that may" in sentence(err)

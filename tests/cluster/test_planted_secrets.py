@@ -15,7 +15,7 @@ import pytest
 from tests.builders import Invoke, TinyRun
 from tests.cluster import controlplane
 from tests.planted import Planted, files_below, leaks, plant
-from tuneloop.store import server
+from tuneloop.runs import store_app
 from tuneloop.store.middleware.auth import parse_tokens
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -36,7 +36,9 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
 def guarded(planted: Planted, tmp_path: Path) -> Iterator[str]:
     """A store that takes the planted token."""
     tokens = parse_tokens(planted.token_line, "planted")
-    with server.running(f"sqlite:///{tmp_path / 'store.db'}", str(tmp_path / "a"), tokens) as url:
+    with store_app.running(
+        f"sqlite:///{tmp_path / 'store.db'}", str(tmp_path / "a"), tokens
+    ) as url:
         yield url
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tuneloop import resources
 from tuneloop.demo.tasks import demo_traces
+from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan, load_plan
 from tuneloop.runs.results import Progress, StageResult
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.run import RunSpec
 from tuneloop.storage import files, paths
-from tuneloop.store import server
 from tuneloop.traces.client import TraceClient
 
 TRACES = 4000
@@ -61,7 +61,7 @@ def run_demo(
     artifacts = paths.absolute(str(workdir / "artifacts"))
     database = (workdir / "store.db").absolute()
     files.make_folder(str(database.parent))
-    with server.running(f"sqlite:///{database}", artifacts) as store_url:
+    with store_app.running(f"sqlite:///{database}", artifacts) as store_url:
         stored(*fill_store(store_url, spec.dataset))
         plan = load_plan(placed_spec(spec, artifacts, store_url))
         planned(plan)
