@@ -170,7 +170,7 @@ def tables() -> Tables:
     gang = hosts.hosts * hosts.slices
     shared, waiting, running = RUNS * EVENTS["Pending"], look("Pending"), look("Running")
     in_one = look("Pending", events=shared)
-    with mock.patch("tuneloop.k8s.cluster.EVENT_SELECTORS", 0):
+    with mock.patch("tuneloop.k8s.client.cluster.EVENT_SELECTORS", 0):
         unselected = look("Pending", events=shared)
     cases = (
         ("a run whose pod runs", running, 1),

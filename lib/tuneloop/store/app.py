@@ -106,18 +106,18 @@ class Readiness(BaseModel):
 probes = APIRouter(responses=ANY)
 metrics_router = APIRouter(responses=GUARDED)
 ROUTERS = (probes, metrics_router, traces.router, datasets.router)
-"""All that the OpenAPI document describes."""
+"""Routers of the OpenAPI document."""
 
 
 @probes.get("/api/health")
 async def health() -> Health:
-    """Whether the process answers; touches nothing else, and takes no thread."""
+    """Liveness: the process answers. Needs no thread, database or storage."""
     return Health()
 
 
 @probes.get("/healthz")
 async def healthz() -> Health:
-    """For a liveness probe: whether the process answers."""
+    """Liveness probe: the process answers."""
     return Health()
 
 
@@ -136,7 +136,7 @@ _NOT_READY = {"status": "not ready", "database": "unavailable", "artifacts": "ok
     },
 )
 def readyz(service: Svc) -> JSONResponse:
-    """For a readiness probe: whether database and artifact store answer."""
+    """Readiness probe: database and artifact store answer."""
     checks: dict[str, Callable[[], object]] = {
         "database": service.database.ping,
         "artifacts": lambda: files.exists(paths.join(service.artifacts, "datasets")),
@@ -171,7 +171,7 @@ _TEXT = {"schema": {"type": "string"}}
     },
 )
 async def metrics(request: Request, service: Svc) -> Response:
-    """For Prometheus, in the text format that it asks for."""
+    """Metrics for Prometheus, in the text format of the Accept header."""
     content, media_type = service.metrics.render(request.headers.get("accept", ""))
     return Response(content, headers={"Content-Type": media_type})
 
@@ -180,10 +180,10 @@ _STATUS: tuple[tuple[type[TuneloopError], Literal[409, 422, 500]], ...] = (
     (IdempotencyConflict, 409),
     (DatasetConflict, 409),
     (DatasetEmpty, 422),
-    (DataError, 500),  # what the store itself keeps is damaged
+    (DataError, 500),  # a stored file is damaged
 )
 _SHOWN = (IdempotencyConflict, DatasetConflict, DatasetEmpty, Damaged)
-"""Made of what clients know. Of others the message names files, and is for the log alone."""
+"""Errors whose message clients may see; the others name files of the server."""
 _SENTENCES: tuple[tuple[type[TuneloopError], str], ...] = (
     (DataError, "What the store keeps is damaged; its log says what and where"),
     (PermissionDenied, "The store may not use its database or artifacts; its log says which"),
@@ -193,16 +193,16 @@ _SENTENCES: tuple[tuple[type[TuneloopError], str], ...] = (
 
 
 def _whole(error: Exception) -> Exception:
-    """What the log gets: of a sentence made for clients the one that it was made of."""
+    """The error for the log: the cause, if this error was worded for clients."""
     return error.__cause__ if isinstance(error.__cause__, TuneloopError) else error
 
 
 async def _reply_expected_failure(request: Request, error: Exception) -> JSONResponse:
-    """A sentence without the server's paths; the log has the whole one."""
+    """Reply with a sentence without paths of the server; the log has the full one."""
     status: int = next((code for kind, code in _STATUS if isinstance(error, kind)), 503)
     headers = {"Retry-After": "5"} if status == 503 else None
     if status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, _whole(error))
-    said = (sentence for kind, sentence in _SENTENCES if isinstance(error, kind))
-    detail = str(error) if isinstance(error, _SHOWN) else next(said)
+    sentences = (sentence for kind, sentence in _SENTENCES if isinstance(error, kind))
+    detail = str(error) if isinstance(error, _SHOWN) else next(sentences)
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)

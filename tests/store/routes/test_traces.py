@@ -17,13 +17,6 @@ from tuneloop.store.db.database import Database
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
-@pytest.fixture
-def ids(http: TestClient, make_trace: Make) -> list[str]:
-    """Seven traces, oldest first; the odd ones come from `a`, the even ones from `b`."""
-    traces = [make_trace(n, meta={"source": "ba"[n % 2], "number": n}) for n in range(7)]
-    return [row["id"] for row in http.post(BATCH, json=traces).json()["traces"]]
-
-
 def walk(http: TestClient, between: Callable[[], Any] = lambda: None, **query: Any) -> list[str]:
     """All pages by cursor."""
     seen: list[str] = []
