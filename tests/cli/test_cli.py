@@ -326,14 +326,6 @@ def test_render_writes_one_file_a_stage(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
-def test_the_demo_needs_a_checkout(
-    tuneloop: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, _, err = tuneloop("demo")
-    assert (code, "no such file" in sentence(err)) == (2, True)
-
-
 def test_serve_refuses_what_it_cannot_protect(tuneloop: Invoke, tmp_path: Path) -> None:
     code, _, err = tuneloop("serve", "--host", "0.0.0.0")
     assert (code, "expected --tokens for another than loopback" in sentence(err)) == (78, True)
