@@ -14,9 +14,11 @@ import pytest
 
 from tuneloop.artifacts import layout
 from tuneloop.errors import StageFailed
+from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.target import Target
 from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -186,13 +188,14 @@ def test_a_stage_is_started_as_its_container_is(
         monkeypatch.delenv(name)  # what people set for JAX themselves would stand
     monkeypatch.setenv("XDG_CACHE_HOME", str(tiny_run.folder / "cache"))
     tiny_run.change(execution__cluster={"namespace": "n"})
-    prepared = prepare(load_run_spec(str(tiny_run.spec_path)), image=IMAGE)
+    spec = load_run_spec(str(tiny_run.spec_path))
+    prepared = prepare(KubernetesBackend, spec, Target(image=IMAGE))
     plan = dataclasses.replace(prepared.plan, stages=prepared.plan.stages[:1])
     monkeypatch.setattr(subprocess, "Popen", Spy)
     run_plan(plan)
 
     (export,) = [(argv, env) for argv, env in started if "jobs" in argv]
-    job = prepared.renderer.render(plan.stages[0])[-1]
+    job = prepared.backend.submission.stages[0].workload
     (container,) = job["spec"]["template"]["spec"]["containers"]
     argv, env = export
     spec_url = argv[argv.index("--spec") + 1]

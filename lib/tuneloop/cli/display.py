@@ -20,9 +20,11 @@ from tuneloop.storage import files, paths
 if TYPE_CHECKING:
     import rich.progress
 
-    from tuneloop.k8s.diagnosis.diagnose import Verdict
+    from tuneloop.artifacts import progress
+    from tuneloop.artifacts.verdict import Verdict
     from tuneloop.runs.plan_table import PlanRow
     from tuneloop.runs.results import StageResult
+    from tuneloop.runs.sequence import View
     from tuneloop.runs.status import StageStatus
 
 CURVE_POINTS = 60
@@ -72,12 +74,12 @@ class Progress:
             self._said = text
             self.line(text)
 
-    def progress(self, name: str, value: dict[str, Any]) -> None:
-        """A running stage has said how far it is."""
-        if self._task is None or "total" not in value:
+    def progress(self, name: str, value: progress.Progress) -> None:
+        """Show the heartbeat of a running stage."""
+        if self._task is None or value.total is None:
             return
-        note = f"loss {value['loss']:.3f}" if "loss" in value else ""
-        self._bar.update(self._task, completed=value["step"], total=value["total"], note=note)
+        note = f"loss {value.loss:.3f}" if value.loss is not None else ""
+        self._bar.update(self._task, completed=value.step, total=value.total, note=note)
 
     def bar(self, name: str, done: int, total: int) -> None:
         """Progress of a verb that runs here."""
@@ -91,6 +93,13 @@ class Progress:
             self._bar.remove_task(self._task)
             self._task = None
         self.line(f"{result.name:8} {result.state:6} {result.seconds:5.1f} s")
+
+
+def sequence_view(view: Progress) -> View:
+    """Return the callbacks that show a sequence here."""
+    from tuneloop.runs.sequence import View
+
+    return View(view.started, view.waiting, view.progress, view.finished)
 
 
 def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> dict[str, Any]:

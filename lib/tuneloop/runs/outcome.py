@@ -6,7 +6,6 @@ judges a run long after its machines are gone, and with the fewest rights.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import Accuracy, Paired
+from tuneloop.artifacts.verdict import read_verdict
 from tuneloop.errors import DataError, GateFailed, InputMissing
-from tuneloop.k8s.watch import verdict_url
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
@@ -138,14 +137,8 @@ def _parse(data: bytes, place: str) -> Report:
 
 
 def _failure(artifacts: str, run_id: str, stage: str) -> Failure | None:
-    url = verdict_url(layout.stage_prefix(artifacts, run_id, stage))
-    try:
-        value = json.loads(files.read(url))
-        return Failure(stage, value["state"], value["cause"], value["fix"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as e:
-        raise DataError(f"{url}: not a verdict ({e}); `tuneloop explain` asks the cluster") from e
+    found = read_verdict(layout.stage_prefix(artifacts, run_id, stage))
+    return Failure(stage, found.state, found.cause, found.fix) if found else None
 
 
 def required_report(outcome: Outcome) -> Report:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from tuneloop import provenance
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.progress import Progress, dump_progress
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.results import RecordPart
 from tuneloop.errors import (
@@ -217,10 +217,10 @@ class Stage:
         )
 
     def progress_json(self) -> bytes:
-        """What progress.json holds."""
+        """Return the content of progress.json."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         value = {"stage": self.spec.stage, "attempt": self.attempt, "updated_at": now}
-        return json.dumps({**value, **self._progress}, sort_keys=True).encode() + b"\n"
+        return dump_progress(Progress.model_validate({**value, **self._progress}))
 
 
 def gang_position(env: Mapping[str, str]) -> tuple[int, int]:

@@ -39,6 +39,15 @@ def find_or_adopt(artifacts: str, run_id: str, stage: str, fingerprint: str) -> 
     return record
 
 
+def find_finished(artifacts: str, run_id: str, stage: str, fingerprint: str) -> Record | None:
+    """Return the record that `find_or_adopt` would return, without writing anything."""
+    record = find(artifacts, run_id, stage)
+    if record is None:
+        return find_cached(artifacts, fingerprint)
+    check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
+    return record
+
+
 def copy_for_people(record: Record, artifacts: str) -> None:
     """Copy the files that people open to the run's folder; nothing ever reads them there."""
     row = STAGES.get(record.stage)

@@ -214,8 +214,3 @@ def pod_resources(placement: PodResources) -> dict[str, str]:
         "memory": placement.memory,
         "ephemeral-storage": placement.ephemeral_storage,
     }
-
-
-def file_name(position: int, stage: StageSpec) -> str:
-    """Name of a stage's file: `kubectl apply -f DIR` takes them in the order of their names."""
-    return f"{position:02d}-{stage.stage}.yaml"
