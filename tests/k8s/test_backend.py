@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.builders import TinyRun
@@ -124,12 +126,14 @@ def test_a_stage_whose_heart_stops_is_stuck(tiny_run: TinyRun) -> None:
         twin.sleep(seconds)
 
 
-@pytest.mark.parametrize("kind", ["shards", "gang"])
-def test_stages_of_many_pods(tiny_run: TinyRun, kind: str) -> None:
-    place = {
-        "shards": {"export": {"shards": 3}},
-        "gang": {"train": {"accelerator": "v5e-4x4", "slices": 2}},
-    }[kind]
+@pytest.mark.parametrize(
+    ("place", "pods"),
+    [
+        ({"export": {"shards": 3}}, 3 + 3),
+        ({"train": {"accelerator": "v5e-4x4", "slices": 2}}, 8 + 3),
+    ],
+)
+def test_stages_of_many_pods(tiny_run: TinyRun, place: dict[str, Any], pods: int) -> None:
     submission = rendered(tiny_run, **place)
     twin = Twin()
     act, seen = worker(twin), set[str]()
@@ -145,7 +149,7 @@ def test_stages_of_many_pods(tiny_run: TinyRun, kind: str) -> None:
     sequence = Sequence(backend_of(twin, submission), clock=twin.clock, sleep=twin.sleep)
     results = sequence.run(retry_failed=True, stop_on_interrupt=True)
     assert [result.state for result in results] == ["done"] * 4
-    assert len(seen) == {"shards": 3 + 3, "gang": 8 + 3}[kind]
+    assert len(seen) == pods
 
 
 def test_a_gang_starts_again_as_a_whole_and_disruptions_do_not_count(tiny_run: TinyRun) -> None:
