@@ -21,7 +21,7 @@ from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.context import Stage
 from tuneloop.storage import files
 from tuneloop.traces.response_text import ParsedResponse
-from tuneloop.training.chat_templates import family_named
+from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.generation.sampler import Generation, Generator
 from tuneloop.training.models import model_files
 from tuneloop.training.prompt_templates import Recipe, recipe_named
@@ -72,9 +72,9 @@ def _generate(
     train = stage.upstream("train")
     base = _load(train, model_files.BASE_WEIGHTS, stage)
     tuned = _load(train, model_files.TUNED_WEIGHTS, stage)
-    family = family_named(base.description.model.kind)
+    template = chat_template_named(base.description.family.chat_template)
     prompts = [
-        family.render_generation_prompt(
+        template.render_generation_prompt(
             recipe.render_prompt(item.prompt, spec.dataset.instruction), spec.system_instruction
         )
         for item in items
