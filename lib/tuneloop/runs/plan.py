@@ -17,6 +17,7 @@ from tuneloop.artifacts import layout, records
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import InputMissing, SpecError
+from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import (
@@ -62,7 +63,7 @@ def load_plan(
     Raises:
         DataError: the dataset or the eval set is broken.
         InputMissing: the eval set is missing.
-        SpecError: a URL holds a password.
+        SpecError: a URL holds a password, or the recipe or the scorer is unknown.
     """
     execution = spec.execution
     _refuse_credentials("execution.artifacts", execution.artifacts)
@@ -75,6 +76,7 @@ def load_plan(
     with DatasetSource(execution.datasets) as source:
         manifest = source.load_manifest(spec.dataset)
     recipe_named(manifest.recipe)
+    scorer_named(spec.eval.scorer)
     return build_plan(
         spec,
         manifest,
