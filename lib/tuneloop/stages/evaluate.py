@@ -9,12 +9,13 @@ from typing import Any
 
 from tuneloop import jsonl
 from tuneloop.artifacts import records
+from tuneloop.artifacts.delta_report import dump_report
 from tuneloop.artifacts.records import Record
 from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.evaluation.report.build import Answered, build_report
-from tuneloop.evaluation.report.render import render_json, render_markdown
-from tuneloop.evaluation.scorers.exact_match import score_exact_match
-from tuneloop.evaluation.scorers.schema import Score
+from tuneloop.evaluation.report.render import render_markdown
+from tuneloop.evaluation.scorers.schema import Score, Scorer
+from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sha256
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
@@ -106,8 +107,11 @@ def _assemble(
     recipe = recipe_named(spec.dataset.recipe)
     trained = stage.upstream("train").results
     base_digest, tuned_digest = trained["base_digest"], trained["tuned_digest"]
-    before = [_score(item, said, recipe) for item, said in zip(items, base_said, strict=True)]
-    after = [_score(item, said, recipe) for item, said in zip(items, tuned_said, strict=True)]
+    scorer = scorer_named(spec.options.scorer)
+    before, after = (
+        [_score(item, one, recipe, scorer) for item, one in zip(items, said, strict=True)]
+        for said in (base_said, tuned_said)
+    )
     _write_traces(stage, "eval_before.jsonl", base_digest, items, base_said, before)
     _write_traces(stage, "eval_after.jsonl", tuned_digest, items, tuned_said, after)
     answered = [
@@ -118,8 +122,8 @@ def _assemble(
     ]
     header = _header(spec, base_digest, tuned_digest, _contamination(spec, stage, items))
     report = build_report(answered, header)
-    stage.write_output("delta_report.md", render_markdown(report).encode())
-    stage.write_output("delta_report.json", render_json(report))
+    stage.write_output("delta_report.md", render_markdown(report, answered).encode())
+    stage.write_output("delta_report.json", dump_report(report))
     stage.counts.update(
         items=len(items),
         base_correct=report.overall.base.correct,
@@ -131,7 +135,9 @@ def _assemble(
     stage.results.update(
         accuracy_base=report.overall.base.share,
         accuracy_tuned=report.overall.tuned.share,
-        by_category={row.name: [row.base.share, row.tuned.share] for row in report.categories},
+        by_category={
+            group.name: [group.base.share, group.tuned.share] for group in report.categories
+        },
         verdict=report.verdict,
     )
 
@@ -177,9 +183,11 @@ def _load(train: records.Record, weights: str, stage: Stage) -> model_files.Stor
     return model_files.load_model(contents, weights, f"record of {train.run_id}/train")
 
 
-def _score(item: EvalItem, said: Generation, recipe: Recipe) -> tuple[Score, ParsedResponse]:
+def _score(
+    item: EvalItem, said: Generation, recipe: Recipe, scorer: Scorer
+) -> tuple[Score, ParsedResponse]:
     parsed = recipe.parse_response(said.text)
-    return score_exact_match(item, parsed.answer), parsed
+    return scorer.score(item, parsed.answer), parsed
 
 
 def _write_traces(
@@ -213,6 +221,7 @@ def _header(
         "evaluation": spec.fingerprint,
         "eval set": spec.options.eval_set.rsplit("/", 1)[-1],
         "eval set sha256": spec.eval_set_sha256,
+        "scorer": spec.options.scorer,
         "contamination": contamination,
         "dataset": f"{spec.dataset.key} ({spec.dataset.build_id})",
         "recipe": spec.dataset.recipe,
