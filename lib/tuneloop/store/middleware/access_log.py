@@ -18,8 +18,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tuneloop.datasets.schema import utc_text
 from tuneloop.store.metrics import Metrics
+from tuneloop.traces.schema import utc_text
 
 CLIENT_WENT = 499
 """Status of a request whose client went before there was a reply, as nginx has it."""

@@ -13,14 +13,13 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
-from tuneloop.datasets.schema import utc_text
 from tuneloop.store.db.codec import NewTrace
 from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
 from tuneloop.store.db.database import Stored
 from tuneloop.store.dependencies import Service, Svc
 from tuneloop.store.routes import request_parsing
 from tuneloop.store.routes.scoring import score_baseline
-from tuneloop.traces.schema import ReasoningTrace, UtcMoment
+from tuneloop.traces.schema import ReasoningTrace, UtcMoment, utc_text
 
 _MAX_OFFSET = 2**63 - 1
 _TRACE = {"$ref": "#/components/schemas/ReasoningTrace"}
