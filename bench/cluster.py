@@ -15,8 +15,10 @@ sys.path.insert(0, str(REPOSITORY))
 
 from tests.builders import TinyRun, make_tiny_run  # noqa: E402 - needs the path above
 from tests.cluster.controlplane import Cluster, open_cluster  # noqa: E402
+from tuneloop.k8s.backend import KubernetesBackend  # noqa: E402
 from tuneloop.runs.prepare import Prepared, prepare  # noqa: E402
 from tuneloop.runs.spec_file import load_run_spec  # noqa: E402
+from tuneloop.specs.target import Target  # noqa: E402
 
 IMAGE = "registry.example/tuneloop@sha256:" + "0" * 64
 SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
@@ -35,14 +37,14 @@ class Bench:
         self.cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", name, check=True)
         return name
 
-    def prepare(self, namespace: str, number: int, **execution: Any) -> Prepared:
+    def prepare(self, namespace: str, number: int, **execution: Any) -> Prepared[KubernetesBackend]:
         """Plan a run for a namespace; another number is another run."""
         stages = dict.fromkeys(("export", "train", "eval", "import"), SMALL)
         place = {"namespace": namespace, **stages}
         changes = {f"execution__{name}": value for name, value in execution.items()}
         self.run.change(name=f"run-{number}", execution__cluster=place, **changes)
         spec = load_run_spec(str(self.run.spec_path))
-        return prepare(spec, REPOSITORY, image=IMAGE, seed=number)
+        return prepare(KubernetesBackend, spec, Target(image=IMAGE), seed=number)
 
 
 @contextlib.contextmanager

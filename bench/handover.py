@@ -13,11 +13,11 @@ from figure import print_figure
 
 from tests.cluster.node import Node
 from tuneloop.artifacts import layout
+from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
-from tuneloop.k8s.rendering.submission import build_submission
+from tuneloop.runs import store_app
 from tuneloop.runs.sequence import Sequence
-from tuneloop.specs.base import STAGES
-from tuneloop.store import server
+from tuneloop.stages.table import STAGES
 
 POLL_SECONDS = 0.5
 ROUNDS = 3
@@ -46,17 +46,20 @@ def main() -> None:
         namespace = bench.namespace("handover")
         database = f"sqlite:///{bench.run.folder / 'store.db'}"
         with (
-            server.running(database, bench.run.artifacts) as store,
+            store_app.running(database, bench.run.artifacts) as store,
             Node(control_plane, "node", checkout=REPOSITORY, env=cache),
         ):
             for number in range(ROUNDS):
                 prepared = bench.prepare(namespace, number, store_url=store)
-                submission = build_submission(prepared.plan, prepared.renderer)
                 cluster = Timed.connect(namespace, kubeconfig=str(bench.cluster.kubeconfig))
                 assert isinstance(cluster, Timed)
                 cluster.created = {}
-                sequence = Sequence(submission, cluster, POLL_SECONDS)
-                sequence.run(retry_failed=True, stop_on_interrupt=True)
+                backend = KubernetesBackend(
+                    prepared.backend.submission,
+                    lambda cluster=cluster: cluster,
+                    poll_seconds=POLL_SECONDS,
+                )
+                Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
                 for before, after in itertools.pairwise(STAGES):
                     if after not in cluster.created or before not in cluster.created:
                         continue  # an earlier round has made the same export

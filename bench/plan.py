@@ -14,9 +14,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from tests.builders import make_tiny_run  # noqa: E402 - needs the path above
-from tuneloop.k8s.rendering.manifests import FOLDER, dump_files, load_manifests, render_run  # noqa: E402
+from tuneloop.k8s.backend import KubernetesBackend  # noqa: E402
+from tuneloop.k8s.rendering.manifests import dump_files, stage_files  # noqa: E402
 from tuneloop.runs.prepare import prepare  # noqa: E402
 from tuneloop.runs.spec_file import load_run_spec  # noqa: E402
+from tuneloop.specs.target import Target  # noqa: E402
 
 RUNS = 1000
 RIVAL_SHARE = 10
@@ -32,11 +34,10 @@ def main() -> None:
         )
         spec = load_run_spec(str(run.spec_path))
         since = time.perf_counter()
-        manifests = load_manifests(str(REPOSITORY / FOLDER))
         documents = []
         for seed in range(RUNS):
-            prepared = prepare(spec, REPOSITORY, image=IMAGE, seed=seed, manifests=manifests)
-            rendered = render_run(prepared.plan, prepared.renderer)
+            prepared = prepare(KubernetesBackend, spec, Target(image=IMAGE), seed=seed)
+            rendered = stage_files(prepared.backend.submission)
             dump_files(rendered)
             documents.append(rendered)
         ours = time.perf_counter() - since

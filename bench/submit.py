@@ -10,8 +10,8 @@ from figure import print_figure
 from kubernetes import client, config
 
 from tuneloop.artifacts.submission import save_submission
+from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
-from tuneloop.k8s.rendering.submission import build_submission
 from tuneloop.runs.sequence import Sequence
 
 RUNS = 200
@@ -22,14 +22,14 @@ def main() -> None:
     with open_bench() as bench:
         ours_in, rival_in = bench.namespace("ours"), bench.namespace("rival")
         prepared = [bench.prepare(ours_in, number) for number in range(RUNS)]
-        submissions = [build_submission(each.plan, each.renderer) for each in prepared]
+        submissions = [each.backend.submission for each in prepared]
         kubeconfig = str(bench.cluster.kubeconfig)
 
         cluster = Cluster.connect(ours_in, kubeconfig=kubeconfig)
         since = time.perf_counter()
         for submission in submissions:
             save_submission(submission)
-            Sequence(submission, cluster).submit()
+            Sequence(KubernetesBackend(submission, lambda: cluster)).submit()
         ours = time.perf_counter() - since
 
         config.load_kube_config(kubeconfig)

@@ -15,10 +15,11 @@ import signal
 import subprocess
 import sys
 
-from tuneloop.artifacts.submission import Submission, load_submission, name_of
-from tuneloop.errors import EXIT_OK, StageFailed, Transient, TuneloopError
-from tuneloop.k8s.client.cluster import Cluster
-from tuneloop.runs.sequence import OwnerReference, Sequence, View
+from tuneloop.artifacts.submission import Submission, load_submission
+from tuneloop.errors import EXIT_OK, Transient, TuneloopError
+from tuneloop.k8s.backend import KubernetesBackend, connect
+from tuneloop.runs.sequence import Sequence, View
+from tuneloop.specs.target import Target
 from tuneloop.stages.failures import report_failure
 
 log = logging.getLogger("tuneloop.submit")
@@ -56,8 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(submission: Submission, poll_seconds: float) -> None:
-    cluster = Cluster.connect(submission.namespace)
-    log.info("%s", cluster.describe())
+    target = Target(announce=lambda line: log.info("%s", line))
+    backend = KubernetesBackend(
+        submission, lambda: connect(submission.namespace, target), poll_seconds=poll_seconds
+    )
+    backend.own_stages()
     said: set[str] = set()
 
     def say_once(line: str) -> None:
@@ -70,23 +74,8 @@ def _run(submission: Submission, poll_seconds: float) -> None:
         waiting=lambda name, verdict: say_once(f"{name}: {verdict.state}: {verdict.cause}"),
         finished=lambda result: log.info("%s: %s", result.name, result.state),
     )
-    sequence = Sequence(submission, cluster, poll_seconds, _own_job(submission, cluster), view)
     # A restart of this pod must not take a failure for something to try again, nor stop the stage.
-    sequence.run(retry_failed=False, stop_on_interrupt=False)
-
-
-def _own_job(submission: Submission, cluster: Cluster) -> OwnerReference:
-    job = submission.submitter_job
-    name = name_of(job)
-    standing = cluster.get("Job", name)
-    if standing is None:
-        raise StageFailed(
-            f"Job {name}: gone, expected the Job of this pod; submit the run again",
-            stage="submit",
-            exit_code=30,
-        )
-    uid: str = standing["metadata"]["uid"]
-    return {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": name, "uid": uid}
+    Sequence(backend, view).run(retry_failed=False, stop_on_interrupt=False)
 
 
 if __name__ == "__main__":

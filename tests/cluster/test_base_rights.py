@@ -20,11 +20,12 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.jobset import serve_jobset
 from tests.cluster.kueue import serving_kueue
+from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
-from tuneloop.k8s.rendering.submission import build_submission
 from tuneloop.k8s.watch import StageWatch
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.target import Target
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
@@ -110,8 +111,8 @@ def supervise(client: Cluster, run: TinyRun, repository: Path) -> None:
     """What no run of small CPU Jobs comes to: a gang, a queue, a pod that fails."""
     run.change(execution__cluster__train={**SMALL, "accelerator": "h100-80gb-8x2"})
     run.change(execution__cluster__queue="tuneloop")
-    prepared = prepare(load_run_spec(str(run.spec_path)), repository, image=IMAGE)
-    submission = build_submission(prepared.plan, prepared.renderer)
+    spec = load_run_spec(str(run.spec_path))
+    submission = prepare(KubernetesBackend, spec, Target(image=IMAGE)).backend.submission
     gang = StageWatch(client, submission, submission.stages[1])
     gang.create(replace_failed=True)
     assert gang.kind == "JobSet"

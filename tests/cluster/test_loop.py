@@ -22,18 +22,19 @@ from tests.cluster.controlplane import wait_until
 from tests.cluster.node import Node
 from tuneloop.artifacts import layout, records
 from tuneloop.demo.loop import CONFIG, fill_store, placed_spec
+from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
-from tuneloop.k8s.rendering.manifests import dump_files, render_run
-from tuneloop.k8s.rendering.submission import build_submission
+from tuneloop.k8s.rendering.manifests import dump_files, stage_files
 from tuneloop.k8s.watch import StageWatch
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
 from tuneloop.runs.prepare import Prepared, prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs.base import STAGES
 from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.target import Target
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -54,7 +55,9 @@ def contents(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def placed(run: TinyRun, namespace: str, store: str, repository: Path, **cluster: Any) -> Prepared:
+def placed(
+    run: TinyRun, namespace: str, store: str, repository: Path, **cluster: Any
+) -> Prepared[KubernetesBackend]:
     """Plan the run for the test cluster, on machines that are small."""
     stages = {stage: SMALL for stage in STAGES}
     place = {"namespace": namespace, "image": IMAGE, **stages, **cluster}
@@ -62,11 +65,13 @@ def placed(run: TinyRun, namespace: str, store: str, repository: Path, **cluster
     return prepared(load_run_spec(str(run.spec_path)), repository)
 
 
-def prepared(spec: RunSpec, repository: Path) -> Prepared:
-    return prepare(spec, repository, image=IMAGE)
+def prepared(spec: RunSpec, repository: Path) -> Prepared[KubernetesBackend]:
+    return prepare(KubernetesBackend, spec, Target(image=IMAGE))
 
 
-def elsewhere(prepared_: Prepared, spec: RunSpec, folder: Path, repository: Path) -> Prepared:
+def elsewhere(
+    prepared_: Prepared[KubernetesBackend], spec: RunSpec, folder: Path, repository: Path
+) -> Prepared[KubernetesBackend]:
     """The same run with artifacts in another folder, where only the dataset lies."""
     source = Path(prepared_.plan.artifacts)
     shutil.copytree(source / "datasets", folder / "datasets")
@@ -94,13 +99,12 @@ def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
     spec = spec.model_copy(update={"execution": execution})
     here = prepared(spec, repository)
     there = elsewhere(here, spec, tmp_path / "cluster", repository)
-    run_plan(here.plan, repository)
+    run_plan(here.plan)
 
-    submission = build_submission(there.plan, there.renderer)
+    submission = there.backend.submission
     client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
-    results = Sequence(submission, client, poll_seconds=0.2).run(
-        retry_failed=True, stop_on_interrupt=True
-    )
+    backend = KubernetesBackend(submission, lambda: client, poll_seconds=0.2)
+    results = Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
     assert [(r.name, r.state) for r in results] == [(stage, "done") for stage in STAGES]
     assert contents(here.plan) == contents(there.plan)
     for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"):
@@ -110,7 +114,7 @@ def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
         )
         assert one == two
     wait_until(lambda: succeeded(cluster, namespace) == [1] * 4, "every Job has succeeded")
-    again = Sequence(submission, client).run(retry_failed=True, stop_on_interrupt=True)
+    again = Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
     assert [r.state for r in again] == ["cached"] * 4
 
 
@@ -158,7 +162,7 @@ def test_a_submitter_that_is_killed_ten_times_changes_nothing(
     there = placed(tiny_run, namespace, store, repository, **shared)
     spec = there.plan.spec
     here = elsewhere(there, spec, tmp_path / "local", repository)
-    run_plan(here.plan, repository)
+    run_plan(here.plan)
 
     rng = random.Random(0)
     run = ["run", tiny_run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2"]
@@ -294,7 +298,7 @@ def test_the_next_stage_is_created_within_a_second_of_a_record(
 ) -> None:
     """From a record's appearance to the creation of the next Job, with a poll of 0.5 s."""
     there = placed(tiny_run, namespace, store, repository)
-    submission = build_submission(there.plan, there.renderer)
+    submission = there.backend.submission
     created: dict[str, float] = {}
 
     class Timed(Cluster):
@@ -304,7 +308,8 @@ def test_the_next_stage_is_created_within_a_second_of_a_record(
             return done
 
     client = Timed.connect(namespace, kubeconfig=str(cluster.kubeconfig))
-    Sequence(submission, client, poll_seconds=0.5).run(retry_failed=True, stop_on_interrupt=True)
+    backend = KubernetesBackend(submission, lambda: client, poll_seconds=0.5)
+    Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
     waits = []
     for before, after in itertools.pairwise(STAGES):
         url = layout.record_url(there.plan.artifacts, there.plan.run_id, before)
@@ -324,13 +329,13 @@ def test_applied_by_kubectl_a_stage_that_is_early_says_what_it_waits_for(
     there = placed(tiny_run, namespace, store, repository)
     folder = tmp_path / "manifests"
     folder.mkdir()
-    rendered = dump_files(render_run(there.plan, there.renderer))
+    rendered = dump_files(stage_files(there.backend.submission))
     for name in ("01-export.yaml", "04-import.yaml"):
         (folder / name).write_text(rendered[name])
     done = cluster.kubectl("apply", "-f", str(folder))
     assert (done.returncode, done.stderr) == (0, "")
     client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
-    submission = build_submission(there.plan, there.renderer)
+    submission = there.backend.submission
     export, _, _, import_ = (StageWatch(client, submission, s) for s in submission.stages)
     wait_until(lambda: export.look().state == "Succeeded", "export has its record")
     verdict = wait_until(lambda: (v := import_.look()).is_final and v, "import has given up")

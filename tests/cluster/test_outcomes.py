@@ -15,16 +15,17 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.node import OUTCOME, Node
 from tuneloop.artifacts.submission import Submission
-from tuneloop.artifacts.verdict import Verdict
+from tuneloop.artifacts.verdict import Verdict, verdict_url
 from tuneloop.errors import QuotaExceeded, StageFailed
+from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.rendering.render import FINAL_EXIT_CODES
-from tuneloop.k8s.rendering.submission import build_submission
-from tuneloop.k8s.watch import StageWatch, verdict_url
+from tuneloop.k8s.watch import StageWatch
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.cluster import GraceSpec
+from tuneloop.specs.target import Target
 from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -64,6 +65,9 @@ class Case:
         update = {"graces": graces} if graces else {}
         return Case(self.client, submission.model_copy(update=update))
 
+    def sequence(self) -> Sequence:
+        return Sequence(KubernetesBackend(self.submission, lambda: self.client, poll_seconds=0.2))
+
     def watch(self) -> StageWatch:
         return StageWatch(self.client, self.submission, self.submission.stages[0])
 
@@ -87,9 +91,9 @@ def case(
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
     tiny_run.change(execution__cluster={"namespace": namespace, "export": SMALL})
     spec = load_run_spec(str(tiny_run.spec_path))
-    prepared = prepare(spec, repository, image=IMAGE)
+    prepared = prepare(KubernetesBackend, spec, Target(image=IMAGE))
     client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
-    return Case(client, build_submission(prepared.plan, prepared.renderer))
+    return Case(client, prepared.backend.submission)
 
 
 def exiting(code: int, cause: str = "") -> str:
@@ -136,7 +140,7 @@ def test_a_failed_stage_is_a_sentence_its_evidence_is_kept_and_run_again_continu
     case: Case, cluster: controlplane.Cluster, namespace: str
 ) -> None:
     broken = case.change(code="import sys; print('last words'); sys.exit(1)")
-    sequence = Sequence(broken.submission, case.client, poll_seconds=0.2)
+    sequence = broken.sequence()
     with pytest.raises(StageFailed, match=r"stage export: UserError: .* exit 1: last words; read"):
         sequence.run(retry_failed=True, stop_on_interrupt=True)
     prefix = broken.watch().prefix
@@ -148,7 +152,7 @@ def test_a_failed_stage_is_a_sentence_its_evidence_is_kept_and_run_again_continu
     # wait tells it again, run tries again: another object of the same name.
     with pytest.raises(StageFailed, match="UserError"):
         sequence.run(retry_failed=False, stop_on_interrupt=False)
-    assert Sequence(case.submission, case.client, poll_seconds=0.2).submit() == "export"
+    assert case.sequence().submit() == "export"
     watch = case.watch()
     wait_until(lambda: watch.look().state == "Succeeded", "the second try has its record")
 
@@ -172,7 +176,7 @@ def test_no_node_takes_it(case: Case, make_node: Callable[..., Node]) -> None:
     tpu = {"nodeSelector": {"cloud.google.com/gke-tpu-topology": "2x4"}}
     graces = GraceSpec(unschedulable_seconds=1)
     broken = case.change(pod=tpu, graces=graces)
-    sequence = Sequence(broken.submission, case.client, poll_seconds=0.2)
+    sequence = broken.sequence()
     with pytest.raises(StageFailed, match=r"no node takes .*: 0/1 nodes are available") as caught:
         sequence.run(retry_failed=True, stop_on_interrupt=True)
     assert caught.value.exit_code == 21
@@ -293,8 +297,9 @@ def test_a_second_submit_adopts_and_a_changed_spec_is_another_object(
     assert before["metadata"]["uid"] == after["metadata"]["uid"]
     assert before["metadata"]["generation"] == after["metadata"]["generation"]
     tiny_run.change(export__shard_examples=10)
-    changed = prepare(load_run_spec(str(tiny_run.spec_path)), repository, image=IMAGE)
-    other = Case(case.client, build_submission(changed.plan, changed.renderer)).watch()
+    spec = load_run_spec(str(tiny_run.spec_path))
+    changed = prepare(KubernetesBackend, spec, Target(image=IMAGE))
+    other = Case(case.client, changed.backend.submission).watch()
     assert other.name != first.name
     other.create(replace_failed=True)
     assert len(case.client.find("Job")) == 2
@@ -306,8 +311,9 @@ def test_runs_that_share_a_stage_share_its_job(
 ) -> None:
     """The same name, data and export, another evaluation: one Job, and both have the record."""
     tiny_run.change(eval__max_new_tokens=7)
-    changed = prepare(load_run_spec(str(tiny_run.spec_path)), repository, image=IMAGE)
-    other = Case(case.client, build_submission(changed.plan, changed.renderer))
+    spec = load_run_spec(str(tiny_run.spec_path))
+    changed = prepare(KubernetesBackend, spec, Target(image=IMAGE))
+    other = Case(case.client, changed.backend.submission)
     assert other.submission.run_id != case.submission.run_id
     one, two = case.watch(), other.watch()
     assert one.name == two.name

@@ -15,15 +15,16 @@ from tests.cluster import controlplane
 from tests.cluster.jobset import serve_jobset
 from tests.k8s.rendering.test_render import GOLDENS, MANIFESTS
 from tuneloop.errors import SpecError
+from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.checks.preflight import preflight
 from tuneloop.k8s.client.cluster import Cluster
-from tuneloop.k8s.rendering.manifests import render_run
+from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
 from tuneloop.k8s.rendering.render import Renderer
-from tuneloop.k8s.rendering.submission import build_submission
 from tuneloop.k8s.watch import StageWatch
 from tuneloop.runs.prepare import Prepared, prepare
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement
+from tuneloop.specs.target import Target
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 
@@ -43,14 +44,19 @@ def account(cluster: controlplane.Cluster, namespace: str) -> None:
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
 
 
-def prepared(run: TinyRun, repository: Path, namespace: str, **place: Any) -> Prepared:
+def prepared(
+    run: TinyRun, repository: Path, namespace: str, **place: Any
+) -> Prepared[KubernetesBackend]:
     run.change(execution__cluster={"namespace": namespace, **place})
-    return prepare(load_run_spec(str(run.spec_path)), repository, image=IMAGE)
+    spec = load_run_spec(str(run.spec_path))
+    return prepare(KubernetesBackend, spec, Target(image=IMAGE))
 
 
-def findings(client: Cluster, found: Prepared, artifacts: str = "gs://b/a") -> list[str]:
-    spec = found.renderer.cluster
-    documents = render_run(found.plan, found.renderer)
+def findings(
+    client: Cluster, found: Prepared[KubernetesBackend], artifacts: str = "gs://b/a"
+) -> list[str]:
+    spec = cluster_of(found.plan.spec)
+    documents = stage_files(found.backend.submission)
     return [
         f"{each.severity}: {each}"
         for each in preflight(client, documents, spec=spec, artifacts=artifacts)
@@ -193,7 +199,7 @@ def test_a_gang_is_created_adopted_judged_and_deleted(
     client: Cluster, tiny_run: TinyRun, repository: Path, namespace: str
 ) -> None:
     found = prepared(tiny_run, repository, namespace, train={"accelerator": "h100-80gb-8x2"})
-    submission = build_submission(found.plan, found.renderer)
+    submission = found.backend.submission
     watch = StageWatch(client, submission, submission.stages[1])
     assert watch.kind == "JobSet"
     watch.create(replace_failed=True)

@@ -14,9 +14,11 @@ import pytest
 
 from tuneloop.artifacts import layout
 from tuneloop.errors import StageFailed
+from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.target import Target
 from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -25,7 +27,7 @@ IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 @pytest.fixture
 def run(tiny_run: Any, store: str, repository: Path) -> Any:
     tiny_run.change(execution__store_url=store)
-    return lambda: run_plan(tiny_run.plan(), repository)
+    return lambda: run_plan(tiny_run.plan())
 
 
 def test_the_loop_runs_and_a_second_run_does_nothing(
@@ -76,7 +78,7 @@ def test_a_changed_later_stage_leaves_earlier_ones_cached(run: Any, tiny_run: An
 def test_a_store_that_is_not_running_stops_at_import(tiny_run: Any, repository: Path) -> None:
     tiny_run.change(execution__store_url="http://127.0.0.1:9", train__steps=2)
     with pytest.raises(StageFailed) as caught:
-        run_plan(tiny_run.plan(), repository)
+        run_plan(tiny_run.plan())
     assert (caught.value.stage, caught.value.exit_code) == ("import", 20)
     assert "http://127.0.0.1:9" in str(caught.value)
     assert caught.value.exit_code == 20
@@ -122,7 +124,7 @@ def test_sigterm_saves_a_checkpoint_and_the_next_run_continues(
 def run_plan_until(plan: Any, repository: Path, name: str) -> None:
     names = [stage.stage for stage in plan.stages]
     kept = plan.stages[: names.index(name) + 1]
-    run_plan(dataclasses.replace(plan, stages=kept), repository)
+    run_plan(dataclasses.replace(plan, stages=kept))
 
 
 def test_a_killed_stage_is_named_with_its_signal(
@@ -134,7 +136,7 @@ def test_a_killed_stage_is_named_with_its_signal(
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(StageFailed, match="export was killed by SIGKILL") as caught:
-        run_plan(tiny_run.plan(), repository)
+        run_plan(tiny_run.plan())
     assert caught.value.exit_code == 20
 
 
@@ -186,13 +188,14 @@ def test_a_stage_is_started_as_its_container_is(
         monkeypatch.delenv(name)  # what people set for JAX themselves would stand
     monkeypatch.setenv("XDG_CACHE_HOME", str(tiny_run.folder / "cache"))
     tiny_run.change(execution__cluster={"namespace": "n"})
-    prepared = prepare(load_run_spec(str(tiny_run.spec_path)), repository, image=IMAGE)
+    spec = load_run_spec(str(tiny_run.spec_path))
+    prepared = prepare(KubernetesBackend, spec, Target(image=IMAGE))
     plan = dataclasses.replace(prepared.plan, stages=prepared.plan.stages[:1])
     monkeypatch.setattr(subprocess, "Popen", Spy)
-    run_plan(plan, repository)
+    run_plan(plan)
 
     (export,) = [(argv, env) for argv, env in started if "jobs" in argv]
-    job = prepared.renderer.render(plan.stages[0])[-1]
+    job = prepared.backend.submission.stages[0].workload
     (container,) = job["spec"]["template"]["spec"]["containers"]
     argv, env = export
     spec_url = argv[argv.index("--spec") + 1]

@@ -8,17 +8,22 @@ import pytest
 from tests.builders import TinyRun
 from tuneloop.artifacts.submission import load_submission, save_submission
 from tuneloop.errors import SpecError
-from tuneloop.k8s.rendering.submission import build_submission
+from tuneloop.k8s.backend import KubernetesBackend
+from tuneloop.runs.local import LocalBackend
 from tuneloop.runs.plan_table import plan_rows
 from tuneloop.runs.prepare import Prepared, prepare
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.target import Target
 
 DIGEST = "sha256:" + "1e3" + "0" * 61
 IMAGE = f"registry.example/tuneloop@{DIGEST}"
 
 
-def prepared(run: TinyRun, repository: Path, image: str | None = IMAGE, **how: Any) -> Prepared:
-    return prepare(load_run_spec(str(run.spec_path)), repository, image=image, **how)
+def prepared(
+    run: TinyRun, repository: Path, image: str | None = IMAGE, **how: Any
+) -> Prepared[KubernetesBackend]:
+    target = Target(image=image, **how)
+    return prepare(KubernetesBackend, load_run_spec(str(run.spec_path)), target)
 
 
 def test_the_image_names_the_code_whatever_the_checkout(
@@ -65,7 +70,7 @@ def test_a_run_that_could_hold_more_chip_hours_than_allowed_is_refused(
 
 def test_only_export_and_eval_share_work(tiny_run: TinyRun, repository: Path) -> None:
     tiny_run.change(execution__cluster={"namespace": "n", "train": {"shards": 2}})
-    with pytest.raises(SpecError, match=r"train\.shards is more than 1"):
+    with pytest.raises(SpecError, match=r"only export and eval share work"):
         prepared(tiny_run, repository)
 
 
@@ -79,14 +84,14 @@ def test_the_rows_of_a_plan_name_machines(tiny_run: TinyRun, repository: Path) -
         }
     )
     found = prepared(tiny_run, repository)
-    rows = plan_rows(found.plan, found.renderer)
+    rows = plan_rows(found.plan, found.backend)
     assert [(r.name, r.where, r.accelerator, r.hosts, r.chips) for r in rows] == [
         ("export", "n", "cpu", 16, 0),
         ("train", "n", "v5e-4x4", 8, 32),
         ("eval", "n", "l4-1", 4, 4),
         ("import", "n", "cpu", 1, 0),
     ]
-    assert {row.where for row in plan_rows(found.plan, None)} == {"local"}
+    assert {row.where for row in plan_rows(found.plan, LocalBackend(found.plan))} == {"local"}
 
 
 def test_a_submission_reads_back_as_it_was(tiny_run: TinyRun, repository: Path) -> None:
@@ -95,7 +100,7 @@ def test_a_submission_reads_back_as_it_was(tiny_run: TinyRun, repository: Path) 
         system_instruction="on\nيمين 🟡 <end_of_turn>",
     )
     found = prepared(tiny_run, repository)
-    submission = build_submission(found.plan, found.renderer)
+    submission = found.backend.submission
     save_submission(submission)
     read = load_submission(submission.artifacts, submission.run_id)
     assert read == submission

@@ -1,7 +1,7 @@
-"""What was submitted: the rendered objects of a run beside its records, so that anyone can go on.
+"""submission.json: the rendered objects of a run, stored with its records.
 
-One rule: `wait`, `status` and the submitter in the cluster know a run by its id and the artifacts
-URL alone; nothing about a run lives on the machine that submitted it.
+`wait`, `status` and the in-cluster submitter read it. They need the run id and the artifacts URL
+only: nothing about a run lives on the machine that submitted it.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.artifacts import layout
 from tuneloop.errors import DataError, UsageError
-from tuneloop.k8s import names
-from tuneloop.k8s.rendering.render import Object
-from tuneloop.specs.base import StageName
 from tuneloop.specs.cluster import GraceSpec
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 
+Object = dict[str, Any]
+"""A Kubernetes object."""
+
 
 class SubmittedStage(BaseModel):
-    """One stage as it is created on a cluster."""
+    """One stage as a cluster creates it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: StageName
+    name: str
     fingerprint: str
     documents: list[dict[str, Any]]
     """ConfigMap, then Job or JobSet."""
 
     @property
     def config_map(self) -> Object:
-        """Holds the stage spec."""
+        """The ConfigMap with the stage spec."""
         return self.documents[0]
 
     @property
@@ -42,7 +42,7 @@ class SubmittedStage(BaseModel):
 
 
 class Submission(BaseModel):
-    """A run as it is created on a cluster."""
+    """A run as a cluster creates it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +55,7 @@ class Submission(BaseModel):
     stages: list[SubmittedStage]
     """In the order in which they run."""
     submitter: list[dict[str, Any]]
-    """ServiceAccount, Role, RoleBinding and Job that hold the sequence in the cluster."""
+    """ServiceAccount, Role, RoleBinding and Job of the in-cluster submitter."""
 
     @property
     def submitter_job(self) -> Object:
@@ -64,22 +64,22 @@ class Submission(BaseModel):
 
 
 def submission_url(artifacts: str, run_id: str) -> str:
-    """Where a run's submission lies."""
+    """Return where the submission of a run lies."""
     return paths.join(layout.run_prefix(artifacts, run_id), "submission.json")
 
 
 def save_submission(submission: Submission) -> None:
-    """Write it before anything is created; submitted again, the newer placement stands."""
+    """Write a submission; submitting the run again replaces it."""
     data = submission.model_dump_json(indent=1).encode() + b"\n"
     files.write(submission_url(submission.artifacts, submission.run_id), data)
 
 
 def load_submission(artifacts: str, run_id: str) -> Submission:
-    """Read a run's submission.
+    """Read the submission of a run.
 
     Raises:
-        UsageError: no run of that id was submitted from these artifacts.
-        DataError: it is not a submission.
+        UsageError: no run of that id was submitted with these artifacts.
+        DataError: the file holds something else.
     """
     url = submission_url(artifacts, run_id)
     try:
@@ -93,12 +93,6 @@ def load_submission(artifacts: str, run_id: str) -> Submission:
 
 
 def name_of(workload: Object) -> str:
-    """Name of an object."""
+    """Return the name of an object."""
     name: str = workload["metadata"]["name"]
     return name
-
-
-def fingerprint_of(workload: Object) -> str:
-    """The full fingerprint that an object was rendered for; empty if it is not ours."""
-    found: str = workload["metadata"].get("annotations", {}).get(names.FINGERPRINT, "")
-    return found

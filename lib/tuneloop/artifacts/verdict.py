@@ -1,12 +1,24 @@
-"""The states that a stage on a cluster can be in, and the verdict that names one."""
+"""The verdict on a stage that has no record yet, and verdict.json, the last one on a failed stage.
+
+`verdict.json` lies in the stage's folder. It holds the verdict and the objects that it was read
+from, because a cluster deletes them after a while.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from tuneloop.errors import DataError
+from tuneloop.storage import files, paths
+from tuneloop.validation import first_error
 
 State = Literal[
-    # It is done, or goes on.
+    # It has succeeded, or still can.
     "Succeeded",
     "Queued",
     "Provisioning",
@@ -39,19 +51,66 @@ State = Literal[
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a stage is at, why, and what to do."""
+    """The state of a stage, its cause and its fix."""
 
     state: State
     cause: str
-    """One sentence."""
+    """One sentence; empty if there is nothing to tell."""
     fix: str = ""
-    """What to do; empty where waiting is all there is to do."""
+    """What to do; empty if waiting is enough, or if the cause names it."""
     evidence: tuple[str, ...] = ()
-    """Lines as the cluster said them."""
+    """Lines as the cluster reported them."""
     exit_code: int | None = None
-    """Of the verb; None: it may still succeed, keep waiting."""
+    """Exit code of the verb; None: the stage may still succeed."""
 
     @property
     def is_final(self) -> bool:
         """Whether waiting is over."""
         return self.exit_code is not None
+
+    def sentence(self, stage: str) -> str:
+        """Return the verdict as one sentence; a cause that names its own fix is that sentence."""
+        return f"stage {stage}: {self.state}: {self.cause}; {self.fix}" if self.fix else self.cause
+
+
+@dataclass(frozen=True)
+class ArchivedVerdict(Verdict):
+    """The content of verdict.json: a verdict and the objects that it was read from."""
+
+    at: str | None = None
+    """Time on the cluster's clock, ISO 8601; null if the cluster was not asked."""
+    workload: dict[str, Any] | None = None
+    """The Job or JobSet; null if there was none."""
+    pods: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+_ARCHIVED = TypeAdapter(ArchivedVerdict)
+
+
+def verdict_url(stage_prefix: str) -> str:
+    """Return where the last failed verdict on a stage lies."""
+    return paths.join(stage_prefix, "verdict.json")
+
+
+def write_verdict(verdict: ArchivedVerdict, stage_prefix: str) -> None:
+    """Write verdict.json, replacing an earlier one."""
+    value = _ARCHIVED.dump_python(verdict, mode="json")
+    files.write(verdict_url(stage_prefix), json.dumps(value, indent=1).encode() + b"\n")
+
+
+def read_verdict(stage_prefix: str) -> ArchivedVerdict | None:
+    """Read the last failed verdict on a stage; None if there is none.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    url = verdict_url(stage_prefix)
+    try:
+        return _ARCHIVED.validate_json(files.read(url))
+    except FileNotFoundError:
+        return None
+    except ValidationError as e:
+        raise DataError(
+            f"{url}: not a verdict ({first_error(e)}); `tuneloop explain` asks the cluster"
+        ) from e

@@ -30,9 +30,7 @@ from tuneloop.errors import SpecError, StageFailed
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.submission import Submission
-    from tuneloop.cli.display import Progress
-    from tuneloop.runs.prepare import Prepared
-    from tuneloop.runs.sequence import Sequence, View
+    from tuneloop.k8s.backend import KubernetesBackend
 
 FOLLOW_SECONDS = 2.0
 
@@ -54,12 +52,12 @@ def render(
     seed: RunSeed = None,
 ) -> None:
     """Write a run as plain YAML that `kubectl apply -f DIR` takes as it is."""
-    from tuneloop.k8s.rendering.manifests import dump_files, render_run
+    from tuneloop.k8s.rendering.manifests import dump_files, stage_files
     from tuneloop.storage import files
 
     placed = options.load_spec(spec, dataset, artifacts, store)
-    prepared = options.cluster_plan(placed, seed, image, allow_tag)
-    rendered = dump_files(render_run(prepared.plan, prepared.renderer))
+    prepared = options.cluster_plan(placed, seed, options.target(image, allow_tag))
+    rendered = dump_files(stage_files(prepared.backend.submission))
     for name, text in rendered.items():
         files.write(str(output / name), text.encode())
     typer.echo(f"{output}: {len(rendered)} files of run {prepared.plan.run_id}")
@@ -82,14 +80,14 @@ def check(
     """Find what a cluster would refuse, before it is asked; writes nothing."""
     from tuneloop.k8s.checks.offline import check_documents, check_execution
     from tuneloop.k8s.checks.preflight import preflight
-    from tuneloop.k8s.rendering.manifests import render_run
+    from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
 
     placed = options.load_spec(spec, dataset, artifacts, store)
-    prepared = options.cluster_plan(placed, seed, image, allow_tag)
-    documents = render_run(prepared.plan, prepared.renderer)
+    prepared = options.cluster_plan(placed, seed, options.target(image, allow_tag))
+    documents = stage_files(prepared.backend.submission)
     findings = check_execution(prepared.plan.spec.execution) + check_documents(documents)
     if server:
-        placement = prepared.renderer.cluster
+        placement = cluster_of(prepared.plan.spec)
         cluster = options.connect(placement.namespace, context, kubeconfig)
         findings += preflight(cluster, documents, spec=placement, artifacts=prepared.plan.artifacts)
     for finding in findings:
@@ -119,12 +117,17 @@ def submit(
 ) -> None:
     """Start a run on a cluster and return; `wait RUN_ID` goes on from any machine."""
     from tuneloop.cli import display, github
+    from tuneloop.runs.sequence import Sequence
 
     placed = options.load_spec(spec, dataset, artifacts, store)
-    prepared = options.cluster_plan(placed, seed, image, allow_tag)
+    target = options.target(image, allow_tag, context, kubeconfig)
+    prepared = options.cluster_plan(placed, seed, target)
     with display.Progress(quiet=as_json) as view:
-        sequence = open_sequence(prepared, view, context, kubeconfig)
-        stage = sequence.detach() if detach else sequence.submit()
+        sequence = Sequence(prepared.start(), display.sequence_view(view))
+        if not detach:
+            stage = sequence.submit()
+        elif (stage := sequence.next_stage()) is not None:
+            prepared.backend.detach(stage)
     run_id = prepared.plan.run_id
     github.set_output(run_id=run_id, artifacts=prepared.plan.artifacts)
     if as_json:
@@ -156,9 +159,9 @@ def wait(
     submission = _submission(run_id, artifacts)
     try:
         with display.Progress(quiet=as_json) as view:
-            cluster = options.connect(submission.namespace, context, kubeconfig)
-            sequence = Sequence(submission, cluster, poll_seconds, view=_view(view))
-            results = sequence.run(
+            backend = _backend(submission, context, kubeconfig, poll_seconds)
+            backend.connect()
+            results = Sequence(backend, display.sequence_view(view)).run(
                 retry_failed=False, stop_on_interrupt=False, for_seconds=for_seconds
             )
     except StageFailed as e:
@@ -188,10 +191,7 @@ def status(
     from tuneloop.cli import display
     from tuneloop.runs.status import run_status
 
-    submission = _submission(run_id, artifacts)
-    stages = run_status(
-        submission, lambda: options.connect(submission.namespace, context, kubeconfig)
-    )
+    stages = run_status(_backend(_submission(run_id, artifacts), context, kubeconfig))
     if as_json:
         print_json({"run_id": run_id, "stages": [asdict(stage) for stage in stages]})
     else:
@@ -208,10 +208,7 @@ def explain(
     from tuneloop.cli import display
     from tuneloop.runs.status import run_status
 
-    submission = _submission(run_id, artifacts)
-    stages = run_status(
-        submission, lambda: options.connect(submission.namespace, context, kubeconfig)
-    )
+    stages = run_status(_backend(_submission(run_id, artifacts), context, kubeconfig))
     stage = next((stage for stage in stages if stage.state != "done"), None)
     if stage is None:
         typer.echo(f"{run_id}: every stage has its record")
@@ -246,39 +243,25 @@ def cancel(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Delete what a run has in the cluster; records and checkpoints stay."""
-    from tuneloop.runs.status import cancel_run
-
-    submission = _submission(run_id, artifacts)
-    cluster = options.connect(submission.namespace, context, kubeconfig)
-    deleted = cancel_run(submission, cluster)
+    backend = _backend(_submission(run_id, artifacts), context, kubeconfig)
+    deleted = backend.cancel_run()
     typer.echo(f"{run_id}: deleted {', '.join(deleted) or 'nothing, nothing was there'}")
 
 
-def open_sequence(
-    prepared: Prepared,
-    view: Progress,
+def _backend(
+    submission: Submission,
     context: str | None,
     kubeconfig: str | None,
     poll_seconds: float = 5.0,
-) -> Sequence:
-    """Connect, then write down what is about to be created."""
-    from tuneloop.artifacts.submission import save_submission
-    from tuneloop.k8s.rendering.submission import build_submission
-    from tuneloop.runs.plan import write_run_manifest
-    from tuneloop.runs.sequence import Sequence
+) -> KubernetesBackend:
+    """Open a submitted run; its cluster is connected to when it is first needed."""
+    from tuneloop.k8s.backend import KubernetesBackend
 
-    plan, renderer = prepared.plan, prepared.renderer
-    submission = build_submission(plan, renderer)
-    cluster = options.connect(submission.namespace, context, kubeconfig)
-    write_run_manifest(plan, Path.cwd(), image=renderer.image)
-    save_submission(submission)
-    return Sequence(submission, cluster, poll_seconds, view=_view(view))
-
-
-def _view(view: Progress) -> View:
-    from tuneloop.runs.sequence import View
-
-    return View(view.started, view.waiting, view.progress, view.finished)
+    return KubernetesBackend(
+        submission,
+        lambda: options.connect(submission.namespace, context, kubeconfig),
+        poll_seconds=poll_seconds,
+    )
 
 
 def _submission(run_id: str, artifacts: str) -> Submission:

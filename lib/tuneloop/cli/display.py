@@ -13,14 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.results import EvalResults, TrainResults
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
 if TYPE_CHECKING:
     import rich.progress
 
-    from tuneloop.k8s.diagnosis.diagnose import Verdict
+    from tuneloop.artifacts import progress
+    from tuneloop.artifacts.verdict import Verdict
     from tuneloop.runs.plan_table import PlanRow
     from tuneloop.runs.results import StageResult
+    from tuneloop.runs.sequence import View
     from tuneloop.runs.status import StageStatus
 
 CURVE_POINTS = 60
@@ -70,12 +74,12 @@ class Progress:
             self._said = text
             self.line(text)
 
-    def progress(self, name: str, value: dict[str, Any]) -> None:
-        """A running stage has said how far it is."""
-        if self._task is None or "total" not in value:
+    def progress(self, name: str, value: progress.Progress) -> None:
+        """Show the heartbeat of a running stage."""
+        if self._task is None or value.total is None:
             return
-        note = f"loss {value['loss']:.3f}" if "loss" in value else ""
-        self._bar.update(self._task, completed=value["step"], total=value["total"], note=note)
+        note = f"loss {value.loss:.3f}" if value.loss is not None else ""
+        self._bar.update(self._task, completed=value.step, total=value.total, note=note)
 
     def bar(self, name: str, done: int, total: int) -> None:
         """Progress of a verb that runs here."""
@@ -91,10 +95,18 @@ class Progress:
         self.line(f"{result.name:8} {result.state:6} {result.seconds:5.1f} s")
 
 
+def sequence_view(view: Progress) -> View:
+    """Return the callbacks that show a sequence here."""
+    from tuneloop.runs.sequence import View
+
+    return View(view.started, view.waiting, view.progress, view.finished)
+
+
 def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> dict[str, Any]:
     """What a run came to, for `--json`."""
     by_name = {result.name: result.record for result in stages}
-    train, evaluated = by_name["train"].results, by_name["eval"].results
+    train = by_name["train"].results_as(TrainResults)
+    evaluated = by_name["eval"].results_as(EvalResults)
     run = layout.run_prefix(artifacts, run_id)
     return {
         "run_id": run_id,
@@ -102,8 +114,8 @@ def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> d
         "stages": [
             {"name": r.name, "state": r.state, "seconds": round(r.seconds, 3)} for r in stages
         ],
-        "loss": {"first": train["loss_first"], "last": train["loss_last"]},
-        "accuracy": {"base": evaluated["accuracy_base"], "tuned": evaluated["accuracy_tuned"]},
+        "loss": {"first": train.loss_first, "last": train.loss_last},
+        "accuracy": {"base": evaluated.accuracy_base, "tuned": evaluated.accuracy_tuned},
         "report": paths.join(run, "delta_report.md"),
     }
 
@@ -121,39 +133,21 @@ def print_run(summary: dict[str, Any], stages: Sequence[StageResult]) -> None:
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]  # a Literal in rich
     for result in stages:
-        table.add_row(result.name, result.state, f"{result.seconds:.1f}", _what(result))
+        table.add_row(
+            result.name,
+            result.state,
+            f"{result.seconds:.1f}",
+            STAGES[result.name].summary(result.record),
+        )
     console.print(table)
     curve = _loss_curve(summary)
     if curve:
         console.print(f"\nloss     {curve}", markup=False)
-    evaluated = next(r.record for r in stages if r.name == "eval").results
-    for name, (base, tuned) in evaluated["by_category"].items():
+    evaluated = next(r.record for r in stages if r.name == "eval")
+    for name, (base, tuned) in evaluated.results_as(EvalResults).by_category.items():
         console.print(f"{name:16} {100 * base:5.1f} % -> {100 * tuned:5.1f} %", markup=False)
     console.print(f"\nreport   {summary['report']}", markup=False, soft_wrap=True)
     console.print(f"all      {summary['artifacts']}", markup=False, soft_wrap=True)
-
-
-def _what(result: StageResult) -> str:
-    counts, found = result.record.counts, result.record.results
-    match result.name:
-        case "export":
-            return f"{counts['traces']} traces -> {counts['examples']} examples"
-        case "train":
-            first, last = found["loss_first"], found["loss_last"]
-            lost = "".join(
-                f", {counts[key]} {word}"
-                for key, word in (
-                    ("dropped_over_length", "dropped as too long"),
-                    ("truncated_over_length", "truncated"),
-                )
-                if counts[key]
-            )
-            return f"{counts['steps']} steps, loss {first:.3f} -> {last:.3f}{lost}"
-        case "eval":
-            base, tuned = 100 * found["accuracy_base"], 100 * found["accuracy_tuned"]
-            return f"{counts['items']} items, accuracy {base:.1f} % -> {tuned:.1f} %"
-        case _:
-            return f"{counts['traces']} eval traces in the store"
 
 
 def _loss_curve(summary: dict[str, Any]) -> str:

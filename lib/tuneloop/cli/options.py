@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,11 +10,12 @@ import typer
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
+    from tuneloop.k8s.backend import KubernetesBackend
     from tuneloop.k8s.client.cluster import Cluster
-    from tuneloop.runs.plan import Plan
     from tuneloop.runs.prepare import Prepared
     from tuneloop.runs.results import StageResult
     from tuneloop.specs.run import RunSpec
+    from tuneloop.specs.target import Target
 
 DEFAULT_STORE = "http://127.0.0.1:8000"
 DEFAULT_ARTIFACTS = ".tuneloop/artifacts"
@@ -69,18 +69,28 @@ def load_spec(url: str, dataset: str | None, artifacts: str | None, store: str |
     return spec.model_copy(update={"execution": execution, "dataset": dataset or spec.dataset})
 
 
-def local_plan(spec: RunSpec, seed: int | None) -> Plan:
-    """Plan for this machine."""
-    from tuneloop.runs.plan import load_plan
+def target(
+    image: str | None,
+    allow_tag: bool,
+    context: str | None = None,
+    kubeconfig: str | None = None,
+    poll_seconds: float = 5.0,
+) -> Target:
+    """Collect the options of a backend; it announces itself on stderr."""
+    from tuneloop.specs.target import Target
 
-    return load_plan(spec, Path.cwd(), seed=seed)
+    def announce(line: str) -> None:
+        typer.echo(line, err=True)
+
+    return Target(image, allow_tag, context, kubeconfig, poll_seconds, announce)
 
 
-def cluster_plan(spec: RunSpec, seed: int | None, image: str | None, allow_tag: bool) -> Prepared:
-    """Plan for a cluster."""
+def cluster_plan(spec: RunSpec, seed: int | None, chosen: Target) -> Prepared[KubernetesBackend]:
+    """Plan a run and place it on a cluster."""
+    from tuneloop.k8s.backend import KubernetesBackend
     from tuneloop.runs.prepare import prepare
 
-    return prepare(spec, Path.cwd(), image=image, allow_tag=allow_tag, seed=seed)
+    return prepare(KubernetesBackend, spec, chosen, seed=seed)
 
 
 def connect(namespace: str, context: str | None, kubeconfig: str | None) -> Cluster:

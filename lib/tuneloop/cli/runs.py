@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -45,7 +45,6 @@ def demo(
     with view:
         result = run_demo(
             workdir,
-            Path.cwd(),
             stored=lambda count, key: view.line(f"store    {count} traces, dataset {key}"),
             planned=lambda plan: view.line(f"run      {plan.run_id}"),
             started=view.started,
@@ -58,7 +57,7 @@ def demo(
 def run(
     spec: SpecFile,
     backend: Annotated[
-        Literal["local", "cluster"], typer.Option(help="This machine, or Kubernetes.")
+        str, typer.Option(help="local (this machine), or cluster (Kubernetes).")
     ] = "local",
     dataset: DatasetKey = None,
     artifacts: ArtifactsUrl = None,
@@ -74,32 +73,20 @@ def run(
 ) -> None:
     """Run a spec, stage after stage, here or on a cluster; run again to continue."""
     from tuneloop.cli import display
+    from tuneloop.runs.backend import load_backend
+    from tuneloop.runs.prepare import prepare
+    from tuneloop.runs.sequence import Sequence
 
+    kind = load_backend(backend)
     placed = options.load_spec(spec, dataset, artifacts, store)
     chosen = options.chosen_seed(seed, new_seed)
-    view = display.Progress(quiet=as_json)
-    if backend == "local":
-        from tuneloop.runs.local import run_plan
-
-        made = options.local_plan(placed, chosen)
-        with view:
-            view.line(f"run      {made.run_id}")
-            results = run_plan(
-                made,
-                Path.cwd(),
-                started=view.started,
-                progress=view.progress,
-                finished=view.finished,
-            )
-    else:
-        from tuneloop.cli.cluster import open_sequence
-
-        prepared = options.cluster_plan(placed, chosen, image, allow_tag)
-        made = prepared.plan
-        with view:
-            sequence = open_sequence(prepared, view, context, kubeconfig, poll_seconds)
-            view.line(f"run      {made.run_id}")
-            results = sequence.run(retry_failed=True, stop_on_interrupt=True)
+    target = options.target(image, allow_tag, context, kubeconfig, poll_seconds)
+    prepared = prepare(kind, placed, target, seed=chosen)
+    made = prepared.plan
+    with display.Progress(quiet=as_json) as view:
+        sequence = Sequence(prepared.start(), display.sequence_view(view))
+        view.line(f"run      {made.run_id}")
+        results = sequence.run(retry_failed=True, stop_on_interrupt=True)
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json)
 
 
@@ -114,16 +101,16 @@ def plan(
 ) -> None:
     """Show what a run would do: stages, what is cached, where and on what. Writes nothing."""
     from tuneloop.cli import display
+    from tuneloop.runs.backend import load_backend
     from tuneloop.runs.plan_table import plan_rows
+    from tuneloop.runs.prepare import prepare
 
     placed = options.load_spec(spec, dataset, artifacts, None)
     cluster = placed.execution.cluster
-    if image or (cluster and cluster.image):
-        prepared = options.cluster_plan(placed, seed, image, allow_tag)
-        made, rows = prepared.plan, plan_rows(prepared.plan, prepared.renderer)
-    else:
-        made = options.local_plan(placed, seed)
-        rows = plan_rows(made, None)
+    backend = "kubernetes" if image or (cluster and cluster.image) else "local"
+    target = options.target(image, allow_tag)
+    prepared = prepare(load_backend(backend), placed, target, seed=seed)
+    made, rows = prepared.plan, plan_rows(prepared.plan, prepared.backend)
     if as_json:
         stages = [row.as_json() for row in rows]
         print_json({"run_id": made.run_id, "seed": made.seed, "stages": stages})

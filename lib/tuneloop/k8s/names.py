@@ -26,8 +26,6 @@ ALLOW_TAG = f"{PREFIX}/allow-tag"
 QUEUE = "kueue.x-k8s.io/queue-name"
 COMPONENT = "app.kubernetes.io/component"
 SUBMITTER = "submitter"
-MANAGED = "app.kubernetes.io/name=tuneloop"
-"""Selects everything that we made."""
 
 REPLICATED_JOB = "w"
 """Name of a JobSet's Jobs; short, because host names hold it."""

@@ -1,31 +1,28 @@
 """One stage on a cluster: create its objects, look at it, keep the evidence, free what it holds.
 
-One rule: the cluster is looked at before the storage, so that a record published in between is
-seen, and an ended Job is never taken for one without output too early.
+The cluster is looked at before the storage. A record that is published in between is then seen,
+and an ended Job is never taken too early for one without output.
 """
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.progress import Progress, read_progress
 from tuneloop.artifacts.submission import Submission, SubmittedStage, name_of
+from tuneloop.artifacts.verdict import ArchivedVerdict, Verdict, write_verdict
 from tuneloop.k8s import names
-from tuneloop.k8s.diagnosis.diagnose import Observation, Verdict, diagnose
-from tuneloop.runs.results import read_progress
+from tuneloop.k8s.api import ClusterApi
+from tuneloop.k8s.diagnosis.diagnose import Observation, diagnose
 from tuneloop.stages import reuse
 from tuneloop.storage import files, paths
 
-if TYPE_CHECKING:
-    from tuneloop.k8s.client.cluster import Cluster
-
 LOG_LINES = 200
-"""Kept of the log of each pod that failed."""
+"""Lines to keep of the log of each pod that failed."""
 _ENDED = {"Complete", "Failed", "Completed"}
-"""Conditions of a Job (the first two) and of a JobSet that has come to its end."""
+"""Conditions of a Job (the first two) and of a JobSet that has ended."""
 _PODS_OF = {
     "Job": "batch.kubernetes.io/controller-uid={uid}",
     "JobSet": "jobset.sigs.k8s.io/jobset-uid={uid}",
@@ -37,15 +34,14 @@ class StageWatch:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ClusterApi,
         submission: Submission,
         stage: SubmittedStage,
         owner: dict[str, str] | None = None,
     ) -> None:
         """Nothing is asked or created yet."""
         self.cluster, self.submission, self.stage = cluster, submission, stage
-        self.record: Record | None = None
-        self.progress: dict[str, Any] = {}
+        self.progress: Progress | None = None
         self._progress_at: datetime | None = None
         self._owner = owner
         self._uid: str | None = None
@@ -90,46 +86,54 @@ class StageWatch:
     def remove_failed(self) -> None:
         """Delete a workload that has ended without a record; its evidence is kept."""
         verdict = self.look()
-        if self.record is None and self._seen and has_ended(self._seen.workload):
+        seen = self._seen
+        if seen and not seen.record_published and has_ended(seen.workload):
+            self.archive_logs()
             self.archive(verdict)
             self._delete()
             self._uid = None
 
+    def exists(self) -> bool:
+        """Return whether the stage's workload is on the cluster."""
+        return self.cluster.get(self.kind, self.name) is not None
+
     def look(self) -> Verdict:
-        """Judge the stage by what cluster and storage show now; sets `record` and `progress`."""
+        """Judge the stage by what cluster and storage show now; only reads."""
         workload = self.cluster.get(self.kind, self.name)
         if workload is not None:
             self._uid = workload["metadata"]["uid"]
         pods = self._pods()
         is_running = any(pod.get("status", {}).get("phase") == "Running" for pod in pods)
-        # Events say why something does not run; asked for only then, they are the largest list.
+        # Events explain why something does not run. They are the largest list: asked for only then.
         events = [] if is_running else self._events(pods)
         if is_running:
             self._take_progress()
-        # Another run that shares this stage may be the one whose spec its pods work on.
-        self.record = reuse.find_or_adopt(
-            self.submission.artifacts,
-            self.submission.run_id,
-            self.stage.name,
-            self.stage.fingerprint,
-        )
         self._seen = Observation(
             stage=self.stage.name,
             name=self.name,
             workload=workload,
             pods=pods,
             events=events,
-            record_published=self.record is not None,
+            record_published=self._has_record(),
             now=self.cluster.now(),
             seen=self._uid is not None,
             queue_workload=self._queue_workload(workload),
             progress_at=self._progress_at if is_running else None,
         )
-        self._archive_pods(pods)
         return diagnose(self._seen, self.submission.graces)
 
+    def _has_record(self) -> bool:
+        """Whether a record of the stage exists, perhaps of another run that shares the stage."""
+        found = reuse.find_finished(
+            self.submission.artifacts,
+            self.submission.run_id,
+            self.stage.name,
+            self.stage.fingerprint,
+        )
+        return found is not None
+
     def _take_progress(self) -> None:
-        """Read the heartbeat: as old as its last change seen here, whatever a node's clock says."""
+        """Read the heartbeat; its age counts from its last change seen here, not a node's clock."""
         found = read_progress(self.prefix)
         if found != self.progress:
             self.progress, self._progress_at = found, self.cluster.now()
@@ -142,20 +146,39 @@ class StageWatch:
             self._delete()
 
     def archive(self, verdict: Verdict) -> None:
-        """Keep verdict and evidence beside the stage's records, where TTLs do not reach."""
+        """Write verdict and evidence next to the stage's records, where no TTL deletes them."""
         seen = self._seen
-        value = {
-            "state": verdict.state,
-            "cause": verdict.cause,
-            "fix": verdict.fix,
-            "evidence": list(verdict.evidence),
-            "exit_code": verdict.exit_code,
-            "at": seen.now.isoformat(timespec="seconds") if seen else None,
-            "workload": seen.workload if seen else None,
-            "pods": list(seen.pods) if seen else [],
-            "events": list(seen.events) if seen else [],
-        }
-        files.write(verdict_url(self.prefix), json.dumps(value, indent=1).encode() + b"\n")
+        archived = ArchivedVerdict(
+            state=verdict.state,
+            cause=verdict.cause,
+            fix=verdict.fix,
+            evidence=verdict.evidence,
+            exit_code=verdict.exit_code,
+            at=seen.now.isoformat(timespec="seconds") if seen else None,
+            workload=seen.workload if seen else None,
+            pods=list(seen.pods) if seen else [],
+            events=list(seen.events) if seen else [],
+        )
+        write_verdict(archived, self.prefix)
+
+    def archive_logs(self) -> None:
+        """Keep the log of each failed pod of the last look: a restart may delete the pod."""
+        for pod in self._seen.pods if self._seen else ():
+            name = pod["metadata"]["name"]
+            if pod.get("status", {}).get("phase") != "Failed" or name in self._archived_pods:
+                continue
+            self._archived_pods.add(name)
+            log = self.cluster.pod_log(name, tail_lines=LOG_LINES)
+            if log is not None:
+                files.write(paths.join(self.prefix, "pods", f"{name}.log"), log)
+
+    def logs(self) -> bytes:
+        """Return the logs of the stage's pods one after the other, as the kubelets have them."""
+        workload = self.cluster.get(self.kind, self.name)
+        if workload is not None:
+            self._uid = workload["metadata"]["uid"]
+        found = (self.cluster.pod_log(pod["metadata"]["name"]) for pod in self._pods())
+        return b"".join(log for log in found if log is not None)
 
     def _delete(self) -> None:
         if self._uid is not None:
@@ -180,25 +203,9 @@ class StageWatch:
                 return found
         return None
 
-    def _archive_pods(self, pods: list[dict[str, Any]]) -> None:
-        """Keep the log of each pod that failed: the next restart may take the pod away."""
-        for pod in pods:
-            name = pod["metadata"]["name"]
-            if pod.get("status", {}).get("phase") != "Failed" or name in self._archived_pods:
-                continue
-            self._archived_pods.add(name)
-            log = self.cluster.pod_log(name, tail_lines=LOG_LINES)
-            if log is not None:
-                files.write(paths.join(self.prefix, "pods", f"{name}.log"), log)
-
-
-def verdict_url(stage_prefix: str) -> str:
-    """Where the last verdict on a stage lies that was a failure."""
-    return paths.join(stage_prefix, "verdict.json")
-
 
 def has_ended(workload: dict[str, Any] | None) -> bool:
-    """Whether a Job or JobSet has come to its end, good or bad."""
+    """Return whether a Job or JobSet has ended, well or badly."""
     conditions = (workload or {}).get("status", {}).get("conditions", [])
     return any(c.get("type") in _ENDED and c.get("status") == "True" for c in conditions)
 

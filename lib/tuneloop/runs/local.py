@@ -1,7 +1,7 @@
-"""The local backend: each stage a subprocess with the argv and environment of its container.
+"""The local backend: each stage is a process with the argv and environment of its container.
 
-One rule: what counts is the record, not the exit code. A stage whose record is there is not
-started; a stage that ends without one has failed, and running again continues.
+A stage has succeeded once its record exists; its exit code is not trusted. A stage that ends
+without a record has failed, and running again continues it.
 """
 
 from __future__ import annotations
@@ -16,40 +16,48 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 from tuneloop.artifacts import layout, records
-from tuneloop.artifacts.records import Record
-from tuneloop.errors import StageFailed, verb_exit_code
-from tuneloop.k8s.rendering.manifests import FOLDER, load_table
+from tuneloop.artifacts.progress import Progress, read_progress
+from tuneloop.artifacts.verdict import State, Verdict
+from tuneloop.errors import verb_exit_code
+from tuneloop.runs import results
 from tuneloop.runs.plan import Plan, write_run_manifest
-from tuneloop.runs.results import Progress, StageResult, read_progress
-from tuneloop.specs.cluster import AcceleratorRequest
+from tuneloop.runs.results import StageResult
+from tuneloop.runs.sequence import Sequence, View
+from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import StageSpec, dump_stage_spec
-from tuneloop.stages import reuse
-from tuneloop.stages.command import stage_argv, stage_env
+from tuneloop.specs.target import Machines, Target
+from tuneloop.stages.command import CPU_ENV, stage_argv, stage_env
 from tuneloop.storage import files, paths
 
-POLL_SECONDS = 0.05
 PROGRESS_SECONDS = 0.5
+"""Seconds between two reads of a stage's heartbeat."""
 GRACE_SECONDS = 30.0
 """Between SIGTERM and SIGKILL: enough to save a checkpoint."""
 LAST_LINES = 15
+"""Lines of its output in the message about a stage that gave no cause."""
+_STATES: dict[int, State] = {
+    65: "DataError",
+    66: "DataError",
+    71: "OutOfMemory",
+    75: "Transient",
+    78: "ConfigError",
+}
+"""Exit code of a stage process -> state; other codes: UserError, or Crashed by a signal."""
 
 
 def run_plan(
     plan: Plan,
-    checkout: Path,
     *,
     started: Callable[[str], None] = lambda name: None,
-    progress: Progress = lambda name, value: None,
+    progress: results.Progress = lambda name, value: None,
     finished: Callable[[StageResult], None] = lambda result: None,
 ) -> list[StageResult]:
     """Run every stage that has no record yet, in order; stop at the first that fails.
 
     Args:
         plan: what to run.
-        checkout: working directory of the stage processes.
         started: called before a stage process starts.
         progress: called now and then while one runs.
         finished: called when a stage has its record.
@@ -58,100 +66,184 @@ def run_plan(
         StageFailed: a stage ended without a record.
         KeyboardInterrupt: passed on after the stage has been asked to stop and has stopped.
     """
-    write_run_manifest(plan, checkout)
-    shape_env = load_table(str(checkout / FOLDER)).shape(AcceleratorRequest()).env
-    results = []
-    for stage in plan.stages:
-        since = time.monotonic()
-        record = reuse.find_or_adopt(plan.artifacts, plan.run_id, stage.stage, stage.fingerprint)
-        state: Literal["done", "cached"] = "cached"
-        if record is None:
-            started(stage.stage)
-            record, state = _run_stage(stage, checkout, shape_env, progress), "done"
-        result = StageResult(stage.stage, state, time.monotonic() - since, record)
-        results.append(result)
-        finished(result)
-    return results
+    write_run_manifest(plan)
+    view = View(started=started, progress=progress, finished=finished)
+    sequence = Sequence(LocalBackend(plan), view)
+    return sequence.run(retry_failed=True, stop_on_interrupt=True)
 
 
-def _run_stage(
-    stage: StageSpec, checkout: Path, shape_env: Mapping[str, str], progress: Progress
-) -> Record:
-    artifacts = stage.execution.artifacts
-    prefix = layout.stage_prefix(artifacts, stage.run_id, stage.stage)
-    spec_url = paths.join(prefix, "spec.json")
-    files.write(spec_url, dump_stage_spec(stage))
-    with tempfile.TemporaryDirectory(prefix="tuneloop-") as scratch:
-        termination, stderr = Path(scratch, "termination"), Path(scratch, "stderr")
-        termination.touch()
-        with stderr.open("wb") as stderr_file:
-            process = subprocess.Popen(
+class LocalBackend:
+    """One run on this machine, one process at a time."""
+
+    poll_seconds = 0.05
+    image: str | None = None
+
+    def __init__(self, plan: Plan) -> None:
+        """No process is started yet."""
+        self.run_id, self.artifacts = plan.run_id, plan.artifacts
+        self.fingerprints: Mapping[str, str] = {s.stage: s.fingerprint for s in plan.stages}
+        self._specs: dict[str, StageSpec] = {stage.stage: stage for stage in plan.stages}
+        self._processes: dict[str, StageProcess] = {}
+
+    @staticmethod
+    def code_identity(spec: RunSpec, target: Target) -> str | None:
+        """Return None: the stages run the code of this machine."""
+        return None
+
+    @classmethod
+    def place(cls, run: Plan, target: Target) -> LocalBackend:
+        """Prepare a run; nothing is started."""
+        return cls(run)
+
+    def machines(self, stage: str) -> Machines:
+        """Return this machine."""
+        return Machines(where="local", accelerator="cpu", hosts=1, chips=0)
+
+    def connect(self) -> None:
+        """Do nothing: this machine is here."""
+
+    def save(self) -> None:
+        """Do nothing: no other machine can continue these processes."""
+
+    def exists(self, stage: str) -> bool:
+        """Return whether this process has started the stage."""
+        return stage in self._processes
+
+    def submit(self, stage: str, *, retry_failed: bool) -> None:
+        """Start the stage's process."""
+        self.cancel(stage)
+        self._processes[stage] = StageProcess(self._specs[stage])
+
+    def poll(self, stage: str) -> Verdict:
+        """Judge the process, then the record."""
+        process = self._processes.get(stage)
+        if process is None:
+            return Verdict("Queued", f"stage {stage} is not started yet")
+        code = process.poll()
+        if code is None:
+            return Verdict("Running", "")
+        if records.find(self.artifacts, self.run_id, stage) is not None:
+            return Verdict("Succeeded", "the record is published", exit_code=0)
+        state = _STATES.get(code, "UserError" if code > 0 else "Crashed")
+        return Verdict(state, process.failure(code), exit_code=verb_exit_code(code))
+
+    def progress(self, stage: str) -> Progress | None:
+        """Return the newest heartbeat, read at most twice a second; None in between."""
+        process = self._processes.get(stage)
+        return process.progress() if process else None
+
+    def archive(self, stage: str) -> None:
+        """Do nothing: stages store their logs themselves."""
+
+    def give_up(self, stage: str, verdict: Verdict) -> None:
+        """Do nothing: the process has ended, and its caller prints the verdict."""
+
+    def cancel(self, stage: str) -> None:
+        """Ask the stage's process to stop, and wait for its end."""
+        process = self._processes.pop(stage, None)
+        if process is not None:
+            process.stop()
+
+    def cancel_run(self) -> list[str]:
+        """Stop every process of the run that this process has started."""
+        running = [name for name, each in self._processes.items() if each.poll() is None]
+        self.close()
+        return [f"process of stage {name}" for name in running]
+
+    def logs(self, stage: str) -> bytes:
+        """Return the output of the stage's process."""
+        process = self._processes.get(stage)
+        return process.output() if process else b""
+
+    def close(self) -> None:
+        """Stop what still runs: no process is left unwatched."""
+        for stage in list(self._processes):
+            self.cancel(stage)
+
+
+class StageProcess:
+    """The process of one stage and the files that it leaves on this machine."""
+
+    def __init__(self, stage: StageSpec) -> None:
+        """Write the stage spec and start the process."""
+        self._name = stage.stage
+        self._prefix = layout.stage_prefix(stage.execution.artifacts, stage.run_id, stage.stage)
+        self._progress_at = time.monotonic()
+        spec_url = paths.join(self._prefix, "spec.json")
+        files.write(spec_url, dump_stage_spec(stage))
+        self._scratch = tempfile.TemporaryDirectory(prefix="tuneloop-")
+        self._termination = Path(self._scratch.name, "termination")
+        self._output = Path(self._scratch.name, "stderr")
+        self._termination.touch()
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
                 [sys.executable, *stage_argv(stage, spec_url)],
-                cwd=checkout,
-                env={**os.environ, **process_env(termination, shape_env)},
+                # The code is the installed package, whatever the current folder holds.
+                env={
+                    **os.environ,
+                    "PYTHONSAFEPATH": "1",
+                    **process_env(self._termination, os.environ),
+                },
                 stdin=subprocess.DEVNULL,
-                stdout=stderr_file,
-                stderr=stderr_file,
+                stdout=output,
+                stderr=output,
                 # Ctrl-C reaches this process alone, which then asks the stage to stop.
                 start_new_session=True,
             )
-            code = _wait(process, stage.stage, prefix, progress)
-        record = records.find(artifacts, stage.run_id, stage.stage)
-        if record is None:
-            raise _failure(stage.stage, code, prefix, termination, stderr)
-        return record
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while it runs."""
+        return self._process.poll()
+
+    def progress(self) -> Progress | None:
+        """Return the newest heartbeat, read at most twice a second; None in between."""
+        if time.monotonic() - self._progress_at < PROGRESS_SECONDS:
+            return None
+        self._progress_at = time.monotonic()
+        return read_progress(self._prefix)
+
+    def output(self) -> bytes:
+        """Return what it has printed."""
+        return self._output.read_bytes()
+
+    def stop(self) -> None:
+        """Stop it if it runs, with time to save a checkpoint; its scratch files are deleted."""
+        try:
+            if self._process.poll() is None:
+                self._process.terminate()
+                try:
+                    self._process.wait(GRACE_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._process.kill()
+            self._process.wait()
+        finally:
+            self._scratch.cleanup()
+
+    def failure(self, code: int) -> str:
+        """Return why it ended without a record: its own words, a signal, or its last lines."""
+        with contextlib.suppress(ValueError, KeyError):
+            return str(json.loads(self._termination.read_bytes())["cause"])
+        if code < 0:
+            reason = f"was killed by {signal.Signals(-code).name}"
+            hint = " (out of memory, if nobody sent it)" if code == -signal.SIGKILL else ""
+            return f"stage {self._name} {reason}{hint}; run again to continue"
+        tail = "\n".join(self.output().decode("utf-8", "replace").splitlines()[-LAST_LINES:])
+        return (
+            f"stage {self._name} ended with code {code} and no record, its log is"
+            f" {paths.join(self._prefix, 'log.txt')}:\n{tail}"
+        )
 
 
-def process_env(termination: Path, shape_env: Mapping[str, str]) -> dict[str, str]:
-    """What a container's environment sets, with this machine's folders.
+def process_env(termination: Path, own: Mapping[str, str]) -> dict[str, str]:
+    """Return what a container's environment sets, with folders of this machine.
 
-    What people have set for JAX themselves stands: a cache they keep, a GPU they have.
+    Args:
+        termination: file for the last sentence of the stage.
+        own: environment of this process; its JAX_* variables are kept.
     """
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    env = {**stage_env(cache, str(termination)), **shape_env}
+    cache = own.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    env = {**stage_env(cache, str(termination)), **CPU_ENV}
     return {
-        name: os.environ.get(name, value) if name.startswith("JAX_") else value
+        name: own.get(name, value) if name.startswith("JAX_") else value
         for name, value in env.items()
     }
-
-
-def _wait(process: subprocess.Popen[bytes], name: str, prefix: str, progress: Progress) -> int:
-    """Wait for the process, showing its progress; stop it if this process is asked to stop."""
-    try:
-        since = time.monotonic()
-        while process.poll() is None:
-            time.sleep(POLL_SECONDS)
-            if time.monotonic() - since >= PROGRESS_SECONDS:
-                since = time.monotonic()
-                progress(name, read_progress(prefix))
-    finally:
-        # Also on KeyboardInterrupt and on SIGTERM turned into it: nothing goes on unwatched.
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        process.wait()
-    return process.returncode
-
-
-def _failure(name: str, code: int, prefix: str, termination: Path, stderr: Path) -> StageFailed:
-    log_url = paths.join(prefix, "log.txt")
-    with contextlib.suppress(ValueError, KeyError):
-        cause = json.loads(termination.read_bytes())["cause"]
-        return StageFailed(f"{cause}", stage=name, exit_code=verb_exit_code(code))
-    if code < 0:
-        reason = f"was killed by {signal.Signals(-code).name}"
-        hint = " (out of memory, if nobody sent it)" if code == -signal.SIGKILL else ""
-        return StageFailed(
-            f"stage {name} {reason}{hint}; run again to continue",
-            stage=name,
-            exit_code=verb_exit_code(code),
-        )
-    tail = "\n".join(stderr.read_text("utf-8", "replace").splitlines()[-LAST_LINES:])
-    return StageFailed(
-        f"stage {name} ended with code {code} and no record, its log is {log_url}:\n{tail}",
-        stage=name,
-        exit_code=verb_exit_code(code),
-    )

@@ -6,15 +6,14 @@ judges a run long after its machines are gone, and with the fewest rights.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import DeltaReport, load_report
-from tuneloop.errors import DataError, GateFailed, InputMissing
+from tuneloop.artifacts.verdict import read_verdict
+from tuneloop.errors import GateFailed, InputMissing
 from tuneloop.evaluation.gates import Gate, gate_problems
-from tuneloop.k8s.watch import verdict_url
-from tuneloop.specs.base import STAGES
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
 REPORT, REPORT_TEXT = "delta_report.json", "delta_report.md"
@@ -77,14 +76,8 @@ def read_report(artifacts: str, run_id: str) -> str:
 
 
 def _failure(artifacts: str, run_id: str, stage: str) -> Failure | None:
-    url = verdict_url(layout.stage_prefix(artifacts, run_id, stage))
-    try:
-        value = json.loads(files.read(url))
-        return Failure(stage, value["state"], value["cause"], value["fix"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as e:
-        raise DataError(f"{url}: not a verdict ({e}); `tuneloop explain` asks the cluster") from e
+    found = read_verdict(layout.stage_prefix(artifacts, run_id, stage))
+    return Failure(stage, found.state, found.cause, found.fix) if found else None
 
 
 def required_report(outcome: Outcome) -> DeltaReport:

@@ -1,57 +1,50 @@
-"""From a run spec to what goes to a cluster: image, plan and renderer put together."""
+"""From a run spec to a plan that is placed on a backend."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Generic
 
-from tuneloop import provenance
-from tuneloop.k8s.names import image_identity
-from tuneloop.k8s.rendering.manifests import (
-    FOLDER,
-    Manifests,
-    image_of,
-    load_manifests,
-    renderer_of,
-)
-from tuneloop.k8s.rendering.render import Renderer
-from tuneloop.runs.plan import Plan, load_plan
+from tuneloop.runs.backend import B_co, BackendType
+from tuneloop.runs.plan import Plan, load_plan, write_run_manifest
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.target import Target
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A plan and what renders it."""
+class Prepared(Generic[B_co]):
+    """A plan and the backend that runs it."""
 
     plan: Plan
-    renderer: Renderer
+    backend: B_co
+
+    def start(self) -> B_co:
+        """Connect, then write what the run is; nothing is written if connecting fails."""
+        self.backend.connect()
+        write_run_manifest(self.plan, image=self.backend.image)
+        self.backend.save()
+        return self.backend
 
 
 def prepare(
+    backend: BackendType[B_co],
     spec: RunSpec,
-    checkout: Path,
+    target: Target | None = None,
     *,
-    image: str | None,
-    allow_tag: bool = False,
     seed: int | None = None,
-    manifests: Manifests | None = None,
-) -> Prepared:
-    """Plan a run for a cluster.
+) -> Prepared[B_co]:
+    """Plan a run and place it; nothing is started or written.
 
     Args:
-        spec: the run spec, with `execution.cluster`.
-        checkout: holds the templates; its commit is stamped into annotations.
-        image: overrides the spec's.
-        allow_tag: take an image without a digest; its reference then names the code.
+        backend: class of the backend, such as from `load_backend`.
+        spec: the run spec.
+        target: options of the verb.
         seed: overrides the spec's.
-        manifests: parsed before; None: the checkout's.
 
     Raises:
-        SpecError: no placement, no image, an impossible shape, or too many chip-hours.
+        SpecError: the backend cannot run the spec.
     """
-    reference = image_of(spec, image)
-    identity = image_identity(reference, allow_tag=allow_tag)
-    plan = load_plan(spec, checkout, seed=seed, image_digest=identity)
-    manifests = manifests or load_manifests(str(checkout / FOLDER))
-    commit: str | None = provenance.gather(checkout)["git_commit"]
-    return Prepared(plan, renderer_of(plan, manifests, reference, commit))
+    target = target or Target()
+    identity = backend.code_identity(spec, target)
+    plan = load_plan(spec, seed=seed, image_digest=identity)
+    return Prepared(plan, backend.place(plan, target))

@@ -1,7 +1,8 @@
-"""The loop on a cluster: a stage is created when the record of the one before it verifies.
+"""The loop over the stages: a stage is submitted when the record of the one before it verifies.
 
-One rule: whoever runs this keeps no state. Records say what is done, the API server what is under
-way, so it can be killed and started anywhere, and two at once do no harm: the second adopts.
+The sequence keeps no state, whatever the backend. Records tell what is done, the backend tells
+what is under way. A sequence can therefore be killed and started anywhere, and two at once do no
+harm: the second adopts.
 """
 
 from __future__ import annotations
@@ -9,164 +10,149 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
 
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.submission import Submission, SubmittedStage, name_of
+from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StageFailed, StillRunning
-from tuneloop.k8s.diagnosis.diagnose import Verdict
-from tuneloop.k8s.watch import StageWatch, has_ended
+from tuneloop.runs.backend import Backend
 from tuneloop.runs.results import Progress, StageResult
 from tuneloop.stages import reuse
 
-if TYPE_CHECKING:
-    from tuneloop.k8s.client.cluster import Cluster
-
 VERIFIED_BYTES = 2**30
-"""How much a supervisor reads to check it, perhaps from far away."""
-
-OwnerReference = dict[str, str]
+"""Bytes of a stage's inputs that the sequence reads to check them, perhaps from far away."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Who is told what goes on; each is called with the stage's name first."""
+    """Callbacks of a sequence; each gets the stage's name first."""
 
     started: Callable[[str], None] = lambda name: None
-    """The stage is asked of the cluster."""
+    """Before the stage is submitted."""
     waiting: Callable[[str, Verdict], None] = lambda name, verdict: None
-    """What it waits for, at every poll."""
+    """At every poll of a stage that is not done, if the backend has something to tell."""
     progress: Progress = lambda name, value: None
-    """What progress.json holds, at every poll of a running stage."""
+    """At every poll of a running stage that has written a heartbeat."""
     finished: Callable[[StageResult], None] = lambda result: None
-    """It has its record."""
+    """When the stage has its record."""
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """One run on one cluster."""
+    """One run on one backend."""
 
-    submission: Submission
-    cluster: Cluster
-    poll_seconds: float = 5.0
-    owner: OwnerReference | None = None
-    """What the stages' objects are deleted with; None: nothing."""
+    backend: Backend
     view: View = field(default_factory=View)
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def next_stage(self) -> str | None:
+        """Return the first stage that has no record; None if every stage has one."""
+        for stage in self.backend.fingerprints:
+            if self._find_record(stage) is None:
+                return stage
+        return None
 
     def submit(self) -> str | None:
-        """Create the first stage that has no record.
-
-        Objects of earlier tries that have failed make room for new ones: this is a new try.
+        """Submit the first stage that has no record; a failed attempt of it is replaced.
 
         Returns:
             The stage's name; None if every stage has its record.
         """
-        for stage in self.submission.stages:
-            if self._standing_record(stage) is None:
-                self._watch(stage).create(replace_failed=True)
-                return stage.name
-        return None
-
-    def detach(self) -> str | None:
-        """Create the Job that holds this sequence in the cluster, with its account and Role.
-
-        Returns:
-            The name of the first stage that it will create; None if there is nothing left to do.
-        """
-        first = next((s for s in self.submission.stages if not self._standing_record(s)), None)
-        if first is None:
-            return None
-        self._watch(first).remove_failed()
-        *shared, job = self.submission.submitter
-        for document in shared:
-            self.cluster.ensure(document)
-        standing = self.cluster.get("Job", name_of(job))
-        if standing is not None and has_ended(standing):
-            # Of an earlier try; what it owned goes with it.
-            self.cluster.delete("Job", name_of(job), uid=standing["metadata"]["uid"])
-        self.cluster.create(job)
-        return first.name
+        stage = self.next_stage()
+        if stage is not None:
+            self.backend.submit(stage, retry_failed=True)
+        return stage
 
     def run(
         self, *, retry_failed: bool, stop_on_interrupt: bool, for_seconds: float | None = None
     ) -> list[StageResult]:
-        """Create stage after stage and wait for each record.
+        """Submit stage after stage and wait for each record.
 
         Args:
-            retry_failed: whether a stage that has failed before this call is tried again (`run`),
-                or its verdict is this call's result (`wait`, the submitter).
-            stop_on_interrupt: whether KeyboardInterrupt frees what the stage holds, or leaves it
-                to whoever goes on.
+            retry_failed: whether a stage that failed before this call is tried again (`run`), or
+                its verdict is the result of this call (`wait`, the in-cluster submitter).
+            stop_on_interrupt: whether KeyboardInterrupt cancels the stage, or leaves it running
+                for the next caller.
             for_seconds: how long to wait at most; None: until the run ends.
 
         Raises:
-            StageFailed: a stage came to an end without a record; what it held is freed.
-            StillRunning: `for_seconds` are over; everything goes on, or can be gone on with.
+            StageFailed: a stage ended without a record; what it held is freed.
+            StillRunning: `for_seconds` have passed; the run continues.
         """
-        until = None if for_seconds is None else time.monotonic() + for_seconds
+        until = None if for_seconds is None else self.clock() + for_seconds
         results: list[StageResult] = []
-        for stage in self.submission.stages:
-            since = time.monotonic()
-            record = self._standing_record(stage)
-            state: Literal["done", "cached"] = "cached"
-            if record is None:
-                self._verify_inputs(results)
-                self.view.started(stage.name)
-                watch = self._watch(stage)
-                try:
-                    watch.create(replace_failed=retry_failed)
-                    record, state = self._wait(watch, until), "done"
-                except KeyboardInterrupt:
-                    if stop_on_interrupt:
-                        watch.free()
-                    raise
-            result = StageResult(stage.name, state, time.monotonic() - since, record)
-            results.append(result)
-            self.view.finished(result)
+        try:
+            for stage in self.backend.fingerprints:
+                result = self._run_stage(stage, results, retry_failed, stop_on_interrupt, until)
+                results.append(result)
+                self.view.finished(result)
+        finally:
+            self.backend.close()
         return results
 
-    def _standing_record(self, stage: SubmittedStage) -> Record | None:
-        submission = self.submission
-        return reuse.find_or_adopt(
-            submission.artifacts, submission.run_id, stage.name, stage.fingerprint
-        )
+    def _run_stage(
+        self,
+        stage: str,
+        done: list[StageResult],
+        retry_failed: bool,
+        stop_on_interrupt: bool,
+        until: float | None,
+    ) -> StageResult:
+        since = self.clock()
+        record = self._find_record(stage)
+        if record is not None:
+            return StageResult(stage, "cached", self.clock() - since, record)
+        self._verify_inputs(done)
+        self.view.started(stage)
+        try:
+            self.backend.submit(stage, retry_failed=retry_failed)
+            record = self._wait(stage, until)
+        except KeyboardInterrupt:
+            if stop_on_interrupt:
+                self.backend.cancel(stage)
+            raise
+        return StageResult(stage, "done", self.clock() - since, record)
+
+    def _find_record(self, stage: str) -> Record | None:
+        backend = self.backend
+        fingerprint = backend.fingerprints[stage]
+        return reuse.find_or_adopt(backend.artifacts, backend.run_id, stage, fingerprint)
 
     def _verify_inputs(self, done: list[StageResult]) -> None:
         """Check the content of what the next stage reads, before machines are asked for.
 
-        Up to VERIFIED_BYTES of it; the sizes of all files were checked with the record, and the
-        stage itself checks every digest.
+        At most VERIFIED_BYTES are read. The sizes of all files were checked with the record, and
+        the stage itself checks every digest.
         """
         budget = VERIFIED_BYTES
         for file in done[-1].record.outputs if done else ():
             budget -= file.size_bytes
             if budget >= 0:
-                records.read_output(file, self.submission.artifacts)
+                records.read_output(file, self.backend.artifacts)
 
-    def _watch(self, stage: SubmittedStage) -> StageWatch:
-        return StageWatch(self.cluster, self.submission, stage, self.owner)
-
-    def _wait(self, watch: StageWatch, until: float | None) -> Record:
-        name = watch.stage.name
+    def _wait(self, stage: str, until: float | None) -> Record:
         while True:
-            verdict = watch.look()
-            if watch.record is not None:
-                return watch.record
-            if verdict.is_final:
-                watch.archive(verdict)
-                watch.free()
-                raise StageFailed(
-                    f"stage {name}: {verdict.state}: {verdict.cause}; {verdict.fix}",
-                    stage=name,
-                    exit_code=verdict.exit_code or 20,
-                )
-            self.view.waiting(name, verdict)
-            if watch.progress:
-                self.view.progress(name, watch.progress)
-            if until is not None and time.monotonic() + self.poll_seconds > until:
+            verdict = self.backend.poll(stage)
+            self.backend.archive(stage)
+            record = self._find_record(stage) if verdict.is_final else None
+            if record is not None:
+                return record
+            if verdict.is_final and verdict.state != "Succeeded":
+                self.backend.give_up(stage, verdict)
+                exit_code = verdict.exit_code or 20
+                raise StageFailed(verdict.sentence(stage), stage=stage, exit_code=exit_code)
+            self._tell(stage, verdict)
+            if until is not None and self.clock() + self.backend.poll_seconds > until:
                 raise StillRunning(
-                    f"run {self.submission.run_id}: stage {name} is still under way:"
+                    f"run {self.backend.run_id}: stage {stage} is still under way:"
                     f" {verdict.state}: {verdict.cause}; wait again"
                 )
-            time.sleep(self.poll_seconds)
+            self.sleep(self.backend.poll_seconds)
+
+    def _tell(self, stage: str, verdict: Verdict) -> None:
+        if verdict.cause:
+            self.view.waiting(stage, verdict)
+        progress = self.backend.progress(stage)
+        if progress is not None:
+            self.view.progress(stage, progress)

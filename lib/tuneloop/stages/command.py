@@ -12,6 +12,13 @@ COMPLETION_INDEX = "$(JOB_COMPLETION_INDEX)"
 """The kubelet puts the pod's index in; the Job controller sets the variable."""
 
 
+CPU_ENV = {
+    # Explicit, so that a CUDA or TPU build of JAX does not look for chips that are not there.
+    "JAX_PLATFORMS": "cpu",
+}
+"""Environment of a stage on a machine without an accelerator."""
+
+
 def stage_argv(stage: StageSpec, spec_url: str, *, shards: int = 1) -> list[str]:
     """The command line of a stage behind the name of the interpreter.
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from typing import Any
 
-from tuneloop import jsonl
+from tuneloop import jsonl, resources
 from tuneloop.artifacts import records
 from tuneloop.artifacts.delta_report import dump_report
 from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.results import (
+    EvalCounts,
+    EvalResults,
+    ExportResults,
+    TrainCounts,
+    TrainResults,
+)
 from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.evaluation.report.build import Answered, build_report
 from tuneloop.evaluation.report.render import render_markdown
@@ -80,7 +86,7 @@ def _generate(
         )
         for item in items
     ]
-    longest = train.counts["longest_response_tokens"]
+    longest = train.counts_as(TrainCounts).longest_response_tokens
     generator = Generator(
         base,
         prompts,
@@ -105,8 +111,8 @@ def _assemble(
     tuned_said: list[Generation],
 ) -> None:
     recipe = recipe_named(spec.dataset.recipe)
-    trained = stage.upstream("train").results
-    base_digest, tuned_digest = trained["base_digest"], trained["tuned_digest"]
+    trained = stage.upstream("train").results_as(TrainResults)
+    base_digest, tuned_digest = trained.base_digest, trained.tuned_digest
     scorer = scorer_named(spec.options.scorer)
     before, after = (
         [_score(item, one, recipe, scorer) for item, one in zip(items, said, strict=True)]
@@ -124,28 +130,30 @@ def _assemble(
     report = build_report(answered, header)
     stage.write_output("delta_report.md", render_markdown(report, answered).encode())
     stage.write_output("delta_report.json", dump_report(report))
-    stage.counts.update(
+    overall = report.overall
+    counts = EvalCounts(
         items=len(items),
-        base_correct=report.overall.base.correct,
-        base_no_answer=report.overall.base.no_answer,
-        tuned_correct=report.overall.tuned.correct,
-        tuned_no_answer=report.overall.tuned.no_answer,
+        base_correct=overall.base.correct,
+        base_no_answer=overall.base.no_answer,
+        tuned_correct=overall.tuned.correct,
+        tuned_no_answer=overall.tuned.no_answer,
         regressions=len(report.regressions),
     )
-    stage.results.update(
-        accuracy_base=report.overall.base.share,
-        accuracy_tuned=report.overall.tuned.share,
+    results = EvalResults(
+        accuracy_base=overall.base.share,
+        accuracy_tuned=overall.tuned.share,
         by_category={
-            group.name: [group.base.share, group.tuned.share] for group in report.categories
+            group.name: (group.base.share, group.tuned.share) for group in report.categories
         },
         verdict=report.verdict,
     )
+    stage.set_results(counts, results)
 
 
 def _eval_set(spec: EvalStage, stage: Stage) -> tuple[EvalItem, ...]:
     url = spec.options.eval_set
     try:
-        data = files.read(url)
+        data = files.read(resources.input_url(url))
     except FileNotFoundError as e:
         raise InputMissing(
             f"{url}: missing; put the eval set there, or change eval.eval_set"
@@ -162,12 +170,11 @@ def _contamination(spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...]) -
     Raises:
         SpecError: it did not look, and the spec does not allow that.
     """
-    checked: dict[str, Any] = stage.upstream("train").results.get("contamination") or {}
-    if checked.get("eval_prompts_sha256") == prompts_sha256(items):
-        kept, excluded = checked["kept"], checked["excluded"]
-        if kept:
-            return f"{kept} training examples overlap the eval set and were kept"
-        return f"checked: none left in the training set, {excluded} traces were kept out"
+    found = stage.upstream("export").results_as(ExportResults).contamination
+    if found.eval_prompts_sha256 == prompts_sha256(items):
+        if found.kept:
+            return f"{found.kept} training examples overlap the eval set and were kept"
+        return f"checked: none left in the training set, {found.excluded} traces were kept out"
     if not spec.options.allow_unchecked:
         raise SpecError(
             "eval: the training set was not checked for the eval set, expected a check by exact"

@@ -216,7 +216,7 @@ def test_cpu() -> None:
     assert (found.kind, found.hosts, found.slices, found.is_multi_host) == ("cpu", 1, 1, False)
     assert (found.chips_per_host, found.chips, found.devices_per_host) == (0, 0, 1)
     assert (found.node_selector, found.tolerations, found.resources) == ({}, [], {})
-    assert found.env == {"JAX_PLATFORMS": "cpu"}
+    assert found.env == {}
     assert (found.dev_shm_size, found.machine, found.hbm_gb_per_chip) == (None, None, None)
     assert found.pod_annotations == SAFE
     assert AcceleratorRequest().accelerator == "cpu"
@@ -490,7 +490,7 @@ def test_an_option_that_the_operator_took_away() -> None:
             "${tpology}",
             "expected only placeholders",
         ),
-        ("JAX_PLATFORMS: cpu", "JAX_PLATFORMS: $cpu", "$cpu", "expected only placeholders"),
+        ("JAX_PLATFORMS: tpu,cpu", "JAX_PLATFORMS: $cpu", "$cpu", "expected only placeholders"),
         ('value: "true"', "operator: Exists", None, "given twice"),
         ("value: present, ", "", "google.com/tpu, op", "expected a value with operator Equal"),
         (
@@ -525,7 +525,7 @@ def test_one_shape_made_twice_is_refused() -> None:
 
 
 def test_a_placeholder_without_a_value() -> None:
-    table = edited("JAX_PLATFORMS: cpu", "JAX_PLATFORMS: ${topology}")
+    table = edited("cpu:  #", 'cpu:\n  env: {A: "${topology}"}\n  #')
     assert refusal("cpu", table) == (
         "own.yaml: placeholder 'topology' stands where it has no value, expected one of hosts, "
         "slices, chips_per_host; mend the table"

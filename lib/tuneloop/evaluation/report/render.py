@@ -26,14 +26,13 @@ def render_markdown(report: DeltaReport, answered: Sequence[Answered]) -> str:
         percent=_percent, cell=_cell, code=_code, interval=_interval
     )
     template = environment.get_template("evaluation/report/delta_report.md.j2")
-    text = template.render(
+    return template.render(
         report=report,
         scorer=scorer_named(report.header["scorer"]),
         regressions=with_texts(report.regressions),
         still_wrong=with_texts(report.still_wrong),
         sample=answered[0],
     )
-    return f"{text}\n"
 
 
 def _percent(share: float) -> str:

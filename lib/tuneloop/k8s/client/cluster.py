@@ -14,10 +14,9 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tuneloop.errors import PermissionDenied, SpecError, Transient
+from tuneloop.k8s.api import Created, Object
 from tuneloop.k8s.client.connection import Answer, Connection
 from tuneloop.k8s.names import FINGERPRINT
-
-Object = dict[str, Any]
 
 PAGE = 500
 EVENT_SELECTORS = 4
@@ -52,17 +51,6 @@ KINDS = {
 }
 MUTABLE = ("ConfigMap", "Role", "RoleBinding", "ServiceAccount")
 """Kinds that are applied; the others are created once and never patched."""
-
-
-@dataclass(frozen=True)
-class Created:
-    """What stands after `create`."""
-
-    object: Object
-    adopted: bool
-    """It was there already, with the same fingerprint."""
-    warnings: tuple[str, ...] = ()
-    """What the server warned of, such as PodSecurity."""
 
 
 class _BeingDeleted(Transient):

@@ -1,17 +1,19 @@
-"""A plan as Kubernetes objects and as files for `kubectl apply -f DIR`: one file a stage."""
+"""The renderer of a run, and its objects as files for `kubectl apply -f DIR`: one per stage."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuneloop.artifacts.submission import Submission
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.k8s.accelerators.shapes import Accelerators, load_accelerators
-from tuneloop.k8s.rendering.render import Object, Renderer, Templates, file_name
+from tuneloop.k8s.rendering.render import Object, Renderer, Templates
 from tuneloop.k8s.rendering.templates import Template, parse_template
 from tuneloop.k8s.rendering.yaml_out import dump
-from tuneloop.runs.plan import Plan
 from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.stages import StageSpec
 from tuneloop.storage import files, paths
 
 FOLDER = "manifests/k8s"
@@ -35,13 +37,8 @@ def load_manifests(folder: str) -> Manifests:
         config_map=_template(paths.join(folder, "configmap.yaml")),
         submitter=_template(paths.join(folder, "submitter.yaml")),
     )
-    return Manifests(templates, load_table(folder))
-
-
-def load_table(folder: str) -> Accelerators:
-    """Read the accelerator table alone."""
-    url = paths.join(folder, "accelerators.yaml")
-    return load_accelerators(_read(url), url)
+    table = paths.join(folder, "accelerators.yaml")
+    return Manifests(templates, load_accelerators(_read(table), table))
 
 
 def _template(url: str) -> Template:
@@ -76,50 +73,56 @@ def image_of(spec: RunSpec, image: str | None) -> str:
     return chosen
 
 
-def renderer_of(plan: Plan, manifests: Manifests, image: str, git_commit: str | None) -> Renderer:
-    """What renders the stages of a plan.
+def renderer_of(
+    spec: RunSpec,
+    stages: Sequence[StageSpec],
+    manifests: Manifests,
+    image: str,
+    git_commit: str | None,
+) -> Renderer:
+    """Build the renderer of a run.
 
     Raises:
         SpecError: a shape is impossible, or the stages could hold more chip-hours than the spec
             allows.
     """
     renderer = Renderer(
-        run_name=plan.spec.name,
-        cluster=cluster_of(plan.spec),
+        run_name=spec.name,
+        cluster=cluster_of(spec),
         image=image,
         git_commit=git_commit,
         templates=manifests.templates,
         accelerators=manifests.accelerators,
     )
-    _check_budget(plan, renderer)
+    _check_budget(spec, stages, renderer)
     return renderer
 
 
-def _check_budget(plan: Plan, renderer: Renderer) -> None:
+def _check_budget(spec: RunSpec, stages: Sequence[StageSpec], renderer: Renderer) -> None:
     budget = renderer.cluster.budget_chip_hours
     if budget is None:
         return
-    most = sum(renderer.chip_hours(stage) for stage in plan.stages)
+    most = sum(renderer.chip_hours(stage) for stage in stages)
     if most > budget:
         raise SpecError(
-            f"run spec {plan.spec.name}: its stages could hold {most:g} chip-hours until their"
+            f"run spec {spec.name}: its stages could hold {most:g} chip-hours until their"
             f" deadlines, execution.cluster.budget_chip_hours allows {budget:g}; shorten"
             " deadline_seconds, choose smaller shapes, or raise the budget"
         )
 
 
-def render_run(plan: Plan, renderer: Renderer) -> dict[str, list[Object]]:
-    """Render every stage of a plan.
+def stage_files(submission: Submission) -> dict[str, list[Object]]:
+    """Name a file for each stage: `kubectl apply -f DIR` takes them in the order of their names.
 
     Returns:
         File name -> its objects, in the order in which they are applied.
     """
     return {
-        file_name(position, stage): renderer.render(stage)
-        for position, stage in enumerate(plan.stages, start=1)
+        f"{position:02d}-{stage.name}.yaml": stage.documents
+        for position, stage in enumerate(submission.stages, start=1)
     }
 
 
 def dump_files(documents: dict[str, list[Object]]) -> dict[str, str]:
-    """File name -> YAML text."""
+    """Return file name -> YAML text."""
     return {name: dump(objects) for name, objects in documents.items()}

@@ -1,7 +1,7 @@
 """The pod of a workload: environment, volumes, resources around one command.
 
-One rule: a pod can write to its named volumes alone, and what it is started with comes from
-`tuneloop.command`, as on a laptop.
+A pod can write to its named volumes only. Its argv and the common part of its environment come
+from `tuneloop.stages.command`, as on a laptop.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from tuneloop.k8s.accelerators.shapes import Shape
 from tuneloop.k8s.names import REPLICATED_JOB
 from tuneloop.k8s.rendering.templates import Template, fill
-from tuneloop.stages.command import stage_env
+from tuneloop.stages.command import CPU_ENV, stage_env
 
 HOME = "/home/tuneloop"
 CACHE = f"{HOME}/.cache"
@@ -80,6 +80,7 @@ def container_env(shape: Shape, image: str, extra: Mapping[str, str] | None = No
     """The environment of a stage's container, in order of name."""
     values = {
         **stage_env(CACHE, TERMINATION_LOG),
+        **(CPU_ENV if shape.kind == "cpu" else {}),
         **shape.env,
         **(extra or {}),
         "HOME": HOME,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tuneloop.artifacts.submission import Submission, SubmittedStage
 from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.rendering.submitter import render_submitter
-from tuneloop.runs.plan import Plan
+from tuneloop.specs.stages import StageSpec
 
 
-def build_submission(plan: Plan, renderer: Renderer) -> Submission:
-    """Render a plan for a cluster.
+def build_submission(
+    run_id: str, artifacts: str, stages: Sequence[StageSpec], renderer: Renderer
+) -> Submission:
+    """Render the stages of a run and its submitter.
 
     Raises:
         SpecError: a shape is impossible, or a URL means another place inside a pod.
     """
     return Submission(
-        run_id=plan.run_id,
-        artifacts=plan.artifacts,
+        run_id=run_id,
+        artifacts=artifacts,
         namespace=renderer.cluster.namespace,
         image=renderer.image,
         graces=renderer.cluster.graces,
@@ -24,9 +28,7 @@ def build_submission(plan: Plan, renderer: Renderer) -> Submission:
             SubmittedStage(
                 name=stage.stage, fingerprint=stage.fingerprint, documents=renderer.render(stage)
             )
-            for stage in plan.stages
+            for stage in stages
         ],
-        submitter=render_submitter(
-            renderer, plan.run_id, plan.artifacts, fingerprint=plan.stages[-1].fingerprint
-        ),
+        submitter=render_submitter(renderer, run_id, artifacts, fingerprint=stages[-1].fingerprint),
     )

@@ -1,0 +1,47 @@
+"""progress.json: the heartbeat of a running stage, overwritten every few seconds.
+
+Nothing reads it as an input; people and supervisors see by it how far a stage is.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tuneloop.storage import files, paths
+
+
+class Progress(BaseModel):
+    """How far a stage is; a stage adds its own values, such as the loss."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    stage: str = ""
+    """Name of the stage."""
+    attempt: str = ""
+    """Folder that the process writes to."""
+    updated_at: str
+    """UTC, ISO 8601."""
+    step: int | None = None
+    """Units of work done; null before the first."""
+    total: int | None = None
+    """Units of work in all."""
+    rate_per_second: float | None = None
+    """Mean rate since the process started."""
+    loss: float | None = None
+    """Training loss at that step; null for stages that do not train."""
+
+
+def dump_progress(progress: Progress) -> bytes:
+    """Serialize a heartbeat; fields that were not set are absent."""
+    value = progress.model_dump(exclude_unset=True)
+    return json.dumps(value, sort_keys=True).encode() + b"\n"
+
+
+def read_progress(stage_prefix: str) -> Progress | None:
+    """Read the newest heartbeat of a stage; None before the first, or while it is torn."""
+    try:
+        return Progress.model_validate_json(files.read(paths.join(stage_prefix, "progress.json")))
+    except (FileNotFoundError, ValidationError):
+        return None
