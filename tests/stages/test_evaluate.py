@@ -14,6 +14,7 @@ from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import load_report
 from tuneloop.artifacts.records import OutputFile, Record
+from tuneloop.artifacts.results import Contamination, ExportResults, TrainResults
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.schema import Score, Scorer
 from tuneloop.evaluation.scorers.table import SCORERS, scorer_named
@@ -43,12 +44,29 @@ def eval_stage(folder: Path, scorer: str) -> Stage:
         update={"eval_set": str(folder / "set.jsonl"), "allow_unchecked": True, "scorer": scorer}
     )
     update = {
+        "upstream": {"export": "1" * 64, "train": "2" * 64},
         "options": options,
         "eval_set_sha256": hashlib.sha256(data).hexdigest(),
         "execution": spec.execution.model_copy(update={"artifacts": str(folder / "artifacts")}),
     }
     started = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
     return Stage(spec.model_copy(update=update), started_at=started, attempt="a")
+
+
+UPSTREAM = {
+    "export": ExportResults(
+        contamination=Contamination(policy="off", eval_prompts_sha256=None, excluded=0, kept=0),
+        lengths={},
+    ),
+    "train": TrainResults(
+        loss_first=2.0,
+        loss_last=1.0,
+        base_digest="b" * 64,
+        tuned_digest="t" * 64,
+        dropped_ids=[],
+        truncated_ids=[],
+    ),
+}
 
 
 def record(stage: Stage, name: str, outputs: tuple[OutputFile, ...] = ()) -> Record:
@@ -60,7 +78,7 @@ def record(stage: Stage, name: str, outputs: tuple[OutputFile, ...] = ()) -> Rec
         inputs={},
         outputs=outputs,
         counts={},
-        results={"base_digest": "b" * 64, "tuned_digest": "t" * 64, "contamination": None},
+        results=UPSTREAM[name].model_dump() if name in UPSTREAM else {},
         started_at="2026-11-22T00:00:00+00:00",
         seconds=1.0,
         provenance={},
@@ -80,7 +98,8 @@ def test_a_scorer_registered_from_outside_scores_and_is_named_in_the_report(
 ) -> None:
     monkeypatch.setitem(SCORERS, "first_letter", Scorer(score_first_letter, "their first letter"))
     stage = eval_stage(tmp_path, "first_letter")
-    records.publish(record(stage, "train"), stage.artifacts)
+    for name in UPSTREAM:
+        records.publish(record(stage, name), stage.artifacts)
     texts = zip(evaluate.PARTS, ("Answer: Rome", "Answer: Prague"), strict=True)
     part = record(stage, "eval", tuple(generated(stage, name, text) for name, text in texts))
     assert isinstance(stage.spec, EvalStage)
