@@ -67,7 +67,8 @@ def gate(
     """Exit 13 if a run's result is worse than asked, 12 if it has none yet."""
     from tuneloop.cli import github
     from tuneloop.errors import GateFailed
-    from tuneloop.runs.outcome import Gate, check_gate, load_outcome
+    from tuneloop.evaluation.gates import Gate
+    from tuneloop.runs.outcome import check_gate, load_outcome
 
     asked = Gate(min_accuracy, min_gain, max_regressions)
     run_id = run.run_id
