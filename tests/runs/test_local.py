@@ -15,8 +15,9 @@ import pytest
 from tuneloop.artifacts import layout
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.backend import KubernetesBackend
-from tuneloop.runs.local import run_plan
+from tuneloop.runs.local import LocalBackend, run_plan
 from tuneloop.runs.prepare import prepare
+from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.target import Target
 from tuneloop.storage import files
@@ -138,6 +139,54 @@ def test_a_killed_stage_is_named_with_its_signal(
     with pytest.raises(StageFailed, match="export was killed by SIGKILL") as caught:
         run_plan(tiny_run.plan())
     assert caught.value.exit_code == 20
+
+
+@pytest.fixture
+def slow_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Every stage process prints a line and then sleeps; its process id is in the returned file."""
+    fake, pid = tmp_path / "python", tmp_path / "pid"
+    fake.write_text(
+        f"#!/bin/sh\necho hello\necho $$ > {pid}.part\nmv {pid}.part {pid}\nexec sleep 60\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    return pid
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
+def test_a_stage_is_polled_read_and_cancelled(tiny_run: Any, slow_python: Path) -> None:
+    backend = LocalBackend(tiny_run.plan())
+    assert (backend.poll("export").state, backend.exists("export")) == ("Queued", False)
+    assert (backend.logs("export"), backend.progress("export")) == (b"", None)
+    backend.submit("export", retry_failed=True)
+    wait_for(slow_python)
+    assert (backend.poll("export").state, backend.exists("export")) == ("Running", True)
+    assert backend.logs("export") == b"hello\n"
+    assert backend.cancel_run() == ["process of stage export"]
+    assert not backend.exists("export")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(slow_python.read_text()), 0)
+
+
+def test_no_process_is_left_when_the_sequence_ends_by_an_error(
+    tiny_run: Any, slow_python: Path
+) -> None:
+    def broken(seconds: float) -> None:
+        wait_for(slow_python)
+        raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="the terminal is gone"):
+        Sequence(LocalBackend(tiny_run.plan()), sleep=broken).run(
+            retry_failed=True, stop_on_interrupt=False
+        )
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(slow_python.read_text()), 0)
 
 
 def test_two_runs_at_once_do_the_work_once(tiny_run: Any, store: str, repository: Path) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuneloop.cli.options import DEFAULT_ARTIFACTS, DEFAULT_STORE, Json, StoreUrl, print_json
+from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS
+from tuneloop.cli.options import DEFAULT_STORE, Json, StoreUrl, print_json
 from tuneloop.errors import DataError, SpecError, UsageError
 from tuneloop.traces.importers.table import IMPORTERS
 

@@ -1,0 +1,197 @@
+"""The Kubernetes backend on a cluster in memory: detach, cancel, logs, owners, preparation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.builders import TinyRun
+from tests.k8s.twin import Action, Exit, Running, Twin, publish_record, rendered, worker
+from tuneloop.artifacts import layout
+from tuneloop.artifacts.submission import Submission, load_submission
+from tuneloop.errors import StageFailed
+from tuneloop.k8s.api import ClusterApi, Object
+from tuneloop.k8s.backend import KubernetesBackend
+from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.runs.sequence import Sequence
+from tuneloop.storage import files, paths
+
+
+@pytest.fixture
+def submission(tiny_run: TinyRun) -> Submission:
+    return rendered(tiny_run)
+
+
+def backend_of(twin: Twin, submission: Submission) -> KubernetesBackend:
+    return KubernetesBackend(submission, lambda: twin)
+
+
+def test_the_client_has_the_methods_of_the_twin() -> None:
+    """What runs against the twin runs against a cluster: mypy compares the signatures."""
+    client: type[ClusterApi] = Cluster
+    twin: type[ClusterApi] = Twin
+    names = [name for name in vars(ClusterApi) if not name.startswith("_")]
+    assert len(names) == 9
+    assert all(callable(getattr(each, name)) for each in (client, twin) for name in names)
+
+
+def test_detach_creates_the_submitter_with_its_rights_and_again_adopts(
+    submission: Submission,
+) -> None:
+    twin = Twin(lambda pod: Running())
+    backend = backend_of(twin, submission)
+    for _ in range(2):
+        backend.detach("export")
+    assert twin.made == {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "Job": 1}
+    assert twin.one("Job") == [f"{submission.run_id}-submit"]
+
+
+def test_detach_replaces_a_submitter_that_has_ended_and_a_stage_that_has_failed(
+    submission: Submission,
+) -> None:
+    twin = Twin(lambda pod: Exit(65))
+    backend = backend_of(twin, submission)
+    backend.submit("export", retry_failed=True)
+    backend.detach("export")
+    for _ in range(2):
+        twin.step()
+    backend.detach("export")
+    assert twin.made["Job"] == 3
+    assert twin.one("Job") == [f"{submission.run_id}-submit"]
+
+
+def test_what_the_submitter_creates_goes_with_its_job(submission: Submission) -> None:
+    twin = Twin(lambda pod: Running())
+    outside, inside = backend_of(twin, submission), backend_of(twin, submission)
+    with pytest.raises(StageFailed, match="gone, expected the Job of this pod") as caught:
+        inside.own_stages()
+    assert caught.value.exit_code == 30
+    outside.detach("export")
+    inside.own_stages()
+    inside.submit("export", retry_failed=False)
+    twin.sleep(1)
+    assert len(twin.one("Pod")) == 2
+    assert outside.cancel_run() == [f"Job {submission.run_id}-submit"]  # the rest went with it
+    assert [twin.one(kind) for kind in ("Job", "Pod", "ConfigMap")] == [[], [], []]
+
+
+def test_cancel_deletes_what_there_is(submission: Submission) -> None:
+    twin = Twin(lambda pod: Running())
+    backend = backend_of(twin, submission)
+    assert backend.cancel_run() == []
+    backend.submit("export", retry_failed=True)
+    name = submission.stages[0].workload["metadata"]["name"]
+    assert backend.cancel_run() == [f"Job {name}"]
+    assert not backend.exists("export")
+
+
+def test_cancel_keeps_a_stage_that_has_ended(submission: Submission) -> None:
+    twin = Twin(lambda pod: Exit(65))
+    backend = backend_of(twin, submission)
+    backend.submit("export", retry_failed=True)
+    twin.step()
+    twin.step()
+    backend.cancel("export")
+    assert backend.exists("export")
+
+
+def test_logs_are_those_of_the_stages_pods(submission: Submission) -> None:
+    outcomes = iter([Exit(75, log=b"first\n"), Exit(75, log=b"second\n")])
+    twin = Twin(lambda pod: next(outcomes, Running()))
+    backend = backend_of(twin, submission)
+    assert backend.logs("export") == b""
+    backend.submit("export", retry_failed=True)
+    for _ in range(4):
+        twin.step()
+    assert backend.logs("export") == b"first\nsecond\n"
+
+
+def test_a_stage_whose_heart_stops_is_stuck(tiny_run: TinyRun) -> None:
+    submission = rendered(tiny_run, graces={"progress_seconds": 600})
+    twin = Twin(lambda pod: Running())
+    backend = backend_of(twin, submission)
+    backend.submit("export", retry_failed=True)
+    twin.sleep(1)
+    twin.sleep(1)
+    assert backend.poll("export").state == "Running"
+    twin.sleep(700)
+    # No heartbeat yet: it may still be importing or compiling.
+    assert backend.poll("export").state == "Running"
+    prefix = layout.stage_prefix(submission.artifacts, submission.run_id, "export")
+    files.write(paths.join(prefix, "progress.json"), b'{"updated_at": "2020-01-01T00:00:00Z"}')
+    for seconds, state in ((400, "Running"), (400, "Running"), (400, "Stuck")):
+        verdict = backend.poll("export")
+        assert (verdict.state, verdict.exit_code) == (state, 20 if state == "Stuck" else None)
+        twin.sleep(seconds)
+
+
+@pytest.mark.parametrize(
+    ("place", "pods"),
+    [
+        ({"export": {"shards": 3}}, 3 + 3),
+        ({"train": {"accelerator": "v5e-4x4", "slices": 2}}, 8 + 3),
+    ],
+)
+def test_stages_of_many_pods(tiny_run: TinyRun, place: dict[str, Any], pods: int) -> None:
+    submission = rendered(tiny_run, **place)
+    twin = Twin()
+    act, seen = worker(twin), set[str]()
+
+    def peers(pod: Object) -> Action:
+        """One pod of each stage writes the record, as the last shard or rank 0 does."""
+        seen.add(pod["metadata"]["name"])
+        stage = pod["metadata"]["labels"]["tuneloop.dev/stage"]
+        index = pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]
+        return act(pod) if index == "0" or stage not in place else Running()
+
+    twin.act = peers
+    sequence = Sequence(backend_of(twin, submission), clock=twin.clock, sleep=twin.sleep)
+    results = sequence.run(retry_failed=True, stop_on_interrupt=True)
+    assert [result.state for result in results] == ["done"] * 4
+    assert len(seen) == pods
+
+
+def test_a_gang_starts_again_as_a_whole_and_disruptions_do_not_count(tiny_run: TinyRun) -> None:
+    submission = rendered(tiny_run, train={"accelerator": "v5e-4x4", "spot": True})
+    twin = Twin()
+    backend = backend_of(twin, submission)
+    failures = iter(range(5))
+
+    def preempted(pod: Object) -> Action:
+        if next(failures, None) is not None:
+            return Exit(143, disruption="PreemptionByScheduler")
+        return Running()
+
+    twin.act = preempted
+    backend.submit("train", retry_failed=True)
+    twin.step()
+    for _ in range(5):
+        twin.step()
+    assert len(twin.one("Pod")) == 4
+    assert twin.made["Pod"] > 4
+    assert not backend.poll("train").is_final
+    twin.act = lambda pod: Exit(75)
+    for _ in range(10):
+        twin.step()
+    verdict = backend.poll("train")
+    assert verdict.is_final
+    assert verdict.state == "Transient"
+
+
+def test_save_and_load_give_the_same_run(submission: Submission, tiny_run: TinyRun) -> None:
+    backend_of(Twin(), submission).save()
+    assert load_submission(submission.artifacts, submission.run_id) == submission
+
+
+def test_a_record_of_another_run_is_success_before_anything_is_asked(
+    submission: Submission,
+) -> None:
+    twin = Twin(lambda pod: Running())
+    backend = backend_of(twin, submission)
+    backend.submit("export", retry_failed=True)
+    twin.step()
+    (pod,) = twin.find("Pod")
+    publish_record(twin.stage_of(pod))
+    verdict = backend.poll("export")
+    assert (verdict.state, verdict.exit_code) == ("Succeeded", 0)

@@ -1,0 +1,428 @@
+"""A cluster in memory: the methods of `k8s.client.cluster.Cluster` with a small Job controller.
+
+A test moves the clock (`sleep`) and decides by `act` what each pod does at each step of it. Objects
+have uids and owners, and nothing deletes them after a time. Rules of retry are read from the
+rendered Job and JobSet.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from tests.builders import TinyRun
+from tuneloop.artifacts import records
+from tuneloop.artifacts.records import OutputFile, Record
+from tuneloop.artifacts.submission import Submission
+from tuneloop.errors import SpecError
+from tuneloop.k8s.api import Created, Object
+from tuneloop.k8s.backend import KubernetesBackend
+from tuneloop.k8s.client.cluster import MUTABLE
+from tuneloop.k8s.names import FINGERPRINT
+from tuneloop.runs.prepare import prepare
+from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.stages import StageSpec
+from tuneloop.specs.target import Target
+from tuneloop.storage import files, paths
+
+IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
+WORKLOADS = ("Job", "JobSet")
+_STAGE: TypeAdapter[StageSpec] = TypeAdapter(StageSpec)
+
+
+class Killed(BaseException):
+    """The process that uses the twin ends here, as by SIGKILL: nothing catches it."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """The pod runs on."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The main container ends."""
+
+    code: int
+    cause: str = ""
+    log: bytes = b""
+    disruption: str = ""
+    """Reason of a DisruptionTarget condition, such as PreemptionByScheduler."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The container cannot start, for instance ImagePullBackOff."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Unschedulable:
+    """No node takes the pod."""
+
+    message: str
+
+
+Action = Running | Exit | Waiting | Unschedulable
+
+
+class Twin:
+    """One namespace in memory."""
+
+    def __init__(self, act: Callable[[Object], Action] = lambda pod: Running()) -> None:
+        """The namespace is empty.
+
+        Args:
+            act: what a pod that has not ended does at a step; it may publish a record first.
+        """
+        self.act = act
+        self.objects: dict[tuple[str, str], Object] = {}
+        self.made: Counter[str] = Counter()
+        """Kind -> objects of it that were ever created."""
+        self.writes: Counter[str] = Counter()
+        """Verb -> calls that change something."""
+        self.calls = 0
+        self.kill_at: int | None = None
+        """Number of the call that raises Killed."""
+        self.seconds = 0.0
+        self._logs: dict[str, bytes] = {}
+        self._numbers = itertools.count(1)
+
+    # The methods of ClusterApi.
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 27, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def create(self, document: Object, *, dry_run: bool = False) -> Created:
+        self._call()
+        kind, name = document["kind"], document["metadata"]["name"]
+        found = self.objects.get((kind, name))
+        if found is not None:
+            wanted, has = (_fingerprint(each) for each in (document, found))
+            if wanted is None or wanted != has:
+                raise SpecError(f"{kind} {name}: exists with fingerprint {(has or 'none')[:8]}")
+            return Created(copy.deepcopy(found), adopted=True)
+        if dry_run:
+            return Created(document, adopted=False)
+        self.writes["create"] += 1
+        return Created(copy.deepcopy(self._add(document)), adopted=False)
+
+    def apply(self, document: Object, *, dry_run: bool = False) -> Object:
+        self._call()
+        kind, name = document["kind"], document["metadata"]["name"]
+        assert kind in MUTABLE, kind
+        self.writes["apply"] += 1
+        found = self.objects.get((kind, name))
+        if found is None:
+            return copy.deepcopy(self._add(document))
+        kept = {key: found["metadata"][key] for key in ("uid", "creationTimestamp")}
+        changed = copy.deepcopy(document)
+        changed["metadata"] |= kept
+        self.objects[kind, name] = changed
+        return copy.deepcopy(changed)
+
+    def ensure(self, document: Object) -> None:
+        if self.get(document["kind"], document["metadata"]["name"]) is None:
+            self.apply(document)
+
+    def get(self, kind: str, name: str) -> Object | None:
+        self._call()
+        return copy.deepcopy(self.objects.get((kind, name)))
+
+    def find(self, kind: str, selector: str = "", fields: str = "") -> list[Object]:
+        self._call()
+        wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
+        return [
+            copy.deepcopy(found)
+            for (found_kind, _), found in self.objects.items()
+            if found_kind == kind and wanted.items() <= found["metadata"].get("labels", {}).items()
+        ]
+
+    def delete(self, kind: str, name: str, *, uid: str) -> bool:
+        self._call()
+        found = self.objects.get((kind, name))
+        if found is None or found["metadata"]["uid"] != uid:
+            return False
+        self.writes["delete"] += 1
+        self._remove(found)
+        return True
+
+    def pod_log(
+        self,
+        pod: str,
+        *,
+        container: str = "main",
+        tail_lines: int | None = None,
+        limit_bytes: int = 1_000_000,
+    ) -> bytes | None:
+        self._call()
+        log = self._logs.get(pod) if ("Pod", pod) in self.objects else None
+        if log is None or tail_lines is None:
+            return log
+        return b"".join(log.splitlines(keepends=True)[-tail_lines:])
+
+    def events(self, uids: Collection[str]) -> list[Object]:
+        return [e for e in self.find("Event") if e["involvedObject"]["uid"] in uids]
+
+    # What a test does.
+
+    def clock(self) -> float:
+        """Return seconds since the twin began, for a sequence's clock."""
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Move the clock, then let the controllers work once."""
+        self.seconds += seconds
+        self.step()
+
+    def step(self) -> None:
+        """Let the controllers and the pods do one thing each."""
+        for workload in [o for (kind, _), o in self.objects.items() if kind in WORKLOADS]:
+            if not _has_ended(workload) and not workload["spec"].get("suspend"):
+                self._run(workload)
+
+    def one(self, kind: str) -> list[str]:
+        """Return the names of all objects of a kind."""
+        return [name for found, name in self.objects if found == kind]
+
+    def emit(self, about: Object, reason: str, message: str) -> None:
+        """Record an event about an object."""
+        about = self.objects[about["kind"], about["metadata"]["name"]]
+        event = {"kind": "Event", "metadata": {"name": f"e{next(self._numbers)}"}}
+        uid = about["metadata"]["uid"]
+        self._add({**event, "reason": reason, "message": message, "involvedObject": {"uid": uid}})
+
+    def stage_of(self, pod: Object) -> StageSpec:
+        """Return the stage spec that a pod has mounted."""
+        (name,) = (v["configMap"]["name"] for v in pod["spec"]["volumes"] if "configMap" in v)
+        return _STAGE.validate_json(self.objects["ConfigMap", name]["data"]["spec.json"])
+
+    # The controllers.
+
+    def _run(self, workload: Object) -> None:
+        status = workload.setdefault("status", {})
+        status.setdefault("startTime", self.now().isoformat())
+        acting = [p for p in self._pods(workload) if p["status"]["phase"] in ("Pending", "Running")]
+        for pod in acting:
+            self._act(pod)
+        has_failed = any(pod["status"]["phase"] == "Failed" for pod in acting)
+        if not self._judge(workload, self._pods(workload)) and not has_failed:
+            self._fill(workload)  # a step after a failure: a Job waits before it makes a new pod
+
+    def _pods(self, workload: Object) -> list[Object]:
+        uid = workload["metadata"]["uid"]
+        pods = [o for (kind, _), o in self.objects.items() if kind == "Pod"]
+        return [p for p in pods if p["metadata"]["ownerReferences"][0]["uid"] == uid]
+
+    def _act(self, pod: Object) -> None:
+        action, status = self.act(copy.deepcopy(pod)), pod["status"]
+        main: dict[str, Any] = {"name": "main"}
+        match action:
+            case Running():
+                status |= {"phase": "Running", "startTime": self.now().isoformat()}
+                main["state"] = {"running": {}}
+            case Waiting(reason, message):
+                main["state"] = {"waiting": {"reason": reason, "message": message}}
+            case Unschedulable(message):
+                condition = {"type": "PodScheduled", "status": "False", "message": message}
+                status["conditions"] = [condition]
+                return
+            case Exit(code, cause, log, disruption):
+                status["phase"] = "Failed" if code or disruption else "Succeeded"
+                self._logs[pod["metadata"]["name"]] = log
+                message = f'{{"cause": "{cause}"}}' if cause else ""
+                ended = {"exitCode": code, "message": message}
+                main["state"] = {"terminated": {**ended, "finishedAt": self.now().isoformat()}}
+                if disruption:
+                    condition = {"type": "DisruptionTarget", "status": "True"}
+                    status["conditions"] = [{**condition, "reason": disruption}]
+        status["containerStatuses"] = [main]
+
+    def _judge(self, workload: Object, pods: list[Object]) -> bool:
+        """End the workload if its pods say so; True: it has ended."""
+        failed = [pod for pod in pods if pod["status"]["phase"] == "Failed"]
+        final = next(
+            (c for pod in failed if (c := _exit_code(pod)) in _final_codes(workload)), None
+        )
+        done = sum(pod["status"]["phase"] == "Succeeded" for pod in pods)
+        counted = sum(not pod["status"].get("conditions") for pod in failed)
+        is_job = workload["kind"] == "Job"
+        if final is not None:
+            message = f"Container main failed with exit code {final} matching FailJob rule"
+            self._end(workload, "Failed", "PodFailurePolicy", message)
+        elif is_job and counted > _limit(workload):
+            self._end(workload, "Failed", "BackoffLimitExceeded", "too many failures")
+        elif done == _size(workload):
+            self._end(workload, "Complete" if is_job else "Completed", "", "")
+        elif not is_job and failed:
+            self._restart(workload, counted)
+        return _has_ended(workload)
+
+    def _restart(self, jobset: Object, counted: int) -> None:
+        """All pods of a gang start again; only failures without a disruption count."""
+        restarts = jobset["status"].get("restarts", 0) + bool(counted)
+        if restarts > jobset["spec"]["failurePolicy"]["maxRestarts"]:
+            self._end(jobset, "Failed", "ReachedMaxRestarts", "too many restarts")
+            return
+        jobset["status"]["restarts"] = restarts
+        for pod in self._pods(jobset):
+            self._remove(pod)
+
+    def _end(self, workload: Object, kind: str, reason: str, message: str) -> None:
+        condition = {"type": kind, "status": "True", "reason": reason, "message": message}
+        workload["status"]["conditions"] = [condition]
+        for pod in self._pods(workload):
+            if pod["status"]["phase"] in ("Pending", "Running"):
+                self._remove(pod)
+
+    def _fill(self, workload: Object) -> None:
+        """Create the pods that are missing."""
+        live = [p for p in self._pods(workload) if p["status"]["phase"] != "Failed"]
+        indexes = {p["metadata"]["annotations"][_INDEX] for p in live}
+        for index in range(_size(workload)):
+            if str(index) not in indexes:
+                self._add_pod(workload, str(index))
+
+    def _add_pod(self, workload: Object, index: str) -> None:
+        metadata = workload["metadata"]
+        template = copy.deepcopy(_job_spec(workload)["template"])
+        label = f"{_UID_LABELS[workload['kind']]}"
+        template["metadata"].setdefault("labels", {})[label] = metadata["uid"]
+        template["metadata"].setdefault("annotations", {})[_INDEX] = index
+        template["metadata"] |= {
+            "name": f"{metadata['name']}-{index}-{next(self._numbers):05d}",
+            "ownerReferences": [{"kind": workload["kind"], "uid": metadata["uid"]}],
+        }
+        self._add({"kind": "Pod", **template, "status": {"phase": "Pending"}})
+
+    def _add(self, document: Object) -> Object:
+        added = copy.deepcopy(document)
+        time = self.now().isoformat()
+        added["metadata"] |= {"uid": f"uid-{next(self._numbers)}", "creationTimestamp": time}
+        self.objects[_key(added)] = added
+        self.made[added["kind"]] += 1
+        return added
+
+    def _remove(self, found: Object) -> None:
+        """Remove an object and all that it owns."""
+        self.objects.pop(_key(found), None)
+        uid = found["metadata"]["uid"]
+        for each in list(self.objects.values()):
+            owners = each["metadata"].get("ownerReferences", [])
+            if any(owner["uid"] == uid for owner in owners):
+                self._remove(each)
+
+    def _call(self) -> None:
+        self.calls += 1
+        if self.calls == self.kill_at:
+            raise Killed(f"call {self.calls}")
+
+
+_INDEX = "batch.kubernetes.io/job-completion-index"
+_UID_LABELS = {
+    "Job": "batch.kubernetes.io/controller-uid",
+    "JobSet": "jobset.sigs.k8s.io/jobset-uid",
+}
+
+
+def _key(found: Object) -> tuple[str, str]:
+    return found["kind"], found["metadata"]["name"]
+
+
+def _fingerprint(document: Object) -> str | None:
+    found: str | None = document["metadata"].get("annotations", {}).get(FINGERPRINT)
+    return found
+
+
+def _has_ended(workload: Object) -> bool:
+    return bool(workload.get("status", {}).get("conditions"))
+
+
+def _job_spec(workload: Object) -> Any:
+    if workload["kind"] == "Job":
+        return workload["spec"]
+    return workload["spec"]["replicatedJobs"][0]["template"]["spec"]
+
+
+def _size(workload: Object) -> int:
+    """Pods that have to succeed."""
+    count: int = _job_spec(workload).get("completions", 1)
+    if workload["kind"] == "JobSet":
+        count *= workload["spec"]["replicatedJobs"][0]["replicas"]
+    return count
+
+
+def _limit(job: Object) -> int:
+    spec = job["spec"]
+    limit: int = spec["backoffLimit"] if "backoffLimit" in spec else spec["backoffLimitPerIndex"]
+    return limit
+
+
+def _final_codes(workload: Object) -> list[int]:
+    rules = _job_spec(workload)["podFailurePolicy"]["rules"]
+    return next(rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule)
+
+
+def _exit_code(pod: Object) -> int | None:
+    if pod["status"].get("conditions"):
+        return None  # a disruption comes before the code
+    code: int = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+    return code
+
+
+def publish_record(spec: StageSpec, *, content: bytes = b"result\n") -> Record:
+    """Do a stage's work: one output file and its record, as every attempt of it would write."""
+    artifacts = spec.execution.artifacts
+    path = f"training_runs/{spec.run_id}/{spec.stage}/attempts/a/result.txt"
+    files.write(paths.join(artifacts, path), content)
+    output = OutputFile(
+        name="result.txt",
+        path=path,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    record = Record(
+        run_id=spec.run_id,
+        stage=spec.stage,
+        fingerprint=spec.fingerprint,
+        attempt="a",
+        inputs=spec.upstream,
+        outputs=(output,),
+        counts={},
+        started_at="2026-11-27T00:00:00+00:00",
+        seconds=1.0,
+        provenance={},
+    )
+    return records.publish(record, artifacts)
+
+
+def worker(twin: Twin) -> Callable[[Object], Action]:
+    """Pods that run for one step, then publish their record and end."""
+    started: set[str] = set()
+
+    def act(pod: Object) -> Action:
+        name = pod["metadata"]["name"]
+        if name not in started:
+            started.add(name)
+            return Running()
+        publish_record(twin.stage_of(pod))
+        return Exit(0)
+
+    return act
+
+
+def rendered(run: TinyRun, **cluster: Any) -> Submission:
+    """Place a run in namespace `n` and render it."""
+    run.change(execution__cluster={"namespace": "n", **cluster})
+    spec = load_run_spec(str(run.spec_path))
+    return prepare(KubernetesBackend, spec, Target(image=IMAGE)).backend.submission
