@@ -1,0 +1,62 @@
+"""The tiny training run, once for all tests of a worker.
+
+JAX is imported by the fixtures that need it, so that the other tests here run without the extra.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import sentencepiece
+
+    from tuneloop.training.sft.batches import TokenTable
+    from tuneloop.training.sft.loop import Progress
+
+
+@pytest.fixture(scope="session")
+def tokenizer_model() -> bytes:
+    from tests.training.tiny import EXAMPLES, SPEC
+    from tuneloop.training.text.encode import tokenizer_sentences
+    from tuneloop.training.text.tokenizers import train_tokenizer
+
+    return train_tokenizer(tokenizer_sentences(EXAMPLES, None), SPEC.tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_model: bytes) -> sentencepiece.SentencePieceProcessor:
+    from tuneloop.training.text.tokenizers import load_tokenizer
+
+    return load_tokenizer(tokenizer_model)
+
+
+@pytest.fixture(scope="session")
+def table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
+    from tests.training.tiny import build_table
+
+    return build_table(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    table: TokenTable,
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Progress, bytes]:
+    from tests.training.tiny import train
+
+    return train(table, tokenizer.get_piece_size(), tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="session")
+def stored(
+    undisturbed: tuple[Progress, bytes],
+    tokenizer_model: bytes,
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> dict[str, bytes]:
+    """Files of the base model and of the tuned one."""
+    from tests.training.tiny import model_file_contents
+
+    return model_file_contents(tokenizer_model, tokenizer.get_piece_size(), tuned=undisturbed[1])

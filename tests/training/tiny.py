@@ -1,0 +1,73 @@
+"""One tiny training run that tests of several modules share; its shapes compile once a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from tests.builders import TINY_MODEL
+from tuneloop.specs.model import Gemma3Spec, TokenizerSpec
+from tuneloop.specs.training import OptimizerSpec, TrainSpec
+from tuneloop.training.models import gemma3, model_files
+from tuneloop.training.schema import TrainingExample
+from tuneloop.training.sft import loop
+from tuneloop.training.sft.batches import TokenTable, build_token_table
+from tuneloop.training.sft.distributed import Gang
+
+SPEC = TrainSpec(
+    model=Gemma3Spec(**TINY_MODEL),
+    tokenizer=TokenizerSpec(vocab_size=300),
+    optimizer=OptimizerSpec(learning_rate=0.02),
+    steps=12,
+    batch_size=8,
+    max_length_tokens=48,
+)
+EXAMPLES = [
+    TrainingExample(id=str(n), prompt=f"Say {'abcd'[n % 4]}", response=f"Answer: {'abcd'[n % 4]}")
+    for n in range(16)
+]
+
+
+def build_table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
+    table, _ = build_token_table(
+        (("x", e) for e in EXAMPLES),
+        tokenizer,
+        system_instruction=None,
+        max_length_tokens=SPEC.max_length_tokens,
+        over_length="fail",
+    )
+    return table
+
+
+def model_file_contents(tokenizer: bytes, vocab_size: int, tuned: bytes) -> dict[str, bytes]:
+    base = model_files.dump_weights(gemma3.build_model(SPEC.model, vocab_size, 0))
+    return {
+        model_files.BASE_WEIGHTS: base,
+        model_files.TUNED_WEIGHTS: tuned,
+        model_files.TOKENIZER: tokenizer,
+        model_files.DESCRIPTION: model_files.dump_description(SPEC.model, vocab_size),
+    }
+
+
+ALONE = Gang(processes=1, mesh=None)
+
+
+def train(
+    table: TokenTable, vocab_size: int, folder: Path, stop_after: int | None = None
+) -> tuple[loop.Progress, bytes]:
+    model = gemma3.build_model(SPEC.model, vocab_size, 0)
+    seen: list[Any] = []
+    progress = loop.run_sft(
+        model,
+        table,
+        SPEC,
+        seed=0,
+        resume_prefix=str(folder),
+        checkpoint_every_steps=4,
+        report=seen.append,
+        should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
+        gang=ALONE,
+    )
+    return progress, model_files.dump_weights(model)
