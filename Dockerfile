@@ -21,7 +21,7 @@ ENV PIP_CACHE_DIR=/var/cache/pip \
     PIP_CONFIG_FILE=/run/secrets/pipconf \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY images/install images/prune.py images/compile.py /images/
 COPY requirements ./requirements
 COPY lib ./lib

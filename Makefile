@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV ?= uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: setup setup-dev setup-debian loop test check golden bench lock clean image image-test sbom audit
+.PHONY: setup setup-dev setup-debian loop test check golden bench wheel lock clean image image-test sbom audit
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -15,7 +15,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tuneloop needs Python 3.11 or later: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.train: requirements/train.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/.train: requirements/train.txt pyproject.toml setup.py | $(VENV)/bin/python
 	$(PIP_INSTALL) --require-hashes -r requirements/train.txt
 	$(PIP_INSTALL) --no-build-isolation -e .
 	touch $@
@@ -51,6 +51,14 @@ bench: $(VENV)/.dev
 
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --extra build
+
+# dist/tuneloop-*.whl: the library, the jobs, and the manifests, configs and eval sets. Nobody has
+# published it: install it with a lock, as README.md says.
+SETUP = $(VENV)/.train
+wheel: $(SETUP)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+	rm -rf build
 
 lock:
 	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra k8s --extra train --extra dev pyproject.toml -o requirements/dev.txt
@@ -92,4 +100,4 @@ audit: $(VENV)/audit/.done
 	  --requirement requirements/$$lock.txt || exit 1; done
 
 clean:
-	rm -rf $(VENV) .tuneloop
+	rm -rf $(VENV) .tuneloop build dist

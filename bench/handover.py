@@ -15,9 +15,9 @@ from tests.cluster.node import Node
 from tuneloop.artifacts import layout
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.runs import store_app
 from tuneloop.runs.sequence import Sequence
-from tuneloop.specs.base import STAGES
-from tuneloop.store import server
+from tuneloop.stages.table import STAGES
 
 POLL_SECONDS = 0.5
 ROUNDS = 3
@@ -46,7 +46,7 @@ def main() -> None:
         namespace = bench.namespace("handover")
         database = f"sqlite:///{bench.run.folder / 'store.db'}"
         with (
-            server.running(database, bench.run.artifacts) as store,
+            store_app.running(database, bench.run.artifacts) as store,
             Node(control_plane, "node", checkout=REPOSITORY, env=cache),
         ):
             for number in range(ROUNDS):

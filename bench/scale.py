@@ -1,4 +1,4 @@
-"""What the scripts of docs/scale.md share: real objects at several sizes, and tables in that page.
+"""What the scripts of docs/appendix-scale.md share: real objects at several sizes, and its tables.
 
 A table stands in the page between `<!-- NAME -->` and `<!-- end -->`, as the script prints it:
 `python bench/scale_objects.py --write` puts it there, tests/test_scale.py holds the two equal.
@@ -19,10 +19,10 @@ from tests.builders import stage_specs  # noqa: E402 - needs the path above
 from tuneloop.k8s.rendering.manifests import FOLDER, load_manifests  # noqa: E402
 from tuneloop.k8s.rendering.render import Renderer  # noqa: E402
 from tuneloop.k8s.rendering.submitter import render_submitter  # noqa: E402
-from tuneloop.specs.base import STAGES  # noqa: E402
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement  # noqa: E402
+from tuneloop.stages.table import STAGES  # noqa: E402
 
-PAGE = REPOSITORY / "docs" / "scale.md"
+PAGE = REPOSITORY / "docs" / "appendix-scale.md"
 IMAGE = "registry.example/team/tuneloop@sha256:" + "0964917e" * 8
 
 RUNS = 1_000

@@ -32,8 +32,8 @@ from tuneloop.artifacts.submission import Submission, SubmittedStage
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.client.connection import Answer
 from tuneloop.k8s.watch import StageWatch
-from tuneloop.specs.base import STAGES
 from tuneloop.specs.cluster import GraceSpec, StagePlacement
+from tuneloop.stages.table import STAGES
 
 BUCKET_READS = 5_000
 """A second, of a new bucket of Cloud Storage before it scales."""
@@ -165,12 +165,12 @@ def _watch(phase: str, pods: int, events: int) -> tuple[StageWatch, CountingConn
 
 
 def tables() -> Tables:
-    """The figures of docs/scale.md."""
+    """The figures of docs/appendix-scale.md."""
     hosts = renderer_of(SLICE).accelerators.shape(SLICE.accelerator_request())
     gang = hosts.hosts * hosts.slices
     shared, waiting, running = RUNS * EVENTS["Pending"], look("Pending"), look("Running")
     in_one = look("Pending", events=shared)
-    with mock.patch("tuneloop.k8s.cluster.EVENT_SELECTORS", 0):
+    with mock.patch("tuneloop.k8s.client.cluster.EVENT_SELECTORS", 0):
         unselected = look("Pending", events=shared)
     cases = (
         ("a run whose pod runs", running, 1),

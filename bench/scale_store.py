@@ -60,7 +60,7 @@ def manifest_bytes(rows: int) -> int:
 
 
 def tables() -> Tables:
-    """The figures of docs/scale.md."""
+    """The figures of docs/appendix-scale.md."""
     limit = BuildRequest.model_fields["limit"].metadata[1].le
     datasets = TRACES // limit
     files = TRACES // SHARD_ROWS
@@ -135,16 +135,14 @@ def measured_row_bytes(batches: int = 50) -> float:
 
 def measured_run_files() -> int:
     """Files of a real run of four stages, dataset and lock files left out."""
-    from scale import REPOSITORY
-
     from tuneloop.runs.local import run_plan
-    from tuneloop.store.server import running
+    from tuneloop.runs.store_app import running
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with running(f"sqlite:///{folder / 'store.db'}", str(folder / "artifacts")) as url:
             run = make_tiny_run(folder).change(execution__store_url=url, train__steps=1)
-            run_plan(run.plan(), REPOSITORY)
+            run_plan(run.plan())
         artifacts = Path(run.artifacts)
         found = [p for p in artifacts.rglob("*") if p.is_file() and p.suffix != ".lock"]
         return sum("datasets" not in p.relative_to(artifacts).parts for p in found)

@@ -80,14 +80,15 @@ DROPPED = {
 
 NEEDED = """
 import sys
-from tuneloop.k8s import connection, schemas
+from tuneloop.k8s.checks import schemas
+from tuneloop.k8s.client import connection
 for name in schemas._BUILT_IN.values():
     connection.client_model(name)
 for module in list(sys.modules.values()):
     if getattr(module, "__file__", None):
         print(module.__file__)
 """
-"""Prints the files of the modules that the checks of lib/tuneloop/k8s load."""
+"""Prints the files of the modules that lib/tuneloop/k8s/checks loads."""
 
 _PT_LOAD = 1
 

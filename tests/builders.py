@@ -150,7 +150,7 @@ class TinyRun:
 
     def plan(self) -> Plan:
         """Plan it with the code of this checkout."""
-        return load_plan(load_run_spec(str(self.spec_path)), REPOSITORY)
+        return load_plan(load_run_spec(str(self.spec_path)))
 
 
 def make_tiny_run(folder: Path) -> TinyRun:

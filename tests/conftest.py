@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.builders import REPOSITORY, Invoke, TinyRun, make_tiny_run
 from tests.postgres import Postgres, running_postgres
 from tuneloop import cli
-from tuneloop.store import server
+from tuneloop.runs import store_app
 from tuneloop.store.db.database import Database
 
 pytest_plugins = ["tests.store_fixtures"]
@@ -74,7 +74,7 @@ def tiny_run(tmp_path: Path) -> TinyRun:
 def store(tmp_path: Path) -> Iterator[str]:
     """A trace store on a free loopback port; yields its URL."""
     database = f"sqlite:///{tmp_path / 'store.db'}"
-    with server.running(database, str(tmp_path / "artifacts")) as url:
+    with store_app.running(database, str(tmp_path / "artifacts")) as url:
         yield url
 
 

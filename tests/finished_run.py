@@ -16,7 +16,7 @@ from tuneloop.evaluation.report.build import Answered, build_report
 from tuneloop.evaluation.report.render import render_json, render_markdown
 from tuneloop.evaluation.scorers.exact_match import score_exact_match
 from tuneloop.evaluation.sets.schema import EvalItem
-from tuneloop.specs.base import STAGES
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
 COUNTS: dict[str, dict[str, int]] = {

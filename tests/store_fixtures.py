@@ -15,7 +15,13 @@ from fastapi.testclient import TestClient
 
 from tuneloop.datasets.schema import trace_record
 from tuneloop.store.app import create_app
+from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database
+
+CATALOG = Catalog(
+    ("trace_sft_v1", "policy_only_v1"),
+    {"trace": trace_record, "ids": lambda row, _: {"id": row.id}},
+)
 
 
 @pytest.fixture
@@ -44,10 +50,7 @@ def artifacts(tmp_path: Path) -> Path:
 @pytest.fixture
 def app(database: Database, artifacts: Path) -> FastAPI:
     """The application on the empty store."""
-    formats = {"trace": trace_record, "ids": lambda row, _: {"id": row.id}}
-    return create_app(
-        database, str(artifacts), ["trace_sft_v1", "policy_only_v1"], formats, new_seed=lambda: 7
-    )
+    return create_app(database, str(artifacts), CATALOG, new_seed=lambda: 7)
 
 
 @pytest.fixture

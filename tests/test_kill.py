@@ -20,8 +20,8 @@ from filelock import FileLock
 
 from tests.builders import make_tiny_run
 from tuneloop.artifacts import records
+from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
-from tuneloop.store import server
 
 KILLS = 10
 STAGES = ("export", "train", "eval", "import")
@@ -36,8 +36,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
             shutil.rmtree(root, ignore_errors=True)
             root.mkdir()
             run = make_tiny_run(root)
-            with server.running(f"sqlite:///{root / 'store.db'}", run.artifacts) as url:
-                results = run_plan(run.change(execution__store_url=url).plan(), repository)
+            with store_app.running(f"sqlite:///{root / 'store.db'}", run.artifacts) as url:
+                results = run_plan(run.change(execution__store_url=url).plan())
             seconds = {result.name: result.seconds for result in results}
             (root / "seconds.json").write_text(json.dumps(seconds))
     return root
@@ -46,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
 @pytest.fixture
 def fresh_store(tmp_path: Path) -> Iterator[str]:
     artifacts = str(tmp_path / "unused")
-    with server.running(f"sqlite:///{tmp_path / 'fresh.db'}", artifacts) as url:
+    with store_app.running(f"sqlite:///{tmp_path / 'fresh.db'}", artifacts) as url:
         yield url
 
 

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tuneloop.errors import UsageError
+from tuneloop import resources
+from tuneloop.import_closure import import_closure, named_templates
 
 LIBRARIES = (
     "flax",
@@ -30,31 +31,52 @@ LIBRARIES = (
 _COMMIT = "TUNELOOP_GIT_COMMIT"
 """Set in an image, where there is no repository: the commit it was built from, or COMMIT-dirty."""
 
-_IDENTITY_FILES = ("lib/**/*.py", "lib/**/*.j2", "jobs/**/*.py", "requirements/*.txt")
+
+@functools.cache
+def code_identity(module: str, lock: str) -> str:
+    """Name the code that a stage runs on this machine; on a cluster the image digest does.
+
+    Args:
+        module: the stage's module.
+        lock: the stage's lock file, as a path in a checkout.
+
+    Returns:
+        sha256 over the module, everything of this project that it and the stage contract can
+        import, the templates that these name, the entry point of `jobs`, and the lock.
+    """
+    modules = set(import_closure(module, "tuneloop.stages.contract").values())
+    templates = {path for file in modules for path in named_templates(file)}
+    entry_point = resources.code_folder() / "jobs" / "__main__.py"
+    return _digest({*modules, *templates, entry_point, resources.data_path(lock)})
 
 
 @functools.cache
-def code_identity(checkout: Path) -> str:
-    """Sha256 over lib/, jobs/ and the locks of a checkout: names the code that a stage runs.
+def _package_identity() -> str:
+    """Sha256 over all code of the project, which records mention beside the commit."""
+    package, jobs = resources.package_folder(), resources.code_folder() / "jobs"
+    return _digest({*package.rglob("*.py"), *package.rglob("*.j2"), *jobs.glob("*.py")})
 
-    On a cluster the image digest takes its place.
-    """
-    files = sorted({path for glob in _IDENTITY_FILES for path in checkout.glob(glob)})
-    if not (checkout / "jobs" / "__main__.py").is_file():
-        raise UsageError(
-            f"{checkout}: found no jobs/ folder, expected a checkout of tuneloop; change into one"
-        )
+
+def _digest(files: set[Path]) -> str:
+    """Digest of names and contents; where the project is installed makes no difference."""
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(checkout).as_posix()}\0".encode())
+    for name, path in sorted((_project_name(path), path) for path in files):
+        digest.update(f"{name}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _git(checkout: Path, *arguments: str) -> str | None:
+def _project_name(path: Path) -> str:
+    for folder in (resources.package_folder().parent, resources.code_folder()):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix().removeprefix("tuneloop/_data/")
+    return path.name
+
+
+def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(checkout), *arguments],
+            ["git", "-C", str(resources.code_folder()), *arguments],
             capture_output=True,
             text=True,
             timeout=10,
@@ -65,10 +87,10 @@ def _git(checkout: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _commit(checkout: Path) -> tuple[str | None, bool | None]:
+def _commit() -> tuple[str | None, bool | None]:
     """Commit and whether files differed from it; (None, None) where nobody knows."""
-    if commit := _git(checkout, "rev-parse", "HEAD"):
-        status = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    if resources.is_checkout() and (commit := _git("rev-parse", "HEAD")):
+        status = _git("status", "--porcelain", "--untracked-files=no")
         return commit, None if status is None else bool(status)
     built_from = os.environ.get(_COMMIT, "")
     commit = built_from.removesuffix("-dirty")
@@ -76,18 +98,18 @@ def _commit(checkout: Path) -> tuple[str | None, bool | None]:
 
 
 @functools.cache
-def gather(checkout: Path) -> dict[str, Any]:
+def gather() -> dict[str, Any]:
     """Collect what is worth knowing about this process: code, versions and host.
 
     Returns:
         git_commit (None outside a repository and an image), git_dirty, code_sha256, image_digest
         (None outside a container that says so), python, platform, cpus, libraries by name.
     """
-    commit, is_dirty = _commit(checkout)
+    commit, is_dirty = _commit()
     return {
         "git_commit": commit,
         "git_dirty": is_dirty,
-        "code_sha256": code_identity(checkout),
+        "code_sha256": _package_identity(),
         "image_digest": os.environ.get("TUNELOOP_IMAGE_DIGEST"),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -20,6 +20,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         autoescape=lambda name: name is None or not name.endswith(".md.j2"),
     )
 
@@ -41,8 +42,5 @@ def render(name: str, **values: Any) -> str:
     Args:
         name: path of the template inside the package, such as `training/export/lengths.svg.j2`.
         values: what it asks for; a value that it lacks is an error.
-
-    Returns:
-        The text, without a line feed at its end.
     """
     return _environment().get_template(name).render(values)

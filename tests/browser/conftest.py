@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.builders import letter_trace
 from tests.finished_run import publish_run, torn
-from tuneloop.store import server
+from tuneloop.runs import store_app
 from tuneloop.traces.client import TraceClient
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -94,7 +94,7 @@ def chromium() -> str:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A store with traces, a dataset and runs."""
     folder = tmp_path_factory.mktemp("site")
-    with server.running(f"sqlite:///{folder / 'store.db'}", str(folder / "artifacts")) as url:
+    with store_app.running(f"sqlite:///{folder / 'store.db'}", str(folder / "artifacts")) as url:
         yield Site(url, fill(url, str(folder / "artifacts")))
 
 

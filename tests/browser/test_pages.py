@@ -189,13 +189,13 @@ def test_it_follows_the_colour_scheme(site: Site, open_page: Open, scheme: str) 
 def test_a_password_lets_a_browser_in(
     tmp_path_factory: pytest.TempPathFactory, open_page: Open
 ) -> None:
-    from tuneloop.store import server
+    from tuneloop.runs import store_app
     from tuneloop.store.middleware.auth import new_token, parse_tokens
 
     token, line = new_token("reader", "read")
     folder: Any = tmp_path_factory.mktemp("guarded")
     tokens = parse_tokens(line, "tokens")
-    with server.running(f"sqlite:///{folder / 's.db'}", str(folder / "a"), tokens) as url:
+    with store_app.running(f"sqlite:///{folder / 's.db'}", str(folder / "a"), tokens) as url:
         page = open_page(url, http_credentials={"username": "anyone", "password": token})
         assert page.get_by_role("heading", level=1).inner_text() == "Overview"
         page.get_by_role("link", name="Datasets").click()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.builders import Invoke, TinyRun, letter_trace
-from tuneloop.store import server
+from tuneloop.runs import store_app
 from tuneloop.store.middleware.auth import parse_tokens
 
 
@@ -326,14 +326,6 @@ def test_render_writes_one_file_a_stage(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
-def test_the_demo_needs_a_checkout(
-    tuneloop: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, _, err = tuneloop("demo")
-    assert (code, "no such file" in sentence(err)) == (2, True)
-
-
 def test_serve_refuses_what_it_cannot_protect(tuneloop: Invoke, tmp_path: Path) -> None:
     code, _, err = tuneloop("serve", "--host", "0.0.0.0")
     assert (code, "expected --tokens for another than loopback" in sentence(err)) == (78, True)
@@ -360,7 +352,7 @@ def test_a_store_with_tokens_takes_those_alone(
     tokens = parse_tokens(err.split("token file: ")[1], "file")
     file = write_traces(tmp_path / "mine.jsonl", [letter_trace(1)])
     database = f"sqlite:///{tmp_path / 'guarded.db'}"
-    with server.running(database, str(tmp_path / "artifacts"), tokens) as url:
+    with store_app.running(database, str(tmp_path / "artifacts"), tokens) as url:
         code, _, err = tuneloop("traces", "import", file, "--store", url)
         assert code == 20
         assert "refused with status 401; use a token that may" in sentence(err)

@@ -293,7 +293,7 @@ def test_the_documented_commands_make_the_secrets_that_the_store_reads(
 
     (token,) = parse_tokens(value("tuneloop-store-tokens", "tokens"), "the Secret")
     assert (token.name, token.role) == ("loop", "write")
-    given = value("tuneloop-store-client", "token")
+    given = value("tuneloop-store-token", "token")
     assert hashlib.sha256(given.encode()).hexdigest() == token.digest, "no line end goes with it"
     assert re.fullmatch("[0-9a-f]{48}", value("tuneloop-postgres", "password"))
 

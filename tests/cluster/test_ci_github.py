@@ -13,7 +13,7 @@ from tests.builders import REPOSITORY, TinyRun
 from tests.ci.actions import Hub, open_hub
 from tests.cluster import controlplane
 from tests.cluster.node import Node
-from tuneloop.specs.base import STAGES
+from tuneloop.stages.table import STAGES
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}

@@ -31,10 +31,10 @@ from tuneloop.runs.plan import Plan
 from tuneloop.runs.prepare import Prepared, prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs.base import STAGES
 from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.target import Target
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -99,7 +99,7 @@ def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
     spec = spec.model_copy(update={"execution": execution})
     here = prepared(spec, repository)
     there = elsewhere(here, spec, tmp_path / "cluster", repository)
-    run_plan(here.plan, repository)
+    run_plan(here.plan)
 
     submission = there.backend.submission
     client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
@@ -162,7 +162,7 @@ def test_a_submitter_that_is_killed_ten_times_changes_nothing(
     there = placed(tiny_run, namespace, store, repository, **shared)
     spec = there.plan.spec
     here = elsewhere(there, spec, tmp_path / "local", repository)
-    run_plan(here.plan, repository)
+    run_plan(here.plan)
 
     rng = random.Random(0)
     run = ["run", tiny_run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2"]

@@ -15,7 +15,7 @@ import pytest
 from tests.builders import Invoke, TinyRun
 from tests.cluster import controlplane
 from tests.planted import Planted, files_below, leaks, plant
-from tuneloop.store import server
+from tuneloop.runs import store_app
 from tuneloop.store.middleware.auth import parse_tokens
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -36,7 +36,9 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
 def guarded(planted: Planted, tmp_path: Path) -> Iterator[str]:
     """A store that takes the planted token."""
     tokens = parse_tokens(planted.token_line, "planted")
-    with server.running(f"sqlite:///{tmp_path / 'store.db'}", str(tmp_path / "a"), tokens) as url:
+    with store_app.running(
+        f"sqlite:///{tmp_path / 'store.db'}", str(tmp_path / "a"), tokens
+    ) as url:
         yield url
 
 
@@ -58,10 +60,10 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
     token = planted.values["store token"]
     cluster.apply(
         secret(namespace, "tuneloop-credentials", {**planted.env, **planted.files}),
-        secret(namespace, "store-client", {"token": f"{token}-wrong"}),
+        secret(namespace, "tuneloop-store-token", {"token": f"{token}-wrong"}),
     )
     place = {"namespace": namespace, "image": IMAGE, "credentials_secret": "tuneloop-credentials"}
-    place |= {"store_token_secret": "store-client"}
+    place |= {"store_token_secret": "tuneloop-store-token"}
     place |= dict.fromkeys(("export", "train", "eval", "import"), SMALL)
     run = tiny_run.change(execution__cluster=place, execution__store_url=guarded, train__steps=2)
     texts: list[tuple[str, bytes]] = []
@@ -87,7 +89,7 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
     assert "refused with status 401" in verb(0, "explain", run_id, *at)
     verb(0, "logs", run_id, "import", *at, on_cluster=False)
     # With the right one it goes to its end.
-    cluster.apply(secret(namespace, "store-client", {"token": token}))
+    cluster.apply(secret(namespace, "tuneloop-store-token", {"token": token}))
     verb(0, "run", run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2")
     texts += cluster_texts(cluster, namespace)
     verb(0, "cancel", run_id, *at)

@@ -14,9 +14,9 @@ from tests.stages.test_export import MIXED, export, record_of
 from tuneloop.datasets.read import load_manifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import DataError, Unavailable
+from tuneloop.runs import store_app
 from tuneloop.specs.stages import ExportStage
 from tuneloop.storage import files, paths
-from tuneloop.store import server
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def stored(tmp_path: Path) -> str:
 
 @pytest.fixture
 def proxy(stored: str, tmp_path: Path) -> Iterator[FaultyProxy]:
-    with server.running(f"sqlite:///{tmp_path / 'store.db'}", stored) as url:
+    with store_app.running(f"sqlite:///{tmp_path / 'store.db'}", stored) as url:
         proxy = FaultyProxy("gs", url)
         with proxy.running():
             yield proxy

@@ -28,7 +28,7 @@ def copy_checkout(folder: Path) -> Path:
     for name, arguments in (("python", ""), ("tuneloop", "-m tuneloop.cli ")):
         path = programs / name
         path.unlink(missing_ok=True)
-        library = f"PYTHONPATH={folder / 'lib'}"
+        library = f"PYTHONPATH={folder / 'lib'}:{folder}"
         path.write_text(f'#!/bin/sh\n{library} exec {sys.executable} {arguments}"$@"\n')
         path.chmod(0o755)
     (folder / ".venv" / ".train").touch()  # as `make setup` leaves it, newer than the lock

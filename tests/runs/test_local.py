@@ -28,7 +28,7 @@ IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 @pytest.fixture
 def run(tiny_run: Any, store: str, repository: Path) -> Any:
     tiny_run.change(execution__store_url=store)
-    return lambda: run_plan(tiny_run.plan(), repository)
+    return lambda: run_plan(tiny_run.plan())
 
 
 def test_the_loop_runs_and_a_second_run_does_nothing(
@@ -79,7 +79,7 @@ def test_a_changed_later_stage_leaves_earlier_ones_cached(run: Any, tiny_run: An
 def test_a_store_that_is_not_running_stops_at_import(tiny_run: Any, repository: Path) -> None:
     tiny_run.change(execution__store_url="http://127.0.0.1:9", train__steps=2)
     with pytest.raises(StageFailed) as caught:
-        run_plan(tiny_run.plan(), repository)
+        run_plan(tiny_run.plan())
     assert (caught.value.stage, caught.value.exit_code) == ("import", 20)
     assert "http://127.0.0.1:9" in str(caught.value)
     assert caught.value.exit_code == 20
@@ -125,7 +125,7 @@ def test_sigterm_saves_a_checkpoint_and_the_next_run_continues(
 def run_plan_until(plan: Any, repository: Path, name: str) -> None:
     names = [stage.stage for stage in plan.stages]
     kept = plan.stages[: names.index(name) + 1]
-    run_plan(dataclasses.replace(plan, stages=kept), repository)
+    run_plan(dataclasses.replace(plan, stages=kept))
 
 
 def test_a_killed_stage_is_named_with_its_signal(
@@ -137,7 +137,7 @@ def test_a_killed_stage_is_named_with_its_signal(
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(StageFailed, match="export was killed by SIGKILL") as caught:
-        run_plan(tiny_run.plan(), repository)
+        run_plan(tiny_run.plan())
     assert caught.value.exit_code == 20
 
 
@@ -241,7 +241,7 @@ def test_a_stage_is_started_as_its_container_is(
     prepared = prepare(KubernetesBackend, spec, Target(image=IMAGE))
     plan = dataclasses.replace(prepared.plan, stages=prepared.plan.stages[:1])
     monkeypatch.setattr(subprocess, "Popen", Spy)
-    run_plan(plan, repository)
+    run_plan(plan)
 
     (export,) = [(argv, env) for argv, env in started if "jobs" in argv]
     job = prepared.backend.submission.stages[0].workload

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.builders import REPOSITORY, TinyRun, letter_trace, make_tiny_run, publish_dataset
-from tuneloop.errors import DataError, InputMissing, SpecError, UsageError
+from tests.builders import TinyRun, letter_trace, make_tiny_run, publish_dataset
+from tuneloop import provenance
+from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.runs import plan
 from tuneloop.runs.plan import Plan, load_plan, stage_state
 from tuneloop.runs.spec_file import load_run_spec
@@ -88,25 +89,26 @@ def test_another_dataset_changes_everything(tiny_run: TinyRun) -> None:
     assert all(before[stage] != after[stage] for stage in before)
 
 
-def test_code_is_part_of_the_identity(tiny_run: TinyRun, tmp_path: Path) -> None:
-    checkout = tmp_path / "checkout"
-    (checkout / "jobs").mkdir(parents=True)
-    (checkout / "jobs" / "__main__.py").write_text("one")
-    spec = load_run_spec(str(tiny_run.spec_path))
-    first = load_plan(spec, checkout)
-    other = tmp_path / "other"
-    (other / "jobs").mkdir(parents=True)
-    (other / "jobs" / "__main__.py").write_text("two")
-    assert load_plan(spec, other).run_id != first.run_id
-    (checkout / "README.md").write_text("docs are no code")
-    assert load_plan(spec, checkout).run_id == first.run_id
+def test_the_code_of_a_stage_is_part_of_its_identity(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprints(tiny_run.plan())
+    edited = {"tuneloop.stages.train": "other"}
+    monkeypatch.setattr(
+        provenance, "code_identity", lambda module, lock: edited.get(module, "same")
+    )
+    first = fingerprints(tiny_run.plan())
+    edited["tuneloop.stages.train"] = "edited"
+    after = fingerprints(tiny_run.plan())
+    assert all(before[stage] != first[stage] for stage in before)
+    assert [s for s in first if first[s] != after[s]] == ["train", "eval", "import"]
 
 
 def test_the_seed_is_the_datasets_unless_given(tiny_run: TinyRun) -> None:
     tiny_run.change(seed=None)
     assert tiny_run.plan().seed == 7  # the dataset's
     spec = load_run_spec(str(tiny_run.spec_path))
-    assert load_plan(spec, REPOSITORY, seed=0).seed == 0
+    assert load_plan(spec, seed=0).seed == 0
     assert tiny_run.change(seed=0).plan().seed == 0
 
 
@@ -122,13 +124,3 @@ def test_what_a_plan_needs_must_be_there(tiny_run: TinyRun, tmp_path: Path) -> N
         tiny_run.change(eval__eval_set=str(tmp_path / "none.jsonl")).plan()
     with pytest.raises(DataError, match="build the dataset first"):
         tiny_run.change(dataset="none-v1").plan()
-    spec = load_run_spec(str(tiny_run.change(dataset="letters-v1").spec_path))
-    with pytest.raises(UsageError, match="expected a checkout of tuneloop"):
-        load_plan(
-            spec.model_copy(
-                update={
-                    "eval": spec.eval.model_copy(update={"eval_set": str(tmp_path / "eval.jsonl")})
-                }
-            ),
-            tmp_path,
-        )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.__main__ import main
-from tests.builders import REPOSITORY, TinyRun, make_tiny_run
+from tests.builders import TinyRun, make_tiny_run
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
@@ -24,8 +25,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
         export__shard_examples=10, train__steps=2
     )
     plan = run.plan()
-    until_eval = Plan(plan.run_id, plan.spec, plan.seed, plan.dataset, plan.stages[:3])
-    run_plan(until_eval, REPOSITORY)
+    run_plan(replace(plan, stages=plan.stages[:3]))
     return run, plan
 
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tuneloop.datasets.schema import trace_record
+from tests.store_fixtures import CATALOG
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
 from tuneloop.store.metrics import Metrics
@@ -120,7 +120,7 @@ def test_builds_and_exports_are_counted_by_outcome(
 def test_metrics_need_the_read_role(database: Database, artifacts: Path) -> None:
     token, line = new_token("prometheus", "read")
     tokens = parse_tokens(line, "tokens")
-    app = create_app(database, str(artifacts), ["r"], {"trace": trace_record}, tokens=tokens)
+    app = create_app(database, str(artifacts), CATALOG, tokens=tokens)
     with TestClient(app) as client:
         assert client.get("/metrics").status_code == 401
         headers = {"Authorization": f"Bearer {token}"}

@@ -29,3 +29,8 @@ def record_url(artifacts: str, run_id: str, stage: str, part: str | None = None)
 def pointer_url(artifacts: str, fingerprint: str) -> str:
     """Where the cache says which record first produced a fingerprint."""
     return paths.join(artifacts, "stages", f"{fingerprint}.json")
+
+
+def run_manifest_url(artifacts: str, run_id: str) -> str:
+    """Where the manifest of a run lies."""
+    return paths.join(run_prefix(artifacts, run_id), "run_manifest.json")

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop import jsonl
 from tuneloop.artifacts.layout import pointer_url, record_url
+from tuneloop.artifacts.results import RecordPart
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 
 log = logging.getLogger(__name__)
+
+Part = TypeVar("Part", bound=RecordPart)
 
 
 class OutputFile(BaseModel):
@@ -79,6 +82,31 @@ class Record(BaseModel):
             sorted((f for f in self.outputs if f.name.startswith(prefix)), key=lambda f: f.name)
         )
 
+    def counts_as(self, model: type[Part]) -> Part:
+        """Return the counts as the model of this stage.
+
+        Raises:
+            DataError: a count is missing or wrong.
+        """
+        return self._part(model, self.counts)
+
+    def results_as(self, model: type[Part]) -> Part:
+        """Return the results as the model of this stage.
+
+        Raises:
+            DataError: a result is missing or wrong.
+        """
+        return self._part(model, self.results)
+
+    def _part(self, model: type[Part], value: dict[str, Any]) -> Part:
+        try:
+            return model.model_validate(value)
+        except ValidationError as e:
+            raise DataError(
+                f"record of {self.run_id}/{self.stage}: {first_error(e)}; run the stage again with"
+                " this version of tuneloop"
+            ) from e
+
     def content(self) -> dict[str, str]:
         """Digests of the outputs that the fingerprint determines: name -> sha256."""
         return {file.name: file.sha256 for file in self.outputs if not file.has_timings}
@@ -136,11 +164,12 @@ def load(artifacts: str, run_id: str, stage: str, fingerprint: str) -> Record:
     url = record_url(artifacts, run_id, stage)
     if record is None:
         raise InputMissing(f"{url}: missing; stage {stage} has to finish first")
-    _check_fingerprint(record, fingerprint, url)
+    check_fingerprint(record, fingerprint, url)
     return record
 
 
-def _check_fingerprint(record: Record, expected: str, url: str) -> None:
+def check_fingerprint(record: Record, expected: str, url: str) -> None:
+    """Raise DataError if a record is not of the fingerprint that a plan expects."""
     if record.fingerprint != expected:
         raise DataError(
             f"{url}: fingerprint is {record.fingerprint[:8]}, expected {expected[:8]}; plan the run"

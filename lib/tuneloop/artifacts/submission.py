@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.artifacts import layout
 from tuneloop.errors import DataError, UsageError
-from tuneloop.specs.base import StageName
 from tuneloop.specs.cluster import GraceSpec
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
@@ -26,7 +25,7 @@ class SubmittedStage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: StageName
+    name: str
     fingerprint: str
     documents: list[dict[str, Any]]
     """ConfigMap, then Job or JobSet."""

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.results import EvalResults, TrainResults
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
 if TYPE_CHECKING:
@@ -103,7 +105,8 @@ def sequence_view(view: Progress) -> View:
 def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> dict[str, Any]:
     """What a run came to, for `--json`."""
     by_name = {result.name: result.record for result in stages}
-    train, evaluated = by_name["train"].results, by_name["eval"].results
+    train = by_name["train"].results_as(TrainResults)
+    evaluated = by_name["eval"].results_as(EvalResults)
     run = layout.run_prefix(artifacts, run_id)
     return {
         "run_id": run_id,
@@ -111,8 +114,8 @@ def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> d
         "stages": [
             {"name": r.name, "state": r.state, "seconds": round(r.seconds, 3)} for r in stages
         ],
-        "loss": {"first": train["loss_first"], "last": train["loss_last"]},
-        "accuracy": {"base": evaluated["accuracy_base"], "tuned": evaluated["accuracy_tuned"]},
+        "loss": {"first": train.loss_first, "last": train.loss_last},
+        "accuracy": {"base": evaluated.accuracy_base, "tuned": evaluated.accuracy_tuned},
         "report": paths.join(run, "delta_report.md"),
     }
 
@@ -130,39 +133,21 @@ def print_run(summary: dict[str, Any], stages: Sequence[StageResult]) -> None:
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]  # a Literal in rich
     for result in stages:
-        table.add_row(result.name, result.state, f"{result.seconds:.1f}", _what(result))
+        table.add_row(
+            result.name,
+            result.state,
+            f"{result.seconds:.1f}",
+            STAGES[result.name].summary(result.record),
+        )
     console.print(table)
     curve = _loss_curve(summary)
     if curve:
         console.print(f"\nloss     {curve}", markup=False)
-    evaluated = next(r.record for r in stages if r.name == "eval").results
-    for name, (base, tuned) in evaluated["by_category"].items():
+    evaluated = next(r.record for r in stages if r.name == "eval")
+    for name, (base, tuned) in evaluated.results_as(EvalResults).by_category.items():
         console.print(f"{name:16} {100 * base:5.1f} % -> {100 * tuned:5.1f} %", markup=False)
     console.print(f"\nreport   {summary['report']}", markup=False, soft_wrap=True)
     console.print(f"all      {summary['artifacts']}", markup=False, soft_wrap=True)
-
-
-def _what(result: StageResult) -> str:
-    counts, found = result.record.counts, result.record.results
-    match result.name:
-        case "export":
-            return f"{counts['traces']} traces -> {counts['examples']} examples"
-        case "train":
-            first, last = found["loss_first"], found["loss_last"]
-            lost = "".join(
-                f", {counts[key]} {word}"
-                for key, word in (
-                    ("dropped_over_length", "dropped as too long"),
-                    ("truncated_over_length", "truncated"),
-                )
-                if counts[key]
-            )
-            return f"{counts['steps']} steps, loss {first:.3f} -> {last:.3f}{lost}"
-        case "eval":
-            base, tuned = 100 * found["accuracy_base"], 100 * found["accuracy_tuned"]
-            return f"{counts['items']} items, accuracy {base:.1f} % -> {tuned:.1f} %"
-        case _:
-            return f"{counts['traces']} eval traces in the store"
 
 
 def _loss_curve(summary: dict[str, Any]) -> str:

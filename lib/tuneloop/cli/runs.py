@@ -45,7 +45,6 @@ def demo(
     with view:
         result = run_demo(
             workdir,
-            Path.cwd(),
             stored=lambda count, key: view.line(f"store    {count} traces, dataset {key}"),
             planned=lambda plan: view.line(f"run      {plan.run_id}"),
             started=view.started,

@@ -60,7 +60,7 @@ def serve(
     access_log: Annotated[bool, typer.Option(help="A line of JSON a request on stderr.")] = True,
 ) -> None:
     """Serve the trace store over HTTP; without tokens on loopback alone."""
-    from tuneloop.store import server
+    from tuneloop.runs import store_app
 
     def listening(url: str, database: str) -> None:
         typer.echo(f"{url}: database {database}, artifacts {artifacts}; Ctrl-C stops it", err=True)
@@ -68,7 +68,7 @@ def serve(
     # uvicorn finishes what is in flight, then raises the signal again: asked to stop, it stopped.
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            server.serve(
+            store_app.serve(
                 host,
                 port,
                 database,

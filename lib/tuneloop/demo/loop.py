@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from tuneloop import resources
 from tuneloop.demo.tasks import demo_traces
+from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan, load_plan
 from tuneloop.runs.results import Progress, StageResult
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.run import RunSpec
 from tuneloop.storage import files, paths
-from tuneloop.store import server
 from tuneloop.traces.client import TraceClient
 
 TRACES = 4000
@@ -39,7 +40,6 @@ class DemoResult:
 
 def run_demo(
     workdir: Path,
-    checkout: Path,
     *,
     stored: Callable[[int, str], None],
     planned: Callable[[Plan], None],
@@ -51,22 +51,21 @@ def run_demo(
 
     Args:
         workdir: gets `store.db` and `artifacts/`.
-        checkout: holds the demo's run spec and the jobs.
         stored: called with (traces, dataset key) when the dataset stands.
         planned: called with the plan.
         started: see `run_plan`.
         progress: see `run_plan`.
         finished: see `run_plan`.
     """
-    spec = load_run_spec(str(checkout / CONFIG))
+    spec = load_run_spec(str(resources.data_path(CONFIG)))
     artifacts = paths.absolute(str(workdir / "artifacts"))
     database = (workdir / "store.db").absolute()
     files.make_folder(str(database.parent))
-    with server.running(f"sqlite:///{database}", artifacts) as store_url:
+    with store_app.running(f"sqlite:///{database}", artifacts) as store_url:
         stored(*fill_store(store_url, spec.dataset))
-        plan = load_plan(placed_spec(spec, artifacts, store_url), checkout)
+        plan = load_plan(placed_spec(spec, artifacts, store_url))
         planned(plan)
-        stages = run_plan(plan, checkout, started=started, progress=progress, finished=finished)
+        stages = run_plan(plan, started=started, progress=progress, finished=finished)
     return DemoResult(plan, stages)
 
 

@@ -94,7 +94,7 @@ class KubernetesBackend:
         from tuneloop.k8s.rendering.manifests import image_of, renderer_of
         from tuneloop.k8s.rendering.submission import build_submission
 
-        commit: str | None = provenance.gather(resources.code_folder())["git_commit"]
+        commit: str | None = provenance.gather()["git_commit"]
         image = image_of(run.spec, target.image)
         renderer = renderer_of(run.spec, run.stages, _manifests(), image, commit)
         return cls(

@@ -49,7 +49,6 @@ _STATES: dict[int, State] = {
 
 def run_plan(
     plan: Plan,
-    checkout: Path,
     *,
     started: Callable[[str], None] = lambda name: None,
     progress: results.Progress = lambda name, value: None,
@@ -59,7 +58,6 @@ def run_plan(
 
     Args:
         plan: what to run.
-        checkout: the code, for the provenance in the run manifest.
         started: called before a stage process starts.
         progress: called now and then while one runs.
         finished: called when a stage has its record.
@@ -68,7 +66,7 @@ def run_plan(
         StageFailed: a stage ended without a record.
         KeyboardInterrupt: passed on after the stage has been asked to stop and has stopped.
     """
-    write_run_manifest(plan, checkout)
+    write_run_manifest(plan)
     view = View(started=started, progress=progress, finished=finished)
     sequence = Sequence(LocalBackend(plan), view)
     return sequence.run(retry_failed=True, stop_on_interrupt=True)
@@ -180,7 +178,12 @@ class StageProcess:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *stage_argv(stage, spec_url)],
-                env={**os.environ, **process_env(self._termination, os.environ)},
+                # The code is the installed package, whatever the current folder holds.
+                env={
+                    **os.environ,
+                    "PYTHONSAFEPATH": "1",
+                    **process_env(self._termination, os.environ),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

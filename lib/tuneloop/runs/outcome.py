@@ -15,7 +15,7 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import Accuracy, Paired
 from tuneloop.artifacts.verdict import read_verdict
 from tuneloop.errors import DataError, GateFailed, InputMissing
-from tuneloop.specs.base import STAGES
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 

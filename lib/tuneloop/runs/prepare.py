@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic
 
-from tuneloop import resources
 from tuneloop.runs.backend import B_co, BackendType
 from tuneloop.runs.plan import Plan, load_plan, write_run_manifest
 from tuneloop.specs.run import RunSpec
@@ -22,7 +21,7 @@ class Prepared(Generic[B_co]):
     def start(self) -> B_co:
         """Connect, then write what the run is; nothing is written if connecting fails."""
         self.backend.connect()
-        write_run_manifest(self.plan, resources.code_folder(), image=self.backend.image)
+        write_run_manifest(self.plan, image=self.backend.image)
         self.backend.save()
         return self.backend
 
@@ -47,5 +46,5 @@ def prepare(
     """
     target = target or Target()
     identity = backend.code_identity(spec, target)
-    plan = load_plan(spec, resources.code_folder(), seed=seed, image_digest=identity)
+    plan = load_plan(spec, seed=seed, image_digest=identity)
     return Prepared(plan, backend.place(plan, target))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-
-StageName = Literal["export", "train", "eval", "import"]
-STAGES: tuple[StageName, ...] = ("export", "train", "eval", "import")
-"""The stages in the order of the loop; each reads only the records of stages before it."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -29,4 +25,6 @@ Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)?(m|[kMGT]i?)?$"
 class Spec(BaseModel):
     """Base of every spec: unknown keys are errors, values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True
+    )

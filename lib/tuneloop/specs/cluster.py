@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tuneloop.specs.base import STAGES, DnsLabel, LabelKey, LabelValue, Quantity, Spec, StageName
+from tuneloop.specs.base import DnsLabel, LabelKey, LabelValue, Quantity, Spec
 
 
 class AcceleratorRequest(Spec):
@@ -135,21 +135,8 @@ class ClusterSpec(Spec):
     import_: StagePlacement = Field(default=StagePlacement(), alias="import")
     """Machine of the import stage."""
 
-    @model_validator(mode="after")
-    def _only_export_and_eval_have_shards(self) -> ClusterSpec:
-        for name in STAGES:
-            if name not in ("export", "eval") and self.placement(name).shards > 1:
-                raise ValueError(
-                    f"{name}.shards is more than 1, but only export and eval share work"
-                )
-        return self
-
-    def placement(self, stage: StageName) -> StagePlacement:
-        """The machine of a stage."""
-        placements: dict[str, StagePlacement] = {
-            "export": self.export,
-            "train": self.train,
-            "eval": self.eval,
-            "import": self.import_,
-        }
-        return placements[stage]
+    def placement(self, stage: str) -> StagePlacement:
+        """The machine of a stage; the default one for a stage without a field of its own."""
+        fields = {field.alias or name: name for name, field in type(self).model_fields.items()}
+        found = getattr(self, fields[stage]) if stage in fields else None
+        return found if isinstance(found, StagePlacement) else StagePlacement()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -27,8 +27,11 @@ class DatasetRef(Spec):
     """Put behind every prompt, in training and evaluation alike."""
 
 
-class StageSpecBase(Spec):
-    """What one stage process needs to know; made by a plan, read from `--spec URL`."""
+class StageSpec(Spec):
+    """What one stage process needs to know; a plan makes it, the process reads `--spec URL`.
+
+    `stages/table.py` has a row for each stage, which names its subclass.
+    """
 
     run_id: str
     """The run it belongs to."""
@@ -42,9 +45,11 @@ class StageSpecBase(Spec):
     """The dataset at the loop's start."""
     execution: ExecutionSpec
     """Where it runs."""
+    stage: str
+    """Name of the stage; each subclass fixes its own."""
 
 
-class ExportStage(StageSpecBase):
+class ExportStage(StageSpec):
     """Stage spec of `export`."""
 
     stage: Literal["export"] = "export"
@@ -61,7 +66,7 @@ class ExportStage(StageSpecBase):
     """Whose turns are counted where there is a tokenizer."""
 
 
-class TrainStage(StageSpecBase):
+class TrainStage(StageSpec):
     """Stage spec of `train`."""
 
     stage: Literal["train"] = "train"
@@ -69,7 +74,7 @@ class TrainStage(StageSpecBase):
     system_instruction: str | None
 
 
-class EvalStage(StageSpecBase):
+class EvalStage(StageSpec):
     """Stage spec of `eval`."""
 
     stage: Literal["eval"] = "eval"
@@ -79,16 +84,11 @@ class EvalStage(StageSpecBase):
     system_instruction: str | None
 
 
-class ImportStage(StageSpecBase):
+class ImportStage(StageSpec):
     """Stage spec of `import`."""
 
     stage: Literal["import"] = "import"
     options: ImportSpec
-
-
-StageSpec = Annotated[
-    ExportStage | TrainStage | EvalStage | ImportStage, Field(discriminator="stage")
-]
 
 
 def dump_stage_spec(stage: StageSpec) -> bytes:

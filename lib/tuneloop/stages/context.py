@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tuneloop import provenance, resources
+from tuneloop import provenance
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.progress import Progress, dump_progress
 from tuneloop.artifacts.records import OutputFile, Record
+from tuneloop.artifacts.results import RecordPart
 from tuneloop.errors import (
     Transient,
 )
@@ -89,6 +90,7 @@ class Stage:
         self.results: dict[str, Any] = {}
         self._started_at, self._started = started_at, time.monotonic()
         self._outputs: list[OutputFile] = []
+        self._upstream: dict[str, Record] = {}
         self._progress: dict[str, Any] = {}
         self._stop = threading.Event()
 
@@ -123,8 +125,16 @@ class Stage:
         return merged
 
     def upstream(self, name: str) -> Record:
-        """The verified record of a stage before this one."""
-        return records.load(self.artifacts, self.spec.run_id, name, self.spec.upstream[name])
+        """Return the record of an upstream stage; its outputs are checked once for each process."""
+        if name not in self._upstream:
+            fingerprint = self.spec.upstream[name]
+            self._upstream[name] = records.load(self.artifacts, self.spec.run_id, name, fingerprint)
+        return self._upstream[name]
+
+    def set_results(self, counts: RecordPart, results: RecordPart | None = None) -> None:
+        """Put the stage's counts and results into its record."""
+        self.counts = counts.model_dump(mode="json")
+        self.results = {} if results is None else results.model_dump(mode="json")
 
     def withdraw(self) -> list[OutputFile]:
         """Take all outputs out of the record again: they were steps on the way to others."""
@@ -203,7 +213,7 @@ class Stage:
             results=self.results,
             started_at=self._started_at.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self._started, 3),
-            provenance=provenance.gather(resources.code_folder()),
+            provenance=provenance.gather(),
         )
 
     def progress_json(self) -> bytes:

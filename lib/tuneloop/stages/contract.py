@@ -12,29 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import logging
 import os
 import secrets
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, Union
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
-from tuneloop.errors import (
-    EXIT_OK,
-    InputMissing,
-    SpecError,
-    UsageError,
-)
+from tuneloop.errors import EXIT_OK, InputMissing, SpecError, UsageError
 from tuneloop.specs.stages import StageSpec
 from tuneloop.stages import reuse
 from tuneloop.stages.context import Stage
 from tuneloop.stages.failures import explain, report_failure
 from tuneloop.stages.heartbeat import Heartbeat
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
 from tuneloop.validation import first_error
 
@@ -50,7 +47,7 @@ Merge = Callable[[Any, Stage, list[Record]], None]
 def run_stage(
     name: str,
     spec_url: str,
-    run: Run,
+    run: Run | None = None,
     *,
     index: int = 0,
     count: int = 1,
@@ -61,11 +58,11 @@ def run_stage(
     Args:
         name: the stage that the command line asked for.
         spec_url: where its spec lies.
-        run: the work.
+        run: the work; None: `run` of the stage's module in `stages/table.py`.
         index: which of the processes that share it this is.
         count: how many share it.
         merge: makes the stage's record of the parts' records; called by whichever process finds
-            that all parts are there.
+            that all parts are there; None: `merge` of the stage's module, if `run` is None too.
 
     Returns:
         The exit code; 0 means that the record, or the part's record, is published.
@@ -78,6 +75,8 @@ def run_stage(
     with contextlib.ExitStack() as stack:
         try:
             stage = _open_stage(name, spec_url, index, count)
+            if run is None:
+                run, merge = _work_of(name)
             _ensure_record(stage, run, merge, stack)
         except Exception as e:  # the contract: a bug is 70 with a traceback, not Python's bare 1
             place = stage.prefix if stage else spec_url
@@ -90,6 +89,18 @@ def run_stage(
     return code
 
 
+def _work_of(name: str) -> tuple[Run, Merge]:
+    """The work of a stage; its module is imported when the work begins, under the contract."""
+
+    def module() -> Any:
+        return importlib.import_module(STAGES[name].module)
+
+    return (
+        lambda spec, stage: module().run(spec, stage),
+        lambda spec, stage, parts: module().merge(spec, stage, parts),
+    )
+
+
 def _leave(code: int) -> NoReturn:
     """End this process of a gang at once: an ordinary exit would wait for peers that are gone."""
     logging.shutdown()
@@ -98,13 +109,25 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _open_stage(name: str, url: str, index: int, count: int) -> Stage:
+def load_stage_spec(url: str) -> StageSpec:
+    """Read and validate a stage spec with the class of its stage.
+
+    Raises:
+        InputMissing: there is no such file.
+        SpecError: the stage is unknown, or a field is missing, unknown or wrong.
+    """
+    known: Any = Union[tuple(row.spec for row in STAGES.values())]  # noqa: UP007 - made at run time
+    adapter = TypeAdapter[StageSpec](Annotated[known, Field(discriminator="stage")])
     try:
-        spec: StageSpec = TypeAdapter(StageSpec).validate_json(files.read(url))
+        return adapter.validate_json(files.read(url))
     except FileNotFoundError as e:
         raise InputMissing(f"{url}: missing; plan the run first") from e
     except ValidationError as e:
         raise SpecError(f"{url}: {first_error(e)}; plan the run again") from e
+
+
+def _open_stage(name: str, url: str, index: int, count: int) -> Stage:
+    spec = load_stage_spec(url)
     if spec.stage != name:
         raise UsageError(f"{url}: is the spec of stage {spec.stage}, expected one of stage {name}")
     started_at = datetime.datetime.now(datetime.UTC)

@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from typing import Any
 
-from tuneloop import jsonl
+from tuneloop import jsonl, resources
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.results import (
+    EvalCounts,
+    EvalResults,
+    ExportResults,
+    TrainCounts,
+    TrainResults,
+)
 from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.evaluation.report.build import Answered, build_report
 from tuneloop.evaluation.report.render import render_json, render_markdown
@@ -79,7 +85,7 @@ def _generate(
         )
         for item in items
     ]
-    longest = train.counts["longest_response_tokens"]
+    longest = train.counts_as(TrainCounts).longest_response_tokens
     generator = Generator(
         base,
         prompts,
@@ -104,8 +110,8 @@ def _assemble(
     tuned_said: list[Generation],
 ) -> None:
     recipe = recipe_named(spec.dataset.recipe)
-    trained = stage.upstream("train").results
-    base_digest, tuned_digest = trained["base_digest"], trained["tuned_digest"]
+    trained = stage.upstream("train").results_as(TrainResults)
+    base_digest, tuned_digest = trained.base_digest, trained.tuned_digest
     before = [_score(item, said, recipe) for item, said in zip(items, base_said, strict=True)]
     after = [_score(item, said, recipe) for item, said in zip(items, tuned_said, strict=True)]
     _write_traces(stage, "eval_before.jsonl", base_digest, items, base_said, before)
@@ -120,26 +126,28 @@ def _assemble(
     report = build_report(answered, header)
     stage.write_output("delta_report.md", render_markdown(report).encode())
     stage.write_output("delta_report.json", render_json(report))
-    stage.counts.update(
+    overall = report.overall
+    counts = EvalCounts(
         items=len(items),
-        base_correct=report.overall.base.correct,
-        base_no_answer=report.overall.base.no_answer,
-        tuned_correct=report.overall.tuned.correct,
-        tuned_no_answer=report.overall.tuned.no_answer,
+        base_correct=overall.base.correct,
+        base_no_answer=overall.base.no_answer,
+        tuned_correct=overall.tuned.correct,
+        tuned_no_answer=overall.tuned.no_answer,
         regressions=len(report.regressions),
     )
-    stage.results.update(
-        accuracy_base=report.overall.base.share,
-        accuracy_tuned=report.overall.tuned.share,
-        by_category={row.name: [row.base.share, row.tuned.share] for row in report.categories},
+    results = EvalResults(
+        accuracy_base=overall.base.share,
+        accuracy_tuned=overall.tuned.share,
+        by_category={row.name: (row.base.share, row.tuned.share) for row in report.categories},
         verdict=report.verdict,
     )
+    stage.set_results(counts, results)
 
 
 def _eval_set(spec: EvalStage, stage: Stage) -> tuple[EvalItem, ...]:
     url = spec.options.eval_set
     try:
-        data = files.read(url)
+        data = files.read(resources.input_url(url))
     except FileNotFoundError as e:
         raise InputMissing(
             f"{url}: missing; put the eval set there, or change eval.eval_set"
@@ -156,12 +164,11 @@ def _contamination(spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...]) -
     Raises:
         SpecError: it did not look, and the spec does not allow that.
     """
-    checked: dict[str, Any] = stage.upstream("train").results.get("contamination") or {}
-    if checked.get("eval_prompts_sha256") == prompts_sha256(items):
-        kept, excluded = checked["kept"], checked["excluded"]
-        if kept:
-            return f"{kept} training examples overlap the eval set and were kept"
-        return f"checked: none left in the training set, {excluded} traces were kept out"
+    found = stage.upstream("export").results_as(ExportResults).contamination
+    if found.eval_prompts_sha256 == prompts_sha256(items):
+        if found.kept:
+            return f"{found.kept} training examples overlap the eval set and were kept"
+        return f"checked: none left in the training set, {found.excluded} traces were kept out"
     if not spec.options.allow_unchecked:
         raise SpecError(
             "eval: the training set was not checked for the eval set, expected a check by exact"

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import msgspec
 
+from tuneloop import resources
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import OutputFile, Record
+from tuneloop.artifacts.results import Contamination, ExportCounts, ExportResults
 from tuneloop.datasets.read import RowBlock, cut_blocks
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
@@ -133,7 +135,7 @@ def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
 
 def _read_input(url: str) -> bytes:
     try:
-        return files.read(url)
+        return files.read(resources.input_url(url))
     except FileNotFoundError as e:
         raise InputMissing(f"{url}: missing; put it back, or plan the run again") from e
 
@@ -285,21 +287,25 @@ def _fill_record(
 ) -> None:
     """Close the accounts and put them into the record and the report."""
     place = f"dataset {manifest.dataset_key}"
-    traces = {"manifest": manifest.trace_count, "read": stage.counts["traces"]}
-    stage.counts |= balance(book.outcomes(), written, traces, place)
-    stage.counts["truncated"] = book.flagged(outcomes.TRUNCATED)
-    stage.counts["contaminated_kept"] = book.flagged(outcomes.CONTAMINATED)
+    read = stage.counts
+    traces = {"manifest": manifest.trace_count, "read": read["traces"]}
+    counts = ExportCounts(
+        **read,
+        **balance(book.outcomes(), written, traces, place),
+        truncated=book.flagged(outcomes.TRUNCATED),
+        contaminated_kept=book.flagged(outcomes.CONTAMINATED),
+    )
     checked = spec.options.contamination != "off"
-    stage.results["contamination"] = {
-        "policy": spec.options.contamination,
-        "eval_prompts_sha256": spec.eval_prompts_sha256 if checked else None,
-        "excluded": stage.counts["excluded_contaminated"],
-        "kept": stage.counts["contaminated_kept"],
-    }
-    stage.results["lengths"] = {
+    contamination = Contamination(
+        policy=spec.options.contamination,
+        eval_prompts_sha256=spec.eval_prompts_sha256 if checked else None,
+        excluded=counts.excluded_contaminated,
+        kept=counts.contaminated_kept,
+    )
+    summaries = {
         name: lengths.summarise(found) for name in outcomes.LENGTHS if (found := book.lengths(name))
     }
-    picture = lengths.render_picture(stage.results["lengths"])
-    stage.write_output("lengths.svg", picture.encode())
+    stage.set_results(counts, ExportResults(contamination=contamination, lengths=summaries))
+    stage.write_output("lengths.svg", lengths.render_picture(stage.results["lengths"]).encode())
     report = render_export_report(manifest, spec.options, stage.counts, stage.results["lengths"])
     stage.write_output("export_report.md", report.encode())

@@ -14,6 +14,7 @@ from tuneloop.errors import (
     TuneloopError,
     UsageError,
 )
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import errors
 
 log = logging.getLogger("tuneloop.stage")
@@ -23,10 +24,6 @@ TERMINATION_LOG = "TUNELOOP_TERMINATION_LOG"
 TERMINATION_BYTES = 4096
 
 
-_DATA_MODULES = ("ahocorasick_rs", "duckdb", "pyarrow", "rensa")
-"""Of the export stage alone."""
-
-
 def explain(error: Exception, stage: str, place: str) -> Exception:
     """Give an expected failure its sentence; a bug comes back as it is."""
     if isinstance(error, TuneloopError):
@@ -34,12 +31,11 @@ def explain(error: Exception, stage: str, place: str) -> Exception:
     if refused := errors.refusal(error, place):
         return refused
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tuneloop"):
-        extra = "store" if stage == "import" else "train"
-        if error.name in _DATA_MODULES:
-            extra = "data"
+        # The export needs SentencePiece only where it counts tokens, so it is not in its extra.
+        extra = "train" if error.name == "sentencepiece" else STAGES[stage].extra
         return UsageError(
             f"stage {stage}: Python module {error.name} is not installed; install the {extra}"
-            f" extra (pip install 'tuneloop[{extra}]', or a lock under requirements/)"
+            f" extra: `make setup` in a checkout, else the lock {STAGES[stage].lock} with pip"
         )
     # By name: jaxlib is not installed where export and import run.
     is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")

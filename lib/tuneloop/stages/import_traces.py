@@ -6,6 +6,7 @@ import json
 from itertools import islice
 
 from tuneloop.artifacts import records
+from tuneloop.artifacts.results import ImportCounts
 from tuneloop.specs.stages import ImportStage
 from tuneloop.stages.context import Stage
 from tuneloop.traces.client import TraceClient
@@ -33,4 +34,4 @@ def run(spec: ImportStage, stage: Stage) -> None:
                 posted += len(client.post_batch(batch, key))
                 batch_number += 1
                 stage.progress(posted, total)
-    stage.counts.update(traces=posted)
+    stage.set_results(ImportCounts(traces=posted))

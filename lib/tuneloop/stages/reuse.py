@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuneloop.artifacts.layout import record_url, run_prefix
 from tuneloop.artifacts.records import (
     Record,
-    _check_fingerprint,
+    check_fingerprint,
     find,
     find_cached,
     log,
@@ -13,14 +13,8 @@ from tuneloop.artifacts.records import (
     publish,
     read_output,
 )
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
-
-PEOPLE_COPIES = {
-    "export": ("export_report.md", "lengths.svg"),
-    "train": ("metrics.jsonl",),
-    "eval": ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"),
-}
-"""Outputs that are also copied to the run's own folder, where people look."""
 
 
 def adopt(cached: Record, run_id: str, artifacts: str) -> Record:
@@ -35,7 +29,7 @@ def find_or_adopt(artifacts: str, run_id: str, stage: str, fingerprint: str) -> 
     """
     record = find(artifacts, run_id, stage)
     if record is not None:
-        _check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
+        check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
         point(record, artifacts)
     elif cached := find_cached(artifacts, fingerprint):
         log.info("stage %s: taking over the record of run %s", stage, cached.run_id)
@@ -50,13 +44,14 @@ def find_finished(artifacts: str, run_id: str, stage: str, fingerprint: str) -> 
     record = find(artifacts, run_id, stage)
     if record is None:
         return find_cached(artifacts, fingerprint)
-    _check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
+    check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
     return record
 
 
 def copy_for_people(record: Record, artifacts: str) -> None:
     """Copy the files that people open to the run's folder; nothing ever reads them there."""
-    names = PEOPLE_COPIES.get(record.stage, ())
+    row = STAGES.get(record.stage)
+    names = row.copies if row else ()
     for file in (file for file in record.outputs if file.name in names):
         url = paths.join(run_prefix(artifacts, record.run_id), file.name)
         if files.size_bytes(url) != file.size_bytes:

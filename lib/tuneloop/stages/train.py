@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from itertools import islice
 
+from tuneloop.artifacts.results import TrainCounts, TrainResults
 from tuneloop.errors import Transient
 from tuneloop.specs.stages import TrainStage
 from tuneloop.stages.context import Stage
@@ -68,7 +69,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
     tuned = model_files.dump_weights(model)
     stage.write_output(model_files.TUNED_WEIGHTS, tuned)
     stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.metrics), has_timings=True)
-    stage.counts.update(
+    counts = TrainCounts(
         examples=lengths.examples,
         dropped_over_length=len(lengths.dropped_ids),
         truncated_over_length=len(lengths.truncated_ids),
@@ -81,9 +82,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
         steps=len(progress.metrics),
         resumed_from_step=progress.resumed_from,
     )
-    stage.results.update(
-        # The evaluation wants to know whether its questions were kept out of the training set.
-        contamination=stage.upstream("export").results.get("contamination"),
+    results = TrainResults(
         loss_first=progress.metrics[0].loss,
         loss_last=progress.metrics[-1].loss,
         base_digest=hashlib.sha256(base).hexdigest(),
@@ -91,6 +90,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
         dropped_ids=lengths.dropped_ids,
         truncated_ids=lengths.truncated_ids,
     )
+    stage.set_results(counts, results)
 
 
 def _examples(stage: Stage) -> Iterator[tuple[str, TrainingExample]]:

@@ -1,7 +1,7 @@
-"""The trace store over HTTP, with the paths, codes and texts that its clients know.
+"""The trace store's web application: routes, middleware, and replies to expected failures.
 
-One rule: nothing that a client sends makes a 5xx, and nothing that one client asks for makes
-another one wait: bodies are limited while they arrive, work runs in threads, exports stream.
+No request causes a 5xx, and no request makes another client wait: bodies are limited while they
+arrive, work runs in threads, exports stream.
 """
 
 from __future__ import annotations
@@ -9,23 +9,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
 from tuneloop.errors import DataError, PermissionDenied, Transient, TuneloopError
 from tuneloop.storage import files, paths
+from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database, IdempotencyConflict
-from tuneloop.store.dependencies import Damaged, Render, Service, Svc
+from tuneloop.store.dependencies import Damaged, Service, Svc
 from tuneloop.store.middleware import cors
 from tuneloop.store.middleware.access_log import Observer
 from tuneloop.store.middleware.auth import Authorization, Token
 from tuneloop.store.middleware.loopback import LoopbackOnly
-from tuneloop.store.routes import datasets, openapi, request_parsing, traces
+from tuneloop.store.routes import datasets, examples, openapi, request_parsing, traces
+from tuneloop.store.routes.refusals import ANY, GUARDED
 from tuneloop.store.web import pages, render
 
 log = logging.getLogger(__name__)
@@ -42,8 +45,7 @@ def _new_seed() -> int:
 def create_app(
     database: Database,
     artifacts_url: str,
-    recipes: Collection[str],
-    export_formats: Mapping[str, Render],
+    catalog: Catalog,
     *,
     tokens: tuple[Token, ...] = (),
     cors_origins: Sequence[str] = (),
@@ -54,15 +56,14 @@ def create_app(
     """Make the application.
 
     Args:
-        database: where traces are.
-        artifacts_url: prefix that holds datasets/.
-        recipes: names that a build may ask for.
-        export_formats: what `?format=` may name, and how each makes a record of a row.
-        tokens: who may use it; none: everybody who can reach it.
-        cors_origins: pages of which a browser lets in.
-        loopback_only: refuse what pages of other origins send; for a store without tokens.
-        clock: tells the time of new traces and datasets.
-        new_seed: draws the seed of a build that names none.
+        database: holds the traces; closed when the application ends.
+        artifacts_url: URL of the prefix that holds datasets/.
+        catalog: recipes and export formats that builds and exports may name.
+        tokens: tokens that are accepted; empty lets in everybody who can reach the store.
+        cors_origins: origins whose web pages may use the store.
+        loopback_only: refuse requests from pages of other origins; for a store without tokens.
+        clock: gives the time of new traces and datasets.
+        new_seed: draws the seed of a build request without one.
     """
 
     @contextlib.asynccontextmanager
@@ -70,10 +71,8 @@ def create_app(
         yield
         database.close()
 
-    app = FastAPI(title="tuneloop trace store", lifespan=lifespan)
-    app.state.service = Service(
-        database, artifacts_url.rstrip("/"), tuple(recipes), dict(export_formats), clock, new_seed
-    )
+    app = FastAPI(title="tuneloop trace store", description=openapi.DESCRIPTION, lifespan=lifespan)
+    app.state.service = Service(database, artifacts_url.rstrip("/"), catalog, clock, new_seed)
     if tokens:
         app.add_middleware(Authorization, tokens=tokens)
     elif loopback_only:
@@ -81,35 +80,63 @@ def create_app(
     if cors_origins:
         cors.install(app, cors_origins)
     app.add_middleware(Observer, metrics=app.state.service.metrics)  # the last is the outermost
-    for each in (router, probes, traces.router, datasets.router):
+    for each in (*ROUTERS, pages.router):
         app.include_router(each)
-    app.include_router(pages.router)
-    openapi.install(app, guarded=bool(tokens), formats=export_formats, recipes=recipes)
+    openapi.install(app, catalog, guarded=bool(tokens))
     request_parsing.install_handlers(app)
     app.add_exception_handler(TuneloopError, _reply_expected_failure)
     render.install_handlers(app)
     return app
 
 
-router = APIRouter(prefix="/api")
-probes = APIRouter()
+class Health(BaseModel):
+    """Reply to a liveness probe."""
+
+    status: Literal["healthy"] = "healthy"
 
 
-@router.get("/health")
-async def health() -> dict[str, str]:
-    """Whether the process answers; touches nothing else, and takes no thread."""
-    return {"status": "healthy"}
+class Readiness(BaseModel):
+    """Reply to a readiness probe."""
+
+    status: Literal["ready", "not ready"]
+    database: Literal["ok", "unavailable"]
+    artifacts: Literal["ok", "unavailable"]
 
 
-@probes.get("/healthz", response_model=dict[str, str])
-async def healthz() -> dict[str, str]:
-    """For a liveness probe: whether the process answers."""
-    return {"status": "healthy"}
+probes = APIRouter(responses=ANY)
+metrics_router = APIRouter(responses=GUARDED)
+ROUTERS = (probes, metrics_router, traces.router, datasets.router)
+"""Routers of the OpenAPI document."""
 
 
-@probes.get("/readyz", responses={503: {"description": "It cannot work now"}})
+@probes.get("/api/health")
+async def health() -> Health:
+    """Liveness: the process answers. Needs no thread, database or storage."""
+    return Health()
+
+
+@probes.get("/healthz")
+async def healthz() -> Health:
+    """Liveness probe: the process answers."""
+    return Health()
+
+
+_NOT_READY = {"status": "not ready", "database": "unavailable", "artifacts": "ok"}
+
+
+@probes.get(
+    "/readyz",
+    response_model=Readiness,
+    responses={
+        503: {
+            "model": Readiness,
+            "description": "The store cannot work now",
+            "content": {"application/json": {"example": _NOT_READY}},
+        }
+    },
+)
 def readyz(service: Svc) -> JSONResponse:
-    """For a readiness probe: whether database and artifact store answer."""
+    """Readiness probe: database and artifact store answer."""
     checks: dict[str, Callable[[], object]] = {
         "database": service.database.ping,
         "artifacts": lambda: files.exists(paths.join(service.artifacts, "datasets")),
@@ -128,9 +155,23 @@ def readyz(service: Svc) -> JSONResponse:
     )
 
 
-@probes.get("/metrics")
+_TEXT = {"schema": {"type": "string"}}
+
+
+@metrics_router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {
+                "text/plain": {**_TEXT, "example": examples.METRIC},
+                "application/openmetrics-text": {**_TEXT, "example": f"{examples.METRIC}# EOF\n"},
+            }
+        }
+    },
+)
 async def metrics(request: Request, service: Svc) -> Response:
-    """For Prometheus, in the text format that it asks for."""
+    """Metrics for Prometheus, in the text format of the Accept header."""
     content, media_type = service.metrics.render(request.headers.get("accept", ""))
     return Response(content, headers={"Content-Type": media_type})
 
@@ -139,10 +180,10 @@ _STATUS: tuple[tuple[type[TuneloopError], Literal[409, 422, 500]], ...] = (
     (IdempotencyConflict, 409),
     (DatasetConflict, 409),
     (DatasetEmpty, 422),
-    (DataError, 500),  # what the store itself keeps is damaged
+    (DataError, 500),  # a stored file is damaged
 )
 _SHOWN = (IdempotencyConflict, DatasetConflict, DatasetEmpty, Damaged)
-"""Made of what clients know. Of others the message names files, and is for the log alone."""
+"""Errors whose message clients may see; the others name files of the server."""
 _SENTENCES: tuple[tuple[type[TuneloopError], str], ...] = (
     (DataError, "What the store keeps is damaged; its log says what and where"),
     (PermissionDenied, "The store may not use its database or artifacts; its log says which"),
@@ -152,16 +193,16 @@ _SENTENCES: tuple[tuple[type[TuneloopError], str], ...] = (
 
 
 def _whole(error: Exception) -> Exception:
-    """What the log gets: of a sentence made for clients the one that it was made of."""
+    """The error for the log: the cause, if this error was worded for clients."""
     return error.__cause__ if isinstance(error.__cause__, TuneloopError) else error
 
 
 async def _reply_expected_failure(request: Request, error: Exception) -> JSONResponse:
-    """A sentence without the server's paths; the log has the whole one."""
+    """Reply with a sentence without paths of the server; the log has the full one."""
     status: int = next((code for kind, code in _STATUS if isinstance(error, kind)), 503)
     headers = {"Retry-After": "5"} if status == 503 else None
     if status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, _whole(error))
-    said = (sentence for kind, sentence in _SENTENCES if isinstance(error, kind))
-    detail = str(error) if isinstance(error, _SHOWN) else next(said)
+    sentences = (sentence for kind, sentence in _SENTENCES if isinstance(error, kind))
+    detail = str(error) if isinstance(error, _SHOWN) else next(sentences)
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)

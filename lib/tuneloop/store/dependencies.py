@@ -1,40 +1,37 @@
-"""What every endpoint works with."""
+"""The state that all endpoints share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
-from tuneloop.datasets.schema import DatasetManifest, TraceRow
 from tuneloop.errors import DataError
+from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database
 from tuneloop.store.metrics import Metrics
 
 BUILD_THREADS = 2
-"""Builds at a time; others wait, and small requests never wait for one."""
+"""Builds that run at the same time; further ones wait without blocking small requests."""
 EXPORT_THREADS = 8
-"""Exports that prepare a block at a time; sending it takes no thread."""
-
-Render = Callable[[TraceRow, DatasetManifest], dict[str, Any]]
+"""Exports that make a block at the same time; sending a block takes no thread."""
 
 
 class Damaged(DataError):
-    """A published dataset is damaged; the message holds no path of the server's."""
+    """A published dataset is damaged; the message contains no path of the server."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the endpoints work with."""
+    """The state that all endpoints share."""
 
     database: Database
     artifacts: str
-    recipes: tuple[str, ...]
-    export_formats: Mapping[str, Render]
+    catalog: Catalog
     clock: Callable[[], datetime]
     new_seed: Callable[[], int]
     metrics: Metrics = field(default_factory=Metrics)

@@ -1,7 +1,7 @@
-"""What the store measures of itself, for Prometheus.
+"""Metrics of the store, for Prometheus.
 
-One rule: a label's values are few and ours: route templates, known methods, status codes, outcomes.
-Nothing that a client can make up (a path, a dataset key, a source) ever becomes one.
+A label has few values, all from our code: route templates, known methods, status codes, outcomes.
+Text from a client (a path, a dataset key, a source) never becomes a label.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from prometheus_client.exposition import choose_encoder
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-"""Any other is counted as `other`: a client may send whatever it likes."""
+"""Any other method counts as `other`, because clients can send any text."""
 NO_ROUTE = "none"
-"""Of a request that was refused before it was routed, or that fits no route."""
+"""Route of a request that was refused before routing, or that no route matches."""
 
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _JOB_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800)
@@ -46,18 +46,18 @@ def _version() -> str:
 
 @dataclass
 class Job:
-    """A build or an export while it runs; whoever runs it says how it ended."""
+    """A running build or export; its caller sets the outcome."""
 
     outcome: str = "failed"
     count: int = 0
-    """Traces of a build, records of an export."""
+    """Traces of a build or records of an export."""
 
 
 class Metrics:
     """All metrics of one application, in a registry of its own."""
 
     def __init__(self) -> None:
-        """Register everything, so that every series is there from the first scrape on."""
+        """Register all metrics, so that every series exists at the first scrape."""
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

@@ -1,6 +1,6 @@
-"""The trace store as a whole: database, artifacts, recipes and export formats put together.
+"""Start the trace store: until a signal (`serve`), or while a block runs (`running`).
 
-The API knows neither recipes nor renderers; this is where they are handed in.
+The caller passes the recipes and export formats; `tuneloop.runs.store_app` has those of training.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from tuneloop.store.catalog import Catalog
     from tuneloop.store.middleware.auth import Token
 
 LOOPBACK = "127.0.0.1"
@@ -26,6 +27,7 @@ START_SECONDS = 20.0
 
 
 def build_app(
+    catalog: Catalog,
     database_url: str,
     artifacts: str,
     tokens: tuple[Token, ...] = (),
@@ -34,14 +36,11 @@ def build_app(
     """The store's ASGI application on a database, opened and brought up to date."""
     from tuneloop.store.app import create_app
     from tuneloop.store.db.database import Database
-    from tuneloop.training.export.formats import EXPORT_FORMATS
-    from tuneloop.training.prompt_templates import RECIPES
 
     return create_app(
         Database(database_url),
         artifacts,
-        RECIPES.keys(),
-        EXPORT_FORMATS,
+        catalog,
         tokens=tokens,
         cors_origins=cors_origins,
         loopback_only=not tokens,
@@ -58,6 +57,7 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
 
 
 def serve(
+    catalog: Catalog,
     host: str,
     port: int,
     database_url: str,
@@ -70,20 +70,20 @@ def serve(
     """Serve until SIGINT or SIGTERM; requests in flight finish.
 
     Args:
-        host: a loopback address, or any other where there are tokens.
-        port: 0 for a free one.
+        catalog: recipes and export formats that the store offers.
+        host: address to listen on; anything but a loopback address requires tokens.
+        port: port to listen on; 0 picks a free one.
         database_url: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
-        artifacts: URL of the prefix that datasets are written under.
-        tokens: who may use it; none: everybody on this machine.
-        listening: called with the store's URL and the database's, less its password, as soon as
-            connections are taken.
-        cors_origins: pages of which may use it from a browser.
-        access_log: whether each request is a line of JSON on stderr.
+        artifacts: URL of the prefix under which datasets are written.
+        tokens: tokens that are accepted; empty lets in every user of this machine.
+        listening: called once the store accepts connections, with its URL and the database URL
+            without the password.
+        cors_origins: origins whose web pages may use the store from a browser.
+        access_log: write one line of JSON per request to stderr.
 
     Raises:
-        SpecError: the host is not loopback and there are no tokens, or an origin cannot be
-            allowed.
-        Unavailable: the port cannot be had.
+        SpecError: the host is not loopback and there are no tokens, or an origin is malformed.
+        Unavailable: another process uses the port.
     """
     from tuneloop.store.db.engine import parse_url, place_of
     from tuneloop.store.middleware.cors import check_origins
@@ -95,7 +95,7 @@ def serve(
         )
     check_origins(cors_origins, has_tokens=bool(tokens))
     place = place_of(parse_url(database_url))
-    server = _server(build_app(database_url, artifacts, tokens, cors_origins), "warning")
+    server = _server(build_app(catalog, database_url, artifacts, tokens, cors_origins), "warning")
     listener = _listen(host, port)
     listener.listen()
     listening(_url_of(listener), place)
@@ -105,7 +105,7 @@ def serve(
 
 @contextlib.contextmanager
 def _access_lines() -> Iterator[None]:
-    """Show the access log on stderr, a line of JSON a request, while the block runs."""
+    """Write the access log to stderr, one line of JSON per request, while the block runs."""
     handler = logging.StreamHandler()  # its format is the message alone
     logger = logging.getLogger("tuneloop.access")
     logger.addHandler(handler)
@@ -139,10 +139,12 @@ def _url_of(listener: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def running(database_url: str, artifacts: str, tokens: tuple[Token, ...] = ()) -> Iterator[str]:
+def running(
+    catalog: Catalog, database_url: str, artifacts: str, tokens: tuple[Token, ...] = ()
+) -> Iterator[str]:
     """Serve on a free loopback port while the block runs; yields the store's URL."""
     listener = _listen(LOOPBACK, 0)
-    server = _server(build_app(database_url, artifacts, tokens), "warning")
+    server = _server(build_app(catalog, database_url, artifacts, tokens), "warning")
     thread = threading.Thread(target=server.run, args=([listener],), name="store", daemon=True)
     thread.start()
     try:

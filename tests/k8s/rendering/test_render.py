@@ -10,7 +10,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.__main__ import STAGES
 from tests.builders import REPOSITORY, stage_specs
 from tuneloop import errors
 from tuneloop.errors import SpecError
@@ -21,6 +20,7 @@ from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.rendering.submitter import render_submitter
 from tuneloop.k8s.rendering.yaml_out import dump
 from tuneloop.specs.cluster import AcceleratorRequest, ClusterSpec, StagePlacement
+from tuneloop.stages.table import STAGES
 
 DIGEST = "sha256:" + "0964917e" * 8
 IMAGE = f"registry.example/team/tuneloop@{DIGEST}"

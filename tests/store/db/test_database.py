@@ -205,7 +205,7 @@ def test_a_server_that_refuses_is_a_sentence_without_the_password(postgres: Post
     assert "wr0ng-secret" not in str(caught.value)
     with pytest.raises(Unavailable, match="there is no such database; create it"):
         Database(postgres.url("nowhere"))
-    with pytest.raises(Unavailable, match="cannot be reached; start PostgreSQL or mend"):
+    with pytest.raises(Unavailable, match="cannot be reached; start PostgreSQL or fix"):
         Database(f"postgresql://postgres:secret@127.0.0.1:{free_port()}/x")
 
 

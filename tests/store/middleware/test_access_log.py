@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tuneloop.datasets.schema import trace_record
+from tests.store_fixtures import CATALOG
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
 from tuneloop.store.middleware import access_log
@@ -92,7 +92,7 @@ def test_refusals_name_the_token_and_never_show_it(
 ) -> None:
     token, line = new_token("reader", "read")
     tokens = parse_tokens(line, "tokens")
-    app = create_app(database, str(artifacts), ["r"], {"trace": trace_record}, tokens=tokens)
+    app = create_app(database, str(artifacts), CATALOG, tokens=tokens)
     with TestClient(app) as client:
         client.get("/api/traces", headers={"Authorization": "Bearer guessed"})
         bearing = {"Authorization": f"Bearer {token}"}

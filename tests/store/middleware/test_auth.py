@@ -1,7 +1,8 @@
-"""Tokens and roles in front of the store."""
+"""Tokens and roles in front of the store, and passwords of browsers."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,8 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneloop.datasets.schema import trace_record
+from tests.store.web.looking import is_page
+from tests.store_fixtures import CATALOG
 from tuneloop.errors import SpecError
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
@@ -32,7 +34,7 @@ def secrets() -> dict[str, str]:
 @pytest.fixture
 def guarded(database: Database, artifacts: Any, secrets: dict[str, str]) -> Iterator[TestClient]:
     tokens = parse_tokens(secrets["file"], "tokens")
-    app = create_app(database, str(artifacts), ["r"], {"trace": trace_record}, tokens=tokens)
+    app = create_app(database, str(artifacts), CATALOG, tokens=tokens)
     with TestClient(app) as client:
         yield client
 
@@ -111,3 +113,74 @@ def test_a_token_file_is_read_or_refused_without_showing_it(text: str) -> None:
         assert not [word for word in words if word in str(e)]
     else:
         assert all(len(token.digest) == 64 for token in tokens)
+
+
+def basic(password: str, user: str = "me") -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def test_a_browser_gives_the_token_as_a_password(
+    guarded: TestClient, secrets: dict[str, str]
+) -> None:
+    asked = guarded.get("/")
+    assert asked.status_code == 401
+    assert asked.headers["www-authenticate"] == 'Basic realm="tuneloop", charset="UTF-8"'
+    is_page(asked)
+    for user in ("me", "", "ü"):
+        assert guarded.get("/", headers=basic(secrets["read"], user)).status_code == 200
+        assert guarded.head("/runs", headers=basic(secrets["read"], user)).status_code == 200
+    assert (
+        guarded.get("/", headers={"Authorization": f"Bearer {secrets['read']}"}).status_code == 200
+    )
+
+
+def test_the_api_takes_no_password(guarded: TestClient, secrets: dict[str, str]) -> None:
+    for path in ("/api/traces", "/openapi.json", "/docs", "/nowhere", "/api/%2e%2e/traces"):
+        refused = guarded.get(path, headers=basic(secrets["read"]))
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert refused.json() == {"detail": "Unknown or missing token"}
+    assert (
+        guarded.get("/traces/%2e%2e/api/traces", headers=basic(secrets["read"])).status_code == 404
+    )
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        refused = guarded.request(method, "/traces", headers=basic(secrets["read"]))
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Basic",
+        "Basic !",
+        "Basic é",
+        "Basic bWU=",
+        "Basic bWU6",
+        "Basic bWU6d3Jvbmc=",
+        "Bearer wrong",
+        "x",
+    ],
+)
+def test_a_wrong_password_is_no_way_in(guarded: TestClient, header: str) -> None:
+    refused = guarded.get("/", headers={"Authorization": header.encode()})
+    assert refused.status_code == 401
+    assert "wrong" not in refused.text
+
+
+def test_guessing_passwords_is_slowed_down_and_asking_is_not(
+    guarded: TestClient, secrets: dict[str, str]
+) -> None:
+    assert [guarded.get("/").status_code for _ in range(2 * auth.FAILURES)] == [401] * 20
+    assert guarded.get("/", headers=basic(secrets["read"])).status_code == 200
+    codes = [guarded.get("/", headers=basic("wrong")).status_code for _ in range(auth.FAILURES + 1)]
+    assert codes == [401] * auth.FAILURES + [429]
+    held = guarded.get("/", headers=basic(secrets["read"]))
+    assert held.status_code == 429
+    assert held.headers["retry-after"]
+    is_page(held)
+    assert (
+        guarded.get(
+            "/api/traces", headers={"Authorization": f"Bearer {secrets['read']}"}
+        ).status_code
+        == 429
+    )

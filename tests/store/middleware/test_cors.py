@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tuneloop.datasets.schema import trace_record
+from tests.store_fixtures import CATALOG
 from tuneloop.errors import SpecError
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
@@ -25,8 +25,7 @@ ALLOWED = "access-control-allow-origin"
 
 def client(database: Database, artifacts: Any, tokens: str = "", *origins: str) -> TestClient:
     parsed = parse_tokens(tokens, "tokens") if tokens else ()
-    formats = {"trace": trace_record}
-    app = create_app(database, str(artifacts), ["r"], formats, tokens=parsed, cors_origins=origins)
+    app = create_app(database, str(artifacts), CATALOG, tokens=parsed, cors_origins=origins)
     return TestClient(app)
 
 

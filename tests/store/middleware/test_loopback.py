@@ -8,12 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tuneloop.store import server
+from tuneloop.runs import store_app
 
 
 @pytest.fixture
 def url(sqlite_file: Path, tmp_path: Path) -> Iterator[str]:
-    with server.running(f"sqlite:///{sqlite_file}", str(tmp_path / "artifacts")) as running:
+    with store_app.running(f"sqlite:///{sqlite_file}", str(tmp_path / "artifacts")) as running:
         yield running
 
 

@@ -1,28 +1,20 @@
-"""Lists, comparison, scores and deletion over HTTP."""
+"""Traces over HTTP: storing, lists, comparison, scores and deletion."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.store.requests import BATCH, Make, post_raw
 from tuneloop.store.db.database import Database
 
-Make = Callable[..., dict[str, Any]]
-BATCH = "/api/traces/batch"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
-
-
-@pytest.fixture
-def ids(http: TestClient, make_trace: Make) -> list[str]:
-    """Seven traces, oldest first; the odd ones come from `a`, the even ones from `b`."""
-    traces = [make_trace(n, meta={"source": "ba"[n % 2], "number": n}) for n in range(7)]
-    return [row["id"] for row in http.post(BATCH, json=traces).json()["traces"]]
 
 
 def walk(http: TestClient, between: Callable[[], Any] = lambda: None, **query: Any) -> list[str]:
@@ -38,6 +30,90 @@ def walk(http: TestClient, between: Callable[[], Any] = lambda: None, **query: A
         if cursor is None:
             return seen
         between()
+
+
+def test_one_trace_there_and_back(http: TestClient, make_trace: Make) -> None:
+    reply = http.post("/api/traces", json=make_trace(1))
+    assert reply.status_code == 201
+    assert set(reply.json()) == {"id", "created_at", "trace_version"}
+    detail = http.get(f"/api/traces/{reply.json()['id']}").json()
+    assert detail == {**reply.json(), "payload": make_trace(1)}
+    assert detail["created_at"].endswith("Z")
+
+
+def test_unknown_and_malformed_ids(http: TestClient) -> None:
+    unknown = "00000000-0000-4000-8000-000000000000"
+    reply = http.get(f"/api/traces/{unknown}")
+    assert (reply.status_code, reply.json()) == (404, {"detail": f"Trace {unknown} not found"})
+    reply = http.get("/api/traces/nonsense")
+    assert reply.status_code == 422
+    assert reply.json()["detail"][0]["loc"] == ["path", "trace_id"]
+
+
+def test_pages(http: TestClient, make_trace: Make) -> None:
+    sent = http.post(BATCH, json=[make_trace(n) for n in range(5)]).json()["traces"]
+    first = http.get("/api/traces?limit=3").json()
+    assert first["data"] == sent[:1:-1]
+    expected = {"limit": 3, "offset": 0, "next_offset": 3}
+    assert expected.items() <= first["pagination"].items()
+    last = http.get("/api/traces?limit=3&offset=3").json()
+    assert last["data"] == sent[1::-1]
+    assert last["pagination"]["next_offset"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("limit=0", "limit must be between 1 and 100"),
+        ("limit=101", "limit must be between 1 and 100"),
+        ("offset=-1", "offset must be non-negative"),
+        (f"offset={2**63}", f"offset must be at most {2**63 - 1}"),
+    ],
+)
+def test_pages_out_of_range(http: TestClient, query: str, text: str) -> None:
+    reply = http.get(f"/api/traces?{query}")
+    assert (reply.status_code, reply.json()["detail"]) == (422, text)
+
+
+@pytest.mark.parametrize("query", ["limit=x", "offset=1.5", f"offset={'9' * 5000}"])
+def test_pages_without_a_number(http: TestClient, query: str) -> None:
+    reply = http.get(f"/api/traces?{query}")
+    assert reply.status_code == 422
+    assert reply.json()["detail"][0]["loc"][0] == "query"
+
+
+def test_the_largest_offset_is_an_empty_page(http: TestClient) -> None:
+    assert http.get(f"/api/traces?offset={2**63 - 1}").json()["data"] == []
+
+
+def test_a_batch_is_answered_in_order(http: TestClient, make_trace: Make) -> None:
+    sent = [make_trace(n, trace_version=f"v{n}") for n in range(4)]
+    reply = http.post(BATCH, json=sent)
+    assert reply.status_code == 201
+    assert reply.json()["created_count"] == 4
+    assert [one["trace_version"] for one in reply.json()["traces"]] == ["v0", "v1", "v2", "v3"]
+    times = [one["created_at"] for one in reply.json()["traces"]]
+    assert times == sorted(set(times))
+
+
+def test_a_retried_batch_is_stored_once(
+    http: TestClient, database: Database, make_trace: Make
+) -> None:
+    batch = [make_trace(n) for n in range(3)]
+    headers = {"Idempotency-Key": "import/1"}
+    first = http.post(BATCH, json=batch, headers=headers)
+    lines = "\n".join(json.dumps(one, indent=None, sort_keys=True) for one in batch).encode()
+    again = post_raw(http, lines, content_type="application/x-ndjson", idempotency_key="import/1")
+    assert (again.status_code, again.json()) == (201, first.json())
+    other = http.post(BATCH, json=batch[:2], headers=headers)
+    assert other.status_code == 409
+    assert "use another key" in other.json()["detail"]
+    assert database.count() == 3
+    one = http.post("/api/traces", json=batch[0], headers={"Idempotency-Key": "k"})
+    assert http.post("/api/traces", json=batch[0], headers={"Idempotency-Key": "k"}).json() == (
+        one.json()
+    )
+    assert database.count() == 4
 
 
 def test_a_cursor_repeats_nothing_while_traces_arrive_and_go(
@@ -149,52 +225,3 @@ def test_a_deleted_trace_is_gone_with_its_scores_and_datasets_keep_it(
     assert (again.status_code, again.json()) == (404, {"detail": f"Trace {ids[0]} not found"})
     assert http.get(f"/api/datasets/{built['dataset_key']}/export.jsonl").content == before
     assert http.delete("/api/traces/nonsense").status_code == 422
-
-
-def test_a_deleted_dataset_is_gone_and_its_key_is_free(
-    http: TestClient, ids: list[str], make_trace: Make
-) -> None:
-    wanted = {"dataset_name": "d", "dataset_version": "v1"}
-    key = http.post("/api/datasets/build", json=wanted).json()["dataset_key"]
-    assert http.delete(f"/api/datasets/{key}").status_code == 204
-    for reply in (http.get(f"/api/datasets/{key}"), http.delete(f"/api/datasets/{key}")):
-        assert (reply.status_code, reply.json()) == (404, {"detail": f"Dataset not found: {key}"})
-    assert http.get("/api/datasets").json() == []
-    http.post("/api/traces", json=make_trace(50))
-    rebuilt = http.post("/api/datasets/build", json=wanted)
-    assert (rebuilt.status_code, rebuilt.json()["trace_count"]) == (201, 8)
-    for odd in ("..", "%2e%2e", "a%2Fb", "x" * 300):
-        assert http.delete(f"/api/datasets/{odd}").status_code in (404, 405, 422)
-
-
-def test_readers_share_an_export_by_whole_shards(http: TestClient, ids: list[str]) -> None:
-    wanted = {"dataset_name": "d", "dataset_version": "v1"}
-    key = http.post("/api/datasets/build", json=wanted).json()["dataset_key"]
-    url = f"/api/datasets/{key}/export.jsonl?format=ids"
-    whole = http.get(url).content
-    parts = [http.get(f"{url}&shard={n}&num_shards=3").content for n in range(3)]
-    assert sorted(b"".join(parts).splitlines()) == sorted(whole.splitlines())
-    assert parts.count(b"") == 2  # one shard file: it is not cut
-    for odd in ("shard=3&num_shards=3", "shard=-1", "num_shards=0", "shard=1"):
-        reply = http.get(f"{url}&{odd}")
-        assert reply.status_code == 422
-        assert "less than num_shards" in reply.text
-
-
-@pytest.mark.parametrize("new_database_url", ["sqlite"], indirect=True)
-def test_probes(http: TestClient, database: Database) -> None:
-    assert http.get("/healthz").json() == {"status": "healthy"}
-    reply = http.get("/readyz")
-    assert (reply.status_code, reply.json()) == (
-        200,
-        {"status": "ready", "database": "ok", "artifacts": "ok"},
-    )
-    path = Path(database.place)
-    database.close()
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    path.mkdir()  # whoever the tests run as, this cannot be opened
-    reply = http.get("/readyz")
-    assert (reply.status_code, reply.json()["database"]) == (503, "unavailable")
-    assert str(path) not in reply.text
-    assert http.get("/healthz").status_code == 200

@@ -1,84 +1,22 @@
-"""Pages: what they say, what they never say, and who may see them."""
+"""Pages of traces and datasets: what they say, and what they never say."""
 
 from __future__ import annotations
 
-import base64
 import html
-import json
 import re
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from fastapi.testclient import TestClient
-from httpx import Response
 
 from tests.builders import letter_trace, publish_dataset
-from tests.finished_run import publish_run, torn
-from tuneloop.artifacts import layout
-from tuneloop.datasets.schema import trace_record
+from tests.store.requests import Make
+from tests.store.web.looking import HOSTILE, is_page, look, post, text_of
 from tuneloop.storage import files
-from tuneloop.store.app import create_app
-from tuneloop.store.db import search
-from tuneloop.store.db.codec import new_trace
-from tuneloop.store.db.database import Database
 from tuneloop.store.db.search import Budget
-from tuneloop.store.middleware import auth
-from tuneloop.store.middleware.auth import new_token, parse_tokens
-from tuneloop.store.web import pages, render, run_pages, stored_runs
-from tuneloop.traces.schema import ReasoningTrace
-
-Make = Callable[..., dict[str, Any]]
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-
-
-def look(http: TestClient, path: str, status: int = 200) -> str:
-    """The page at a path, and that it is one."""
-    reply = http.get(path)
-    assert (reply.status_code, reply.headers["content-type"]) == (
-        status,
-        "text/html; charset=utf-8",
-    )
-    is_page(reply)
-    return reply.text
-
-
-def is_page(reply: Response) -> None:
-    policy = reply.headers["content-security-policy"]
-    assert re.fullmatch(
-        r"default-src 'none'; style-src 'sha256-[\w+/]{43}='; form-action 'self';"
-        r" frame-ancestors 'none'; base-uri 'none'",
-        policy,
-    )
-    assert reply.headers["x-content-type-options"] == "nosniff"
-    assert reply.headers["referrer-policy"] == "same-origin"
-    assert reply.headers["cache-control"] == "no-store"
-    assert reply.text.startswith("<!DOCTYPE html>")
-    assert len(re.findall("<h1", reply.text)) == 1
-    for never in ("<script", "<img", "<link", "<iframe", " style=", " onclick", "javascript:alert"):
-        assert never not in re.sub(r"<code.*?</code>", "", reply.text, flags=re.S), never
-
-
-def text_of(page: str) -> str:
-    body = page.split("<main", 1)[1].split("</main>")[0]
-    return " ".join(html.unescape(re.sub("<[^>]*>", " ", body)).split())
-
-
-def post(http: TestClient, *traces: dict[str, Any]) -> list[str]:
-    reply = http.post("/api/traces/batch", json=list(traces))
-    assert reply.status_code == 201
-    return [trace["id"] for trace in reply.json()["traces"]]
-
-
-@pytest.fixture
-def run_id(artifacts: Path) -> str:
-    """A finished run of a dataset of 104 traces."""
-    key = publish_dataset(str(artifacts), [letter_trace(number) for number in range(104)])
-    publish_run(str(artifacts), key)
-    return "letters-7c1aa298"
+from tuneloop.store.web import pages, render
 
 
 def test_an_empty_store_says_what_to_do(http: TestClient, artifacts: Path) -> None:
@@ -191,12 +129,6 @@ def test_nothing_there_is_a_page(http: TestClient, run_id: str, path: str) -> No
     assert "<h1>Not found</h1>" in look(http, path, 404)
 
 
-@pytest.mark.parametrize("name", ["..", ".", "../datasets", "a/b", "", "\x00", "é", "r" * 201])
-def test_no_run_id_leads_out_of_the_folder(http: TestClient, run_id: str, name: str) -> None:
-    service = http.app.state.service  # type: ignore[attr-defined]
-    assert stored_runs.find_run(service, name) is None
-
-
 @pytest.mark.parametrize(
     "query",
     ["cursor=nonsense", "cursor=", "cursor=1", "cursor=99999999999999999999-1", "q=" + "q" * 1001],
@@ -219,108 +151,6 @@ def test_pages_answer_head_and_nothing_that_changes(http: TestClient, run_id: st
         refused = http.post(path)
         assert refused.status_code == 405
         is_page(refused)
-
-
-# Search
-
-
-def find(database: Database, text: str, **options: Any) -> list[str]:
-    budget = options.pop("budget", Budget(10_000, 60))
-    return [hit.prompt for hit in database.search(text, limit=50, budget=budget, **options).hits]
-
-
-def put(database: Database, *traces: dict[str, Any]) -> list[str]:
-    batch = [new_trace(ReasoningTrace.model_validate(trace)) for trace in traces]
-    return [
-        stored.id for stored in database.insert_batch(batch, now=datetime(2026, 11, 22, tzinfo=UTC))
-    ]
-
-
-@pytest.mark.parametrize(
-    ("needle", "text"),
-    [
-        ("STRASSE", "die Straße entlang"),
-        ("straße", "DIE STRASSE"),
-        ("ß", "ss"),
-        ("ΣΊΣΥΦΟΣ", "σίσυφος"),
-        ("i̇", "İ"),
-        ('say "no"', 'they SAY "NO" twice'),
-        ("back\\slash", "a BACK\\SLASH"),
-        ("two\nlines", "of TWO\nLINES"),
-        ("מה", "כמה זה"),
-        ("🟡", "a 🟡 b"),
-        ("%", "100 %"),
-        ("_", "a_b"),
-        ("<b>", "<B>"),
-    ],
-)
-@pytest.mark.parametrize("field", ["prompt", "final_answer", "step"])
-def test_search_finds_a_text_whatever_its_case(
-    database: Database, make_trace: Make, needle: str, text: str, field: str
-) -> None:
-    fields = {field: text}
-    if field == "step":
-        fields = {"steps": [{"i": 4, "type": "t", "content": text}]}  # type: ignore[dict-item]
-    put(database, make_trace(1), make_trace(2, **fields), make_trace(3))
-    (hit,) = database.search(needle, limit=50, budget=Budget(100, 60)).hits
-    assert hit.match is not None
-    assert hit.match.field == {"final_answer": "final answer", "step": "step 4"}.get(field, field)
-    assert hit.match.text.casefold() == needle.casefold() or needle == "ß"
-    assert f"{hit.match.before}{hit.match.text}{hit.match.after}" == text
-
-
-def test_search_looks_at_nothing_else(database: Database, make_trace: Make) -> None:
-    steps = [{"i": 0, "type": "needle", "content": "add one"}]
-    put(database, make_trace(meta={"needle": "needle"}, steps=steps, trace_version="needle"))
-    assert find(database, "needle") == []
-    assert find(database, "prompt") == []
-    assert find(database, "") == ["What is 0 + 1?"]
-
-
-def test_search_by_source_is_exact(database: Database, make_trace: Make) -> None:
-    sources = ["a", "A", 'quo"ted', 1, None, {"source": "a"}, ["a"]]
-    put(
-        database,
-        *(make_trace(n, meta={"source": s, "x": {"source": "a"}}) for n, s in enumerate(sources)),
-    )
-    put(database, make_trace(99, meta=None), make_trace(98, prompt='"source":"a"', meta={}))
-    assert find(database, "", source="a") == ["What is 0 + 1?"]
-    assert find(database, "", source='quo"ted') == ["What is 2 + 1?"]
-    assert find(database, "what IS", source="A") == ["What is 1 + 1?"]
-
-
-def test_an_id_finds_its_trace_first_however_old(database: Database, make_trace: Make) -> None:
-    (old,) = put(database, make_trace(0))
-    put(database, *(make_trace(n) for n in range(1, 30)), make_trace(30, prompt=f"see {old}"))
-    assert find(database, old.upper(), budget=Budget(5, 60)) == [
-        "What is 0 + 1?",
-        f"see {old}",
-    ]
-    assert find(database, old[:-1]) == [f"see {old}"]
-
-
-def test_a_search_goes_on_where_it_stopped(
-    database: Database, make_trace: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tuneloop.store.db.database.SEARCH_WINDOW_ROWS", 7)
-    put(database, *(make_trace(n) for n in range(40)))
-    seen, before, rounds = [], None, 0
-    while True:
-        found = database.search("9 +", limit=2, before=before, budget=Budget(11, 60))
-        seen += [hit.prompt for hit in found.hits]
-        before, rounds = found.next, rounds + 1
-        assert found.looked_at <= 11
-        if before is None:
-            break
-        put(database, make_trace(1000 + rounds, prompt="19 + newer"))
-    assert seen == [f"What is {n} + 1?" for n in (39, 29, 19, 9)]
-    assert database.search("", limit=100, budget=Budget(10_000, 60)).next is None
-
-
-def test_time_ends_a_search_too(database: Database, make_trace: Make) -> None:
-    put(database, *(make_trace(n) for n in range(5)))
-    found = database.search("nothing", limit=2, budget=Budget(100, 0.0))
-    assert (found.looked_at, found.next is None) == (1, False)
 
 
 def test_a_full_page_leads_to_the_next(http: TestClient, make_trace: Make) -> None:
@@ -358,9 +188,6 @@ def test_a_match_is_marked_where_it_stands(http: TestClient, make_trace: Make) -
     assert '<span class="label">step 3</span>' in page
     assert "&lt;b&gt;<mark>Straße</mark>yyy" in page
     assert "W<mark>hat i</mark>s 0 + 1?</a>" in look(http, "/traces?q=HAT+I")
-
-
-# Datasets
 
 
 def test_a_dataset(http: TestClient, artifacts: Path, make_trace: Make) -> None:
@@ -431,174 +258,6 @@ def test_damaged_datasets_are_sentences(http: TestClient, artifacts: Path) -> No
         assert "unfinished" not in page
 
 
-# Runs
-
-
-def test_a_run(http: TestClient, artifacts: Path, run_id: str) -> None:
-    page = look(http, f"/runs/{run_id}")
-    said = text_of(page)
-    for part in (
-        "State finished Accuracy 5.6 % → 72.2 % Verdict improved Dataset letters-v1 , 104 traces",
-        "Planned from commit 2e84a5bb4504 , with changes",
-        "train done 3 min 20 s examples 104 parameters 7,520 steps 50 tokens 57,460",
-        "Loss 6.25 → 0.592",
-        "Loss by step: 6.25 at step 1, 0.592 at step 50; lowest 0.431 at step 48.",
-        "Delta report: improved",
-        '"eval_set": "letters_v1.jsonl"',
-    ):
-        assert part in said
-    assert str(artifacts) not in page
-    assert page.count("<polyline points=") == 1
-    assert "<h2 dir" not in page and ">Delta report: improved</h2>" in page
-    assert "<h3>By category</h3>" in page
-    assert "<h2>One item in full" not in page
-    assert run_id in text_of(look(http, "/runs"))
-
-
-def test_what_a_model_wrote_is_no_markup() -> None:
-    text = (
-        "# A <b>report</b>\n\n<script>alert(1)</script>\n\n<img src=x onerror=alert(1)>\n\n"
-        "[a](https://example.org) ![b](data:image/png;base64,AA) <https://example.org>\n\n&lt;i&gt;\n\n"
-        "| | |\n|---|--:|\n| `<i>\\|` | [x](javascript:alert(1)) |\n\n"
-        "| a | b |\n|---|--:|\n| 1 | 2 |\n\n"
-        "```text\n</code></pre><script>\n```\n\n```\n \n\n```\n\n"
-        "[r]: https://example.org\n\n[r]\n\n###### six\n"
-    )
-    made = run_pages.render_report(text)
-    assert "(2 characters that cannot be seen)" in made
-    allowed = {"h2", "h6", "p", "table", "thead", "tbody", "tr", "th", "td", "code", "pre", "div"}
-    assert set(re.findall(r"</?([a-z0-9]+)", made)) == allowed
-    assert "style=" not in made
-    assert "href" not in made
-    assert 'scope="col"' in made
-    assert made.count("<thead>") == 1
-    assert made.count('role="region" tabindex="0"') == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("run_manifest.json", "", "run_manifest.json: Invalid JSON"),
-        ("run_manifest.json", "[1]", "run_manifest.json: expected "),
-        ("run_manifest.json", b"\xff\xfe\x00", "run_manifest.json: Invalid JSON"),
-        ("run_manifest.json", "[" * 100_000, "run_manifest.json: Invalid JSON"),
-        ("run_manifest.json", '{"run_id": "\\ud800"}', "run_manifest.json: Invalid JSON"),
-        ("run_manifest.json", b"x" * (5 << 20), "holds 5242880 bytes, expected at most"),
-        ("train/record.json", '{"run_id', "train/record.json: Invalid JSON"),
-        ("train/record.json", "{}", "train/record.json: run_id is missing"),
-        ("train/attempts/20261122T112233-064c19/metrics.jsonl", "{", "metrics.jsonl holds 1 bytes"),
-        ("eval/attempts/20261122T112233-064c19/delta_report.md", "", "delta_report.md holds 0"),
-    ],
-)
-def test_a_torn_file_is_a_sentence(
-    http: TestClient, artifacts: Path, run_id: str, name: str, content: Any, said: str
-) -> None:
-    torn(str(artifacts), run_id, name, content)
-    for path in (f"/runs/{run_id}", "/runs", "/"):
-        page = look(http, path)
-        assert str(artifacts) not in page
-    assert said in text_of(look(http, f"/runs/{run_id}"))
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"seconds": float("nan"), "started_at": "yesterday"}, "unknown"),
-        ({"started_at": "0001-01-01T00:00:00+14:00"}, "finished"),
-        ({"results": {"loss_first": "<b>", "loss_last": [1], "accuracy_base": True}}, "finished"),
-        ({"counts": {"<b>": 3}}, "<b> 3"),
-        ({"run_id": "other-1"}, "it is another stage's or run's"),
-        ({"stage": "eval"}, "it is another stage's or run's"),
-    ],
-)
-def test_a_foreign_record_is_shown_or_a_sentence(
-    http: TestClient, artifacts: Path, run_id: str, change: dict[str, Any], said: str
-) -> None:
-    url = layout.record_url(str(artifacts), run_id, "train")
-    record = {**json.loads(files.read(url)), **change}
-    torn(str(artifacts), run_id, "train/record.json", record)
-    assert said in text_of(look(http, f"/runs/{run_id}"))
-    look(http, "/runs")
-
-
-def test_same_file_size_other_bytes_is_found_out(
-    http: TestClient, artifacts: Path, run_id: str
-) -> None:
-    folder = artifacts / "training_runs" / run_id
-    for name in (
-        "train/attempts/20261122T112233-064c19/metrics.jsonl",
-        "eval/attempts/20261122T112233-064c19/delta_report.md",
-    ):
-        file = folder / name
-        file.write_bytes(b" " * file.stat().st_size)
-    said = text_of(look(http, f"/runs/{run_id}"))
-    assert said.count("changed after it was recorded") == 2
-
-
-def test_metrics_without_losses(http: TestClient, artifacts: Path) -> None:
-    key = publish_dataset(str(artifacts), [letter_trace(0)])
-    publish_run(str(artifacts), key, "odd-1", metrics=b'{"step":1}\n')
-    publish_run(str(artifacts), key, "odd-2", metrics=b'{"loss":1.5}\n')
-    publish_run(str(artifacts), key, "odd-3", metrics=b'{"loss":0.0}\n{"loss":-0.0}\n')
-    assert "metrics.jsonl:1: found no loss" in text_of(look(http, "/runs/odd-1"))
-    assert "Loss by step" not in text_of(look(http, "/runs/odd-2"))
-    assert "lowest 0 at step 1" in text_of(look(http, "/runs/odd-3"))
-
-
-def test_unfinished_runs(http: TestClient, artifacts: Path) -> None:
-    key = publish_dataset(str(artifacts), [letter_trace(0)])
-    now = "2099-01-01T00:00:00+00:00"
-    beat = {"updated_at": now, "step": 12, "total": 50}
-    publish_run(str(artifacts), key, "going-1", stages=["export"])
-    torn(str(artifacts), "going-1", "train/progress.json", beat)
-    publish_run(str(artifacts), key, "gone-1", stages=["export"])
-    torn(
-        str(artifacts),
-        "gone-1",
-        "train/progress.json",
-        {**beat, "updated_at": "2020-01-01T00:00:00Z"},
-    )
-    publish_run(str(artifacts), key, "given-up-1", stages=["export"])
-    verdict = {
-        "state": "OutOfMemory",
-        "cause": "<b>killed</b>",
-        "fix": "Ask for more.",
-        "evidence": [],
-    }
-    torn(str(artifacts), "given-up-1", "train/verdict.json", verdict)
-    publish_run(str(artifacts), key, "odd-1", stages=["export"])
-    torn(str(artifacts), "odd-1", "train/progress.json", "[]")
-    (artifacts / "training_runs" / "empty").mkdir()
-    torn(str(artifacts), "foreign", "notes/a.txt", "hello")
-    assert "train running" in text_of(look(http, "/runs/going-1"))
-    assert "Step 12 of 50." in text_of(look(http, "/runs/going-1"))
-    assert "train stopped Step 12 of 50. Run the spec again" in text_of(look(http, "/runs/gone-1"))
-    assert "OutOfMemory <b>killed</b>. Ask for more." in text_of(look(http, "/runs/given-up-1"))
-    assert "train unreadable" in text_of(look(http, "/runs/odd-1"))
-    assert "it is not a run of tuneloop" in text_of(look(http, "/runs/foreign"))
-    look(http, "/runs/empty", 404)
-    listed = text_of(look(http, "/runs"))
-    assert "given-up-1 train OutOfMemory" in listed
-    assert "empty" not in listed
-
-
-def test_a_result_of_another_run_says_so(http: TestClient, artifacts: Path, run_id: str) -> None:
-    url = layout.record_url(str(artifacts), run_id, "train")
-    record = json.loads(files.read(url))
-    publish_run(str(artifacts), "letters-v1", "again-1", stages=[])
-    torn(str(artifacts), "again-1", "train/record.json", {**record, "run_id": "again-1"})
-    assert "train reused 3 min 20 s" in text_of(look(http, "/runs/again-1"))
-
-
-def test_very_many_runs_are_cut_and_said(
-    http: TestClient, artifacts: Path, run_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_pages, "MAX_RUNS", 2)
-    for number in range(3):
-        publish_run(str(artifacts), "letters-v1", f"b-{number}", stages=[])
-    assert "Of 4 runs, the first 2 by name." in text_of(look(http, "/runs"))
-
-
 def test_an_artifact_store_that_is_away_leaves_the_traces(
     http: TestClient, artifacts: Path, make_trace: Make
 ) -> None:
@@ -610,138 +269,3 @@ def test_an_artifact_store_that_is_away_leaves_the_traces(
         assert reply.status_code in (200, 503)
         is_page(reply)
         assert str(artifacts) not in reply.text
-
-
-# Who may look
-
-
-@pytest.fixture
-def token() -> tuple[str, str]:
-    return new_token("reader", "read")
-
-
-@pytest.fixture
-def guarded(database: Database, artifacts: Path, token: tuple[str, str]) -> Iterator[TestClient]:
-    tokens = parse_tokens(token[1], "tokens")
-    app = create_app(database, str(artifacts), ["r"], {"trace": trace_record}, tokens=tokens)
-    with TestClient(app) as client:
-        yield client
-
-
-def basic(password: str, user: str = "me") -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
-
-
-def test_a_browser_gives_the_token_as_a_password(
-    guarded: TestClient, token: tuple[str, str]
-) -> None:
-    asked = guarded.get("/")
-    assert asked.status_code == 401
-    assert asked.headers["www-authenticate"] == 'Basic realm="tuneloop", charset="UTF-8"'
-    is_page(asked)
-    for user in ("me", "", "ü"):
-        assert guarded.get("/", headers=basic(token[0], user)).status_code == 200
-        assert guarded.head("/runs", headers=basic(token[0], user)).status_code == 200
-    assert guarded.get("/", headers={"Authorization": f"Bearer {token[0]}"}).status_code == 200
-
-
-def test_the_api_takes_no_password(guarded: TestClient, token: tuple[str, str]) -> None:
-    for path in ("/api/traces", "/openapi.json", "/docs", "/nowhere", "/api/%2e%2e/traces"):
-        refused = guarded.get(path, headers=basic(token[0]))
-        assert refused.status_code == 401
-        assert refused.headers["www-authenticate"] == "Bearer"
-        assert refused.json() == {"detail": "Unknown or missing token"}
-    assert guarded.get("/traces/%2e%2e/api/traces", headers=basic(token[0])).status_code == 404
-    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
-        refused = guarded.request(method, "/traces", headers=basic(token[0]))
-        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        "Basic",
-        "Basic !",
-        "Basic é",
-        "Basic bWU=",
-        "Basic bWU6",
-        "Basic bWU6d3Jvbmc=",
-        "Bearer wrong",
-        "x",
-    ],
-)
-def test_a_wrong_password_is_no_way_in(guarded: TestClient, header: str) -> None:
-    refused = guarded.get("/", headers={"Authorization": header.encode()})
-    assert refused.status_code == 401
-    assert "wrong" not in refused.text
-
-
-def test_guessing_passwords_is_slowed_down_and_asking_is_not(
-    guarded: TestClient, token: tuple[str, str]
-) -> None:
-    assert [guarded.get("/").status_code for _ in range(2 * auth.FAILURES)] == [401] * 20
-    assert guarded.get("/", headers=basic(token[0])).status_code == 200
-    codes = [guarded.get("/", headers=basic("wrong")).status_code for _ in range(auth.FAILURES + 1)]
-    assert codes == [401] * auth.FAILURES + [429]
-    held = guarded.get("/", headers=basic(token[0]))
-    assert held.status_code == 429
-    assert held.headers["retry-after"]
-    is_page(held)
-    assert (
-        guarded.get("/api/traces", headers={"Authorization": f"Bearer {token[0]}"}).status_code
-        == 429
-    )
-
-
-# Small things
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0.0491, "0.05 s"),
-        (18.63, "18.6 s"),
-        (200.4, "3 min 20 s"),
-        (7530, "2 h 05 min"),
-        (float("nan"), "unknown"),
-        (float("inf"), "unknown"),
-        (-1, "unknown"),
-    ],
-)
-def test_duration(seconds: float, said: str) -> None:
-    assert render.duration(seconds) == said
-
-
-@pytest.mark.parametrize(
-    ("size_bytes", "said"),
-    [
-        (0, "0 B"),
-        (812, "812 B"),
-        (33_144, "33.1 kB"),
-        (999_999, "1.0 MB"),
-        (12 * 10**14, "1200.0 TB"),
-    ],
-)
-def test_size(size_bytes: int, said: str) -> None:
-    assert render.size(size_bytes) == said
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a  b\nc", "a b c"),
-        ("abcdefghijk", "abcdefghi…"),
-        (" ", "(blank)"),
-        ("\u200b\u2060", "(blank)"),
-        ("x" * 10, "x" * 10),
-        ("a" + " " * 60 + "b", "a…"),
-    ],
-)
-def test_beginning(text: str, said: str) -> None:
-    assert render.beginning(text, 10) == said
-
-
-def test_a_place_in_folded_text_is_found_again() -> None:
-    payload = {"prompt": "ßßßX", "steps": [], "final_answer": ""}
-    assert search.find("x", payload) == ("prompt", "ßßß", "X", "")
-    assert search.find("sx", payload) == ("prompt", "ßß", "ßX", "")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
     """The run of one process on one device."""
     run = make_tiny_run(tmp_path_factory.mktemp("alone"))
     plan = run.plan()
-    run_plan(
-        Plan(plan.run_id, plan.spec, plan.seed, plan.dataset, plan.stages[:EXPORT_AND_TRAIN]),
-        REPOSITORY,
-    )
+    run_plan(replace(plan, stages=plan.stages[:EXPORT_AND_TRAIN]))
     return run, plan
 
 

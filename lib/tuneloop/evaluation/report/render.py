@@ -17,7 +17,7 @@ def render_markdown(report: DeltaReport) -> str:
         percent=_percent, cell=_cell, code=_code, interval=_interval
     )
     template = environment.get_template("evaluation/report/delta_report.md.j2")
-    return f"{template.render(report=report)}\n"
+    return template.render(report=report)
 
 
 def render_json(report: DeltaReport) -> bytes:

@@ -26,6 +26,7 @@ from tuneloop.k8s.rendering.templates import Template, fill
 from tuneloop.specs.cluster import ClusterSpec, PodResources, StagePlacement
 from tuneloop.specs.stages import StageSpec, dump_stage_spec
 from tuneloop.stages.command import stage_argv
+from tuneloop.stages.table import STAGES, names_in
 
 FINAL_EXIT_CODES = sorted(
     {
@@ -50,8 +51,6 @@ FINAL_EXIT_CODES = sorted(
 )
 """Exit codes that another try cannot heal; Transient (75) and signals are retried."""
 BACKOFF_LIMIT = 6
-GANG_STAGES = ("train",)
-"""Stages whose processes can work on one thing together."""
 
 Object = dict[str, Any]
 
@@ -87,11 +86,11 @@ class Renderer:
         """
         placement = self.cluster.placement(stage.stage)
         shape = self.accelerators.shape(placement.accelerator_request())
-        if shape.is_multi_host and stage.stage not in GANG_STAGES:
+        if shape.is_multi_host and STAGES[stage.stage].scope != "gang":
             raise SpecError(
                 f"execution.cluster.{stage.stage}.accelerator: {shape.key} has"
                 f" {shape.hosts * shape.slices} hosts, expected one, because only"
-                f" {', '.join(GANG_STAGES)} runs on several; choose a single-host shape"
+                f" {', '.join(names_in('gang'))} runs on several; choose a single-host shape"
             )
         return shape
 
@@ -165,8 +164,7 @@ class Renderer:
     def _store_env(self, stage: StageSpec) -> list[dict[str, Any]]:
         """The token of the trace store, for the stages that talk to it."""
         secret = self.cluster.store_token_secret
-        reads = stage.stage == "export" and (stage.execution.datasets_url or "").startswith("http")
-        if secret is None or not (reads or stage.stage == "import"):
+        if secret is None or not STAGES[stage.stage].uses_store(stage):
             return []
         reference = {"secretKeyRef": {"name": secret, "key": "token"}}
         return [{"name": "TUNELOOP_STORE_TOKEN", "valueFrom": reference}]

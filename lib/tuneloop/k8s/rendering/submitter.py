@@ -16,8 +16,8 @@ from tuneloop.k8s.rendering.pod import (
 )
 from tuneloop.k8s.rendering.render import FINAL_EXIT_CODES, Object, Renderer, pod_resources
 from tuneloop.k8s.rendering.templates import fill
-from tuneloop.specs.base import STAGES
 from tuneloop.specs.cluster import AcceleratorRequest, StagePlacement
+from tuneloop.stages.table import STAGES
 
 VERDICT_EXIT_CODES = sorted({*FINAL_EXIT_CODES, 3, 10, 11, 12, 20, 21, 22, 23, 30, 31})
 """A verdict stays what it is; 75, API server or storage out of reach, is tried again."""

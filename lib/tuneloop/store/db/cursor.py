@@ -1,7 +1,4 @@
-"""A place in the list of traces, as text that clients hand back.
-
-One rule: clients know nothing of what stands in it.
-"""
+"""A position in the list of traces, as opaque text for clients."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Every statement on the store's tables but selection; the same ones on SQLite and PostgreSQL.
+"""All statements on the store's tables except selection, the same for SQLite and PostgreSQL.
 
-One rule: a batch is one transaction, whole or not at all, together with the row that remembers its
-idempotency key. Times do not fall through the whole store, so "newest" is never a matter of a
-stepping clock; where two writers got the same one, the order of arrival decides.
+A batch and the row with its idempotency key are one transaction. Times never decrease across the
+store, so a clock that steps back does not change what is newest. If two writers got the same time,
+the order of arrival decides.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tuneloop.errors import DataError
 from tuneloop.store.db import engine, migrate
 from tuneloop.store.db.codec import NewTrace, source_for_index
 from tuneloop.store.db.cursor import Cursor
-from tuneloop.store.db.search import Budget, Found, Hit, Wanted
+from tuneloop.store.db.search import Budget, Query, SearchPage, SearchResult
 from tuneloop.store.db.select import has_value, run_selection
 from tuneloop.store.db.tables import idempotency, scores, traces
 from tuneloop.traces.schema import ReasoningTrace, StoredTrace
 
 SEARCH_WINDOW_ROWS = 1000
-"""Looked at in one transaction."""
+"""Rows read in one transaction of a search."""
 
 _NAMESPACE = uuid_utils.UUID("0f5d3a52-8d0e-5c0a-9d6e-3b1f1f1c7a11")
 _MICROSECOND = timedelta(microseconds=1)
@@ -148,7 +148,7 @@ class Database:
 
         Args:
             limit: rows at most.
-            offset: rows left out, from the newest.
+            offset: rows to skip, from the newest.
             before: only traces older than this place.
             source: only traces whose meta.source is this text.
             created_after: only traces newer than this.
@@ -177,33 +177,33 @@ class Database:
         before: Cursor | None = None,
         source: str | None = None,
         budget: Budget,
-    ) -> Found:
-        """Traces that hold a text, newest first, as far as the budget goes.
+    ) -> SearchPage:
+        """Search traces for a text, newest first, until the budget is spent.
 
         Args:
-            text: found in prompt, steps and final answer whatever its case; the id of a trace finds
-                that one too, and first, however old it is. Empty: every trace.
-            limit: traces at most.
+            text: matched in prompt, steps and final answer, ignoring case. The id of a trace also
+                finds that trace, as the first result. Empty matches every trace.
+            limit: maximum number of results.
             before: only traces older than this place.
             source: only traces whose meta.source is this text.
-            budget: rows and seconds after which it stops and says where.
+            budget: rows and seconds after which the search stops; the page says where to continue.
         """
-        wanted, hits, looked_at = Wanted(text), list[Hit](), 0
+        query, results, scanned = Query(text), list[SearchResult](), 0
         of_source = [] if source is None else [self._has_source(source)]
         deadline = time.monotonic() + budget.seconds
-        if before is None and wanted.id is not None:
-            named = self._window(traces.c.id == wanted.id, *of_source)
-            hits += filter(None, map(wanted.hit, named))
+        if before is None and query.id is not None:
+            named = self._window(traces.c.id == query.id, *of_source)
+            results += filter(None, map(query.match, named))
         with contextlib.closing(self._newest_first(before, *of_source)) as rows:
             for row in rows:
-                is_spent = looked_at == budget.rows or time.monotonic() > deadline
-                if looked_at and (is_spent or len(hits) >= limit):
-                    return Found(hits, looked_at, before)
+                is_spent = scanned == budget.rows or time.monotonic() > deadline
+                if scanned and (is_spent or len(results) >= limit):
+                    return SearchPage(results, scanned, before)
                 before = (row.created_at, row.seq)
-                looked_at += 1
-                if row.id != wanted.id and (hit := wanted.hit(row)):
-                    hits.append(hit)
-        return Found(hits, looked_at, None)
+                scanned += 1
+                if row.id != query.id and (result := query.match(row)):
+                    results.append(result)
+        return SearchPage(results, scanned, None)
 
     def _newest_first(
         self, before: Cursor | None, *conditions: ColumnElement[bool]
@@ -294,7 +294,7 @@ def _stored(ids: Sequence[str], first: datetime) -> list[Stored]:
 
 
 def _first_time(connection: Connection, now: datetime) -> datetime:
-    """Now, or just after the newest trace where the clock stands still or steps back."""
+    """Now, or just after the newest trace if the clock stopped or stepped back."""
     newest = connection.scalar(select(func.max(traces.c.created_at)))
     return now if newest is None else max(now, newest + _MICROSECOND)
 
@@ -304,7 +304,7 @@ def _remember(
 ) -> datetime | None:
     """Take the key; or the time of the first trace that was stored under it before.
 
-    Whoever comes second waits at the insert until the first one has committed or given up.
+    A second writer waits at the insert until the first one commits or rolls back.
     """
     lines = "".join(f"{trace.payload}\n" for trace in batch)
     digest = hashlib.sha256(lines.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Connections to the two databases, and their failures as sentences.
+"""Connections to the two databases, and their errors as sentences.
 
-One rule: what differs between SQLite and PostgreSQL below the level of statements stands here, and
-no sentence holds a password.
+What differs between SQLite and PostgreSQL below the level of statements is here. No sentence holds
+a password.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from tuneloop.errors import (
     DataError,
@@ -28,11 +29,11 @@ from tuneloop.errors import (
 from tuneloop.store.db.select import register_functions
 
 BUSY_TIMEOUT_SECONDS = 30
-"""How long a writer waits for another, and a request for a connection, before it fails."""
+"""Seconds that a writer waits for another one, and a request for a connection."""
 SQLITE_CONNECTIONS = 48
-"""More than the 40 threads in which the server runs requests, so none ever waits for one."""
+"""More than the 40 threads that run requests, so no request waits for a connection."""
 POSTGRES_CONNECTIONS = 20
-"""Of one replica; PostgreSQL allows 100 unless told otherwise."""
+"""Connections per replica; PostgreSQL allows 100 by default."""
 CONNECT_TIMEOUT_SECONDS = 10
 
 _WRITE = "tuneloop_write"
@@ -45,9 +46,9 @@ def parse_url(text: str) -> URL:
         One of SQLAlchemy's, with driver: `sqlite:////absolute/file` or `postgresql+psycopg://...`.
 
     Raises:
-        SpecError: it is of another kind; never says what stands in it.
+        SpecError: the URL is of another kind; the message never quotes it.
     """
-    expected = "expected sqlite:///FILE or postgresql://USER@HOST/NAME; mend the URL"
+    expected = "expected sqlite:///FILE or postgresql://USER@HOST/NAME; fix the URL"
     encode = "an @ in a password is written as %40"
     try:
         url = make_url(text)
@@ -108,12 +109,26 @@ def _sqlite(url: URL) -> Engine:
 
 def _prepare(connection: sqlite3.Connection, record: Any) -> None:
     connection.isolation_level = None  # `_begin` says BEGIN, not the driver
-    connection.execute("PRAGMA journal_mode=WAL")  # builds read while batches are written
+    for attempt in _until_free():
+        with attempt:
+            connection.execute("PRAGMA journal_mode=WAL")  # builds read while batches are written
     # A reply 201 has to survive a power cut: one fsync for up to 1000 traces. NORMAL would save it
     # and could lose the last batches.
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")  # a trace takes its scores along
     register_functions(connection)
+
+
+def _until_free() -> Retrying:
+    """Retry while another process switches a new file to WAL: SQLite itself does not wait then."""
+    return Retrying(
+        retry=retry_if_exception(
+            lambda e: getattr(e, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+        ),
+        wait=wait_random(0.005, 0.05),
+        stop=stop_after_delay(BUSY_TIMEOUT_SECONDS),
+        reraise=True,
+    )
 
 
 def _begin(connection: Connection) -> None:
@@ -141,7 +156,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def sentences(place: str) -> Iterator[None]:
-    """Turn what a database says into expected failures; a bug of ours stays what it is."""
+    """Turn database errors into expected failures; re-raise bugs in our statements."""
     try:
         yield
     except PoolTimeout as e:
@@ -201,7 +216,7 @@ _SQLITE: tuple[tuple[tuple[str, ...], type[TuneloopError], str], ...] = (
 _POSTGRES: tuple[tuple[str, type[TuneloopError], str], ...] = (
     ("08", Transient, "the connection was lost; try again"),
     ("25006", Transient, "the server takes no writes, it is a standby; try again after failover"),
-    ("28", PermissionDenied, "the server refused this user or password; mend the database URL"),
+    ("28", PermissionDenied, "the server refused this user or password; fix the database URL"),
     ("3D000", Unavailable, "there is no such database; create it"),
     ("40", Transient, "another transaction was in the way; try again"),
     ("42501", PermissionDenied, "this user may not do that; grant it rights on the schema"),
@@ -218,10 +233,10 @@ def _unconnected(error: DatabaseError | InterfaceError, place: str) -> Exception
     said = str(error.orig).lower()
     if "password authentication failed" in said or "no pg_hba.conf entry" in said:
         return PermissionDenied(
-            f"{place}: the server refused this user or password; mend the database URL"
+            f"{place}: the server refused this user or password; fix the database URL"
         )
     if 'database "' in said and "does not exist" in said:
         return Unavailable(f"{place}: there is no such database; create it")
     if getattr(error, "connection_invalidated", False) or "closed" in said or "lost" in said:
         return Transient(f"{place}: the connection was lost; try again")
-    return Unavailable(f"{place}: cannot be reached; start PostgreSQL or mend the database URL")
+    return Unavailable(f"{place}: cannot be reached; start PostgreSQL or fix the database URL")

@@ -1,7 +1,7 @@
-"""Bring a database up to date when the store starts.
+"""Migrate the database when the store starts.
 
-One rule: whoever comes first migrates and everybody else waits: the lock, the migrations and the
-note of what was done are one transaction, so a killed one leaves nothing behind.
+The first replica migrates while the others wait. The lock, the migrations and the new revision are
+one transaction, so a killed process leaves nothing behind.
 """
 
 from __future__ import annotations

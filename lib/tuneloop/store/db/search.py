@@ -1,7 +1,7 @@
-"""Finding text in traces, the same way on every database.
+"""Search for text in traces, with the same results on every database.
 
-One rule: a database only hands rows over, newest first; whether one matches is decided here, on
-decoded fields, by `str.casefold`. So `STRASSE` finds `Straße` wherever the traces lie.
+The database only returns rows, newest first. This module decides whether a row matches: it compares
+decoded fields by `str.casefold`, so `STRASSE` finds `Straße` on both databases.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pydantic_core import from_json
 from tuneloop.store.db.cursor import Cursor
 
 BEGINNING_CHARACTERS = 240
-"""Of a prompt or an answer that a list shows."""
+"""Length of a prompt or an answer in a list."""
 CONTEXT_CHARACTERS = 60
-"""Shown on each side of what was found."""
+"""Text shown on each side of a match."""
 
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
-"""What canonical JSON spells otherwise, so that it cannot be found in the undecoded text."""
+"""Characters that canonical JSON escapes, so that they cannot be found in undecoded text."""
 
 
 class Budget(NamedTuple):
-    """How far one search looks."""
+    """Rows and seconds after which a search stops."""
 
     rows: int
     seconds: float
 
 
 class Match(NamedTuple):
-    """Where a text stands in a trace, with what stands around it."""
+    """Where a trace holds the text, with the text around it."""
 
     field: str
     before: str
@@ -41,31 +41,31 @@ class Match(NamedTuple):
     after: str
 
 
-class Hit(NamedTuple):
+class SearchResult(NamedTuple):
     """One trace as a list shows it."""
 
     id: str
     created_at: datetime
     prompt: str
-    """How it begins, as are the others."""
+    """Its beginning."""
     answer: str
+    """Its beginning."""
     source: str | None
     match: Match | None
-    """None where there was no text to find."""
+    """None if the query is empty or the id of this trace."""
 
 
-class Found(NamedTuple):
-    """What a search came to."""
+class SearchPage(NamedTuple):
+    """The results of one search, as far as its budget went."""
 
-    hits: list[Hit]
-    looked_at: int
-    """Rows."""
+    results: list[SearchResult]
+    scanned_rows: int
     next: Cursor | None
-    """Where to go on; None where the oldest trace was looked at."""
+    """Where the next search starts; None after the oldest trace."""
 
 
-class Wanted:
-    """What is looked for."""
+class Query:
+    """The text of a search."""
 
     def __init__(self, text: str) -> None:
         """Take the text, which may be empty."""
@@ -74,23 +74,23 @@ class Wanted:
         self.id = _id_of(text)
         """The text as a trace id, if it is one."""
 
-    def hit(self, row: Any) -> Hit | None:
-        """The row of table `traces` as a list shows it; None if it is not looked for."""
+    def match(self, row: Any) -> SearchResult | None:
+        """The row of table `traces` as a list shows it; None if it does not match."""
         # Nearly all rows end here, before anything is decoded.
         if self._in_json and row.id != self.id and self._folded not in row.payload.casefold():
             return None
         payload = from_json(row.payload)
         source = (payload["meta"] or {}).get("source")
-        match = find(self._folded, payload) if self._folded else None
-        if self._folded and match is None and row.id != self.id:
+        found = find(self._folded, payload) if self._folded else None
+        if self._folded and found is None and row.id != self.id:
             return None
-        return Hit(
+        return SearchResult(
             id=row.id,
             created_at=row.created_at,
             prompt=payload["prompt"][:BEGINNING_CHARACTERS],
             answer=payload["final_answer"][:BEGINNING_CHARACTERS],
             source=source if isinstance(source, str) else None,
-            match=match,
+            match=found,
         )
 
 

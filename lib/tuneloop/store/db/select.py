@@ -1,9 +1,9 @@
-"""Which traces go into a dataset, decided in SQL over the whole store.
+"""Selection of a dataset's traces, in SQL over the whole store.
 
-One rule: a selection is a function of request, seed and stored traces alone, the same on SQLite and
-PostgreSQL, and its size in memory does not depend on theirs. `latest` gives the newest traces,
-newest first. `random` gives a uniform sample without replacement, ordered by the digest of seed and
-trace id; ids that are equal in two stores therefore give the same sample in the same order.
+A selection depends only on the request, the seed and the stored traces, is the same on SQLite and
+PostgreSQL, and needs the same memory however many traces there are. `latest` returns the newest
+traces, newest first. `random` returns a uniform sample without replacement, ordered by the digest
+of seed and trace id; equal ids in two stores therefore give the same sample in the same order.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def has_value(traces: Table, path: str, value: Any, dialect: str) -> ColumnEleme
 
 
 def _needle(tokens: tuple[str, ...], value: Any, wanted: str) -> str:
-    """A text that stands in the JSON of every match: leaves out most other rows in C."""
+    """Text that the JSON of every match contains; SQLite skips most other rows with it."""
     last = max(n for n, token in enumerate(tokens) if n == 0 or not is_index(token))
     needle = json.dumps(tokens[last], ensure_ascii=False) + ":"
     if last == len(tokens) - 1 and isinstance(value, str | bool | None):

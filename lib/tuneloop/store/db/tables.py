@@ -1,8 +1,8 @@
 """The store's tables, for SQLite and PostgreSQL alike.
 
-One rule: what a table looks like is decided by the migrations; this is what statements are written
-with, and a test holds the two equal. The payload is text on both databases and comes back byte for
-byte; jsonb, which respells numbers, holds only the copy of `meta` that filters look at.
+The migrations define the tables. Statements use this declaration, and a test compares the two. The
+payload is text on both databases and comes back byte for byte. jsonb respells numbers, so it only
+holds a copy of `meta` for filters.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ traces = Table(
     Column("trace_version", Text, nullable=False),
     Column("source", Text),  # meta.source where it is a short text, for lists
     Column("meta", _JSON),  # payload's meta once more, so that filters parse nothing else
-    # Last: what stands before it can be read without the pages that a long payload flows over to.
+    # Last, so that the other columns can be read without the overflow pages of a long payload.
     Column("payload", Text, nullable=False),  # the whole trace, canonical JSON
     Index("ix_traces_created_at", "created_at", "seq"),
     sqlite_autoincrement=True,

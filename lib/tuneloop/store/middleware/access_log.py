@@ -1,8 +1,8 @@
-"""One log line and one measurement a request, whatever becomes of it.
+"""One log line and one measurement per request, however it ends.
 
-One rule: a line never holds a body, a query, a header or a token; the request id, which a client
-may choose, is checked, and a path is cut and escaped. It is the outermost middleware, so that
-refusals, broken connections and bugs are seen too.
+A line never holds a body, a query, a header or a token. The request id of a client is checked, and
+the path is cut and escaped. This is the outermost middleware, so it also sees refusals, broken
+connections and bugs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tuneloop.datasets.schema import utc_text
 from tuneloop.store.metrics import Metrics
 
-CLIENT_WENT = 499
-"""Status of a request whose client went before there was a reply, as nginx has it."""
+CLIENT_CLOSED = 499
+"""Status of a request whose client disconnected before the reply; nginx uses the same number."""
 MAX_PATH_CHARACTERS = 256
 
 access = logging.getLogger("tuneloop.access")
@@ -35,11 +35,11 @@ class Observer:
     """ASGI middleware that gives each request an id, logs and measures it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Watch an application."""
+        """Wrap an application."""
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and see it to its end."""
+        """Pass the request on, then log and measure it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -51,7 +51,7 @@ class Observer:
             e.add_note(f"request {seen.request_id}")  # the server logs the traceback
             await seen.reply_to_bug(e)
             raise
-        except asyncio.CancelledError:  # the server stops and does not wait any longer
+        except asyncio.CancelledError:  # the server stops without waiting
             seen.error = "cancelled"
             raise
         finally:
@@ -69,14 +69,14 @@ class Observer:
 
 
 class _Request:
-    """A request as it passes."""
+    """What is observed of one request."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._began, self._start = datetime.now(UTC), time.monotonic()
         self._path, self._root = scope["path"], scope.get("root_path", "")
         self._sent_status: int | None = None
-        self._complete = self._went = False
+        self._complete = self._disconnected = False
         self.bytes_in = self.bytes_out = 0
         self.error: str | None = None
         self.request_id = _request_id(scope)
@@ -86,7 +86,7 @@ class _Request:
         if message["type"] == "http.request":
             self.bytes_in += len(message.get("body", b""))
         elif not self._complete:
-            self._went = True
+            self._disconnected = True
         return message
 
     async def send(self, message: Message) -> None:
@@ -100,7 +100,7 @@ class _Request:
             self._complete = not message.get("more_body", False)
 
     async def reply_to_bug(self, error: Exception) -> None:
-        """A 500 that says nothing; where a reply has begun, all that is left is to break it off."""
+        """Send a 500 without details; a reply that has begun is broken off instead."""
         self.error = type(error).__name__
         if self._sent_status is None:
             length = str(len(_BUG)).encode()
@@ -112,7 +112,7 @@ class _Request:
     def status(self) -> int:
         if self.error is not None:
             return 500
-        return CLIENT_WENT if self._sent_status is None else self._sent_status
+        return CLIENT_CLOSED if self._sent_status is None else self._sent_status
 
     @property
     def seconds(self) -> float:
@@ -120,7 +120,7 @@ class _Request:
 
     @property
     def route(self) -> str | None:
-        """The template that the path fits; None without one."""
+        """The route template that matches the path, None without one."""
         scope = self._scope
         if found := getattr(scope.get("route"), "path", None):
             return str(found)
@@ -131,7 +131,7 @@ class _Request:
         return self._path if has_own_route else None
 
     def line(self) -> dict[str, Any]:
-        """What is logged."""
+        """The access log line."""
         client = self._scope.get("client")
         line: dict[str, Any] = {
             "time": utc_text(self._began),
@@ -146,7 +146,7 @@ class _Request:
             "bytes_out": self.bytes_out,
             "duration_seconds": round(self.seconds, 6),
         }
-        if self._went:
+        if self._disconnected:
             line["disconnected"] = True
         if self.error is not None:
             line["error"] = self.error

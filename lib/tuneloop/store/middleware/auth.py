@@ -1,11 +1,11 @@
-"""Who may use the store: bearer tokens with roles, kept as digests.
+"""Access control: bearer tokens with roles.
 
-One rule: a token stands nowhere but with its owner. The file holds sha256 digests, which is enough
-for tokens of 256 random bits; a refusal says nothing about which tokens there are.
+The token file holds sha256 digests, which is enough for tokens of 256 random bits. A token itself
+is never stored or logged, and a refusal does not reveal which tokens exist.
 
-A browser sends no bearer token, so whoever looks at a page may give it as the password of HTTP
-Basic, under any name. The API never takes it so: a browser sends a password along with whatever
-another site makes it ask for, and pages are all that it can then be made to ask for.
+Browsers cannot send bearer tokens, so pages also accept the token as the password of HTTP Basic,
+with any user name. The API does not: a browser adds a stored password to requests that another site
+triggers, and pages are the only thing that such requests can reach.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from tuneloop.store.web.render import error_page, is_page
 
 Role = Literal["read", "write", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
-"""Each may do what the ones before it may."""
+"""In ascending order: each role includes the ones before it."""
 OPEN_PATHS = {"/healthz", "/readyz", "/api/health"}
-"""What probes ask, without a token."""
+"""Paths of probes, which need no token."""
 FAILURES = 10
+"""Refused tokens from one address within FAILURE_SECONDS, after which it gets 429."""
 FAILURE_SECONDS = 60.0
-"""So many refused tokens from one address in so long, then it has to wait."""
 REMEMBERED_ADDRESSES = 10_000
+"""Addresses with refused tokens that are kept in memory; the oldest are dropped first."""
 
 _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62}) +(read|write|admin) +([0-9a-f]{64})")
 
@@ -51,10 +52,10 @@ class Token:
 
 
 def new_token(name: str, role: Role) -> tuple[str, str]:
-    """Draw a token.
+    """Make a random token.
 
     Returns:
-        The token, and the line of the token file that lets it in.
+        The token, and its line for the token file.
     """
     token = secrets.token_urlsafe(32)
     line = f"{name} {role} {_digest(token)}"
@@ -64,10 +65,10 @@ def new_token(name: str, role: Role) -> tuple[str, str]:
 
 
 def parse_tokens(text: str, place: str) -> tuple[Token, ...]:
-    """Read a token file: `NAME ROLE SHA256` a line; blank lines and those after # are left out.
+    """Read a token file: one `NAME ROLE SHA256` per line; blank lines and # comments are ignored.
 
     Raises:
-        SpecError: a line is something else, a name stands twice, or there is no token at all.
+        SpecError: a line is malformed, a name occurs twice, or there is no token.
     """
     tokens: dict[str, Token] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
@@ -77,11 +78,11 @@ def parse_tokens(text: str, place: str) -> tuple[Token, ...]:
         if found is None:  # not echoed: it may be a token put here by mistake
             raise SpecError(
                 f"{place}:{number}: not a token line, expected NAME ROLE SHA256 as `tuneloop tokens"
-                " new` prints it; mend the line"
+                " new` prints it; fix the line"
             )
         name, role = found[1], next(role for role in ROLES if role == found[2])
         if name in tokens:
-            raise SpecError(f"{place}:{number}: {name} stands here twice; remove one")
+            raise SpecError(f"{place}:{number}: {name} occurs twice; remove one")
         tokens[name] = Token(name, role, found[3])
     if not tokens:
         raise SpecError(f"{place}: holds no token, expected one at least; `tuneloop tokens new`")
@@ -93,7 +94,7 @@ def _digest(token: str) -> str:
 
 
 class Authorization:
-    """ASGI middleware that lets through what a token's role allows."""
+    """ASGI middleware that passes on the requests that the role of a token allows."""
 
     def __init__(self, app: ASGIApp, tokens: tuple[Token, ...]) -> None:
         """Guard an application."""
@@ -118,7 +119,7 @@ class Authorization:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         token = self._token_of(given, for_browsers)
         if token is None:
-            if given or not for_browsers:  # a browser asks once without, to learn what is wanted
+            if given or not for_browsers:  # a browser first asks without, to learn the scheme
                 self._failures.add(address)
             scheme = 'Basic realm="tuneloop", charset="UTF-8"' if for_browsers else "Bearer"
             headers = {"WWW-Authenticate": scheme}
@@ -138,7 +139,7 @@ class Authorization:
             return None
         digest = hashlib.sha256(text.strip()).hexdigest()
         found = None
-        for token in self._tokens:  # all of them: how long it takes tells nothing
+        for token in self._tokens:  # all of them, so that the time reveals nothing
             if hmac.compare_digest(token.digest, digest):
                 found = token
         return found
@@ -152,14 +153,14 @@ def _password(credentials: bytes) -> bytes:
 
 
 def needed_role(method: str) -> Role:
-    """What a request needs: to look, to add, to take away."""
+    """The role that a request needs: read to look, write to add, admin to delete."""
     if method in ("GET", "HEAD", "OPTIONS"):
         return "read"
     return "admin" if method == "DELETE" else "write"
 
 
 class _Failures:
-    """Refused tokens by address, in windows of FAILURE_SECONDS; the oldest are forgotten."""
+    """Counts refused tokens by address, in windows of FAILURE_SECONDS."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()

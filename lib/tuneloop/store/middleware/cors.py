@@ -1,6 +1,6 @@
-"""Pages of other origins that may use the store from a browser; none by default.
+"""Origins whose pages may use the store from a browser; none by default.
 
-One rule: exactly the named origins, and never with credentials that a browser adds by itself.
+Only the named origins are allowed, and never with credentials that a browser adds by itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
 
 def check_origins(origins: Sequence[str], *, has_tokens: bool) -> None:
-    """Refuse what is no origin, and everybody where nothing else guards the store.
+    """Refuse malformed origins, and `*` for a store without tokens.
 
     Raises:
         SpecError: an origin cannot be allowed.
@@ -32,12 +32,12 @@ def check_origins(origins: Sequence[str], *, has_tokens: bool) -> None:
         if origin != ANY and not _ORIGIN.fullmatch(origin):
             raise SpecError(
                 f"--cors-origin {origin}: expected SCHEME://HOST or SCHEME://HOST:PORT in lower"
-                " case without a path, as browsers send it; mend it"
+                " case without a path, as browsers send it; fix it"
             )
 
 
 def install(app: FastAPI, origins: Sequence[str]) -> None:
-    """Let pages of these origins in; outside of authorization, as a preflight has no token."""
+    """Allow these origins; add it outside of authorization, because a preflight has no token."""
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(origins),

@@ -1,8 +1,8 @@
-"""What stands in for tokens where there are none: only programs and pages of this machine get in.
+"""Access control of a store without tokens: only programs and pages of this machine.
 
-One rule: a web page that is open in a browser here is not this machine. It can send requests to
-loopback, under a name of its own that it points there (DNS rebinding), or blindly with a form; both
-say so in headers that no page can forge, `Host` and `Origin`.
+A web page that is open in a local browser counts as foreign. It can reach loopback under a host
+name of its own (DNS rebinding), or send a form blindly. The headers `Host` and `Origin` show both,
+and no page can forge them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LoopbackOnly:
     """ASGI middleware that refuses what a page of another origin sends."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
-        """Guard an application; pages of these origins may use it all the same."""
+        """Guard an application; pages of these origins are allowed."""
         self._app, self._origins = app, frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,17 +9,20 @@ from itertools import chain
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, HTTPException, Query, Request
+from fastapi import APIRouter, Header, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from tuneloop import jsonl
 from tuneloop.datasets import read
 from tuneloop.datasets.build import build
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest, is_key
 from tuneloop.errors import DataError
-from tuneloop.store.dependencies import Damaged, Render, Service, Svc
-from tuneloop.store.routes import request_parsing
+from tuneloop.store.catalog import Render
+from tuneloop.store.dependencies import Damaged, Service, Svc
+from tuneloop.store.routes import examples, request_parsing
+from tuneloop.store.routes.refusals import GUARDED, refusals
+from tuneloop.store.routes.request_parsing import NDJSON
 from tuneloop.store.routes.streams import Blocks, BlocksResponse, measured
 
 log = logging.getLogger(__name__)
@@ -31,49 +34,65 @@ _BLOCK_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes=(\d{1,15})-")
 _build_request = TypeAdapter(BuildRequest)
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", responses=GUARDED)
+Key = Annotated[
+    str,
+    Path(
+        description="The `dataset_key` of a build reply.",
+        examples=[examples.DATASET_KEY],
+        json_schema_extra={"pattern": "^[A-Za-z0-9._-]+$", "minLength": 1, "maxLength": 200},
+    ),
+]
 
 
 class DatasetBuilt(BaseModel):
     """Reply to a build."""
 
-    dataset_key: str
-    build_id: str
-    trace_count: int
-    seed: int
-    manifest_path: str
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    dataset_key: str = Field(examples=[examples.DATASET_KEY])
+    build_id: str = Field(examples=[examples.BUILD_ID])
+    trace_count: int = Field(examples=[1])
+    seed: int = Field(examples=[7])
+    """Seed of the request, or the one that was drawn for it."""
+    manifest_path: str = Field(examples=[f"datasets/{examples.DATASET_KEY}/manifest.json"])
     """Relative to the artifacts prefix."""
 
 
 class DatasetListed(BaseModel):
     """One dataset of the list."""
 
-    dataset_key: str
-    build_id: str
-    trace_count: int
-    created_at: str
+    dataset_key: str = Field(examples=[examples.DATASET_KEY])
+    build_id: str = Field(examples=[examples.BUILD_ID])
+    trace_count: int = Field(examples=[1])
+    created_at: str = Field(examples=[examples.TIME])
 
 
 @router.post(
     "/datasets/build",
     status_code=201,
     response_model=DatasetBuilt,
-    responses={200: {"model": DatasetBuilt, "description": "It was built before"}},
-    openapi_extra=request_parsing.describe({"$ref": "#/components/schemas/BuildRequest"}),
+    responses={
+        **refusals(400, 409, 413, 422, 503),
+        200: {"model": DatasetBuilt, "description": "It was built before"},
+    },
+    openapi_extra=request_parsing.documented(
+        {"$ref": "#/components/schemas/BuildRequest"}, examples.BUILD
+    ),
 )
 async def build_dataset(request: Request, service: Svc) -> JSONResponse:
     """Publish traces as a dataset, for ever; 200 if the same dataset is there already."""
     body = await request_parsing.read(request, request_parsing.MAX_TRACE_BYTES)
 
     def work() -> JSONResponse:
-        wanted = request_parsing.parse(_build_request, body)
-        if wanted.recipe not in service.recipes:
-            known = _one_of(service.recipes)
-            raise HTTPException(422, f"Unknown recipe: {wanted.recipe}. Must be {known}")
+        asked = request_parsing.parse(_build_request, body)
+        if asked.recipe not in service.catalog.recipes:
+            known = _one_of(service.catalog.recipes)
+            raise HTTPException(422, f"Unknown recipe: {asked.recipe}. Must be {known}")
         with service.metrics.building() as job:
             manifest, created = build(
-                lambda seed: service.database.selection(wanted, seed),
-                wanted,
+                lambda seed: service.database.selection(asked, seed),
+                asked,
                 service.artifacts,
                 now=service.clock(),
                 new_seed=service.new_seed,
@@ -91,15 +110,15 @@ async def build_dataset(request: Request, service: Svc) -> JSONResponse:
     return await to_thread.run_sync(work, limiter=service.build_threads)
 
 
-@router.get("/datasets")
+@router.get("/datasets", responses=refusals(503))
 def list_datasets(service: Svc) -> list[DatasetListed]:
-    """All published datasets, by key; a damaged one is logged and left out."""
+    """All published datasets, by key; a damaged one is logged and omitted."""
     listed = []
     for key in read.list_manifest_keys(service.artifacts):
         try:
             manifest = read.load_manifest(service.artifacts, key)
         except DataError as e:
-            log.warning("left out of the list of datasets: %s", e)
+            log.warning("omitted from the list of datasets: %s", e)
             continue
         listed.append(
             DatasetListed(
@@ -112,19 +131,49 @@ def list_datasets(service: Svc) -> list[DatasetListed]:
     return listed
 
 
-@router.get("/datasets/{key}")
-def get_dataset(key: str, service: Svc) -> DatasetManifest:
+@router.get(
+    "/datasets/{key}",
+    responses={
+        **refusals(404, 422, 503),
+        200: {"content": {"application/json": {"example": examples.MANIFEST}}},
+    },
+)
+def get_dataset(key: Key, service: Svc) -> DatasetManifest:
     """The manifest of a dataset."""
     return _manifest(service, key)
 
 
-@router.get("/datasets/{key}/export.jsonl")
+@router.get(
+    "/datasets/{key}/export.jsonl",
+    status_code=200,
+    response_class=BlocksResponse,
+    responses={
+        **refusals(404, 422, 503),
+        200: {"content": {NDJSON: {"example": examples.EXPORTED}}},
+    },
+)
 async def export_dataset(
-    key: str,
+    key: Key,
     service: Svc,
-    name: Annotated[str, Query(alias="format")] = "trace",
-    shard: int = 0,
-    num_shards: int = 1,
+    name: Annotated[
+        str, Query(alias="format", description="What a record holds.", examples=["trace"])
+    ] = "trace",
+    shard: Annotated[
+        int,
+        Query(
+            description="Index of this reader, less than `num_shards`.",
+            examples=[0],
+            json_schema_extra={"minimum": 0},
+        ),
+    ] = 0,
+    num_shards: Annotated[
+        int,
+        Query(
+            description="Number of readers that share the dataset.",
+            examples=[1],
+            json_schema_extra={"minimum": 1},
+        ),
+    ] = 1,
 ) -> StreamingResponse:
     """The dataset as records of a format, a line each, in the manifest's order.
 
@@ -132,9 +181,9 @@ async def export_dataset(
     """
     if num_shards < 1 or not 0 <= shard < num_shards:
         raise HTTPException(422, "shard must be at least 0 and less than num_shards")
-    render = service.export_formats.get(name)
+    render = service.catalog.export_formats.get(name)
     if render is None:
-        known = _one_of(tuple(service.export_formats))
+        known = _one_of(tuple(service.catalog.export_formats))
         raise HTTPException(422, f"Invalid format: {name}. Must be {known}")
 
     def begin() -> tuple[bytes, Blocks]:
@@ -172,18 +221,37 @@ def _export_blocks(
     yield bytes(block)
 
 
+_ROWS = {NDJSON: {"schema": {"type": "string"}, "example": examples.SHARD_ROW}}
+
+
 @router.get(
     "/datasets/{key}/shards/{name}",
-    responses={206: {"description": "The rest of it"}},
+    status_code=200,
+    response_class=BlocksResponse,
+    responses={
+        **refusals(404, 416, 422, 503),
+        200: {"content": _ROWS},
+        206: {"content": _ROWS, "description": "The rest of the file"},
+    },
 )
 async def get_shard(
-    key: str, name: str, service: Svc, wanted: Annotated[str, Header(alias="range")] = "bytes=0-"
+    key: Key,
+    name: Annotated[
+        str, Path(description="Name of a shard in the manifest.", examples=[examples.SHARD_NAME])
+    ],
+    service: Svc,
+    byte_range: Annotated[
+        str,
+        Header(
+            alias="range", description="First byte to send, as `bytes=N-`.", examples=["bytes=0-"]
+        ),
+    ] = "bytes=0-",
 ) -> StreamingResponse:
     """A file of the dataset as the manifest names it: its frozen rows, byte for byte.
 
-    `Range: bytes=N-` goes on where a connection broke; other ranges are answered with the whole.
+    `Range: bytes=N-` resumes a broken download; any other range gets the whole file.
     """
-    found = _RANGE.fullmatch(wanted)
+    found = _RANGE.fullmatch(byte_range)
     start = int(found[1]) if found else 0
 
     def begin() -> tuple[bytes, Blocks, int]:
@@ -209,8 +277,8 @@ async def get_shard(
     return response
 
 
-@router.delete("/datasets/{key}", status_code=204)
-def delete_dataset(key: str, service: Svc) -> None:
+@router.delete("/datasets/{key}", status_code=204, responses=refusals(404, 422, 503))
+def delete_dataset(key: Key, service: Svc) -> None:
     """Delete a dataset with its snapshot; runs that were planned for it can no longer read it."""
     _manifest(service, key)
     read.delete_dataset(service.artifacts, key)

@@ -1,6 +1,6 @@
 """Request bodies: read within a limit, parsed fast, refused with reasons.
 
-One rule: whatever bytes come in, what goes out is valid JSON of bounded size.
+Whatever bytes arrive, the reply is valid JSON of bounded size.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 from starlette.requests import ClientDisconnect
 
 from tuneloop.store.db.codec import NewTrace, fast_array, fast_lines, fast_trace, new_trace
+from tuneloop.store.routes.examples import to_line
 from tuneloop.traces.schema import ReasoningTrace
 from tuneloop.validation import shorten
 
@@ -25,20 +27,20 @@ MAX_TRACE_BYTES = 1_048_576
 MAX_BATCH_BYTES = 64 << 20
 MAX_BATCH_TRACES = 1000
 MAX_ERRORS = 100
-"""Faults reported of one body."""
+"""Maximum number of faults in one reply."""
 _ECHO_CHARS = 1000
 _BOM = b"\xef\xbb\xbf"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 T = TypeVar("T")
 _one = TypeAdapter(ReasoningTrace)
-# The limit stands in the type, so that parsing ends at it; else 64 MiB of `0,` were 32 million
-# faults.
+# The limit is part of the type, so that parsing stops there: 64 MiB of `0,` would otherwise be 32
+# million faults.
 _many = TypeAdapter(Annotated[list[ReasoningTrace], Field(max_length=MAX_BATCH_TRACES)])
 
 
 class Refused(Exception):
-    """A body with faults in it; becomes a 422 with FastAPI's list."""
+    """A body with faults; becomes a 422 with a list in FastAPI's shape."""
 
     def __init__(self, details: list[dict[str, Any]]) -> None:
         """Keep the list of faults."""
@@ -63,16 +65,29 @@ async def read(request: Request, limit_bytes: int) -> bytes:
     return bytes(body)
 
 
-def idempotency_key(request: Request) -> str | None:
-    """The header that makes a retry safe, None without it."""
-    key = request.headers.get("idempotency-key")
+async def _checked_key(
+    key: Annotated[
+        str | SkipJsonSchema[None],
+        Header(
+            alias="Idempotency-Key",
+            description="Makes a retry safe: the same key with the same traces stores them once and"
+            " gets the first reply again; with other traces it is refused with 409.",
+            examples=["file/3c1f/0"],
+            json_schema_extra={"pattern": "^[!-~]{1,255}$"},
+        ),
+    ] = None,
+) -> str | None:
     if key is not None and not _KEY.fullmatch(key):
         raise HTTPException(422, "Idempotency-Key must be 1 to 255 visible ASCII characters")
     return key
 
 
+IdempotencyKey = Annotated[str | None, Depends(_checked_key)]
+"""The header that makes a retry safe; None without it."""
+
+
 def is_ndjson(request: Request) -> bool:
-    """Whether the body claims to be one object a line."""
+    """Whether the Content-Type is NDJSON."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower() == NDJSON
 
 
@@ -193,14 +208,18 @@ async def _reply_invalid(request: Request, error: Exception) -> Response:
     return await _reply_refused(request, Refused([_detail(fault, ()) for fault in faults]))
 
 
-def describe(schema: dict[str, Any], *, many: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What OpenAPI shall say of a body that an endpoint reads itself.
+def documented(
+    schema: dict[str, Any], example: Any, line_schema: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Document a body that an endpoint reads itself; pass it to the route as `openapi_extra`.
 
     Args:
-        schema: of the JSON body.
-        many: schema of one line, where NDJSON is taken too.
+        schema: schema of the JSON body.
+        example: example of the JSON body.
+        line_schema: schema of one line, if the endpoint also takes NDJSON; the example is then a
+            list of lines.
     """
-    content = {"application/json": {"schema": schema}}
-    if many is not None:
-        content[NDJSON] = {"schema": many}
+    content = {"application/json": {"schema": schema, "example": example}}
+    if line_schema is not None:
+        content[NDJSON] = {"schema": line_schema, "example": "".join(map(to_line, example))}
     return {"requestBody": {"required": True, "content": content}}

@@ -1,7 +1,7 @@
-"""The baseline score of a trace: how much of it there is, by the peer's formula.
+"""The baseline score of a trace: its length by the peer's formula.
 
-It says nothing about whether an answer is right and nothing else uses it: evaluations are scored
-against the expected answer (`evaluation/scorers.py`).
+It does not measure whether the answer is right, and nothing else uses it. Evaluations compare with
+the expected answer (`evaluation/scorers/`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Exports on their way out: blocks are made in threads of their own and sent by the event loop.
+"""Exports as streams: threads make the blocks, the event loop sends them.
 
-One rule: a reader holds a thread only while a block is made for it, never while it is sent, so that
-slow readers take nothing from anybody. One block is made ahead of the one that is sent.
+A reader occupies a thread only while a block is made for it, not while the block is sent, so slow
+readers do not slow down others. One block is made ahead.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ Blocks = Generator[bytes, None, None]
 
 
 class BlocksResponse(StreamingResponse):
-    """A reply of NDJSON lines in blocks, the first of which is there already."""
+    """A reply of NDJSON lines in blocks, of which the first is ready."""
+
+    media_type = NDJSON  # for the OpenAPI document
 
     def __init__(self, first: bytes, blocks: Blocks, threads: CapacityLimiter) -> None:
-        """Go on with the blocks in these threads."""
+        """Make the other blocks in these threads."""
         self._blocks = _in_threads(first, blocks, threads)
-        super().__init__(self._blocks, media_type=NDJSON)
+        super().__init__(self._blocks)
 
     async def stream_response(self, send: Send) -> None:
-        """Send all blocks; where the client goes, the files they come from are closed at once."""
+        """Send all blocks; close their files at once if the client disconnects."""
         async with contextlib.aclosing(self._blocks):
             await super().stream_response(send)
 

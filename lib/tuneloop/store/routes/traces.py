@@ -9,20 +9,24 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from tuneloop.datasets.schema import utc_text
 from tuneloop.store.db.codec import NewTrace
 from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
 from tuneloop.store.db.database import Stored
 from tuneloop.store.dependencies import Service, Svc
-from tuneloop.store.routes import request_parsing
+from tuneloop.store.routes import examples, request_parsing
+from tuneloop.store.routes.refusals import GUARDED, refusals
+from tuneloop.store.routes.request_parsing import IdempotencyKey
 from tuneloop.store.routes.scoring import score_baseline
 from tuneloop.traces.schema import ReasoningTrace, UtcMoment
 
 _MAX_OFFSET = 2**63 - 1
+_CURSOR = "dDE3OTUzNDY1MzA1NDYzNzk"
 _TRACE = {"$ref": "#/components/schemas/ReasoningTrace"}
 _BATCH = {
     "type": "array",
@@ -30,10 +34,12 @@ _BATCH = {
     "minItems": 1,
     "maxItems": request_parsing.MAX_BATCH_TRACES,
 }
+_STORED = refusals(400, 409, 413, 422, 503)
+_FOUND = refusals(404, 422, 503)
 
 
 def _no_number(text: str) -> str:
-    """Pydantic takes a number for seconds since 1970; `created_after=2026` shall not mean that."""
+    """Refuse numbers: pydantic reads them as seconds since 1970, so 2026 would be a moment."""
     try:
         float(text)
     except ValueError:
@@ -42,32 +48,52 @@ def _no_number(text: str) -> str:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
-router = APIRouter(prefix="/api")
+TraceId = Annotated[UUID, Path(description="Id of a stored trace.", examples=[examples.TRACE_ID])]
+Limit = Annotated[
+    int,
+    Query(
+        description="Maximum number of traces.",
+        examples=[20],
+        json_schema_extra={"minimum": 1, "maximum": 100},
+    ),
+]
+Offset = Annotated[
+    int,
+    Query(
+        description="Traces to skip, from the newest; excludes `cursor`.",
+        examples=[0],
+        json_schema_extra={"minimum": 0, "maximum": _MAX_OFFSET},
+    ),
+]
+router = APIRouter(prefix="/api", responses=GUARDED)
 
 
 class TraceCreated(BaseModel):
     """Reply to a stored trace, and one item of a list."""
 
-    id: str
-    created_at: UtcMoment
-    trace_version: str
+    id: str = Field(examples=[examples.TRACE_ID])
+    created_at: UtcMoment = Field(examples=[examples.TIME])
+    trace_version: str = Field(examples=["1.0"])
 
 
 class BatchCreated(BaseModel):
     """Reply to a stored batch, in the order of the request."""
 
-    created_count: int
+    created_count: int = Field(examples=[1])
     traces: list[TraceCreated]
 
 
 class Pagination(BaseModel):
-    """Where a page lies; both next ones are null on the last page."""
+    """Position of a page in the list."""
 
-    limit: int
-    offset: int
-    next_offset: int | None
-    """Null too where the page was asked for by cursor."""
-    next_cursor: str | None
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    limit: int = Field(examples=[20])
+    offset: int = Field(examples=[0])
+    next_offset: int | None = Field(examples=[20])
+    """`offset` of the next page; null on the last page and in replies to a cursor."""
+    next_cursor: str | None = Field(examples=[_CURSOR])
+    """`cursor` of the next page; null on the last page."""
 
 
 class TracePage(BaseModel):
@@ -80,13 +106,13 @@ class TracePage(BaseModel):
 class TraceDetail(TraceCreated):
     """One trace with all it holds."""
 
-    payload: ReasoningTrace
+    payload: ReasoningTrace = Field(examples=[examples.TRACE])
 
 
 class ScoredTrace(TraceDetail):
     """One side of a comparison."""
 
-    score: float
+    score: float = Field(examples=[5.65])
 
 
 class Comparison(BaseModel):
@@ -97,7 +123,7 @@ class Comparison(BaseModel):
 
 
 class ScoreRequest(BaseModel):
-    """By what a trace is scored."""
+    """The criterion by which to score a trace."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -105,22 +131,26 @@ class ScoreRequest(BaseModel):
 
 
 class ScoreDetails(BaseModel):
-    """How a score came about."""
+    """The parts of a score."""
 
-    step_count: int
-    avg_step_length: float
-    total_chars: int
-    step_score: float
-    length_score: float
-    criteria: str
-    scored_at: UtcMoment
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    step_count: int = Field(examples=[1])
+    avg_step_length: float = Field(examples=[13.0])
+    """Characters."""
+    total_chars: int = Field(examples=[13])
+    """Characters of all steps."""
+    step_score: float = Field(examples=[5.0])
+    length_score: float = Field(examples=[1.3])
+    criteria: str = Field(examples=["baseline"])
+    scored_at: UtcMoment = Field(examples=[examples.TIME])
 
 
 class Scored(BaseModel):
     """Reply to a scoring."""
 
-    trace_id: str
-    score: float
+    trace_id: str = Field(examples=[examples.TRACE_ID])
+    score: float = Field(examples=[5.65])
     details: ScoreDetails
 
 
@@ -128,11 +158,11 @@ class Scored(BaseModel):
     "/traces",
     status_code=201,
     response_model=TraceCreated,
-    openapi_extra=request_parsing.describe(_TRACE),
+    responses=_STORED,
+    openapi_extra=request_parsing.documented(_TRACE, examples.TRACE),
 )
-async def create_trace(request: Request, service: Svc) -> Response:
+async def create_trace(request: Request, service: Svc, key: IdempotencyKey) -> Response:
     """Store one trace."""
-    key = request_parsing.idempotency_key(request)
     body = await request_parsing.read(request, request_parsing.MAX_TRACE_BYTES)
 
     def work() -> Response:
@@ -148,11 +178,11 @@ async def create_trace(request: Request, service: Svc) -> Response:
     "/traces/batch",
     status_code=201,
     response_model=BatchCreated,
-    openapi_extra=request_parsing.describe(_BATCH, many=_TRACE),
+    responses=_STORED,
+    openapi_extra=request_parsing.documented(_BATCH, [examples.TRACE], _TRACE),
 )
-async def create_batch(request: Request, service: Svc) -> Response:
+async def create_batch(request: Request, service: Svc, key: IdempotencyKey) -> Response:
     """Store up to 1000 traces, all or none: a JSON array, or application/x-ndjson."""
-    key = request_parsing.idempotency_key(request)
     body = await request_parsing.read(request, request_parsing.MAX_BATCH_BYTES)
     parse = (
         request_parsing.parse_lines
@@ -161,7 +191,6 @@ async def create_batch(request: Request, service: Svc) -> Response:
     )
 
     def work() -> Response:
-        batch = parse(body)
         batch, now = parse(body), service.clock()
         stored = service.database.insert_batch(batch, now=now, key=key)
         service.metrics.batch_stored(len(batch), repeated=_is_repeated(stored[0], now))
@@ -187,20 +216,31 @@ def _created(reply: dict[str, Any]) -> Response:
     return Response(msgspec.json.encode(reply), 201, media_type="application/json")
 
 
-@router.get("/traces")
+@router.get("/traces", responses=refusals(422, 503))
 def list_traces(
     service: Svc,
-    limit: int = 20,
-    offset: int = 0,
-    cursor: str | None = None,
-    source: str | None = None,
-    created_after: Moment | None = None,
+    limit: Limit = 20,
+    offset: Offset = 0,
+    cursor: Annotated[
+        str | SkipJsonSchema[None],
+        Query(description="`next_cursor` of an earlier reply.", examples=[_CURSOR]),
+    ] = None,
+    source: Annotated[
+        str | SkipJsonSchema[None],
+        Query(description="Only traces whose `meta.source` is this text.", examples=["example"]),
+    ] = None,
+    created_after: Annotated[
+        Moment | SkipJsonSchema[None],
+        Query(
+            description="Only traces stored after this moment; requires a time zone.",
+            examples=[examples.TIME],
+        ),
+    ] = None,
 ) -> TracePage:
     """Traces, newest first.
 
-    `offset` counts from the newest, so pages shift while traces arrive; `cursor`, the last reply's
-    `next_cursor`, goes on where that page ended, whatever has arrived since. `source` is compared
-    with `meta.source`, `created_after` excludes that moment itself.
+    Pages by `offset` shift while traces arrive. A page by `cursor` starts where the earlier page
+    ended, whatever has arrived since.
     """
     if not 1 <= limit <= 100:
         raise HTTPException(422, "limit must be between 1 and 100")
@@ -234,8 +274,14 @@ def _read_cursor(text: str) -> Cursor:
         raise HTTPException(422, "Invalid cursor: expected next_cursor of an earlier reply") from e
 
 
-@router.get("/traces/compare")
-def compare_traces(base: UUID, other: UUID, service: Svc) -> Comparison:
+@router.get("/traces/compare", responses=_FOUND)
+def compare_traces(
+    base: Annotated[UUID, Query(description="Id of one trace.", examples=[examples.TRACE_ID])],
+    other: Annotated[
+        UUID, Query(description="Id of the other trace.", examples=[examples.OTHER_TRACE_ID])
+    ],
+    service: Svc,
+) -> Comparison:
     """Two traces side by side, each with its baseline score, which is not stored."""
     return Comparison(
         base=_scored(service, base, "Base trace"), other=_scored(service, other, "Other trace")
@@ -250,8 +296,8 @@ def _scored(service: Service, trace_id: UUID, what: str) -> ScoredTrace:
     )
 
 
-@router.get("/traces/{trace_id}")
-def get_trace(trace_id: UUID, service: Svc) -> TraceDetail:
+@router.get("/traces/{trace_id}", responses=_FOUND)
+def get_trace(trace_id: TraceId, service: Svc) -> TraceDetail:
     """One trace with all it holds."""
     return _detail(service, trace_id, "Trace")
 
@@ -268,8 +314,8 @@ def _detail(service: Service, trace_id: UUID, what: str) -> TraceDetail:
     )
 
 
-@router.post("/traces/{trace_id}/score", status_code=201)
-def score_trace(trace_id: UUID, service: Svc, request: ScoreRequest | None = None) -> Scored:
+@router.post("/traces/{trace_id}/score", status_code=201, responses=refusals(400, 404, 422, 503))
+def score_trace(trace_id: TraceId, service: Svc, request: ScoreRequest | None = None) -> Scored:
     """Score a trace by a criterion and keep the score; each call adds one."""
     criteria = (request or ScoreRequest()).criteria
     detail = _detail(service, trace_id, "Trace")
@@ -281,8 +327,8 @@ def score_trace(trace_id: UUID, service: Svc, request: ScoreRequest | None = Non
     return Scored(trace_id=str(trace_id), score=baseline.score, details=details)
 
 
-@router.delete("/traces/{trace_id}", status_code=204)
-def delete_trace(trace_id: UUID, service: Svc) -> None:
+@router.delete("/traces/{trace_id}", status_code=204, responses=_FOUND)
+def delete_trace(trace_id: TraceId, service: Svc) -> None:
     """Delete a trace and its scores; datasets that hold it keep their copy."""
     if not service.database.delete(str(trace_id)):
         raise HTTPException(404, f"Trace {trace_id} not found")

@@ -1,7 +1,7 @@
-"""Pages for people who would rather look than read: overview, traces, datasets.
+"""Pages of the overview, traces and datasets.
 
-One rule: a page only looks. It is one reply without scripts, of bounded size however much there is,
-and says so where it leaves something out.
+A page changes nothing. It is one reply without scripts, its size is bounded, and it says what it
+omits.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ PAGE_TRACES = 50
 OVERVIEW_ITEMS = 5
 PREVIEW_ROWS = 20
 BUDGET = Budget(rows=200_000, seconds=2.0)
-"""Of one search; the page then offers to go on."""
+"""Limit of one search; the page then offers to continue."""
 SHOWN_CHARACTERS = 1_000_000
-"""Of the steps of one trace."""
+"""Characters of the steps of one trace that a page shows."""
 
 _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
 
@@ -57,7 +57,7 @@ def overview(service: Svc) -> Response:
         "overview",
         section="",
         trace_count=service.database.count(),
-        traces=newest.hits,
+        traces=newest.results,
         dataset_count=len(datasets),
         datasets=datasets[:OVERVIEW_ITEMS],
         run_count=runs.total,
@@ -206,7 +206,7 @@ def dataset(key: str, service: Svc) -> Response:
         manifest=manifest,
         filters=_pretty(manifest.filters) if manifest and manifest.filters else "",
         preview=_preview(service, manifest) if manifest else Preview(),
-        formats=sorted(service.export_formats),
+        formats=sorted(service.catalog.export_formats),
     )
 
 

@@ -1,7 +1,7 @@
-"""Pages as replies: templates, headers, and errors that look like pages.
+"""Pages as replies: templates, headers, and errors in the shape of a page.
 
-One rule: nothing that comes from a trace, a file or a request is ever markup. Templates escape by
-themselves; nothing is fetched from elsewhere and no script runs, and the headers say so.
+Text from a trace, a file or a request is never markup: templates escape it. Pages load nothing from
+elsewhere and run no script, and their headers enforce that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Pages of runs: how far they are, what training and evaluation came to, the report.
+"""Pages of runs: state, results of training and evaluation, the report.
 
-One rule: the report is Markdown that holds what models wrote, so of Markdown only text, tables and
-code are taken: no HTML, no link, no image.
+The report is Markdown that contains model output, so only text, tables and code are rendered: no
+HTML, no links, no images.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs as they lie in the artifact store, for whoever only looks.
+"""Runs as their pages show them, read from the artifact store.
 
-One rule: what a file holds never fails a page. A torn or foreign file becomes a sentence beside
-what could be read, and nothing is read but below the run's own folder and through its records.
+No file content can fail a page. A torn or foreign file becomes a sentence next to what could be
+read. Only files below the run's own folder and files that its records name are read.
 """
 
 from __future__ import annotations
@@ -10,87 +10,42 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any
 
 from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.datasets.schema import is_key
 from tuneloop.errors import DataError, TuneloopError
-from tuneloop.specs.base import STAGES
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 from tuneloop.store.dependencies import Service
+from tuneloop.store.web import run_files
 from tuneloop.store.web.render import parse_time, problem
-from tuneloop.validation import first_error
+from tuneloop.store.web.run_files import Progress, RunManifest, Verdict
 
-MAX_FILE_BYTES = 4 << 20
-"""Of a manifest or a record; a bigger one is not ours."""
 MAX_METRICS_BYTES = 16 << 20
-"""A hundred thousand steps."""
+"""Size limit of metrics.jsonl: about 100,000 steps."""
 ALIVE = timedelta(seconds=30)
-"""A stage says how far it is every two seconds; one that was silent so long has stopped."""
+"""A stage reports progress every two seconds; after this long without a report it has stopped."""
 CURVE_WIDTH, CURVE_HEIGHT, CURVE_POINTS = 600, 120, 300
-
-M = TypeVar("M", bound=BaseModel)
-
-
-class DatasetOfRun(BaseModel):
-    """Which dataset a run was planned for."""
-
-    key: str
-    build_id: str
-    trace_count: int
-
-
-class RunManifest(BaseModel):
-    """What a page shows of run_manifest.json."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    run_id: str
-    seed: int
-    recipe: str | None = None
-    instruction: str | None = None
-    dataset: DatasetOfRun
-    stages: dict[str, str]
-    spec: dict[str, Any] = {}
-    image: str | None = None
-    provenance: dict[str, Any] = {}
-
-
-class _Progress(BaseModel):
-    """What a page shows of progress.json."""
-
-    updated_at: str
-    step: int | None = None
-    total: int | None = None
-
-
-class _Verdict(BaseModel):
-    """What a page shows of verdict.json."""
-
-    state: str
-    cause: str
-    fix: str = ""
 
 
 @dataclass(frozen=True)
 class StoredStage:
-    """One stage, now."""
+    """One stage in its current state."""
 
     name: str
     state: str
     """done, reused, running, stopped, not started, unreadable, or a verdict's state."""
     note: str = ""
-    """A sentence, where there is more to say."""
+    """A sentence about the state; may be empty."""
     record: Record | None = None
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One run, as far as it can be read."""
+    """One run, as far as its files can be read."""
 
     run_id: str
     manifest: RunManifest | None
@@ -100,7 +55,7 @@ class StoredRun:
 
     @property
     def state(self) -> str:
-        """The first stage that is not done, or that all are."""
+        """The first stage that is not done with its state, or `finished`."""
         for stage in self.stages:
             if stage.record is None:
                 return f"{stage.name} {stage.state}"
@@ -113,29 +68,29 @@ class StoredRun:
         return max((time for time in times if time), default=None)
 
     def result(self, stage: str, name: str) -> Any:
-        """What a stage found out; None if it has not."""
+        """A result from the record of a stage; None if there is none."""
         found = next((s.record for s in self.stages if s.name == stage), None)
         return None if found is None else found.results.get(name)
 
     def number(self, stage: str, name: str) -> float | None:
-        """As `result`, None too where it is no number."""
+        """A result that is a number; None if it is something else."""
         value = self.result(stage, name)
         return float(value) if isinstance(value, float) or type(value) is int else None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The losses of a training, drawn and in words."""
+    """The losses of a training run, as a line and in words."""
 
     points: str
-    """Of an SVG polyline in CURVE_WIDTH by CURVE_HEIGHT; the bottom is loss 0."""
+    """Points of an SVG polyline in CURVE_WIDTH by CURVE_HEIGHT; loss 0 is at the bottom."""
     highest: float
     steps: int
     words: str
 
 
 def list_run_ids(service: Service) -> list[str]:
-    """Folders that can be runs, sorted."""
+    """Names of the folders that can be runs, sorted."""
     folder = paths.join(service.artifacts, "training_runs")
     return [name for name in files.list_folders(folder) if is_key(name)]
 
@@ -153,7 +108,7 @@ def find_run(service: Service, run_id: str, *, verify: bool = False) -> StoredRu
     prefix = layout.run_prefix(service.artifacts, run_id)
     manifest, said = None, ""
     try:
-        manifest = _load(RunManifest, paths.join(prefix, "run_manifest.json"))
+        manifest = run_files.read(RunManifest, paths.join(prefix, "run_manifest.json"))
         if manifest is None and not files.list_folders(prefix):
             return None
         if manifest is None:
@@ -162,7 +117,7 @@ def find_run(service: Service, run_id: str, *, verify: bool = False) -> StoredRu
             said = "The run_manifest.json in this folder is another run's."
     except TuneloopError as e:
         said = problem(e, service)
-    known = [*STAGES, *sorted(set(manifest.stages) - set(STAGES))] if manifest else STAGES
+    known = [*STAGES, *sorted(set(manifest.stages) - set(STAGES))] if manifest else [*STAGES]
     names = [name for name in known if is_key(name)]
     stages = tuple(_stage(service, run_id, name, verify) for name in names)
     return StoredRun(run_id, manifest, said, stages)
@@ -183,7 +138,7 @@ def _stage(service: Service, run_id: str, name: str, verify: bool) -> StoredStag
 
 def _record(artifacts: str, run_id: str, stage: str, verify: bool) -> Record | None:
     url = layout.record_url(artifacts, run_id, stage)
-    record = _load(Record, url)
+    record = run_files.read(Record, url)
     if record is not None and (record.run_id, record.stage) != (run_id, stage):
         raise DataError(f"{url}: it is another stage's or run's; restore it")
     if record is not None and verify:
@@ -192,10 +147,10 @@ def _record(artifacts: str, run_id: str, stage: str, verify: bool) -> Record | N
 
 
 def _unfinished(service: Service, run_id: str, name: str) -> StoredStage:
-    """From what a stage and its supervisor leave for people."""
+    """The state of a stage without a record, from its progress and verdict files."""
     prefix = layout.stage_prefix(service.artifacts, run_id, name)
-    progress = _load(_Progress, paths.join(prefix, "progress.json"))
-    verdict = _load(_Verdict, paths.join(prefix, "verdict.json"))
+    progress = run_files.read(Progress, paths.join(prefix, "progress.json"))
+    verdict = run_files.read(Verdict, paths.join(prefix, "verdict.json"))
     beat = parse_time(progress.updated_at) if progress else None
     step = f"Step {progress.step} of {progress.total}." if progress and progress.total else ""
     if beat is not None and service.clock() - beat < ALIVE:
@@ -206,20 +161,6 @@ def _unfinished(service: Service, run_id: str, name: str) -> StoredStage:
     if progress is not None:
         return StoredStage(name, "stopped", f"{step} Run the spec again to continue.".strip())
     return StoredStage(name, "not started")
-
-
-def _load(model: type[M], url: str) -> M | None:
-    size = files.size_bytes(url)
-    if size is None:
-        return None
-    if size > MAX_FILE_BYTES:
-        raise DataError(f"{url}: holds {size} bytes, expected at most {MAX_FILE_BYTES}")
-    try:
-        return model.model_validate_json(files.read(url))
-    except FileNotFoundError:
-        return None
-    except ValidationError as e:
-        raise DataError(f"{url}: {first_error(e)}; restore it") from e
 
 
 def read_output(record: Record, name: str, artifacts: str, limit_bytes: int) -> bytes:

@@ -112,7 +112,7 @@ def inspect_example(
 
 def render_html(inspection: Inspection) -> str:
     """One page that needs nothing else; tokens under the loss are coloured."""
-    return templating.render("training/export/inspect.html.j2", inspection=inspection)
+    return templating.render("training/export/inspect.html.j2", inspection=inspection).rstrip()
 
 
 def iter_examples(url: str) -> Iterator[tuple[str, TrainingExample]]:

@@ -42,4 +42,4 @@ def summarise(counts: Sequence[tuple[int, int]]) -> dict[str, Any]:
 
 def render_picture(lengths: dict[str, dict[str, Any]]) -> str:
     """Draw the histograms, one above the other, as SVG that needs nothing else."""
-    return templating.render("training/export/lengths.svg.j2", lengths=lengths)
+    return templating.render("training/export/lengths.svg.j2", lengths=lengths).rstrip()

@@ -22,7 +22,7 @@ def render_export_report(
     lengths: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """Render Markdown; the picture lies beside it as lengths.svg."""
-    text = templating.render(
+    return templating.render(
         "training/export/export_report.md.j2",
         manifest=manifest,
         rules=rules,
@@ -30,4 +30,3 @@ def render_export_report(
         lengths=lengths,
         reasons=REASONS,
     )
-    return f"{text}\n"

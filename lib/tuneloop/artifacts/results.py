@@ -1,0 +1,159 @@
+"""What each stage counts and finds out: the typed counts and results of its record.
+
+A stage builds these models and puts them into its record. Readers get them back with
+`Record.counts_as` and `Record.results_as`. Keys of a newer tuneloop are ignored.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class RecordPart(BaseModel):
+    """Base class of counts and results."""
+
+    # Built when they are first used: `python -m jobs --help` needs none of them.
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, defer_build=True)
+
+
+class ExportCounts(RecordPart):
+    """Counts of the export stage; traces = examples + validation_examples + excluded."""
+
+    traces: int
+    """Traces read from the dataset."""
+    shards: int
+    """Shards of output files."""
+    examples: int
+    """Training examples written."""
+    validation_examples: int
+    """Validation examples written."""
+    excluded: int
+    """Traces that gave no example."""
+    excluded_contaminated: int
+    excluded_duplicate: int
+    excluded_empty_response: int
+    excluded_filtered: int
+    excluded_invalid: int
+    excluded_near_duplicate: int
+    excluded_no_trainable_tokens: int
+    excluded_over_length: int
+    truncated: int
+    """Examples that lost steps because they were too long."""
+    contaminated_kept: int
+    """Examples that overlap the eval set and were kept."""
+
+
+class Contamination(RecordPart):
+    """What the export found of the eval set in the training set."""
+
+    policy: str
+    """The export's option `contamination`."""
+    eval_prompts_sha256: str | None
+    """Digest of the eval prompts that were looked for; null if nothing was looked for."""
+    excluded: int
+    """Traces excluded because they overlap the eval set."""
+    kept: int
+    """Examples that overlap the eval set and were kept."""
+
+
+class Histogram(RecordPart):
+    """A histogram of lengths."""
+
+    edges: list[float]
+    """Limits of the bins; one more than counts."""
+    counts: list[int]
+    """Examples in each bin."""
+
+
+class LengthSummary(RecordPart):
+    """How long examples are, by one measure."""
+
+    mean: float
+    quantiles: dict[str, int]
+    """min, p50, p90, p99, max."""
+    histogram: Histogram
+
+
+class ExportResults(RecordPart):
+    """Results of the export stage."""
+
+    contamination: Contamination
+    lengths: dict[str, LengthSummary]
+    """Measure, such as `prompt_characters` -> its summary."""
+
+
+class TrainCounts(RecordPart):
+    """Counts of the train stage."""
+
+    examples: int
+    """Examples read."""
+    dropped_over_length: int
+    """Examples dropped because they were too long."""
+    truncated_over_length: int
+    """Examples whose tail was cut off."""
+    tokens: int
+    """Tokens of all rows."""
+    trained_tokens: int
+    """Tokens that the loss covers."""
+    longest_tokens: int
+    """Tokens of the longest row, before any cut."""
+    longest_response_tokens: int
+    """Tokens of the longest response, end of turn included."""
+    vocab_size: int
+    """Pieces of the tokenizer."""
+    parameters: int
+    """Parameters of the model."""
+    steps: int
+    """Optimizer updates."""
+    resumed_from_step: int
+    """Step of the checkpoint that this process started from; 0 for none."""
+
+
+class TrainResults(RecordPart):
+    """Results of the train stage."""
+
+    loss_first: float
+    """Loss of the first step, nats per response token."""
+    loss_last: float
+    """Loss of the last step."""
+    base_digest: str
+    """sha256 of the base model's weights file."""
+    tuned_digest: str
+    """sha256 of the tuned model's weights file."""
+    dropped_ids: list[str]
+    """Ids of examples dropped because they were too long."""
+    truncated_ids: list[str]
+    """Ids of examples whose tail was cut off."""
+
+
+class EvalCounts(RecordPart):
+    """Counts of the eval stage."""
+
+    items: int
+    """Items of the eval set."""
+    base_correct: int
+    base_no_answer: int
+    tuned_correct: int
+    tuned_no_answer: int
+    regressions: int
+    """Items that only the base model answered correctly."""
+
+
+class EvalResults(RecordPart):
+    """Results of the eval stage."""
+
+    accuracy_base: float
+    """Accuracy of the base model, 0 to 1."""
+    accuracy_tuned: float
+    """Accuracy of the tuned model, 0 to 1."""
+    by_category: dict[str, tuple[float, float]]
+    """Category -> accuracy of base and of tuned model."""
+    verdict: str
+    """improved, regressed, or no detectable difference."""
+
+
+class ImportCounts(RecordPart):
+    """Counts of the import stage."""
+
+    traces: int
+    """Eval traces posted to the store."""

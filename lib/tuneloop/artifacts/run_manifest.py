@@ -1,0 +1,70 @@
+"""run_manifest.json: what a run is. A planner writes it before the first stage starts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tuneloop import jsonl
+from tuneloop.artifacts import layout
+from tuneloop.errors import DataError
+from tuneloop.storage import files
+from tuneloop.validation import first_error
+
+
+class DatasetOfRun(BaseModel):
+    """The dataset that a run was planned for."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    key: str
+    build_id: str
+    content_sha256: str = ""
+    trace_count: int
+
+
+class RunManifest(BaseModel):
+    """What a run is; keys of a newer tuneloop are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+    schema_version: Literal["1"] = "1"
+    run_id: str
+    spec: dict[str, Any] = {}
+    """The run spec as it was planned, defaults filled in."""
+    seed: int
+    recipe: str | None = None
+    """Prompt template of the dataset."""
+    instruction: str | None = None
+    """Text appended to every prompt; null: none."""
+    dataset: DatasetOfRun
+    stages: dict[str, str]
+    """Stage name -> fingerprint."""
+    image: str | None = None
+    """Image that a cluster runs; null: the code of the planning machine."""
+    provenance: dict[str, Any] = {}
+    """Code, library versions and host of the planner."""
+
+
+def write_run_manifest(manifest: RunManifest, artifacts: str) -> str:
+    """Publish the manifest of a run; create-only, so the first planner's is kept.
+
+    Returns:
+        Its URL.
+    """
+    url = layout.run_manifest_url(artifacts, manifest.run_id)
+    files.publish(url, jsonl.dump_line(manifest.model_dump(mode="json")))
+    return url
+
+
+def parse_run_manifest(data: bytes, url: str) -> RunManifest:
+    """Validate the content of a run_manifest.json.
+
+    Raises:
+        DataError: it is torn or something else.
+    """
+    try:
+        return RunManifest.model_validate_json(data)
+    except ValidationError as e:
+        raise DataError(f"{url}: {first_error(e)}; restore it") from e

@@ -1,0 +1,20 @@
+"""The trace store with every recipe and export format of the training package.
+
+The store must not import training, so this module passes them in. `tuneloop serve`, the demo, the
+tests and the benchmarks all start their stores here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tuneloop.store import server
+from tuneloop.store.catalog import Catalog
+from tuneloop.training.export.formats import EXPORT_FORMATS
+from tuneloop.training.prompt_templates import RECIPES
+
+CATALOG = Catalog(tuple(RECIPES), EXPORT_FORMATS)
+
+build_app = partial(server.build_app, CATALOG)
+serve = partial(server.serve, CATALOG)
+running = partial(server.running, CATALOG)

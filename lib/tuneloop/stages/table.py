@@ -1,0 +1,231 @@
+"""The stages of the loop: one row each. Planning, both backends, display and pages loop over it.
+
+To add a stage: write its module with `run(spec, stage)`, its spec class in `specs/stages.py`, and
+a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from tuneloop.artifacts.results import (
+    EvalCounts,
+    EvalResults,
+    ExportCounts,
+    ImportCounts,
+    TrainCounts,
+    TrainResults,
+)
+from tuneloop.specs.run import RunSpec
+from tuneloop.specs.stages import (
+    DatasetRef,
+    EvalStage,
+    ExportStage,
+    ImportStage,
+    StageSpec,
+    TrainStage,
+)
+
+if TYPE_CHECKING:
+    from tuneloop.artifacts.records import Record
+
+Scope = Literal["single", "shared", "gang"]
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Everything outside the code that the results of a run depend on."""
+
+    spec: RunSpec
+    dataset: DatasetRef
+    seed: int
+    eval_set_sha256: str
+    """Digest of the eval set's file."""
+    eval_prompts_sha256: str
+    """Digest of the eval set's ids and prompts."""
+    tokenizer_sha256: str | None
+    """Digest of the tokenizer that the export counts with; None if it counts characters."""
+
+
+@dataclass(frozen=True)
+class StageDef:
+    """One stage of the loop."""
+
+    name: str
+    """Name on the command line, in paths and records."""
+    module: str
+    """Module with `run(spec, stage)`, and `merge(spec, stage, parts)` if the stage is shared."""
+    spec: type[StageSpec]
+    """Class of the stage's spec."""
+    upstream: tuple[str, ...]
+    """Stages whose records it reads."""
+    fields: Callable[[RunInputs], Fields]
+    """Fields of the stage's spec besides those that every stage spec has."""
+    identity: Callable[[RunInputs], Fields]
+    """What determines the result besides code and upstream stages; enters the fingerprint."""
+    inputs: Callable[[RunInputs], Fields] = lambda inputs: {}
+    """Digests of outside inputs and the seed, where the result depends on them."""
+    scope: Scope = "single"
+    """single: one process; shared: N processes split the work; gang: N processes work together."""
+    extra: str = "train"
+    """Extra of the package that holds the libraries it needs."""
+    lock: str = "requirements/train.txt"
+    """Lock whose content is part of the stage's code identity."""
+    copies: tuple[str, ...] = ()
+    """Outputs that are also copied to the run's own folder, where people look."""
+    summary: Callable[[Record], str] = lambda record: ""
+    """One line about a finished stage."""
+    uses_store: Callable[[StageSpec], bool] = lambda spec: False
+    """Whether its process talks to the trace store and so needs the store's token."""
+
+
+def _export_fields(inputs: RunInputs) -> Fields:
+    spec = inputs.spec
+    return {
+        "options": spec.export,
+        "eval_set": spec.eval.eval_set,
+        "eval_prompts_sha256": inputs.eval_prompts_sha256,
+        "tokenizer_sha256": inputs.tokenizer_sha256,
+        "system_instruction": spec.system_instruction,
+        "model_family": spec.train.model.kind,
+    }
+
+
+def _export_identity(inputs: RunInputs) -> Fields:
+    """Contents rather than places, and only those contents that these options make use of."""
+    spec = inputs.spec
+    identity = {**spec.export.model_dump(mode="json"), "tokenizer": inputs.tokenizer_sha256}
+    if spec.export.contamination != "off":
+        identity["eval_prompts_sha256"] = inputs.eval_prompts_sha256
+    if inputs.tokenizer_sha256 is not None:
+        identity["system_instruction"] = spec.system_instruction
+        identity["model_family"] = spec.train.model.kind
+    return identity
+
+
+def _export_summary(record: Record) -> str:
+    counts = record.counts_as(ExportCounts)
+    return f"{counts.traces} traces -> {counts.examples} examples"
+
+
+def _train_fields(inputs: RunInputs) -> Fields:
+    return {"options": inputs.spec.train, "system_instruction": inputs.spec.system_instruction}
+
+
+def _train_identity(inputs: RunInputs) -> Fields:
+    spec = inputs.spec
+    return {**spec.train.model_dump(mode="json"), "system_instruction": spec.system_instruction}
+
+
+def _train_summary(record: Record) -> str:
+    counts, results = record.counts_as(TrainCounts), record.results_as(TrainResults)
+    text = f"{counts.steps} steps, loss {results.loss_first:.3f} -> {results.loss_last:.3f}"
+    if counts.dropped_over_length:
+        text += f", {counts.dropped_over_length} dropped as too long"
+    if counts.truncated_over_length:
+        text += f", {counts.truncated_over_length} truncated"
+    return text
+
+
+def _eval_fields(inputs: RunInputs) -> Fields:
+    return {
+        "options": inputs.spec.eval,
+        "eval_set_sha256": inputs.eval_set_sha256,
+        "system_instruction": inputs.spec.system_instruction,
+    }
+
+
+def _eval_identity(inputs: RunInputs) -> Fields:
+    """The eval set's name and content; the folder that holds it does not matter."""
+    options = inputs.spec.eval
+    return {
+        **options.model_dump(mode="json"),
+        "eval_set": options.eval_set.rsplit("/", 1)[-1],
+        "eval_set_sha256": inputs.eval_set_sha256,
+    }
+
+
+def _eval_summary(record: Record) -> str:
+    counts, results = record.counts_as(EvalCounts), record.results_as(EvalResults)
+    base, tuned = 100 * results.accuracy_base, 100 * results.accuracy_tuned
+    return f"{counts.items} items, accuracy {base:.1f} % -> {tuned:.1f} %"
+
+
+def _import_summary(record: Record) -> str:
+    return f"{record.counts_as(ImportCounts).traces} eval traces in the store"
+
+
+def _seed(inputs: RunInputs) -> Fields:
+    return {"seed": inputs.seed}
+
+
+STAGES: dict[str, StageDef] = {
+    row.name: row
+    for row in (
+        StageDef(
+            name="export",
+            module="tuneloop.stages.export",
+            spec=ExportStage,
+            upstream=(),
+            fields=_export_fields,
+            identity=_export_identity,
+            inputs=lambda inputs: {"dataset": inputs.dataset.build_id},
+            scope="shared",
+            extra="data",
+            lock="requirements/base.txt",
+            copies=("export_report.md", "lengths.svg"),
+            summary=_export_summary,
+            uses_store=lambda spec: (spec.execution.datasets_url or "").startswith("http"),
+        ),
+        StageDef(
+            name="train",
+            module="tuneloop.stages.train",
+            spec=TrainStage,
+            upstream=("export",),
+            fields=_train_fields,
+            identity=_train_identity,
+            inputs=_seed,
+            scope="gang",
+            copies=("metrics.jsonl",),
+            summary=_train_summary,
+        ),
+        StageDef(
+            name="eval",
+            module="tuneloop.stages.evaluate",
+            spec=EvalStage,
+            upstream=("export", "train"),
+            fields=_eval_fields,
+            identity=_eval_identity,
+            inputs=_seed,
+            scope="shared",
+            copies=(
+                "eval_before.jsonl",
+                "eval_after.jsonl",
+                "delta_report.md",
+                "delta_report.json",
+            ),
+            summary=_eval_summary,
+        ),
+        StageDef(
+            name="import",
+            module="tuneloop.stages.import_traces",
+            spec=ImportStage,
+            upstream=("eval",),
+            fields=lambda inputs: {"options": inputs.spec.import_},
+            identity=lambda inputs: {},
+            extra="store",
+            lock="requirements/base.txt",
+            summary=_import_summary,
+            uses_store=lambda spec: True,
+        ),
+    )
+}
+"""Stage name -> row, in the order of the loop; each reads only records of stages before it."""
+
+
+def names_in(scope: Scope) -> list[str]:
+    """Return the names of the stages of a scope, in the order of the loop."""
+    return [row.name for row in STAGES.values() if row.scope == scope]

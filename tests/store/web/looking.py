@@ -1,0 +1,50 @@
+"""How the tests look at pages."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from fastapi.testclient import TestClient
+from httpx import Response
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+def look(http: TestClient, path: str, status: int = 200) -> str:
+    """The page at a path, and that it is one."""
+    reply = http.get(path)
+    assert (reply.status_code, reply.headers["content-type"]) == (
+        status,
+        "text/html; charset=utf-8",
+    )
+    is_page(reply)
+    return reply.text
+
+
+def is_page(reply: Response) -> None:
+    policy = reply.headers["content-security-policy"]
+    assert re.fullmatch(
+        r"default-src 'none'; style-src 'sha256-[\w+/]{43}='; form-action 'self';"
+        r" frame-ancestors 'none'; base-uri 'none'",
+        policy,
+    )
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["referrer-policy"] == "same-origin"
+    assert reply.headers["cache-control"] == "no-store"
+    assert reply.text.startswith("<!DOCTYPE html>")
+    assert len(re.findall("<h1", reply.text)) == 1
+    for never in ("<script", "<img", "<link", "<iframe", " style=", " onclick", "javascript:alert"):
+        assert never not in re.sub(r"<code.*?</code>", "", reply.text, flags=re.S), never
+
+
+def text_of(page: str) -> str:
+    body = page.split("<main", 1)[1].split("</main>")[0]
+    return " ".join(html.unescape(re.sub("<[^>]*>", " ", body)).split())
+
+
+def post(http: TestClient, *traces: dict[str, Any]) -> list[str]:
+    reply = http.post("/api/traces/batch", json=list(traces))
+    assert reply.status_code == 201
+    return [trace["id"] for trace in reply.json()["traces"]]

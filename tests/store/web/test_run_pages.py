@@ -1,0 +1,74 @@
+"""Pages of runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.finished_run import publish_run, torn
+from tests.store.web.looking import look, text_of
+from tuneloop.artifacts import layout
+from tuneloop.storage import files
+from tuneloop.store.web import run_pages
+
+
+def test_a_run(http: TestClient, artifacts: Path, run_id: str) -> None:
+    page = look(http, f"/runs/{run_id}")
+    said = text_of(page)
+    for part in (
+        "State finished Accuracy 5.6 % → 72.2 % Verdict improved Dataset letters-v1 , 104 traces",
+        "Planned from commit 2e84a5bb4504 , with changes",
+        "train done 3 min 20 s examples 104 parameters 7,520 steps 50 tokens 57,460",
+        "Loss 6.25 → 0.592",
+        "Loss by step: 6.25 at step 1, 0.592 at step 50; lowest 0.431 at step 48.",
+        "Delta report: improved",
+        '"eval_set": "letters_v1.jsonl"',
+    ):
+        assert part in said
+    assert str(artifacts) not in page
+    assert page.count("<polyline points=") == 1
+    assert "<h2 dir" not in page and ">Delta report: improved</h2>" in page
+    assert "<h3>By category</h3>" in page
+    assert "<h2>One item in full" not in page
+    assert run_id in text_of(look(http, "/runs"))
+
+
+def test_what_a_model_wrote_is_no_markup() -> None:
+    text = (
+        "# A <b>report</b>\n\n<script>alert(1)</script>\n\n<img src=x onerror=alert(1)>\n\n"
+        "[a](https://example.org) ![b](data:image/png;base64,AA) <https://example.org>\n\n&lt;i&gt;\n\n"
+        "| | |\n|---|--:|\n| `<i>\\|` | [x](javascript:alert(1)) |\n\n"
+        "| a | b |\n|---|--:|\n| 1 | 2 |\n\n"
+        "```text\n</code></pre><script>\n```\n\n```\n \n\n```\n\n"
+        "[r]: https://example.org\n\n[r]\n\n###### six\n"
+    )
+    made = run_pages.render_report(text)
+    assert "(2 characters that cannot be seen)" in made
+    allowed = {"h2", "h6", "p", "table", "thead", "tbody", "tr", "th", "td", "code", "pre", "div"}
+    assert set(re.findall(r"</?([a-z0-9]+)", made)) == allowed
+    assert "style=" not in made
+    assert "href" not in made
+    assert 'scope="col"' in made
+    assert made.count("<thead>") == 1
+    assert made.count('role="region" tabindex="0"') == 2
+
+
+def test_a_result_of_another_run_says_so(http: TestClient, artifacts: Path, run_id: str) -> None:
+    url = layout.record_url(str(artifacts), run_id, "train")
+    record = json.loads(files.read(url))
+    publish_run(str(artifacts), "letters-v1", "again-1", stages=[])
+    torn(str(artifacts), "again-1", "train/record.json", {**record, "run_id": "again-1"})
+    assert "train reused 3 min 20 s" in text_of(look(http, "/runs/again-1"))
+
+
+def test_very_many_runs_are_cut_and_said(
+    http: TestClient, artifacts: Path, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_pages, "MAX_RUNS", 2)
+    for number in range(3):
+        publish_run(str(artifacts), "letters-v1", f"b-{number}", stages=[])
+    assert "Of 4 runs, the first 2 by name." in text_of(look(http, "/runs"))
