@@ -94,12 +94,10 @@ def cluster_plan(spec: RunSpec, seed: int | None, chosen: Target) -> Prepared[Ku
 
 
 def connect(namespace: str, context: str | None, kubeconfig: str | None) -> Cluster:
-    """Connect, and say to what before anything is written there."""
-    from tuneloop.k8s.client.cluster import Cluster
+    """Connect to a namespace; the cluster is announced before anything is written there."""
+    from tuneloop.k8s import backend
 
-    cluster = Cluster.connect(namespace, context=context, kubeconfig=kubeconfig)
-    typer.echo(cluster.describe(), err=True)
-    return cluster
+    return backend.connect(namespace, target(None, False, context, kubeconfig))
 
 
 def checked_run_id(run_id: str) -> str:
