@@ -28,10 +28,10 @@ from tuneloop.datasets.schema import (
     DatasetManifest,
     Selection,
     TraceRow,
-    TraceStep,
 )
 from tuneloop.specs.export import ExportSpec
 from tuneloop.storage import files
+from tuneloop.traces.fast import StoredStep
 from tuneloop.traces.response_text import render_response
 from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import EXAMPLE_NAMESPACE, builder_of
@@ -55,7 +55,7 @@ def rows() -> Iterator[TraceRow]:
     """Rows of 1.2 kB: a prompt of 200 characters, five steps of 100, some meta."""
     rng = random.Random(0)
     for number in range(ROWS):
-        steps = [TraceStep(words(rng, 100), i, "reason") for i in range(5)]
+        steps = [StoredStep(words(rng, 100), i, "reason") for i in range(5)]
         meta = {
             name: msgspec.Raw(value)
             for name, value in ((("source"), b'"bench"'), ("number", str(number).encode()))

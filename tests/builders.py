@@ -16,7 +16,8 @@ import yaml
 
 from tuneloop import jsonl
 from tuneloop.datasets.build import SHARD_ROWS, build
-from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, utc_text
+from tuneloop.datasets.read import iter_rows, load_manifest
+from tuneloop.datasets.schema import BuildRequest, DatasetManifest, Selection, TraceRow
 from tuneloop.runs.plan import Plan, load_plan
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.evaluation import EvalSpec
@@ -32,6 +33,7 @@ from tuneloop.specs.stages import (
     TrainStage,
 )
 from tuneloop.specs.training import TrainSpec
+from tuneloop.traces.schema import utc_text
 
 Invoke = Callable[..., tuple[int, str, str]]
 """What the fixture `tuneloop` is: runs a verb, returns (exit code, stdout, stderr)."""
@@ -77,6 +79,21 @@ def letter_trace(number: int) -> dict[str, Any]:
         "steps": [{"i": 0, "type": "reason", "content": f"{letter} -> {letter.upper()}"}],
         "meta": {"source": "test", "number": number},
     }
+
+
+def stored_row(
+    folder: Path, trace: dict[str, Any], **request: Any
+) -> tuple[TraceRow, DatasetManifest]:
+    """Publish a dataset of one trace; its row and its manifest."""
+    key = publish_dataset(str(folder), [trace], **request)
+    manifest = load_manifest(str(folder), key)
+    ((_, row),) = iter_rows(manifest, str(folder))
+    return row, manifest
+
+
+def meta_of(row: TraceRow) -> dict[str, Any]:
+    """A row's meta as Python values; empty if it has none."""
+    return {key: msgspec.json.decode(value) for key, value in (row.meta or {}).items()}
 
 
 def make_row(value: dict[str, Any]) -> TraceRow:

@@ -10,10 +10,11 @@ from typing import Any
 
 from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.delta_report import dump_report
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.datasets.read import load_manifest
 from tuneloop.evaluation.report.build import Answered, build_report
-from tuneloop.evaluation.report.render import render_json, render_markdown
+from tuneloop.evaluation.report.render import render_markdown
 from tuneloop.evaluation.scorers.exact_match import score_exact_match
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.stages.table import STAGES
@@ -87,14 +88,19 @@ def _publish_stage(
         outputs = (_output(artifacts, run_id, name, "metrics.jsonl", data),)
         results = {"loss_first": losses[0], "loss_last": losses[-1]}
     if name == "eval":
-        made = build_report(answered(), {"eval set": "letters_v1.jsonl", "evaluation": fingerprint})
+        header = {
+            "eval set": "letters_v1.jsonl",
+            "evaluation": fingerprint,
+            "scorer": "exact_match",
+        }
+        made = build_report(answered(), header)
         outputs = tuple(
             _output(artifacts, run_id, name, file, data)
             for file, data in (
                 ("eval_before.jsonl", b""),
                 ("eval_after.jsonl", b""),
-                ("delta_report.md", render_markdown(made).encode()),
-                ("delta_report.json", render_json(made)),
+                ("delta_report.md", render_markdown(made, answered()).encode()),
+                ("delta_report.json", dump_report(made)),
             )
         )
         results = {

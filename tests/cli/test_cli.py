@@ -464,7 +464,7 @@ def test_chat_data_of_other_tools_becomes_traces(
     assert sorted(trace["final_answer"] for trace in found) == ["4", "6"]
     assert {"topic": "sums"} in [trace["meta"] for trace in found]
     code, _, err = tuneloop(*command, "parquet")
-    assert (code, "expected trace or messages" in err) == (2, True)
+    assert (code, "expected one of messages, trace" in err) == (2, True)
     with file.open("a") as more:
         more.write(json.dumps({"messages": said * 2}) + "\n")
     code, _, err = tuneloop(*command, "messages")

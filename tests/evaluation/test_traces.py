@@ -16,7 +16,7 @@ ITEM = EvalItem(id="x-1", prompt="2+2?", expected_answer="4", category="sums", d
 def test_steps_and_answer_are_the_models_own() -> None:
     trace = build_eval_trace(
         ITEM,
-        Score("correct", "4", "4"),
+        Score.correct("4", "4"),
         text="Reasoning:\n1. add\nAnswer: 4",
         steps=("add",),
         meta={"model_digest": "abc", "source": "forged"},
@@ -38,7 +38,7 @@ def test_steps_and_answer_are_the_models_own() -> None:
 
 @pytest.mark.parametrize(("text", "content"), [("", "(no text)"), (" \n", "(no text)"), ("x", "x")])
 def test_a_model_that_says_nothing_useful_still_makes_a_trace(text: str, content: str) -> None:
-    trace = build_eval_trace(ITEM, Score("no_answer", None, None), text=text, steps=(), meta={})
+    trace = build_eval_trace(ITEM, Score.no_answer(), text=text, steps=(), meta={})
     parsed = parse_trace(trace, "eval", 1)
     assert [(s.type, s.content) for s in parsed.steps] == [("unparsed", content)]
     assert parsed.final_answer == "(no answer)"
@@ -54,7 +54,7 @@ def test_a_model_that_says_nothing_useful_still_makes_a_trace(text: str, content
 def test_whatever_a_model_says_can_be_stored(
     text: str, steps: list[str], answer: str | None
 ) -> None:
-    score = Score("wrong" if answer else "no_answer", answer, None)
+    score = Score.wrong(answer) if answer else Score.no_answer()
     trace = build_eval_trace(ITEM, score, text=text, steps=steps, meta={})
     parse_trace(trace, "eval", 1)
     jsonl.dump_line(trace)
@@ -63,7 +63,7 @@ def test_whatever_a_model_says_can_be_stored(
 def test_what_is_too_long_is_cut_and_said() -> None:
     trace = build_eval_trace(
         ITEM,
-        Score("wrong", "y" * 60_000, None),
+        Score.wrong("y" * 60_000),
         text="",
         steps=["x" * 30_000] * 1200,
         meta={},

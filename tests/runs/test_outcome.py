@@ -12,8 +12,9 @@ from markdown_it import MarkdownIt
 
 from tests.builders import Invoke, letter_trace, publish_dataset
 from tests.finished_run import publish_run, torn
+from tuneloop.artifacts.delta_report import DeltaReport, Group, Item, Said
 from tuneloop.runs.comment import SHOWN_REGRESSIONS, code, console_url, marker, render_comment
-from tuneloop.runs.outcome import Failure, Group, Item, Outcome, Report, Said
+from tuneloop.runs.outcome import Failure, Outcome
 
 RUN = "letters-7c1aa298"
 GITHUB_CHARACTERS = 65_536
@@ -40,7 +41,7 @@ def group(name: str, base: int, tuned: int, total: int) -> Group:
     )
 
 
-def outcome(report: Report | None = None, failure: Failure | None = None) -> Outcome:
+def outcome(report: DeltaReport | None = None, failure: Failure | None = None) -> Outcome:
     missing = () if report else ("train", "eval", "import")
     return Outcome("evil-0a1b2c3d", report, "gs://bucket/a b/delta_report.md", missing, failure)
 
@@ -149,18 +150,18 @@ def tokens_of(markdown: str) -> list[str]:
 
 
 def test_nothing_foreign_gets_out_of_its_code_span() -> None:
-    items = [
+    items = (
         Item(
             id=EVIL,
             category=EVIL,
             base=Said(answer=EVIL, outcome="correct"),
             tuned=Said(answer=None, outcome="no_answer"),
-        )
-    ] * (SHOWN_REGRESSIONS + 5)
-    report = Report(
+        ),
+    ) * (SHOWN_REGRESSIONS + 5)
+    report = DeltaReport(
         verdict="regressed",
         overall=group("all", 9, 3, 10),
-        categories=[group(f"{EVIL}{n}", 9, 3, 10) for n in range(500)],
+        categories=tuple(group(f"{EVIL}{n}", 9, 3, 10) for n in range(500)),
         items=items,
     )
     failure = Failure("train", EVIL, EVIL * 100, EVIL)

@@ -13,9 +13,11 @@ import pytest
 
 from tests.builders import Invoke, TinyRun
 from tuneloop.artifacts import layout, records
+from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.stages import StageSpec
+from tuneloop.specs.target import Target
 from tuneloop.stages.table import STAGES, StageDef
 from tuneloop.storage import files
 
@@ -95,7 +97,8 @@ def test_it_is_planned_and_rendered(audited: TinyRun, tuneloop: Invoke) -> None:
     assert json.loads(out)["stages"][-1]["name"] == "audit"
     audited.change(execution__cluster={"namespace": "n"}, execution__artifacts="gs://b/artifacts")
     audited.change(execution__datasets_url=audited.artifacts)
-    prepared = prepare(load_run_spec(str(audited.spec_path)), image=IMAGE)
-    config_map, job = prepared.renderer.render(prepared.plan.stages[-1])
+    spec = load_run_spec(str(audited.spec_path))
+    submission = prepare(KubernetesBackend, spec, Target(image=IMAGE)).backend.submission
+    config_map, job = submission.stages[-1].documents
     assert job["metadata"]["name"].startswith("tiny-audit-")
     assert json.loads(config_map["data"]["spec.json"])["title"] == "tiny"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.builders import meta_of
 from tests.postgres import free_port
 from tuneloop.datasets.schema import BuildRequest
 from tuneloop.store.db.database import Database
@@ -92,7 +93,7 @@ def check_batches(url: str, sent: dict[str, int], acked: set[str]) -> set[str]:
     request = BuildRequest(dataset_name="d", dataset_version="v", limit=10_000_000)
     with database.selection(request, 0) as selection:
         found = Counter(
-            (meta["batch"], meta["i"]) for meta in (row.meta_values() for row in selection.rows)
+            (meta["batch"], meta["i"]) for meta in (meta_of(row) for row in selection.rows)
         )
     database.close()
     assert set(found.values()) == {1}, "a trace is there twice"

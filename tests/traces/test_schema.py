@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tuneloop import jsonl
 from tuneloop.errors import DataError
-from tuneloop.traces.schema import ReasoningTrace, StoredTrace, parse_trace
+from tuneloop.traces.schema import ReasoningTrace, StoredTrace, build_trace, parse_trace
 
 Make = Callable[..., dict[str, Any]]
 
@@ -111,6 +111,13 @@ def test_parse_trace_says_file_line_and_field(make_trace: Make) -> None:
     assert sentence.startswith("traces.jsonl:12: steps is ")
     assert sentence.endswith("Step indices must be unique; mend the line")
     assert "\n" not in sentence
+
+
+def test_a_built_trace_has_every_field_and_is_valid() -> None:
+    built = build_trace("p", ["a", "b"], "f", meta={"source": "test"}, step_type="think")
+    trace = parse_trace(built, "x", 1)
+    assert trace.model_dump() == built
+    assert [(s.i, s.type, s.content) for s in trace.steps] == [(0, "think", "a"), (1, "think", "b")]
 
 
 def test_a_stored_time_is_written_in_utc_with_z_and_microseconds(make_trace: Make) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tuneloop.errors import SpecError
 from tuneloop.specs.model import TokenizerSpec
-from tuneloop.training.chat_templates import FAMILIES, family_named
+from tuneloop.training.chat_templates import CHAT_TEMPLATES, chat_template_named
 from tuneloop.training.renderers import CONTROL_TOKENS
 from tuneloop.training.text.encode import encode_generation_prompt, encode_response
 from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
@@ -18,45 +18,45 @@ NASTY = st.lists(
     ),
     max_size=12,
 ).map("".join)
-FAMILY = st.sampled_from(sorted(FAMILIES))
+TEMPLATE = st.sampled_from(sorted(CHAT_TEMPLATES))
 TOKENIZER = load_tokenizer(
     train_tokenizer(["user model system", "Reasoning: 1. a", "Answer: b"], TokenizerSpec())
 )
 
 
 def test_gemma_4_has_the_exact_text_that_others_expect() -> None:
-    text = FAMILIES["gemma4"].render_training_text("Hi", "Hello", "Be brief")
+    text = CHAT_TEMPLATES["gemma4"].render_training_text("Hi", "Hello", "Be brief")
     assert text == (
         "<|turn>system\nBe brief<turn|>\n<|turn>user\nHi<turn|>\n<|turn>model\nHello<turn|>"
     )
-    assert FAMILIES["gemma3"].render_training_text("Hi", "Hello", "Be brief") == (
+    assert CHAT_TEMPLATES["gemma3"].render_training_text("Hi", "Hello", "Be brief") == (
         "<start_of_turn>user\nBe brief\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>"
     )
 
 
-@given(name=FAMILY, prompt=NASTY, response=NASTY, system=st.none() | NASTY)
+@given(name=TEMPLATE, prompt=NASTY, response=NASTY, system=st.none() | NASTY)
 def test_no_content_changes_the_number_of_turns(
     name: str, prompt: str, response: str, system: str | None
 ) -> None:
-    family = FAMILIES[name]
-    text = family.render_training_text(prompt, response, system)
-    assert family.roles_in(text) == family.turns(system)
-    for other in FAMILIES.values():
-        if other.turn_marks != family.turn_marks:
+    template = CHAT_TEMPLATES[name]
+    text = template.render_training_text(prompt, response, system)
+    assert template.roles_in(text) == template.turns(system)
+    for other in CHAT_TEMPLATES.values():
+        if other.turn_marks != template.turn_marks:
             assert not any(mark in text for mark in other.turn_marks)
 
 
-@given(name=FAMILY, prompt=NASTY, response=NASTY, system=st.none() | NASTY)
+@given(name=TEMPLATE, prompt=NASTY, response=NASTY, system=st.none() | NASTY)
 def test_generation_starts_from_a_byte_and_token_prefix_of_training(
     name: str, prompt: str, response: str, system: str | None
 ) -> None:
-    family = FAMILIES[name]
-    text = family.render_training_text(prompt, response, system)
-    assert text.startswith(family.render_generation_prompt(prompt, system))
-    before = encode_generation_prompt(TOKENIZER, prompt, system, family)
+    template = CHAT_TEMPLATES[name]
+    text = template.render_training_text(prompt, response, system)
+    assert text.startswith(template.render_generation_prompt(prompt, system))
+    before = encode_generation_prompt(TOKENIZER, prompt, system, template)
     whole = TOKENIZER.encode(text)
     assert whole[: len(before) - 1] == before[1:]
-    assert whole[len(before) - 1 :] == encode_response(TOKENIZER, response, family)
+    assert whole[len(before) - 1 :] == encode_response(TOKENIZER, response, template)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_generation_starts_from_a_byte_and_token_prefix_of_training(
     ],
 )
 def test_turns_that_are_not_closed_or_have_text_between_them(text: str) -> None:
-    assert FAMILIES["gemma4"].roles_in(text) is None
+    assert CHAT_TEMPLATES["gemma4"].roles_in(text) is None
 
 
-def test_an_unknown_family_lists_the_known() -> None:
+def test_an_unknown_template_lists_the_known() -> None:
     with pytest.raises(SpecError, match="'llama' is unknown, expected one of: gemma2, gemma3, gem"):
-        family_named("llama")
+        chat_template_named("llama")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuneloop.traces.response_text import parse_plain_response, render_response
+from tuneloop.traces.response_text import render_response
 from tuneloop.training.renderers import (
     CONTROL_TOKENS,
     apply_system_instruction,
@@ -18,7 +18,6 @@ from tuneloop.training.renderers import (
     render_gemma_turn,
     render_gemma_user_turn,
     render_generation_prompt,
-    render_reasoning_steps,
     render_training_text,
     render_tunix_sft_prompt,
     restore_control_tokens,
@@ -93,8 +92,6 @@ def test_helpers_have_the_exact_text_that_others_expect() -> None:
     assert render_gemma_turn("user", " x ") == "<start_of_turn>user\n x <end_of_turn>"
     assert render_gemma_user_turn("x") == "<start_of_turn>user\nx<end_of_turn>"
     assert render_gemma_model_turn("x") == "<start_of_turn>model\nx<end_of_turn>"
-    assert render_reasoning_steps([]) == ""
-    assert render_reasoning_steps(["a", "b"]) == "Reasoning:\n1. a\n2. b\n"
     assert apply_system_instruction("p", "s") == "s\n\np"
     assert apply_system_instruction("p", None) == "p"
     assert apply_system_instruction("p", "") == "p"
@@ -136,68 +133,18 @@ def test_neutralising_can_be_undone(text: str) -> None:
     assert restore_control_tokens(neutralise_control_tokens(text)) == text
 
 
-CONTENT = st.lists(
-    st.one_of(
-        st.sampled_from(
-            [
-                "\n",
-                "\u2060",
-                "Answer:",
-                "Answer: ",
-                "Reasoning:\n",
-                "1. ",
-                "2. ",
-                "3. ",
-                "10. ",
-                "0",
-            ]
-        ),
-        NASTY,
-    ),
-    min_size=1,
-    max_size=8,
-).map("".join)
-
-
 @given(
-    steps=st.lists(CONTENT.filter(bool), max_size=12),
-    answer=CONTENT.filter(lambda text: bool(text.strip())),
+    steps=st.lists(NASTY.filter(bool), max_size=12),
+    answer=NASTY.filter(lambda text: bool(text.strip())),
 )
 @example(steps=["a\n2. b", "c\n\u20603. d"], answer="x\nAnswer: y\n\u2060Answer:")
 @example(steps=[" ", "\n"], answer=" x<end_of_turn>\n")
-def test_parsing_gives_back_steps_and_answer(steps: list[str], answer: str) -> None:
-    response = render_response(steps, answer)
-    expected = (tuple(steps), answer)
-    plain, closed = parse_plain_response(response), parse_response(render_closed_response(response))
-    assert (plain.steps, plain.answer) == expected
-    assert (closed.steps, closed.answer) == expected
-    assert response == f"{render_reasoning_steps(steps)}{render_response([], answer)}"
+def test_parsing_a_closed_response_gives_back_steps_and_answer(
+    steps: list[str], answer: str
+) -> None:
+    parsed = parse_response(render_closed_response(render_response(steps, answer)))
+    assert (parsed.steps, parsed.answer) == (tuple(steps), answer)
 
 
-def test_lines_that_read_as_none_of_the_form_are_left_alone() -> None:
-    steps = ["first\n1. a list\n2 things", "then\n2. not next\nAnswer: not yet"]
-    assert "\u2060" not in render_response(steps, "4\n3. in an answer")
-
-
-@pytest.mark.parametrize(
-    ("text", "steps", "answer"),
-    [
-        ("", (), None),
-        ("Answer:", (), None),
-        ("Answer: 4", (), "4"),
-        ("Answer:4\n", (), "4\n"),  # as it stands; scorers strip
-        ("Answer: 4<end_of_turn>\n", (), "4"),
-        ("Answer: 3\nAnswer: 4", (), "4"),  # the last line counts
-        ("The Answer: 4", (), None),  # only at the start of a line
-        ("Reasoning:\n1. a\n2. b\nAnswer: c", ("a", "b"), "c"),
-        ("Reasoning:\n1. a\nmore\n2. b\nAnswer: c", ("a\nmore", "b"), "c"),
-        ("Reasoning:\n1. a\n3. b\nAnswer: c", ("a\n3. b",), "c"),  # 3 is not the next number
-        ("Reasoning:\n1. a\n2. b", ("a", "b"), None),
-        ("Reasoning:\n1. \n2. b\nAnswer: c", ("b",), "c"),  # an empty step is no step
-        ("Reasoning:\n1. a\n\u20602. b\nAnswer: c", ("a\n2. b",), "c"),
-        ("nonsense\nAnswer: x\ny", (), "x\ny"),  # an answer may have several lines
-    ],
-)
-def test_parsing_what_models_write(text: str, steps: tuple[str, ...], answer: str | None) -> None:
-    parsed = parse_response(text)
-    assert (parsed.steps, parsed.answer) == (steps, answer)
+def test_parsing_ignores_the_end_of_the_turn() -> None:
+    assert parse_response("Answer: 4<end_of_turn>\n").answer == "4"

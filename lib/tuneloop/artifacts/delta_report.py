@@ -1,15 +1,26 @@
-"""What comparing two models comes to, for those who count it and those who read it in a report.
-
-One rule: numbers alone. Whoever reads a report needs none of what made it.
-"""
+"""`delta_report.json`: base against tuned model on one eval set; its classes, writer and reader."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tuneloop.errors import DataError
+from tuneloop.validation import first_error
+
+Outcome = Literal["correct", "wrong", "no_answer"]
+"""How an answer was judged. `no_answer`: no answer could be extracted from the text."""
 
 
-@dataclass(frozen=True)
-class Accuracy:
+class _Part(BaseModel):
+    """Base of the report's parts. Unknown keys are ignored, so older versions read newer files."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Accuracy(_Part):
     """Correct answers over all items; items without an answer count as not correct."""
 
     correct: int
@@ -18,11 +29,11 @@ class Accuracy:
     low: float
     """Lower end of the Wilson interval at 95 %, as a share."""
     high: float
-    """Upper end."""
+    """Upper end of that interval."""
 
     @property
     def total(self) -> int:
-        """Items."""
+        """Number of items."""
         return self.correct + self.wrong + self.no_answer
 
     @property
@@ -31,13 +42,105 @@ class Accuracy:
         return self.correct / self.total
 
 
-@dataclass(frozen=True)
-class Paired:
+class Paired(_Part):
     """Items that the two models answered differently."""
 
     improved: int
-    """Not correct by base, correct by tuned."""
+    """Items that only the tuned model answered correctly."""
     regressed: int
-    """Correct by base, not correct by tuned."""
+    """Items that only the base model answered correctly."""
     p_value: float
     """Exact McNemar test: two-sided binomial test of improved against regressed at 1/2."""
+
+
+class Group(_Part):
+    """Both models on one group of items."""
+
+    name: str
+    """Category of the items, or `all`."""
+    base: Accuracy
+    tuned: Accuracy
+    paired: Paired
+
+    @property
+    def gain(self) -> float:
+        """Accuracy won by tuning, -1 to 1; from counts, so that 3 of 10 is exactly 0.3."""
+        return (self.tuned.correct - self.base.correct) / self.tuned.total
+
+
+class Said(_Part):
+    """One model's answer to one item."""
+
+    outcome: Outcome
+    answer: str | None
+    """The extracted answer as the model wrote it."""
+    matched: str | None = None
+    """The accepted spelling that the answer equals; null unless correct."""
+
+
+class Item(_Part):
+    """One item of the eval set."""
+
+    id: str
+    category: str
+    base: Said
+    tuned: Said
+
+    @property
+    def has_regressed(self) -> bool:
+        """Whether only the base model answered it correctly."""
+        return self.base.outcome == "correct" != self.tuned.outcome
+
+    @property
+    def is_still_wrong(self) -> bool:
+        """Whether neither model answered it correctly."""
+        return "correct" not in (self.base.outcome, self.tuned.outcome)
+
+
+class DeltaReport(_Part):
+    """What the tuned model gained and lost against its base."""
+
+    header: dict[str, str] = {}
+    """What was evaluated, and with which scorer: names to values, in order of display."""
+    verdict: str
+    """`improved`, `regressed` or `no detectable difference`."""
+    overall: Group
+    categories: tuple[Group, ...]
+    items: tuple[Item, ...]
+
+    @property
+    def regressions(self) -> list[Item]:
+        """Items that only the base model answered correctly."""
+        return [item for item in self.items if item.has_regressed]
+
+    @property
+    def still_wrong(self) -> list[Item]:
+        """Items that neither model answered correctly."""
+        return [item for item in self.items if item.is_still_wrong]
+
+
+def dump_report(report: DeltaReport) -> bytes:
+    """Serialize a report."""
+    text = json.dumps(
+        report.model_dump(), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+    return text.encode() + b"\n"
+
+
+def load_report(data: bytes, place: str) -> DeltaReport:
+    """Read and validate a report.
+
+    Args:
+        data: content of the file.
+        place: the file, as an error should name it.
+
+    Raises:
+        DataError: it is not a report.
+    """
+    try:
+        return DeltaReport.model_validate_json(data)
+    except ValidationError as e:
+        raise DataError(
+            f"{place}: not a report: {first_error(e)}; was it made by another version of tuneloop?"
+            " run the eval stage again"
+        ) from e

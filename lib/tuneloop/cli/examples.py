@@ -15,7 +15,7 @@ from tuneloop.errors import UsageError
 if TYPE_CHECKING:
     import sentencepiece
 
-    from tuneloop.training.chat_templates import ChatFamily
+    from tuneloop.training.chat_templates import ChatTemplate
     from tuneloop.training.export.inspect import Inspection
 
 examples_app = typer.Typer(help="Training examples: what an export wrote.", no_args_is_help=True)
@@ -50,7 +50,7 @@ def inspect(
 ) -> None:
     """Show one example as it is trained on, tokens coloured by the loss mask."""
     from tuneloop.storage import files
-    from tuneloop.training.chat_templates import family_named
+    from tuneloop.training.chat_templates import chat_template_named
     from tuneloop.training.export.files import is_examples_file, read_line
     from tuneloop.training.export.inspect import (
         find_example,
@@ -60,7 +60,7 @@ def inspect(
     )
     from tuneloop.training.schema import parse_example
 
-    chat = family_named(family)
+    chat = chat_template_named(family)
     if example_id is not None:
         _, example = find_example(url, example_id)
     elif is_examples_file(url):
@@ -78,14 +78,16 @@ def inspect(
         _print(found)
 
 
-def _tokenizer(url: str | None, family: ChatFamily) -> sentencepiece.SentencePieceProcessor | None:
+def _tokenizer(
+    url: str | None, template: ChatTemplate
+) -> sentencepiece.SentencePieceProcessor | None:
     if url is None:
         return None
     from tuneloop.storage import files
     from tuneloop.training.text.tokenizers import load_tokenizer
 
     try:
-        return load_tokenizer(files.read(url), family.turn_marks)
+        return load_tokenizer(files.read(url), template.turn_marks)
     except FileNotFoundError as e:
         raise UsageError(f"{url}: no such file, expected a SentencePiece model") from e
 
@@ -125,11 +127,11 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Count examples and measure their lengths."""
-    from tuneloop.training.chat_templates import family_named
+    from tuneloop.training.chat_templates import chat_template_named
     from tuneloop.training.export.inspect import iter_examples
     from tuneloop.training.export.lengths import summarise
 
-    chat = family_named(family)
+    chat = chat_template_named(family)
     measured: dict[str, Counter[int]] = {}
     count = 0
     processor = _tokenizer(tokenizer, chat)

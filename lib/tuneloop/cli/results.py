@@ -6,19 +6,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from tuneloop.cli import options
-from tuneloop.cli.options import DEFAULT_ARTIFACTS, RunArtifacts, RunId, print_json
+from tuneloop.cli.option_groups import KnownRun, expand_groups
+from tuneloop.cli.options import print_json
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     for verb in (report, gate):
-        app.command()(verb)
+        app.command()(expand_groups(verb))
 
 
 def report(
-    run_id: RunId,
-    artifacts: RunArtifacts = DEFAULT_ARTIFACTS,
+    run: KnownRun,
     report_format: Annotated[
         Literal["markdown", "json", "comment", "marker"],
         typer.Option(
@@ -32,13 +31,12 @@ def report(
     from tuneloop.cli import github
     from tuneloop.runs import comment
     from tuneloop.runs.outcome import load_outcome, read_report, required_report
-    from tuneloop.storage import paths
 
-    run_id = options.checked_run_id(run_id)
+    run_id = run.run_id
     if report_format == "marker":
         typer.echo(comment.marker(run_id))
         return
-    outcome = load_outcome(paths.absolute(artifacts), run_id)
+    outcome = load_outcome(run.artifacts_url, run_id)
     if report_format == "comment":
         page = github.run_url()
         typer.echo(
@@ -49,12 +47,11 @@ def report(
     if report_format == "json":
         print_json({"run_id": run_id, **found.model_dump(mode="json")})
     else:
-        typer.echo(read_report(paths.absolute(artifacts), run_id), nl=False)
+        typer.echo(read_report(run.artifacts_url, run_id), nl=False)
 
 
 def gate(
-    run_id: RunId,
-    artifacts: RunArtifacts = DEFAULT_ARTIFACTS,
+    run: KnownRun,
     min_accuracy: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Of the tuned model, 0.85 is 85 %."),
@@ -70,11 +67,12 @@ def gate(
     """Exit 13 if a run's result is worse than asked, 12 if it has none yet."""
     from tuneloop.cli import github
     from tuneloop.errors import GateFailed
-    from tuneloop.runs.outcome import Gate, check_gate, load_outcome
-    from tuneloop.storage import paths
+    from tuneloop.evaluation.gates import Gate
+    from tuneloop.runs.outcome import check_gate, load_outcome
 
     asked = Gate(min_accuracy, min_gain, max_regressions)
-    outcome = load_outcome(paths.absolute(artifacts), options.checked_run_id(run_id))
+    run_id = run.run_id
+    outcome = load_outcome(run.artifacts_url, run_id)
     try:
         found = check_gate(outcome, asked).overall
     except GateFailed as e:

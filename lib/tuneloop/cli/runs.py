@@ -8,27 +8,20 @@ from typing import Annotated
 import typer
 
 from tuneloop.cli import options
-from tuneloop.cli.options import (
-    AllowTag,
-    ArtifactsUrl,
-    Context,
-    DatasetKey,
-    Image,
-    Json,
-    Kubeconfig,
-    NewSeed,
-    PollSeconds,
-    RunSeed,
-    RunStoreUrl,
-    SpecFile,
-    print_json,
+from tuneloop.cli.option_groups import (
+    DEFAULT_POLL_SECONDS,
+    ClusterOptions,
+    RunOptions,
+    expand_groups,
 )
+from tuneloop.cli.options import Json, NewSeed, PollSeconds, print_json
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (demo, run, plan):
-        app.command()(verb)
+    app.command()(demo)
+    for verb in (run, plan):
+        app.command()(expand_groups(verb))
 
 
 def demo(
@@ -55,20 +48,13 @@ def demo(
 
 
 def run(
-    spec: SpecFile,
+    run: RunOptions,
+    cluster: ClusterOptions,
     backend: Annotated[
         str, typer.Option(help="local (this machine), or cluster (Kubernetes).")
     ] = "local",
-    dataset: DatasetKey = None,
-    artifacts: ArtifactsUrl = None,
-    store: RunStoreUrl = None,
-    seed: RunSeed = None,
     new_seed: NewSeed = False,
-    image: Image = None,
-    allow_tag: AllowTag = False,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    poll_seconds: PollSeconds = 5.0,
+    poll_seconds: PollSeconds = DEFAULT_POLL_SECONDS,
     as_json: Json = False,
 ) -> None:
     """Run a spec, stage after stage, here or on a cluster; run again to continue."""
@@ -78,10 +64,8 @@ def run(
     from tuneloop.runs.sequence import Sequence
 
     kind = load_backend(backend)
-    placed = options.load_spec(spec, dataset, artifacts, store)
-    chosen = options.chosen_seed(seed, new_seed)
-    target = options.target(image, allow_tag, context, kubeconfig, poll_seconds)
-    prepared = prepare(kind, placed, target, seed=chosen)
+    seed = options.chosen_seed(run.seed, new_seed)
+    prepared = prepare(kind, run.load_spec(), run.target(cluster, poll_seconds), seed=seed)
     made = prepared.plan
     with display.Progress(quiet=as_json) as view:
         sequence = Sequence(prepared.start(), display.sequence_view(view))
@@ -90,26 +74,17 @@ def run(
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json)
 
 
-def plan(
-    spec: SpecFile,
-    dataset: DatasetKey = None,
-    artifacts: ArtifactsUrl = None,
-    seed: RunSeed = None,
-    image: Image = None,
-    allow_tag: AllowTag = False,
-    as_json: Json = False,
-) -> None:
+def plan(run: RunOptions, as_json: Json = False) -> None:
     """Show what a run would do: stages, what is cached, where and on what. Writes nothing."""
     from tuneloop.cli import display
     from tuneloop.runs.backend import load_backend
     from tuneloop.runs.plan_table import plan_rows
     from tuneloop.runs.prepare import prepare
 
-    placed = options.load_spec(spec, dataset, artifacts, None)
-    cluster = placed.execution.cluster
-    backend = "kubernetes" if image or (cluster and cluster.image) else "local"
-    target = options.target(image, allow_tag)
-    prepared = prepare(load_backend(backend), placed, target, seed=seed)
+    spec = run.load_spec()
+    cluster = spec.execution.cluster
+    backend = "kubernetes" if run.image or (cluster and cluster.image) else "local"
+    prepared = prepare(load_backend(backend), spec, run.target(), seed=run.seed)
     made, rows = prepared.plan, plan_rows(prepared.plan, prepared.backend)
     if as_json:
         stages = [row.as_json() for row in rows]

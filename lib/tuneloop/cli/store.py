@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuneloop.cli.options import DEFAULT_ARTIFACTS, DEFAULT_STORE, Json, StoreUrl, print_json
+from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS
+from tuneloop.cli.options import DEFAULT_STORE, Json, StoreUrl, print_json
 from tuneloop.errors import DataError, SpecError, UsageError
+from tuneloop.traces.importers.table import IMPORTERS
 
 if TYPE_CHECKING:
     from tuneloop.store.middleware.auth import Token
@@ -111,9 +113,15 @@ def tokens_new(
 
 @traces_app.command("import")
 def traces_import(
-    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="Traces, one a line.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE.jsonl", help="File with one JSON object per line.")
+    ],
     source_format: Annotated[
-        str, typer.Option("--format", help="trace, or messages: also prompt and completion.")
+        str,
+        typer.Option(
+            "--format",
+            help="; ".join(f"{name}: {row.description}" for name, row in IMPORTERS.items()) + ".",
+        ),
     ] = "trace",
     store: StoreUrl = DEFAULT_STORE,
     as_json: Json = False,
@@ -122,14 +130,13 @@ def traces_import(
     from tuneloop.cli import display
     from tuneloop.traces.client import TraceClient
     from tuneloop.traces.files import import_file
-    from tuneloop.traces.importers.messages import trace_of_record
 
-    convert = {"trace": lambda value, place: value, "messages": trace_of_record}.get(source_format)
-    if convert is None:
-        raise UsageError(f"--format {source_format}: unknown, expected trace or messages")
+    if source_format not in IMPORTERS:
+        known = ", ".join(sorted(IMPORTERS))
+        raise UsageError(f"--format {source_format}: unknown, expected one of {known}")
     with TraceClient(store) as client, display.Progress(quiet=as_json) as view:
         count = import_file(
-            file, client, lambda done, total: view.bar("import", done, total), convert
+            file, client, lambda done, total: view.bar("import", done, total), source_format
         )
     if as_json:
         print_json({"traces": count})

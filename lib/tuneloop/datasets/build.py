@@ -27,10 +27,10 @@ from tuneloop.datasets.schema import (
     TraceRow,
     build_id,
     request_of,
-    utc_text,
 )
 from tuneloop.errors import DataError
 from tuneloop.storage import files, paths
+from tuneloop.traces.schema import utc_text
 from tuneloop.validation import shorten
 
 SHARD_ROWS = 100_000

@@ -1,41 +1,28 @@
 """What a dataset is: the request, the manifest that publishes it, one row of its shards.
 
-One rule: a manifest names content, not a moment. `build_id` is a function of the request and of the
-traces without their times, so the same traces in two stores make the same dataset.
+A manifest names content, not a moment: `build_id` depends on the request and on the traces without
+their times, so the same traces in two stores make the same dataset.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tuneloop import jsonl
 from tuneloop.datasets.pointer import pointer_tokens
+from tuneloop.traces.fast import StoredPayload, StoredStep
+from tuneloop.traces.schema import JsonObject, Text
 
-MAX_JSON_DEPTH = 64
-"""Levels of nesting in meta and filters; JSON readers differ in where they give up, from 100 on."""
-MAX_STEPS = 1000
-MAX_STEP_CHARACTERS = 20_000
-MAX_TEXT_CHARACTERS = 50_000
-"""Of a prompt or a final answer; code points, as all lengths here."""
 MAX_KEY_BYTES = 200
 """Object stores allow more, but a local file name ends at 255."""
 DEFAULT_RECIPE = "trace_sft_v1"
@@ -46,46 +33,6 @@ _KEY = re.compile(r"[A-Za-z0-9._-]+")
 _TIME_CHARACTERS = len("2026-11-22T11:22:10.546379Z")
 _TIME_BYTES = len('{"created_at":"",') + _TIME_CHARACTERS
 """What a row's line holds before the rest of its content."""
-
-
-def utc_text(moment: datetime) -> str:
-    """Write a moment the one way it is written everywhere: `2026-11-22T11:22:10.546379Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
-
-
-def _no_nul(text: str) -> str:
-    if "\x00" in text:  # PostgreSQL cannot store it, and C readers end a text there
-        raise ValueError("holds a NUL character, expected text; remove it")
-    return text
-
-
-def _check_string(text: str) -> None:
-    _no_nul(text)
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("holds a lone surrogate, expected whole characters; write both halves")
-
-
-def _strict_json(value: Any) -> Any:
-    """Refuse what not every JSON reader and database understands the same way."""
-    waiting = [(value, 1)]
-    while waiting:
-        item, depth = waiting.pop()
-        if isinstance(item, str):
-            if not item.isascii() or "\x00" in item:
-                _check_string(item)
-        elif isinstance(item, float):
-            if not math.isfinite(item):
-                raise ValueError("holds NaN or an infinity, expected finite numbers; use null")
-        elif isinstance(item, dict | list):
-            if depth > MAX_JSON_DEPTH:
-                raise ValueError(
-                    f"is nested deeper than {MAX_JSON_DEPTH} levels, expected less; flatten it"
-                )
-            if isinstance(item, dict):
-                waiting.extend((key, depth) for key in item)
-                item = item.values()
-            waiting.extend((child, depth + 1) for child in item)
-    return value
 
 
 def _with_pointers(filters: dict[str, Any]) -> dict[str, Any]:
@@ -102,22 +49,12 @@ def _with_microseconds(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_no_nul)]
-JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_strict_json)]
 Filters = Annotated[JsonObject, AfterValidator(_with_pointers)]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
 CheckedTimestamp = Annotated[Timestamp, AfterValidator(_with_microseconds)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Strategy = Literal["latest", "random"]
-
-
-class TraceStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """One step of reasoning in a row."""
-
-    content: str
-    i: int
-    type: str
 
 
 class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -136,7 +73,7 @@ class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     id: str
     meta: dict[str, msgspec.Raw] | None
     prompt: str
-    steps: list[TraceStep]
+    steps: list[StoredStep]
     trace_version: str
 
     @property
@@ -144,30 +81,12 @@ class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
         """The texts of the steps, in order."""
         return [step.content for step in self.steps]
 
-    def meta_values(self) -> dict[str, Any]:
-        """What meta says, as Python values; empty where the trace has none."""
-        return {key: msgspec.json.decode(value) for key, value in (self.meta or {}).items()}
-
     def line(self) -> bytes:
         """The row as a shard holds it, canonical."""
         return jsonl.encode_line(self)
 
-    def content_line(self) -> bytes:
-        """The row without its time, canonical: what `content_sha256` is made of."""
-        return b"{" + self.line()[_TIME_BYTES:]
 
-
-class _Payload(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """A trace as the store keeps it, canonical."""
-
-    final_answer: str
-    meta: dict[str, msgspec.Raw] | None
-    prompt: str
-    steps: list[TraceStep]
-    trace_version: str
-
-
-_payload_decoder = msgspec.json.Decoder(_Payload)
+_payload_decoder = msgspec.json.Decoder(StoredPayload)
 
 
 def row_of_payload(trace_id: str, created_at: str, payload: str | bytes) -> TraceRow:

@@ -18,8 +18,8 @@ from itertools import cycle, islice, permutations, product
 from typing import Any, Literal, NamedTuple
 
 from tuneloop.errors import UsageError
+from tuneloop.traces.schema import build_trace
 
-TRACE_VERSION = "1.0"
 SOURCE = "tuneloop-demo"
 """What `meta.source` of every demo trace says, so that they are told apart in a shared store."""
 
@@ -199,16 +199,9 @@ def _shares(count: int) -> dict[str, int]:
 
 
 def _problem_to_trace(task: str, problem: Problem) -> dict[str, Any]:
-    return {
-        "trace_version": TRACE_VERSION,
-        "prompt": problem.prompt,
-        "final_answer": problem.answer,
-        "steps": [
-            {"i": number, "type": "reason", "content": step}
-            for number, step in enumerate(problem.steps)
-        ],
-        "meta": {"source": SOURCE, "category": task},
-    }
+    return build_trace(
+        problem.prompt, problem.steps, problem.answer, meta={"source": SOURCE, "category": task}
+    )
 
 
 def _problem_to_eval_item(item_id: str, task: str, problem: Problem) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Base against tuned on the same items: accuracies, their intervals, and a paired test.
-
-One rule: the numbers come from scipy, and every denominator is shown.
-"""
+"""Base against tuned on the same items: accuracies, their intervals and a paired test, by scipy."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from tuneloop.artifacts.delta_report import Accuracy, Paired
-from tuneloop.evaluation.scorers.schema import Outcome
+from tuneloop.artifacts.delta_report import Accuracy, Outcome, Paired
 
 CONFIDENCE = 0.95
 
@@ -37,4 +33,4 @@ def compare(base: Sequence[Outcome], tuned: Sequence[Outcome]) -> Paired:
     improved, regressed = pairs.count((False, True)), pairs.count((True, False))
     discordant = improved + regressed
     p_value = float(stats.binomtest(improved, discordant).pvalue) if discordant else 1.0
-    return Paired(improved, regressed, p_value)
+    return Paired(improved=improved, regressed=regressed, p_value=p_value)

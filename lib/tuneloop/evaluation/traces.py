@@ -1,7 +1,7 @@
 """Answers of a model as reasoning traces: what the import stage puts back into the store.
 
-One rule: a trace holds what the model really said. Where the store asks for something that the
-model did not give, a marker stands there and `meta.outcome` says so.
+A trace holds what the model really said. Where the store requires something that the model did not
+give, the trace holds a marker, and `meta.outcome` gives the reason.
 """
 
 from __future__ import annotations
@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tuneloop.datasets.schema import MAX_STEP_CHARACTERS, MAX_STEPS, MAX_TEXT_CHARACTERS
 from tuneloop.evaluation.scorers.schema import Score
 from tuneloop.evaluation.sets.schema import EvalItem
+from tuneloop.traces.schema import (
+    MAX_STEP_CHARACTERS,
+    MAX_STEPS,
+    MAX_TEXT_CHARACTERS,
+    build_trace,
+)
 
 NO_ANSWER = "(no answer)"
 NO_TEXT = "(no text)"
@@ -33,19 +38,12 @@ def build_eval_trace(
     """
     contents = list(steps) or [text.strip() or NO_TEXT]
     kept = contents[:MAX_STEPS]
-    return {
-        "trace_version": "1.0",
-        "prompt": item.prompt,
-        "steps": [
-            {
-                "i": i,
-                "type": "reason" if steps else "unparsed",
-                "content": _storable(content, MAX_STEP_CHARACTERS),
-            }
-            for i, content in enumerate(kept)
-        ],
-        "final_answer": _storable(score.answer or NO_ANSWER, MAX_TEXT_CHARACTERS),
-        "meta": {
+    return build_trace(
+        item.prompt,
+        [_storable(content, MAX_STEP_CHARACTERS) for content in kept],
+        _storable(score.answer or NO_ANSWER, MAX_TEXT_CHARACTERS),
+        step_type="reason" if steps else "unparsed",
+        meta={
             **meta,
             "source": "evaluation",
             "eval_id": item.id,
@@ -55,10 +53,10 @@ def build_eval_trace(
             "correct": score.outcome == "correct",
             "dropped_steps": len(contents) - len(kept),
         },
-    }
+    )
 
 
 def _storable(text: str, limit: int) -> str:
-    """What the store takes: no NUL, which byte fallback can spell, and not too long."""
+    """Text without NUL, which byte fallback can spell, cut to the limit of the store."""
     text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if len(text) <= limit else text[: limit - len(CUT)] + CUT

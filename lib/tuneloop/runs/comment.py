@@ -9,7 +9,8 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Iterator
 
-from tuneloop.runs.outcome import Group, Outcome, Report
+from tuneloop.artifacts.delta_report import DeltaReport, Group
+from tuneloop.runs.outcome import Outcome
 
 SHOWN_REGRESSIONS = 10
 SHOWN_CATEGORIES = 30
@@ -56,7 +57,7 @@ def _body(outcome: Outcome) -> Iterator[str]:
         yield f"Stage {outcome.missing[0]} has no record yet."
 
 
-def _report(report: Report) -> Iterator[str]:
+def _report(report: DeltaReport) -> Iterator[str]:
     overall = report.overall
     yield "| | items | base | tuned | points | improved | regressed |"
     yield "|---|--:|--:|--:|--:|--:|--:|"
@@ -71,7 +72,7 @@ def _report(report: Report) -> Iterator[str]:
         f"95 % intervals: base {_interval(overall)[0]}, tuned {_interval(overall)[1]};"
         f" exact McNemar p = {overall.paired.p_value:.2g}."
     )
-    regressed = [item for item in report.items if item.has_regressed]
+    regressed = report.regressions
     if regressed:
         shown = regressed[:SHOWN_REGRESSIONS]
         yield ""

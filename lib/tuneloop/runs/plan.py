@@ -18,6 +18,7 @@ from tuneloop.artifacts.run_manifest import DatasetOfRun, RunManifest
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import InputMissing, SpecError
+from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import DatasetRef, StageSpec
@@ -59,12 +60,13 @@ def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | Non
     Raises:
         DataError: the dataset or the eval set is broken.
         InputMissing: the eval set is missing.
-        SpecError: a URL holds a password.
+        SpecError: a URL holds a password, or the recipe or the scorer is unknown.
     """
     spec = _with_absolute_places(spec)
     with DatasetSource(spec.execution.datasets) as source:
         manifest = source.load_manifest(spec.dataset)
     recipe_named(manifest.recipe)
+    scorer_named(spec.eval.scorer)
     seed = next(s for s in (seed, spec.seed, manifest.seed) if s is not None)
 
     def code(row: StageDef) -> str:

@@ -12,6 +12,8 @@ class EvalSpec(Spec):
 
     eval_set: str
     """URL of the JSONL eval set; its content, not its place, is part of the identity."""
+    scorer: str = "exact_match"
+    """How answers are scored: a name in the table of scorers (`evaluation/scorers/table.py`)."""
     batch_size: int = Field(default=64, ge=1)
     """Prompts generated at once; the last batch is filled up, so that shapes stay constant."""
     max_new_tokens: int | None = Field(default=None, ge=1)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tuneloop.specs.base import Spec
 
 
-class Gemma3Spec(Spec):
+class ModelSpecBase(Spec):
+    """What the specs of all model families have in common."""
+
+    chat_template: ClassVar[str]
+    """Name of the chat template that models of this family are trained and asked with."""
+    kind: str
+    """Name of the model family."""
+
+
+class Gemma3Spec(ModelSpecBase):
     """A Gemma 3 text model built from its shape, with weights drawn anew from the seed."""
 
+    chat_template = "gemma3"
     kind: Literal["gemma3"] = "gemma3"
     num_layers: int = Field(default=2, ge=1, le=128)
     """Transformer blocks; every sixth attends globally, as in Gemma 3."""
@@ -37,6 +47,11 @@ class Gemma3Spec(Spec):
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd, RoPE needs an even one")
         return self
+
+
+ModelSpec = Gemma3Spec
+"""Any model that a run can train. A second family makes this a union discriminated by `kind`:
+`Annotated[Gemma3Spec | Qwen3Spec, Field(discriminator="kind")]`."""
 
 
 class TokenizerSpec(Spec):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tuneloop.specs.base import Spec
-from tuneloop.specs.model import Gemma3Spec, TokenizerSpec
+from tuneloop.specs.model import Gemma3Spec, ModelSpec, TokenizerSpec
 
 
 class OptimizerSpec(Spec):
@@ -33,7 +33,7 @@ class OptimizerSpec(Spec):
 class TrainSpec(Spec):
     """Supervised fine-tuning with a loss on the response alone."""
 
-    model: Gemma3Spec = Gemma3Spec()
+    model: ModelSpec = Gemma3Spec()
     """The network."""
     tokenizer: TokenizerSpec = TokenizerSpec()
     """How text becomes tokens."""

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from tuneloop import jsonl, resources
 from tuneloop.artifacts import records
+from tuneloop.artifacts.delta_report import dump_report
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import (
     EvalCounts,
@@ -18,16 +19,16 @@ from tuneloop.artifacts.results import (
 )
 from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.evaluation.report.build import Answered, build_report
-from tuneloop.evaluation.report.render import render_json, render_markdown
-from tuneloop.evaluation.scorers.exact_match import score_exact_match
-from tuneloop.evaluation.scorers.schema import Score
+from tuneloop.evaluation.report.render import render_markdown
+from tuneloop.evaluation.scorers.schema import Score, Scorer
+from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sha256
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.context import Stage
 from tuneloop.storage import files
 from tuneloop.traces.response_text import ParsedResponse
-from tuneloop.training.chat_templates import family_named
+from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.generation.sampler import Generation, Generator
 from tuneloop.training.models import model_files
 from tuneloop.training.prompt_templates import Recipe, recipe_named
@@ -78,9 +79,9 @@ def _generate(
     train = stage.upstream("train")
     base = _load(train, model_files.BASE_WEIGHTS, stage)
     tuned = _load(train, model_files.TUNED_WEIGHTS, stage)
-    family = family_named(base.description.model.kind)
+    template = chat_template_named(base.description.family.chat_template)
     prompts = [
-        family.render_generation_prompt(
+        template.render_generation_prompt(
             recipe.render_prompt(item.prompt, spec.dataset.instruction), spec.system_instruction
         )
         for item in items
@@ -112,8 +113,11 @@ def _assemble(
     recipe = recipe_named(spec.dataset.recipe)
     trained = stage.upstream("train").results_as(TrainResults)
     base_digest, tuned_digest = trained.base_digest, trained.tuned_digest
-    before = [_score(item, said, recipe) for item, said in zip(items, base_said, strict=True)]
-    after = [_score(item, said, recipe) for item, said in zip(items, tuned_said, strict=True)]
+    scorer = scorer_named(spec.options.scorer)
+    before, after = (
+        [_score(item, one, recipe, scorer) for item, one in zip(items, said, strict=True)]
+        for said in (base_said, tuned_said)
+    )
     _write_traces(stage, "eval_before.jsonl", base_digest, items, base_said, before)
     _write_traces(stage, "eval_after.jsonl", tuned_digest, items, tuned_said, after)
     answered = [
@@ -124,8 +128,8 @@ def _assemble(
     ]
     header = _header(spec, base_digest, tuned_digest, _contamination(spec, stage, items))
     report = build_report(answered, header)
-    stage.write_output("delta_report.md", render_markdown(report).encode())
-    stage.write_output("delta_report.json", render_json(report))
+    stage.write_output("delta_report.md", render_markdown(report, answered).encode())
+    stage.write_output("delta_report.json", dump_report(report))
     overall = report.overall
     counts = EvalCounts(
         items=len(items),
@@ -138,7 +142,9 @@ def _assemble(
     results = EvalResults(
         accuracy_base=overall.base.share,
         accuracy_tuned=overall.tuned.share,
-        by_category={row.name: (row.base.share, row.tuned.share) for row in report.categories},
+        by_category={
+            group.name: (group.base.share, group.tuned.share) for group in report.categories
+        },
         verdict=report.verdict,
     )
     stage.set_results(counts, results)
@@ -184,9 +190,11 @@ def _load(train: records.Record, weights: str, stage: Stage) -> model_files.Stor
     return model_files.load_model(contents, weights, f"record of {train.run_id}/train")
 
 
-def _score(item: EvalItem, said: Generation, recipe: Recipe) -> tuple[Score, ParsedResponse]:
+def _score(
+    item: EvalItem, said: Generation, recipe: Recipe, scorer: Scorer
+) -> tuple[Score, ParsedResponse]:
     parsed = recipe.parse_response(said.text)
-    return score_exact_match(item, parsed.answer), parsed
+    return scorer.score(item, parsed.answer), parsed
 
 
 def _write_traces(
@@ -220,6 +228,7 @@ def _header(
         "evaluation": spec.fingerprint,
         "eval set": spec.options.eval_set.rsplit("/", 1)[-1],
         "eval set sha256": spec.eval_set_sha256,
+        "scorer": spec.options.scorer,
         "contamination": contamination,
         "dataset": f"{spec.dataset.key} ({spec.dataset.build_id})",
         "recipe": spec.dataset.recipe,

@@ -29,7 +29,7 @@ from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
 from tuneloop.specs.stages import ExportStage
 from tuneloop.stages.context import Stage
 from tuneloop.storage import files, lines, paths
-from tuneloop.training.chat_templates import family_named
+from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.export import lengths, outcomes
 from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import builder_of
@@ -123,12 +123,12 @@ def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
             f"{spec.options.tokenizer}: changed after the run was planned; plan the run again"
         )
     stage.inputs["tokenizer"] = digest
-    family, system = family_named(spec.model_family), spec.system_instruction
-    tokenizer = load_tokenizer(model, family.turn_marks)
+    template, system = chat_template_named(spec.model_family), spec.system_instruction
+    tokenizer = load_tokenizer(model, template.turn_marks)
 
     def count(prompt: str, response: str) -> tuple[int, int]:
-        before = len(encode_generation_prompt(tokenizer, prompt, system, family))
-        return before, len(encode_response(tokenizer, response, family))
+        before = len(encode_generation_prompt(tokenizer, prompt, system, template))
+        return before, len(encode_response(tokenizer, response, template))
 
     return count
 

@@ -11,9 +11,11 @@ from tuneloop.errors import Transient
 from tuneloop.specs.stages import TrainStage
 from tuneloop.stages.context import Stage
 from tuneloop.storage import files, lines, paths
-from tuneloop.training.chat_templates import family_named
+from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.export.files import text_blocks
-from tuneloop.training.models import gemma3, model_files
+from tuneloop.training.models import model_files
+from tuneloop.training.models.parameters import flat_params
+from tuneloop.training.models.registry import family_named
 from tuneloop.training.schema import TrainingExample, parse_example
 from tuneloop.training.sft import batches, distributed, loop, metrics
 from tuneloop.training.text import encode
@@ -26,6 +28,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
     Of a gang every process does all of this and the first one writes.
     """
     options = spec.options
+    family = family_named(options.model.kind)
     group = distributed.join()
     stage.at_end = lambda: group.meet("the record is published")
     sample = (e for _, e in islice(_examples(stage), options.tokenizer.sample_examples))
@@ -40,13 +43,13 @@ def run(spec: TrainStage, stage: Stage) -> None:
         system_instruction=spec.system_instruction,
         max_length_tokens=options.max_length_tokens,
         over_length=options.over_length,
-        family=family_named(options.model.kind),
+        template=chat_template_named(family.chat_template),
     )
     stage.write_output(model_files.TOKENIZER, tokenizer_model)
     stage.write_output(
         model_files.DESCRIPTION, model_files.dump_description(options.model, vocab_size)
     )
-    model = gemma3.build_model(options.model, vocab_size, spec.seed)
+    model = family.module().build_model(options.model, vocab_size, spec.seed)
     base = model_files.dump_weights(model)
     stage.write_output(model_files.BASE_WEIGHTS, base)
 
@@ -78,7 +81,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
         longest_tokens=lengths.longest_tokens,
         longest_response_tokens=lengths.longest_response_tokens,
         vocab_size=vocab_size,
-        parameters=sum(array.size for array in gemma3.flat_params(model).values()),
+        parameters=sum(array.size for array in flat_params(model).values()),
         steps=len(progress.metrics),
         resumed_from_step=progress.resumed_from,
     )

@@ -11,20 +11,17 @@ from tuneloop.errors import DataError, UsageError
 from tuneloop.jsonl import iter_jsonl
 from tuneloop.storage import files, lines
 from tuneloop.traces.client import TraceClient
+from tuneloop.traces.importers.table import IMPORTERS, Convert
 from tuneloop.traces.schema import parse_trace
 
 BATCH_TRACES = 1000
-
-
-Convert = Callable[[dict[str, Any], str], dict[str, Any]]
-"""(an object of the file, `FILE:line`) -> the trace it holds."""
 
 
 def import_file(
     url: str,
     client: TraceClient,
     progress: Callable[[int, int], None],
-    convert: Convert = lambda value, place: value,
+    source_format: str = "trace",
 ) -> int:
     """Post every trace of a JSONL file.
 
@@ -36,15 +33,16 @@ def import_file(
         url: the file.
         client: the store.
         progress: called with (traces posted, traces in the file).
-        convert: makes a trace of another tool's line.
+        source_format: name of a row in IMPORTERS.
 
     Returns:
         Traces in the file.
 
     Raises:
         UsageError: there is no such file.
-        DataError: a line is no trace, or there are none.
+        DataError: a line is not a trace, or the file holds none.
     """
+    convert = IMPORTERS[source_format].convert()
     digest, total = _check(url, convert)
     posted = 0
     objects = iter_jsonl(lines.iter_lines(files.iter_blocks(url)), url)

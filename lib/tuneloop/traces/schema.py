@@ -1,44 +1,97 @@
-"""Reasoning traces as people send them: limits and reasons.
+"""What a reasoning trace is: its fields, its limits, and how to build and validate one.
 
-One rule: what passes here can be stored, exported and read back everywhere: no half of a surrogate
-pair, no NUL, no NaN. Unknown fields are dropped silently, so that richer producers can post.
+A valid trace can be stored, exported and read back everywhere: it holds no lone surrogate, no NUL
+and no NaN. Unknown fields are dropped silently, so that richer producers can post.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     FailFast,
     Field,
+    JsonValue,
     PlainSerializer,
     ValidationError,
     field_validator,
 )
 
-from tuneloop.datasets.schema import (
-    MAX_STEP_CHARACTERS,
-    MAX_STEPS,
-    MAX_TEXT_CHARACTERS,
-    JsonObject,
-    Text,
-    utc_text,
-)
 from tuneloop.errors import DataError
 from tuneloop.validation import first_error
 
+TRACE_VERSION = "1.0"
+"""`trace_version` of the traces that tuneloop itself makes."""
+
+MAX_STEPS = 1000
+MAX_STEP_CHARACTERS = 20_000
+MAX_TEXT_CHARACTERS = 50_000
+"""Of a prompt or a final answer; all lengths here are in code points."""
+MAX_NAME_CHARACTERS = 64
+"""Of a trace's version and a step's type."""
+MAX_STEP_INDEX = 2**63 - 1
+MAX_JSON_DEPTH = 64
+"""Levels of nesting in meta and filters; JSON readers differ in where they give up, from 100 on."""
+
+
+def utc_text(moment: datetime) -> str:
+    """Write a moment the one way it is written everywhere: `2026-11-22T11:22:10.546379Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def _no_nul(text: str) -> str:
+    if "\x00" in text:  # PostgreSQL cannot store it, and C readers end a text there
+        raise ValueError("holds a NUL character, expected text; remove it")
+    return text
+
+
+def _check_string(text: str) -> None:
+    _no_nul(text)
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("holds a lone surrogate, expected whole characters; write both halves")
+
+
+def _strict_json(value: Any) -> Any:
+    """Refuse what not every JSON reader and database understands the same way."""
+    waiting = [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        if isinstance(item, str):
+            if not item.isascii() or "\x00" in item:
+                _check_string(item)
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise ValueError("holds NaN or an infinity, expected finite numbers; use null")
+        elif isinstance(item, dict | list):
+            if depth > MAX_JSON_DEPTH:
+                raise ValueError(
+                    f"is nested deeper than {MAX_JSON_DEPTH} levels, expected less; flatten it"
+                )
+            if isinstance(item, dict):
+                waiting.extend((key, depth) for key in item)
+                item = item.values()
+            waiting.extend((child, depth + 1) for child in item)
+    return value
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_strict_json)]
 UtcMoment = Annotated[AwareDatetime, PlainSerializer(utc_text, return_type=str, when_used="json")]
 
 
 class TraceStep(BaseModel):
     """One step of reasoning."""
 
-    i: int = Field(ge=0, lt=2**63)
-    type: Text = Field(min_length=1, max_length=64)
+    i: int = Field(ge=0, le=MAX_STEP_INDEX)
+    type: Text = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
     content: Text = Field(min_length=1, max_length=MAX_STEP_CHARACTERS)
 
 
@@ -50,7 +103,7 @@ Steps = Annotated[list[TraceStep], FailFast(), Field(min_length=1, max_length=MA
 class ReasoningTrace(BaseModel):
     """A prompt, the steps of reasoning, the final answer."""
 
-    trace_version: Text = Field(min_length=1, max_length=64)
+    trace_version: Text = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
     prompt: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
     final_answer: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
     steps: Steps
@@ -74,8 +127,36 @@ class StoredTrace(BaseModel):
     trace: ReasoningTrace
 
 
+def build_trace(
+    prompt: str,
+    steps: Iterable[str],
+    final_answer: str,
+    *,
+    meta: dict[str, Any] | None = None,
+    step_type: str = "reason",
+) -> dict[str, Any]:
+    """Lay out a trace as a JSON object, without validating it.
+
+    Args:
+        prompt: what was asked.
+        steps: contents of the steps, in order.
+        final_answer: the answer.
+        meta: kept with the trace as is.
+        step_type: type of every step.
+    """
+    return {
+        "trace_version": TRACE_VERSION,
+        "prompt": prompt,
+        "final_answer": final_answer,
+        "steps": [
+            {"i": i, "type": step_type, "content": content} for i, content in enumerate(steps)
+        ],
+        "meta": meta,
+    }
+
+
 def parse_trace(value: Mapping[str, Any], place: str, line: int) -> ReasoningTrace:
-    """Read one trace of a file.
+    """Validate one trace of a file.
 
     Args:
         value: the object on the line.
@@ -83,7 +164,7 @@ def parse_trace(value: Mapping[str, Any], place: str, line: int) -> ReasoningTra
         line: the line number, from 1.
 
     Raises:
-        DataError: the object is no trace; one sentence with file, line and field.
+        DataError: the object is not a trace; one sentence with file, line and field.
     """
     try:
         return ReasoningTrace.model_validate(value)

@@ -1,9 +1,9 @@
-r"""Chat families: how a model family writes turns. A row each; the model's spec names one.
+"""The table of chat templates: how the models of a family write turns. A model spec names one.
 
-One rule: a family renders what stands before the model's first token, and what the model says until
-it stops; training text is the one behind the other, so generation always starts from a prefix of
-it. No content can open or close a turn of any family: `neutralise_control_tokens` knows the marks
-of all of them.
+A template renders the text before the model's first token, and the text from there to the end of
+the model's turn. Training text is both in a row, so generation always starts from a prefix of it.
+Content cannot open or close a turn in any template: `neutralise_control_tokens` knows the marks of
+all of them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tuneloop.training.renderers import (
 
 
 @dataclass(frozen=True)
-class ChatFamily:
+class ChatTemplate:
     """The turns of one model family."""
 
     turn_marks: tuple[str, str]
     """What opens and what closes a turn; each is one token of the family's tokenizers."""
     render_generation_prompt: Callable[[str, str | None], str]
-    """(prompt, system instruction) -> all before the model's first token, `<bos>` apart."""
+    """(prompt, system instruction) -> the text before the model's first token, without `<bos>`."""
     render_closed_response: Callable[[str], str]
-    """Response -> what the model says and then stops: all that the loss covers."""
+    """Response -> the model's turn up to its end: the text that the loss covers."""
     has_system_role: bool
-    """Whether a system instruction is a turn of its own, or part of the user's."""
+    """True: a system instruction is a turn of its own; false: it is part of the user's turn."""
 
     def render_training_text(self, prompt: str, response: str, system: str | None = None) -> str:
-        """A whole example, `<bos>` apart."""
+        """Render a whole example, without `<bos>`."""
         return self.render_generation_prompt(prompt, system) + self.render_closed_response(response)
 
     def turns(self, system: str | None) -> tuple[str, ...]:
@@ -41,9 +41,9 @@ class ChatFamily:
         return ("system", "user", "model") if system and self.has_system_role else ("user", "model")
 
     def roles_in(self, text: str) -> tuple[str, ...] | None:
-        """The roles of the turns that a text holds; None if they are not opened and closed in turn.
+        """The roles of the turns in a text; None if a turn is not closed before the next one opens.
 
-        Between a turn's end and the next one's beginning only a line feed may stand.
+        Only a line feed may separate two turns.
         """
         opening, closing = self.turn_marks
         roles = []
@@ -68,31 +68,31 @@ def _gemma4_closed_response(response: str) -> str:
     return f"{neutralise_control_tokens(response)}<turn|>"
 
 
-_GEMMA_2_AND_3 = ChatFamily(
+_GEMMA_2_AND_3 = ChatTemplate(
     turn_marks=("<start_of_turn>", "<end_of_turn>"),
     render_generation_prompt=render_generation_prompt,
     render_closed_response=render_closed_response,
     has_system_role=False,
 )
 
-FAMILIES = {
+CHAT_TEMPLATES = {
     "gemma2": _GEMMA_2_AND_3,
     "gemma3": _GEMMA_2_AND_3,
-    "gemma4": ChatFamily(
+    "gemma4": ChatTemplate(
         turn_marks=("<|turn>", "<turn|>"),
         render_generation_prompt=_gemma4_generation_prompt,
         render_closed_response=_gemma4_closed_response,
         has_system_role=True,
     ),
 }
-"""Every family by the `kind` of a model spec."""
-DEFAULT_FAMILY = "gemma3"
+"""Every chat template by name; the `chat_template` of a model spec is one of them."""
+DEFAULT_CHAT_TEMPLATE = CHAT_TEMPLATES["gemma3"]
 
 
-def family_named(name: str) -> ChatFamily:
-    """Look a family up; SpecError lists those that exist."""
+def chat_template_named(name: str) -> ChatTemplate:
+    """Look a chat template up; SpecError lists those that exist."""
     try:
-        return FAMILIES[name]
+        return CHAT_TEMPLATES[name]
     except KeyError:
-        known = ", ".join(sorted(FAMILIES))
-        raise SpecError(f"model family {name!r} is unknown, expected one of: {known}") from None
+        known = ", ".join(sorted(CHAT_TEMPLATES))
+        raise SpecError(f"chat template {name!r} is unknown, expected one of: {known}") from None

@@ -1,4 +1,4 @@
-"""Recipes: how a trace becomes a prompt and a response. A row each; the dataset names one."""
+"""The table of recipes: how a trace becomes a prompt and a response. A dataset names one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import msgspec
 from tuneloop.datasets.schema import TraceRow
 from tuneloop.errors import SpecError
 from tuneloop.traces.response_text import ParsedResponse, render_response
-from tuneloop.training.export.exclusions import Refused
 from tuneloop.training.renderers import parse_response
+from tuneloop.training.schema import Refused
 
 CORRECTION = "correction"
 """The key of a trace's meta under which `critique_v1` finds the corrected trace."""

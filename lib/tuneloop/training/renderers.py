@@ -1,26 +1,24 @@
-r"""Chat text: the one place that knows how Gemma 2 and 3 write turns and how responses look.
+"""Chat text of Gemma 2 and 3: the only module that knows how these models write turns.
 
-One rule about content: it can never open or close a turn, nor a step or an answer. Wherever a
-control token stands in a prompt, a step, an answer or an instruction, a WORD JOINER (U+2060,
-invisible) is put behind its `<`, so that no tokenizer sees the control token; wherever a line of a
-step or an answer would read as the next step or as the answer, one is put before it. Where there
-are some already there is one more, so that `parse_response` gives back any content as it was.
+Content can never open or close a turn. Wherever a prompt, a step, an answer or an instruction
+spells a control token, a WORD JOINER (U+2060, invisible) is inserted after its `<`, so that no
+tokenizer sees the control token. Where the content has WORD JOINERs there already, one more is
+inserted, so that `parse_response` returns any content unchanged. `traces/response_text.py`
+protects steps and answers from each other in the same way.
 
-Training text is `<bos>` + generation prompt + closed response; `<bos>` is added as an id by
-tokens.py, never as text, so there is exactly one.
+Training text is `<bos>` + generation prompt + closed response. `text/encode.py` adds `<bos>` as an
+id, never as text, so there is exactly one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tuneloop.traces.response_text import (
     WORD_JOINER,
     ParsedResponse,
-    _guarded_steps,
-    _reasoning_form,
     parse_plain_response,
     render_response,
 )
@@ -45,7 +43,7 @@ CONTROL_TOKENS = (
     "<|tool_response>",
     "<tool_response|>",
 )
-"""What content must not spell: control tokens of the Gemma 2, 3 and 4 tokenizers."""
+"""Control tokens of the Gemma 2, 3 and 4 tokenizers; content must not spell them."""
 
 END_OF_TURN = "<end_of_turn>"
 
@@ -55,7 +53,7 @@ _NEUTRALISED = re.compile(f"<{WORD_JOINER}({WORD_JOINER}*(?:{_TOKENS}))")
 
 
 def neutralise_control_tokens(content: str) -> str:
-    """Put a WORD JOINER behind the `<` of every control token in the content."""
+    """Insert a WORD JOINER after the `<` of every control token in the content."""
     if "<" not in content:
         return content
     return _CONTROL.sub(rf"<{WORD_JOINER}\1", content)
@@ -86,31 +84,22 @@ def apply_system_instruction(prompt: str, system_instruction: str | None) -> str
     return f"{system_instruction}\n\n{prompt}" if system_instruction else prompt
 
 
-def render_reasoning_steps(steps: Sequence[str]) -> str:
-    r"""Render numbered steps, each on a line of its own; empty for no steps.
-
-    Returns:
-        For instance `Reasoning:\n1. Add 2 and 2\n`, with the line feed at its end.
-    """
-    return _reasoning_form(len(steps)) % tuple(_guarded_steps(steps))
-
-
 def render_generation_prompt(prompt: str, system_instruction: str | None = None) -> str:
-    """Render all that stands before the model's first token, `<bos>` apart.
+    """Render the text before the model's first token, without `<bos>`.
 
-    A byte prefix of `render_training_text` for the same prompt and instruction.
+    It is a byte prefix of `render_training_text` for the same prompt and instruction.
     """
     user = render_gemma_user_turn(apply_system_instruction(prompt, system_instruction))
     return f"{user}\n<start_of_turn>model\n"
 
 
 def render_closed_response(response: str) -> str:
-    """Render what the model has to say and then stop: all that the loss covers."""
+    """Render the model's turn from its first token to its end: the text that the loss covers."""
     return neutralise_control_tokens(response) + END_OF_TURN
 
 
 def render_training_text(prompt: str, response: str, system_instruction: str | None = None) -> str:
-    """Render a whole example, `<bos>` apart: what the ids of a training row spell."""
+    """Render a whole example, without `<bos>`: the text of a training row."""
     return render_generation_prompt(prompt, system_instruction) + render_closed_response(response)
 
 
@@ -123,19 +112,14 @@ def render_tunix_sft_prompt(trace: Mapping[str, Any], system_instruction: str | 
         system_instruction: put before the prompt, in the user turn.
 
     Returns:
-        The two turns with a line feed between and none behind.
+        The two turns, separated by a line feed.
     """
     prompt = apply_system_instruction(trace.get("prompt", ""), system_instruction)
     response = render_response(trace.get("trace_steps", []), trace.get("final_answer", ""))
-    return render_turns(prompt, response)
-
-
-def render_turns(prompt: str, response: str) -> str:
-    """Render a user turn and a model turn, both closed, with a line feed between."""
     return f"{render_gemma_user_turn(prompt)}\n{render_gemma_model_turn(response)}"
 
 
 def parse_response(text: str) -> ParsedResponse:
-    """Read steps and answer out of what a model wrote: undoes `render_closed_response`, too."""
+    """Read steps and answer from generated text; the inverse of `render_closed_response`, too."""
     text = text.removesuffix(f"{END_OF_TURN}\n").removesuffix(END_OF_TURN)
     return parse_plain_response(restore_control_tokens(text))

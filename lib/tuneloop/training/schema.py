@@ -1,13 +1,31 @@
-"""TrainingExample: what training reads; derived from a trace and its dataset, never in SQL."""
+"""What a trace becomes for training: a TrainingExample, or a refusal with its reason.
+
+Examples are derived from traces and a dataset manifest. They are files, never rows of the database.
+To add an exclusion reason, add it to `Reason` and return it where you detect it.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 
 from tuneloop.errors import DataError
 from tuneloop.validation import decode_error
+
+Reason = Literal[
+    "contaminated",
+    "duplicate",
+    "empty_response",
+    "filtered",
+    "invalid",
+    "near_duplicate",
+    "no_trainable_tokens",
+    "over_length",
+]
+"""Why a trace makes no example; the first reason found, if there are several."""
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
 
 _NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -25,6 +43,13 @@ class TrainingExample(
     """What the user says, instruction included, before any chat rendering."""
     response: _NotEmpty
     """What the model should say, before any chat rendering."""
+
+
+class Refused(NamedTuple):
+    """Why a trace cannot be an example."""
+
+    reason: Reason
+    detail: str
 
 
 _decoder = msgspec.json.Decoder(TrainingExample)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tuneloop.artifacts.delta_report import dump_report, load_report
 from tuneloop.evaluation.report.build import Answered, build_report
-from tuneloop.evaluation.report.render import render_json, render_markdown
+from tuneloop.evaluation.report.render import render_markdown
 from tuneloop.evaluation.scorers.exact_match import score_exact_match
 from tuneloop.evaluation.sets.schema import EvalItem
 
@@ -18,7 +19,12 @@ ANSWERS = [  # (category, expected, base, tuned)
     ("words", "`code`", "nothing\nhere", None),
     ("words", "שלום", "שלום", "שלום"),
 ]
-HEADER = {"eval set": "test_v1.jsonl", "seed": "3", "decoding": "greedy | batch 64"}
+HEADER = {
+    "eval set": "test_v1.jsonl",
+    "scorer": "exact_match",
+    "seed": "3",
+    "decoding": "greedy | batch 64",
+}
 
 
 def answered() -> list[Answered]:
@@ -38,12 +44,12 @@ def answered() -> list[Answered]:
 
 @pytest.mark.golden
 def test_markdown_snapshot(golden: Callable[[str, str], None]) -> None:
-    golden("report/delta_report.md", render_markdown(build_report(answered(), HEADER)))
+    golden("report/delta_report.md", render_markdown(build_report(answered(), HEADER), answered()))
 
 
 @pytest.mark.golden
 def test_json_snapshot(golden: Callable[[str, str], None]) -> None:
-    golden("report/delta_report.json", render_json(build_report(answered(), HEADER)).decode())
+    golden("report/delta_report.json", dump_report(build_report(answered(), HEADER)).decode())
 
 
 def test_numbers() -> None:
@@ -52,12 +58,13 @@ def test_numbers() -> None:
     assert (report.overall.base.no_answer, report.overall.tuned.no_answer) == (2, 1)
     assert (report.overall.paired.improved, report.overall.paired.regressed) == (3, 1)
     assert [row.name for row in report.categories] == ["sums", "words"]
-    assert [a.item.id for a in report.regressions] == ["item-1"]
-    assert [a.item.id for a in report.still_wrong] == ["item-4"]
+    assert [item.id for item in report.regressions] == ["item-1"]
+    assert [item.id for item in report.still_wrong] == ["item-4"]
     assert report.verdict == "no detectable difference"
-    value = json.loads(render_json(report))
+    value = json.loads(dump_report(report))
     assert value["overall"]["paired"]["improved"] == 3
     assert value["items"][1]["tuned"] == {"outcome": "wrong", "answer": "6", "matched": None}
+    assert load_report(dump_report(report), "x") == report
 
 
 @pytest.mark.parametrize(
@@ -73,10 +80,10 @@ def test_verdict_needs_evidence(base: str | None, tuned: str | None, verdict: st
         scores = score_exact_match(item, base), score_exact_match(item, tuned)
         found.append(Answered(item, *scores, "", ""))
     assert build_report(found, HEADER).verdict == verdict
-    assert f"# Delta report: {verdict}" in render_markdown(build_report(found, HEADER))
+    assert f"# Delta report: {verdict}" in render_markdown(build_report(found, HEADER), found)
 
 
 def test_no_regressions_is_said() -> None:
-    markdown = render_markdown(build_report(answered()[:1], HEADER))
+    markdown = render_markdown(build_report(answered()[:1], HEADER), answered()[:1])
     assert "None: every item that the base had right is still right." in markdown
     assert "None besides the regressions above." in markdown

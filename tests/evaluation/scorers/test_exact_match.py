@@ -69,8 +69,8 @@ def test_every_accepted_spelling_counts(answer: str | None, outcome: str) -> Non
 
 
 def test_a_score_says_what_was_found_and_why() -> None:
-    assert score_exact_match(item("Paris"), "PARIS.") == Score("correct", "PARIS.", "paris")
-    assert score_exact_match(item("Paris"), "Rome") == Score("wrong", "Rome", None)
+    assert score_exact_match(item("Paris"), "PARIS.") == Score.correct("PARIS.", "paris")
+    assert score_exact_match(item("Paris"), "Rome") == Score.wrong("Rome")
 
 
 def test_case_matters_where_the_item_says_so() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.builders import meta_of
 from tuneloop.datasets.schema import BuildRequest, TraceRow
 from tuneloop.store.db.codec import new_trace
 from tuneloop.store.db.database import Database
@@ -153,7 +154,7 @@ def test_filters_by_json_equality(
     database: Database, now: datetime, filters: dict[str, Any], expected: list[Any]
 ) -> None:
     store(database, now, *METAS)
-    found = [row.meta_values() for row in selected(database, filters=filters)][::-1]
+    found = [meta_of(row) for row in selected(database, filters=filters)][::-1]
     as_text = [json.dumps(one, sort_keys=True) for one in found]  # 1 == 1.0 == True here
     assert as_text == [json.dumps(one, sort_keys=True) for one in expected]
 
@@ -166,7 +167,7 @@ def test_a_path_that_is_no_pointer_is_refused() -> None:
 
 def test_all_filters_have_to_match(database: Database, now: datetime) -> None:
     store(database, now, {"a": 1, "b": 2}, {"a": 1}, {"b": 2}, None)
-    assert [row.meta_values() for row in selected(database, filters={"a": 1, "b": 2})] == [
+    assert [meta_of(row) for row in selected(database, filters={"a": 1, "b": 2})] == [
         {"a": 1, "b": 2}
     ]
 

@@ -1,47 +1,24 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import letter_trace, publish_dataset
+from tests.builders import letter_trace, stored_row
 from tuneloop import jsonl
-from tuneloop.datasets.read import iter_rows, load_manifest
-from tuneloop.datasets.schema import DatasetManifest, TraceRow, trace_record
-from tuneloop.errors import DataError, SpecError
+from tuneloop.datasets.schema import ContentHasher, DatasetManifest, TraceRow, trace_record
 from tuneloop.training.export.examples import build_example, example_id
-from tuneloop.training.export.formats import EXPORT_FORMATS
-from tuneloop.training.prompt_templates import recipe_named
 from tuneloop.training.schema import parse_example
-
-FORGED = {
-    "source_trace_id": "forged",
-    "trace_version": "forged",
-    "created_at": "forged",
-    "format": "forged",
-    "recipe": "forged",
-    "dataset_build_id": "forged",
-    "kept": "yes",
-}
-
-
-def dataset(
-    folder: Path, trace: dict[str, Any], **request: Any
-) -> tuple[TraceRow, DatasetManifest]:
-    key = publish_dataset(str(folder), [trace], **request)
-    manifest = load_manifest(str(folder), key)
-    ((_, row),) = iter_rows(manifest, str(folder))
-    return row, manifest
 
 
 def test_an_example_is_made_by_recipe_and_instruction(tmp_path: Path) -> None:
-    row, manifest = dataset(tmp_path, letter_trace(0), instruction="Show your work as steps")
+    row, manifest = stored_row(tmp_path, letter_trace(0), instruction="Show your work as steps")
     example = build_example(row, manifest)
     assert example.prompt == "Upper: red a\n\nShow your work as steps"
     assert example.response == "Reasoning:\n1. a -> A\nAnswer: A"
@@ -51,11 +28,11 @@ def test_an_example_is_made_by_recipe_and_instruction(tmp_path: Path) -> None:
 
 
 def test_without_an_instruction_the_prompt_is_the_traces(tmp_path: Path) -> None:
-    assert build_example(*dataset(tmp_path, letter_trace(0))).prompt == "Upper: red a"
+    assert build_example(*stored_row(tmp_path, letter_trace(0))).prompt == "Upper: red a"
 
 
 def test_ids_name_build_trace_and_recipe(tmp_path: Path) -> None:
-    row, manifest = dataset(tmp_path, letter_trace(0))
+    row, manifest = stored_row(tmp_path, letter_trace(0))
     first = build_example(row, manifest).id
     assert first == build_example(row, manifest).id
     assert uuid.UUID(first).version == 5
@@ -68,24 +45,9 @@ def test_ids_name_build_trace_and_recipe(tmp_path: Path) -> None:
     assert len(others) == 4
 
 
-@pytest.mark.parametrize("name", EXPORT_FORMATS)
-def test_meta_cannot_overwrite_provenance(name: str, tmp_path: Path) -> None:
-    row, manifest = dataset(tmp_path, {**letter_trace(0), "meta": FORGED})
-    record = json.loads(jsonl.encode_line(EXPORT_FORMATS[name](row, manifest)))
-    metadata = record["metadata"]
-    assert metadata["kept"] == "yes"
-    assert metadata["created_at"] == row.created_at
-    assert metadata["trace_version"] == "1.0"
-    if name == "training_example":
-        assert metadata["source_trace_id"] == row.id
-        assert metadata["recipe"] == "trace_sft_v1"
-    if name == "tunix_sft":
-        assert metadata["format"] == "tunix_sft"
-
-
 def test_an_example_holds_no_clock(tmp_path: Path) -> None:
     """The same traces stored at another time give the same training bytes."""
-    row, manifest = dataset(tmp_path, letter_trace(0))
+    row, manifest = stored_row(tmp_path, letter_trace(0))
     later = msgspec.structs.replace(row, created_at="2030-01-01T00:00:00.000000Z")
     assert build_example(row, manifest) == build_example(later, manifest)
 
@@ -95,21 +57,12 @@ def test_steps_are_ordered_by_their_index(tmp_path: Path) -> None:
         {"i": 9, "type": "reason", "content": "last"},
         {"i": 0, "type": "reason", "content": "first"},
     ]
-    row, manifest = dataset(tmp_path, {**letter_trace(0), "steps": steps})
+    row, manifest = stored_row(tmp_path, {**letter_trace(0), "steps": steps})
     assert build_example(row, manifest).response.startswith("Reasoning:\n1. first\n2. last\n")
 
 
-def test_broken_examples_name_their_line() -> None:
-    value = {"id": "x", "prompt": "p", "response": ""}
-    expected = r"f\.jsonl:7: response: expected str of length >= 1; export the dataset again"
-    with pytest.raises(DataError, match=expected):
-        parse_example(json.dumps(value).encode(), "f.jsonl:7")
-    value["response"] = "r"
-    assert parse_example(json.dumps(value).encode(), "f.jsonl:7").metadata == {}
-
-
 def test_an_example_reads_back_as_it_was(tmp_path: Path) -> None:
-    example = build_example(*dataset(tmp_path, letter_trace(80)))
+    example = build_example(*stored_row(tmp_path, letter_trace(80)))
     assert parse_example(jsonl.encode_line(example), "f.jsonl:1") == example
 
 
@@ -132,9 +85,11 @@ def test_meta_keeps_the_spelling_of_canonical_json(meta: dict[str, Any]) -> None
     line = jsonl.dump_line({**trace, "meta": meta})
     row = msgspec.json.decode(line, type=TraceRow)
     assert row.line() == line
-    assert row.meta_values() == meta
+    hasher = ContentHasher()
+    hasher.add(row)
     del trace["created_at"]
-    assert row.content_line() == jsonl.dump_line({**trace, "meta": meta})
+    without_time = jsonl.dump_line({**trace, "meta": meta})
+    assert hasher.content().sha256 == hashlib.sha256(without_time).hexdigest()
     record = {**meta, "created_at": row.created_at, "trace_version": "1.0"}
     assert jsonl.encode_line(trace_record(row, cast(DatasetManifest, None))) == jsonl.dump_line(
         {
@@ -145,14 +100,3 @@ def test_meta_keeps_the_spelling_of_canonical_json(meta: dict[str, Any]) -> None
             "metadata": record,
         }
     )
-
-
-def test_an_unknown_recipe_lists_the_known() -> None:
-    with pytest.raises(SpecError, match="recipe 'x' is unknown, expected one of: answer_only"):
-        recipe_named("x")
-
-
-def test_formats_are_json(tmp_path: Path) -> None:
-    row, manifest = dataset(tmp_path, letter_trace(80))  # non-ASCII words
-    for render in EXPORT_FORMATS.values():
-        json.loads(jsonl.encode_line(render(row, manifest)))

@@ -10,7 +10,7 @@ import pytest
 from tests.builders import Invoke
 from tuneloop import jsonl
 from tuneloop.specs.model import TokenizerSpec
-from tuneloop.training.chat_templates import FAMILIES
+from tuneloop.training.chat_templates import CHAT_TEMPLATES
 from tuneloop.training.export.index import IndexedFile, dump_offsets
 from tuneloop.training.export.inspect import inspect_example, render_html
 from tuneloop.training.schema import TrainingExample, parse_example
@@ -49,7 +49,7 @@ def shard(tmp_path: Path) -> Path:
 
 def test_the_mask_covers_the_response_and_the_end_of_its_turn(shard: Path) -> None:
     tokenizer = load_tokenizer((shard.parent / "t.model").read_bytes())
-    found = inspect_example(example(1), FAMILIES["gemma3"], None, tokenizer)
+    found = inspect_example(example(1), CHAT_TEMPLATES["gemma3"], None, tokenizer)
     trained = "".join(piece.text for piece in found.pieces if piece.trained)
     assert trained == "Answer: 1<end_of_turn>"
     assert "".join(piece.text for piece in found.pieces) == f"<bos>{found.text}"
@@ -88,7 +88,7 @@ def test_inspect_shows_text_counts_and_a_page(shard: Path, tuneloop: Invoke) -> 
         (("inspect", "FILE", "--row", "9"), 12, "has 3 examples, found no row 9"),
         (("inspect", "FILE", "--id", "no"), 12, "found no example with id"),
         (("inspect", "FOLDER", "--row", "1"), 2, "give a file, or --id"),
-        (("inspect", "FILE", "--family", "x"), 3, "model family 'x' is unknown"),
+        (("inspect", "FILE", "--family", "x"), 3, "chat template 'x' is unknown"),
         (("inspect", "FILE", "--tokenizer", "no.model"), 2, "no such file"),
         (("inspect", "FOLDER/no.jsonl"), 12, "it or its index is missing"),
         (("stats", "FOLDER/no.jsonl"), 12, "no such file, expected examples"),

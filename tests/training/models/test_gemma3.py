@@ -8,6 +8,7 @@ import pytest
 from tuneloop.errors import DataError
 from tuneloop.specs.model import Gemma3Spec
 from tuneloop.training.models import gemma3
+from tuneloop.training.models.parameters import flat_params
 
 SPEC = Gemma3Spec(
     num_layers=1, embed_dim=16, hidden_dim=32, num_heads=2, num_kv_heads=1, head_dim=8
@@ -15,9 +16,9 @@ SPEC = Gemma3Spec(
 
 
 def test_weights_are_a_function_of_the_seed() -> None:
-    first = gemma3.flat_params(gemma3.build_model(SPEC, 64, 3))
-    again = gemma3.flat_params(gemma3.build_model(SPEC, 64, 3))
-    other = gemma3.flat_params(gemma3.build_model(SPEC, 64, 4))
+    first = flat_params(gemma3.build_model(SPEC, 64, 3))
+    again = flat_params(gemma3.build_model(SPEC, 64, 3))
+    other = flat_params(gemma3.build_model(SPEC, 64, 4))
     assert list(first) == sorted(first)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     embedding = "embedder.input_embedding"
@@ -26,7 +27,7 @@ def test_weights_are_a_function_of_the_seed() -> None:
 
 def test_no_weight_matrix_starts_at_zero() -> None:
     """Tunix builds the feed-forward kernels as zeros: a saddle point that they never leave."""
-    for name, array in gemma3.flat_params(gemma3.build_model(SPEC, 64, 0)).items():
+    for name, array in flat_params(gemma3.build_model(SPEC, 64, 0)).items():
         assert array.dtype == np.float32, name
         assert np.isfinite(array).all(), name
         if array.ndim > 1:
@@ -35,7 +36,7 @@ def test_no_weight_matrix_starts_at_zero() -> None:
 
 def test_scales_follow_the_fan_in() -> None:
     spec = Gemma3Spec(num_layers=1, embed_dim=256, hidden_dim=512, num_heads=4, num_kv_heads=4)
-    params = gemma3.flat_params(gemma3.build_model(spec, 512, 0))
+    params = flat_params(gemma3.build_model(spec, 512, 0))
     assert params["embedder.input_embedding"].std() == pytest.approx(256**-0.5, rel=0.02)
     assert params["layers.0.mlp.down_proj.kernel"].std() == pytest.approx(512**-0.5, rel=0.02)
     assert params["layers.0.attn.qkv_einsum.w"].std() == pytest.approx(256**-0.5, rel=0.02)
@@ -44,8 +45,8 @@ def test_scales_follow_the_fan_in() -> None:
 
 
 def test_params_round_trip() -> None:
-    params = gemma3.flat_params(gemma3.build_model(SPEC, 64, 0))
-    loaded = gemma3.flat_params(gemma3.build_model_from_params(SPEC, 64, params))
+    params = flat_params(gemma3.build_model(SPEC, 64, 0))
+    loaded = flat_params(gemma3.build_model_from_params(SPEC, 64, params))
     digests = [
         hashlib.sha256(b"".join(p[name].tobytes() for name in p)).hexdigest()
         for p in (params, loaded)
@@ -54,7 +55,7 @@ def test_params_round_trip() -> None:
 
 
 def test_params_of_another_shape_are_refused() -> None:
-    params = gemma3.flat_params(gemma3.build_model(SPEC, 64, 0))
+    params = flat_params(gemma3.build_model(SPEC, 64, 0))
     with pytest.raises(DataError, match=r"input_embedding: found shape \(64, 16\).*\(128, 16\)"):
         gemma3.build_model_from_params(SPEC, 128, params)
     del params["final_norm.scale"]

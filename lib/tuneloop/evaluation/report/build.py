@@ -1,7 +1,6 @@
-"""The delta report: what the tuned model gained and lost against its base, item by item.
+"""Build the delta report from scored items.
 
-One rule: `build_report` is a pure function of the scored items; Markdown and JSON show the same
-numbers, and nothing in them depends on when or where the evaluation ran.
+`build_report` is pure: nothing in the report depends on when or where the evaluation ran.
 """
 
 from __future__ import annotations
@@ -9,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneloop.artifacts.delta_report import Accuracy, Paired
+from tuneloop.artifacts.delta_report import DeltaReport, Group, Item, Said
 from tuneloop.evaluation.scorers.schema import Score
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.evaluation.statistics import accuracy, compare
 
 SIGNIFICANT = 0.05
+"""p-value below which a difference is called one."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One item and what both models made of it."""
+    """One item with both models' texts and scores."""
 
     item: EvalItem
     base: Score
@@ -29,60 +29,47 @@ class Answered:
     tuned_text: str
 
 
-@dataclass(frozen=True)
-class Row:
-    """Accuracies of one group of items."""
-
-    name: str
-    base: Accuracy
-    tuned: Accuracy
-    paired: Paired
-
-
-@dataclass(frozen=True)
-class DeltaReport:
-    """All that the report says."""
-
-    header: dict[str, str]
-    """What was evaluated: names to values, in order."""
-    overall: Row
-    categories: tuple[Row, ...]
-    verdict: str
-    """improved, regressed, or no detectable difference."""
-    answered: tuple[Answered, ...]
-
-    @property
-    def regressions(self) -> list[Answered]:
-        """Items that the base had right and the tuned model has not."""
-        return [a for a in self.answered if _is(a.base) and not _is(a.tuned)]
-
-    @property
-    def still_wrong(self) -> list[Answered]:
-        """Items that neither has right."""
-        return [a for a in self.answered if not _is(a.base) and not _is(a.tuned)]
-
-
-def _is(score: Score) -> bool:
-    return score.outcome == "correct"
-
-
 def build_report(answered: Sequence[Answered], header: dict[str, str]) -> DeltaReport:
-    """Count and compare; at least one item."""
-    overall = _row("all", answered)
+    """Count and compare.
+
+    Args:
+        answered: at least one item.
+        header: what was evaluated; `scorer` names the scorer in the table of scorers.
+    """
+    overall = _group("all", answered)
     names = sorted({a.item.category for a in answered})
     categories = tuple(
-        _row(name, [a for a in answered if a.item.category == name]) for name in names
+        _group(name, [a for a in answered if a.item.category == name]) for name in names
     )
-    return DeltaReport(header, overall, categories, _verdict(overall), tuple(answered))
+    return DeltaReport(
+        header=header,
+        verdict=_verdict(overall),
+        overall=overall,
+        categories=categories,
+        items=tuple(map(_item, answered)),
+    )
 
 
-def _row(name: str, answered: Sequence[Answered]) -> Row:
+def _group(name: str, answered: Sequence[Answered]) -> Group:
     base = [a.base.outcome for a in answered]
     tuned = [a.tuned.outcome for a in answered]
-    return Row(name, accuracy(base), accuracy(tuned), compare(base, tuned))
+    return Group(name=name, base=accuracy(base), tuned=accuracy(tuned), paired=compare(base, tuned))
 
 
-def _verdict(row: Row) -> str:
-    if row.paired.p_value >= SIGNIFICANT:
+def _item(answered: Answered) -> Item:
+    return Item(
+        id=answered.item.id,
+        category=answered.item.category,
+        base=_said(answered.base),
+        tuned=_said(answered.tuned),
+    )
+
+
+def _said(score: Score) -> Said:
+    return Said(outcome=score.outcome, answer=score.answer, matched=score.matched)
+
+
+def _verdict(group: Group) -> str:
+    if group.paired.p_value >= SIGNIFICANT:
         return "no detectable difference"
-    return "improved" if row.paired.improved > row.paired.regressed else "regressed"
+    return "improved" if group.paired.improved > group.paired.regressed else "regressed"

@@ -1,45 +1,38 @@
-"""The delta report as Markdown and as JSON."""
+"""The delta report as Markdown."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
 
 from tuneloop import templating
-from tuneloop.artifacts.delta_report import Accuracy
-from tuneloop.evaluation.report.build import Answered, DeltaReport
+from tuneloop.artifacts.delta_report import Accuracy, DeltaReport, Item
+from tuneloop.evaluation.report.build import Answered
+from tuneloop.evaluation.scorers.table import scorer_named
 
 
-def render_markdown(report: DeltaReport) -> str:
-    """Render for people: one Markdown file without anything to fetch."""
+def render_markdown(report: DeltaReport, answered: Sequence[Answered]) -> str:
+    """Render for people: one Markdown file that needs no other file.
+
+    Args:
+        report: the numbers.
+        answered: the items that the report was built from, with their texts.
+    """
+    by_id = {one.item.id: one for one in answered}
+
+    def with_texts(items: list[Item]) -> list[Answered]:
+        return [by_id[item.id] for item in items]
+
     environment = templating.environment(
         percent=_percent, cell=_cell, code=_code, interval=_interval
     )
     template = environment.get_template("evaluation/report/delta_report.md.j2")
-    return template.render(report=report)
-
-
-def render_json(report: DeltaReport) -> bytes:
-    """Render for programs: the same numbers, every item with both outcomes."""
-    value: dict[str, Any] = {
-        "header": report.header,
-        "verdict": report.verdict,
-        "overall": asdict(report.overall),
-        "categories": [asdict(row) for row in report.categories],
-        "items": [_item(a) for a in report.answered],
-    }
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"
-
-
-def _item(answered: Answered) -> dict[str, Any]:
-    return {
-        "id": answered.item.id,
-        "category": answered.item.category,
-        "base": asdict(answered.base),
-        "tuned": asdict(answered.tuned),
-    }
+    return template.render(
+        report=report,
+        scorer=scorer_named(report.header["scorer"]),
+        regressions=with_texts(report.regressions),
+        still_wrong=with_texts(report.still_wrong),
+        sample=answered[0],
+    )
 
 
 def _percent(share: float) -> str:

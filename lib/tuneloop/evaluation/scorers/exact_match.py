@@ -1,7 +1,7 @@
-"""Scoring: was the answer right, wrong, or not there at all.
+"""Exact match: the answer equals an accepted spelling after normalisation.
 
-One rule: "no answer found" is an outcome of its own. A model that never learnt the format and one
-that reasons badly both score 0, but for different reasons, and the report shows which.
+A missing answer is an outcome of its own. A model that never learnt the format and one that reasons
+badly both score 0, but for different reasons, and the report shows which.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def normalise(answer: str, *, case_sensitive: bool = False) -> str:
 def score_exact_match(item: EvalItem, answer: str | None) -> Score:
     """Compare an extracted answer with every accepted spelling."""
     if answer is None:
-        return Score("no_answer", None, None)
+        return Score.no_answer()
     found = normalise(answer, case_sensitive=item.case_sensitive)
     accepted = _normalised(item)
     if found in accepted:
-        return Score("correct", answer, found)
-    return Score("wrong", answer, None)
+        return Score.correct(answer, found)
+    return Score.wrong(answer)
 
 
 def _normalised(item: EvalItem) -> set[str]:

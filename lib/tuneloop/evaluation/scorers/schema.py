@@ -1,19 +1,49 @@
-"""What a scorer returns."""
+"""What a scorer is, and what it returns."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-Outcome = Literal["correct", "wrong", "no_answer"]
+from tuneloop.artifacts.delta_report import Outcome
+from tuneloop.evaluation.sets.schema import EvalItem
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a scorer found, and on what grounds."""
+    """How one answer was judged, and why."""
 
     outcome: Outcome
-    answer: str | None
+    value: float
+    """Credit from 0 to 1; 1 is fully correct."""
+    answer: str | None = None
     """The extracted answer as the model wrote it."""
-    matched: str | None
-    """The accepted spelling that it equals, normalised; None unless correct."""
+    matched: str | None = None
+    """The accepted spelling that the answer equals, normalised; None unless correct."""
+    explanation: str | None = None
+    """Why the answer was judged so, for scorers whose reason is not obvious."""
+
+    @classmethod
+    def correct(cls, answer: str, matched: str | None = None) -> Score:
+        """A right answer, with full credit."""
+        return cls("correct", 1.0, answer, matched)
+
+    @classmethod
+    def wrong(cls, answer: str, explanation: str | None = None) -> Score:
+        """A wrong answer, without credit."""
+        return cls("wrong", 0.0, answer, explanation=explanation)
+
+    @classmethod
+    def no_answer(cls) -> Score:
+        """No answer could be extracted from the text."""
+        return cls("no_answer", 0.0)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One row of the table of scorers."""
+
+    score: Callable[[EvalItem, str | None], Score]
+    """(item, extracted answer or None) -> score; pure."""
+    description: str
+    """Completes the sentence "Answers are compared by ..." in the report."""

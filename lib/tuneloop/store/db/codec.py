@@ -1,29 +1,22 @@
 """Traces as they go into the database: bytes in, canonical text out, a million a minute.
 
-One rule: the fast reader takes a part of what `schema.ReasoningTrace` takes and reads it the same
-way; whatever it does not take, it leaves to that one, which also knows how to say what is wrong.
+The fast reader accepts part of what `schema.ReasoningTrace` accepts and reads it the same way. It
+returns None for the rest, which `ReasoningTrace` has to read: only that one explains what is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw
 
 from tuneloop import jsonl
-from tuneloop.datasets.schema import (
-    MAX_JSON_DEPTH,
-    MAX_STEP_CHARACTERS,
-    MAX_STEPS,
-    MAX_TEXT_CHARACTERS,
-)
 from tuneloop.store.db.tables import MAX_SOURCE_BYTES
-from tuneloop.traces.schema import ReasoningTrace
+from tuneloop.traces.fast import SentTrace, decode_array, decode_lines, decode_trace
+from tuneloop.traces.schema import MAX_JSON_DEPTH, ReasoningTrace
 
-_Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
-_Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _SPELLED_ALIKE = frozenset({str, int, bool, type(None)})
 """JSON values that every writer spells the same way; floats it does not, `1e+16` and `1e16`."""
 
@@ -40,25 +33,7 @@ class NewTrace(NamedTuple):
     """Canonical JSON of the whole trace, meta included."""
 
 
-class _Step(Struct, gc=False):
-    content: Annotated[str, Meta(min_length=1, max_length=MAX_STEP_CHARACTERS)]
-    i: Annotated[int, Meta(ge=0, le=2**63 - 1)]
-    type: _Name
-
-
-class _Trace(Struct, gc=False, kw_only=True):
-    """Fields in the order of canonical JSON."""
-
-    final_answer: _Text
-    meta: Any = None
-    prompt: _Text
-    steps: Annotated[list[_Step], Meta(min_length=1, max_length=MAX_STEPS)]
-    trace_version: _Name
-
-
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_one = msgspec.json.Decoder(_Trace)
-_many = msgspec.json.Decoder(list[_Trace])
 
 
 class _Slow(Exception):
@@ -67,18 +42,18 @@ class _Slow(Exception):
 
 def fast_trace(body: bytes) -> NewTrace | None:
     """Read one trace; None where it is wrong or odd."""
-    batch = _fast(lambda: [_one.decode(body)], body)
+    batch = _fast(lambda: [decode_trace(body)], body)
     return batch[0] if batch else None
 
 
 def fast_array(body: bytes) -> list[NewTrace] | None:
     """Read a JSON array of traces; None where something in it is wrong or odd."""
-    return _fast(lambda: _many.decode(body), body)
+    return _fast(lambda: decode_array(body), body)
 
 
 def fast_lines(body: bytes) -> list[NewTrace] | None:
     """Read one trace a line; None where something in it is wrong or odd."""
-    return _fast(lambda: _one.decode_lines(body), body)
+    return _fast(lambda: decode_lines(body), body)
 
 
 def new_trace(trace: ReasoningTrace) -> NewTrace:
@@ -98,7 +73,7 @@ def _fast(decode: Any, body: bytes) -> list[NewTrace] | None:
         return None
 
 
-def _written(trace: _Trace) -> NewTrace:
+def _written(trace: SentTrace) -> NewTrace:
     if len(trace.steps) > 1 and len({step.i for step in trace.steps}) < len(trace.steps):
         raise _Slow
     meta = trace.meta

@@ -35,13 +35,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.schema import Column, CreateTable
 
 from tuneloop.datasets.pointer import is_index, pointer_tokens
-from tuneloop.datasets.schema import (
-    BuildRequest,
-    Selection,
-    TraceRow,
-    row_of_payload,
-    utc_text,
-)
+from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, row_of_payload
+from tuneloop.traces.schema import utc_text
 
 _PAGE_ROWS = 1000
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tuneloop.datasets.schema import utc_text
 from tuneloop.store.metrics import Metrics
+from tuneloop.traces.schema import utc_text
 
 CLIENT_CLOSED = 499
 """Status of a request whose client disconnected before the reply; nginx uses the same number."""

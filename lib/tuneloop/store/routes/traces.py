@@ -14,7 +14,6 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from tuneloop.datasets.schema import utc_text
 from tuneloop.store.db.codec import NewTrace
 from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
 from tuneloop.store.db.database import Stored
@@ -23,7 +22,7 @@ from tuneloop.store.routes import examples, request_parsing
 from tuneloop.store.routes.refusals import GUARDED, refusals
 from tuneloop.store.routes.request_parsing import IdempotencyKey
 from tuneloop.store.routes.scoring import score_baseline
-from tuneloop.traces.schema import ReasoningTrace, UtcMoment
+from tuneloop.traces.schema import ReasoningTrace, UtcMoment, utc_text
 
 _MAX_OFFSET = 2**63 - 1
 _CURSOR = "dDE3OTUzNDY1MzA1NDYzNzk"

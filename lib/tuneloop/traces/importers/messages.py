@@ -1,7 +1,7 @@
-"""Between traces and what other tools call messages, or prompt and completion.
+"""Import format `messages`: chat messages, or prompt and completion, as other tools write them.
 
-One rule: nothing is guessed. A conversation of more than one turn is no trace and is refused, and
-text that holds no steps becomes one step, as it is.
+Nothing is guessed. A conversation with more than one question is refused, and text without steps
+becomes one step as it is.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from tuneloop.errors import DataError
 from tuneloop.traces.response_text import parse_plain_response
+from tuneloop.traces.schema import build_trace
 from tuneloop.validation import shorten
 
-TRACE_VERSION = "1.0"
 _THINK = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 
 def trace_of_record(value: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The trace that a line of another tool's training file holds.
+    """Read the trace on one line of another tool's training file.
 
     Args:
         value: has `messages` (or ShareGPT's `conversations`) or `prompt` and `completion` (or
@@ -44,15 +44,7 @@ def trace_of_record(value: Mapping[str, Any], place: str) -> dict[str, Any]:
     if system is not None:
         rest["system"] = system
     steps, answer = _steps_and_answer(response)
-    return {
-        "trace_version": TRACE_VERSION,
-        "prompt": prompt,
-        "steps": [
-            {"i": number, "type": "reason", "content": step} for number, step in enumerate(steps)
-        ],
-        "final_answer": answer,
-        "meta": rest or None,
-    }
+    return build_trace(prompt, steps, answer, meta=rest or None)
 
 
 _ROLES = {

@@ -14,9 +14,8 @@ import uuid_utils
 
 from tuneloop.datasets.schema import DatasetManifest, TraceRow
 from tuneloop.errors import DataError
-from tuneloop.training.export.exclusions import Refused
 from tuneloop.training.prompt_templates import Draft, recipe_named
-from tuneloop.training.schema import TrainingExample
+from tuneloop.training.schema import Refused, TrainingExample
 
 EXAMPLE_NAMESPACE = uuid.UUID("7d9b6c9e-8f0c-5b3a-9a51-2f6f4a0f7c11")
 """Namespace of example ids; changing it renames every example."""

@@ -1,40 +1,18 @@
-"""What becomes of every trace: an example, or an exclusion with its reason.
-
-One rule: traces in = examples out + listed exclusions. Whoever leaves a trace out says so here.
-"""
+"""Exclusions, and the accounts of an export: traces in = examples out + listed exclusions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import msgspec
 
 from tuneloop.errors import DataError
-
-Reason = Literal[
-    "contaminated",
-    "duplicate",
-    "empty_response",
-    "filtered",
-    "invalid",
-    "near_duplicate",
-    "no_trainable_tokens",
-    "over_length",
-]
-"""Why a trace gives no example; of several, the first that was found."""
-REASONS: tuple[Reason, ...] = get_args(Reason)
+from tuneloop.training.schema import REASONS
 
 Split = Literal["train", "validation"]
 """Where an example goes."""
 SPLITS: tuple[Split, ...] = get_args(Split)
-
-
-class Refused(NamedTuple):
-    """Why a trace cannot be an example."""
-
-    reason: Reason
-    detail: str
 
 
 class Exclusion(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

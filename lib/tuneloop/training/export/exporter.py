@@ -20,12 +20,12 @@ from tuneloop.errors import DataError
 from tuneloop.specs.export import ExportSpec
 from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import ExampleBuilder
-from tuneloop.training.export.exclusions import Exclusion, Reason, Refused, Split
+from tuneloop.training.export.exclusions import Exclusion, Split
 from tuneloop.training.export.minhash import BANDS, band_keys
 from tuneloop.training.export.normalize import fold_example, fold_examples, words_of
 from tuneloop.training.export.outcomes import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
 from tuneloop.training.prompt_templates import Draft
-from tuneloop.training.schema import TrainingExample
+from tuneloop.training.schema import Reason, Refused, TrainingExample
 
 CountTokens = Callable[[str, str], tuple[int, int]]
 """(prompt, response) -> tokens before the model's first, and tokens the loss covers."""

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tuneloop.datasets.schema import DatasetManifest, TraceRow, trace_record
-from tuneloop.traces.response_text import render_response
 from tuneloop.training.export.examples import build_example
-from tuneloop.training.renderers import render_turns
+from tuneloop.training.renderers import render_tunix_sft_prompt
 from tuneloop.training.schema import TrainingExample
 
 
@@ -27,10 +26,14 @@ def training_example_record(row: TraceRow, manifest: DatasetManifest) -> dict[st
 
 def tunix_sft_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
     """Render a trace in the `tunix_sft` format: turns as text."""
-    response = render_response([step.content for step in row.steps], row.final_answer)
+    trace = {
+        "prompt": row.prompt,
+        "trace_steps": row.step_contents,
+        "final_answer": row.final_answer,
+    }
     return {
         "id": row.id,
-        "prompts": render_turns(row.prompt, response),
+        "prompts": render_tunix_sft_prompt(trace),
         "final_answer": row.final_answer,
         "metadata": {
             **(row.meta or {}),

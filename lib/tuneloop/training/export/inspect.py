@@ -15,7 +15,7 @@ import msgspec
 from tuneloop import templating
 from tuneloop.errors import DataError
 from tuneloop.storage import files, lines
-from tuneloop.training.chat_templates import ChatFamily
+from tuneloop.training.chat_templates import ChatTemplate
 from tuneloop.training.export.files import is_examples_file, text_blocks
 from tuneloop.training.schema import TrainingExample, parse_example
 
@@ -73,7 +73,7 @@ class Inspection:
 
 def inspect_example(
     example: TrainingExample,
-    family: ChatFamily,
+    template: ChatTemplate,
     system_instruction: str | None,
     tokenizer: sentencepiece.SentencePieceProcessor | None,
 ) -> Inspection:
@@ -81,20 +81,20 @@ def inspect_example(
 
     Args:
         example: the example.
-        family: how the model writes turns.
+        template: how the model writes turns.
         system_instruction: the run's.
         tokenizer: None: text is shown in two pieces.
     """
-    before = family.render_generation_prompt(example.prompt, system_instruction)
-    after = family.render_closed_response(example.response)
+    before = template.render_generation_prompt(example.prompt, system_instruction)
+    after = template.render_closed_response(example.response)
     if tokenizer is None:
         pieces = [Piece(before, False), Piece(after, True)]
     else:
         # With the tokenizer comes the train extra.
         from tuneloop.training.text.encode import encode_generation_prompt, encode_response
 
-        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, family)
-        response = encode_response(tokenizer, example.response, family)
+        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, template)
+        response = encode_response(tokenizer, example.response, template)
         pieces = [
             Piece(tokenizer.id_to_piece(token).replace("\u2581", " "), trained)
             for ids, trained in ((prompt, False), (response, True))
@@ -105,8 +105,8 @@ def inspect_example(
         text=before + after,
         pieces=tuple(pieces),
         has_tokens=tokenizer is not None,
-        roles=family.roles_in(before + after),
-        expected_roles=family.turns(system_instruction),
+        roles=template.roles_in(before + after),
+        expected_roles=template.turns(system_instruction),
     )
 
 

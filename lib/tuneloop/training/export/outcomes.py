@@ -20,7 +20,8 @@ import msgspec
 import pyarrow
 import pyarrow.parquet
 
-from tuneloop.training.export.exclusions import SPLITS, Reason
+from tuneloop.training.export.exclusions import SPLITS
+from tuneloop.training.schema import Reason
 
 MEMORY_LIMIT = "96MB"
 """Of DuckDB; what does not fit is spilled to the folder."""

@@ -12,7 +12,7 @@ from typing import Any
 from tuneloop import templating
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.specs.export import ExportSpec
-from tuneloop.training.export.exclusions import REASONS
+from tuneloop.training.schema import REASONS
 
 
 def render_export_report(

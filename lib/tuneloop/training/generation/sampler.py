@@ -1,7 +1,7 @@
 """Greedy generation with Tunix's Sampler in constant shapes.
 
-One rule: every call has the same batch size, prompt length and step count, so that there is one
-compilation for all batches and for both models.
+Every call has the same batch size, prompt length and step count, so that all batches and both
+models share one compilation.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from flax import nnx
 from tunix.generate.sampler import CacheConfig, Sampler
 
 from tuneloop.errors import DataError
-from tuneloop.training.models import gemma3
+from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.models.model_files import StoredModel
-from tuneloop.training.renderers import END_OF_TURN
 from tuneloop.training.text.tokenizers import EOS_ID
 
 PROMPT_MULTIPLE = 8
@@ -64,8 +63,10 @@ class Generator:
         # switch to the next power of two without a word.
         longest = 1 + max(len(ids) for ids in tokenizer.encode(list(prompts)))
         self.prompt_length = -(-longest // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
-        layers, kv_heads, head_dim = gemma3.cache_shape(stored.description.model)
-        self._stop_ids = [EOS_ID, tokenizer.piece_to_id(END_OF_TURN)]
+        family = stored.description.family
+        layers, kv_heads, head_dim = family.module().cache_shape(stored.description.model)
+        _, end_of_turn = chat_template_named(family.chat_template).turn_marks
+        self._stop_ids = [EOS_ID, tokenizer.piece_to_id(end_of_turn)]
         self._sampler = Sampler(
             stored.model,
             tokenizer,

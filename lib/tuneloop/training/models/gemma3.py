@@ -1,6 +1,6 @@
-"""Gemma 3 text models built from their shape; the only place that knows Tunix's Gemma 3 classes.
+"""Gemma 3 text models built from their shape; the only module that uses Tunix's Gemma 3 classes.
 
-One rule: weights are a function of (spec, vocabulary size, seed) alone, drawn by numpy, so every
+Weights depend on the spec, the vocabulary size and the seed alone. numpy draws them, so every
 process and every host builds the same bits.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 
-from tuneloop.errors import DataError
 from tuneloop.specs.model import Gemma3Spec
+from tuneloop.training.models.parameters import load_params, param_items
 
 LOCAL_ROPE_BASE = 10_000
 GLOBAL_ROPE_BASE = 1_000_000
@@ -26,9 +26,6 @@ POST_NORM_SCALE = 0.0
 Weaker branches (-0.7) learn slower once the kernels are drawn as below: measured on the demo's
 tasks, held-out accuracy after 50 steps falls from 97 % to 64 %.
 """
-
-NAMES_SHOWN = 3
-"""How many parameter names a message lists."""
 
 
 def build_config(spec: Gemma3Spec, vocab_size: int) -> ModelConfig:
@@ -119,55 +116,15 @@ def redraw_weights(model: Gemma3, seed: int) -> None:
     """
     # seed + 1, because the seed itself orders the batches: the streams must not coincide.
     rng = np.random.default_rng(seed + 1)
-    for path, variable in _param_items(model):
+    for path, variable in param_items(model):
         # A copy: on CPU jnp.asarray may share numpy's memory, and training donates its buffers.
         variable.set_value(jnp.array(_draw(path, variable.shape, rng), dtype=variable.dtype))
-
-
-def flat_params(model: Gemma3) -> dict[str, np.ndarray]:
-    """Every parameter by its dotted name, such as `layers.0.attn.q_einsum.w`.
-
-    Args:
-        model: a concrete model.
-
-    Returns:
-        Copies, sorted by name: later training steps do not show in them.
-    """
-    params = {name: np.array(variable.get_value()) for name, variable in _named_params(model)}
-    return dict(sorted(params.items()))
-
-
-def load_params(model: Gemma3, params: Mapping[str, np.ndarray]) -> None:
-    """Set every parameter from its dotted name, in place; the model may be abstract.
-
-    Args:
-        model: changed in place, but only if everything fits.
-        params: what `flat_params` returned for a model of the same shape.
-
-    Raises:
-        DataError: if names, shapes or dtypes are not those of the model.
-    """
-    variables = dict(_named_params(model))
-    _check_names(found=set(params), expected=set(variables))
-    for name, variable in variables.items():
-        _check_array(name, params[name], variable)
-    for name, variable in variables.items():
-        variable.set_value(jnp.array(params[name]))
 
 
 def _abstract_model(spec: Gemma3Spec, vocab_size: int) -> Gemma3:
     """The model's tree with shapes in place of arrays: 0.05 s, where building takes 3 s to 5 s."""
     config = build_config(spec, vocab_size)
     return nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0)))
-
-
-def _param_items(model: Gemma3) -> list[tuple[tuple[Any, ...], Any]]:
-    """Paths and live variables of the model in flat-state order, layers by number."""
-    return list(nnx.to_flat_state(nnx.state(model, nnx.Param)))
-
-
-def _named_params(model: Gemma3) -> list[tuple[str, Any]]:
-    return [(".".join(map(str, path)), variable) for path, variable in _param_items(model)]
 
 
 def _draw(path: tuple[Any, ...], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -191,29 +148,3 @@ def _fan_in(path: tuple[Any, ...], shape: tuple[int, ...]) -> int:
         case ("q_einsum" | "kv_einsum" | "qkv_einsum", "w"):  # (..., embed, head_dim)
             return shape[-2]
     raise ValueError(f"no initial scale is known for parameter {path}: Tunix's Gemma 3 changed")
-
-
-def _check_names(found: set[str], expected: set[str]) -> None:
-    missing, unknown = sorted(expected - found), sorted(found - expected)
-    if missing or unknown:
-        raise DataError(
-            f"model parameters: {len(missing)} missing ({_shown(missing)}) and {len(unknown)} "
-            f"unknown ({_shown(unknown)}), expected the {len(expected)} names of this model; "
-            "use the model spec that the weights were trained with"
-        )
-
-
-def _shown(names: list[str]) -> str:
-    tail = [] if len(names) <= NAMES_SHOWN else ["..."]
-    return ", ".join(names[:NAMES_SHOWN] + tail) or "none"
-
-
-def _check_array(name: str, array: np.ndarray, variable: Any) -> None:
-    found = (tuple(array.shape), str(array.dtype))
-    expected = (tuple(variable.shape), str(variable.dtype))
-    if found != expected:
-        raise DataError(
-            f"model parameter {name}: found shape {found[0]} and dtype {found[1]}, expected "
-            f"{expected[0]} and {expected[1]}; use the model spec and the tokenizer that the "
-            "weights were trained with"
-        )

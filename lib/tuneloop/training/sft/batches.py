@@ -11,7 +11,7 @@ import numpy as np
 import sentencepiece
 
 from tuneloop.errors import DataError
-from tuneloop.training.chat_templates import DEFAULT_FAMILY, FAMILIES, ChatFamily
+from tuneloop.training.chat_templates import DEFAULT_CHAT_TEMPLATE, ChatTemplate
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.encode import encode_generation_prompt, encode_response
 from tuneloop.training.text.tokenizers import PAD_ID
@@ -78,7 +78,7 @@ def build_token_table(
     system_instruction: str | None,
     max_length_tokens: int,
     over_length: OverLength,
-    family: ChatFamily = FAMILIES[DEFAULT_FAMILY],
+    template: ChatTemplate = DEFAULT_CHAT_TEMPLATE,
 ) -> tuple[TokenTable, LengthReport]:
     """Encode every example.
 
@@ -89,7 +89,7 @@ def build_token_table(
         max_length_tokens: the longest row, `<bos>` and `<end_of_turn>` included.
         over_length: what happens to a longer one; `truncate` cuts the tail, and drops a row whose
             prompt alone is too long, since nothing would be left to learn.
-        family: how the model writes turns.
+        template: how the model writes turns.
 
     Raises:
         DataError: a row is too long under `fail`, or no row is left.
@@ -99,8 +99,8 @@ def build_token_table(
     example_ids: list[str] = []
     report = LengthReport()
     for place, example in examples:
-        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, family)
-        response = encode_response(tokenizer, example.response, family)
+        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, template)
+        response = encode_response(tokenizer, example.response, template)
         length = len(prompt) + len(response)
         report.examples += 1
         report.longest_tokens = max(report.longest_tokens, length)

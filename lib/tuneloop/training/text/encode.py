@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import sentencepiece
 
-from tuneloop.training.chat_templates import DEFAULT_FAMILY, FAMILIES, ChatFamily
+from tuneloop.training.chat_templates import DEFAULT_CHAT_TEMPLATE, ChatTemplate
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.tokenizers import BOS_ID
 
@@ -36,20 +36,20 @@ def encode_generation_prompt(
     tokenizer: sentencepiece.SentencePieceProcessor,
     prompt: str,
     system_instruction: str | None,
-    family: ChatFamily = FAMILIES[DEFAULT_FAMILY],
+    template: ChatTemplate = DEFAULT_CHAT_TEMPLATE,
 ) -> list[int]:
     """Ids of all that stands before the model's first token, `<bos>` first."""
     return [
         BOS_ID,
-        *tokenizer.encode(family.render_generation_prompt(prompt, system_instruction)),
+        *tokenizer.encode(template.render_generation_prompt(prompt, system_instruction)),
     ]
 
 
 def encode_response(
     tokenizer: sentencepiece.SentencePieceProcessor,
     response: str,
-    family: ChatFamily = FAMILIES[DEFAULT_FAMILY],
+    template: ChatTemplate = DEFAULT_CHAT_TEMPLATE,
 ) -> list[int]:
     """Ids that the loss covers: the response and the end of its turn."""
-    ids: list[int] = tokenizer.encode(family.render_closed_response(response))
+    ids: list[int] = tokenizer.encode(template.render_closed_response(response))
     return ids

@@ -1,0 +1,192 @@
+"""Groups of options that several verbs share, each declared once.
+
+A verb takes a group as one parameter, such as `run: RunOptions`. `expand_groups` shows typer the
+fields of the group instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from tuneloop.errors import UsageError
+
+if TYPE_CHECKING:
+    from tuneloop.artifacts.submission import Submission
+    from tuneloop.k8s.backend import KubernetesBackend
+    from tuneloop.k8s.client.cluster import Cluster
+    from tuneloop.runs.prepare import Prepared
+    from tuneloop.specs.run import RunSpec
+    from tuneloop.specs.target import Target
+
+DEFAULT_ARTIFACTS = ".tuneloop/artifacts"
+DEFAULT_POLL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """The cluster to connect to."""
+
+    context: Annotated[
+        str | None,
+        typer.Option("--context", help="Context of the kubeconfig, not its current one."),
+    ] = None
+    kubeconfig: Annotated[
+        str | None,
+        typer.Option("--kubeconfig", help="File, instead of $KUBECONFIG or the default."),
+    ] = None
+
+    def connect(self, namespace: str) -> Cluster:
+        """Connect, and print the cluster's name before anything is written there."""
+        from tuneloop.k8s.client.cluster import Cluster
+
+        cluster = Cluster.connect(namespace, context=self.context, kubeconfig=self.kubeconfig)
+        typer.echo(cluster.describe(), err=True)
+        return cluster
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """A run spec, and the options that override its values."""
+
+    spec: Annotated[str, typer.Argument(metavar="RUN.yaml", help="The run spec.")]
+    image: Annotated[
+        str | None, typer.Option("--image", help="REPOSITORY@sha256:DIGEST, instead of the spec's.")
+    ] = None
+    allow_tag: Annotated[
+        bool, typer.Option("--allow-tag", help="Take an image without digest; recorded.")
+    ] = False
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Dataset key, instead of the spec's.")
+    ] = None
+    artifacts: Annotated[
+        str | None, typer.Option("--artifacts", help="Artifacts URL, instead of the spec's.")
+    ] = None
+    store: Annotated[
+        str | None, typer.Option("--store", help="Store URL, instead of the spec's.")
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed, instead of the spec's.")
+    ] = None
+
+    def load_spec(self) -> RunSpec:
+        """Read the run spec and apply the options."""
+        from tuneloop.runs.spec_file import load_run_spec
+
+        spec = load_run_spec(self.spec)
+        changes = {"artifacts": self.artifacts, "store_url": self.store}
+        execution = spec.execution.model_copy(
+            update={key: value for key, value in changes.items() if value is not None}
+        )
+        dataset = self.dataset or spec.dataset
+        return spec.model_copy(update={"execution": execution, "dataset": dataset})
+
+    def target(
+        self, cluster: ClusterOptions | None = None, poll_seconds: float = DEFAULT_POLL_SECONDS
+    ) -> Target:
+        """Collect the options of a backend; it announces itself on stderr."""
+        from tuneloop.specs.target import Target
+
+        cluster = cluster or ClusterOptions()
+        return Target(
+            self.image,
+            self.allow_tag,
+            cluster.context,
+            cluster.kubeconfig,
+            poll_seconds,
+            lambda line: typer.echo(line, err=True),
+        )
+
+    def place_on_cluster(
+        self, cluster: ClusterOptions | None = None
+    ) -> Prepared[KubernetesBackend]:
+        """Plan the run and place it on a cluster."""
+        from tuneloop.k8s.backend import KubernetesBackend
+        from tuneloop.runs.prepare import prepare
+
+        return prepare(KubernetesBackend, self.load_spec(), self.target(cluster), seed=self.seed)
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run that was planned before, by its id."""
+
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN_ID", help="As plan, submit and run print it.")
+    ]
+    artifacts: Annotated[
+        str, typer.Option("--artifacts", help="Artifacts URL that the run was submitted with.")
+    ] = DEFAULT_ARTIFACTS
+
+    def __post_init__(self) -> None:
+        """Refuse an id that leads out of the artifacts."""
+        if "/" in self.run_id or not self.run_id:
+            raise UsageError(f"run id {self.run_id!r}: expected a name such as demo-0a1b2c3d")
+
+    @property
+    def artifacts_url(self) -> str:
+        """The artifacts URL; a local path is made absolute."""
+        from tuneloop.storage import paths
+
+        return paths.absolute(self.artifacts)
+
+    def load_submission(self) -> Submission:
+        """Read what was submitted to a cluster."""
+        from tuneloop.artifacts.submission import load_submission
+
+        return load_submission(self.artifacts_url, self.run_id)
+
+    def open_backend(
+        self, cluster: ClusterOptions, poll_seconds: float = DEFAULT_POLL_SECONDS
+    ) -> KubernetesBackend:
+        """Open the submitted run; its cluster is connected to when it is first needed."""
+        from tuneloop.k8s.backend import KubernetesBackend
+
+        submission = self.load_submission()
+        return KubernetesBackend(
+            submission, lambda: cluster.connect(submission.namespace), poll_seconds=poll_seconds
+        )
+
+
+def expand_groups(verb: Callable[..., None]) -> Callable[..., None]:
+    """Make a verb that typer can register: each group's fields are parameters of their own."""
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for parameter in inspect.signature(verb, eval_str=True).parameters.values():
+        if is_dataclass(parameter.annotation):
+            groups[parameter.name] = parameter.annotation
+            parameters += _parameters_of(parameter.annotation)
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(verb)
+    def command(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
+        verb(**values)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def _parameters_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+
+    def default(field: Field[Any]) -> Any:
+        return inspect.Parameter.empty if field.default is MISSING else field.default
+
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default(field),
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]

@@ -1,0 +1,66 @@
+"""msgspec structs of a trace, for the places where a million traces pass.
+
+`SentTrace` accepts part of what `schema.ReasoningTrace` accepts and reads it the same way. What it
+refuses has to be read by `ReasoningTrace`, which may accept it or explain what is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from tuneloop.traces.schema import (
+    MAX_NAME_CHARACTERS,
+    MAX_STEP_CHARACTERS,
+    MAX_STEP_INDEX,
+    MAX_STEPS,
+    MAX_TEXT_CHARACTERS,
+)
+
+_Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]
+
+
+class SentStep(Struct, frozen=True, gc=False):
+    """One step as people send it; fields in the order of canonical JSON."""
+
+    content: Annotated[str, Meta(min_length=1, max_length=MAX_STEP_CHARACTERS)]
+    i: Annotated[int, Meta(ge=0, le=MAX_STEP_INDEX)]
+    type: _Name
+
+
+class SentTrace(Struct, gc=False, kw_only=True):
+    """One trace as people send it; fields in the order of canonical JSON."""
+
+    final_answer: _Text
+    meta: Any = None
+    prompt: _Text
+    steps: Annotated[list[SentStep], Meta(min_length=1, max_length=MAX_STEPS)]
+    trace_version: _Name
+
+
+class StoredStep(SentStep, frozen=True, gc=False, forbid_unknown_fields=True):
+    """One step of a stored trace."""
+
+
+class StoredPayload(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """A stored trace, canonical. The values of meta stay the bytes that they were."""
+
+    final_answer: str
+    meta: dict[str, Raw] | None
+    prompt: str
+    steps: list[StoredStep]
+    trace_version: str
+
+
+_one = msgspec.json.Decoder(SentTrace)
+_many = msgspec.json.Decoder(list[SentTrace])
+
+decode_trace = _one.decode
+"""JSON of one trace -> SentTrace."""
+decode_array = _many.decode
+"""JSON array of traces -> list of SentTrace."""
+decode_lines = _one.decode_lines
+"""One trace per line -> list of SentTrace."""

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from tuneloop.errors import DataError
+from tuneloop.specs.model import TokenizerSpec
+from tuneloop.training.renderers import (
+    END_OF_TURN,
+    render_generation_prompt,
+    render_training_text,
+)
+from tuneloop.training.schema import TrainingExample
+from tuneloop.training.sft.batches import LengthReport, TokenTable, batch_at, build_token_table
+from tuneloop.training.text.encode import tokenizer_sentences
+from tuneloop.training.text.tokenizers import BOS_ID, PAD_ID, load_tokenizer, train_tokenizer
+
+
+def example(number: int, response: str = "Answer: ok") -> TrainingExample:
+    return TrainingExample(id=f"e{number}", prompt=f"Question {number}", response=response)
+
+
+EXAMPLES = [example(number) for number in range(20)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> sentencepiece.SentencePieceProcessor:
+    sentences = tokenizer_sentences(EXAMPLES, None)
+    return load_tokenizer(train_tokenizer(sentences, TokenizerSpec(vocab_size=300)))
+
+
+def table_of(
+    examples: list[TrainingExample],
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    **changes: Any,
+) -> tuple[TokenTable, LengthReport]:
+    options: dict[str, Any] = {
+        "system_instruction": None,
+        "max_length_tokens": 64,
+        "over_length": "fail",
+    }
+    places = ((f"x.jsonl:{n}", e) for n, e in enumerate(examples, start=1))
+    return build_token_table(places, tokenizer, **{**options, **changes})
+
+
+def test_mask_covers_the_response_and_its_end_of_turn(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    table, _ = table_of(EXAMPLES[:1], tokenizer)
+    batch = batch_at(table, step=0, seed=0, batch_size=1, length=64)
+    tokens, mask = batch.tokens[0], batch.loss_mask[0]
+    assert tokenizer.decode(tokens[mask].tolist()) == f"Answer: ok{END_OF_TURN}"
+    prompt = tokens[: int(mask.argmax())].tolist()
+    assert prompt[0] == BOS_ID
+    assert tokens.tolist().count(BOS_ID) == 1
+    assert tokenizer.decode(prompt[1:]) == render_generation_prompt("Question 0")
+    assert not mask[tokens == PAD_ID].any()
+    text = render_training_text("Question 0", "Answer: ok")
+    assert tokenizer.decode(tokens[tokens != PAD_ID][1:].tolist()) == text
+    assert batch.token_count == int((tokens != PAD_ID).sum())
+
+
+def test_batches_depend_on_seed_and_step_alone(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    table, _ = table_of(EXAMPLES, tokenizer)
+    batches = [batch_at(table, step=s, seed=3, batch_size=4, length=64) for s in range(5)]
+    again = batch_at(table, step=3, seed=3, batch_size=4, length=64)
+    assert np.array_equal(batches[3].tokens, again.tokens)
+    assert not np.array_equal(batches[2].tokens, batches[3].tokens)
+    other = batch_at(table, step=3, seed=4, batch_size=4, length=64)
+    assert not np.array_equal(other.tokens, again.tokens)
+    assert len({row.tobytes() for row in again.tokens}) == 4  # without replacement
+
+
+def test_an_epoch_reads_every_row_once_and_an_added_one_moves_no_others(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    table, _ = table_of(EXAMPLES, tokenizer)
+    rows = [row for step in range(10) for row in table.rows_at(step, seed=3, batch_size=4)]
+    assert sorted(rows[:20]) == sorted(rows[20:40]) == list(range(20))
+    assert rows[:20] != rows[20:40]
+    fewer, _ = table_of([*EXAMPLES[:7], *EXAMPLES[8:]], tokenizer)
+    left = [fewer.example_ids[r] for r in fewer.rows_at(0, seed=3, batch_size=19)]
+    assert left == [id_ for row in rows[:20] if (id_ := table.example_ids[row]) != "e7"]
+
+
+def test_a_batch_larger_than_the_table_holds_every_row(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    table, _ = table_of(EXAMPLES[:3], tokenizer)
+    batch = batch_at(table, step=0, seed=0, batch_size=7, length=64)
+    assert batch.tokens.shape == (7, 64)
+    assert len({row.tobytes() for row in batch.tokens}) == 3
+
+
+LONG = [example(1), example(2, "Answer: " + "x" * 100), example(3)]
+
+
+def test_over_length_fails_by_default(tokenizer: sentencepiece.SentencePieceProcessor) -> None:
+    with pytest.raises(DataError, match=r"x\.jsonl:2: example e2 has \d+ tokens, expected at mo"):
+        table_of(LONG, tokenizer)
+
+
+def test_over_length_drops_and_says_which(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    table, report = table_of(LONG, tokenizer, over_length="drop")
+    assert len(table) == 2
+    assert (report.examples, report.dropped_ids, report.truncated_ids) == (3, ["e2"], [])
+    assert report.longest_tokens > 100
+
+
+def test_over_length_truncates_and_says_which(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    table, report = table_of(LONG, tokenizer, over_length="truncate")
+    assert len(table) == 3
+    assert np.diff(table.starts).max() == 64
+    assert (report.dropped_ids, report.truncated_ids) == ([], ["e2"])
+    assert 0 < report.longest_response_tokens < 64
+
+
+def test_a_prompt_that_fills_the_row_leaves_nothing_to_learn(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    _, report = table_of(EXAMPLES[:1] + LONG, tokenizer, over_length="truncate")
+    assert report.dropped_ids == []
+    with pytest.raises(DataError, match="4 read, 4 dropped as longer than 8 tokens, none left"):
+        table_of(EXAMPLES[:4], tokenizer, over_length="truncate", max_length_tokens=8)
+
+
+def test_no_examples_is_an_error(tokenizer: sentencepiece.SentencePieceProcessor) -> None:
+    with pytest.raises(DataError, match="0 read"):
+        table_of([], tokenizer)
