@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.artifacts import layout
 from tuneloop.errors import DataError, UsageError
-from tuneloop.specs.cluster import GraceSpec
+from tuneloop.specs.cluster import TimeoutSpec
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 
@@ -51,7 +51,7 @@ class Submission(BaseModel):
     artifacts: str
     namespace: str
     image: str
-    graces: GraceSpec
+    timeouts: TimeoutSpec
     stages: list[SubmittedStage]
     """In the order in which they run."""
     submitter: list[dict[str, Any]]

@@ -19,17 +19,17 @@ CPU_ENV = {
 """Environment of a stage on a machine without an accelerator."""
 
 
-def stage_argv(stage: StageSpec, spec_url: str, *, shards: int = 1) -> list[str]:
+def stage_argv(stage: StageSpec, spec_url: str, *, shard_count: int = 1) -> list[str]:
     """The command line of a stage behind the name of the interpreter.
 
     Args:
         stage: which stage.
         spec_url: where its process finds the stage spec.
-        shards: processes that share the work, each told its own index by the Job controller.
+        shard_count: processes that share the work; the Job controller gives each its index.
     """
     argv = ["-m", "jobs", stage.stage, "--spec", spec_url]
-    if shards > 1:
-        argv += ["--index", COMPLETION_INDEX, "--count", str(shards)]
+    if shard_count > 1:
+        argv += ["--index", COMPLETION_INDEX, "--count", str(shard_count)]
     return argv
 
 

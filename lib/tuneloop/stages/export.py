@@ -123,7 +123,7 @@ def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
             f"{spec.options.tokenizer}: changed after the run was planned; plan the run again"
         )
     stage.inputs["tokenizer"] = digest
-    template, system = chat_template_named(spec.model_family), spec.system_instruction
+    template, system = chat_template_named(spec.chat_template), spec.system_instruction
     tokenizer = load_tokenizer(model, template.turn_marks)
 
     def count(prompt: str, response: str) -> tuple[int, int]:

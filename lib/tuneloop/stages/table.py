@@ -90,7 +90,7 @@ def _export_fields(inputs: RunInputs) -> Fields:
         "eval_prompts_sha256": inputs.eval_prompts_sha256,
         "tokenizer_sha256": inputs.tokenizer_sha256,
         "system_instruction": spec.system_instruction,
-        "model_family": spec.train.model.chat_template,
+        "chat_template": spec.train.model.chat_template,
     }
 
 
@@ -102,7 +102,7 @@ def _export_identity(inputs: RunInputs) -> Fields:
         identity["eval_prompts_sha256"] = inputs.eval_prompts_sha256
     if inputs.tokenizer_sha256 is not None:
         identity["system_instruction"] = spec.system_instruction
-        identity["model_family"] = spec.train.model.chat_template
+        identity["chat_template"] = spec.train.model.chat_template
     return identity
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -33,6 +34,32 @@ CountTokens = Callable[[str, str], tuple[int, int]]
 
 Lengths = tuple[int, int, int | None, int | None]
 """Characters and tokens of prompt and response, as in `ledger.LENGTHS`."""
+
+
+class _Limit(NamedTuple):
+    """A maximum length of an example, prompt and response together."""
+
+    key: str
+    """Option of the export that sets it."""
+    unit: str
+    maximum: int
+    column: int
+    """Index of the prompt's length in `Lengths`; the response's follows it."""
+
+    def prompt_length(self, lengths: Lengths) -> int:
+        return lengths[self.column] or 0
+
+    def total(self, lengths: Lengths) -> int:
+        return (lengths[self.column] or 0) + (lengths[self.column + 1] or 0)
+
+
+def _limits(rules: ExportSpec) -> tuple[_Limit, ...]:
+    columns = {"max_length_characters": ("characters", 0), "max_length_tokens": ("tokens", 2)}
+    return tuple(
+        _Limit(key, unit, maximum, column)
+        for key, (unit, column) in columns.items()
+        if (maximum := getattr(rules, key)) is not None
+    )
 
 
 class _Made(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +96,7 @@ class ShardExporter:
         """Lines of exclusions.jsonl."""
         self._builder, self._rules = builder, rules
         self._contamination, self._count_tokens = contamination, count_tokens
-        self._limit = rules.max_length
+        self._limits = _limits(rules)
         self._wants_keys = rules.duplicates == "drop"
         self._wants_bands = rules.near_duplicates == "drop"
         self._compares = self._wants_keys or self._wants_bands or contamination is not None
@@ -91,8 +118,8 @@ class ShardExporter:
         made = [self._make(row) for row in block.rows]
         folded = self._fold(made)
         overlaps = self._find_overlaps(block, made, folded)
-        if self._limit is not None:
-            self._shorten_all(block, made, folded, self._limit)
+        if self._limits:
+            self._shorten_all(block, made, folded)
         examples: dict[Split, list[TrainingExample]] = {"train": [], "validation": []}
         for number, row in enumerate(block.rows):
             one = made[number]
@@ -157,11 +184,11 @@ class ShardExporter:
         return overlaps
 
     def _shorten_all(
-        self, block: RowBlock, made: list[_Made | Refused], folded: list[bytes], limit: int
+        self, block: RowBlock, made: list[_Made | Refused], folded: list[bytes]
     ) -> None:
-        """Bring every example within the limit, or refuse it."""
+        """Bring every example within the limits, or refuse it."""
         for number, one in enumerate(made):
-            if isinstance(one, Refused) or _total(one.lengths) <= limit:
+            if isinstance(one, Refused) or (limit := self._exceeded(one.lengths)) is None:
                 continue
             place, row = block.place(number), block.rows[number]
             shortened = self._shorten(place, row, one.draft, one.lengths, limit)
@@ -169,26 +196,32 @@ class ShardExporter:
             if isinstance(shortened, _Made) and self._compares:
                 folded[number] = fold_example(shortened.draft.prompt, shortened.response)
 
+    def _exceeded(self, lengths: Lengths) -> _Limit | None:
+        """Return the first limit that these lengths exceed; None if they keep all."""
+        return next((limit for limit in self._limits if limit.total(lengths) > limit.maximum), None)
+
     def _measure(self, prompt: str, response: str) -> Lengths:
         if self._count_tokens is None:
             return len(prompt), len(response), None, None
         return len(prompt), len(response), *self._count_tokens(prompt, response)
 
     def _shorten(
-        self, place: str, row: TraceRow, draft: Draft, lengths: Lengths, limit: int
+        self, place: str, row: TraceRow, draft: Draft, lengths: Lengths, limit: _Limit
     ) -> _Made | Refused:
         """The draft with as few steps gone as let it fit, or why it cannot be kept."""
-        unit = "characters" if self._count_tokens is None else "tokens"
-        found = f"{_total(lengths)} {unit}, expected at most {limit}"
+        found = f"{limit.total(lengths)} {limit.unit}, expected at most {limit.maximum}"
         if self._rules.over_length == "fail":
             raise DataError(
-                f"{place}: trace {row.id}: {found}; raise export.max_length, or set"
+                f"{place}: trace {row.id}: {found}; raise export.{limit.key}, or set"
                 " export.over_length to drop or truncate_steps"
             )
-        prompt_length = lengths[0] if lengths[2] is None else lengths[2]
-        if prompt_length >= limit:
-            return Refused("no_trainable_tokens", f"its prompt alone has {prompt_length} {unit},"
-                           f" and {limit} is the limit")  # fmt: skip
+        for each in self._limits:
+            length = each.prompt_length(lengths)
+            if length >= each.maximum:
+                detail = (
+                    f"its prompt alone has {length} {each.unit}, and {each.maximum} is the limit"
+                )
+                return Refused("no_trainable_tokens", detail)
         if self._rules.over_length == "drop":
             return Refused("over_length", found)
 
@@ -198,7 +231,7 @@ class ShardExporter:
             return _Made(shorter, response, self._measure(draft.prompt, response), dropped)
 
         def fits(dropped: int) -> bool:
-            return _total(without(dropped).lengths) <= limit
+            return self._exceeded(without(dropped).lengths) is None
 
         steps = len(draft.steps)
         dropped = bisect_left(range(steps + 1), True, lo=1, key=fits)
@@ -237,10 +270,3 @@ def without_middle(draft: Draft, dropped: int) -> Draft:
     head = -(-kept // 2)
     steps: Sequence[str] = [*draft.steps[:head], *draft.steps[len(draft.steps) - kept + head :]]
     return msgspec.structs.replace(draft, steps=steps)
-
-
-def _total(lengths: Lengths) -> int:
-    prompt, response, prompt_tokens, response_tokens = lengths
-    if prompt_tokens is None or response_tokens is None:
-        return prompt + response
-    return prompt_tokens + response_tokens
