@@ -24,7 +24,7 @@ from tuneloop.specs.training import TrainSpec
 from tuneloop.training.models import gemma3
 from tuneloop.training.prompt_templates import RECIPES
 from tuneloop.training.schema import TrainingExample
-from tuneloop.training.sft import loop, loss, optimizers
+from tuneloop.training.sft import distributed, loop, loss, optimizers
 from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_table
 from tuneloop.training.text.encode import tokenizer_sentences
 from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
@@ -70,6 +70,7 @@ def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
             checkpoint_every_steps=loop.NEVER,
             report=lambda row: None,
             should_stop=lambda: False,
+            gang=distributed.join(),
         )
     return statistics.median(row.step_seconds for row in progress.metrics[2:])
 

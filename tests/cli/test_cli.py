@@ -334,7 +334,7 @@ def test_serve_refuses_what_it_cannot_protect(tuneloop: Invoke, tmp_path: Path) 
         ("", "holds no token"),
         ("# none\n\n", "holds no token"),
         ("me write not-a-digest", f"{file}:1: not a token line"),
-        (f"a read {'0' * 64}\r\na write {'1' * 64}", f"{file}:2: a stands here twice"),
+        (f"a read {'0' * 64}\r\na write {'1' * 64}", f"{file}:2: a occurs twice"),
     ):
         file.write_text(text)
         code, _, err = tuneloop("serve", "--host", "0.0.0.0", "--tokens", file)

@@ -195,3 +195,27 @@ def test_a_record_of_another_run_is_success_before_anything_is_asked(
     publish_record(twin.stage_of(pod))
     verdict = backend.poll("export")
     assert (verdict.state, verdict.exit_code) == ("Succeeded", 0)
+
+
+def test_the_cluster_is_looked_at_before_the_storage(submission: Submission) -> None:
+    """A Job that completes during the look has published: it did not end without output."""
+
+    class Fast(Twin):
+        def get(self, kind: str, name: str) -> Object | None:
+            self.step()
+            return super().get(kind, name)
+
+    twin = Fast()
+
+    def publish(pod: Object) -> Action:
+        publish_record(twin.stage_of(pod))
+        return Exit(0)
+
+    twin.act = publish
+    backend = backend_of(twin, submission)
+    backend.submit("export", retry_failed=False)
+    twin.step()
+    verdict = backend.poll("export")
+    (job,) = twin.find("Job")
+    assert job["status"]["conditions"][0]["type"] == "Complete"
+    assert verdict.state == "Succeeded"

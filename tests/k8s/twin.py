@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from tests.builders import TinyRun
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import OutputFile, Record
@@ -26,16 +24,16 @@ from tuneloop.errors import SpecError
 from tuneloop.k8s.api import Created, Object
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import MUTABLE
-from tuneloop.k8s.names import FINGERPRINT
+from tuneloop.k8s.names import FINGERPRINT, STAGE
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.stages import StageSpec
 from tuneloop.specs.target import Target
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 WORKLOADS = ("Job", "JobSet")
-_STAGE: TypeAdapter[StageSpec] = TypeAdapter(StageSpec)
 
 
 class Killed(BaseException):
@@ -205,7 +203,8 @@ class Twin:
     def stage_of(self, pod: Object) -> StageSpec:
         """Return the stage spec that a pod has mounted."""
         (name,) = (v["configMap"]["name"] for v in pod["spec"]["volumes"] if "configMap" in v)
-        return _STAGE.validate_json(self.objects["ConfigMap", name]["data"]["spec.json"])
+        data = self.objects["ConfigMap", name]["data"]["spec.json"]
+        return STAGES[pod["metadata"]["labels"][STAGE]].spec.model_validate_json(data)
 
     # The controllers.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Literal
 
 import pytest
 
-from tests.builders import Invoke, TinyRun
+from tests.builders import REPOSITORY, Invoke, TinyRun
 from tuneloop.artifacts import layout, records
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.prepare import prepare
@@ -69,8 +70,7 @@ def audited(
     folder = tmp_path / "plugin"
     folder.mkdir()
     (folder / "audit_stage.py").write_text(textwrap.dedent(MODULE))
-    repository = str(Path(__file__).resolve().parents[2])
-    (folder / "sitecustomize.py").write_text(REGISTER.format(tests=repository))
+    (folder / "sitecustomize.py").write_text(REGISTER.format(tests=str(REPOSITORY)))
     path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     monkeypatch.syspath_prepend(str(folder))
@@ -102,3 +102,11 @@ def test_it_is_planned_and_rendered(audited: TinyRun, tuneloop: Invoke) -> None:
     config_map, job = submission.stages[-1].documents
     assert job["metadata"]["name"].startswith("tiny-audit-")
     assert json.loads(config_map["data"]["spec.json"])["title"] == "tiny"
+
+
+def test_the_import_contract_names_every_stage() -> None:
+    """Stages meet in stored records, never in imports: import-linter checks the table's modules."""
+    contracts = configparser.ConfigParser()
+    contracts.read(REPOSITORY / ".importlinter")
+    named = contracts["importlinter:contract:stages"]["modules"].split()
+    assert named == [row.module for row in STAGES.values()]

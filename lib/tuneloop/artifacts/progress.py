@@ -39,9 +39,14 @@ def dump_progress(progress: Progress) -> bytes:
     return json.dumps(value, sort_keys=True).encode() + b"\n"
 
 
+def progress_url(stage_prefix: str) -> str:
+    """Return where the heartbeat of a stage lies."""
+    return paths.join(stage_prefix, "progress.json")
+
+
 def read_progress(stage_prefix: str) -> Progress | None:
     """Read the newest heartbeat of a stage; None before the first, or while it is torn."""
     try:
-        return Progress.model_validate_json(files.read(paths.join(stage_prefix, "progress.json")))
+        return Progress.model_validate_json(files.read(progress_url(stage_prefix)))
     except (FileNotFoundError, ValidationError):
         return None

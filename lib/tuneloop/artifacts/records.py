@@ -149,7 +149,7 @@ def find(artifacts: str, run_id: str, stage: str, part: str | None = None) -> Re
         record = _parse(files.read(url), url)
     except FileNotFoundError:
         return None
-    _verify(record, artifacts, url)
+    verify_outputs(record, artifacts, url)
     return record
 
 
@@ -188,7 +188,7 @@ def find_cached(artifacts: str, fingerprint: str) -> Record | None:
         return None
     except (ValueError, KeyError, TypeError) as e:
         raise DataError(f"{url}: not a cache pointer ({e}); delete it to run the stage") from e
-    _verify(record, artifacts, record_at)
+    verify_outputs(record, artifacts, record_at)
     return record
 
 
@@ -201,7 +201,8 @@ def read_output(file: OutputFile, artifacts: str) -> bytes:
     )
 
 
-def _verify(record: Record, artifacts: str, url: str) -> None:
+def verify_outputs(record: Record, artifacts: str, url: str) -> None:
+    """Raise DataError if an output of a record is missing or of another size."""
     for file in record.outputs:
         size = files.size_bytes(paths.join(artifacts, file.path))
         if size != file.size_bytes:

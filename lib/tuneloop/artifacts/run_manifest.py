@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from tuneloop import jsonl
 from tuneloop.artifacts import layout
-from tuneloop.errors import DataError
+from tuneloop.artifacts.reading import read_model
 from tuneloop.storage import files
-from tuneloop.validation import first_error
 
 
 class DatasetOfRun(BaseModel):
@@ -58,13 +57,10 @@ def write_run_manifest(manifest: RunManifest, artifacts: str) -> str:
     return url
 
 
-def parse_run_manifest(data: bytes, url: str) -> RunManifest:
-    """Validate the content of a run_manifest.json.
+def read_run_manifest(artifacts: str, run_id: str) -> RunManifest | None:
+    """Read the manifest of a run; None if there is none.
 
     Raises:
         DataError: it is torn or something else.
     """
-    try:
-        return RunManifest.model_validate_json(data)
-    except ValidationError as e:
-        raise DataError(f"{url}: {first_error(e)}; restore it") from e
+    return read_model(RunManifest, layout.run_manifest_url(artifacts, run_id))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from tuneloop.errors import DataError
@@ -49,11 +49,16 @@ State = Literal[
 ]
 
 
+def _known_state(state: object) -> object:
+    return state if not isinstance(state, str) or state in get_args(State) else "Unknown"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The state of a stage, its cause and its fix."""
 
-    state: State
+    state: Annotated[State, BeforeValidator(_known_state)]
+    """A state of a newer tuneloop is read as Unknown."""
     cause: str
     """One sentence; empty if there is nothing to tell."""
     fix: str = ""

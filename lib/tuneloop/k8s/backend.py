@@ -18,6 +18,7 @@ from tuneloop.specs.stages import StageSpec
 from tuneloop.specs.target import Machines, Target
 
 if TYPE_CHECKING:
+    from tuneloop.k8s.client.cluster import Cluster
     from tuneloop.k8s.rendering.manifests import Manifests
     from tuneloop.k8s.rendering.render import Renderer
 
@@ -248,7 +249,7 @@ class KubernetesBackend:
         return self._watches[stage]
 
 
-def connect(namespace: str, target: Target) -> ClusterApi:
+def connect(namespace: str, target: Target) -> Cluster:
     """Connect to a namespace and announce it.
 
     Raises:

@@ -15,7 +15,8 @@ from tuneloop.artifacts.submission import Submission, SubmittedStage, name_of
 from tuneloop.artifacts.verdict import ArchivedVerdict, Verdict, write_verdict
 from tuneloop.k8s import names
 from tuneloop.k8s.api import ClusterApi
-from tuneloop.k8s.diagnosis.diagnose import Observation, diagnose
+from tuneloop.k8s.diagnosis.diagnose import diagnose
+from tuneloop.k8s.diagnosis.observed import Observation
 from tuneloop.stages import reuse
 from tuneloop.storage import files, paths
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from tuneloop.artifacts.results import TrainCounts, TrainResults
 from tuneloop.errors import Transient
@@ -18,19 +20,57 @@ from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.registry import family_named
 from tuneloop.training.schema import TrainingExample, parse_example
 from tuneloop.training.sft import batches, distributed, loop, metrics
+from tuneloop.training.sft.batches import LengthReport, TokenTable
 from tuneloop.training.text import encode
 from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training starts from."""
+
+    table: TokenTable
+    lengths: LengthReport
+    vocab_size: int
+    model: Any
+    """The base model; the training changes it in place."""
+    base_digest: str
 
 
 def run(spec: TrainStage, stage: Stage) -> None:
     """Train the tokenizer, draw the base model, tune it, and write both models.
 
-    Of a gang every process does all of this and the first one writes.
+    In a process group every process does all of this, and the first one writes.
     """
-    options = spec.options
-    family = family_named(options.model.kind)
     group = distributed.join()
     stage.at_end = lambda: group.meet("the record is published")
+    prepared = _prepare(spec, stage)
+    progress = loop.run_sft(
+        prepared.model,
+        prepared.table,
+        spec.options,
+        seed=spec.seed,
+        resume_prefix=paths.join(stage.prefix, "resume"),
+        checkpoint_every_steps=spec.execution.checkpoint_every_steps,
+        report=lambda row: stage.progress(row.step, spec.options.steps, loss=round(row.loss, 4)),
+        should_stop=stage.should_stop,
+        gang=group,
+    )
+    if not progress.finished:
+        raise Transient(
+            f"stage train: stopped by a signal after step {len(progress.metrics)} of"
+            f" {spec.options.steps}, checkpoint saved; run again to continue"
+        )
+    tuned = model_files.dump_weights(prepared.model)
+    stage.write_output(model_files.TUNED_WEIGHTS, tuned)
+    stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.metrics), has_timings=True)
+    _fill_record(stage, prepared, progress, hashlib.sha256(tuned).hexdigest())
+
+
+def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
+    """Encode the examples, draw the base model, and write everything but the tuned weights."""
+    options = spec.options
+    family = family_named(options.model.kind)
     sample = (e for _, e in islice(_examples(stage), options.tokenizer.sample_examples))
     tokenizer_model = train_tokenizer(
         encode.tokenizer_sentences(sample, spec.system_instruction), options.tokenizer
@@ -52,26 +92,13 @@ def run(spec: TrainStage, stage: Stage) -> None:
     model = family.module().build_model(options.model, vocab_size, spec.seed)
     base = model_files.dump_weights(model)
     stage.write_output(model_files.BASE_WEIGHTS, base)
+    return Prepared(table, lengths, vocab_size, model, hashlib.sha256(base).hexdigest())
 
-    progress = loop.run_sft(
-        model,
-        table,
-        options,
-        seed=spec.seed,
-        resume_prefix=paths.join(stage.prefix, "resume"),
-        checkpoint_every_steps=spec.execution.checkpoint_every_steps,
-        report=lambda row: stage.progress(row.step, options.steps, loss=round(row.loss, 4)),
-        should_stop=stage.should_stop,
-        gang=group,
-    )
-    if not progress.finished:
-        raise Transient(
-            f"stage train: stopped by a signal after step {len(progress.metrics)} of"
-            f" {options.steps}, checkpoint saved; run again to continue"
-        )
-    tuned = model_files.dump_weights(model)
-    stage.write_output(model_files.TUNED_WEIGHTS, tuned)
-    stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.metrics), has_timings=True)
+
+def _fill_record(
+    stage: Stage, prepared: Prepared, progress: loop.Progress, tuned_digest: str
+) -> None:
+    lengths = prepared.lengths
     counts = TrainCounts(
         examples=lengths.examples,
         dropped_over_length=len(lengths.dropped_ids),
@@ -80,16 +107,16 @@ def run(spec: TrainStage, stage: Stage) -> None:
         trained_tokens=lengths.trained_tokens,
         longest_tokens=lengths.longest_tokens,
         longest_response_tokens=lengths.longest_response_tokens,
-        vocab_size=vocab_size,
-        parameters=sum(array.size for array in flat_params(model).values()),
+        vocab_size=prepared.vocab_size,
+        parameters=sum(array.size for array in flat_params(prepared.model).values()),
         steps=len(progress.metrics),
         resumed_from_step=progress.resumed_from,
     )
     results = TrainResults(
         loss_first=progress.metrics[0].loss,
         loss_last=progress.metrics[-1].loss,
-        base_digest=hashlib.sha256(base).hexdigest(),
-        tuned_digest=hashlib.sha256(tuned).hexdigest(),
+        base_digest=prepared.base_digest,
+        tuned_digest=tuned_digest,
         dropped_ids=lengths.dropped_ids,
         truncated_ids=lengths.truncated_ids,
     )

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneloop.k8s.diagnosis.diagnose import Observation, Verdict, diagnose
-from tuneloop.k8s.diagnosis.observed import root_cause, sentence
+from tuneloop.artifacts.verdict import Verdict
+from tuneloop.k8s.diagnosis.diagnose import diagnose
+from tuneloop.k8s.diagnosis.observed import Observation, root_cause, sentence
 from tuneloop.k8s.names import DEADLINE, QUEUE
 from tuneloop.specs.cluster import GraceSpec
 

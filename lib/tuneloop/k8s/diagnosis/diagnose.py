@@ -26,8 +26,6 @@ from tuneloop.k8s.diagnosis.observed import (
 from tuneloop.k8s.names import DEADLINE, QUEUE
 from tuneloop.specs.cluster import GraceSpec
 
-__all__ = ["Observation", "Verdict", "diagnose"]
-
 CONFIG_GRACE_SECONDS = 60.0
 """For a ConfigMap or Secret that is created a moment after its reader, and for Kueue to notice."""
 DEADLINE_GRACE_SECONDS = 60.0

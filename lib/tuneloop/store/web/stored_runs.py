@@ -14,15 +14,17 @@ from typing import Any
 
 from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.progress import Progress, progress_url
+from tuneloop.artifacts.reading import read_model
 from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.run_manifest import RunManifest, read_run_manifest
+from tuneloop.artifacts.verdict import ArchivedVerdict, verdict_url
 from tuneloop.datasets.schema import is_key
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 from tuneloop.store.dependencies import Service
-from tuneloop.store.web import run_files
 from tuneloop.store.web.render import parse_time, problem
-from tuneloop.store.web.run_files import Progress, RunManifest, Verdict
 
 MAX_METRICS_BYTES = 16 << 20
 """Size limit of metrics.jsonl: about 100,000 steps."""
@@ -108,7 +110,7 @@ def find_run(service: Service, run_id: str, *, verify: bool = False) -> StoredRu
     prefix = layout.run_prefix(service.artifacts, run_id)
     manifest, said = None, ""
     try:
-        manifest = run_files.read(RunManifest, paths.join(prefix, "run_manifest.json"))
+        manifest = read_run_manifest(service.artifacts, run_id)
         if manifest is None and not files.list_folders(prefix):
             return None
         if manifest is None:
@@ -138,19 +140,19 @@ def _stage(service: Service, run_id: str, name: str, verify: bool) -> StoredStag
 
 def _record(artifacts: str, run_id: str, stage: str, verify: bool) -> Record | None:
     url = layout.record_url(artifacts, run_id, stage)
-    record = run_files.read(Record, url)
+    record = read_model(Record, url)
     if record is not None and (record.run_id, record.stage) != (run_id, stage):
         raise DataError(f"{url}: it is another stage's or run's; restore it")
     if record is not None and verify:
-        records.find(artifacts, run_id, stage)
+        records.verify_outputs(record, artifacts, url)
     return record
 
 
 def _unfinished(service: Service, run_id: str, name: str) -> StoredStage:
     """The state of a stage without a record, from its progress and verdict files."""
     prefix = layout.stage_prefix(service.artifacts, run_id, name)
-    progress = run_files.read(Progress, paths.join(prefix, "progress.json"))
-    verdict = run_files.read(Verdict, paths.join(prefix, "verdict.json"))
+    progress = read_model(Progress, progress_url(prefix))
+    verdict = read_model(ArchivedVerdict, verdict_url(prefix))
     beat = parse_time(progress.updated_at) if progress else None
     step = f"Step {progress.step} of {progress.total}." if progress and progress.total else ""
     if beat is not None and service.clock() - beat < ALIVE:

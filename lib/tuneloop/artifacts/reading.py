@@ -1,0 +1,39 @@
+"""Read one JSON file of a run as its model, for readers that must not trust what lies there."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from tuneloop.errors import DataError
+from tuneloop.storage import files
+from tuneloop.validation import first_error
+
+MAX_FILE_BYTES = 4 << 20
+"""Size limit of a manifest, record, heartbeat or verdict; a larger file is not ours."""
+
+M = TypeVar("M")
+
+
+def read_model(model: type[M], url: str) -> M | None:
+    """Read and validate a file; None if there is none.
+
+    Args:
+        model: pydantic model or dataclass.
+        url: the file.
+
+    Raises:
+        DataError: the file is too large, torn, or something else.
+    """
+    size = files.size_bytes(url)
+    if size is None:
+        return None
+    if size > MAX_FILE_BYTES:
+        raise DataError(f"{url}: holds {size} bytes, expected at most {MAX_FILE_BYTES}")
+    try:
+        return TypeAdapter(model).validate_json(files.read(url))
+    except FileNotFoundError:
+        return None
+    except ValidationError as e:
+        raise DataError(f"{url}: {first_error(e)}; restore it") from e
