@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from tuneloop.errors import SpecError
+
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+Row = TypeVar("Row")
 
 _SHOWN = 60
 _SHOULD = re.compile(r"\w+ should (?:be |have )?")
@@ -58,6 +62,23 @@ def decode_error(error: ValueError) -> str:
         return f"{field} is an unknown key, expected only known keys"
     message = message[0].lower() + message[1:]
     return f"{where}: {message}" if where else f"{message}, expected one JSON object"
+
+
+def look_up(table: Mapping[str, Row], name: str, what: str) -> Row:
+    """Return a row of a table by its name.
+
+    Args:
+        table: name -> row.
+        name: the name that was asked for.
+        what: what the table holds, as the error names it, such as `recipe`.
+
+    Raises:
+        SpecError: there is no such row; the message lists those that exist.
+    """
+    if name not in table:
+        known = ", ".join(sorted(table))
+        raise SpecError(f"{what} {name!r} is unknown, expected one of: {known}")
+    return table[name]
 
 
 def shorten(value: object, length: int = _SHOWN) -> str:

@@ -28,6 +28,10 @@ DEFAULT_ARTIFACTS = ".tuneloop/artifacts"
 DEFAULT_POLL_SECONDS = 5.0
 
 
+def _announce(line: str) -> None:
+    typer.echo(line, err=True)
+
+
 @dataclass(frozen=True)
 class ClusterOptions:
     """The cluster to connect to."""
@@ -43,11 +47,11 @@ class ClusterOptions:
 
     def connect(self, namespace: str) -> Cluster:
         """Connect, and print the cluster's name before anything is written there."""
-        from tuneloop.k8s.client.cluster import Cluster
+        from tuneloop.k8s.backend import connect
+        from tuneloop.specs.target import Target
 
-        cluster = Cluster.connect(namespace, context=self.context, kubeconfig=self.kubeconfig)
-        typer.echo(cluster.describe(), err=True)
-        return cluster
+        target = Target(context=self.context, kubeconfig=self.kubeconfig, announce=_announce)
+        return connect(namespace, target)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class RunOptions:
             cluster.context,
             cluster.kubeconfig,
             poll_seconds,
-            lambda line: typer.echo(line, err=True),
+            _announce,
         )
 
     def place_on_cluster(

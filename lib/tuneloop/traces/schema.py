@@ -37,7 +37,8 @@ MAX_TEXT_CHARACTERS = 50_000
 """Of a prompt or a final answer; all lengths here are in code points."""
 MAX_NAME_CHARACTERS = 64
 """Of a trace's version and a step's type."""
-MAX_STEP_INDEX = 2**63 - 1
+STEP_INDEX_LIMIT = 2**63
+"""Step indices are below it."""
 MAX_JSON_DEPTH = 64
 """Levels of nesting in meta and filters; JSON readers differ in where they give up, from 100 on."""
 
@@ -90,7 +91,7 @@ UtcMoment = Annotated[AwareDatetime, PlainSerializer(utc_text, return_type=str, 
 class TraceStep(BaseModel):
     """One step of reasoning."""
 
-    i: int = Field(ge=0, le=MAX_STEP_INDEX)
+    i: int = Field(ge=0, lt=STEP_INDEX_LIMIT)
     type: Text = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
     content: Text = Field(min_length=1, max_length=MAX_STEP_CHARACTERS)
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tuneloop.errors import SpecError
 from tuneloop.training.renderers import (
     neutralise_control_tokens,
     render_closed_response,
     render_generation_prompt,
 )
+from tuneloop.validation import look_up
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,4 @@ DEFAULT_CHAT_TEMPLATE = CHAT_TEMPLATES["gemma3"]
 
 def chat_template_named(name: str) -> ChatTemplate:
     """Look a chat template up; SpecError lists those that exist."""
-    try:
-        return CHAT_TEMPLATES[name]
-    except KeyError:
-        known = ", ".join(sorted(CHAT_TEMPLATES))
-        raise SpecError(f"chat template {name!r} is unknown, expected one of: {known}") from None
+    return look_up(CHAT_TEMPLATES, name, "chat template")

@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 
 from tuneloop.datasets.schema import TraceRow
-from tuneloop.errors import SpecError
 from tuneloop.traces.response_text import ParsedResponse, render_response
 from tuneloop.training.renderers import parse_response
 from tuneloop.training.schema import Refused
+from tuneloop.validation import look_up
 
 CORRECTION = "correction"
 """The key of a trace's meta under which `critique_v1` finds the corrected trace."""
@@ -98,8 +98,4 @@ RECIPES = {
 
 def recipe_named(name: str) -> Recipe:
     """Look a recipe up; SpecError lists those that exist."""
-    try:
-        return RECIPES[name]
-    except KeyError:
-        known = ", ".join(sorted(RECIPES))
-        raise SpecError(f"recipe {name!r} is unknown, expected one of: {known}") from None
+    return look_up(RECIPES, name, "recipe")

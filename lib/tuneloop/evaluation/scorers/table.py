@@ -5,9 +5,9 @@ To add a scorer, write a function in a module of its own beside this one and add
 
 from __future__ import annotations
 
-from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.exact_match import score_exact_match
 from tuneloop.evaluation.scorers.schema import Scorer
+from tuneloop.validation import look_up
 
 SCORERS: dict[str, Scorer] = {
     "exact_match": Scorer(score_exact_match, "normalised exact match"),
@@ -17,8 +17,4 @@ SCORERS: dict[str, Scorer] = {
 
 def scorer_named(name: str) -> Scorer:
     """Look a scorer up; SpecError lists those that exist."""
-    try:
-        return SCORERS[name]
-    except KeyError:
-        known = ", ".join(sorted(SCORERS))
-        raise SpecError(f"eval.scorer {name!r} is unknown, expected one of: {known}") from None
+    return look_up(SCORERS, name, "eval.scorer")

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tuneloop.errors import SpecError
 from tuneloop.specs.model import Gemma3Spec, ModelSpecBase
+from tuneloop.validation import look_up
 
 
 class FamilyModule(Protocol):
@@ -77,8 +77,4 @@ FAMILIES: dict[str, ModelFamily] = {
 
 def family_named(kind: str) -> ModelFamily:
     """Look a family up; SpecError lists those that exist."""
-    try:
-        return FAMILIES[kind]
-    except KeyError:
-        known = ", ".join(sorted(FAMILIES))
-        raise SpecError(f"model kind {kind!r} is unknown, expected one of: {known}") from None
+    return look_up(FAMILIES, kind, "model kind")
