@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneloop.artifacts.delta_report import DeltaReport, Group, Item, Said
+from tuneloop.artifacts.delta_report import Answer, DeltaReport, Group, Item
 from tuneloop.evaluation.scorers.schema import Score
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.evaluation.statistics import accuracy, compare
@@ -18,7 +18,7 @@ SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
-class Answered:
+class ScoredItem:
     """One item with both models' texts and scores."""
 
     item: EvalItem
@@ -29,44 +29,44 @@ class Answered:
     tuned_text: str
 
 
-def build_report(answered: Sequence[Answered], header: dict[str, str]) -> DeltaReport:
+def build_report(scored: Sequence[ScoredItem], header: dict[str, str]) -> DeltaReport:
     """Count and compare.
 
     Args:
-        answered: at least one item.
+        scored: at least one item.
         header: what was evaluated; `scorer` names the scorer in the table of scorers.
     """
-    overall = _group("all", answered)
-    names = sorted({a.item.category for a in answered})
+    overall = _group("all", scored)
+    names = sorted({a.item.category for a in scored})
     categories = tuple(
-        _group(name, [a for a in answered if a.item.category == name]) for name in names
+        _group(name, [a for a in scored if a.item.category == name]) for name in names
     )
     return DeltaReport(
         header=header,
         verdict=_verdict(overall),
         overall=overall,
         categories=categories,
-        items=tuple(map(_item, answered)),
+        items=tuple(map(_item, scored)),
     )
 
 
-def _group(name: str, answered: Sequence[Answered]) -> Group:
-    base = [a.base.outcome for a in answered]
-    tuned = [a.tuned.outcome for a in answered]
+def _group(name: str, scored: Sequence[ScoredItem]) -> Group:
+    base = [a.base.outcome for a in scored]
+    tuned = [a.tuned.outcome for a in scored]
     return Group(name=name, base=accuracy(base), tuned=accuracy(tuned), paired=compare(base, tuned))
 
 
-def _item(answered: Answered) -> Item:
+def _item(scored: ScoredItem) -> Item:
     return Item(
-        id=answered.item.id,
-        category=answered.item.category,
-        base=_said(answered.base),
-        tuned=_said(answered.tuned),
+        id=scored.item.id,
+        category=scored.item.category,
+        base=_answer(scored.base),
+        tuned=_answer(scored.tuned),
     )
 
 
-def _said(score: Score) -> Said:
-    return Said(outcome=score.outcome, answer=score.answer, matched=score.matched)
+def _answer(score: Score) -> Answer:
+    return Answer(outcome=score.outcome, answer=score.answer, matched=score.matched)
 
 
 def _verdict(group: Group) -> str:

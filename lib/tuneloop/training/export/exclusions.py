@@ -1,4 +1,4 @@
-"""Exclusions, and the accounts of an export: traces in = examples out + listed exclusions."""
+"""Exclusions, and the balance of an export: traces in = examples out + listed exclusions."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def balance(
     """Check that every trace is an example or a listed exclusion, once.
 
     Args:
-        outcomes: the ledger's, how many traces ended as which split or reason.
+        outcomes: from the outcome tables, how many traces ended as which split or reason.
         written: lines of the files by split, and those of exclusions.jsonl as `excluded`.
-        traces: how many there are, by whoever says so.
+        traces: how many there are, by source of the number.
         place: the dataset, as an error should name it.
 
     Returns:
@@ -53,7 +53,7 @@ def balance(
     if written != accounted or {*traces.values()} != {sum(accounted.values())}:
         raise DataError(
             f"{place}: traces are {dict(traces)}, accounted for as {accounted}, written as"
-            f" {dict(written)}; delete the stage's part records and run it again"
+            f" {dict(written)}; delete the records of the stage's shards and run it again"
         )
     if not examples["train"]:
         raise DataError(

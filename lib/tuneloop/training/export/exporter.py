@@ -1,8 +1,8 @@
 """One trace after the other to examples, under the rules of an export.
 
-One rule: every trace that comes in goes out as an example or as an exclusion, and stands in the
-ledger either way. What a trace becomes depends on itself, the dataset's manifest and the rules
-alone, so any number of processes can share the work; only duplicates wait for the whole ledger.
+Every trace that comes in goes out as an example or as an exclusion, and has a row in the outcome
+table either way. What a trace becomes depends on itself, the dataset's manifest and the rules
+alone, so any number of processes can share the work; only duplicates need the tables of all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import ExampleBuilder
 from tuneloop.training.export.exclusions import Exclusion, Split
 from tuneloop.training.export.minhash import BANDS, band_keys
-from tuneloop.training.export.normalize import fold_example, fold_examples, words_of
+from tuneloop.training.export.normalize import normalize_example, normalize_examples, words_of
 from tuneloop.training.export.outcomes import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
 from tuneloop.training.prompt_templates import Draft
 from tuneloop.training.schema import Reason, Refused, TrainingExample
@@ -33,7 +33,7 @@ CountTokens = Callable[[str, str], tuple[int, int]]
 
 
 Lengths = tuple[int, int, int | None, int | None]
-"""Characters and tokens of prompt and response, as in `ledger.LENGTHS`."""
+"""Characters and tokens of prompt and response, as in `outcomes.LENGTHS`."""
 
 
 class _Limit(NamedTuple):
@@ -63,7 +63,7 @@ def _limits(rules: ExportSpec) -> tuple[_Limit, ...]:
 
 
 class _Made(msgspec.Struct, frozen=True, gc=False):
-    """What a trace says, and what the ledger wants to know of it."""
+    """What a trace says, and what the outcome table records of it."""
 
     draft: Draft
     response: str
@@ -116,10 +116,10 @@ class ShardExporter:
             DataError: the rules say `fail` and a trace breaks them.
         """
         made = [self._make(row) for row in block.rows]
-        folded = self._fold(made)
-        overlaps = self._find_overlaps(block, made, folded)
+        normalized = self._normalize_all(made)
+        overlaps = self._find_overlaps(block, made, normalized)
         if self._limits:
-            self._shorten_all(block, made, folded)
+            self._shorten_all(block, made, normalized)
         examples: dict[Split, list[TrainingExample]] = {"train": [], "validation": []}
         for number, row in enumerate(block.rows):
             one = made[number]
@@ -127,8 +127,8 @@ class ShardExporter:
                 self._refuse(start + number, row, one)
                 continue
             split, overlap, dropped = self._split_of(row), overlaps[number], one.dropped
-            key = duplicate_key(folded[number]) if self._wants_keys else NO_KEY
-            bands = band_keys(words_of(folded[number])) if self._wants_bands else ()
+            key = duplicate_key(normalized[number]) if self._wants_keys else NO_KEY
+            bands = band_keys(words_of(normalized[number])) if self._wants_bands else ()
             flags = (CONTAMINATED if overlap else 0) | (TRUNCATED if dropped else 0)
             self.entries.append(
                 Entry(start + number, row.id, split, key, *one.lengths, flags, bands)
@@ -152,11 +152,11 @@ class ShardExporter:
         )
         self.exclusions.append(exclusion_line(number, row.id, refused.reason, refused.detail))
 
-    def _fold(self, made: Sequence[_Made | Refused]) -> list[bytes]:
+    def _normalize_all(self, made: Sequence[_Made | Refused]) -> list[bytes]:
         """The texts for comparisons; nothing that is looked at where nothing is compared."""
         if not self._compares:
             return []
-        return fold_examples(
+        return normalize_examples(
             [
                 ("", "") if isinstance(one, Refused) else (one.draft.prompt, one.response)
                 for one in made
@@ -164,12 +164,12 @@ class ShardExporter:
         )
 
     def _find_overlaps(
-        self, block: RowBlock, made: list[_Made | Refused], folded: Sequence[bytes]
+        self, block: RowBlock, made: list[_Made | Refused], normalized: Sequence[bytes]
     ) -> Sequence[str | None]:
         """What of the eval set each example holds; refuses those that the rules leave out."""
         if self._contamination is None:
             return [None] * len(made)
-        overlaps = self._contamination.find_all([row.prompt for row in block.rows], folded)
+        overlaps = self._contamination.find_all([row.prompt for row in block.rows], normalized)
         for number, overlap in enumerate(overlaps):
             if overlap is None or isinstance(made[number], Refused):
                 continue
@@ -184,7 +184,7 @@ class ShardExporter:
         return overlaps
 
     def _shorten_all(
-        self, block: RowBlock, made: list[_Made | Refused], folded: list[bytes]
+        self, block: RowBlock, made: list[_Made | Refused], normalized: list[bytes]
     ) -> None:
         """Bring every example within the limits, or refuse it."""
         for number, one in enumerate(made):
@@ -194,7 +194,7 @@ class ShardExporter:
             shortened = self._shorten(place, row, one.draft, one.lengths, limit)
             made[number] = shortened
             if isinstance(shortened, _Made) and self._compares:
-                folded[number] = fold_example(shortened.draft.prompt, shortened.response)
+                normalized[number] = normalize_example(shortened.draft.prompt, shortened.response)
 
     def _exceeded(self, lengths: Lengths) -> _Limit | None:
         """Return the first limit that these lengths exceed; None if they keep all."""
