@@ -1,7 +1,7 @@
-"""What pydantic or msgspec found, as the middle of one of our sentences: field, found, expected.
+"""Turn pydantic and msgspec errors into the middle of an error message: field, found, expected.
 
-One rule: the caller adds the place before it and what to do after it. The value found is shown, so
-never hand over an error about a model that holds a credential.
+The caller adds the place in front and the remedy at the end. The message shows the value, so never
+pass an error about a model that holds a credential.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _BARE = re.compile(r"expected (?=greater |less |match )")
 
 
 def first_error(error: ValidationError) -> str:
-    """Say the first thing that is wrong.
+    """Describe the first error.
 
     Args:
-        error: what `model_validate` or a constructor raised.
+        error: the exception from `model_validate` or a constructor.
 
     Returns:
         For instance `difficulty is 'impossible', expected 'easy', 'medium' or 'hard'`; without a
@@ -40,15 +40,15 @@ def first_error(error: ValidationError) -> str:
 
 
 def all_errors(error: ValidationError) -> list[str]:
-    """Say everything that is wrong, each as `first_error` does, in pydantic's order."""
+    """Describe all errors as `first_error` does, in pydantic's order."""
     return [_sentence(details, error.title) for details in error.errors(include_url=False)]
 
 
 def decode_error(error: ValueError) -> str:
-    """Say what msgspec found wrong with one JSON text, for instance `steps.0.i: expected int`.
+    """Describe msgspec's error about one JSON text, such as `steps.0.i: expected int`.
 
     Args:
-        error: what a msgspec decoder raised; UnicodeDecodeError where the text is not UTF-8.
+        error: the exception from a msgspec decoder; UnicodeDecodeError if the text is not UTF-8.
     """
     if isinstance(error, UnicodeDecodeError):
         return f"byte 0x{error.object[error.start]:02x} is not UTF-8, expected UTF-8 text"
@@ -82,7 +82,7 @@ def look_up(table: Mapping[str, Row], name: str, what: str) -> Row:
 
 
 def shorten(value: object, length: int = _SHOWN) -> str:
-    """Show a value in an error: its repr on one line, cut to `length` characters."""
+    """Return the repr of a value on one line, cut to `length` characters, for an error."""
     text = repr(value).replace("\n", " ")
     return text if len(text) <= length else text[: length - 3] + "..."
 
@@ -105,13 +105,13 @@ def _sentence(details: ErrorDetails, title: str) -> str:
 
 
 def _step(part: str | int) -> str:
-    """A part of a location as it is, or shown as a value where it would garble the sentence."""
+    """Return a step of a location, quoted if it would garble the sentence."""
     name = str(part)
     return name if _PLAIN.fullmatch(name) else shorten(name)
 
 
 def _expectation(details: ErrorDetails) -> str:
-    """Pydantic's message in our words: `Input should be X` becomes `expected X`."""
+    """Return pydantic's message in our wording: `Input should be X` becomes `expected X`."""
     message = " ".join(details["msg"].split())
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if _SHOULD.match(message):

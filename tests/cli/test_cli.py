@@ -111,7 +111,7 @@ def test_a_new_seed_is_another_run(tuneloop: Invoke, tiny_run: TinyRun) -> None:
     code, _, err = tuneloop("run", tiny_run.spec_path, "--seed", 2, "--new-seed")
     assert (code, sentence(err)) == (
         2,
-        "tuneloop: --seed and --new-seed: found both, expected at most one; drop one",
+        "tuneloop: --seed and --new-seed: found both, expected at most one; remove one",
     )
 
 

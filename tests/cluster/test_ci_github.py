@@ -84,17 +84,17 @@ def test_a_merge_submits_waits_with_new_credentials_and_comments(
     assert done.code == 0, outputs
     (run,) = (Path(tiny_run.artifacts) / "training_runs").iterdir()
     assert f"::set-output:: run_id={run.name}" in outputs
-    assert "the cluster takes 8 objects of run" in done.job("submit")
+    assert "the cluster accepts 8 objects of run" in done.job("submit")
     assert all((run / stage / "record.json").exists() for stage in STAGES)
     # Each of the three jobs logs in, and every wait once more; what it had before is worth nothing.
     assert waits >= 2
-    assert "is still under way: " in outputs
+    assert "is still running: " in outputs
     logins = [line for line in hub.log if not line.startswith("pip ")]
     assert logins == LOGIN * (3 * outputs.count("⭐ Run Main Submit") + waits)
     *old, newest = sorted(hub.folder.glob("log.kubeconfig.*"), key=lambda p: p.stat().st_ino)
     kubeconfigs = [path.read_text() for path in (*old, newest)]
     assert sum('"token": "expired"' in text for text in kubeconfigs) == len(old)
-    assert "the gate lets it through" in done.job("report")
+    assert "the gate passes" in done.job("report")
     comments = hub.state["comments"]
     assert [c["id"] for c in comments] == [1, 2, 1002]
     body = comments[-1]["body"]
@@ -105,7 +105,7 @@ def test_a_merge_submits_waits_with_new_credentials_and_comments(
     # The same commit again: nothing runs, the comment is brought up to date, and the gate is shut.
     again = hub.act(*merge, **VARIABLES, MIN_ACCURACY="1")
     assert again.code == 1
-    assert "every stage has its record, nothing to do" in again.job("submit"), again.output
+    assert "every stage is done, nothing to submit" in again.job("submit"), again.output
     assert "expected at least 100.0 %" in again.job("report")
     assert "exit status 13" in again.job("report")
     assert len(hub.state["comments"]) == 3

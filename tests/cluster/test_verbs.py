@@ -48,7 +48,7 @@ def test_ci_submits_waits_and_shows_the_report(
 
     code, out, err = verb("check", spec, "--server")
     assert code == 0, err
-    assert f"the cluster takes 8 objects of run {run_id}" in out
+    assert f"the cluster accepts 8 objects of run {run_id}" in out
     assert "warning: execution.artifacts: " in err
     assert f"cluster  context test, namespace {namespace}, server https://127" in err
 
@@ -58,7 +58,7 @@ def test_ci_submits_waits_and_shows_the_report(
 
     code, out, err = verb("submit", spec)
     assert code == 0, err
-    assert f"{run_id}: stage export is submitted; nothing goes on without wait" in out
+    assert f"{run_id}: submitted stage export; continue with:" in out
     assert f"tuneloop wait {run_id} --artifacts {placed.artifacts}" in out
 
     summary = tmp_path / "summary.md"
@@ -75,7 +75,7 @@ def test_ci_submits_waits_and_shows_the_report(
     assert code == 0
     assert [s["state"] for s in json.loads(out)["stages"]] == ["done"] * 4
     code, out, _ = tuneloop("explain", run_id, *at)
-    assert (code, out) == (0, f"{run_id}: every stage has its record\n")
+    assert (code, out) == (0, f"{run_id}: every stage is done\n")
     code, out, _ = tuneloop("logs", run_id, "train", *at, "--follow")
     assert code == 0
     assert f"stage train of {run_id}" in out
@@ -83,7 +83,7 @@ def test_ci_submits_waits_and_shows_the_report(
     assert code == 2
     assert "stage tarin: unknown, expected one of export, train, eval, import" in err
     code, out, _ = verb("submit", spec, "--detach")
-    assert (code, out) == (0, f"{run_id}: every stage has its record, nothing to do\n")
+    assert (code, out) == (0, f"{run_id}: every stage is done, nothing to submit\n")
 
 
 def test_a_run_that_cannot_start_is_explained_and_cancelled(
@@ -135,7 +135,7 @@ def test_a_run_that_cannot_start_is_explained_and_cancelled(
     _, out, _ = verb("explain", run_id, *at)
     assert "Insufficient cpu" in " ".join(out.split())
     code, out, _ = verb("cancel", run_id, *at)
-    assert (code, out) == (0, f"{run_id}: deleted nothing, nothing was there\n")
+    assert (code, out) == (0, f"{run_id}: deleted nothing, found no objects\n")
 
 
 def test_what_a_cluster_would_refuse_is_said_before_it_is_asked(
@@ -145,7 +145,7 @@ def test_what_a_cluster_would_refuse_is_said_before_it_is_asked(
     code, _, err = verb("check", placed.spec_path, "--server")
     assert code == 3
     assert "error: ServiceAccount tuneloop-stage: is not there, expected it" in err
-    assert "1 problems, expected none; mend what is listed above" in err
+    assert "1 problems, expected none; fix the problems above" in err
     code, out, _ = tuneloop("check", placed.spec_path)
     assert code == 0
     assert "no problem in 8 objects" in out

@@ -29,7 +29,7 @@ def test_every_step_of_the_laptop_page_works_as_written(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     assert "# Delta report: improved" in done.stdout
-    assert "the gate lets it through" in done.stdout
+    assert "the gate passes" in done.stdout
     assert "mine-v1: 144 traces" in done.stdout
     assert "mine_eval.jsonl: 2 items in 1 categories, no problems" in done.stdout
     last = done.stdout.rsplit("run mine-", 1)[1]

@@ -49,9 +49,9 @@ def outcome(report: DeltaReport | None = None, failure: Failure | None = None) -
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        ((), 0, "accuracy 5.6 % -> 72.2 %, 2 items regressed: the gate lets it through"),
-        (("--min-accuracy", "0.72", "--min-gain", "0.6666"), 0, "lets it through"),
-        (("--max-regressions", "2"), 0, "lets it through"),
+        ((), 0, "accuracy 5.6 % -> 72.2 %, 2 items regressed: the gate passes"),
+        (("--min-accuracy", "0.72", "--min-gain", "0.6666"), 0, "the gate passes"),
+        (("--max-regressions", "2"), 0, "the gate passes"),
         (("--min-accuracy", "0.8"), 13, "accuracy is 72.2 % (26 of 36), expected at least 80.0 %"),
         (("--min-gain", "0.7"), 13, "gain is +66.7 points, expected at least +70.0"),
         (("--max-regressions", "0"), 13, "2 items regressed, expected at most 0"),
@@ -78,7 +78,7 @@ def test_a_gate_says_all_that_is_worse_than_asked(tuneloop: Invoke, artifacts: s
     code, _, err = tuneloop("gate", RUN, "--artifacts", artifacts, *asked)
     assert code == 13
     assert err.count("expected at ") == 3
-    assert "delta_report.md, then change data or spec, or the gate" in err
+    assert "delta_report.md, then change the data, the spec or the gate" in err
 
 
 def test_a_run_without_a_report_is_no_pass(tuneloop: Invoke, artifacts: str) -> None:
@@ -94,7 +94,10 @@ def test_a_run_without_a_report_is_no_pass(tuneloop: Invoke, artifacts: str) -> 
     assert code == 0
     assert "### tuneloop: `going-1`: stage train failed\n\n`OutOfMemory`: `killed`" in out
     code, _, err = tuneloop("gate", "nobody-1", "--artifacts", artifacts)
-    assert (code, "missing, expected a run's; check run id and --artifacts" in err) == (12, True)
+    assert (
+        code,
+        "missing, expected the manifest of a run; check the run id and --artifacts" in err,
+    ) == (12, True)
     code, _, err = tuneloop("gate", "../x", "--artifacts", artifacts)
     assert (code, "expected a name such as" in err) == (2, True)
 

@@ -199,7 +199,7 @@ def test_for_seconds_ends_the_wait_and_the_run_continues(
 ) -> None:
     twin.act = lambda pod: Running()
     with pytest.raises(
-        StillRunning, match=r"stage export is still under way: Running: .*wait again"
+        StillRunning, match=r"stage export is still running: Running: .*call `wait` again"
     ):
         run(sequence(twin, submission), for_seconds=60)
     assert 50 <= twin.seconds <= 60

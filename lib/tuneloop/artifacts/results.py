@@ -66,7 +66,7 @@ class Histogram(RecordPart):
 
 
 class LengthSummary(RecordPart):
-    """How long examples are, by one measure."""
+    """Lengths of all examples, by one measure."""
 
     mean: float
     quantiles: dict[str, int]

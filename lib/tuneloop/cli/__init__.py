@@ -1,8 +1,8 @@
-"""The human verbs: parsing and printing, nothing else.
+"""The `tuneloop` command: parsing and printing, nothing else.
 
-Results go to stdout (`--json` for programs), everything else to stderr. Expected failures are one
-sentence and an exit code; libraries are imported by the verb that needs them, so that `--help`
-answers at once.
+Results go to stdout (`--json` for programs), everything else to stderr. An expected failure prints
+one sentence and exits with its code. Each verb imports the libraries that it needs, so that
+`--help` is fast.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tuneloop.errors import (
 
 CANCELLED = 30
 TYPER_INTERRUPTED = 130
-"""What typer makes of a KeyboardInterrupt."""
+"""Exit code that typer gives a KeyboardInterrupt."""
 
 app = typer.Typer(
     name="tuneloop",
-    help="Reasoning traces to a tuned model and its evaluation, as plain batch jobs.",
+    help="Fine-tune a model on reasoning traces and evaluate it, as Kubernetes batch jobs.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -24,9 +24,11 @@ def register(app: typer.Typer) -> None:
 
 def render(
     run: RunOptions,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder that receives the YAML files.")
+    ],
 ) -> None:
-    """Write a run as plain YAML that `kubectl apply -f DIR` takes as it is."""
+    """Write a run as plain YAML for `kubectl apply -f DIR`."""
     from tuneloop.k8s.rendering.manifests import dump_files, stage_files
     from tuneloop.storage import files
 
@@ -41,10 +43,11 @@ def check(
     run: RunOptions,
     cluster: ClusterOptions,
     server: Annotated[
-        bool, typer.Option("--server", help="Ask the cluster too: rights, queues, dry run.")
+        bool,
+        typer.Option("--server", help="Also check rights, queues and a dry run on the cluster."),
     ] = False,
 ) -> None:
-    """Find what a cluster would refuse, before it is asked; writes nothing."""
+    """Check a run for problems on a cluster. Write nothing."""
     from tuneloop.k8s.checks.offline import check_documents, check_execution
     from tuneloop.k8s.checks.preflight import preflight
     from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
@@ -60,9 +63,9 @@ def check(
         typer.echo(f"{finding.severity}: {finding}", err=True)
     errors = sum(finding.severity == "error" for finding in findings)
     if errors:
-        raise SpecError(f"{run.spec}: {errors} problems, expected none; mend what is listed above")
+        raise SpecError(f"{run.spec}: {errors} problems, expected none; fix the problems above")
     objects = sum(len(found) for found in documents.values())
-    where = f"the cluster takes {objects}" if server else f"no problem in {objects}"
+    where = f"the cluster accepts {objects}" if server else f"no problem in {objects}"
     typer.echo(f"{run.spec}: {where} objects of run {prepared.plan.run_id}")
 
 
@@ -70,11 +73,11 @@ def submit(
     run: RunOptions,
     cluster: ClusterOptions,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Leave the sequence to a Job in the cluster.")
+        bool, typer.Option("--detach", help="Let a Job in the cluster submit the stages.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Start a run on a cluster and return; `wait RUN_ID` goes on from any machine."""
+    """Submit a run to a cluster and return. Continue with `wait RUN_ID` on any machine."""
     from tuneloop.cli import display, github
     from tuneloop.runs.sequence import Sequence
 
@@ -90,10 +93,10 @@ def submit(
     if as_json:
         print_json({"run_id": run_id, "stage": stage, "detached": detach})
     elif stage is None:
-        typer.echo(f"{run_id}: every stage has its record, nothing to do")
+        typer.echo(f"{run_id}: every stage is done, nothing to submit")
     else:
-        goes_on = "its Job goes on by itself" if detach else "nothing goes on without wait"
-        typer.echo(f"{run_id}: stage {stage} is submitted; {goes_on}:")
+        follow_up = "a Job submits the other stages" if detach else "continue with"
+        typer.echo(f"{run_id}: submitted stage {stage}; {follow_up}:")
         typer.echo(f"tuneloop wait {run_id} --artifacts {prepared.plan.artifacts}")
 
 
@@ -103,11 +106,15 @@ def wait(
     poll_seconds: PollSeconds = 5.0,
     for_seconds: Annotated[
         float | None,
-        typer.Option("--for-seconds", min=0, help="At most; then exit 32, and wait again."),
+        typer.Option(
+            "--for-seconds",
+            min=0,
+            help="Maximum seconds to wait; exit code 32 if the run is not done.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take a submitted run to its end, stage after stage; stopped, it goes on when called again."""
+    """Wait for a submitted run, stage after stage. Call again to continue."""
     from tuneloop.cli import display, github
     from tuneloop.runs.sequence import Sequence
 
@@ -137,7 +144,7 @@ def status(
     cluster: ClusterOptions,
     as_json: Json = False,
 ) -> None:
-    """Show where a submitted run is; reads only."""
+    """Show the status of a submitted run."""
     from dataclasses import asdict
 
     from tuneloop.cli import display
@@ -154,24 +161,28 @@ def explain(
     run: KnownRun,
     cluster: ClusterOptions,
 ) -> None:
-    """Say why a run is where it is: one verdict with its evidence and what to do."""
+    """Explain the state of a run: cause, evidence and fix."""
     from tuneloop.cli import display
     from tuneloop.runs.status import run_status
 
     stages = run_status(run.open_backend(cluster))
     stage = next((stage for stage in stages if stage.state != "done"), None)
     if stage is None:
-        typer.echo(f"{run.run_id}: every stage has its record")
+        typer.echo(f"{run.run_id}: every stage is done")
     else:
         display.print_explanation(stage)
 
 
 def logs(
     run: KnownRun,
-    stage: Annotated[str | None, typer.Argument(help="Of the run's stages; the latest.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    stage: Annotated[
+        str | None, typer.Argument(help="Name of the stage; default: the latest.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the stage ends.")
+    ] = False,
 ) -> None:
-    """Print a stage's log, from where the stage itself keeps it; needs no cluster."""
+    """Print the log of a stage. Needs no cluster."""
     from tuneloop.runs.logs import read_log
 
     submission = run.load_submission()
@@ -189,6 +200,6 @@ def cancel(
     run: KnownRun,
     cluster: ClusterOptions,
 ) -> None:
-    """Delete what a run has in the cluster; records and checkpoints stay."""
+    """Delete the objects of a run in the cluster. Records and checkpoints remain."""
     deleted = run.open_backend(cluster).cancel_run()
-    typer.echo(f"{run.run_id}: deleted {', '.join(deleted) or 'nothing, nothing was there'}")
+    typer.echo(f"{run.run_id}: deleted {', '.join(deleted) or 'nothing, found no objects'}")

@@ -1,4 +1,4 @@
-"""What people see: progress on a terminal, plain lines elsewhere, and the tables at the end."""
+"""Output for users: progress bars on a terminal, plain lines elsewhere, and result tables."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 class Progress:
-    """Progress of a verb on stderr: a bar on a terminal, a line a stage elsewhere."""
+    """Progress of a verb on stderr: a bar on a terminal, one line per stage elsewhere."""
 
     def __init__(self, *, quiet: bool) -> None:
-        """Show nothing if quiet."""
-        import rich.progress  # a third of this module's import, and tables need none of it
+        """Prepare the bar; show nothing if quiet."""
+        import rich.progress  # a third of this module's import time, and tables do not need it
 
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._bar = rich.progress.Progress(
@@ -50,7 +50,7 @@ class Progress:
             transient=True,
         )
         self._task: rich.progress.TaskID | None = None
-        self._said = ""
+        self._last_line = ""
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -64,14 +64,14 @@ class Progress:
         self._console.print(text, markup=False)
 
     def started(self, name: str) -> None:
-        """A stage process starts."""
+        """Show that a stage starts."""
         self._task = self._bar.add_task(name, total=None, note="starting")
 
     def waiting(self, name: str, verdict: Verdict) -> None:
-        """A stage on a cluster waits, or runs; said once for each state."""
+        """Show the verdict on a waiting or running stage, once per change."""
         text = f"{name:8} {verdict.state}: {verdict.cause}"
-        if text != self._said:
-            self._said = text
+        if text != self._last_line:
+            self._last_line = text
             self.line(text)
 
     def progress(self, name: str, value: progress.Progress) -> None:
@@ -82,13 +82,13 @@ class Progress:
         self._bar.update(self._task, completed=value.step, total=value.total, note=note)
 
     def bar(self, name: str, done: int, total: int) -> None:
-        """Progress of a verb that runs here."""
+        """Show the progress of work in this process."""
         if self._task is None:
             self._task = self._bar.add_task(name, total=total, note="")
         self._bar.update(self._task, completed=done)
 
     def finished(self, result: StageResult) -> None:
-        """A stage has its record."""
+        """Show that a stage is done."""
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
@@ -96,14 +96,14 @@ class Progress:
 
 
 def sequence_callbacks(view: Progress) -> Callbacks:
-    """Return the callbacks that show a sequence here."""
+    """Return the callbacks that show a sequence in this view."""
     from tuneloop.runs.sequence import Callbacks
 
     return Callbacks(view.started, view.waiting, view.progress, view.finished)
 
 
 def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> dict[str, Any]:
-    """What a run came to, for `--json`."""
+    """Return the results of a run, for `--json`."""
     by_name = {result.name: result.record for result in stages}
     train = by_name["train"].results_as(TrainResults)
     evaluated = by_name["eval"].results_as(EvalResults)
@@ -151,7 +151,7 @@ def print_run(summary: dict[str, Any], stages: Sequence[StageResult]) -> None:
 
 
 def _loss_curve(summary: dict[str, Any]) -> str:
-    """The loss over the steps as one line of bars, on a logarithmic scale; empty if unreadable."""
+    """Return the loss per step as one line of bars, on a log scale; empty without metrics."""
     url = paths.join(summary["artifacts"], "training_runs", summary["run_id"], "metrics.jsonl")
     try:
         losses = [json.loads(line)["loss"] for line in files.read(url).splitlines()]
@@ -165,7 +165,7 @@ def _loss_curve(summary: dict[str, Any]) -> str:
 
 
 def report_text(summary: dict[str, Any]) -> str:
-    """The report that people read, as Markdown; its place where it cannot be read."""
+    """Return the Markdown report; its URL if the file is missing."""
     try:
         return files.read(summary["report"]).decode("utf-8", "replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Verbs of training examples: look at one, count all, hand them to other tools."""
+"""Verbs of training examples: inspect, stats, export."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ if TYPE_CHECKING:
     from tuneloop.training.chat_templates import ChatTemplate
     from tuneloop.training.export.inspect import Inspection
 
-examples_app = typer.Typer(help="Training examples: what an export wrote.", no_args_is_help=True)
+examples_app = typer.Typer(
+    help="Inspect, measure and convert training examples.", no_args_is_help=True
+)
 
 ExamplesUrl = Annotated[
-    str, typer.Argument(metavar="URL", help="examples-*.jsonl[.zst], or a prefix that holds some.")
+    str,
+    typer.Argument(
+        metavar="URL", help="An examples-*.jsonl[.zst] file, or a prefix with such files."
+    ),
 ]
 TokenizerUrl = Annotated[
     str | None, typer.Option(help="SentencePiece model, such as the train stage's tokenizer.model.")
 ]
-Family = Annotated[str, typer.Option(help="Whose turns: gemma2, gemma3 or gemma4.")]
-System = Annotated[str | None, typer.Option(help="The run's system instruction.")]
+Family = Annotated[str, typer.Option(help="Chat template: gemma2, gemma3 or gemma4.")]
+System = Annotated[str | None, typer.Option(help="System instruction of the run.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,16 +44,16 @@ def register(app: typer.Typer) -> None:
 def inspect(
     url: ExamplesUrl,
     example_id: Annotated[
-        str | None, typer.Option("--id", help="Id of the example, or of its trace.")
+        str | None, typer.Option("--id", help="Id of the example or of its trace.")
     ] = None,
-    row: Annotated[int, typer.Option(min=0, help="Line of the file, if no id is given.")] = 0,
+    row: Annotated[int, typer.Option(min=0, help="Line of the file, from 0, without --id.")] = 0,
     tokenizer: TokenizerUrl = None,
     family: Family = "gemma3",
     system_instruction: System = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page here too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML page to this path.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show one example as it is trained on, tokens coloured by the loss mask."""
+    """Show one example as it is trained on. Tokens are coloured by loss mask."""
     from tuneloop.storage import files
     from tuneloop.training.chat_templates import chat_template_named
     from tuneloop.training.export.files import is_examples_file, read_line
@@ -66,7 +71,7 @@ def inspect(
     elif is_examples_file(url):
         example = parse_example(read_line(url, row), f"{url}:{row + 1}")
     elif row:
-        raise UsageError("--row: counts within one file, found a prefix; give a file, or --id")
+        raise UsageError("--row: found a prefix, expected one file; give a file, or use --id")
     else:
         _, example = next(iter_examples(url))
     found = inspect_example(example, chat, system_instruction, _tokenizer(tokenizer, chat))
@@ -89,7 +94,9 @@ def _tokenizer(
     try:
         return load_tokenizer(files.read(url), template.turn_marks)
     except FileNotFoundError as e:
-        raise UsageError(f"{url}: no such file, expected a SentencePiece model") from e
+        raise UsageError(
+            f"{url}: no such file, expected a SentencePiece model; check the path"
+        ) from e
 
 
 def _as_json(found: Inspection) -> dict[str, Any]:
@@ -163,10 +170,10 @@ def stats(
 def export(
     url: ExamplesUrl,
     view: Annotated[
-        str, typer.Option("--format", help="messages or prompt_completion.")
+        str, typer.Option("--format", help="Output format: messages or prompt_completion.")
     ] = "messages",
 ) -> None:
-    """Print examples as NDJSON that Hugging Face datasets, TRL and Axolotl read."""
+    """Print examples as NDJSON. Formats for Hugging Face datasets, TRL and Axolotl."""
     from tuneloop.jsonl import encode_line
     from tuneloop.training.export.formats import VIEWS
     from tuneloop.training.export.inspect import iter_examples

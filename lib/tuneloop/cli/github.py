@@ -1,6 +1,6 @@
-"""What GitHub Actions shows and keeps of a run: annotations, the step summary, outputs.
+"""Annotations, step summary and outputs for GitHub Actions.
 
-Format: GitHub's "Workflow commands for GitHub Actions". Does nothing anywhere else.
+Format: GitHub's "Workflow commands for GitHub Actions". Elsewhere these functions do nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from typing import Literal
 
 SUMMARY_BYTES = 1_000_000
-"""GitHub drops a step's summary above 1 MiB, all of it."""
+"""Maximum size of a summary; GitHub discards a whole summary above 1 MiB."""
 
 
 def is_running() -> bool:
@@ -19,14 +19,14 @@ def is_running() -> bool:
 
 
 def annotate(level: Literal["notice", "warning", "error"], title: str, message: str) -> None:
-    """Show a line beside the workflow run."""
+    """Show a message on the page of the workflow run."""
     if is_running():
         sys.stdout.write(f"::{level} title={_property(title)}::{_data(message)}\n")
         sys.stdout.flush()
 
 
 def append_summary(markdown: str) -> None:
-    """Add to the page of the workflow run."""
+    """Append Markdown to the summary on the page of the workflow run."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if is_running() and path:
         text = markdown.encode("utf-8", "replace")[:SUMMARY_BYTES].decode("utf-8", "ignore")
@@ -41,13 +41,13 @@ def set_output(**values: str) -> None:
         return
     with open(path, "a", encoding="utf-8") as file:
         for name, value in values.items():
-            if len(value.splitlines()) > 1:  # it would set other outputs
+            if len(value.splitlines()) > 1:  # more lines would set other outputs
                 raise ValueError(f"output {name} has several lines")
             file.write(f"{name}={value}\n")
 
 
 def run_url() -> str | None:
-    """The page of the workflow run that this step belongs to."""
+    """Return the URL of the workflow run of this step; None outside GitHub Actions."""
     parts = [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
     if not is_running() or None in parts:
         return None

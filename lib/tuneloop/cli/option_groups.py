@@ -1,7 +1,7 @@
-"""Groups of options that several verbs share, each declared once.
+"""Groups of options that several verbs share.
 
-A verb takes a group as one parameter, such as `run: RunOptions`. `expand_groups` shows typer the
-fields of the group instead.
+A verb takes a group as one parameter, such as `run: RunOptions`. `expand_groups` replaces the
+parameter by the fields of the group, which typer can parse.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class ClusterOptions:
 
     context: Annotated[
         str | None,
-        typer.Option("--context", help="Context of the kubeconfig, not its current one."),
+        typer.Option("--context", help="Kubeconfig context; default: its current one."),
     ] = None
     kubeconfig: Annotated[
         str | None,
-        typer.Option("--kubeconfig", help="File, instead of $KUBECONFIG or the default."),
+        typer.Option("--kubeconfig", help="Kubeconfig file; default: $KUBECONFIG."),
     ] = None
 
     def connect(self, namespace: str) -> Cluster:
@@ -60,23 +60,23 @@ class RunOptions:
 
     spec: Annotated[str, typer.Argument(metavar="RUN.yaml", help="The run spec.")]
     image: Annotated[
-        str | None, typer.Option("--image", help="REPOSITORY@sha256:DIGEST, instead of the spec's.")
+        str | None, typer.Option("--image", help="REPOSITORY@sha256:DIGEST; overrides the spec.")
     ] = None
     allow_tag: Annotated[
-        bool, typer.Option("--allow-tag", help="Take an image without digest; recorded.")
+        bool, typer.Option("--allow-tag", help="Accept an image tag without a digest.")
     ] = False
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Dataset key, instead of the spec's.")
+        str | None, typer.Option("--dataset", help="Dataset key; overrides the spec.")
     ] = None
     artifacts: Annotated[
-        str | None, typer.Option("--artifacts", help="Artifacts URL, instead of the spec's.")
+        str | None, typer.Option("--artifacts", help="Artifacts URL; overrides the spec.")
     ] = None
     store: Annotated[
-        str | None, typer.Option("--store", help="Store URL, instead of the spec's.")
+        str | None, typer.Option("--store", help="Trace store URL; overrides the spec.")
     ] = None
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed, instead of the spec's.")
-    ] = None
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed; overrides the spec.")] = (
+        None
+    )
 
     def load_spec(self) -> RunSpec:
         """Read the run spec and apply the options."""
@@ -93,7 +93,7 @@ class RunOptions:
     def target(
         self, cluster: ClusterOptions | None = None, poll_seconds: float = DEFAULT_POLL_SECONDS
     ) -> Target:
-        """Collect the options of a backend; it announces itself on stderr."""
+        """Return the settings of the backend, which announces itself on stderr."""
         from tuneloop.specs.target import Target
 
         cluster = cluster or ClusterOptions()
@@ -118,19 +118,21 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class KnownRun:
-    """A run that was planned before, by its id."""
+    """An existing run, by its id."""
 
     run_id: Annotated[
-        str, typer.Argument(metavar="RUN_ID", help="As plan, submit and run print it.")
+        str, typer.Argument(metavar="RUN_ID", help="Run id, as printed by plan, submit and run.")
     ]
-    artifacts: Annotated[
-        str, typer.Option("--artifacts", help="Artifacts URL that the run was submitted with.")
-    ] = DEFAULT_ARTIFACTS
+    artifacts: Annotated[str, typer.Option("--artifacts", help="Artifacts URL of the run.")] = (
+        DEFAULT_ARTIFACTS
+    )
 
     def __post_init__(self) -> None:
-        """Refuse an id that leads out of the artifacts."""
+        """Refuse an id that points outside the artifacts."""
         if "/" in self.run_id or not self.run_id:
-            raise UsageError(f"run id {self.run_id!r}: expected a name such as demo-0a1b2c3d")
+            raise UsageError(
+                f"run id {self.run_id!r}: expected a name such as demo-0a1b2c3d; check the id"
+            )
 
     @property
     def artifacts_url(self) -> str:
@@ -140,7 +142,7 @@ class KnownRun:
         return paths.absolute(self.artifacts)
 
     def load_submission(self) -> Submission:
-        """Read what was submitted to a cluster."""
+        """Read the submission of the run."""
         from tuneloop.artifacts.submission import load_submission
 
         return load_submission(self.artifacts_url, self.run_id)
@@ -148,7 +150,7 @@ class KnownRun:
     def open_backend(
         self, cluster: ClusterOptions, poll_seconds: float = DEFAULT_POLL_SECONDS
     ) -> KubernetesBackend:
-        """Open the submitted run; its cluster is connected to when it is first needed."""
+        """Open the submitted run; it connects to the cluster on first use."""
         from tuneloop.k8s.backend import KubernetesBackend
 
         submission = self.load_submission()
@@ -158,7 +160,7 @@ class KnownRun:
 
 
 def expand_groups(verb: Callable[..., None]) -> Callable[..., None]:
-    """Make a verb that typer can register: each group's fields are parameters of their own."""
+    """Return a verb that typer can register, with the fields of each group as parameters."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, Any] = {}
     for parameter in inspect.signature(verb, eval_str=True).parameters.values():

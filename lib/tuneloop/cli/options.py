@@ -1,4 +1,4 @@
-"""Options of single verbs, and printing of results."""
+"""Common options, and functions that print results."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ DEFAULT_STORE = "http://127.0.0.1:8000"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 StoreUrl = Annotated[str, typer.Option("--store", help="URL of the trace store.")]
 NewSeed = Annotated[
-    bool, typer.Option("--new-seed", help="Draw a seed: another run of the same spec.")
+    bool, typer.Option("--new-seed", help="Draw a new seed, which makes a new run.")
 ]
 PollSeconds = Annotated[
-    float, typer.Option("--poll-seconds", min=0.1, help="Between two looks at the cluster.")
+    float, typer.Option("--poll-seconds", min=0.1, help="Seconds between polls of the cluster.")
 ]
 
 
 def chosen_seed(seed: int | None, new_seed: bool) -> int | None:
-    """The seed asked for; None leaves it to the spec."""
+    """Return the seed from the options; None uses the spec's."""
     if not new_seed:
         return seed
     if seed is not None:
-        raise UsageError("--seed and --new-seed: found both, expected at most one; drop one")
+        raise UsageError("--seed and --new-seed: found both, expected at most one; remove one")
     import secrets
 
     drawn = secrets.randbelow(2**32)
@@ -45,7 +45,7 @@ def print_json(value: Any) -> None:
 def print_run(
     artifacts: str, run_id: str, stages: list[StageResult], *, as_json: bool
 ) -> dict[str, Any]:
-    """Print what a run came to; returns it."""
+    """Print the results of a run, and return them."""
     from tuneloop.cli import display
 
     summary = display.run_summary(artifacts, run_id, stages)

@@ -1,4 +1,4 @@
-"""Verbs on what a run came to: report, gate. They read the artifacts and ask no cluster."""
+"""Verbs on the result of a run: report, gate. They read the artifacts and ask no cluster."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def report(
         Literal["markdown", "json", "comment", "marker"],
         typer.Option(
             "--format",
-            help="The report, its numbers, a comment for a pull request, or the comment's first"
-            " line, by which it is found again.",
+            help="Output: the report (markdown), its numbers (json), a pull request comment, or the"
+            " first line of that comment (marker), which identifies it.",
         ),
     ] = "markdown",
 ) -> None:
-    """Print the report of a run; as comment also why it failed, or that it has not finished."""
+    """Print the report of a run. The comment format also covers failed and unfinished runs."""
     from tuneloop.cli import github
     from tuneloop.runs import comment
     from tuneloop.runs.outcome import load_outcome, read_report, required_report
@@ -54,17 +54,22 @@ def gate(
     run: KnownRun,
     min_accuracy: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Of the tuned model, 0.85 is 85 %."),
+        typer.Option(min=0, max=1, help="Minimum accuracy of the tuned model, 0 to 1."),
     ] = None,
     min_gain: Annotated[
         float | None,
-        typer.Option(min=-1, max=1, help="Tuned less base; 0: it must not be worse."),
+        typer.Option(
+            min=-1, max=1, help="Minimum accuracy gain (tuned - base); 0 allows no regression."
+        ),
     ] = None,
     max_regressions: Annotated[
-        int | None, typer.Option(min=0, help="Items that only the base has right.")
+        int | None,
+        typer.Option(
+            min=0, help="Maximum number of items that only the base model answered correctly."
+        ),
     ] = None,
 ) -> None:
-    """Exit 13 if a run's result is worse than asked, 12 if it has none yet."""
+    """Check the result of a run. Exit 13 if it fails the gate, 12 if there is none yet."""
     from tuneloop.cli import github
     from tuneloop.errors import GateFailed
     from tuneloop.evaluation.gates import Gate
@@ -80,5 +85,5 @@ def gate(
         raise
     typer.echo(
         f"{run_id}: accuracy {100 * found.base.share:.1f} % -> {100 * found.tuned.share:.1f} %,"
-        f" {found.paired.regressed} items regressed: the gate lets it through"
+        f" {found.paired.regressed} items regressed: the gate passes"
     )

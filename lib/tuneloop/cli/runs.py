@@ -26,11 +26,11 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     workdir: Annotated[
-        Path, typer.Option(help="Gets store.db and artifacts/; run again to continue.")
+        Path, typer.Option(help="Folder for store.db and artifacts/; run again to continue.")
     ] = Path(".tuneloop/demo"),
     as_json: Json = False,
 ) -> None:
-    """Run the whole loop on this machine: traces, dataset, export, train, eval, import."""
+    """Run the whole loop on this machine with demo traces."""
     from tuneloop.cli import display
     from tuneloop.demo.loop import run_demo
 
@@ -51,13 +51,13 @@ def run(
     run: RunOptions,
     cluster: ClusterOptions,
     backend: Annotated[
-        str, typer.Option(help="local (this machine), or cluster (Kubernetes).")
+        str, typer.Option(help="local (this machine) or cluster (Kubernetes).")
     ] = "local",
     new_seed: NewSeed = False,
     poll_seconds: PollSeconds = DEFAULT_POLL_SECONDS,
     as_json: Json = False,
 ) -> None:
-    """Run a spec, stage after stage, here or on a cluster; run again to continue."""
+    """Run a spec on this machine or on a cluster. Run again to continue."""
     from tuneloop.cli import display
     from tuneloop.runs.backend import load_backend
     from tuneloop.runs.prepare import prepare
@@ -75,7 +75,7 @@ def run(
 
 
 def plan(run: RunOptions, as_json: Json = False) -> None:
-    """Show what a run would do: stages, what is cached, where and on what. Writes nothing."""
+    """Show which stages would run, and on which machines. Write nothing."""
     from tuneloop.cli import display
     from tuneloop.runs.backend import load_backend
     from tuneloop.runs.plan_table import plan_rows

@@ -19,10 +19,10 @@ from tuneloop.traces.importers.table import IMPORTERS
 if TYPE_CHECKING:
     from tuneloop.store.middleware.auth import Token
 
-traces_app = typer.Typer(help="Traces in the store.", no_args_is_help=True)
-datasets_app = typer.Typer(help="Datasets: frozen selections of traces.", no_args_is_help=True)
-tokens_app = typer.Typer(help="Tokens of the store.", no_args_is_help=True)
-eval_sets_app = typer.Typer(help="Eval sets.", no_args_is_help=True)
+traces_app = typer.Typer(help="Import, list and export traces.", no_args_is_help=True)
+datasets_app = typer.Typer(help="Build, list, show and export datasets.", no_args_is_help=True)
+tokens_app = typer.Typer(help="Create tokens of the trace store.", no_args_is_help=True)
+eval_sets_app = typer.Typer(help="Validate eval sets.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -41,33 +41,38 @@ def serve(
         str,
         typer.Option(
             envvar="TUNELOOP_DATABASE",
-            help="sqlite:///FILE or postgresql://USER@HOST/NAME; a password is safer in the"
-            " variable, or in libpq's own PGPASSWORD or ~/.pgpass.",
+            help="sqlite:///FILE or postgresql://USER@HOST/NAME; put a password in the variable,"
+            " in PGPASSWORD or in ~/.pgpass.",
         ),
     ] = "sqlite:///.tuneloop/store.db",
     artifacts: Annotated[
-        str, typer.Option(envvar="TUNELOOP_ARTIFACTS", help="Where datasets are written.")
+        str,
+        typer.Option(envvar="TUNELOOP_ARTIFACTS", help="Artifacts URL where datasets are written."),
     ] = DEFAULT_ARTIFACTS,
     tokens: Annotated[
-        Path | None, typer.Option(help="Token file, or its content in TUNELOOP_TOKENS.")
+        Path | None, typer.Option(help="Token file; default: the content of TUNELOOP_TOKENS.")
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ORIGIN",
-            help="Let web pages of this origin use the store, such as https://example.org; can be"
-            " repeated; * lets in all, but only with tokens.",
+            help="Allow web pages of this origin, such as https://example.org; repeatable."
+            " * allows every origin and needs tokens.",
         ),
     ] = None,
-    access_log: Annotated[bool, typer.Option(help="A line of JSON a request on stderr.")] = True,
+    access_log: Annotated[
+        bool, typer.Option(help="Log one JSON line per request to stderr.")
+    ] = True,
 ) -> None:
-    """Serve the trace store over HTTP; without tokens on loopback alone."""
+    """Serve the trace store over HTTP. Without tokens, only on loopback."""
     from tuneloop.runs import store_app
 
     def listening(url: str, database: str) -> None:
-        typer.echo(f"{url}: database {database}, artifacts {artifacts}; Ctrl-C stops it", err=True)
+        typer.echo(
+            f"{url}: database {database}, artifacts {artifacts}; press Ctrl-C to stop", err=True
+        )
 
-    # uvicorn finishes what is in flight, then raises the signal again: asked to stop, it stopped.
+    # uvicorn finishes open requests, then raises the signal again, which is no error here.
     try:
         with contextlib.suppress(KeyboardInterrupt):
             store_app.serve(
@@ -81,7 +86,7 @@ def serve(
                 access_log=access_log,
             )
     except SpecError as e:
-        # A server in a container ends with a stage's code: 78, trying again does not help.
+        # In a container, exit with the code of a stage: 78 means that a retry does not help.
         typer.echo(f"tuneloop: {e}", err=True)
         raise typer.Exit(e.exit_code) from e
 
@@ -100,10 +105,10 @@ def _tokens(path: Path | None) -> tuple[Token, ...]:
 
 @tokens_app.command("new")
 def tokens_new(
-    name: Annotated[str, typer.Argument(help="Whose it is.")],
-    role: Annotated[Literal["read", "write", "admin"], typer.Option(help="What it may do.")],
+    name: Annotated[str, typer.Argument(help="Name of the token's owner.")],
+    role: Annotated[Literal["read", "write", "admin"], typer.Option(help="Rights of the token.")],
 ) -> None:
-    """Draw a token: it goes to stdout once, the line for the token file to stderr."""
+    """Create a token. Print it to stdout, and its line for the token file to stderr."""
     from tuneloop.store.middleware.auth import new_token
 
     token, line = new_token(name, role)
@@ -126,7 +131,7 @@ def traces_import(
     store: StoreUrl = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Put traces into the store; a file that is already there adds nothing."""
+    """Import traces into the store. Importing a file again adds nothing."""
     from tuneloop.cli import display
     from tuneloop.traces.client import TraceClient
     from tuneloop.traces.files import import_file
@@ -146,8 +151,8 @@ def traces_import(
 
 @traces_app.command("list")
 def traces_list(
-    limit: Annotated[int, typer.Option(min=1, help="Traces at most.")] = 20,
-    source: Annotated[str | None, typer.Option(help="Only those of this meta.source.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of traces.")] = 20,
+    source: Annotated[str | None, typer.Option(help="Only traces with this meta.source.")] = None,
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
     """Print the newest traces as NDJSON: id, time, version."""
@@ -161,11 +166,13 @@ def traces_list(
 
 @traces_app.command("export")
 def traces_export(
-    source: Annotated[str | None, typer.Option(help="Only those of this meta.source.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Traces at most; all.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only traces with this meta.source.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of traces; default: all.")
+    ] = None,
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
-    """Print traces as NDJSON, newest first, as `traces import` takes them."""
+    """Print traces as NDJSON for `traces import`, newest first."""
     from tuneloop.jsonl import dump_line
     from tuneloop.traces.client import TraceClient
 
@@ -178,26 +185,32 @@ def traces_export(
 def datasets_build(
     name: Annotated[str, typer.Argument(help="Dataset name.")],
     version: Annotated[str, typer.Argument(help="Dataset version, such as v1.")],
-    recipe: Annotated[str, typer.Option(help="How traces become examples.")] = "trace_sft_v1",
+    recipe: Annotated[
+        str, typer.Option(help="Name of the prompt template (recipe).")
+    ] = "trace_sft_v1",
     instruction: Annotated[
-        str | None, typer.Option(help="Put behind every prompt, in training and evaluation.")
+        str | None, typer.Option(help="Text appended to every prompt, in training and evaluation.")
     ] = None,
     filters: Annotated[
-        str, typer.Option("--filter", help="JSON object that a trace's meta has to match.")
+        str, typer.Option("--filter", help="JSON object that the meta of a trace must match.")
     ] = "{}",
-    limit: Annotated[int, typer.Option(min=1, help="Traces at most.")] = 1_000_000,
-    strategy: Annotated[str, typer.Option(help="latest or random.")] = "latest",
-    seed: Annotated[int | None, typer.Option(help="Drawn and kept if not given.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of traces.")] = 1_000_000,
+    strategy: Annotated[str, typer.Option(help="Selection: latest or random.")] = "latest",
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the selection; default: random, then stored.")
+    ] = None,
     store: StoreUrl = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Freeze a selection of traces under NAME-VERSION."""
+    """Build a dataset. Freezes a selection of traces as NAME-VERSION."""
     from tuneloop.traces.client import TraceClient
 
     try:
         wanted = json.loads(filters)
     except ValueError as e:
-        raise UsageError(f"--filter {filters}: not JSON ({e}); quote it for the shell") from e
+        raise UsageError(
+            f"--filter {filters}: not JSON ({e}), expected a JSON object; quote it for the shell"
+        ) from e
     request = {
         "dataset_name": name,
         "dataset_version": version,
@@ -218,7 +231,7 @@ def datasets_build(
 
 @datasets_app.command("list")
 def datasets_list(
-    artifacts: Annotated[str, typer.Option(help="Where they were written.")] = DEFAULT_ARTIFACTS,
+    artifacts: Annotated[str, typer.Option(help="Artifacts URL.")] = DEFAULT_ARTIFACTS,
 ) -> None:
     """Print the published datasets as NDJSON: key, build, traces, time."""
     from tuneloop.datasets.read import list_manifest_keys, load_manifest
@@ -235,9 +248,9 @@ def datasets_list(
 @datasets_app.command("show")
 def datasets_show(
     key: Annotated[str, typer.Argument(help="Dataset key.")],
-    artifacts: Annotated[str, typer.Option(help="Where it was written.")] = DEFAULT_ARTIFACTS,
+    artifacts: Annotated[str, typer.Option(help="Artifacts URL.")] = DEFAULT_ARTIFACTS,
 ) -> None:
-    """Print a dataset's manifest as JSON."""
+    """Print the manifest of a dataset as JSON."""
     from tuneloop.datasets.read import load_manifest
 
     typer.echo(load_manifest(artifacts, key).model_dump_json(indent=1))
@@ -247,9 +260,9 @@ def datasets_show(
 def datasets_export(
     key: Annotated[str, typer.Argument(help="Dataset key.")],
     export_format: Annotated[
-        str, typer.Option("--format", help="trace, tunix_sft or training_example.")
+        str, typer.Option("--format", help="Output format: trace, tunix_sft or training_example.")
     ] = "training_example",
-    artifacts: Annotated[str, typer.Option(help="Where it was written.")] = DEFAULT_ARTIFACTS,
+    artifacts: Annotated[str, typer.Option(help="Artifacts URL.")] = DEFAULT_ARTIFACTS,
 ) -> None:
     """Print a dataset as NDJSON."""
     from tuneloop.datasets.read import iter_rows, load_manifest
@@ -266,9 +279,9 @@ def datasets_export(
 
 @eval_sets_app.command("check")
 def eval_sets_check(
-    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="The eval set.")],
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="Eval set file.")],
 ) -> None:
-    """Validate an eval set; every problem with its line."""
+    """Validate an eval set. Print every problem with its line."""
     from tuneloop.evaluation.sets.schema import parse_eval_set, problems
     from tuneloop.storage import files
 
@@ -280,7 +293,7 @@ def eval_sets_check(
     for problem in found:
         typer.echo(problem, err=True)
     if found:
-        raise DataError(f"{file}: {len(found)} problems, expected none; mend the lines above")
+        raise DataError(f"{file}: {len(found)} problems, expected none; fix the lines above")
     items = parse_eval_set(data, file)
     categories = len({item.category for item in items})
     typer.echo(f"{file}: {len(items)} items in {categories} categories, no problems")

@@ -1,6 +1,6 @@
-"""Where the stages of a run are executed: the protocol of a backend, and the table of backends.
+"""Backends, which execute the stages of a run: their protocol and their table.
 
-A new backend is a class with these methods and a row in BACKENDS. `runs` uses nothing else of it.
+To add a backend, write a class with these methods and add a row to BACKENDS.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ALIASES = {"cluster": "kubernetes"}
 
 
 class Backend(Protocol):
-    """One run at one place; stages are given by name."""
+    """One run on one backend; stages are identified by name."""
 
     @property
     def run_id(self) -> str:
@@ -34,15 +34,15 @@ class Backend(Protocol):
 
     @property
     def artifacts(self) -> str:
-        """URL that everything is written below."""
+        """URL of the prefix for all output."""
 
     @property
     def fingerprints(self) -> Mapping[str, str]:
-        """Stage -> fingerprint, in the order in which they run."""
+        """Stage -> fingerprint, in execution order."""
 
     @property
     def image(self) -> str | None:
-        """Container image of the stages; None: the code of this machine."""
+        """Container image of the stages; None if they run the code of this machine."""
 
     @property
     def poll_seconds(self) -> float:
@@ -52,7 +52,7 @@ class Backend(Protocol):
         """Return the machines of a stage."""
 
     def connect(self) -> None:
-        """Reach the place, before anything is written there.
+        """Connect to the backend, before anything is written there.
 
         Raises:
             UsageError: it cannot be reached with these options.
@@ -62,66 +62,66 @@ class Backend(Protocol):
         """Write what another machine needs to continue the run."""
 
     def exists(self, stage: str) -> bool:
-        """Return whether the backend has something of this stage, running or ended."""
+        """Return whether the backend holds an attempt of this stage, running or ended."""
 
     def submit(self, stage: str, *, retry_failed: bool) -> None:
-        """Start a stage, or adopt the attempt that is under way.
+        """Start a stage, or adopt the attempt that is running.
 
         Args:
-            stage: its name.
-            retry_failed: whether an attempt that has failed is replaced; False: it is polled.
+            stage: name of the stage.
+            retry_failed: whether to replace a failed attempt; if False, the attempt is polled.
         """
 
     def poll(self, stage: str) -> Verdict:
-        """Judge a stage by what can be seen now; only reads.
+        """Return the current verdict on a stage; only reads.
 
-        The place is looked at before the storage, so that a record published in between is seen.
+        Reads the backend before the storage, so that a record published in between is found.
         """
 
     def progress(self, stage: str) -> Progress | None:
-        """Return the heartbeat that the last poll has read."""
+        """Return the heartbeat that the last poll read."""
 
     def archive(self, stage: str) -> None:
-        """Store logs of failed attempts that the place may delete; called after every poll."""
+        """Store logs of failed attempts, which the backend may delete; called after every poll."""
 
     def give_up(self, stage: str, verdict: Verdict) -> None:
-        """Store a final verdict with its evidence, then free what the stage holds."""
+        """Store a final verdict with its evidence, then release the stage's machines."""
 
     def cancel(self, stage: str) -> None:
-        """Stop a stage and free what it holds; what has ended stays as evidence."""
+        """Stop a stage and release its machines; ended attempts stay as evidence."""
 
     def cancel_run(self) -> list[str]:
-        """Delete what the run has at the place; records and checkpoints remain.
+        """Delete the run's objects on the backend; records and checkpoints remain.
 
         Returns:
-            A name for each deleted object.
+            The names of the deleted objects.
         """
 
     def logs(self, stage: str) -> bytes:
-        """Return the output of the stage's processes, as far as the place still has it."""
+        """Return the output of the stage's processes that the backend still has."""
 
     def close(self) -> None:
-        """Release what this process holds; called when the sequence ends for any reason."""
+        """Release the resources of this process; called when the sequence ends for any reason."""
 
 
 B_co = TypeVar("B_co", bound=Backend, covariant=True)
 
 
 class BackendType(Protocol[B_co]):
-    """The class of a backend, as BACKENDS names it."""
+    """The class of a backend, named in BACKENDS."""
 
     def code_identity(self, spec: RunSpec, target: Target) -> str | None:
-        """Return the name of the code that the stages run; None: the code of this machine.
+        """Return the identity of the stages' code; None if they run the code of this machine.
 
         Raises:
-            SpecError: spec and target do not name it.
+            SpecError: neither spec nor target identifies the code.
         """
 
     def place(self, run: Plan, target: Target) -> B_co:
         """Prepare a run; nothing is started or written.
 
         Raises:
-            SpecError: it cannot run there.
+            SpecError: the backend cannot run it.
         """
 
 

@@ -1,7 +1,7 @@
-"""A run as a comment on a pull request: the table, what got worse, links; or why it failed.
+"""Render a run as a comment on a pull request: results, regressions and links, or the failure.
 
-One rule: everything that comes from data or from a cluster stands in a code span that it cannot
-leave, so that an answer of a model can neither ping people, nor link, nor hide what follows.
+All text from data or from a cluster is put in a code span that it cannot close, so that a model's
+answer cannot mention users, add links, or hide what follows.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ SHOWN_CATEGORIES = 30
 CELL_CHARACTERS = 60
 SENTENCE_CHARACTERS = 500
 MARKER = "<!-- tuneloop run {name} -->"
-"""First line: by it a later run of the same spec finds the comment that it replaces."""
-# In a code span only a backtick has a meaning, in a table's cell only a bar.
+"""First line of the comment, by which a later run of the same spec finds and replaces it."""
+# Only a backtick ends a code span, and only a bar ends a table cell.
 _HARMLESS = str.maketrans({"`": "'", "|": "¦"})
 
 
 def marker(run_id: str) -> str:
-    """The first line of every comment on runs of this name."""
+    """Return the first line of every comment on runs of this name."""
     return MARKER.format(name=run_id.rpartition("-")[0] or run_id)
 
 
 def render_comment(outcome: Outcome, links: dict[str, str] | None = None) -> str:
-    """The whole comment, well below the 65,536 characters that GitHub takes.
+    """Render the whole comment, well below GitHub's limit of 65,536 characters.
 
     Args:
-        outcome: of the run.
-        links: title -> URL, of our own making.
+        outcome: outcome of the run.
+        links: title -> trusted URL.
     """
     lines = [marker(outcome.run_id), *_body(outcome), "", *_links(outcome, links or {})]
     return "\n".join(lines).rstrip() + "\n"
@@ -115,7 +115,7 @@ def _links(outcome: Outcome, links: dict[str, str]) -> Iterator[str]:
 
 
 def console_url(url: str) -> str | None:
-    """Where a browser shows an object of GCS or S3; None for any other URL."""
+    """Return the web page of an object of GCS or S3; None for any other URL."""
     protocol, _, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
     bucket, key = urllib.parse.quote(bucket, safe=""), urllib.parse.quote(key)
@@ -131,7 +131,7 @@ def _quoted(url: str) -> str:
 
 
 def code(text: str | None, length: int = CELL_CHARACTERS) -> str:
-    """One line of foreign text as a code span that it cannot leave; empty for nothing."""
+    """Return untrusted text as a one-line code span that it cannot close; empty for no text."""
     line = " ".join((text or "").split())
     line = "".join(c for c in line if c.isprintable()).translate(_HARMLESS).strip()
     if len(line) > length:

@@ -1,7 +1,7 @@
 """The local backend: each stage is a process with the argv and environment of its container.
 
 A stage has succeeded once its record exists; its exit code is not trusted. A stage that ends
-without a record has failed, and running again continues it.
+without a record has failed; running again continues it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from tuneloop.storage import files, paths
 PROGRESS_SECONDS = 0.5
 """Seconds between two reads of a stage's heartbeat."""
 GRACE_SECONDS = 30.0
-"""Between SIGTERM and SIGKILL: enough to save a checkpoint."""
+"""Seconds between SIGTERM and SIGKILL, enough to save a checkpoint."""
 LAST_LINES = 15
-"""Lines of its output in the message about a stage that gave no cause."""
+"""Last lines of output shown for a failed stage that reported no cause."""
 _STATES: dict[int, State] = {
     65: "DataError",
     66: "DataError",
@@ -44,7 +44,7 @@ _STATES: dict[int, State] = {
     75: "Transient",
     78: "ConfigError",
 }
-"""Exit code of a stage process -> state; other codes: UserError, or Crashed by a signal."""
+"""Exit code of a stage process -> state; other codes mean UserError, and signals Crashed."""
 
 
 def run_plan(
@@ -57,18 +57,18 @@ def run_plan(
     """Run every stage that has no record yet, in order; stop at the first that fails.
 
     Args:
-        plan: what to run.
+        plan: the run.
         started: called before a stage process starts.
-        progress: called now and then while one runs.
+        progress: called with the heartbeats of a running stage.
         finished: called when a stage has its record.
 
     Raises:
         StageFailed: a stage ended without a record.
-        KeyboardInterrupt: passed on after the stage has been asked to stop and has stopped.
+        KeyboardInterrupt: raised again once the running stage has stopped.
     """
     write_run_manifest(plan)
-    view = Callbacks(started=started, progress=progress, finished=finished)
-    sequence = Sequence(LocalBackend(plan), view)
+    callbacks = Callbacks(started=started, progress=progress, finished=finished)
+    sequence = Sequence(LocalBackend(plan), callbacks)
     return sequence.run(retry_failed=True, stop_on_interrupt=True)
 
 
@@ -79,7 +79,7 @@ class LocalBackend:
     image: str | None = None
 
     def __init__(self, plan: Plan) -> None:
-        """No process is started yet."""
+        """Prepare the run; no process is started yet."""
         self.run_id, self.artifacts = plan.run_id, plan.artifacts
         self.fingerprints: Mapping[str, str] = {s.stage: s.fingerprint for s in plan.stages}
         self._specs: dict[str, StageSpec] = {stage.stage: stage for stage in plan.stages}
@@ -100,7 +100,7 @@ class LocalBackend:
         return Machines(where="local", accelerator="cpu", hosts=1, chips=0)
 
     def connect(self) -> None:
-        """Do nothing: this machine is here."""
+        """Do nothing: this machine needs no connection."""
 
     def save(self) -> None:
         """Do nothing: no other machine can continue these processes."""
@@ -115,7 +115,7 @@ class LocalBackend:
         self._processes[stage] = StageProcess(self._specs[stage])
 
     def poll(self, stage: str) -> Verdict:
-        """Judge the process, then the record."""
+        """Return the verdict on the process, then on the record."""
         process = self._processes.get(stage)
         if process is None:
             return Verdict("Queued", f"stage {stage} is not started yet")
@@ -136,16 +136,16 @@ class LocalBackend:
         """Do nothing: stages store their logs themselves."""
 
     def give_up(self, stage: str, verdict: Verdict) -> None:
-        """Do nothing: the process has ended, and its caller prints the verdict."""
+        """Do nothing: the process has ended, and the caller prints the verdict."""
 
     def cancel(self, stage: str) -> None:
-        """Ask the stage's process to stop, and wait for its end."""
+        """Ask the stage's process to stop, and wait until it ends."""
         process = self._processes.pop(stage, None)
         if process is not None:
             process.stop()
 
     def cancel_run(self) -> list[str]:
-        """Stop every process of the run that this process has started."""
+        """Stop every process of the run that was started here."""
         running = [name for name, each in self._processes.items() if each.poll() is None]
         self.close()
         return [f"process of stage {name}" for name in running]
@@ -156,13 +156,13 @@ class LocalBackend:
         return process.output() if process else b""
 
     def close(self) -> None:
-        """Stop what still runs: no process is left unwatched."""
+        """Stop the processes that still run."""
         for stage in list(self._processes):
             self.cancel(stage)
 
 
 class StageProcess:
-    """The process of one stage and the files that it leaves on this machine."""
+    """The process of one stage and its files on this machine."""
 
     def __init__(self, stage: StageSpec) -> None:
         """Write the stage spec and start the process."""
@@ -178,7 +178,7 @@ class StageProcess:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *stage_argv(stage, spec_url)],
-                # The code is the installed package, whatever the current folder holds.
+                # Import the installed package even if the current folder holds another one.
                 env={
                     **os.environ,
                     "PYTHONSAFEPATH": "1",
@@ -187,12 +187,12 @@ class StageProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                # Ctrl-C reaches this process alone, which then asks the stage to stop.
+                # Ctrl-C reaches only this process, which then asks the stage to stop.
                 start_new_session=True,
             )
 
     def poll(self) -> int | None:
-        """Return the exit code; None while it runs."""
+        """Return the exit code; None while the process runs."""
         return self._process.poll()
 
     def progress(self) -> Progress | None:
@@ -203,11 +203,11 @@ class StageProcess:
         return read_progress(self._prefix)
 
     def output(self) -> bytes:
-        """Return what it has printed."""
+        """Return the output of the process."""
         return self._output.read_bytes()
 
     def stop(self) -> None:
-        """Stop it if it runs, with time to save a checkpoint; its scratch files are deleted."""
+        """Stop the process, with time to save a checkpoint, and delete its scratch files."""
         try:
             if self._process.poll() is None:
                 self._process.terminate()
@@ -220,12 +220,12 @@ class StageProcess:
             self._scratch.cleanup()
 
     def failure(self, code: int) -> str:
-        """Return why it ended without a record: its own words, a signal, or its last lines."""
+        """Return why the process ended without a record: its message, a signal or its output."""
         with contextlib.suppress(ValueError, KeyError):
             return str(json.loads(self._termination.read_bytes())["cause"])
         if code < 0:
             reason = f"was killed by {signal.Signals(-code).name}"
-            hint = " (out of memory, if nobody sent it)" if code == -signal.SIGKILL else ""
+            hint = " (out of memory, if no user sent it)" if code == -signal.SIGKILL else ""
             return f"stage {self._name} {reason}{hint}; run again to continue"
         tail = "\n".join(self.output().decode("utf-8", "replace").splitlines()[-LAST_LINES:])
         return (
@@ -235,11 +235,11 @@ class StageProcess:
 
 
 def process_env(termination: Path, own: Mapping[str, str]) -> dict[str, str]:
-    """Return what a container's environment sets, with folders of this machine.
+    """Return the environment that a container would set, with folders of this machine.
 
     Args:
-        termination: file for the last sentence of the stage.
-        own: environment of this process; its JAX_* variables are kept.
+        termination: file for the final error of the stage.
+        own: environment of this process; JAX_* variables that the user has set are kept.
     """
     cache = own.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     env = {**stage_env(cache, str(termination)), **CPU_ENV}

@@ -1,4 +1,4 @@
-"""The log of a stage, as the stage itself keeps it beside its records."""
+"""Read the log that a stage keeps next to its records."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tuneloop.storage import files
 
 @dataclass(frozen=True)
 class StageLog:
-    """A log as far as it goes."""
+    """The log of a stage up to now."""
 
     stage: str
     text: str
     has_ended: bool
-    """Whether the stage has its record: nothing will be added."""
+    """Whether the stage has its record, so that the log is complete."""
 
 
 def read_log(submission: Submission, stage: str | None) -> StageLog:
@@ -26,7 +26,7 @@ def read_log(submission: Submission, stage: str | None) -> StageLog:
 
     Args:
         submission: the run.
-        stage: its name; None: the latest one that has a log.
+        stage: name of the stage; None means the latest stage that has a log.
 
     Raises:
         UsageError: there is no such stage.
@@ -43,13 +43,12 @@ def read_log(submission: Submission, stage: str | None) -> StageLog:
             ended = files.exists(layout.record_url(artifacts, run_id, name))
             return StageLog(name, data.decode("utf-8", "replace"), ended)
     raise InputMissing(
-        f"run {run_id}: no log of {stage or 'any stage'} yet; `tuneloop status {run_id}` says what"
-        " it waits for"
+        f"run {run_id}: no log of {stage or 'any stage'} yet; `tuneloop status {run_id}` shows why"
     )
 
 
 def _logs(prefix: str) -> list[bytes]:
-    """The stage's own log; of one that has shards, theirs in order; else what its pods said."""
+    """Return the stage's log, or its shards' logs in order; without one, the logs of its pods."""
     urls = [url for url in files.list_files(prefix) if "/attempts/" not in url]
     own = [url for url in urls if url.rsplit("/", 1)[-1].startswith("log")]
     pods = [url for url in urls if url.endswith(".log") and "/pods/" in url]

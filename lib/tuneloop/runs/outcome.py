@@ -1,7 +1,7 @@
-"""What a run came to, from its records alone: the numbers of its report, or why there is none.
+"""The outcome of a run from its records: its report, or the reason why there is none.
 
-One rule: nothing here asks a cluster or needs more than read access to the artifacts, so that CI
-judges a run long after its machines are gone, and with the fewest rights.
+Nothing here asks a cluster or needs more than read access to the artifacts, so CI can judge a run
+with few rights and long after its machines are gone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REPORT, REPORT_TEXT = "delta_report.json", "delta_report.md"
 
 @dataclass(frozen=True)
 class Failure:
-    """The verdict that a supervisor left on a stage without a record."""
+    """The stored verdict on a stage that failed."""
 
     stage: str
     state: str
@@ -31,21 +31,21 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run, as its records show it."""
+    """The outcome of a run, from its records."""
 
     run_id: str
     report: DeltaReport | None
-    """None until eval has its record."""
+    """None until the eval stage has its record."""
     report_url: str | None
-    """The report for people."""
+    """URL of the Markdown report; None without a report."""
     missing: tuple[str, ...]
-    """Stages that have no record, in order."""
+    """Stages without a record, in execution order."""
     failure: Failure | None
-    """Of the first of them, if a supervisor gave it up."""
+    """Stored verdict on the first missing stage; None if it has not failed."""
 
 
 def load_outcome(artifacts: str, run_id: str) -> Outcome:
-    """Read what a run came to.
+    """Read the outcome of a run.
 
     Raises:
         InputMissing: there is no such run.
@@ -54,7 +54,7 @@ def load_outcome(artifacts: str, run_id: str) -> Outcome:
     manifest = paths.join(layout.run_prefix(artifacts, run_id), "run_manifest.json")
     if not files.exists(manifest):
         raise InputMissing(
-            f"{manifest}: missing, expected a run's; check run id and --artifacts, or submit it"
+            f"{manifest}: missing, expected the manifest of a run; check the run id and --artifacts"
         )
     missing = tuple(s for s in STAGES if records.find(artifacts, run_id, s) is None)
     evaluated = records.find(artifacts, run_id, "eval")
@@ -68,10 +68,12 @@ def load_outcome(artifacts: str, run_id: str) -> Outcome:
 
 
 def read_report(artifacts: str, run_id: str) -> str:
-    """The report for people as eval's record names it, verified; there has to be one."""
+    """Read and verify the Markdown report; InputMissing if there is none."""
     evaluated = records.find(artifacts, run_id, "eval")
     if evaluated is None:
-        raise InputMissing(f"run {run_id}: no report: eval has no record; wait for the run")
+        raise InputMissing(
+            f"run {run_id}: no report: stage eval has no record yet; wait for the run"
+        )
     return records.read_output(evaluated.output(REPORT_TEXT), artifacts).decode("utf-8", "replace")
 
 
@@ -81,10 +83,10 @@ def _failure(artifacts: str, run_id: str, stage: str) -> Failure | None:
 
 
 def required_report(outcome: Outcome) -> DeltaReport:
-    """The report; a sentence why there is none.
+    """Return the report of an outcome.
 
     Raises:
-        InputMissing: eval has no record.
+        InputMissing: there is no report; the message gives the reason.
     """
     if outcome.report is not None:
         return outcome.report
@@ -97,17 +99,17 @@ def required_report(outcome: Outcome) -> DeltaReport:
 
 
 def check_gate(outcome: Outcome, gate: Gate) -> DeltaReport:
-    """Hold a run's report against a gate.
+    """Check the report of a run against a gate.
 
     Raises:
         InputMissing: there is no report.
-        GateFailed: it is worse than asked, every way in which it is in one sentence.
+        GateFailed: the result fails the gate; the message lists every failed condition.
     """
     report = required_report(outcome)
     problems = gate_problems(report, gate)
     if problems:
         raise GateFailed(
-            f"run {outcome.run_id}: {'; '.join(problems)}; look at {outcome.report_url}, then"
-            " change data or spec, or the gate"
+            f"run {outcome.run_id}: {'; '.join(problems)}; read {outcome.report_url}, then"
+            " change the data, the spec or the gate"
         )
     return report

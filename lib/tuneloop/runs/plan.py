@@ -1,4 +1,4 @@
-"""From a run spec to a plan: fingerprints, run id, stage specs. Known before anything runs.
+"""From a run spec to a plan: fingerprints, run id and stage specs, before anything runs.
 
 `build_plan` is pure. The same spec, seed, code and inputs give the same run id, so running a spec
 again continues its run. A changed spec is another run.
@@ -27,12 +27,12 @@ from tuneloop.storage import files, paths
 from tuneloop.training.prompt_templates import recipe_named
 
 CodeIdentity = Callable[[StageDef], str]
-"""Names the code that a stage runs."""
+"""Returns the identity of the code that a stage runs."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, before it starts."""
+    """A planned run."""
 
     run_id: str
     spec: RunSpec
@@ -41,21 +41,22 @@ class Plan:
     summary: DatasetOfRun
     """The dataset as the run manifest describes it."""
     stages: tuple[StageSpec, ...]
-    """In the order in which they run."""
+    """Stage specs in execution order."""
 
     @property
     def artifacts(self) -> str:
-        """Where everything is written."""
+        """URL of the prefix for all output."""
         return self.spec.execution.artifacts
 
 
 def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | None = None) -> Plan:
-    """Read what a plan depends on, and plan.
+    """Read the inputs of a plan, and build it.
 
     Args:
         spec: the run spec.
-        seed: overrides the spec's, which overrides the dataset's.
-        image_digest: names the code that a cluster runs; None: the code of this machine.
+        seed: seed that overrides the spec's, which overrides the dataset's.
+        image_digest: identity of the code that a cluster runs; None means the code of this
+            machine.
 
     Raises:
         DataError: the dataset or the eval set is broken.
@@ -86,19 +87,19 @@ def _with_absolute_places(spec: RunSpec) -> RunSpec:
 
 
 def _refuse_credentials(field: str, url: str) -> None:
-    """A spec is copied into records, ConfigMaps and logs; the message does not repeat the URL."""
+    """Refuse a URL with credentials: specs are copied into records, ConfigMaps and logs."""
     found = urlsplit(url)
-    # Azure names a container before the @; a name alone in front of a web server is a credential.
+    # Azure puts a container name before the @. Before a web server, a name alone is a credential.
     if found.password is not None or (found.username and found.scheme in ("http", "https")):
         raise SpecError(
-            f"{field}: holds a name or password before the @, expected none, because a spec is kept"
-            " with the run; use TUNELOOP_STORE_TOKEN or the object store's own credentials, on a"
-            " cluster execution.cluster.store_token_secret and credentials_secret"
+            f"{field}: holds a name or password before the @, expected none, because specs are"
+            " stored with the run; use TUNELOOP_STORE_TOKEN or the object store's own credentials,"
+            " or on a cluster execution.cluster.store_token_secret and credentials_secret"
         )
 
 
 def _read_inputs(spec: RunSpec, manifest: DatasetManifest, seed: int) -> RunInputs:
-    """Digest the inputs from outside; a broken eval set is found now, not after the training."""
+    """Digest the outside inputs, and validate the eval set before training, not after it."""
     data = _read_input(spec.eval.eval_set, "the eval set", "eval.eval_set")
     items = parse_eval_set(data, spec.eval.eval_set)
     tokenizer = None
@@ -129,8 +130,8 @@ def build_plan(inputs: RunInputs, manifest: DatasetManifest, code: CodeIdentity)
 
     Args:
         inputs: the run spec and everything else that the results depend on.
-        manifest: of the dataset.
-        code: names the code of each stage.
+        manifest: manifest of the dataset.
+        code: returns the identity of a stage's code.
     """
     spec, fingerprints = inputs.spec, dict[str, str]()
     for name, row in STAGES.items():
@@ -173,7 +174,7 @@ State = Literal["done", "cached", "to run"]
 
 
 def stage_state(stage: StageSpec) -> State:
-    """Whether a stage has its record, can take over another run's, or has to run."""
+    """Return whether a stage has its record, can adopt another run's, or has to run."""
     artifacts = stage.execution.artifacts
     if records.find(artifacts, stage.run_id, stage.stage) is not None:
         return "done"
@@ -183,11 +184,11 @@ def stage_state(stage: StageSpec) -> State:
 
 
 def write_run_manifest(plan: Plan, *, image: str | None = None) -> str:
-    """Write what the run is, before its first stage.
+    """Write the manifest of a run, before its first stage.
 
     Args:
         plan: the run.
-        image: what a cluster runs; None: the code of this machine.
+        image: container image of the stages; None if they run the code of this machine.
 
     Returns:
         The URL of the manifest.

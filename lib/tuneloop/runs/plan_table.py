@@ -1,4 +1,4 @@
-"""The rows of `tuneloop plan`: what would run, what is cached, and on which machines."""
+"""The rows of `tuneloop plan`: which stages would run, which are cached, on which machines."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class PlanRow:
     fingerprint: str
     state: State
     where: str
-    """Namespace, or `local`."""
+    """Namespace of the cluster, or `local`."""
     accelerator: str
     hosts: int
-    """Pods at once."""
+    """Pods that run at the same time."""
     chips: int
     """Chips of all pods together; 0 on CPU."""
 
@@ -33,8 +33,8 @@ def plan_rows(plan: Plan, backend: Backend) -> list[PlanRow]:
     """Look up every stage of a plan; writes nothing.
 
     Args:
-        plan: the run.
-        backend: where it is placed.
+        plan: the planned run.
+        backend: the backend that would run it.
     """
     return [
         PlanRow(

@@ -1,4 +1,4 @@
-"""From a run spec to a plan that is placed on a backend."""
+"""Plan a run and place it on a backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Prepared(Generic[B_co]):
     backend: B_co
 
     def start(self) -> B_co:
-        """Connect, then write what the run is; nothing is written if connecting fails."""
+        """Connect, then write the run manifest; nothing is written if connecting fails."""
         self.backend.connect()
         write_run_manifest(self.plan, image=self.backend.image)
         self.backend.save()
@@ -38,8 +38,8 @@ def prepare(
     Args:
         backend: class of the backend, such as from `load_backend`.
         spec: the run spec.
-        target: options of the verb.
-        seed: overrides the spec's.
+        target: command-line settings of the backend.
+        seed: seed that overrides the spec's.
 
     Raises:
         SpecError: the backend cannot run the spec.

@@ -1,4 +1,4 @@
-"""How a stage went, and the callback that shows how far it is."""
+"""The result of a stage, and the type of the callback that shows its progress."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Progress = Callable[[str, progress.Progress], None]
 
 @dataclass(frozen=True)
 class StageResult:
-    """How one stage went."""
+    """The result of one stage."""
 
     name: str
     state: Literal["done", "cached"]
-    """done: it ran now; cached: its record existed."""
+    """`done`: the stage ran in this call; `cached`: its record existed before."""
     seconds: float
-    """Wall time of this call, process start and waiting for machines included."""
+    """Seconds of wall time in this call, including process start and waiting for machines."""
     record: Record

@@ -1,8 +1,8 @@
-"""The loop over the stages: a stage is submitted when the record of the one before it verifies.
+"""The loop over the stages: a stage is submitted once the record of the previous one verifies.
 
-The sequence keeps no state, whatever the backend. Records tell what is done, the backend tells
-what is under way. A sequence can therefore be killed and started anywhere, and two at once do no
-harm: the second adopts.
+A sequence keeps no state: records show what is done, the backend shows what is running. It can
+therefore be killed and restarted on any machine, and two at once are harmless: the second adopts
+what the first has submitted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tuneloop.runs.results import Progress, StageResult
 from tuneloop.stages import reuse
 
 VERIFIED_BYTES = 2**30
-"""Bytes of a stage's inputs that the sequence reads to check them, perhaps from far away."""
+"""Maximum bytes of a stage's inputs that the sequence reads to verify them."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Callbacks:
     """Callbacks of a sequence; each gets the stage's name first."""
 
     started: Callable[[str], None] = lambda name: None
-    """Before the stage is submitted."""
+    """Called before the stage is submitted."""
     waiting: Callable[[str, Verdict], None] = lambda name, verdict: None
-    """At every poll of a stage that is not done, if the backend has something to tell."""
+    """Called at every poll of an unfinished stage whose verdict has a cause."""
     progress: Progress = lambda name, value: None
-    """At every poll of a running stage that has written a heartbeat."""
+    """Called at every poll of a running stage that has written a heartbeat."""
     finished: Callable[[StageResult], None] = lambda result: None
-    """When the stage has its record."""
+    """Called once the stage has its record."""
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """One run on one backend."""
+    """The stages of one run on one backend."""
 
     backend: Backend
     callbacks: Callbacks = field(default_factory=Callbacks)
@@ -54,7 +54,7 @@ class Sequence:
         return None
 
     def submit(self) -> str | None:
-        """Submit the first stage that has no record; a failed attempt of it is replaced.
+        """Submit the first stage that has no record, replacing a failed attempt.
 
         Returns:
             The stage's name; None if every stage has its record.
@@ -70,14 +70,14 @@ class Sequence:
         """Submit stage after stage and wait for each record.
 
         Args:
-            retry_failed: whether a stage that failed before this call is tried again (`run`), or
-                its verdict is the result of this call (`wait`, the in-cluster submitter).
+            retry_failed: whether to retry a stage that failed before this call (`run`), or to
+                return its verdict (`wait`, the in-cluster submitter).
             stop_on_interrupt: whether KeyboardInterrupt cancels the stage, or leaves it running
                 for the next caller.
-            for_seconds: how long to wait at most; None: until the run ends.
+            for_seconds: maximum seconds to wait; None waits until the run ends.
 
         Raises:
-            StageFailed: a stage ended without a record; what it held is freed.
+            StageFailed: a stage ended without a record; its machines are released.
             StillRunning: `for_seconds` have passed; the run continues.
         """
         until = None if for_seconds is None else self.clock() + for_seconds
@@ -120,10 +120,10 @@ class Sequence:
         return reuse.find_or_adopt(backend.artifacts, backend.run_id, stage, fingerprint)
 
     def _verify_inputs(self, done: list[StageResult]) -> None:
-        """Check the content of what the next stage reads, before machines are asked for.
+        """Verify the inputs of the next stage before requesting machines for it.
 
-        At most VERIFIED_BYTES are read. The sizes of all files were checked with the record, and
-        the stage itself checks every digest.
+        At most VERIFIED_BYTES are read. The sizes of all files were verified with the record, and
+        the stage itself verifies every digest.
         """
         budget = VERIFIED_BYTES
         for file in done[-1].record.outputs if done else ():
@@ -145,8 +145,8 @@ class Sequence:
             self._tell(stage, verdict)
             if until is not None and self.clock() + self.backend.poll_seconds > until:
                 raise StillRunning(
-                    f"run {self.backend.run_id}: stage {stage} is still under way:"
-                    f" {verdict.state}: {verdict.cause}; wait again"
+                    f"run {self.backend.run_id}: stage {stage} is still running:"
+                    f" {verdict.state}: {verdict.cause}; call `wait` again"
                 )
             self.sleep(self.backend.poll_seconds)
 

@@ -1,4 +1,4 @@
-"""Status of a run, from its records, else from its backend. Only reads."""
+"""Status of a submitted run, from its records or from its backend. Only reads."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tuneloop.runs.backend import Backend
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage, now."""
+    """The status of one stage."""
 
     name: str
     state: str
-    """done, to run, or a verdict's state."""
+    """`done`, `to run`, or the state of a verdict."""
     cause: str = ""
     fix: str = ""
     evidence: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ def _status(backend: Backend, stage: str) -> StageStatus:
         return StageStatus(stage, "done")
     if not backend.exists(stage):
         prefix = layout.stage_prefix(backend.artifacts, backend.run_id, stage)
-        last = read_verdict(prefix)  # of a supervisor that gave the stage up
+        last = read_verdict(prefix)  # left by the supervisor that stopped the stage
         return _judged(stage, last) if last else StageStatus(stage, "to run")
     verdict = backend.poll(stage)
     return _judged(stage, verdict, backend.progress(stage))

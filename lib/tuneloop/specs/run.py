@@ -17,7 +17,7 @@ from tuneloop.specs.training import TrainSpec
 
 
 class ExecutionSpec(Spec):
-    """Where a run is computed; never part of its identity."""
+    """Execution settings of a run: storage, checkpoints and cluster; never part of its identity."""
 
     artifacts: str = ".tuneloop/artifacts"
     """URL of the prefix that holds `datasets/`, `training_runs/` and `stages/`."""
@@ -59,4 +59,4 @@ class RunSpec(Spec):
     import_: ImportSpec = Field(default=ImportSpec(), alias="import")
     """Options of the import stage."""
     execution: ExecutionSpec = ExecutionSpec()
-    """Where the run is computed; never part of the fingerprint."""
+    """Execution settings: storage, checkpoints and cluster; never part of the fingerprint."""

@@ -44,7 +44,7 @@ class StageSpec(Spec):
     dataset: DatasetRef
     """Dataset of the run."""
     execution: ExecutionSpec
-    """Where the stage runs and where its artifacts are stored."""
+    """Execution settings: storage, checkpoints and cluster."""
     stage: str
     """Name of the stage; each subclass fixes it."""
 

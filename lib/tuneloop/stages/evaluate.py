@@ -179,7 +179,7 @@ def _contamination(spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...]) -
         raise SpecError(
             "eval: the training set was not checked for the eval set, expected a check by exact"
             " and 13-word overlap; set export.contamination to drop, or eval.allow_unchecked to"
-            " true and the report will say so"
+            " true, which adds a warning to the report"
         )
     return "NOT CHECKED: the training set may hold the eval set"
 
