@@ -15,9 +15,9 @@ from msgspec import Meta, Raw, Struct
 from tuneloop.traces.schema import (
     MAX_NAME_CHARACTERS,
     MAX_STEP_CHARACTERS,
-    MAX_STEP_INDEX,
     MAX_STEPS,
     MAX_TEXT_CHARACTERS,
+    STEP_INDEX_LIMIT,
 )
 
 _Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
@@ -28,7 +28,7 @@ class SentStep(Struct, frozen=True, gc=False):
     """One step of a request; the fields are in the order of canonical JSON."""
 
     content: Annotated[str, Meta(min_length=1, max_length=MAX_STEP_CHARACTERS)]
-    i: Annotated[int, Meta(ge=0, le=MAX_STEP_INDEX)]
+    i: Annotated[int, Meta(ge=0, le=STEP_INDEX_LIMIT - 1)]
     type: _Name
 
 

@@ -36,8 +36,13 @@ MAX_STEP_CHARACTERS = 20_000
 MAX_TEXT_CHARACTERS = 50_000
 """Maximum length of a prompt or a final answer; all lengths here are in code points."""
 MAX_NAME_CHARACTERS = 64
+"""Maximum length of a prompt or a final answer; all lengths here are in code points."""
+MAX_NAME_CHARACTERS = 64
 """Maximum length of a trace's version and of a step's type."""
-MAX_STEP_INDEX = 2**63 - 1
+STEP_INDEX_LIMIT = 2**63
+"""Exclusive upper limit of step indices."""
+MAX_JSON_DEPTH = 64
+"""Maximum nesting depth of meta and filters. Some JSON readers fail at a depth of 100 or more."""
 MAX_JSON_DEPTH = 64
 """Maximum nesting depth of meta and filters. Some JSON readers fail at a depth of 100 or more."""
 
@@ -90,7 +95,7 @@ UtcMoment = Annotated[AwareDatetime, PlainSerializer(utc_text, return_type=str, 
 class TraceStep(BaseModel):
     """One step of reasoning."""
 
-    i: int = Field(ge=0, le=MAX_STEP_INDEX)
+    i: int = Field(ge=0, lt=STEP_INDEX_LIMIT)
     type: Text = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
     content: Text = Field(min_length=1, max_length=MAX_STEP_CHARACTERS)
 
