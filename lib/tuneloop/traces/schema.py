@@ -36,13 +36,9 @@ MAX_STEP_CHARACTERS = 20_000
 MAX_TEXT_CHARACTERS = 50_000
 """Maximum length of a prompt or a final answer; all lengths here are in code points."""
 MAX_NAME_CHARACTERS = 64
-"""Maximum length of a prompt or a final answer; all lengths here are in code points."""
-MAX_NAME_CHARACTERS = 64
 """Maximum length of a trace's version and of a step's type."""
 STEP_INDEX_LIMIT = 2**63
 """Exclusive upper limit of step indices."""
-MAX_JSON_DEPTH = 64
-"""Maximum nesting depth of meta and filters. Some JSON readers fail at a depth of 100 or more."""
 MAX_JSON_DEPTH = 64
 """Maximum nesting depth of meta and filters. Some JSON readers fail at a depth of 100 or more."""
 
