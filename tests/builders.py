@@ -210,7 +210,7 @@ def stage_specs(run_name: str = "demo") -> dict[str, StageSpec]:
             eval_prompts_sha256="f" * 64,
             tokenizer_sha256=None,
             system_instruction=None,
-            model_family="gemma3",
+            chat_template="gemma3",
         ),
         "train": TrainStage(
             **of("train", "export"),

@@ -13,7 +13,7 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import dump_report
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.datasets.read import load_manifest
-from tuneloop.evaluation.report.build import Answered, build_report
+from tuneloop.evaluation.report.build import ScoredItem, build_report
 from tuneloop.evaluation.report.render import render_markdown
 from tuneloop.evaluation.scorers.exact_match import score_exact_match
 from tuneloop.evaluation.sets.schema import EvalItem
@@ -131,7 +131,7 @@ def _output(artifacts: str, run_id: str, stage: str, name: str, data: bytes) -> 
     return OutputFile(name=name, path=path, size_bytes=len(data), sha256=digest)
 
 
-def answered() -> list[Answered]:
+def answered() -> list[ScoredItem]:
     """Score 36 items. The tuned model learned most and lost one; its text looks like markup."""
     said: list[Any] = []
     for number in range(36):
@@ -148,7 +148,7 @@ def answered() -> list[Answered]:
         )
         scores = score_exact_match(item, base), score_exact_match(item, tuned)
         texts = f"<img src=x onerror=alert(1)> {base}", f"{letter.lower()} -> {tuned}"
-        said.append(Answered(item, *scores, *texts))
+        said.append(ScoredItem(item, *scores, *texts))
     return said
 
 

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from tuneloop import templating
 from tuneloop.artifacts.delta_report import Accuracy, DeltaReport, Item
-from tuneloop.evaluation.report.build import Answered
+from tuneloop.evaluation.report.build import ScoredItem
 from tuneloop.evaluation.scorers.table import scorer_named
 
 
-def render_markdown(report: DeltaReport, answered: Sequence[Answered]) -> str:
+def render_markdown(report: DeltaReport, scored: Sequence[ScoredItem]) -> str:
     """Render the report as one self-contained Markdown file.
 
     Args:
         report: the delta report.
-        answered: the items that the report was built from, with their texts.
+        scored: the items that the report was built from, with their texts.
     """
-    by_id = {one.item.id: one for one in answered}
+    by_id = {one.item.id: one for one in scored}
 
-    def with_texts(items: list[Item]) -> list[Answered]:
+    def with_texts(items: list[Item]) -> list[ScoredItem]:
         return [by_id[item.id] for item in items]
 
     environment = templating.environment(
@@ -31,7 +31,7 @@ def render_markdown(report: DeltaReport, answered: Sequence[Answered]) -> str:
         scorer=scorer_named(report.header["scorer"]),
         regressions=with_texts(report.regressions),
         still_wrong=with_texts(report.still_wrong),
-        sample=answered[0],
+        sample=scored[0],
     )
 
 

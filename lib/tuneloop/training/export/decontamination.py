@@ -12,7 +12,12 @@ from collections.abc import Mapping, Sequence
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from tuneloop.training.export.normalize import fold_all, fold_words, letters_of_all, words_of
+from tuneloop.training.export.normalize import (
+    letters_of_all,
+    normalize_all,
+    normalize_words,
+    words_of,
+)
 
 NGRAM_WORDS = 13
 """Consecutive words that count as an overlap; GPT-3 and lm-eval use the same number."""
@@ -35,7 +40,7 @@ class ContaminationIndex:
         self._grams: dict[bytes, str] = {}
         anchors: dict[bytes, None] = {}
         for item, prompt in prompts.items():
-            words = fold_words(prompt)
+            words = normalize_words(prompt)
             self._exact.setdefault(words, item)
             grams = _runs(words, NGRAM_WORDS)
             for gram in grams:
@@ -53,33 +58,35 @@ class ContaminationIndex:
             else None
         )
 
-    def find(self, trace_prompt: str, folded: bytes) -> str | None:
+    def find(self, trace_prompt: str, normalized: bytes) -> str | None:
         """Find an eval item that an example overlaps.
 
         Args:
             trace_prompt: the trace's own prompt, without the dataset's instruction.
-            folded: the example's normalized text, from `fold_example`.
+            normalized: the example's normalized text, from `normalize_example`.
 
         Returns:
             A description of the overlap, or None if there is none.
         """
-        return self.find_all([trace_prompt], [folded])[0]
+        return self.find_all([trace_prompt], [normalized])[0]
 
-    def find_all(self, trace_prompts: Sequence[str], folded: Sequence[bytes]) -> list[str | None]:
+    def find_all(
+        self, trace_prompts: Sequence[str], normalized: Sequence[bytes]
+    ) -> list[str | None]:
         """Apply `find` to many examples at once, which is faster."""
-        found: list[str | None] = [None] * len(folded)
-        for number, prompt in enumerate(letters_of_all(fold_all(trace_prompts))):
+        found: list[str | None] = [None] * len(normalized)
+        for number, prompt in enumerate(letters_of_all(normalize_all(trace_prompts))):
             if prompt in self._exact_letters:
                 found[number] = self._find_exact(trace_prompts[number])
-        examples = letters_of_all(folded)
+        examples = letters_of_all(normalized)
         if self._holds_an_anchor(b" ".join(examples)):
             for number, letters in enumerate(examples):
                 if found[number] is None and self._holds_an_anchor(letters):
-                    found[number] = self._find_gram(words_of(folded[number]))
+                    found[number] = self._find_gram(words_of(normalized[number]))
         return found
 
     def _find_exact(self, trace_prompt: str) -> str | None:
-        item = self._exact.get(fold_words(trace_prompt))
+        item = self._exact.get(normalize_words(trace_prompt))
         return item and f"its prompt is that of eval item {item}"
 
     def _holds_an_anchor(self, letters: bytes) -> bool:

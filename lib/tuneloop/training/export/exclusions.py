@@ -57,8 +57,8 @@ def balance(
     if written != accounted or {*traces.values()} != {sum(accounted.values())}:
         raise DataError(
             f"{place}: found {dict(traces)} traces, outcomes {accounted} and written lines"
-            f" {dict(written)}, expected equal counts; delete the stage's part records and run it"
-            " again"
+            f" {dict(written)}, expected equal counts; delete the records of the stage's shards and"
+            " run it again"
         )
     if not examples["train"]:
         raise DataError(

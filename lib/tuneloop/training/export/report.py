@@ -21,11 +21,13 @@ def render_export_report(
     lengths: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """Render the report as Markdown; it refers to the picture lengths.svg in the same folder."""
+    limits = {"characters": rules.max_length_characters, "tokens": rules.max_length_tokens}
     return templating.render(
         "training/export/export_report.md.j2",
         manifest=manifest,
         rules=rules,
         counts=counts,
         lengths=lengths,
+        limits=[f"{limit} {unit}" for unit, limit in limits.items() if limit is not None],
         reasons=REASONS,
     )

@@ -20,7 +20,7 @@ from tunix.sft import hooks, metrics_logger, peft_trainer
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.sft.batches import TokenTable, batch_at
 from tuneloop.training.sft.checkpoints import checkpoints_folder, drop_checkpoints_ahead
-from tuneloop.training.sft.distributed import Gang
+from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.loss import model_inputs, response_loss
 from tuneloop.training.sft.metrics import StepMetrics, read_metrics, write_metrics
 from tuneloop.training.sft.optimizers import build_optimizer, learning_rate_schedule
@@ -80,19 +80,19 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
         report: Callable[[StepMetrics], None],
         should_stop: Callable[[], bool],
         values: _LastValues,
-        gang: Gang,
+        process_group: ProcessGroup,
     ) -> None:
         self.table, self.spec, self.seed = table, spec, seed
         self.resume_prefix, self.checkpoint_every = resume_prefix, checkpoint_every
         self.metrics, self.report, self.should_stop = metrics, report, should_stop
-        self.values, self.gang = values, gang
+        self.values, self.process_group = values, process_group
         self.schedule = learning_rate_schedule(spec.optimizer, spec.steps)
         self.tokens: dict[int, int] = {}
         self.since = time.perf_counter()
 
     def load_next_train_batch(self, train_ctx: Any) -> dict[str, Any] | None:
         step = train_ctx.train_steps
-        if step >= self.spec.steps or self.gang.should_stop(step, self.should_stop()):
+        if step >= self.spec.steps or self.process_group.should_stop(step, self.should_stop()):
             return None
         batch = batch_at(
             self.table,
@@ -102,7 +102,9 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
             length=self.spec.max_length_tokens,
         )
         self.tokens[step + 1] = batch.token_count
-        return self.gang.place_batch({"input_tokens": batch.tokens, "input_mask": batch.loss_mask})
+        return self.process_group.place_batch(
+            {"input_tokens": batch.tokens, "input_mask": batch.loss_mask}
+        )
 
     def load_next_eval_batch(self, train_ctx: Any) -> None:
         return None
@@ -158,7 +160,7 @@ def run_sft(
     checkpoint_every_steps: int,
     report: Callable[[StepMetrics], None],
     should_stop: Callable[[], bool],
-    gang: Gang,
+    process_group: ProcessGroup,
 ) -> Progress:
     """Train a model in place, from the last usable checkpoint if there is one.
 
@@ -174,19 +176,20 @@ def run_sft(
         report: called with the metrics of every step, one step late.
         should_stop: called before every step; if it returns true, training saves a checkpoint and
             stops.
-        gang: the devices to train on; every process of the run makes the same call.
+        process_group: the processes and devices that train together; every process of the run
+            makes the same call.
 
     Raises:
         SpecError: the batch size is not a multiple of the number of devices.
     """
-    gang.check_batch(spec.batch_size)
-    gang.replicate(model)
+    process_group.check_batch(spec.batch_size)
+    process_group.replicate(model)
     if jax.process_index() == 0:
         drop_checkpoints_ahead(resume_prefix)
-    gang.meet("checkpoints are usable")
+    process_group.meet("checkpoints are usable")
     metrics = read_metrics(resume_prefix)
     values = _LastValues()
-    with gang.active():
+    with process_group.active():
         trainer = _build_trainer(model, spec, resume_prefix, checkpoint_every_steps, values)
         resumed_from = trainer.train_steps
         del metrics[resumed_from:]
@@ -202,7 +205,7 @@ def run_sft(
             report,
             should_stop,
             values,
-            gang,
+            process_group,
         )
         trainer.with_training_hooks(loop)
         trainer.with_data_hooks(loop)
