@@ -1,4 +1,4 @@
-"""Strict JSON Lines: what is read, what is refused and how, and that bytes are canonical."""
+"""Strict JSON Lines: valid and invalid input, and canonical output."""
 
 from __future__ import annotations
 

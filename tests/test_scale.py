@@ -1,4 +1,4 @@
-"""The tables of docs/appendix-scale.md are what its scripts count."""
+"""The tables of docs/appendix-scale.md match the output of the scripts that count them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = REPOSITORY / "docs/appendix-scale.md"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scripts import one another by their own names."""
+    """The scripts import each other by plain module names."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "bench"))
 
 

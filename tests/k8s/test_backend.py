@@ -108,7 +108,7 @@ def test_logs_are_those_of_the_stages_pods(submission: Submission) -> None:
 
 
 def test_a_stage_whose_heart_stops_is_stuck(tiny_run: TinyRun) -> None:
-    submission = rendered(tiny_run, graces={"progress_seconds": 600})
+    submission = rendered(tiny_run, timeouts={"progress_seconds": 600})
     twin = Twin(lambda pod: Running())
     backend = backend_of(twin, submission)
     backend.submit("export", retry_failed=True)
@@ -129,7 +129,7 @@ def test_a_stage_whose_heart_stops_is_stuck(tiny_run: TinyRun) -> None:
 @pytest.mark.parametrize(
     ("place", "pods"),
     [
-        ({"export": {"shards": 3}}, 3 + 3),
+        ({"export": {"shard_count": 3}}, 3 + 3),
         ({"train": {"accelerator": "v5e-4x4", "slices": 2}}, 8 + 3),
     ],
 )

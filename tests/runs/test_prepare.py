@@ -69,8 +69,8 @@ def test_a_run_that_could_hold_more_chip_hours_than_allowed_is_refused(
 
 
 def test_only_export_and_eval_share_work(tiny_run: TinyRun, repository: Path) -> None:
-    tiny_run.change(execution__cluster={"namespace": "n", "train": {"shards": 2}})
-    with pytest.raises(SpecError, match=r"only export and eval share work"):
+    tiny_run.change(execution__cluster={"namespace": "n", "train": {"shard_count": 2}})
+    with pytest.raises(SpecError, match=r"only export and eval can share their work"):
         prepared(tiny_run, repository)
 
 
@@ -78,9 +78,9 @@ def test_the_rows_of_a_plan_name_machines(tiny_run: TinyRun, repository: Path) -
     tiny_run.change(
         execution__cluster={
             "namespace": "n",
-            "export": {"shards": 16},
+            "export": {"shard_count": 16},
             "train": {"accelerator": "v5e-4x4", "slices": 2},
-            "eval": {"accelerator": "l4-1", "shards": 4},
+            "eval": {"accelerator": "l4-1", "shard_count": 4},
         }
     )
     found = prepared(tiny_run, repository)

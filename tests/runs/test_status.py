@@ -30,7 +30,7 @@ from tuneloop.storage import files, paths
 
 @pytest.fixture
 def submission(tiny_run: TinyRun) -> Submission:
-    return rendered(tiny_run, graces={"unschedulable_seconds": 20})
+    return rendered(tiny_run, timeouts={"unschedulable_seconds": 20})
 
 
 def backend_of(twin: Twin, submission: Submission) -> KubernetesBackend:

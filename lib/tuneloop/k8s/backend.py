@@ -272,10 +272,10 @@ def _manifests() -> Manifests:
 
 def _machines_of(renderer: Renderer, stage: StageSpec) -> Machines:
     shape = renderer.shape(stage)
-    shards = renderer.cluster.placement(stage.stage).shards
+    shard_count = renderer.cluster.placement(stage.stage).shard_count
     return Machines(
         where=renderer.cluster.namespace,
         accelerator=shape.key,
-        hosts=shape.hosts * shape.slices * shards,
-        chips=shape.chips * shards,
+        hosts=shape.hosts * shape.slices * shard_count,
+        chips=shape.chips * shard_count,
     )

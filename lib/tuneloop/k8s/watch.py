@@ -121,7 +121,7 @@ class StageWatch:
             queue_workload=self._queue_workload(workload),
             progress_at=self._progress_at if is_running else None,
         )
-        return diagnose(self._seen, self.submission.graces)
+        return diagnose(self._seen, self.submission.timeouts)
 
     def _has_record(self) -> bool:
         """Whether a record of the stage exists, perhaps of another run that shares the stage."""

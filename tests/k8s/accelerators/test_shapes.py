@@ -420,8 +420,11 @@ def test_a_long_list_is_shortened() -> None:
         ({"slices": 0}, "greater than or equal to 1"),
         ({"reservation": "projects/p/reservations/r"}, "pattern"),
         ({"compute_class": ""}, "pattern"),
-        ({"topology_level": "required"}, "given together"),
-        ({"topology_key": "cloud.google.com/gce-topology-block"}, "given together"),
+        ({"topology_level": "required"}, "together, or neither"),
+        (
+            {"topology_key": "cloud.google.com/gce-topology-block"},
+            "together, or neither",
+        ),
         ({"topology_level": "maybe", "topology_key": "a"}, "'required' or 'preferred'"),
         ({"spott": True}, "Extra inputs"),
     ],

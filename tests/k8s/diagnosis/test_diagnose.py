@@ -14,7 +14,7 @@ from tuneloop.artifacts.verdict import Verdict
 from tuneloop.k8s.diagnosis.diagnose import diagnose
 from tuneloop.k8s.diagnosis.observed import Observation, root_cause, sentence
 from tuneloop.k8s.names import DEADLINE, QUEUE
-from tuneloop.specs.cluster import GraceSpec
+from tuneloop.specs.cluster import TimeoutSpec
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -84,7 +84,7 @@ def waits(reason: str, message: str = "", age: float = 10) -> dict[str, Any]:
 
 
 def judged(workload: Any = None, *pods: Any, events: Any = (), **more: Any) -> Verdict:
-    graces = more.pop("graces", GraceSpec())
+    timeouts = more.pop("timeouts", TimeoutSpec())
     seen = Observation(
         **{
             "stage": "train",
@@ -97,7 +97,7 @@ def judged(workload: Any = None, *pods: Any, events: Any = (), **more: Any) -> V
             **more,
         }
     )
-    return diagnose(seen, graces)
+    return diagnose(seen, timeouts)
 
 
 def queued(age: float, reason: str = "", message: str = "", by: str = "") -> dict[str, Any]:

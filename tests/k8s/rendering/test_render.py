@@ -54,8 +54,8 @@ GOLDENS: dict[str, tuple[str, StagePlacement | None, dict[str, Any]]] = {
         for stage in STAGES
         for kind, key in KINDS.items()
     },
-    "export-cpu-16-shards": ("export", StagePlacement(shards=16), {}),
-    "eval-gpu-4-shards": ("eval", StagePlacement(accelerator="l4-1", shards=4), {}),
+    "export-cpu-16-shards": ("export", StagePlacement(shard_count=16), {}),
+    "eval-gpu-4-shards": ("eval", StagePlacement(accelerator="l4-1", shard_count=4), {}),
     "export-cpu-credentials": (
         *("export", None),
         {"credentials_secret": "tuneloop-credentials", "store_token_secret": "store"},
@@ -245,7 +245,7 @@ def test_several_hosts_are_refused_where_one_process_works(stage: str) -> None:
 
 
 def test_shards_make_an_indexed_job_that_is_told_its_index() -> None:
-    _, job = rendered("export", StagePlacement(shards=16))
+    _, job = rendered("export", StagePlacement(shard_count=16))
     spec = job["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 16, 16)
     assert spec["backoffLimitPerIndex"] == 6

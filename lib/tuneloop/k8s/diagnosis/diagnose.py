@@ -24,7 +24,7 @@ from tuneloop.k8s.diagnosis.observed import (
     waiting,
 )
 from tuneloop.k8s.names import DEADLINE, QUEUE
-from tuneloop.specs.cluster import GraceSpec
+from tuneloop.specs.cluster import TimeoutSpec
 
 CONFIG_GRACE_SECONDS = 60.0
 """For a ConfigMap or Secret that is created a moment after its reader, and for Kueue to notice."""
@@ -41,14 +41,14 @@ _PERMANENT_QUEUE = {"Misconfigured", "NoMatchingFlavor", "ExceedsMaxQuota"}
 _MISSING = ("not found", "couldn't find key", "references non-existent")
 
 
-def diagnose(seen: Observation, graces: GraceSpec | None = None) -> Verdict:
+def diagnose(seen: Observation, timeouts: TimeoutSpec | None = None) -> Verdict:
     """Judge a stage; never raises.
 
     Args:
         seen: what cluster and storage show.
-        graces: how long to wait for what may still come.
+        timeouts: how long to wait for what may still come.
     """
-    chosen = graces or GraceSpec()
+    chosen = timeouts or TimeoutSpec()
     for rule in RULES:
         verdict = rule(seen, chosen)
         if verdict is not None:
@@ -56,7 +56,7 @@ def diagnose(seen: Observation, graces: GraceSpec | None = None) -> Verdict:
     return Verdict("Pulling", f"{seen.name} has no running pod yet", evidence=_events(seen))
 
 
-def _succeeded(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _succeeded(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     if not seen.record_published:
         return None
     failed = condition(seen.workload, "Failed") is not None
@@ -64,7 +64,7 @@ def _succeeded(seen: Observation, graces: GraceSpec) -> Verdict | None:
     return Verdict("Succeeded", f"the record is published{after}", exit_code=0)
 
 
-def _gone(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _gone(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     if seen.workload is not None:
         return None
     if not seen.seen:
@@ -77,11 +77,11 @@ def _gone(seen: Observation, graces: GraceSpec) -> Verdict | None:
     )
 
 
-def _ended(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _ended(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     return end_of(seen)
 
 
-def _overdue(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _overdue(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     """A JobSet restarts without bound where it is disrupted: its whole time ends here."""
     found = metadata_of(seen.workload)
     try:
@@ -103,7 +103,7 @@ def _overdue(seen: Observation, graces: GraceSpec) -> Verdict | None:
     )
 
 
-def _queued(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _queued(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     workload = seen.workload
     queue = text(mapping(metadata_of(workload).get("labels")).get(QUEUE))
     if not queue or mapping(mapping(workload).get("spec")).get("suspend") is not True:
@@ -129,17 +129,17 @@ def _queued(seen: Observation, graces: GraceSpec) -> Verdict | None:
     refused = condition(admission, "QuotaReserved", "False") or {}
     reason, message = text(refused.get("reason")), text(refused.get("message"))
     age = seconds_since(metadata_of(admission).get("creationTimestamp"), seen.now)
-    final = reason in _PERMANENT_QUEUE or age > graces.queue_seconds
+    final = reason in _PERMANENT_QUEUE or age > timeouts.queue_seconds
     return Verdict(
         "Queued",
         f"LocalQueue {queue} has not admitted {seen.name}: {reason or 'no reason yet'} {message}",
-        "correct execution.cluster.queue or the shape, or wait longer with graces.queue_seconds",
+        "correct execution.cluster.queue or the shape, or wait longer with timeouts.queue_seconds",
         evidence=(f"Workload {text(metadata_of(admission).get('name'))}: {reason} {message}",),
         exit_code=21 if final else None,
     )
 
 
-def _not_created(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _not_created(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     """The Job stands, but its pods are refused: quota, PodSecurity, service account."""
     if _live(seen):
         return None
@@ -165,7 +165,7 @@ def _not_created(seen: Observation, graces: GraceSpec) -> Verdict | None:
     return Verdict("ConfigError", cause, fix, _events(seen), 10)
 
 
-def _waiting_container(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _waiting_container(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     for pod in _live(seen):
         reason, message = waiting(pod)
         name = text(metadata_of(pod).get("name"))
@@ -178,7 +178,7 @@ def _waiting_container(seen: Observation, graces: GraceSpec) -> Verdict | None:
             final = (
                 reason in ("InvalidImageName", "ErrImageNeverPull")
                 or any(word in said for word in _ABSENT_IMAGE)
-                or age > graces.image_pull_seconds
+                or age > timeouts.image_pull_seconds
             )
             return Verdict(
                 "ImageError",
@@ -199,7 +199,7 @@ def _waiting_container(seen: Observation, graces: GraceSpec) -> Verdict | None:
     return None
 
 
-def _mount(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _mount(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     """A volume whose ConfigMap or Secret is missing shows as an event, not as a state."""
     for pod in _live(seen):
         if status_of(pod).get("phase") == "Running":
@@ -221,7 +221,7 @@ def _mount(seen: Observation, graces: GraceSpec) -> Verdict | None:
     return None
 
 
-def _unscheduled(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _unscheduled(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     for pod in _live(seen):
         refused = condition(pod, "PodScheduled", "False")
         if refused is None:
@@ -238,11 +238,11 @@ def _unscheduled(seen: Observation, graces: GraceSpec) -> Verdict | None:
             return Verdict(
                 "Provisioning",
                 f"pod {name} waits for a node that the autoscaler is making",
-                "ask for another shape, zone or spot, or raise graces.provisioning_seconds",
+                "ask for another shape, zone or spot, or raise timeouts.provisioning_seconds",
                 _events(seen),
-                21 if age > graces.provisioning_seconds else None,
+                21 if age > timeouts.provisioning_seconds else None,
             )
-        final = age > graces.unschedulable_seconds
+        final = age > timeouts.unschedulable_seconds
         if "quota" in scale_up.lower():
             fix = "ask the cloud for more quota, or choose another shape or region"
             cause = f"the cloud's quota allows no node for pod {name}: {scale_up}"
@@ -256,20 +256,20 @@ def _unscheduled(seen: Observation, graces: GraceSpec) -> Verdict | None:
             # Its age only at the end: a supervisor says a cause again when it has changed.
             f"no node takes pod {name}{f' after {age:.0f} s' if final else ''}: {message}",
             "add a node pool of that shape, choose another accelerator, or raise"
-            " graces.unschedulable_seconds",
+            " timeouts.unschedulable_seconds",
             _events(seen),
             21 if final else None,
         )
     return None
 
 
-def _running(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _running(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     running = [pod for pod in _live(seen) if status_of(pod).get("phase") == "Running"]
     if not running:
         return None
     if seen.progress_at is not None:
         silent = seconds_since(seen.progress_at.isoformat(), seen.now)
-        if silent > graces.progress_seconds:
+        if silent > timeouts.progress_seconds:
             return Verdict(
                 "Stuck",
                 f"{seen.name} runs but has said nothing for {silent:.0f} s",
@@ -280,7 +280,7 @@ def _running(seen: Observation, graces: GraceSpec) -> Verdict | None:
     return Verdict("Running", f"{seen.name}: {count}{_failures(seen)}")
 
 
-def _restarting(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _restarting(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     """Pods have failed and the controller will make new ones."""
     if condition(seen.workload, "RestartingJobSet"):
         return Verdict("Restarting", f"{seen.name} starts all its pods again{_failures(seen)}")
@@ -289,7 +289,7 @@ def _restarting(seen: Observation, graces: GraceSpec) -> Verdict | None:
     return None
 
 
-Rule = Callable[[Observation, GraceSpec], Verdict | None]
+Rule = Callable[[Observation, TimeoutSpec], Verdict | None]
 RULES: tuple[Rule, ...] = (
     _succeeded,
     _gone,

@@ -97,7 +97,7 @@ class Renderer:
     def chip_hours(self, stage: StageSpec) -> float:
         """The most that a stage can hold: all of its chips until its deadline."""
         placement = self.cluster.placement(stage.stage)
-        return self.shape(stage).chips * placement.shards * placement.deadline_seconds / 3600
+        return self.shape(stage).chips * placement.shard_count * placement.deadline_seconds / 3600
 
     def render(self, stage: StageSpec) -> list[Object]:
         """Render the objects of one stage, in the order in which they are applied.
@@ -145,7 +145,7 @@ class Renderer:
         placement = self.cluster.placement(stage.stage)
         spec_url = f"{SPEC_FOLDER}/spec.json"
         return Pod(
-            command=["python", *stage_argv(stage, spec_url, shards=placement.shards)],
+            command=["python", *stage_argv(stage, spec_url, shard_count=placement.shard_count)],
             env=container_env(shape, self.image) + gang_env(name, shape) + self._store_env(stage),
             resources=pod_resources(placement),
             service_account=self.cluster.service_account,
@@ -173,15 +173,15 @@ class Renderer:
         self, values: dict[str, Any], annotations: dict[str, str], placement: StagePlacement
     ) -> Object:
         """Fill the Job template; Indexed where the work is shared."""
-        shards = placement.shards if placement.shards > 1 else None
+        shard_count = placement.shard_count if placement.shard_count > 1 else None
         values = {
             **values,
             "annotations": annotations,
             "deadline_seconds": placement.deadline_seconds,
-            "completion_mode": shards and "Indexed",
-            "shards": shards,
-            "backoff_limit_per_index": shards and BACKOFF_LIMIT,
-            "backoff_limit": None if shards else BACKOFF_LIMIT,
+            "completion_mode": shard_count and "Indexed",
+            "shard_count": shard_count,
+            "backoff_limit_per_index": shard_count and BACKOFF_LIMIT,
+            "backoff_limit": None if shard_count else BACKOFF_LIMIT,
         }
         return fill(self.templates.job, values)
 

@@ -23,7 +23,7 @@ def build_submission(
         artifacts=artifacts,
         namespace=renderer.cluster.namespace,
         image=renderer.image,
-        graces=renderer.cluster.graces,
+        timeouts=renderer.cluster.timeouts,
         stages=[
             SubmittedStage(
                 name=stage.stage, fingerprint=stage.fingerprint, documents=renderer.render(stage)
