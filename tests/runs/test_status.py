@@ -115,7 +115,7 @@ def test_the_verdict_of_a_stage_that_was_given_up(submission: Submission) -> Non
     found = run_status(backend_of(twin, submission))[0]
     assert (found.state, found.fix.split(",")[0]) == (
         "Unschedulable",
-        "add a node pool of that shape",
+        "add a node pool of this shape",
     )
     assert "Insufficient cpu" in found.cause
 
