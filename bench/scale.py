@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,12 @@ def show(tables: Tables) -> None:
         sys.stdout.write(f"{name}\n{text}\n")
         if "--write" in sys.argv:
             page = PAGE.read_text("utf-8")
-            page = re.sub(_place(name), lambda m, t=text: f"{m[1]}{t}{m[3]}", page, flags=re.DOTALL)
+            page = re.sub(_place(name), _with(text), page, flags=re.DOTALL)
             PAGE.write_text(page, encoding="utf-8")
+
+
+def _with(text: str) -> Callable[[re.Match[str]], str]:
+    return lambda found: f"{found[1]}{text}{found[3]}"
 
 
 def _place(name: str) -> str:

@@ -12,7 +12,7 @@ import sys
 import time
 
 from figure import print_figure
-from scale import REPOSITORY, SLICE, Tables, objects_of, renderer_of, show
+from scale import REPOSITORY, SLICE, Row, Tables, objects_of, renderer_of, show
 
 sys.path.insert(0, str(REPOSITORY))
 
@@ -67,7 +67,7 @@ def _count(cluster: Cluster) -> int:
 
 def tables() -> Tables:
     """The figures of docs/appendix-scale.md."""
-    rows = [["the controller manager may send", "pods of a Job a second"]]
+    rows: list[Row] = [["the controller manager may send", "pods of a Job a second"]]
     rows += [[title, f"{pods_a_second(limits):,.0f}"] for title, limits in LIMITS.items()]
     return {"scale_gang rates": rows}
 

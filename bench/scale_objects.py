@@ -106,9 +106,9 @@ def tables() -> Tables:
         ["the controller manager may send", "last pod after", "chip-hours that wait meanwhile"]
     ]
     for title, rate in PODS_A_SECOND.items():
-        seconds = hosts / rate
-        waiting = shape.chips * seconds / 2 / 3600
-        starts.append([title, duration(seconds), f"{waiting:,.0f}"])
+        until_last = hosts / rate
+        waiting = shape.chips * until_last / 2 / 3600
+        starts.append([title, duration(until_last), f"{waiting:,.0f}"])
     return {
         "scale_objects counts": counts,
         "scale_objects kept": kept,
