@@ -55,10 +55,11 @@ lint: $(VENV)/.dev types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The site goes to .tuneloop/site; `.venv/bin/mkdocs serve` shows it while you write.
 docs: $(VENV)/.dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(VENV)/.dev setup-debian
 	$(PYTEST) $(COVERAGE_GATE)
@@ -104,7 +105,7 @@ lock:
 	for name in audit gcs s3; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
 	  requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 
-# docs/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.
+# docs/how-to/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.
 IMAGE_ARGS = $(if $(ENGINE),--engine $(ENGINE)) $(foreach name,BASE_IMAGE BUILD_IMAGE JAX_VARIANT OBJECT_STORE \
 	TUNIX_REF SOURCE REVISION,$(if $($(name)),--build-arg $(name)=$($(name))))
 TARGETS ?= base serve train

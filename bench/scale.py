@@ -1,4 +1,4 @@
-"""What the scripts of docs/appendix-scale.md share: real objects at several sizes, and its tables.
+"""Real objects at several sizes, and the tables of docs/explanation/appendix-scale.md.
 
 A table stands in the page between `<!-- NAME -->` and `<!-- end -->`, as the script prints it:
 `python bench/scale_objects.py --write` puts it there, tests/test_scale.py holds the two equal.
@@ -22,7 +22,7 @@ from tuneloop.k8s.rendering.submitter import render_submitter  # noqa: E402
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement  # noqa: E402
 from tuneloop.stages.table import STAGES  # noqa: E402
 
-PAGE = REPOSITORY / "docs" / "appendix-scale.md"
+PAGE = REPOSITORY / "docs/explanation/appendix-scale.md"
 IMAGE = "registry.example/team/tuneloop@sha256:" + "0964917e" * 8
 
 RUNS = 1_000

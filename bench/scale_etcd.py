@@ -98,7 +98,7 @@ def _sent(cluster: Cluster, plural: str, namespace: str) -> list[int]:
 
 
 def tables(weights: dict[str, Weight]) -> Tables:
-    """The figures of docs/appendix-scale.md."""
+    """The figures of docs/explanation/appendix-scale.md."""
     rows: list[Row] = [["one object", "in etcd", "as JSON"]]
     rows += [[kind, kilobytes(w.stored), kilobytes(w.sent)] for kind, w in weights.items()]
     return {"scale_etcd weights": rows}

@@ -81,7 +81,7 @@ def _gang() -> dict[str, Any]:
 
 
 def tables() -> Tables:
-    """The figures of docs/appendix-scale.md."""
+    """The figures of docs/explanation/appendix-scale.md."""
     small, large = kinds_of(StagePlacement()), kinds_of(SLICE)
     names = ("ConfigMap", "Job", "JobSet", "Pod")
     counts: list[Row] = [["", *names, "in etcd"]]

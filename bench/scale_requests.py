@@ -166,7 +166,7 @@ def _watch(phase: str, pods: int, events: int) -> tuple[StageWatch, CountingConn
 
 
 def tables() -> Tables:
-    """The figures of docs/appendix-scale.md."""
+    """The figures of docs/explanation/appendix-scale.md."""
     hosts = renderer_of(SLICE).accelerators.shape(SLICE.accelerator_request())
     gang = hosts.hosts * hosts.slices
     shared, waiting, running = RUNS * EVENTS["Pending"], look("Pending"), look("Running")

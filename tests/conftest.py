@@ -37,7 +37,6 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 settings.register_profile("quick", settings.get_profile("tests"), max_examples=20)
-
 # Orbax and Tunix log through absl, whose handler closes a stream that is not the process's own:
 # imported inside a test it would hold pytest's capture, and uvicorn, which configures logging anew,
 # would close that under every later test.

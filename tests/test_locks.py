@@ -1,4 +1,4 @@
-"""The minimum Tunix set is what Tunix declares, less what is named here; see docs/adr/0002."""
+"""The minimum Tunix set: what Tunix declares without LEFT_OUT (docs/explanation/adr/0002)."""
 
 from __future__ import annotations
 

@@ -36,7 +36,9 @@ def steps_of(path: Path) -> Iterator[dict[str, Any]]:
 def test_actionlint_finds_nothing_in_workflows() -> None:
     ensure_shellcheck()
     lint = ensure_tools() / "actionlint"
-    example = re.findall(r"```yaml\n(name: .*?)```", (REPOSITORY / "docs/ci.md").read_text(), re.S)
+    example = re.findall(
+        r"```yaml\n(name: .*?)```", (REPOSITORY / "docs/how-to/ci.md").read_text(), re.S
+    )
     assert example
     done = subprocess.run([lint, "-no-color", *WORKFLOWS], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
