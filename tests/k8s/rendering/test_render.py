@@ -130,7 +130,7 @@ def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:
 
 
 def test_credentials_are_named_and_reach_stages_and_submitter_alike() -> None:
-    spec = {"credentials_secret": "s3", "pod_priority_class": "low"}
+    spec: dict[str, Any] = {"credentials_secret": "s3", "pod_priority_class": "low"}
     jobs = [*(rendered(stage, **spec)[1] for stage in STAGES), submitter(**spec)[-1]]
     for job in jobs:
         pod = job["spec"]["template"]["spec"]
