@@ -1,11 +1,11 @@
-"""A finished run without a training: the files that the stages leave, by the same modules."""
+"""Create a finished run without training: the files that the stages write, by the same modules."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from tuneloop import jsonl
@@ -34,10 +34,10 @@ def publish_run(
     dataset_key: str,
     run_id: str = "letters-7c1aa298",
     *,
-    stages: Sequence[str] = STAGES,
+    stages: Iterable[str] = STAGES,
     metrics: bytes | None = None,
 ) -> None:
-    """Write a run with records of some stages."""
+    """Write a run with the records of some stages."""
     manifest = load_manifest(artifacts, dataset_key)
     fingerprints = {
         name: hashlib.sha256(f"{run_id}/{name}".encode()).hexdigest() for name in STAGES
@@ -74,7 +74,8 @@ def publish_run(
 def _publish_stage(
     artifacts: str, run_id: str, name: str, fingerprint: str, number: int, metrics: bytes | None
 ) -> None:
-    outputs, results = (), {}
+    outputs: tuple[OutputFile, ...] = ()
+    results: dict[str, float | str] = {}
     if name == "train":
         losses = [
             5.94 * math.exp(-step / 12) + 0.31 + 0.2 * math.sin(step) ** 2 for step in range(50)
@@ -132,7 +133,7 @@ def _output(artifacts: str, run_id: str, stage: str, name: str, data: bytes) -> 
 
 
 def answered() -> list[ScoredItem]:
-    """36 items; the tuned model learned most and forgot one, and it says what could be markup."""
+    """Score 36 items. The tuned model learned most and lost one; its text looks like markup."""
     said: list[Any] = []
     for number in range(36):
         letter = chr(ord("A") + number % 26)
@@ -153,7 +154,7 @@ def answered() -> list[ScoredItem]:
 
 
 def torn(artifacts: str, run_id: str, name: str, text: str | bytes | dict[str, Any]) -> None:
-    """Put something else where a file of a run should be."""
+    """Overwrite a file of a run with other content."""
     data = json.dumps(text) if isinstance(text, dict) else text
     data = data.encode() if isinstance(data, str) else data
     files.write(paths.join(layout.run_prefix(artifacts, run_id), name), data)

@@ -7,9 +7,12 @@ import pytest
 
 from tests.builders import TinyRun, letter_trace, make_tiny_run, publish_dataset
 from tuneloop import provenance
+from tuneloop.artifacts.run_manifest import read_run_manifest
+from tuneloop.datasets.schema import DatasetManifest
+from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.runs import plan
-from tuneloop.runs.plan import Plan, load_plan, stage_state
+from tuneloop.runs.plan import Plan, load_plan, stage_state, write_run_manifest
 from tuneloop.runs.spec_file import load_run_spec
 
 
@@ -124,3 +127,22 @@ def test_what_a_plan_needs_must_be_there(tiny_run: TinyRun, tmp_path: Path) -> N
         tiny_run.change(eval__eval_set=str(tmp_path / "none.jsonl")).plan()
     with pytest.raises(DataError, match="build the dataset first"):
         tiny_run.change(dataset="none-v1").plan()
+
+
+def test_planning_a_run_and_writing_its_manifest_reads_the_dataset_once(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    load = DatasetSource.load_manifest
+
+    def counted(source: DatasetSource, key: str) -> DatasetManifest:
+        loaded.append(key)
+        return load(source, key)
+
+    monkeypatch.setattr(DatasetSource, "load_manifest", counted)
+    planned = tiny_run.plan()
+    write_run_manifest(planned)
+    assert loaded == ["letters-v1"]
+    manifest = read_run_manifest(planned.artifacts, planned.run_id)
+    assert manifest is not None
+    assert manifest.dataset.trace_count == 104

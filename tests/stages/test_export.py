@@ -338,7 +338,7 @@ def test_an_object_store_gets_the_same_bytes_as_a_folder(tmp_path: Path) -> None
 
 def test_no_example_left_is_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert export(plan_of(tmp_path, [trace(0, final_answer=" ")]), tmp_path) == 65
-    assert "no example is left to train on" in caplog.text
+    assert "found no example to train on" in caplog.text
 
 
 def test_critiques_come_from_traces_with_a_correction(tmp_path: Path) -> None:
@@ -424,8 +424,8 @@ def test_a_torn_compressed_file_is_named(tmp_path: Path) -> None:
     (file,) = record.outputs_like("examples-")
     data = records.read_output(file, spec.execution.artifacts)
     for name, torn, said in (
-        ("half", data[: len(data) // 2], "ends within a frame"),
-        ("text", b"{}\n" * 9, "is not zstd"),
+        ("half", data[: len(data) // 2], "the file is truncated within a zstd frame"),
+        ("text", b"{}\n" * 9, "is not valid zstd"),
     ):
         path = tmp_path / f"{name}.jsonl.zst"
         path.write_bytes(torn)

@@ -1,4 +1,4 @@
-"""One tiny training run that tests of several modules share; its shapes compile once a machine."""
+"""One tiny training run that several test modules share, so that its shapes compile once."""
 
 from __future__ import annotations
 

@@ -23,9 +23,10 @@ def test_a_short_eval_prompt_is_compared_whole_alone() -> None:
 def test_finds_what_comparing_all_runs_finds(
     eval_prompts: list[str], prompt: str, data: st.DataObject
 ) -> None:
-    """The anchors are a faster way to the same answer."""
+    """The anchors make the search faster and do not change its result."""
     response = data.draw(TEXT)
-    if eval_prompts and data.draw(st.booleans()):  # plant a piece of one
+    plant: bool = data.draw(st.booleans())
+    if eval_prompts and plant:  # plant a piece of one
         words = eval_prompts[0].split()
         at = data.draw(st.integers(0, max(0, len(words) - NGRAM_WORDS)))
         response = f"{response} {' '.join(words[at : at + NGRAM_WORDS])} {prompt}"

@@ -12,4 +12,5 @@ def test_schedule_warms_up_and_decays() -> None:
     assert float(schedule(0)) == 0
     assert float(schedule(5)) == pytest.approx(1.0)
     assert float(schedule(50)) == pytest.approx(0.05)
-    assert float(optimizers.learning_rate_schedule(spec, 1)(0)) == 0  # one step is possible
+    # A schedule of one step is possible.
+    assert float(optimizers.learning_rate_schedule(spec, 1)(0)) == 0

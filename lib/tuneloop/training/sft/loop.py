@@ -1,8 +1,8 @@
-"""Supervised fine-tuning with Tunix's PeftTrainer: full parameters, loss on the response alone.
+"""Supervised fine-tuning with Tunix's PeftTrainer: all parameters, loss on the response only.
 
-One rule: the run is a function of (weights, table, spec, seed). Where it was interrupted does not
-show: optimizer state and weights come back from Orbax, the batch stream is entered at its step,
-and a checkpoint whose metrics were lost is not resumed from.
+The result is a function of (weights, token table, spec, seed); interruptions do not change it.
+After one, Orbax restores optimizer state and weights, the batch stream continues at the restored
+step, and a checkpoint without stored metrics is not used.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ NEVER = 2**31 - 1
 
 @dataclass(frozen=True)
 class Progress:
-    """What a finished or stopped training leaves."""
+    """The state of a training that has finished or was stopped."""
 
     metrics: list[StepMetrics]
+    """Metrics of all steps so far, including those of earlier processes."""
     resumed_from: int
-    """Step that this process started behind; 0 if it started from the beginning."""
+    """Step of the checkpoint that this process resumed from; 0 if there was none."""
     finished: bool
-    """False if it was asked to stop before its last step; run again to go on."""
+    """Whether the last step is done; if not, call `run_sft` again to continue."""
 
 
 class _LastValues(metrics_logger.MetricsLogger):  # type: ignore[misc]  # tunix is untyped
-    """Keeps the newest value of each metric, and touches no global listener.
+    """A metrics logger that keeps the newest value of each metric.
 
-    Tunix's own backends hang on jax.monitoring's global listeners: two trainers in one process
-    would write into each other's files.
+    Tunix's own loggers register global listeners with jax.monitoring, so two trainers in one
+    process would write to each other's files.
     """
 
     def __init__(self) -> None:
@@ -58,14 +59,14 @@ class _LastValues(metrics_logger.MetricsLogger):  # type: ignore[misc]  # tunix 
         self.last[metric_name] = float(scalar_value)
 
     def close(self) -> None:
-        """Leave the process-wide listeners alone."""
+        """Do nothing. Tunix's own method would remove the global listeners."""
 
 
 class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tunix is untyped
-    """Feeds batches by step number and collects metrics.
+    """Trainer hooks that supply batches by step number and collect metrics.
 
-    Data hooks rather than an iterator: Tunix would pull and throw away every batch before the
-    resumed step, and one more than asked for at the end.
+    With an iterator instead of data hooks, Tunix would read and discard every batch before the
+    resumed step, and one batch too many at the end.
     """
 
     def __init__(
@@ -109,7 +110,11 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
         return None
 
     def on_train_step_end(self, train_ctx: Any, train_step: int, train_loss: float) -> None:
-        """Called one step late, so that the host waits for nothing; the last one at close."""
+        """Record a step's metrics.
+
+        Tunix calls this one step late, so that the host never waits for the device; the last call
+        comes when the trainer closes.
+        """
         now = time.perf_counter()
         row = StepMetrics(
             step=train_step,
@@ -157,21 +162,25 @@ def run_sft(
     should_stop: Callable[[], bool],
     process_group: ProcessGroup,
 ) -> Progress:
-    """Train in place, from the last usable checkpoint if there is one.
+    """Train a model in place, from the last usable checkpoint if there is one.
 
     Args:
-        model: changed in place; at its first weights even when resuming, Orbax overwrites them.
+        model: the model with its initial weights, changed in place. When resuming, Orbax overwrites
+            the weights.
         table: the encoded examples.
         spec: model, optimizer and batch shape.
-        seed: of the batch stream.
-        resume_prefix: where checkpoints and the metrics so far are kept; local or an object store.
-        checkpoint_every_steps: steps between checkpoints; the first and the last are saved too.
-        report: called with every step's metrics, one step late.
-        should_stop: asked before every step; true ends the training with a checkpoint.
-        process_group: the devices; each of its processes makes this same call.
+        seed: seed of the batch stream.
+        resume_prefix: prefix for checkpoints and metrics, on a local disk or an object store.
+        checkpoint_every_steps: steps between checkpoints; the first and the last step are saved
+            too.
+        report: called with the metrics of every step, one step late.
+        should_stop: called before every step; if it returns true, training saves a checkpoint and
+            stops.
+        process_group: the processes and devices that train together; every process of the run
+            makes the same call.
 
     Raises:
-        SpecError: the batch does not divide among the devices.
+        SpecError: the batch size is not a multiple of the number of devices.
     """
     process_group.check_batch(spec.batch_size)
     process_group.replicate(model)
@@ -212,7 +221,7 @@ def _build_trainer(
     checkpoint_every_steps: int,
     values: _LastValues,
 ) -> Any:
-    """Tunix's trainer, with model and optimizer as the last checkpoint has them."""
+    """Build Tunix's trainer, with model and optimizer restored from the last checkpoint."""
     trainer = peft_trainer.PeftTrainer(
         model,
         build_optimizer(spec.optimizer, spec.steps),

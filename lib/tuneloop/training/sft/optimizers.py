@@ -8,7 +8,10 @@ from tuneloop.specs.training import OptimizerSpec
 
 
 def learning_rate_schedule(spec: OptimizerSpec, steps: int) -> optax.Schedule:
-    """Linear from 0 to the peak, then cosine to `min_lr_ratio` of it at the last step."""
+    """Build the schedule: linear warm-up from 0 to the peak, then cosine decay.
+
+    The decay ends at the last step with `min_lr_ratio` times the peak learning rate.
+    """
     warmup = max(1, round(spec.warmup_ratio * steps))
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -20,7 +23,7 @@ def learning_rate_schedule(spec: OptimizerSpec, steps: int) -> optax.Schedule:
 
 
 def build_optimizer(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
-    """Global-norm clipping, then AdamW on the schedule."""
+    """Build AdamW with the learning rate schedule, after clipping by global norm."""
     return optax.chain(
         optax.clip_by_global_norm(spec.max_grad_norm),
         optax.adamw(
