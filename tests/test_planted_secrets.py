@@ -21,7 +21,7 @@ from tests.postgres import Postgres
 from tests.store.stores import Store
 
 
-class Said:
+class VerbOutputs:
     """The output of verbs; each runs with the planted environment and is searched for secrets."""
 
     def __init__(self, env: dict[str, str]) -> None:
@@ -79,7 +79,7 @@ def guarded(database: str, planted: Planted, tmp_path: Path) -> Iterator[Store]:
 def test_nothing_that_the_loop_leaves_or_says_holds_a_credential(
     guarded: Store, database: str, planted: Planted, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
-    said = Said(planted.env)
+    said = VerbOutputs(planted.env)
     password, token = planted.values["database password"], planted.values["store token"]
     url = f"http://127.0.0.1:{guarded.port}"
     place = {"namespace": "training", "credentials_secret": "s3", "store_token_secret": "store"}

@@ -71,7 +71,7 @@ def inspect(
     elif is_examples_file(url):
         example = parse_example(read_line(url, row), f"{url}:{row + 1}")
     elif row:
-        raise UsageError("--row: found a prefix, expected one file; give a file, or use --id")
+        raise UsageError("--row: found a prefix, expected one file; give a file, or --id")
     else:
         _, example = next(iter_examples(url))
     found = inspect_example(example, chat, system_instruction, _tokenizer(tokenizer, chat))
