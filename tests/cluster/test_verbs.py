@@ -54,7 +54,7 @@ def test_ci_submits_waits_and_shows_the_report(
 
     code, out, err = verb("status", run_id, *at)
     assert code == 2
-    assert "expected what `tuneloop submit` wrote" in err
+    assert "expected a run submitted with `tuneloop submit`" in err
 
     code, out, err = verb("submit", spec)
     assert code == 0, err

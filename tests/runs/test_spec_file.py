@@ -8,6 +8,7 @@ import yaml
 
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.base import Spec
 from tuneloop.specs.renamed_keys import RENAMED_KEYS
 from tuneloop.specs.run import RunSpec
 
@@ -144,3 +145,16 @@ def test_heads_that_do_not_divide(tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         load_run_spec(str(tmp_path / "nothing.yaml"))
+
+
+def test_every_field_of_every_spec_is_described() -> None:
+    pending: list[type[Spec]] = [Spec]
+    while pending:
+        spec = pending.pop()
+        pending += spec.__subclasses__()
+        for name, field in spec.model_fields.items():
+            if name in ("kind", "stage"):
+                continue  # the tag of a union, fixed by each class
+            words = (field.description or "").split()
+            assert len(words) > 1, f"{spec.__name__}.{name} has no docstring"
+            assert words[0] not in ("Of", "Whose", "Who", "How"), f"{spec.__name__}.{name}"
