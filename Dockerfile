@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The images of tuneloop. docs/images.md has the arguments, sizes, and what was tried with which builder.
+# The images of tuneloop. docs/how-to/images.md has the arguments, sizes, and what was tried with which builder.
 #   base   export, import, plan, check, submit, serve: everything without JAX
 #   serve  base, as the trace store by itself: command and health check
 #   train  all four stages: JAX and Tunix, no client of the cluster

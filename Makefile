@@ -1,12 +1,13 @@
 # tuneloop: every target does its own set-up, into .venv/.
-# `make loop` runs the whole loop on this machine; `make test` runs the tests; `make check` is what CI runs.
+# `make loop` runs the whole loop on this machine. `make quick` checks an edit in a minute, `make test` runs
+# the tests, `make check` is what CI runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV ?= uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: setup setup-dev setup-debian loop test check golden bench wheel lock clean image image-test sbom audit
+.PHONY: setup setup-dev setup-debian loop quick lint types fast slow docs test check golden bench wheel lock clean image image-test sbom audit
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -32,19 +33,54 @@ loop: $(VENV)/.train
 setup-debian:
 	@if [ "$$(id -u)" -eq 0 ]; then tests/debian-packages; else tests/debian-packages --check || true; fi
 
-test: $(VENV)/.dev setup-debian
-	$(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest
+COVERAGE := --cov=tuneloop --cov-report=
+COVERAGE_GATE := --cov=tuneloop --cov-report=term:skip-covered --cov-fail-under=92
 
-# Of the images `base` and `serve`; all of them are `make image-test`, which takes twice as long.
-check: TARGETS := base serve
-check: test image-test
+# What to run after every edit: formatting, lint, types, and the tests that need neither JAX nor a server
+# nor Go. Types are checked while the tests run.
+quick: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory -j2 --output-sync=target types quick-tests
+
+.PHONY: quick-tests
+quick-tests: $(VENV)/.dev
+	$(PYTEST) -q -m "not slow" --durations=0 --durations-min=5 --hypothesis-profile=quick
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
+
+lint: $(VENV)/.dev types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The site goes to .tuneloop/site; `.venv/bin/mkdocs serve` shows it while you write.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+test: $(VENV)/.dev setup-debian
+	$(PYTEST) $(COVERAGE_GATE)
+
+fast: $(VENV)/.dev
+	$(PYTEST) -m "not slow" $(COVERAGE)
+
+# The coverage gate counts both groups, so it stands here: run `make fast slow`.
+slow: $(VENV)/.dev setup-debian
+	$(PYTEST) -m "slow and not images" $(COVERAGE_GATE) --cov-append
+
+# Lint, fast tests, slow tests, images, and no further than the first that fails. Of the images `base` and
+# `serve`; all of them are `make image-test`, which takes twice as long.
+check:
+	$(MAKE) lint
+	$(MAKE) fast
+	$(MAKE) slow
+	$(MAKE) image-test TARGETS="base serve"
 
 golden: $(VENV)/.dev
-	TUNELOOP_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -n 0 --no-cov -m golden
+	TUNELOOP_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -n 0 -m golden
 
 bench: $(VENV)/.dev
 	for script in $(filter-out bench/image.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
@@ -69,7 +105,7 @@ lock:
 	for name in audit gcs s3; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
 	  requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 
-# docs/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.
+# docs/how-to/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.
 IMAGE_ARGS = $(if $(ENGINE),--engine $(ENGINE)) $(foreach name,BASE_IMAGE BUILD_IMAGE JAX_VARIANT OBJECT_STORE \
 	TUNIX_REF SOURCE REVISION,$(if $($(name)),--build-arg $(name)=$($(name))))
 TARGETS ?= base serve train
@@ -80,7 +116,7 @@ image:
 # Builds all on a Debian of its own and runs containers: root, some minutes, and under CI no excuse.
 image-test: $(VENV)/.dev
 	@if [ "$$(id -u)" -eq 0 ]; then tests/images/debian-packages; else tests/images/debian-packages --check || true; fi
-	TUNELOOP_IMAGES="$(TARGETS)" $(BIN)/python -m pytest -n 0 --no-cov -m images tests/images
+	TUNELOOP_IMAGES="$(TARGETS)" $(BIN)/python -m pytest -n 0 -m images tests/images
 
 $(VENV)/audit/.done: requirements/audit.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/audit

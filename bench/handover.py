@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ class Timed(Cluster):
         return done
 
 
+def _giving(cluster: Cluster) -> Callable[[], Cluster]:
+    return lambda: cluster
+
+
 def main() -> None:
     """Run the small run a few times; three hand-overs each."""
     waits = []
@@ -56,7 +61,7 @@ def main() -> None:
                 cluster.created = {}
                 backend = KubernetesBackend(
                     prepared.backend.submission,
-                    lambda cluster=cluster: cluster,
+                    _giving(cluster),
                     poll_seconds=POLL_SECONDS,
                 )
                 Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)

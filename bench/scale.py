@@ -1,4 +1,4 @@
-"""What the scripts of docs/appendix-scale.md share: real objects at several sizes, and its tables.
+"""Real objects at several sizes, and the tables of docs/explanation/appendix-scale.md.
 
 A table stands in the page between `<!-- NAME -->` and `<!-- end -->`, as the script prints it:
 `python bench/scale_objects.py --write` puts it there, tests/test_scale.py holds the two equal.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tuneloop.k8s.rendering.submitter import render_submitter  # noqa: E402
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement  # noqa: E402
 from tuneloop.stages.table import STAGES  # noqa: E402
 
-PAGE = REPOSITORY / "docs" / "appendix-scale.md"
+PAGE = REPOSITORY / "docs/explanation/appendix-scale.md"
 IMAGE = "registry.example/team/tuneloop@sha256:" + "0964917e" * 8
 
 RUNS = 1_000
@@ -103,8 +103,12 @@ def show(tables: Tables) -> None:
         sys.stdout.write(f"{name}\n{text}\n")
         if "--write" in sys.argv:
             page = PAGE.read_text("utf-8")
-            page = re.sub(_place(name), lambda m, t=text: f"{m[1]}{t}{m[3]}", page, flags=re.DOTALL)
+            page = re.sub(_place(name), _with(text), page, flags=re.DOTALL)
             PAGE.write_text(page, encoding="utf-8")
+
+
+def _with(text: str) -> Callable[[re.Match[str]], str]:
+    return lambda found: f"{found[1]}{text}{found[3]}"
 
 
 def _place(name: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from figure import print_figure
-from scale import MEASURED, REPOSITORY, SLICE, Tables, kilobytes, objects_of, renderer_of, show
+from scale import MEASURED, REPOSITORY, SLICE, Row, Tables, kilobytes, objects_of, renderer_of, show
 
 sys.path.insert(0, str(REPOSITORY))
 
@@ -98,8 +98,8 @@ def _sent(cluster: Cluster, plural: str, namespace: str) -> list[int]:
 
 
 def tables(weights: dict[str, Weight]) -> Tables:
-    """The figures of docs/appendix-scale.md."""
-    rows = [["one object", "in etcd", "as JSON"]]
+    """The figures of docs/explanation/appendix-scale.md."""
+    rows: list[Row] = [["one object", "in etcd", "as JSON"]]
     rows += [[kind, kilobytes(w.stored), kilobytes(w.sent)] for kind, w in weights.items()]
     return {"scale_etcd weights": rows}
 

@@ -1,8 +1,8 @@
 """How fast the Job controller makes the pods of a gang: its own rate limit decides.
 
-A slice of the gang of docs/appendix-scale.md, on a control plane without nodes: fewer hosts, whose
-pods are made and stay Pending. Measured with the controller manager's defaults and with the flags
-of large clusters.
+A slice of the gang of docs/explanation/appendix-scale.md, on a control plane without nodes: fewer
+hosts, whose pods are made and stay Pending. Measured with the controller manager's defaults and
+with the flags of large clusters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 
 from figure import print_figure
-from scale import REPOSITORY, SLICE, Tables, objects_of, renderer_of, show
+from scale import REPOSITORY, SLICE, Row, Tables, objects_of, renderer_of, show
 
 sys.path.insert(0, str(REPOSITORY))
 
@@ -66,8 +66,8 @@ def _count(cluster: Cluster) -> int:
 
 
 def tables() -> Tables:
-    """The figures of docs/appendix-scale.md."""
-    rows = [["the controller manager may send", "pods of a Job a second"]]
+    """The figures of docs/explanation/appendix-scale.md."""
+    rows: list[Row] = [["the controller manager may send", "pods of a Job a second"]]
     rows += [[title, f"{pods_a_second(limits):,.0f}"] for title, limits in LIMITS.items()]
     return {"scale_gang rates": rows}
 

@@ -81,7 +81,7 @@ def _gang() -> dict[str, Any]:
 
 
 def tables() -> Tables:
-    """The figures of docs/appendix-scale.md."""
+    """The figures of docs/explanation/appendix-scale.md."""
     small, large = kinds_of(StagePlacement()), kinds_of(SLICE)
     names = ("ConfigMap", "Job", "JobSet", "Pod")
     counts: list[Row] = [["", *names, "in etcd"]]
@@ -106,9 +106,9 @@ def tables() -> Tables:
         ["the controller manager may send", "last pod after", "chip-hours that wait meanwhile"]
     ]
     for title, rate in PODS_A_SECOND.items():
-        seconds = hosts / rate
-        waiting = shape.chips * seconds / 2 / 3600
-        starts.append([title, duration(seconds), f"{waiting:,.0f}"])
+        until_last = hosts / rate
+        waiting = shape.chips * until_last / 2 / 3600
+        starts.append([title, duration(until_last), f"{waiting:,.0f}"])
     return {
         "scale_objects counts": counts,
         "scale_objects kept": kept,

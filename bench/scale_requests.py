@@ -21,6 +21,7 @@ from scale import (
     POLL_SECONDS,
     RUNS,
     SLICE,
+    Row,
     Tables,
     megabytes,
     objects_of,
@@ -165,7 +166,7 @@ def _watch(phase: str, pods: int, events: int) -> tuple[StageWatch, CountingConn
 
 
 def tables() -> Tables:
-    """The figures of docs/appendix-scale.md."""
+    """The figures of docs/explanation/appendix-scale.md."""
     hosts = renderer_of(SLICE).accelerators.shape(SLICE.accelerator_request())
     gang = hosts.hosts * hosts.slices
     shared, waiting, running = RUNS * EVENTS["Pending"], look("Pending"), look("Running")
@@ -180,7 +181,9 @@ def tables() -> Tables:
         ("the same, were all its events asked for", unselected, RUNS),
         (f"one gang of {gang:,} pods that run", look("Running", pods=gang), 1),
     )
-    rows = [["", "requests a look", "from the API server, a second", "read of the bucket"]]
+    rows: list[Row] = [
+        ["", "requests a look", "from the API server, a second", "read of the bucket"]
+    ]
     for title, cost, runs in cases:
         a_second = runs / POLL_SECONDS
         rows.append(
@@ -192,7 +195,7 @@ def tables() -> Tables:
                 f"{cost.files * a_second:,.1f}/s",
             ]
         )
-    kinds = [["", "requests"]]
+    kinds: list[Row] = [["", "requests"]]
     for title, counted in (
         ("a look at a stage that runs", running.requests),
         ("a look at one that waits", waiting.requests),

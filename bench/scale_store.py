@@ -1,8 +1,8 @@
 """What 10^9 traces come to: database, datasets, export, bucket; and what runs cost besides chips.
 
-Rates are those of docs/store.md and docs/export.md, measured on two busy cores; sizes come from
-real manifests. `--measure` fills a PostgreSQL and runs a small run, to check ROW_BYTES and
-RUN_FILES. Prices are assumptions, to be replaced by your own.
+Rates are those of docs/how-to/store.md and docs/how-to/export.md, measured on two busy cores;
+sizes come from real manifests. `--measure` fills a PostgreSQL and runs a small run, to check
+ROW_BYTES and RUN_FILES. Prices are assumptions, to be replaced by your own.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from tuneloop.datasets.schema import BuildRequest, DatasetShard
 from tuneloop.specs.cluster import SubmitterSpec
 
 STORED_A_SECOND = 11_200
-"""Traces, one client, batches of 1,000 into PostgreSQL (docs/store.md)."""
+"""Traces, one client, batches of 1,000 into PostgreSQL (docs/how-to/store.md)."""
 BUILT_A_SECOND = 10_000 / 0.5
-"""Traces into a dataset, PostgreSQL (docs/store.md)."""
+"""Traces into a dataset, PostgreSQL (docs/how-to/store.md)."""
 EXPORTED_A_SECOND = 10**7 / 293 / 2
-"""Examples, one process of two, eval set and duplicates checked (docs/export.md)."""
+"""Examples, one process of two, eval set and duplicates checked (docs/how-to/export.md)."""
 CLOSED_A_SECOND = 10**7 / 116
-"""Traces whose accounts the closing process settles (docs/export.md)."""
+"""Traces whose accounts the closing process settles (docs/how-to/export.md)."""
 EXAMPLE_BYTES = 1_040
-"""docs/export.md: 10.4 GB for 10 million."""
+"""docs/how-to/export.md: 10.4 GB for 10 million."""
 ROW_BYTES = 1_540
 """Of a trace of 1,440 bytes in PostgreSQL with its indexes; `--measure`."""
 RUN_FILES = 74
@@ -60,7 +60,7 @@ def manifest_bytes(rows: int) -> int:
 
 
 def tables() -> Tables:
-    """The figures of docs/appendix-scale.md."""
+    """The figures of docs/explanation/appendix-scale.md."""
     limit = BuildRequest.model_fields["limit"].metadata[1].le
     datasets = TRACES // limit
     files = TRACES // SHARD_ROWS

@@ -14,6 +14,7 @@ import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from figure import print_figure
@@ -27,7 +28,7 @@ def serve_rival(kind: str, database: str) -> ThreadingHTTPServer:
     """The bare-bones store, in a thread."""
     if kind == "sqlite":
         file = database.removeprefix("sqlite:///") + ".rival"
-        connection = sqlite3.connect(file, check_same_thread=False)
+        connection: Any = sqlite3.connect(file, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         text, mark = "TEXT", "?"
@@ -77,7 +78,7 @@ def main() -> None:
         for kind, url in urls.items():
             with running_store(url, Path(folder) / "artifacts") as (ours, _):
                 server = serve_rival(kind, url)
-                rival = http.client.HTTPConnection(*server.server_address[:2])
+                rival = http.client.HTTPConnection("127.0.0.1", server.server_port)
                 pairs = [
                     (rate(ours, bodies[n % 10]), rate(rival, bodies[n % 10])) for n in range(ROUNDS)
                 ]

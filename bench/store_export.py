@@ -103,7 +103,7 @@ def main() -> None:
                 pairs, firsts = [], []
                 for _ in range(ROUNDS):
                     rate, first = read(ours, f"/api/datasets/bench-v1/export.jsonl?format={name}")
-                    rival = http.client.HTTPConnection(*server.server_address[:2])
+                    rival = http.client.HTTPConnection("127.0.0.1", server.server_port)
                     pairs.append((rate, read(rival, f"/{name}")[0]))
                     firsts.append(first)
                 print(f"{name}: first byte after {statistics.median(firsts) * 1000:.1f} ms")

@@ -15,7 +15,7 @@ SUBMIT = "submit"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage; the exit code is one of the table in docs/architecture.md."""
+    """Run one stage; the exit code is one of the table in docs/explanation/architecture.md."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == [SUBMIT]:
         from jobs.submit import submit_spec

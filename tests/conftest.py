@@ -13,13 +13,15 @@ from absl import logging as absl_logging
 from hypothesis import HealthCheck, settings
 
 from tests.builders import REPOSITORY, Invoke, TinyRun, make_tiny_run
+from tests.markers import SLOW, markers_of_file, markers_of_fixtures
 from tests.postgres import Postgres, running_postgres
 from tuneloop import cli
 from tuneloop.runs import store_app
 from tuneloop.store.db.database import Database
 
 pytest_plugins = ["tests.store_fixtures"]
-GOLDEN = Path(__file__).resolve().parent / "golden"
+TESTS = Path(__file__).resolve().parent
+GOLDEN = TESTS / "golden"
 
 # This must be set before anything imports JAX. The cache persists between test runs, so that the
 # tests' tiny models compile once per machine. Git ignores its folder in the repository.
@@ -35,11 +37,40 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 # The speed of the machine is not a property of the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+settings.register_profile("quick", settings.get_profile("tests"), max_examples=20)
 
 # Orbax and Tunix log through absl, whose handler closes any stream that is not the process's own.
 # If absl were imported within a test, its handler would have pytest's captured stream. uvicorn,
 # which configures logging again, would then close that stream for all later tests.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files of slow tests when only fast tests are asked for."""
+    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+        return None
+    return True if markers_of_file(collection_path, TESTS) & SLOW else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects tests by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its folder, imports and fixtures: tests/markers.py has the tables."""
+    for item in items:
+        given = {mark.name for mark in item.iter_markers()}
+        found = given | markers_of_file(item.path, TESTS)
+        found |= markers_of_fixtures(getattr(item, "fixturenames", []))
+        found |= {"slow"} if found & SLOW else set()
+        for name in sorted(found - given):
+            item.add_marker(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that imports JAX and is not marked so."""
+    before = "jax" in sys.modules
+    yield
+    if "jax" in sys.modules and not before and item.get_closest_marker("jax") is None:
+        pytest.fail("this test imports JAX: add its file or fixture to tests/markers.py")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from tuneloop import jsonl
@@ -34,7 +34,7 @@ def publish_run(
     dataset_key: str,
     run_id: str = "letters-7c1aa298",
     *,
-    stages: Sequence[str] = STAGES,
+    stages: Iterable[str] = STAGES,
     metrics: bytes | None = None,
 ) -> None:
     """Write a run with the records of some stages."""
@@ -74,7 +74,8 @@ def publish_run(
 def _publish_stage(
     artifacts: str, run_id: str, name: str, fingerprint: str, number: int, metrics: bytes | None
 ) -> None:
-    outputs, results = (), {}
+    outputs: tuple[OutputFile, ...] = ()
+    results: dict[str, float | str] = {}
     if name == "train":
         losses = [
             5.94 * math.exp(-step / 12) + 0.31 + 0.2 * math.sin(step) ** 2 for step in range(50)

@@ -109,11 +109,29 @@ def _server(folder: Path, home: Path, owner: str | None, settings: dict[str, str
     data, secret = home / "data", home / "password"
     secret.write_text(PASSWORD)
     secret.chmod(0o644)
-    made = [folder / "initdb", "-D", data, "-U", "postgres", "--encoding=UTF8", "--no-sync"]
+    made: list[str | Path] = [
+        folder / "initdb",
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "--encoding=UTF8",
+        "--no-sync",
+    ]
     made += ["--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={secret}"]
     subprocess.run(made, check=True, user=owner, cwd=home, stdout=subprocess.DEVNULL)
     port = free_port()
-    command = [folder / "postgres", "-D", data, "-p", str(port), "-k", home, "-h", "127.0.0.1"]
+    command: list[str | Path] = [
+        folder / "postgres",
+        "-D",
+        data,
+        "-p",
+        str(port),
+        "-k",
+        home,
+        "-h",
+        "127.0.0.1",
+    ]
     for name, value in {"max_connections": "200", **settings}.items():
         command += ["-c", f"{name}={value}"]
     with (home / "log.txt").open("wb") as log:

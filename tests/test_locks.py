@@ -1,4 +1,4 @@
-"""The minimum Tunix set is what Tunix declares without the packages named here (docs/adr/0002)."""
+"""The minimum Tunix set: what Tunix declares without LEFT_OUT (docs/explanation/adr/0002)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of docs/appendix-scale.md match the output of the scripts that count them."""
+"""The tables of docs/explanation/appendix-scale.md match what its scripts count."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.builders import REPOSITORY
 
 COUNTED = ("scale_requests", "scale_objects", "scale_store")
 MEASURED = ("scale_etcd", "scale_gang")
-PAGE = REPOSITORY / "docs/appendix-scale.md"
+PAGE = REPOSITORY / "docs/explanation/appendix-scale.md"
 
 
 @pytest.fixture

@@ -43,7 +43,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bin/ of a new environment with only the hashed lock and the wheel."""
     environment = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
+    pip: list[str | Path] = [
+        environment / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+    ]
     lock = REPOSITORY / "requirements" / "train.txt"
     subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
     subprocess.run([*pip, wheel], check=True)
@@ -67,8 +74,8 @@ def env() -> dict[str, str]:
 def run(
     installed: Path, folder: Path, env: dict[str, str], *argv: object
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of the environment in the folder, and check that it succeeds."""
-    command = [installed / str(argv[0]), *map(str, argv[1:])]
+    """Run a program of the environment in the folder; it has to succeed."""
+    command: list[str | Path] = [installed / str(argv[0]), *map(str, argv[1:])]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done

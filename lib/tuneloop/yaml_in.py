@@ -25,9 +25,9 @@ def parse_mapping(data: bytes, place: str, what: str) -> tuple[dict[str, Any], y
     """Parse one YAML mapping.
 
     Args:
-        data: the file's bytes; a byte order mark and CRLF line ends are tolerated.
-        place: path or URL of the file, for errors.
-        what: what the file should hold, for errors.
+        data: the file's bytes; a byte order mark and CRLF line ends are accepted.
+        place: path or URL of the file, used in error messages.
+        what: the expected content of the file, used in error messages.
 
     Returns:
         The value, and its node, which holds the line numbers.
@@ -70,7 +70,7 @@ def load_model(
         renamed_keys: path of an old key, such as `train.optimizer.b1` -> its new name.
 
     Raises:
-        SpecError: as `parse_mapping`, or a key is unknown or missing, or a value is wrong.
+        SpecError: `parse_mapping` failed, a key is unknown or missing, or a value is invalid.
     """
     value, root = parse_mapping(data, place, what)
     try:

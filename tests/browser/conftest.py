@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from tests.builders import letter_trace
 from tests.finished_run import publish_run, torn
@@ -155,7 +155,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     contexts = []
 
     def open_(url: str, *, width: int = 1280, scripts: bool = False, **context: Any) -> Page:
-        size = {"width": width, "height": 900}
+        size: ViewportSize = {"width": width, "height": 900}
         contexts.append(browser.new_context(viewport=size, java_script_enabled=scripts, **context))
         page = contexts[-1].new_page()
         page.goto(url)

@@ -23,7 +23,7 @@ from tests.ci.tools import ensure_tools
 
 TUNELOOP = "OWNER/tuneloop"
 TAG = "v0.1.0"
-"""What docs/ci.md calls them."""
+"""What docs/how-to/ci.md calls them."""
 
 ACTIONS = {
     # What was asked for lies at `path`; without it, act has put the caller's own files there.

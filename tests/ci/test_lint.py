@@ -19,7 +19,11 @@ WORKFLOWS = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
 COMPOSITES = sorted((REPOSITORY / ".github/actions").glob("*/action.yml"))
 FILES = WORKFLOWS + COMPOSITES
 OURS = re.compile(r"\./(\.tuneloop-source/)?\.github/actions/[a-z]+")
-PINNED = re.compile(r"[\w.-]+/[\w./-]+@v\d+\.\d+\.\d+")
+PINNED = re.compile(r"[\w.-]+/[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})")
+BY_COMMIT = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+RELEASE = REPOSITORY / ".github/workflows/release.yml"
+MAY_WRITE = {"id-token", "pull-requests"}
+RELEASE_MAY_WRITE = {"attestations", "contents", "id-token", "packages"}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -36,7 +40,9 @@ def steps_of(path: Path) -> Iterator[dict[str, Any]]:
 def test_actionlint_finds_nothing_in_workflows() -> None:
     ensure_shellcheck()
     lint = ensure_tools() / "actionlint"
-    example = re.findall(r"```yaml\n(name: .*?)```", (REPOSITORY / "docs/ci.md").read_text(), re.S)
+    example = re.findall(
+        r"```yaml\n(name: .*?)```", (REPOSITORY / "docs/how-to/ci.md").read_text(), re.S
+    )
     assert example
     done = subprocess.run([lint, "-no-color", *WORKFLOWS], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -87,6 +93,17 @@ def test_nothing_can_be_injected_and_everything_is_pinned(path: Path) -> None:
             assert step["with"]["persist-credentials"] == "false"
 
 
+def test_the_release_pins_every_action_by_commit_and_attests_what_it_publishes() -> None:
+    used = re.findall(r"uses: (.*)", RELEASE.read_text())
+    assert used and all(BY_COMMIT.fullmatch(each) for each in used)
+    for name in ("images", "wheel"):
+        job = load(RELEASE)["jobs"][name]
+        actions = [step.get("uses", "").partition("@")[0] for step in job["steps"]]
+        assert "actions/attest-build-provenance" in actions
+    # An attestation of a fork's or a branch's code would say that the project published it.
+    assert list(load(RELEASE)["on"]) == ["push"] and list(load(RELEASE)["on"]["push"]) == ["tags"]
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_ask_for_few_rights(path: Path) -> None:
     value = load(path)
@@ -97,7 +114,7 @@ def test_workflows_ask_for_few_rights(path: Path) -> None:
     for job in value["jobs"].values():
         assert int(job["timeout-minutes"]) <= 360
         for right, level in job.get("permissions", {}).items():
-            assert level == "read" or right in ("id-token", "pull-requests")
+            assert level == "read" or right in (RELEASE_MAY_WRITE if path == RELEASE else MAY_WRITE)
 
 
 def test_every_foreign_action_of_the_submitter_has_a_stand_in() -> None:

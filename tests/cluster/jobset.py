@@ -59,7 +59,7 @@ def structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
             return {"x-kubernetes-int-or-string": True}
         return structural(definitions[name], definitions)
     if "anyOf" in node or "allOf" in node:
-        choices = [each for each in node.get("anyOf", node.get("allOf")) if each != NULL]
+        choices = [each for each in node.get("anyOf") or node["allOf"] if each != NULL]
         return structural(choices[0], definitions)
     found = {key: node[key] for key in KEPT if key in node}
     kind = node.get("type", "object")

@@ -212,7 +212,7 @@ def test_the_documented_table_of_rights_is_the_roles(
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    text = (repository / "docs" / "cluster.md").read_text().split("## Rights")[1]
+    text = (repository / "docs/how-to/cluster-base.md").read_text().split("## Rights")[1]
     head, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
     column = head.split("|").index(f" `{account}` ")
     documented = set()
@@ -272,8 +272,8 @@ def test_queues_cover_what_stages_ask_for(folder: Path) -> None:
 def test_the_documented_commands_make_the_secrets_that_the_store_reads(
     cluster: Cluster, base: str, repository: Path, tmp_path: Path
 ) -> None:
-    """The first block of shell in docs/cluster.md, as it stands there."""
-    text = (repository / "docs" / "cluster.md").read_text()
+    """The first block of shell in docs/how-to/cluster-base.md, as it stands there."""
+    text = (repository / "docs/how-to/cluster-base.md").read_text()
     (script, *_) = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
     commands = {
         "kubectl": f"exec {cluster.kubectl_path} --kubeconfig {cluster.kubeconfig}",

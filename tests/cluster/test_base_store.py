@@ -83,7 +83,12 @@ def test_the_deployment_starts_a_store(
 
     wait_until(is_ready, "the store is ready", 60)
     assert httpx.get(f"{address}/api/traces").status_code == 401
-    trace = {"trace_version": "1.0", "prompt": "1+1?", "final_answer": "2", "meta": {}}
+    trace: dict[str, Any] = {
+        "trace_version": "1.0",
+        "prompt": "1+1?",
+        "final_answer": "2",
+        "meta": {},
+    }
     trace["steps"] = [{"i": 0, "type": "reason", "content": "add"}]
     with TraceClient(address, token=token) as client:
         assert len(client.post_batch([trace], "one")) == 1

@@ -1,4 +1,4 @@
-"""The workflow for other repositories as docs/ci.md calls it, run by act on a real API server."""
+"""The workflow that docs/how-to/ci.md shows, run by act on a real API server."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ LOGIN = ["login projects/1/p ci@project.example", "kubeconfig main europe-west4"
 
 
 def caller(**inputs: str) -> str:
-    """The workflow that docs/ci.md gives, with more inputs."""
-    text = (REPOSITORY / "docs/ci.md").read_text()
+    """The workflow that docs/how-to/ci.md gives, with more inputs."""
+    text = (REPOSITORY / "docs/how-to/ci.md").read_text()
     found = re.search(r"```yaml\n(name: Train\n.*?)```", text, re.DOTALL)
-    assert found, "docs/ci.md shows no workflow named Train"
+    assert found, "docs/how-to/ci.md shows no workflow named Train"
     return found[1] + "".join(f'      {name}: "{value}"\n' for name, value in inputs.items())
 
 
@@ -73,13 +73,15 @@ def test_a_merge_submits_waits_with_new_credentials_and_comments(
     hub.change(
         pulls={head: [7]}, comments=[comment(1, "User"), comment(2, "Bot", "<!-- other -->")]
     )
-    merge = ("push", {"ref": "refs/heads/main", "after": head})
-    done = hub.act(*merge, **VARIABLES)
+    event = {"ref": "refs/heads/main", "after": head}
+    done = hub.act("push", event, **VARIABLES)
     outputs, waits = done.output, done.output.count("⭐ Run Main Wait")
-    for _ in range(3):  # on a slow machine seven waits are over before the run: as docs/ci.md says
+    for _ in range(
+        3
+    ):  # on a slow machine seven waits are over before the run: as docs/how-to/ci.md says
         if "the run goes on, but this job may not" not in done.output:
             break
-        done = hub.act(*merge, **VARIABLES)
+        done = hub.act("push", event, **VARIABLES)
         outputs, waits = outputs + done.output, waits + done.output.count("⭐ Run Main Wait")
     assert done.code == 0, outputs
     (run,) = (Path(tiny_run.artifacts) / "training_runs").iterdir()
@@ -103,7 +105,7 @@ def test_a_merge_submits_waits_with_new_credentials_and_comments(
     assert "[workflow run](https://github.com/" in body
 
     # The same commit again: nothing runs, the comment is brought up to date, and the gate is shut.
-    again = hub.act(*merge, **VARIABLES, MIN_ACCURACY="1")
+    again = hub.act("push", event, **VARIABLES, MIN_ACCURACY="1")
     assert again.code == 1
     assert "every stage has its record, nothing to do" in again.job("submit"), again.output
     assert "expected at least 100.0 %" in again.job("report")

@@ -145,8 +145,8 @@ def test_its_jobs_submit_wait_and_report(
     assert done.returncode == 0, done.stderr
     done = run("report")
     assert done.returncode == 0, done.stderr
-    ((path, token, body),) = posted
-    assert path == "/api/v4/projects/12/merge_requests/5/notes"
+    ((posted_to, token, body),) = posted
+    assert posted_to == "/api/v4/projects/12/merge_requests/5/notes"
     assert token == "secret-of-the-project"
     assert body["body"] == (project / "report.md").read_text()
     assert f"### tuneloop: `{folder.name}`: " in body["body"]

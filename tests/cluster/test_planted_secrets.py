@@ -62,7 +62,11 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
         secret(namespace, "tuneloop-credentials", {**planted.env, **planted.files}),
         secret(namespace, "tuneloop-store-token", {"token": f"{token}-wrong"}),
     )
-    place = {"namespace": namespace, "image": IMAGE, "credentials_secret": "tuneloop-credentials"}
+    place: dict[str, Any] = {
+        "namespace": namespace,
+        "image": IMAGE,
+        "credentials_secret": "tuneloop-credentials",
+    }
     place |= {"store_token_secret": "tuneloop-store-token"}
     place |= dict.fromkeys(("export", "train", "eval", "import"), SMALL)
     run = tiny_run.change(execution__cluster=place, execution__store_url=guarded, train__steps=2)

@@ -1,4 +1,4 @@
-"""What docs/appendix-scale.md reckons with is what a real etcd holds."""
+"""What docs/explanation/appendix-scale.md reckons with is what a real etcd holds."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from tests.docs.blocks import shell_blocks
 from tests.docs.checkout import copy_checkout
 
 PAGES = {
-    "quickstart-kind.md": {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
-    "quickstart-gke.md": {
+    "tutorial/kind.md": {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
+    "tutorial/gke.md": {
         "PROJECT_ID": "my-project",
         "BUCKET": "my-bucket",
         "REGISTRY": "us-central1-docker.pkg.dev/my-project/tuneloop",

@@ -1,4 +1,4 @@
-"""docs/quickstart-laptop.md, run as it is written."""
+"""docs/tutorial/laptop.md, run as it is written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PORT = "export PORT=8000\n"
 
 
 def test_every_step_of_the_laptop_page_works_as_written(tmp_path: Path) -> None:
-    script = "".join(shell_blocks("quickstart-laptop.md"))
+    script = "".join(shell_blocks("tutorial/laptop.md"))
     assert script.startswith("make loop\n") and PORT in script
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -21,7 +21,7 @@ from tests.docs.blocks import shell_blocks
 from tuneloop.cli import app
 from tuneloop.specs.run import RunSpec
 
-PAGES = ("quickstart-laptop.md", "quickstart-kind.md", "quickstart-gke.md")
+PAGES = ("tutorial/laptop.md", "tutorial/kind.md", "tutorial/gke.md")
 OPERATORS = set("();<>|&")
 KEYWORDS = {"until", "while", "if", "then", "do", "else", "!"}
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from tuneloop.artifacts.delta_report import Outcome
 from tuneloop.evaluation.statistics import accuracy, compare
 
 
@@ -15,7 +16,9 @@ def test_accuracy_counts_every_outcome() -> None:
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (10, 10), (81, 100)])
 def test_interval_is_wilsons(correct: int, total: int) -> None:
-    found = accuracy(["correct"] * correct + ["wrong"] * (total - correct))
+    outcomes: list[Outcome] = ["correct"] * correct
+    outcomes += ["wrong"] * (total - correct)
+    found = accuracy(outcomes)
     z, p = 1.959963984540054, correct / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
@@ -24,8 +27,8 @@ def test_interval_is_wilsons(correct: int, total: int) -> None:
 
 
 def test_paired_comparison_is_exact_mcnemar() -> None:
-    base = ["correct"] * 2 + ["wrong"] * 10 + ["no_answer"] * 3
-    tuned = ["wrong", "correct"] + ["correct"] * 9 + ["wrong"] * 4
+    base: tuple[Outcome, ...] = (*("correct",) * 2, *("wrong",) * 10, *("no_answer",) * 3)
+    tuned: tuple[Outcome, ...] = ("wrong", "correct", *("correct",) * 9, *("wrong",) * 4)
     found = compare(base, tuned)
     assert (found.improved, found.regressed) == (9, 1)
     # The test is two-sided: twice the probability of at most one regression in ten at 1/2.

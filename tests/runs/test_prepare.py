@@ -43,7 +43,7 @@ def test_the_image_names_the_code_whatever_the_checkout(
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        (None, "execution.cluster is missing, expected at least its namespace"),
+        (None, "execution.cluster is missing, expected at least a namespace"),
         ({"namespace": "n"}, "no image, expected REPOSITORY@sha256:DIGEST"),
     ],
 )
@@ -62,7 +62,7 @@ def test_a_run_that_could_hold_more_chip_hours_than_allowed_is_refused(
     tiny_run.change(
         execution__cluster={"namespace": "n", "train": train, "budget_chip_hours": 63.9}
     )
-    with pytest.raises(SpecError, match=r"could hold 64 chip-hours .* allows 63\.9"):
+    with pytest.raises(SpecError, match=r"could use 64 chip-hours .* allows 63\.9"):
         prepared(tiny_run, repository)
     tiny_run.change(execution__cluster__budget_chip_hours=64)
     prepared(tiny_run, repository)

@@ -219,8 +219,8 @@ def test_only_the_chosen_stage_is_imported(repository: Path) -> None:
 
 
 def test_exit_codes_are_the_documented_ones(repository: Path) -> None:
-    documented = (repository / "docs" / "architecture.md").read_text()
-    classes = [
+    documented = (repository / "docs/explanation/architecture.md").read_text()
+    classes: list[type[errors.TuneloopError]] = [
         c
         for c in vars(errors).values()
         if isinstance(c, type)

@@ -98,8 +98,8 @@ def test_the_bytes_are_those_of_a_local_disk(tmp_path: Path, store: ObjectStore)
     assert wrong == []
     assert seen
     assert faults >= 3, f"of {store.proxy.requests} requests"
-    name = f"artifacts/training_runs/{remote.run_id}/export/record.json"
-    record = json.loads(store.bucket.get(name))
+    key = f"artifacts/training_runs/{remote.run_id}/export/record.json"
+    record = json.loads(store.bucket.get(key))
     assert check_records(store) >= 1
     content = {file["name"]: file["sha256"] for file in record["outputs"]}
     assert content == {file.name: file.sha256 for file in expected.outputs}

@@ -200,7 +200,7 @@ def test_it_rolls_and_loses_a_replica_and_keeps_its_word(
     assert check_batches(postgres_url, load.sent, set(load.acked)) == set(load.sent)
     times = sorted(load.acked.values())
     pause = max(after - before for before, after in itertools.pairwise(times))
-    print(  # noqa: T201 - with `pytest -s`: what docs/cluster.md says
+    print(  # noqa: T201 - with `pytest -s`: what docs/how-to/cluster-base.md says
         f"{len(times)} batches in {times[-1] - times[0]:.1f} s, longest pause {pause:.2f} s,"
         f" connections broken while rolling {rolled}, by the loss {lost}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def test_small_requests_do_not_wait_for_builds(
 def test_an_abandoned_export_is_closed_and_counted() -> None:
     metrics, closed = Metrics(), threading.Event()
 
-    def endless() -> Iterator[bytes]:
+    def endless() -> Generator[bytes]:
         try:
             while True:
                 yield b"line\n"

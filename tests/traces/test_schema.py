@@ -158,7 +158,7 @@ sent_traces = st.fixed_dictionaries(
             ),
             min_size=1,
             max_size=4,
-            unique_by=itemgetter("i"),
+            unique_by=itemgetter("i"),  # type: ignore[arg-type]
         ),
         "meta": st.none() | st.dictionaries(texts, values, max_size=3),
     }

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import example, given
@@ -29,7 +29,7 @@ PARIS = {
     "final_answer": "Paris",
 }
 TIMES = {"prompt": "Calculate 5*6", "trace_steps": ["Multiply 5 by 6"], "final_answer": "30"}
-SNAPSHOTS: dict[str, tuple[dict[str, object], str | None]] = {
+SNAPSHOTS: dict[str, tuple[Mapping[str, object], str | None]] = {
     "plain": (PARIS, None),
     "system_instruction": (TIMES, "You are a calculator."),
     "no_steps": ({**PARIS, "trace_steps": []}, None),

@@ -108,7 +108,7 @@ def test_fields_are_described() -> None:
 
 REFUSED_LINES = {
     "broken": (b'{"id": "b",', "broken JSON (Expecting property name"),
-    "list": (b'["b"]', "found a list, expected one JSON object"),
+    "list": (b'["b"]', "found a list, expected one JSON object per line; fix the line"),
     "nan": (b'{"id":NaN}', "found NaN, expected a finite number; write a number or null"),
     "infinity": (b'{"id":Infinity}', "found Infinity, expected a finite number"),
     "utf-8": (b'{"id":"\xff"}', "byte 0xff at position 8 is not UTF-8, expected UTF-8 text"),

@@ -130,7 +130,7 @@ def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:
 
 
 def test_credentials_are_named_and_reach_stages_and_submitter_alike() -> None:
-    spec = {"credentials_secret": "s3", "pod_priority_class": "low"}
+    spec: dict[str, Any] = {"credentials_secret": "s3", "pod_priority_class": "low"}
     jobs = [*(rendered(stage, **spec)[1] for stage in STAGES), submitter(**spec)[-1]]
     for job in jobs:
         pod = job["spec"]["template"]["spec"]
@@ -141,7 +141,7 @@ def test_credentials_are_named_and_reach_stages_and_submitter_alike() -> None:
         assert mount["readOnly"] is True
         assert {"name": "credentials", "secret": {"secretName": "s3"}} in pod["volumes"]
     classes = [job["spec"]["template"]["spec"].get("priorityClassName") for job in jobs]
-    assert classes == ["low"] * len(STAGES) + [None], "nobody waits for the submitter's machine"
+    assert classes == ["low"] * len(STAGES) + [None], "the submitter has the default priority"
 
 
 def test_the_submitter_is_started_again_only_if_it_could_not_reach_something() -> None:
@@ -171,7 +171,7 @@ def test_the_pod_gets_the_argv_and_the_spec_of_the_stage() -> None:
 
 
 def test_final_exit_codes_are_all_but_the_transient() -> None:
-    """The same table as the stages' own: a code that is neither would be retried in vain."""
+    """Codes must match those of the stages; an unlisted permanent error would be retried."""
     classes = [
         c
         for c in vars(errors).values()
@@ -299,7 +299,7 @@ def test_kueue_is_named_only_if_the_spec_names_it() -> None:
     "image", ["tuneloop", "tuneloop:latest", f"tuneloop@{DIGEST[:-1]}", f"@{DIGEST}", "a b@sha256:"]
 )
 def test_an_image_needs_a_digest(image: str) -> None:
-    with pytest.raises(SpecError, match="a tag can point elsewhere"):
+    with pytest.raises(SpecError, match="a tag can point to another image"):
         image_identity(image)
     assert image_identity(IMAGE) == DIGEST
 
@@ -308,7 +308,7 @@ def test_a_tag_is_taken_if_asked_for_and_that_is_recorded() -> None:
     tagged = "registry.example:5000/team/tuneloop:v1"
     assert image_identity(tagged, allow_tag=True) == tagged
     assert image_identity(IMAGE, allow_tag=True) == DIGEST
-    with pytest.raises(SpecError, match="a tag can point elsewhere"):
+    with pytest.raises(SpecError, match="a tag can point to another image"):
         image_identity("tuneloop@sha256:abc", allow_tag=True)
     _, job = renderer(ClusterSpec(namespace="n"), image=tagged).render(stage_specs()["export"])
     assert job["metadata"]["annotations"]["tuneloop.dev/allow-tag"] == "true"
@@ -327,12 +327,12 @@ def test_names_fit_every_budget(run_name: str, fingerprint: str, stage: str) -> 
     spec = stage_specs(run_name)[stage].model_copy(update={"fingerprint": fingerprint})
     name = object_name(run_name, spec)
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
-    assert len(name) + len("-12345") <= 63  # a pod's name
-    assert len(name) + len("-999-12345") <= 63  # of an Indexed Job
+    assert len(name) + len("-12345") <= 63  # name of a Job's pod
+    assert len(name) + len("-999-12345") <= 63  # name of an Indexed Job's pod
     gang_name = object_name(run_name, spec, LONGEST)
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", gang_name)
-    assert len(f"{gang_name}-w-255-1535-12345") <= 63  # the host name of a JobSet's pod
-    assert len(spec.run_id) <= 63  # a label's value
+    assert len(f"{gang_name}-w-255-1535-12345") <= 63  # host name of a JobSet's pod
+    assert len(spec.run_id) <= 63  # value of a label
     assert len(submitter_name(spec.run_id)) + len("-12345") <= 63
 
 

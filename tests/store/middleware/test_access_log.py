@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from tests.store_fixtures import CATALOG
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
+from tuneloop.store.metrics import Metrics
 from tuneloop.store.middleware import access_log
 from tuneloop.store.middleware.auth import new_token, parse_tokens
 
@@ -160,8 +161,14 @@ def asgi(
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         await run(receive, send)
 
-    observer = access_log.Observer(inner, access_log.Metrics())
-    scope = {"type": "http", "method": "GET", "path": "/x", "headers": [], "client": None}
+    observer = access_log.Observer(inner, Metrics())
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "GET",
+        "path": "/x",
+        "headers": [],
+        "client": None,
+    }
     anyio.run(observer, scope, receive, send)
     return sent, observer
 

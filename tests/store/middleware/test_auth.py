@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_guessing_is_slowed_down_for_a_while(
     guarded: TestClient, secrets: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(auth.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     codes = [guarded.get("/api/traces").status_code for _ in range(auth.FAILURES + 1)]
     assert codes == [401] * auth.FAILURES + [429]
     held = guarded.get("/api/traces", headers=bearing(secrets["read"]))
@@ -162,7 +163,7 @@ def test_the_api_takes_no_password(guarded: TestClient, secrets: dict[str, str])
     ],
 )
 def test_a_wrong_password_is_no_way_in(guarded: TestClient, header: str) -> None:
-    refused = guarded.get("/", headers={"Authorization": header.encode()})
+    refused = guarded.get("/", headers={b"Authorization": header.encode()})
     assert refused.status_code == 401
     assert "wrong" not in refused.text
 

@@ -101,7 +101,7 @@ def test_limits_are_whole_numbers(document: dict[str, Any]) -> None:
 
 def test_every_route_is_documented(app: FastAPI, document: dict[str, Any]) -> None:
     routed = {
-        (method.lower(), route.path)
+        (method.lower(), route.path)  # type: ignore[attr-defined]
         for router in ROUTERS
         for route in router.routes
         for method in route.methods  # type: ignore[attr-defined]

@@ -62,7 +62,7 @@ SETTINGS = settings(
 
 
 OPERATIONS = [
-    (method.lower(), route.path)
+    (method.lower(), route.path)  # type: ignore[attr-defined]
     for router in ROUTERS
     for route in router.routes
     for method in route.methods  # type: ignore[attr-defined]
@@ -76,7 +76,7 @@ def one_line(_: Any, value: Any) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def checks_of(case: schemathesis.Case, response: Any) -> list[Callable[..., Any]]:
+def checks_of(case: schemathesis.Case[Any], response: Any) -> list[Callable[..., Any]]:
     checks: list[Callable[..., Any]] = list(CHECKS)
     if not any(text in response.text for text in REFUSED_THOUGH_DOCUMENTED):
         checks.append(positive_data_acceptance)
@@ -98,7 +98,7 @@ def test_replies_are_as_documented(
     schema.config.generation.allow_x00 = False  # The document describes this refusal in words only.
     asked: Counter[str | None] = Counter()
 
-    def ask(case: schemathesis.Case) -> None:
+    def ask(case: schemathesis.Case[Any]) -> None:
         asked[case.media_type] += 1
         for given in (case.path_parameters, case.query):
             for name, value in given.items():

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from fastapi.testclient import TestClient
-from httpx import Response
+
+
+class Reply(Protocol):
+    """A response of httpx, or of the test client's own copy of httpx."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def text(self) -> str: ...
+
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -23,7 +34,7 @@ def look(http: TestClient, path: str, status: int = 200) -> str:
     return reply.text
 
 
-def is_page(reply: Response) -> None:
+def is_page(reply: Reply) -> None:
     policy = reply.headers["content-security-policy"]
     assert re.fullmatch(
         r"default-src 'none'; style-src 'sha256-[\w+/]{43}='; form-action 'self';"

@@ -25,7 +25,8 @@ def test_finds_what_comparing_all_runs_finds(
 ) -> None:
     """The anchors make the search faster and do not change its result."""
     response = data.draw(TEXT)
-    if eval_prompts and data.draw(st.booleans()):  # Insert a part of an eval prompt.
+    plant: bool = data.draw(st.booleans())
+    if eval_prompts and plant:  # plant a piece of one
         words = eval_prompts[0].split()
         at = data.draw(st.integers(0, max(0, len(words) - NGRAM_WORDS)))
         response = f"{response} {' '.join(words[at : at + NGRAM_WORDS])} {prompt}"

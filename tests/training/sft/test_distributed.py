@@ -25,7 +25,7 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
-from tuneloop.specs.stages import dump_stage_spec
+from tuneloop.specs.stages import TrainStage, dump_stage_spec
 from tuneloop.training.models import model_files
 
 EXPORT_AND_TRAIN = 2
@@ -48,6 +48,7 @@ class Training:
         self.artifacts = str(folder / "artifacts")
         shutil.copytree(run.artifacts, self.artifacts)
         stage = plan.stages[1]
+        assert isinstance(stage, TrainStage)
         self.run_id, self.folder = plan.run_id, folder
         self.prefix = Path(layout.stage_prefix(self.artifacts, plan.run_id, "train"))
         shutil.rmtree(self.prefix)
@@ -115,7 +116,7 @@ def metrics(artifacts: str, record: Record) -> list[dict[str, Any]]:
 
 def weights(artifacts: str, record: Record, name: str) -> dict[str, np.ndarray]:
     data = records.read_output(record.output(name), artifacts)
-    return safetensors_numpy.load(data)  # type: ignore[no-any-return]
+    return safetensors_numpy.load(data)
 
 
 def assert_same_training(alone: tuple[TinyRun, Plan], found: Training) -> None:

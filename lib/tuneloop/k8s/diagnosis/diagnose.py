@@ -1,7 +1,8 @@
-"""One verdict with cause, evidence and fix from what the API server shows of a stage.
+"""Diagnose a stage: derive one verdict with cause, evidence and fix from its Kubernetes objects.
 
-One rule: pure. A table of rules in order of priority, the first that knows the state speaks; ages
-come from the server's timestamps and clock alone.
+The rules are pure functions in a table, in order of priority. The first rule that recognizes the
+state returns the verdict. Ages are computed only from the server's timestamps and the server's
+clock.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ from tuneloop.k8s.names import DEADLINE, QUEUE
 from tuneloop.specs.cluster import TimeoutSpec
 
 CONFIG_GRACE_SECONDS = 60.0
-"""For a ConfigMap or Secret that is created a moment after its reader, and for Kueue to notice."""
+"""Time to allow for a ConfigMap or Secret created after its pod, and for Kueue to see a Job."""
 DEADLINE_GRACE_SECONDS = 60.0
-"""For the controller, whose word on its own deadline is better than ours."""
+"""Time to allow for the controller to report an exceeded deadline itself."""
 
 _ABSENT_IMAGE = (
     *("401", "403", "404", "unauthorized", "forbidden", "denied", "not found"),
     *("manifest unknown", "does not exist", "invalid reference"),
 )
-"""In a pull error: the registry will say the same tomorrow."""
+"""Parts of image pull errors that a retry cannot fix."""
 _PERMANENT_QUEUE = {"Misconfigured", "NoMatchingFlavor", "ExceedsMaxQuota"}
-"""Why Kueue will never admit a workload, as long as queue and spec stay what they are."""
+"""Reasons for which Kueue never admits a workload unless the queue or the spec changes."""
 _MISSING = ("not found", "couldn't find key", "references non-existent")
 
 
 def diagnose(seen: Observation, timeouts: TimeoutSpec | None = None) -> Verdict:
-    """Judge a stage; never raises.
+    """Return the verdict on a stage; never raises.
 
     Args:
-        seen: what cluster and storage show.
-        timeouts: how long to wait for what may still come.
+        seen: state of the stage in cluster and storage.
+        timeouts: how long to wait for a condition that may still resolve itself.
     """
     chosen = timeouts or TimeoutSpec()
     for rule in RULES:
@@ -60,7 +61,7 @@ def _succeeded(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     if not seen.record_published:
         return None
     failed = condition(seen.workload, "Failed") is not None
-    after = "; its workload failed afterwards, which changes nothing" if failed else ""
+    after = "; its workload failed afterwards, which does not matter" if failed else ""
     return Verdict("Succeeded", f"the record is published{after}", exit_code=0)
 
 
@@ -68,10 +69,10 @@ def _gone(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     if seen.workload is not None:
         return None
     if not seen.seen:
-        return Verdict("Queued", f"{seen.name} is not created yet")
+        return Verdict("Queued", f"{seen.name} does not exist yet")
     return Verdict(
         "Deleted",
-        f"{seen.name} was deleted by someone else before it published its record",
+        f"{seen.name} was deleted by someone else before its record was published",
         "run again to continue from its last checkpoint",
         exit_code=30,
     )
@@ -82,14 +83,14 @@ def _ended(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
 
 
 def _overdue(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
-    """A JobSet restarts without bound where it is disrupted: its whole time ends here."""
+    """Enforce the total deadline, because disruptions can restart a JobSet without limit."""
     found = metadata_of(seen.workload)
     try:
         allowed = float(mapping(found.get("annotations"))[DEADLINE])
     except (KeyError, TypeError, ValueError):
         return None
     if QUEUE in mapping(found.get("labels")):
-        return None  # the time in a queue is not the stage's: Kueue counts what it runs
+        return None  # time in a queue does not count; Kueue itself limits the time of execution
     age = seconds_since(
         status_of(seen.workload).get("startTime") or found.get("creationTimestamp"), seen.now
     )
@@ -97,8 +98,8 @@ def _overdue(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
         return None
     return Verdict(
         "DeadlineExceeded",
-        f"{seen.name} is {age:.0f} s old, allowed are {allowed:.0f} s for all attempts together",
-        f"raise execution.cluster.{seen.stage}.deadline_seconds, run again to continue",
+        f"{seen.name} has taken {age:.0f} s, expected at most {allowed:.0f} s for all attempts",
+        f"raise execution.cluster.{seen.stage}.deadline_seconds, then run again to continue",
         exit_code=31,
     )
 
@@ -113,7 +114,7 @@ def _queued(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
         age = seconds_since(metadata_of(workload).get("creationTimestamp"), seen.now)
         return Verdict(
             "Queued",
-            f"{seen.name} is suspended and Kueue knows no Workload of it",
+            f"{seen.name} is suspended and Kueue has no Workload for it",
             f"create LocalQueue {queue} in the namespace, or correct execution.cluster.queue",
             exit_code=21 if age > CONFIG_GRACE_SECONDS else None,
         )
@@ -122,8 +123,10 @@ def _queued(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
         overdue = evicted.get("reason") == "MaximumExecutionTimeExceeded"
         return Verdict(
             "DeadlineExceeded" if overdue else "Queued",
-            f"Kueue has given {seen.name} up: {text(evicted.get('message'))}",
-            "raise the deadline, run again to continue" if overdue else "ask the queue's owner",
+            f"Kueue has evicted {seen.name} for good: {text(evicted.get('message'))}",
+            "raise the deadline, then run again to continue"
+            if overdue
+            else "ask the owner of the queue",
             exit_code=31 if overdue else 21,
         )
     refused = condition(admission, "QuotaReserved", "False") or {}
@@ -133,14 +136,14 @@ def _queued(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     return Verdict(
         "Queued",
         f"LocalQueue {queue} has not admitted {seen.name}: {reason or 'no reason yet'} {message}",
-        "correct execution.cluster.queue or the shape, or wait longer with timeouts.queue_seconds",
+        "correct execution.cluster.queue or the shape, or raise timeouts.queue_seconds",
         evidence=(f"Workload {text(metadata_of(admission).get('name'))}: {reason} {message}",),
         exit_code=21 if final else None,
     )
 
 
 def _not_created(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
-    """The Job stands, but its pods are refused: quota, PodSecurity, service account."""
+    """Detect a Job whose pods are rejected because of quota, PodSecurity or service account."""
     if _live(seen):
         return None
     refusals = [event for event in seen.events if mapping(event).get("reason") == "FailedCreate"]
@@ -150,18 +153,19 @@ def _not_created(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     if "exceeded quota" in message:
         return Verdict(
             "QuotaExceeded",
-            f"the namespace's quota refuses the pods: {message}",
-            "wait until something ends, ask for a larger ResourceQuota, or a smaller machine",
+            f"the quota of the namespace has no room for the pods: {message}",
+            "wait until another workload ends, ask for a larger ResourceQuota, or choose a smaller"
+            " machine",
             _events(seen),
             23,
         )
     if "violates PodSecurity" in message:
-        fix = "use the templates as they are, or another namespace"
+        fix = "use the unchanged templates, or another namespace"
     elif "serviceaccount" in message.replace(" ", "").lower():
         fix = "create that ServiceAccount, or correct execution.cluster.service_account"
     else:
-        return Verdict("Provisioning", f"no pod could be made yet: {message}", "", _events(seen))
-    cause = f"the API server refuses the pods: {message}"
+        return Verdict("Provisioning", f"no pod could be created yet: {message}", "", _events(seen))
+    cause = f"the API server rejects the pods: {message}"
     return Verdict("ConfigError", cause, fix, _events(seen), 10)
 
 
@@ -183,8 +187,8 @@ def _waiting_container(seen: Observation, timeouts: TimeoutSpec) -> Verdict | No
             return Verdict(
                 "ImageError",
                 f"pod {name} cannot pull its image: {message or reason}",
-                "check the digest, and that the nodes' account or the ServiceAccount's"
-                " imagePullSecrets may read the registry",
+                "check the digest, and check that the nodes' account or the ServiceAccount's"
+                " imagePullSecrets can read the registry",
                 evidence,
                 22 if final else None,
             )
@@ -192,7 +196,7 @@ def _waiting_container(seen: Observation, timeouts: TimeoutSpec) -> Verdict | No
             return Verdict(
                 "ConfigError",
                 f"pod {name} cannot start its container: {message or reason}",
-                "create what is missing, or correct the manifests",
+                "create the missing object, or correct the manifests",
                 evidence,
                 10 if age > CONFIG_GRACE_SECONDS else None,
             )
@@ -200,7 +204,7 @@ def _waiting_container(seen: Observation, timeouts: TimeoutSpec) -> Verdict | No
 
 
 def _mount(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
-    """A volume whose ConfigMap or Secret is missing shows as an event, not as a state."""
+    """Detect a missing ConfigMap or Secret of a volume, which appears only in an event."""
     for pod in _live(seen):
         if status_of(pod).get("phase") == "Running":
             return None
@@ -214,7 +218,7 @@ def _mount(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
                 return Verdict(
                     "ConfigError" if missing else "Pulling",
                     f"pod {text(metadata_of(pod).get('name'))} waits for a volume: {message}",
-                    "create what is missing; `tuneloop run` creates a stage's ConfigMap",
+                    "create the missing object (`tuneloop run` creates a stage's ConfigMap)",
                     _events(seen),
                     10 if missing and age > CONFIG_GRACE_SECONDS else None,
                 )
@@ -237,25 +241,26 @@ def _unscheduled(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
         if "TriggeredScaleUp" in reasons and not scale_up:
             return Verdict(
                 "Provisioning",
-                f"pod {name} waits for a node that the autoscaler is making",
-                "ask for another shape, zone or spot, or raise timeouts.provisioning_seconds",
+                f"pod {name} waits for a node that the autoscaler is creating",
+                "choose another shape or zone, try spot, or raise timeouts.provisioning_seconds",
                 _events(seen),
                 21 if age > timeouts.provisioning_seconds else None,
             )
         final = age > timeouts.unschedulable_seconds
         if "quota" in scale_up.lower():
             fix = "ask the cloud for more quota, or choose another shape or region"
-            cause = f"the cloud's quota allows no node for pod {name}: {scale_up}"
+            cause = f"the cloud quota has no room for a node for pod {name}: {scale_up}"
             return Verdict("QuotaExceeded", cause, fix, _events(seen), 23 if final else None)
         if scale_up:
             fix = "try again later, or choose another shape, zone, reservation or spot"
-            cause = f"the cloud has no machine for pod {name}: {scale_up}"
+            cause = f"the cloud has no free machine for pod {name}: {scale_up}"
             return Verdict("Stockout", cause, fix, _events(seen), 21 if final else None)
         return Verdict(
             "Unschedulable",
-            # Its age only at the end: a supervisor says a cause again when it has changed.
-            f"no node takes pod {name}{f' after {age:.0f} s' if final else ''}: {message}",
-            "add a node pool of that shape, choose another accelerator, or raise"
+            # The age is included only in the final verdict, because a supervisor prints a cause
+            # again whenever its text changes.
+            f"no node fits pod {name}{f' after {age:.0f} s' if final else ''}: {message}",
+            "add a node pool of this shape, choose another accelerator, or raise"
             " timeouts.unschedulable_seconds",
             _events(seen),
             21 if final else None,
@@ -272,18 +277,18 @@ def _running(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
         if silent > timeouts.progress_seconds:
             return Verdict(
                 "Stuck",
-                f"{seen.name} runs but has said nothing for {silent:.0f} s",
-                f"read its log (`tuneloop logs RUN_ID {seen.stage}`), run again to continue",
+                f"{seen.name} runs but has reported no progress for {silent:.0f} s",
+                f"read its log (`tuneloop logs RUN_ID {seen.stage}`), then run again to continue",
                 exit_code=20,
             )
-    count = f"{len(running)} of {len(_live(seen))} pods run"
+    count = f"{len(running)} of {len(_live(seen))} pods are running"
     return Verdict("Running", f"{seen.name}: {count}{_failures(seen)}")
 
 
 def _restarting(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
-    """Pods have failed and the controller will make new ones."""
+    """Detect failed pods that the controller is going to replace."""
     if condition(seen.workload, "RestartingJobSet"):
-        return Verdict("Restarting", f"{seen.name} starts all its pods again{_failures(seen)}")
+        return Verdict("Restarting", f"{seen.name} is restarting all its pods{_failures(seen)}")
     if _failures(seen) and not _live(seen):
         return Verdict("Restarting", f"{seen.name} will start a new pod{_failures(seen)}")
     return None
@@ -303,11 +308,11 @@ RULES: tuple[Rule, ...] = (
     _running,
     _restarting,
 )
-"""What is certain first, then what keeps a pod from being, from starting, from going on."""
+"""Evaluated in order: final states, queueing, pod creation and start-up, scheduling, running."""
 
 
 def _live(seen: Observation) -> list[Object]:
-    """Pods that have not come to an end."""
+    """Return the pods that have not ended."""
     return [
         pod
         for pod in entries(list(seen.pods))
@@ -317,11 +322,11 @@ def _live(seen: Observation) -> list[Object]:
 
 def _failures(seen: Observation) -> str:
     found = [failure for pod in entries(list(seen.pods)) if (failure := pod_failure(pod))]
-    return f"; before: {found[-1]}" if found else ""
+    return f"; last failure: {found[-1]}" if found else ""
 
 
 def _events(seen: Observation) -> tuple[str, ...]:
-    """The newest events as evidence."""
+    """Return the five newest events as evidence."""
     return tuple(
         f"event {text(event.get('reason'))}: {text(event.get('message'))}"
         for event in entries(list(seen.events))[-5:]

@@ -16,7 +16,7 @@ def build_submission(
     """Render the stages of a run and its submitter.
 
     Raises:
-        SpecError: a shape is impossible, or a URL means another place inside a pod.
+        SpecError: a shape is impossible.
     """
     return Submission(
         run_id=run_id,

@@ -1,0 +1,244 @@
+"""Writes the reference pages from the code: run specs, the command line, exit codes.
+
+mkdocs calls `on_files` when it builds the site, so the pages are never out of date.
+`python docs/generate_reference.py spec|cli|errors` prints one of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from tuneloop import errors
+from tuneloop.cli import app
+from tuneloop.specs.run import RunSpec
+
+LIMITS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "more than {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "less than {}",
+    "minLength": "minimum length {}",
+    "maxLength": "maximum length {}",
+    "pattern": "pattern `{}`",
+}
+"""Keyword of a JSON schema -> how the page says it."""
+
+SPEC_HEAD = """# Run spec
+
+Every key of a run spec, the YAML file that `tuneloop run`, `plan`, `check`, `render` and `submit`
+read. Unknown keys are errors. The keys below `execution` say where a run is made. All other keys
+define its result: changing one makes a new run, which reuses the stages that did not change. This
+page is generated from the models in `lib/tuneloop/specs/`.
+"""
+
+CLI_HEAD = """# Command line
+
+Every verb of `tuneloop` with its arguments and options. Results go to stdout, logs and errors to
+stderr. `--json` prints the result for programs. [Exit codes](errors.md) are the same for all verbs.
+This page is generated from the commands in `lib/tuneloop/cli/`.
+"""
+
+ERRORS_HEAD = """# Exit codes
+
+A stage (`python -m jobs STAGE`) that fails prints one sentence and exits with the code of its error
+class. The verb that ran the stage exits with another code, so that scripts can tell the causes
+apart. [Architecture](../explanation/architecture.md#exit-codes) lists when it helps to try again.
+This page is generated from `lib/tuneloop/errors.py`.
+"""
+
+
+def spec_page() -> str:
+    """Return the page with every key of a run spec."""
+    schema = RunSpec.model_json_schema(by_alias=True)
+    return SPEC_HEAD + "".join(_sections(schema, schema["$defs"]))
+
+
+def _sections(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
+    """The run spec's own section, then one for each spec that is nested in it."""
+    places: dict[str, list[str]] = {}
+    order: list[tuple[str, dict[str, Any]]] = []
+
+    def visit(path: str, node: dict[str, Any]) -> None:
+        for key, field in node["properties"].items():
+            for name in _references(field):
+                inner = f"{path}.{key}" if path else key
+                if name not in places:
+                    order.append((name, definitions[name]))
+                    places[name] = []
+                places[name].append(inner)
+                visit(inner, definitions[name])
+
+    visit("", schema)
+    yield f"\n## Top level\n\n{schema['description']}\n\n" + _table(schema, places)
+    for name, node in order:
+        title = ", ".join(f"`{path}`" for path in dict.fromkeys(places[name]))
+        yield f"\n## {title} {{ #{name} }}\n\n{_line(node.get('description', ''))}\n\n"
+        yield _table(node, places)
+
+
+def _references(field: dict[str, Any]) -> list[str]:
+    choices = [field, *field.get("anyOf", []), *field.get("oneOf", []), *field.get("allOf", [])]
+    return [each["$ref"].rsplit("/", 1)[1] for each in choices if "$ref" in each]
+
+
+def _table(node: dict[str, Any], places: dict[str, list[str]]) -> str:
+    required = set(node.get("required", ()))
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for key, field in node["properties"].items():
+        default = "required" if key in required else _default(field)
+        cells = (f"`{key}`", _type(field), default, _line(field.get("description", "")))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _type(field: dict[str, Any]) -> str:
+    if names := _references(field):
+        found = " or ".join(f"[{name}](#{name})" for name in names)
+        return f"{found} or null" if {"type": "null"} in field.get("anyOf", ()) else found
+    if choices := field.get("anyOf") or field.get("oneOf"):
+        return " or ".join(_type(each) for each in choices)
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "object":
+        inner = field.get("additionalProperties")
+        return "mapping of text to " + (_type(inner) if isinstance(inner, dict) else "any value")
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
+    name = {"string": "text", "boolean": "true or false"}.get(field["type"], field["type"])
+    limits = [_escape(text.format(field[key])) for key, text in LIMITS.items() if key in field]
+    return f"{name} ({', '.join(limits)})" if limits else str(name)
+
+
+def _default(field: dict[str, Any]) -> str:
+    value = field.get("default")
+    if isinstance(value, dict):
+        return "its own defaults" if value or _references(field) else "`{}`"
+    return "null" if value is None else f"`{json.dumps(value).strip(chr(34))}`"
+
+
+def cli_page() -> str:
+    """Return the page with every verb and its options."""
+    return CLI_HEAD + "".join(_verb(words, verb) for words, verb in commands())
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Yield each verb that does something, with the words that call it."""
+
+    def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+        if not hasattr(command, "commands"):
+            yield words, command
+            return
+        for name, inner in command.commands.items():
+            yield from walk(f"{words} {name}", inner)
+
+    return walk("tuneloop", typer.main.get_command(app))
+
+
+def _verb(words: str, verb: Any) -> str:
+    arguments = [each for each in verb.params if each.param_type_name == "argument"]
+    options = [each for each in verb.params if each.param_type_name == "option"]
+    called = " ".join([words, *(_argument(each) for each in arguments), "[OPTIONS]"])
+    text = f"\n## {words}\n\n{_paragraphs(verb.help)}\n\n```\n{called}\n```\n"
+    rows = [f"| `{_argument(each)}` | | {_line(each.help or '')} |" for each in arguments]
+    rows += [_option(each) for each in options]
+    if rows:
+        text += "\n| | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    return text
+
+
+def _argument(argument: Any) -> str:
+    name = argument.metavar or argument.name.upper()
+    name = name if argument.nargs == 1 else f"{name}..."
+    return name if argument.required else f"[{name}]"
+
+
+def _option(option: Any) -> str:
+    names = [*option.opts, *option.secondary_opts]
+    value = "" if option.is_flag else f" {option.metavar or _value_of(option)}"
+    default = option.default() if callable(option.default) else option.default
+    if option.required:
+        shown = "required"
+    elif option.is_flag:
+        shown = "on" if default else "off"
+    elif default in (None, (), []):
+        shown = ""
+    else:
+        shown = f"`{getattr(default, 'value', default)}`"
+    return f"| `{', '.join(names)}{_escape(value)}` | {shown} | {_line(option.help or '')} |"
+
+
+def _value_of(option: Any) -> str:
+    annotation = option.type_descriptor.annotation
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    if issubclass(annotation, Enum):
+        return "|".join(str(each.value) for each in annotation)
+    names = {str: "TEXT", int: "INTEGER", float: "NUMBER"}
+    return names.get(annotation, str(annotation.__name__).upper())
+
+
+def errors_page() -> str:
+    """Return the page with every exit code."""
+    rows = ["| error | a stage exits | a verb exits | meaning |", "|---|---|---|---|"]
+    for error in error_classes():
+        code = error.exit_code
+        verb = errors.VERB_EXIT_CODES.get(code, code)
+        of_stage = str(code) if code in errors.VERB_EXIT_CODES else "-"
+        meaning = _line(inspect.getdoc(error) or "")
+        rows.append(f"| `{error.__name__}` | {of_stage} | {verb} | {meaning} |")
+    rows.append(
+        f"| any other exception | {errors.EXIT_BUG} | {errors.VERB_EXIT_CODES[errors.EXIT_BUG]} |"
+        " A bug; the traceback is in the log. |"
+    )
+    return ERRORS_HEAD + "\n" + "\n".join(rows) + "\n"
+
+
+def error_classes() -> list[type[errors.TuneloopError]]:
+    """Return the error classes that carry an exit code of their own."""
+    return [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type)
+        and issubclass(each, errors.TuneloopError)
+        and "exit_code" in vars(each)
+        and each is not errors.TuneloopError
+    ]
+
+
+def _line(text: str) -> str:
+    """Text as one cell of a table: its first paragraph."""
+    return _escape(" ".join(text.split("\n\n")[0].split()).replace("<", "&lt;"))
+
+
+def _paragraphs(text: str | None) -> str:
+    return inspect.cleandoc(text or "").replace("\f", "").replace("<", "&lt;")
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+PAGES = {"spec": spec_page, "cli": cli_page, "errors": errors_page}
+"""Name of a page below reference/ -> what writes it."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages to the site: a hook of mkdocs."""
+    for name, write in PAGES.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=write()))
+    return files
+
+
+if __name__ == "__main__":
+    sys.stdout.write(PAGES[sys.argv[1]]())
