@@ -1,4 +1,4 @@
-"""Training by several processes or devices: the lone process's losses, its checkpoints, its end."""
+"""Training with several processes or devices: same losses, checkpoints and signals as with one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXPORT_AND_TRAIN = 2
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
-    """The run of one process on one device."""
+    """The run with one process on one device."""
     run = make_tiny_run(tmp_path_factory.mktemp("alone"))
     plan = run.plan()
     run_plan(replace(plan, stages=plan.stages[:EXPORT_AND_TRAIN]))
@@ -41,7 +41,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
 
 
 class Training:
-    """The same run with its training taken back, for a group to do."""
+    """A copy of the run without its train stage, which a process group then runs."""
 
     def __init__(self, alone: tuple[TinyRun, Plan], folder: Path, **options: Any) -> None:
         run, plan = alone
@@ -61,7 +61,7 @@ class Training:
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, count: int, **env: str) -> list[subprocess.Popen[str]]:
-        """Start the processes, as the pods of a JobSet would be."""
+        """Start the processes, as a JobSet starts its pods."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -80,7 +80,7 @@ class Training:
         return self.processes
 
     def end(self, seconds: float = 120) -> list[int]:
-        """Exit codes, when all have ended."""
+        """Wait for all processes; returns their exit codes."""
         deadline = time.monotonic() + seconds
         for process in self.processes:
             _, said = process.communicate(timeout=deadline - time.monotonic())
@@ -145,8 +145,8 @@ def test_two_processes_train_as_one_does(
     group.start(2)
     assert group.end() == [0, 0], group.logs()
     assert_same_training(alone, group)
-    assert len(list((group.prefix / "attempts").iterdir())) == 1  # one of them wrote
-    group.start(2)  # a restart behind the record
+    assert len(list((group.prefix / "attempts").iterdir())) == 1  # Only one process wrote.
+    group.start(2)  # This is a restart after the record exists.
     assert group.end(30) == [0, 0]
 
 
@@ -163,13 +163,13 @@ def test_a_batch_that_does_not_divide_is_refused(training: Callable[..., Trainin
     odd = training(batch_size=7)
     odd.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert odd.end() == [78]
-    assert "7 rows do not divide among 2 devices; choose a multiple of 2" in odd.logs()
+    assert "7 rows do not divide evenly among 2 devices; choose a multiple of 2" in odd.logs()
 
 
 def test_asked_to_stop_all_stop_at_one_step_and_go_on_from_there(
     alone: tuple[TinyRun, Plan], training: Callable[..., Training]
 ) -> None:
-    """The signal goes to the second process alone."""
+    """Only the second process gets the signal."""
     group = training(steps=3000)
     processes = group.start(2)
     progress = group.prefix / "progress.json"
@@ -185,14 +185,14 @@ def test_asked_to_stop_all_stop_at_one_step_and_go_on_from_there(
 def test_killed_its_peers_end_and_the_next_gang_continues(
     alone: tuple[TinyRun, Plan], training: Callable[..., Training]
 ) -> None:
-    """The first process is killed: its peer is a casualty within seconds."""
+    """If the first process is killed, the other one ends within seconds."""
     group = training()
     processes = group.start(2)
     first = group.prefix / "resume" / "checkpoints" / "4"
     wait_until(first.exists, "a checkpoint is there", 60)
     processes[0].kill()
     codes = group.end(60)
-    if group.record() is None:  # else it was done before the kill
+    if group.record() is None:  # Otherwise training finished before the kill.
         assert codes[0] == -signal.SIGKILL
         assert codes[1] in (-signal.SIGABRT, 75, 70), group.logs()
     group.start(2)

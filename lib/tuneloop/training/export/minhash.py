@@ -1,8 +1,8 @@
-"""MinHash signatures of examples, cut into bands: near-duplicates share one.
+"""MinHash signatures of examples, divided into bands; near-duplicates share at least one band.
 
-One rule: sketch from rensa, setting from FineWeb (runs of 5 words, 14 bands of 8 values), so that
-two examples that share four fifths of their runs are found nine times in ten, and those that
-share half one time in twenty. Bands are compared over the outcome tables of all shards.
+The sketch comes from rensa and the parameters from FineWeb: runs of 5 words, 14 bands of 8 values.
+Two examples that share 80 % of their runs are found with a probability of about 90 %, and those
+that share 50 % with about 5 %. Bands are compared over the outcome tables of all shards.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _BAND_BYTES = 4 * BAND_VALUES
 
 
 def band_keys(words: bytes) -> tuple[int, ...]:
-    """One 64-bit key a band; two examples that share one are taken for near-duplicates.
+    """Compute one 64-bit key per band; examples that share a key count as near-duplicates.
 
     Args:
-        words: of an example, prompt and response.
+        words: words of an example's prompt and response, from `words_of`.
     """
     parts = words.split(b" ")
     runs = range(max(1, len(parts) - SHINGLE_WORDS + 1))

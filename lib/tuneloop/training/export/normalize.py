@@ -1,6 +1,7 @@
-"""Text with what does not matter taken out, for comparisons; nothing of it is ever trained on.
+"""Text normalization for duplicate and contamination checks; normalized text is never trained on.
 
-One rule: the fast way, many ASCII texts at once, gives what the general way gives of each.
+There is a fast path for ASCII texts, and for many of them at once. It gives the same result as the
+general path.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ _NO_LETTER = "".join(c for c in _ASCII if not c.isalnum()).encode()
 _NOT_IN_WORDS = re.compile(r"[^\w\s]+|_+")
 _SPACES = re.compile(rb"  +")
 _BETWEEN = b"\xff"
-"""Between texts that are normalized together: no byte of ASCII, nor of UTF-8."""
+"""Separator between texts that are normalized together; the byte occurs in neither ASCII nor
+UTF-8."""
 
 
 def normalize_text(text: str) -> bytes:
-    """NFC, case and runs of white space made equal: two texts that read the same."""
+    """Normalize Unicode (NFC), case and runs of white space."""
     if text.isascii():
         return _single_spaced(text.encode().translate(_NORMALIZED))
     return " ".join(_general(text).split()).encode("utf-8", "surrogatepass")
 
 
 def words_of(normalized: bytes) -> bytes:
-    """Of what `normalize_text` gave, letters and digits alone: words with one space between."""
+    """Reduce normalized text to its words: letters and digits, separated by single spaces."""
     if normalized.isascii():
         return _single_spaced(normalized.translate(None, _NO_WORD))
     words = _NOT_IN_WORDS.sub("", normalized.decode("utf-8", "surrogatepass"))
@@ -35,17 +37,17 @@ def words_of(normalized: bytes) -> bytes:
 
 
 def normalize_words(text: str) -> bytes:
-    """The words of a text."""
+    """Normalize a text and return its words."""
     return words_of(normalize_text(text))
 
 
 def normalize_example(prompt: str, response: str) -> bytes:
-    """`normalize_text` of an example, with a NUL where the response begins: content has none."""
+    """Normalize an example, with a NUL between prompt and response, which contain none."""
     return normalize_text(_example_text(prompt, response))
 
 
 def normalize_all(texts: Sequence[str]) -> list[bytes]:
-    """`normalize_text` of each text."""
+    """Apply `normalize_text` to each text; many ASCII texts are normalized in one pass."""
     if not all(map(str.isascii, texts)):
         return [normalize_text(text) for text in texts]
     normalized = _BETWEEN.decode("latin-1").join(texts).encode("latin-1").translate(_NORMALIZED)
@@ -53,12 +55,15 @@ def normalize_all(texts: Sequence[str]) -> list[bytes]:
 
 
 def normalize_examples(examples: Sequence[tuple[str, str]]) -> list[bytes]:
-    """`normalize_example` of each prompt and response."""
+    """Apply `normalize_example` to each (prompt, response), with the speed of `normalize_all`."""
     return normalize_all([_example_text(prompt, response) for prompt, response in examples])
 
 
 def letters_of_all(normalized: Sequence[bytes]) -> list[bytes]:
-    """`words_of` of each, without the spaces: equal words have equal letters, not the reverse."""
+    """Apply `words_of` to each text and remove the spaces.
+
+    Equal words give equal letters, but different words can give equal letters too.
+    """
     if all(map(bytes.isascii, normalized)):
         return _BETWEEN.join(normalized).translate(None, _NO_LETTER).split(_BETWEEN)
     return [words_of(each).replace(b" ", b"") for each in normalized]
@@ -73,5 +78,5 @@ def _single_spaced(text: bytes) -> bytes:
 
 
 def _general(text: str) -> str:
-    # Folding the case can undo the composition, so it is made in the middle.
+    # Case folding can undo the NFC composition, so NFC is applied before and after it.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())

@@ -24,14 +24,14 @@ from tuneloop.training.export.exclusions import SPLITS
 from tuneloop.training.schema import Reason
 
 MEMORY_LIMIT = "96MB"
-"""Of DuckDB; what does not fit is spilled to the folder."""
+"""Memory limit of DuckDB, which writes data beyond it to the folder."""
 PARTITION_ROWS = 500_000
-"""Rows whose keys are compared at a time: about 30 MB of hash table."""
+"""Rows whose keys are compared at a time; the hash table takes about 30 MB."""
 FETCH_ROWS = 10_000
 
 _KEY_BYTES = 16
 NO_KEY = bytes(_KEY_BYTES)
-"""Of what has no example, or of what nobody compares."""
+"""Key of rows that have no example, and of all rows if duplicates are not compared."""
 _COLUMNS = {
     "row": pyarrow.uint64(),
     "trace_id": pyarrow.string(),
@@ -47,36 +47,37 @@ _CODES = {pyarrow.uint64(): "Q", pyarrow.uint32(): "I", pyarrow.uint8(): "B"}
 LENGTHS = ("prompt_characters", "response_characters", "prompt_tokens", "response_tokens")
 
 CONTAMINATED, TRUNCATED = 1, 2
-"""Flags of an example that was kept: it overlaps the eval set; it lost steps."""
+"""Flags of a kept example: it overlaps the eval set; steps were dropped to fit the limit."""
 
 
 def duplicate_key(normalized: bytes) -> bytes:
-    """128 bits of an example's normalized text; the same for examples that read the same."""
-    # SHA-256 runs in hardware; BLAKE2 takes twice the time.
+    """Compute a 128-bit digest of an example's normalized text."""
+    # SHA-256 is implemented in hardware; BLAKE2 takes twice the time.
     return hashlib.sha256(normalized, usedforsecurity=False).digest()[:_KEY_BYTES]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """What became of one trace; a row of the Parquet file."""
+    """The outcome of one trace; a row of the Parquet file."""
 
     row: int
     trace_id: str
     outcome: str
-    """A split, or why there is no example."""
+    """A split, or the reason for exclusion."""
     key: bytes
     """`duplicate_key`, or NO_KEY."""
     prompt_characters: int
     response_characters: int
     prompt_tokens: int | None
-    """None in every entry where there is no tokenizer."""
+    """Tokens before the model's first token; None in every entry without a tokenizer."""
     response_tokens: int | None
     flags: int
     bands: tuple[int, ...]
-    """`minhash.band_keys`; as many in every entry, none where nobody looks for near-duplicates."""
+    """Keys from `minhash.band_keys`, equally many in all entries; empty if near-duplicates are not
+    compared."""
 
 
 def dump_outcomes(entries: Sequence[Entry]) -> bytes:
-    """Write the entries of one shard as Parquet; the same bytes for the same entries."""
+    """Serialize the entries of one shard as Parquet; equal entries give equal bytes."""
     arrays = {
         name: _column(list(map(attrgetter(name), entries)), kind) for name, kind in _COLUMNS.items()
     }
@@ -84,7 +85,7 @@ def dump_outcomes(entries: Sequence[Entry]) -> bytes:
         arrays[_band(number)] = _column(keys, pyarrow.uint64())
     table = pyarrow.Table.from_arrays(list(arrays.values()), names=list(arrays))
     file = io.BytesIO()
-    # Ids and keys do not repeat: a dictionary of them would be built and thrown away.
+    # Ids and keys do not repeat, so a dictionary encoding of them would be built and discarded.
     pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=["outcome"])
     return file.getvalue()
 
@@ -94,7 +95,7 @@ def _band(number: int) -> str:
 
 
 def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
-    """One column from its bytes: `pyarrow.array` would import pandas where it is installed."""
+    """Build a column from its bytes; `pyarrow.array` would import pandas if it is installed."""
     length = len(values)
     if pyarrow.types.is_string(kind):
         texts = [value.encode() for value in values]
@@ -108,13 +109,13 @@ def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
 
 
 class Removed(NamedTuple):
-    """An example that goes because another one stays."""
+    """An example that is removed because it is like another one, which is kept."""
 
     row: int
     trace_id: str
     reason: Reason
     kept_id: str
-    """The trace whose example stays: of all that are alike, the first in the dataset."""
+    """Id of the trace whose example is kept, the first of the similar ones in the dataset."""
 
 
 _GONE = """
@@ -123,14 +124,14 @@ _GONE = """
     JOIN part AS gone ON gone.key = alike.key AND gone.row > alike.kept
     JOIN part AS stays ON stays.row = alike.kept
 """
-"""What goes of a slice."""
+"""Query for the examples of a partition to remove, with those that are kept instead."""
 
 
 class OutcomeTables:
     """The outcome tables of all shards together."""
 
     def __init__(self, tables: Sequence[Path], folder: Path) -> None:
-        """Open them; `folder` takes what does not fit into memory."""
+        """Open the tables; `folder` is for data that does not fit in memory."""
         self._duck = duckdb.connect(str(folder / "outcomes.duckdb"))
         self._duck.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         self._duck.execute("SET threads = 1")
@@ -145,11 +146,11 @@ class OutcomeTables:
         self._partitions = self.traces // PARTITION_ROWS + 1
 
     def close(self) -> None:
-        """Let the files go."""
+        """Close the database and its files."""
         self._duck.close()
 
     def remove_duplicates(self) -> int:
-        """Mark every example that reads like an earlier one; returns how many."""
+        """Mark every example whose normalized text equals an earlier one; returns their number."""
         for part in range(self._partitions):
             self._find_alike("key", f"hash(key) % {self._partitions} = {part}")
             self._duck.execute(f"INSERT INTO removed SELECT row, trace_id, 'duplicate', kept_id"
@@ -157,10 +158,10 @@ class OutcomeTables:
         return self._one("SELECT count(*) FROM removed WHERE reason = 'duplicate'")
 
     def remove_near_duplicates(self, bands: int) -> int:
-        """Mark every example that shares a band with an earlier one; returns how many.
+        """Mark every example that shares a band with an earlier one; returns their number.
 
-        Duplicates that were marked before do not count. Of a chain of examples, each like the
-        next, only the first stays.
+        Examples that are already marked as duplicates are ignored. In a chain of examples that are
+        each similar to the next, only the first is kept.
         """
         self._duck.execute("CREATE TABLE near AS SELECT *, 0::UBIGINT AS kept FROM removed LIMIT 0")
         for band, part in product(map(_band, range(bands)), range(self._partitions)):
@@ -174,9 +175,9 @@ class OutcomeTables:
         return self._one("SELECT count(*) FROM removed WHERE reason = 'near_duplicate'")
 
     def _find_alike(self, key: str, condition: str) -> None:
-        """Fill `part` with a slice of the examples that are left, `alike` with what repeats in it.
+        """Fill `part` with a partition of the remaining examples, `alike` with its repeated keys.
 
-        Equal keys fall into the same slice, so that a slice is all that is ever compared.
+        Equal keys are always in the same partition, so that partitions can be compared one by one.
         """
         self._duck.execute(
             f"CREATE OR REPLACE TABLE part AS SELECT row, trace_id, {key} AS key"
@@ -189,14 +190,14 @@ class OutcomeTables:
         )
 
     def removed(self) -> Iterator[Removed]:
-        """Every example that goes, in the dataset's order."""
-        # A cursor of its own: other statements would end this one.
+        """Yield every removed example, in the dataset's order."""
+        # This uses its own cursor, because other statements would end the query.
         found = self._duck.cursor().execute("SELECT * FROM removed ORDER BY row")
         while rows := found.fetchmany(FETCH_ROWS):
             yield from map(Removed._make, rows)
 
     def outcomes(self) -> dict[str, int]:
-        """How many traces ended how, after what was removed."""
+        """Count the traces by their final outcome, after the removal of duplicates."""
         found = self._duck.execute(
             """
             SELECT coalesce(removed.reason, outcome), count(*)
@@ -206,14 +207,14 @@ class OutcomeTables:
         return {str(name): int(count) for name, count in found}
 
     def flagged(self, flag: int) -> int:
-        """How many of the examples that stay carry a flag."""
+        """Count the kept examples that have a flag."""
         return self._one(
             f"SELECT count(*) FROM outcomes ANTI JOIN removed USING (row)"
             f" WHERE outcome IN {SPLITS} AND (flags & {flag}) > 0"
         )
 
     def lengths(self, name: str) -> list[tuple[int, int]]:
-        """(length, how many examples that stay have it), by length; empty where not measured."""
+        """Count the kept examples by length, as (length, count) pairs; empty if not measured."""
         found = self._duck.execute(
             f"SELECT {name}, count(*) FROM outcomes ANTI JOIN removed USING (row)"
             f" WHERE outcome IN {SPLITS} AND {name} IS NOT NULL GROUP BY 1 ORDER BY 1"

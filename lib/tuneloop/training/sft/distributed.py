@@ -1,8 +1,9 @@
-"""Several processes, or several devices, that train one model together: data parallelism.
+"""Distributed training: several processes or devices train one model with data parallelism.
 
-One rule: every process builds the same model and the same global batch, and hands JAX the rows of
-its own devices. Parameters and optimizer state are replicated, so that a process group's losses are
-a lone process's to rounding, and process 0 alone writes what the stage leaves (Orbax apart).
+Every process builds the same model and the same global batch, and passes the rows of its own
+devices to JAX. Parameters and optimizer state are replicated, so the losses equal those of a single
+process except for rounding. Only process 0 writes the stage's files, except for Orbax checkpoints,
+which all processes write.
 """
 
 from __future__ import annotations
@@ -26,24 +27,25 @@ from tuneloop.errors import SpecError, Transient
 log = logging.getLogger(__name__)
 
 AXIS = "fsdp"
-"""Tunix's name for the axis that batches are split over."""
+"""Name of the mesh axis that batches are split over; Tunix expects this name."""
 INITIALIZATION_SECONDS = 900
-"""Slices of a multislice run start minutes apart."""
+"""Seconds to wait for all processes; the slices of a multislice run start minutes apart."""
 HEARTBEAT_SECONDS = 60
 SHUTDOWN_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The devices that train together."""
+    """The processes and devices that train together."""
 
     process_count: int
     mesh: Mesh | None
-    """All devices of all processes on one axis; None: a single device, nothing is placed."""
+    """All devices of all processes on one axis. None means a single device, for which arrays need
+    no placement."""
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make Tunix see the mesh."""
+        """Enter a context in which Tunix uses the mesh."""
         if self.mesh is None:
             yield
             return
@@ -51,15 +53,19 @@ class ProcessGroup:
             yield
 
     def check_batch(self, batch_size: int) -> None:
-        """SpecError unless every device gets as many rows: Tunix would replicate them silently."""
+        """Check that the rows divide evenly; Tunix would silently replicate uneven batches.
+
+        Raises:
+            SpecError: the batch size is not a multiple of the number of devices.
+        """
         if self.mesh is not None and batch_size % self.mesh.size:
             raise SpecError(
-                f"train.batch_size: {batch_size} rows do not divide among {self.mesh.size} devices;"
-                f" choose a multiple of {self.mesh.size}"
+                f"train.batch_size: {batch_size} rows do not divide evenly among {self.mesh.size}"
+                f" devices; choose a multiple of {self.mesh.size}"
             )
 
     def replicate(self, model: Any) -> None:
-        """Put every parameter on all devices, in place."""
+        """Copy every parameter to all devices, in place."""
         if self.mesh is None:
             return
         everywhere = NamedSharding(self.mesh, P())  # type: ignore[no-untyped-call]
@@ -67,13 +73,18 @@ class ProcessGroup:
             value = np.asarray(variable.get_value())
             placed = jax.make_array_from_callback(value.shape, everywhere, value.__getitem__)
             variable.set_value(placed)
-            # Tunix would shard the optimizer state by these names, and the gradients with it.
+            # Tunix would shard the optimizer state and the gradients by these names.
             for name in ("sharding_names", "out_sharding", "sharding"):
                 if name in variable.get_metadata():
                     variable.del_metadata(name)
 
     def place_batch(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Make global arrays of a global batch, split by rows; each process gives its own rows."""
+        """Convert a global batch to global arrays that are split over the devices by rows.
+
+        Args:
+            batch: the whole batch, the same in every process; each process places only the rows of
+                its own devices.
+        """
         if self.mesh is None:
             return dict(batch)
         by_rows = NamedSharding(self.mesh, P(AXIS))  # type: ignore[no-untyped-call]
@@ -83,7 +94,7 @@ class ProcessGroup:
         }
 
     def should_stop(self, step: int, asked: bool) -> bool:
-        """Whether all processes stop before this step; asked on each of them at every step.
+        """Return whether all processes stop before this step; call it at every step in each.
 
         With several processes XLA's own notifier takes SIGTERM and has all agree on a step.
         """
@@ -92,19 +103,20 @@ class ProcessGroup:
         return bool(multihost_utils.reached_preemption_sync_point(step))
 
     def meet(self, name: str) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has reached this call."""
         if self.process_count > 1:
             multihost_utils.sync_global_devices(name)
 
 
 def join() -> ProcessGroup:
-    """Find the other processes, as the environment tells (see `k8s/pod.py`).
+    """Join the process group that the environment describes (see `k8s/pod.py`).
 
-    TUNELOOP_PROCESSES is how many there are; absent, this one is alone. Off TPU
-    TUNELOOP_COORDINATOR and TUNELOOP_PROCESS_ID say where and who; on TPU JAX knows both.
+    TUNELOOP_PROCESSES is the number of processes; without it, this process trains alone. Except on
+    TPU, where JAX knows them, TUNELOOP_COORDINATOR is the address of the first process and
+    TUNELOOP_PROCESS_ID the number of this one.
 
     Raises:
-        Transient: the others did not come in time.
+        Transient: not all processes joined in time.
     """
     processes = int(os.environ.get("TUNELOOP_PROCESSES", "1"))
     if processes > 1:
@@ -129,13 +141,14 @@ def _initialize(processes: int) -> None:
     if os.environ.get("JAX_PLATFORMS", "").startswith("tpu"):
         jax.distributed.initialize(**timeouts)
         return
-    # No effect on GPUs; without it CPU processes cannot exchange anything.
+    # CPU processes cannot communicate without this setting. It has no effect on GPUs.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # type: ignore[no-untyped-call]
     jax.distributed.initialize(
         coordinator_address=os.environ["TUNELOOP_COORDINATOR"],
         num_processes=processes,
         process_id=int(os.environ["TUNELOOP_PROCESS_ID"]),
-        # Else an installed Kubernetes client is a wish to ask the API server, without a token.
+        # Otherwise JAX would use an installed Kubernetes client to ask the API server, for which
+        # the pod has no token.
         cluster_detection_method="deactivate",
         **timeouts,
     )
