@@ -1,4 +1,4 @@
-"""What docs/appendix-scale.md reckons with is what a real etcd holds."""
+"""Test that the sizes in docs/appendix-scale.md are those of objects in a real etcd."""
 
 from __future__ import annotations
 
