@@ -3,12 +3,12 @@
 #   base   everything without JAX: export, import, plan, check, submit and serve
 #   serve  `base` with the command and health check of the trace store
 #   train  all four stages, with JAX and Tunix but without the Kubernetes client
-# Only pip downloads files. The configuration with which pip reaches its index is a build secret (`pipconf`,
-# `cacert`), so it is not in any layer.
+# Only pip downloads files. The configuration with which pip reaches its index is a build secret
+# (`pipconf`, `cacert`), so it is not in any layer.
 
-# Both images need the same interpreter at the same path, because the virtual environment is copied from one to
-# the other. BUILD_IMAGE needs venv with pip, and `strip` for small images. BASE_IMAGE needs Python and
-# certificates.
+# Both images need the same interpreter at the same path, because the virtual environment is copied
+# from one to the other. BUILD_IMAGE needs venv with pip, and `strip` for small images. BASE_IMAGE
+# needs Python and certificates.
 ARG BUILD_IMAGE=python:3.11-bookworm
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -46,8 +46,8 @@ RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
 
 # ---- common part of all final stages ------------------------------------------------------------
 FROM ${BASE_IMAGE} AS runtime
-# The user of manifests/k8s/pod.yaml. It is in /etc/passwd, because libraries look up its name. The cluster
-# mounts a cache in its home. Without the cluster, a container writes only below /tmp.
+# The user of manifests/k8s/pod.yaml. It is in /etc/passwd, because libraries look up its name. The
+# cluster mounts a cache in its home. Without the cluster, a container writes only below /tmp.
 RUN ["/bin/sh", "-euc", "echo tuneloop:x:10001:10001::/home/tuneloop:/usr/sbin/nologin >> /etc/passwd; echo tuneloop:x:10001: >> /etc/group; mkdir -p /app /home/tuneloop/.cache; chown -R 10001:10001 /home/tuneloop"]
 ENV PATH=/opt/tuneloop/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
@@ -59,14 +59,15 @@ WORKDIR /app
 LABEL org.opencontainers.image.title=tuneloop \
       org.opencontainers.image.licenses=Apache-2.0
 USER 10001:10001
-# There is no ENTRYPOINT, so that the command is the same in a container and on a laptop. CMD has the exec form,
-# so that signals reach Python, which handles them: a stage saves a checkpoint and exits with 75, and a server
-# finishes its requests.
+# There is no ENTRYPOINT, so that the command is the same in a container and on a laptop. CMD has
+# the exec form, so that signals reach Python, which handles them: a stage saves a checkpoint and
+# exits with 75, and a server finishes its requests.
 CMD ["tuneloop", "--help"]
 
-# In both images, the variables that identify the code come last, so that a new commit changes no earlier layer.
-# They follow a RUN, because buildah 1.28 considers arguments only there when it looks for a cached layer.
-# Records that are written in an image contain the commit, like those that are written in a checkout.
+# In both images, the variables that identify the code come last, so that a new commit changes no
+# earlier layer. They follow a RUN, because buildah 1.28 considers arguments only there when it
+# looks for a cached layer. Records that are written in an image contain the commit, like those that
+# are written in a checkout.
 FROM runtime AS train
 COPY --from=train-built /opt/tuneloop /opt/tuneloop
 COPY --from=train-built /app /app
@@ -97,7 +98,8 @@ LABEL org.opencontainers.image.base.name=${BASE_IMAGE} \
 
 FROM base AS serve
 EXPOSE 8000
-# /healthz, not /readyz, because a restart of the store does not help if the database is unavailable.
+# /healthz, not /readyz, because a restart of the store does not help if the database is
+# unavailable.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
 # Needs TUNELOOP_DATABASE, TUNELOOP_TOKENS and a writable --artifacts.

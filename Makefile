@@ -1,6 +1,5 @@
-# Every target of this Makefile installs what it needs into .venv/.
-# `make loop` runs the whole loop on this machine, `make test` runs the tests, and `make check` runs all
-# checks of CI.
+# Every target of this Makefile installs what it needs into .venv/. `make loop` runs the whole loop
+# on this machine, `make test` runs the tests, and `make check` runs all checks of CI.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,16 +27,16 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.train
 loop: $(VENV)/.train
 	$(BIN)/tuneloop demo
 
-# Install a browser and a database server for the tests. Without root, this target only lists what is
-# missing, and the tests that need it are skipped.
+# Install a browser and a database server for the tests. Without root, this target only lists what
+# is missing, and the tests that need it are skipped.
 setup-debian:
 	@if [ "$$(id -u)" -eq 0 ]; then tests/debian-packages; else tests/debian-packages --check || true; fi
 
 test: $(VENV)/.dev setup-debian
 	$(BIN)/python -m pytest
 
-# `make check` tests the images `base` and `serve`. `make image-test` tests all images, which takes twice
-# as long.
+# `make check` tests the images `base` and `serve`. `make image-test` tests all images, which takes
+# twice as long.
 check: TARGETS := base serve
 check: test image-test
 	$(BIN)/ruff format --check .
@@ -54,8 +53,8 @@ bench: $(VENV)/.dev
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --extra build
 
-# Build dist/tuneloop-*.whl with the library, the jobs, manifests, configs and eval sets. The wheel is
-# not published; README.md describes how to install it with a lock file.
+# Build dist/tuneloop-*.whl with the library, the jobs, manifests, configs and eval sets. The wheel
+# is not published; README.md describes how to install it with a lock file.
 SETUP = $(VENV)/.train
 wheel: $(SETUP)
 	rm -rf build dist
@@ -71,8 +70,8 @@ lock:
 	for name in audit gcs s3; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
 	  requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 
-# docs/images.md describes the images. ENGINE is docker or buildah; by default, `make image` uses the one
-# that is available. The other variables are arguments of the Dockerfile.
+# docs/images.md describes the images. ENGINE is docker or buildah; by default, `make image` uses
+# the one that is available. The other variables are arguments of the Dockerfile.
 IMAGE_ARGS = $(if $(ENGINE),--engine $(ENGINE)) $(foreach name,BASE_IMAGE BUILD_IMAGE JAX_VARIANT OBJECT_STORE \
 	TUNIX_REF SOURCE REVISION,$(if $($(name)),--build-arg $(name)=$($(name))))
 TARGETS ?= base serve train
@@ -80,8 +79,8 @@ TARGETS ?= base serve train
 image:
 	$(PYTHON) images/build.py $(IMAGE_ARGS) $(TARGETS)
 
-# Build the images on a Debian base of their own and run containers of them. This needs root and takes
-# some minutes. If something is missing, the tests are skipped, but under CI they fail.
+# Build the images on a Debian base of their own and run containers of them. This needs root and
+# takes some minutes. If something is missing, the tests are skipped, but under CI they fail.
 image-test: $(VENV)/.dev
 	@if [ "$$(id -u)" -eq 0 ]; then tests/images/debian-packages; else tests/images/debian-packages --check || true; fi
 	TUNELOOP_IMAGES="$(TARGETS)" $(BIN)/python -m pytest -n 0 --no-cov -m images tests/images
@@ -97,8 +96,8 @@ sbom: $(VENV)/audit/.done
 	for target in base train; do $(VENV)/audit/bin/python images/sbom.py tuneloop-$$target:$(TAG) \
 	  requirements/$$target.txt .tuneloop/sbom-$$target.cdx.json || exit 1; done
 
-# Check every package of the lock files against the advisories of the package index. With --strict, a
-# package that cannot be checked is an error too.
+# Check every package of the lock files against the advisories of the package index. With --strict,
+# a package that cannot be checked is an error too.
 audit: $(VENV)/audit/.done
 	for lock in base train; do $(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes \
 	  --requirement requirements/$$lock.txt || exit 1; done

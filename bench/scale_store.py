@@ -1,8 +1,9 @@
-"""What 10^9 traces come to: database, datasets, export, bucket; and what runs cost besides chips.
+"""Sizes, times and costs for 10^9 traces: database, datasets, export and bucket.
 
-Rates are those of docs/store.md and docs/export.md, measured on two busy cores; sizes come from
-real manifests. `--measure` fills a PostgreSQL and runs a small run, to check ROW_BYTES and
-RUN_FILES. Prices are assumptions, to be replaced by your own.
+The script also estimates the costs of runs without accelerators. The rates are those of
+docs/store.md and docs/export.md, measured on two busy cores. The sizes come from real manifests.
+`--measure` fills a PostgreSQL database and runs a small run, to check ROW_BYTES and RUN_FILES. The
+prices are assumptions; replace them by your own.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from tuneloop.datasets.schema import BuildRequest, DatasetShard
 from tuneloop.specs.cluster import SubmitterSpec
 
 STORED_A_SECOND = 11_200
-"""Traces, one client, batches of 1,000 into PostgreSQL (docs/store.md)."""
+"""Traces per second from one client into PostgreSQL, in batches of 1,000 (docs/store.md)."""
 BUILT_A_SECOND = 10_000 / 0.5
-"""Traces into a dataset, PostgreSQL (docs/store.md)."""
+"""Traces per second from PostgreSQL into a dataset (docs/store.md)."""
 EXPORTED_A_SECOND = 10**7 / 293 / 2
-"""Examples, one process of two, eval set and duplicates checked (docs/export.md)."""
+"""Examples per second of one of two processes, with eval set and duplicates (docs/export.md)."""
 CLOSED_A_SECOND = 10**7 / 116
-"""Traces whose accounts the closing process settles (docs/export.md)."""
+"""Traces per second whose exclusions the final process merges (docs/export.md)."""
 EXAMPLE_BYTES = 1_040
-"""docs/export.md: 10.4 GB for 10 million."""
+"""Bytes per example, from 10.4 GB for 10 million examples in docs/export.md."""
 ROW_BYTES = 1_540
-"""Of a trace of 1,440 bytes in PostgreSQL with its indexes; `--measure`."""
+"""Bytes of a trace of 1,440 bytes in PostgreSQL, including its indexes; see `--measure`."""
 RUN_FILES = 74
-"""Objects that a run of four stages leaves in the bucket, checkpoints included; `--measure`."""
+"""Objects of a run of four stages in the bucket, including checkpoints; see `--measure`."""
 FILES_A_LOOK = 3
-"""Reads of the bucket while a stage runs (scale_requests.py)."""
+"""Reads of the bucket per look at a running stage (scale_requests.py)."""
 
 VCPU_HOUR, GIB_HOUR, READS_1000, WRITES_1000, GB_MONTH = 0.022, 0.003, 0.0004, 0.005, 0.02
-"""US dollars: assumed, near what clouds listed in 2025. Put your own contract's in."""
+"""Assumed prices in US dollars, close to list prices of 2025; replace them by your own."""
 
 
 def manifest_bytes(rows: int) -> int:
-    """Size of the manifest of a dataset of so many rows: a real one with that many shards."""
+    """Return the size of the manifest of a dataset with a number of rows, from real manifests."""
     with tempfile.TemporaryDirectory() as folder:
         key = publish_dataset(folder, [letter_trace(n) for n in range(3)])
         manifest = load_manifest(folder, key)
@@ -60,7 +61,7 @@ def manifest_bytes(rows: int) -> int:
 
 
 def tables() -> Tables:
-    """The figures of docs/appendix-scale.md."""
+    """Build the tables of docs/appendix-scale.md."""
     limit = BuildRequest.model_fields["limit"].metadata[1].le
     datasets = TRACES // limit
     files = TRACES // SHARD_ROWS
@@ -113,7 +114,7 @@ def _dollars(amount: float) -> str:
 
 
 def measured_row_bytes(batches: int = 50) -> float:
-    """Bytes a trace of a PostgreSQL that the store has filled, indexes included."""
+    """Fill a PostgreSQL database through the store; return bytes per trace, including indexes."""
     import psycopg
     from store import BATCH, database_urls, make_bodies, post, running_store
 
@@ -134,7 +135,7 @@ def measured_row_bytes(batches: int = 50) -> float:
 
 
 def measured_run_files() -> int:
-    """Files of a real run of four stages, dataset and lock files left out."""
+    """Count the files of a real run of four stages, without dataset and lock files."""
     from tuneloop.runs.local import run_plan
     from tuneloop.runs.store_app import running
 
@@ -149,10 +150,10 @@ def measured_run_files() -> int:
 
 
 def main() -> None:
-    """Print the tables; the figure is a row of the database beside what the page reckons with."""
+    """Print the tables; with `--measure`, compare ROW_BYTES and RUN_FILES with measurements."""
     show(tables())
     if "--measure" in sys.argv:
-        sys.stdout.write(f"files of a run: {measured_run_files()}, reckoned with {RUN_FILES}\n")
+        sys.stdout.write(f"files of a run: {measured_run_files()}, RUN_FILES: {RUN_FILES}\n")
         print_figure("scale_store", "bytes", [(measured_row_bytes(), ROW_BYTES)])
     else:
         print_figure("scale_store", "bytes", [(manifest_bytes(TRACES), manifest_bytes(10**7))])

@@ -26,7 +26,8 @@ TAG = "v0.1.0"
 """Repository and tag of tuneloop in the examples of docs/ci.md."""
 
 ACTIONS = {
-    # What was asked for lies at `path`; without it, act has put the caller's own files there.
+    # Links the requested repository to `path`. Without `repository`, act has already copied the
+    # files of the calling repository.
     "actions/checkout@v6.0.2": """
         if [ -n "${{ inputs.repository }}" ]; then
           [ "${{ inputs.repository }}@${{ inputs.ref }}" = "$EXPECTED_SOURCE" ]
@@ -39,7 +40,7 @@ ACTIONS = {
           >> "$LOG"
         echo "GOOGLE_APPLICATION_CREDENTIALS=$LOG.credentials" >> "$GITHUB_ENV"
     """,
-    # Each login ends the one before it: its kubeconfig is worth nothing any more.
+    # Each login invalidates the previous one, so the tokens of earlier kubeconfigs expire.
     "google-github-actions/get-gke-credentials@v3.0.0": """
         [ -n "$GOOGLE_APPLICATION_CREDENTIALS" ]
         echo "kubeconfig ${{ inputs.cluster_name }} ${{ inputs.location }}" >> "$LOG"

@@ -26,14 +26,14 @@ def ensure_tools() -> Path:
     Without Go, the test is skipped, but under CI it fails, so that CI always runs it.
     """
     if shutil.which("go") is None:
-        give_up("no Go to build act and actionlint with: install the Go that tools/go.mod names")
+        give_up("Go is missing, which builds act and actionlint; install the Go of tools/go.mod")
     return GoTools(MODULE, "ci-tools").ensure(_finish)
 
 
 def ensure_shellcheck() -> None:
     """Skip or fail without shellcheck, because actionlint checks scripts only with it."""
     if shutil.which("shellcheck") is None:
-        give_up("no shellcheck: run tests/debian-packages")
+        give_up("shellcheck is missing; run tests/debian-packages")
 
 
 def give_up(why: str) -> None:

@@ -58,10 +58,10 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 def base(cluster: Cluster, repository: Path) -> Iterator[str]:
     """Apply manifests/k8s/cluster/overlays/bare as an operator does; yield its namespace."""
     if cluster.control_plane is None:
-        pytest.skip("a cluster that TUNELOOP_TEST_KUBECONFIG gave may have a tuneloop of its own")
+        pytest.skip("the cluster of TUNELOOP_TEST_KUBECONFIG may already have a tuneloop namespace")
     overlay = str(repository / "manifests" / "k8s" / "cluster" / "overlays" / "bare")
     done = cluster.kubectl("apply", "-k", overlay, "--validate=strict", check=True)
-    assert done.stderr == "", "the server warns"
+    assert done.stderr == "", "the server reports a warning"
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", "tuneloop", check=True)
     yield "tuneloop"
     cluster.kubectl("delete", "-k", overlay, "--wait=false", check=True)
@@ -79,7 +79,7 @@ def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node
     """Return a function that makes simulated nodes, which are removed after the test."""
     control_plane = cluster.control_plane
     if control_plane is None:
-        pytest.skip("TUNELOOP_TEST_KUBECONFIG gave a cluster with nodes of its own")
+        pytest.skip("the cluster of TUNELOOP_TEST_KUBECONFIG has its own nodes")
     with contextlib.ExitStack() as stack:
 
         def make(**options: Any) -> Node:

@@ -98,7 +98,7 @@ def ensure_binaries() -> Path:
     if (given := os.environ.get("KUBEBUILDER_ASSETS")) and _is_complete(Path(given)):
         return Path(given).resolve()
     if not _go_is_new_enough():
-        raise ControlPlaneUnavailable(f"no control plane to test against: {HOW_TO_GET_THEM}")
+        raise ControlPlaneUnavailable(f"found no control plane for the tests; {HOW_TO_GET_THEM}")
     try:
         return _tools().ensure(_finish)
     except GoFailed as e:

@@ -124,9 +124,7 @@ def test_a_failed_stage_leaves_its_evidence_and_is_tried_again_by_run_alone(
     twin: Twin, submission: Submission
 ) -> None:
     twin.act = lambda pod: Exit(65, "the dataset is broken", log=b"last words\n")
-    with pytest.raises(
-        StageFailed, match=r"^stage export: DataError: .*broken; fix the"
-    ) as caught:
+    with pytest.raises(StageFailed, match=r"^stage export: DataError: .*broken; fix the") as caught:
         run(sequence(twin, submission))
     assert (caught.value.stage, caught.value.exit_code) == ("export", 12)
     prefix = layout.stage_prefix(submission.artifacts, submission.run_id, "export")
