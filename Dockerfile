@@ -6,15 +6,16 @@
 # Nothing is fetched but by pip; how pip reaches its index is a secret of the build (`pipconf`, `cacert`), so it
 # is in no layer.
 
-# Both need the same interpreter at the same path: the virtual environment moves from one to the other.
-# BUILD_IMAGE needs venv with pip, and `strip` for small images; BASE_IMAGE a Python and certificates.
+# Both images need the same interpreter at the same path, because the virtual environment is copied
+# from one to the other. BUILD_IMAGE needs venv with pip, and `strip` for small images. BASE_IMAGE
+# needs Python and certificates.
 ARG BUILD_IMAGE=python:3.11-bookworm
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# ---- what all builder stages share --------------------------------------------------------------
+# ---- common part of all builder stages ----------------------------------------------------------
 FROM ${BUILD_IMAGE} AS tools
 ARG PYTHON=python3
-# pip in an environment of its own, so that the other goes into the image without it.
+# pip has its own environment, so that the environment of the image does not contain it.
 RUN ["/bin/sh", "-euc", "python=$(command -v ${PYTHON}); $python -m venv /opt/pip; $python -m venv --without-pip /opt/tuneloop"]
 WORKDIR /app
 ENV PIP_CACHE_DIR=/var/cache/pip \
@@ -43,28 +44,30 @@ RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
     --mount=type=cache,target=/var/cache/pip \
     JAX_VARIANT=${JAX_VARIANT} OBJECT_STORE=${OBJECT_STORE} TUNIX_REF=${TUNIX_REF} /images/install --train
 
-# ---- what all final stages share ----------------------------------------------------------------
+# ---- common part of all final stages ------------------------------------------------------------
 FROM ${BASE_IMAGE} AS runtime
-# The user of manifests/k8s/pod.yaml; in /etc/passwd because libraries ask for its name. Its home is
-# where the cluster mounts a cache; by itself an image writes below /tmp alone.
+# The user of manifests/k8s/pod.yaml. It is in /etc/passwd, because libraries look up its name. The
+# cluster mounts a cache in its home. Without the cluster, a container writes only below /tmp.
 RUN ["/bin/sh", "-euc", "echo tuneloop:x:10001:10001::/home/tuneloop:/usr/sbin/nologin >> /etc/passwd; echo tuneloop:x:10001: >> /etc/group; mkdir -p /app /home/tuneloop/.cache; chown -R 10001:10001 /home/tuneloop"]
 ENV PATH=/opt/tuneloop/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     JAX_COMPILATION_CACHE_DIR=/tmp/tuneloop/jax \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# jobs/ is run from its folder: `python -m jobs STAGE`.
+# Stages run from the folder that contains jobs/: `python -m jobs STAGE`.
 WORKDIR /app
 LABEL org.opencontainers.image.title=tuneloop \
       org.opencontainers.image.licenses=Apache-2.0
 USER 10001:10001
-# No ENTRYPOINT: argv in a container is argv on a laptop. Exec form: signals reach Python, which
-# handles them (a stage saves and exits 75, a server finishes what is in flight).
+# There is no ENTRYPOINT, so that the command is the same in a container and on a laptop. CMD has
+# the exec form, so that signals reach Python, which handles them: a stage saves a checkpoint and
+# exits with 75, and a server finishes its requests.
 CMD ["tuneloop", "--help"]
 
-# What names the code comes last in both: a new commit leaves the layers above it as they are. It stands
-# behind a RUN, because buildah 1.28 looks at arguments there alone when it looks for a cached layer.
-# Records made in an image name the commit as those made in a checkout do.
+# In both images, the variables that identify the code come last, so that a new commit changes no
+# earlier layer. They follow a RUN, because buildah 1.28 considers arguments only there when it
+# looks for a cached layer. Records that are written in an image contain the commit, like those that
+# are written in a checkout.
 FROM runtime AS train
 COPY --from=train-built /opt/tuneloop /opt/tuneloop
 COPY --from=train-built /app /app
@@ -95,8 +98,9 @@ LABEL org.opencontainers.image.base.name=${BASE_IMAGE} \
 
 FROM base AS serve
 EXPOSE 8000
-# Not /readyz: a database that is away is no reason to start the store again.
+# /healthz, not /readyz, because a restart of the store does not help if the database is
+# unavailable.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
-# Wants TUNELOOP_DATABASE, TUNELOOP_TOKENS and a writable --artifacts.
+# Needs TUNELOOP_DATABASE, TUNELOOP_TOKENS and a writable --artifacts.
 CMD ["tuneloop", "serve", "--host", "0.0.0.0"]

@@ -28,8 +28,8 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.train
 loop: $(VENV)/.train
 	$(BIN)/tuneloop demo
 
-# A browser and a database server for the tests; without root it only says what is missing, and the
-# tests that need it skip.
+# Install a browser and a database server for the tests. Without root, this target only lists what
+# is missing, and the tests that need it are skipped.
 setup-debian:
 	@if [ "$$(id -u)" -eq 0 ]; then tests/debian-packages; else tests/debian-packages --check || true; fi
 
@@ -88,8 +88,8 @@ bench: $(VENV)/.dev
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --extra build
 
-# dist/tuneloop-*.whl: the library, the jobs, and the manifests, configs and eval sets. Nobody has
-# published it: install it with a lock, as README.md says.
+# Build dist/tuneloop-*.whl with the library, the jobs, manifests, configs and eval sets. The wheel
+# is not published; README.md describes how to install it with a lock file.
 SETUP = $(VENV)/.train
 wheel: $(SETUP)
 	rm -rf build dist
@@ -113,7 +113,8 @@ TARGETS ?= base serve train
 image:
 	$(PYTHON) images/build.py $(IMAGE_ARGS) $(TARGETS)
 
-# Builds all on a Debian of its own and runs containers: root, some minutes, and under CI no excuse.
+# Build the images on a Debian base of their own and run containers of them. This needs root and
+# takes some minutes. If something is missing, the tests are skipped, but under CI they fail.
 image-test: $(VENV)/.dev
 	@if [ "$$(id -u)" -eq 0 ]; then tests/images/debian-packages; else tests/images/debian-packages --check || true; fi
 	TUNELOOP_IMAGES="$(TARGETS)" $(BIN)/python -m pytest -n 0 -m images tests/images
@@ -123,14 +124,14 @@ $(VENV)/audit/.done: requirements/audit.txt | $(VENV)/bin/python
 	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/audit.txt
 	touch $@
 
-# Of images that `make image` has built.
+# Write SBOMs of the images that `make image` has built.
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -1)
 sbom: $(VENV)/audit/.done
 	for target in base train; do $(VENV)/audit/bin/python images/sbom.py tuneloop-$$target:$(TAG) \
 	  requirements/$$target.txt .tuneloop/sbom-$$target.cdx.json || exit 1; done
 
-# Asks the package index's advisories about every package of the locks. Strict: one that nobody can
-# tell about is an error too.
+# Check every package of the lock files against the advisories of the package index. With --strict,
+# a package that cannot be checked is an error too.
 audit: $(VENV)/audit/.done
 	for lock in base train; do $(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes \
 	  --requirement requirements/$$lock.txt || exit 1; done

@@ -1,4 +1,4 @@
-"""What the cluster benchmarks share: a real control plane, a namespace, prepared runs."""
+"""Shared parts of the cluster benchmarks: a real control plane, a namespace and prepared runs."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
 
 @dataclass
 class Bench:
-    """A cluster with a namespace, and a small run to place on it."""
+    """A cluster, and a small run to place on it."""
 
     cluster: Cluster
     run: TinyRun
 
     def namespace(self, name: str) -> str:
-        """A new namespace with the stages' account."""
+        """Create a namespace with the ServiceAccount of the stages."""
         self.cluster.kubectl("create", "namespace", name, check=True)
         self.cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", name, check=True)
         return name
 
     def prepare(self, namespace: str, number: int, **execution: Any) -> Prepared[KubernetesBackend]:
-        """Plan a run for a namespace; another number is another run."""
+        """Plan a run for a namespace; each number gives a different run."""
         stages = dict.fromkeys(("export", "train", "eval", "import"), SMALL)
         place = {"namespace": namespace, **stages}
         changes = {f"execution__{name}": value for name, value in execution.items()}

@@ -1,8 +1,9 @@
-"""Traces to examples, file to file, beside the same with pydantic at both ends.
+"""Convert traces to examples, file to file; compared with reading and writing by pydantic.
 
-Both read a dataset's shard of 1.2 kB rows, validate, render, name each example by uuid5, and write
-lines with a running sha256. CPU seconds of one process, in alternating rounds: the machine may have
-other work. The second figure has duplicates and the eval set looked for as well.
+Both programs read a dataset shard of 1.2 kB rows, validate and render the rows, name each example
+by uuid5, and write lines with a running sha256. The script measures CPU seconds of one process in
+alternating rounds, so that other work on the machine matters less. The second figure includes the
+search for duplicates and the contamination check against the eval set.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ CHECKED = ExportSpec()
 
 
 def words(rng: random.Random, characters: int) -> str:
-    """Text that hardly repeats."""
+    """Return text with few repetitions."""
     picked = (f"w{rng.randrange(5000)}" for _ in range(characters // 6 + 1))
     return " ".join(picked)[:characters].strip()
 
 
 def rows() -> Iterator[TraceRow]:
-    """Rows of 1.2 kB: a prompt of 200 characters, five steps of 100, some meta."""
+    """Make rows of 1.2 kB: a prompt of 200 characters, five steps of 100, and some metadata."""
     rng = random.Random(0)
     for number in range(ROWS):
         steps = [StoredStep(words(rng, 100), i, "reason") for i in range(5)]
@@ -66,7 +67,7 @@ def rows() -> Iterator[TraceRow]:
 
 
 def make_dataset(folder: str) -> DatasetManifest:
-    """One shard of rows."""
+    """Write a dataset with one shard of rows."""
     return build(
         lambda seed: contextlib.nullcontext(Selection(ROWS, rows())),
         BuildRequest(
@@ -82,7 +83,7 @@ def make_dataset(folder: str) -> DatasetManifest:
 
 
 def eval_set() -> ContaminationIndex:
-    """Prompts of 250 characters; a process reads them once, so they are not timed."""
+    """Make prompts of 250 characters; a process reads them only once, so this is not timed."""
     rng = random.Random(1)
     return ContaminationIndex({str(n): words(rng, 250) for n in range(EVAL_PROMPTS)})
 
@@ -93,7 +94,7 @@ def ours(
     rules: ExportSpec,
     contamination: ContaminationIndex | None,
 ) -> None:
-    """What the export stage does with a shard."""
+    """Process a shard as the export stage does."""
     exporter = ShardExporter(builder_of(manifest), rules, contamination, None)
     with files.Writer(f"{folder}/ours.jsonl") as writer:
         file = IndexedFile(writer.write)
@@ -103,7 +104,7 @@ def ours(
 
 
 class Step(BaseModel):
-    """A step, for pydantic."""
+    """A step, as a pydantic model."""
 
     i: int
     type: str
@@ -111,7 +112,7 @@ class Step(BaseModel):
 
 
 class Row(BaseModel):
-    """A row, for pydantic."""
+    """A row, as a pydantic model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -125,7 +126,7 @@ class Row(BaseModel):
 
 
 class Example(BaseModel):
-    """An example, for pydantic."""
+    """An example, as a pydantic model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -136,7 +137,7 @@ class Example(BaseModel):
 
 
 def rival(manifest: DatasetManifest, folder: str) -> None:
-    """The same with pydantic reading and writing."""
+    """Process a shard with pydantic for reading and writing."""
     shard = f"{dataset_prefix(folder, manifest.dataset_key)}/{manifest.shards[0].path}"
     sha256 = hashlib.sha256()
     with open(shard, "rb") as lines, open(f"{folder}/rival.jsonl", "wb") as file:
@@ -161,18 +162,18 @@ def rival(manifest: DatasetManifest, folder: str) -> None:
 
 
 def rate(work: Callable[[], None]) -> float:
-    """Examples a CPU second."""
+    """Return the examples per CPU second."""
     since = time.process_time()
     work()
     return ROWS / (time.process_time() - since)
 
 
 def main() -> None:
-    """Measure in turn and print medians."""
+    """Measure both alternately and print medians."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = make_dataset(folder)
         size = Path(dataset_prefix(folder, manifest.dataset_key), manifest.shards[0].path)
-        print(f"{size.stat().st_size / ROWS:.0f} bytes a row")
+        print(f"{size.stat().st_size / ROWS:.0f} bytes per row")
         for name, rules, index in (
             ("examples", PLAIN, None),
             ("examples_checked", CHECKED, eval_set()),

@@ -1,7 +1,7 @@
-"""Examples a second of the export, file to file, beside an export over HTTP as the peers have it.
+"""Examples per second of the export, file to file; compared with an export over HTTP.
 
 The rival is a FastAPI endpoint that selects the dataset's traces, validates each with pydantic,
-renders it and answers with one string of lines; its client writes them to a file.
+renders it and answers with one string of lines. Its client writes them to a file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROUNDS = 3
 
 
 def fill(manifest: DatasetManifest, folder: str) -> str:
-    """The dataset's traces as a store keeps them."""
+    """Fill a database with the dataset's traces, as a store keeps them."""
     path = f"{folder}/rival.db"
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE traces (id TEXT PRIMARY KEY, payload TEXT)")
@@ -44,7 +44,7 @@ def fill(manifest: DatasetManifest, folder: str) -> str:
 
 
 def serve(path: str, instruction: str, port: int) -> None:
-    """The rival; a process of its own."""
+    """Run the rival; the script starts this in a separate process."""
     app = FastAPI()
 
     @app.get("/export.jsonl")
@@ -67,7 +67,7 @@ def serve(path: str, instruction: str, port: int) -> None:
 
 @contextlib.contextmanager
 def serving(path: str, instruction: str) -> Iterator[str]:
-    """The rival's address while it runs."""
+    """Start the rival and yield its address."""
     port = free_port()
     process = multiprocessing.get_context("spawn").Process(
         target=serve, args=(path, instruction, port), daemon=True
@@ -88,7 +88,7 @@ def serving(path: str, instruction: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure in turn and print medians of examples a second by the clock."""
+    """Measure both alternately and print medians of examples per second of wall time."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = make_dataset(folder)
         pairs = []

@@ -1,4 +1,4 @@
-"""Examples a second of the export stage as it runs, with a process for each core, beside one.
+"""Examples per second of the export stage with one process per core; compared with one process.
 
 Whole processes by the clock: start, eval set, duplicates, outcome tables, records and the
 closing of the accounts included. Run it on a machine that does nothing else.
@@ -25,7 +25,7 @@ ROUNDS = 2
 
 
 def run(folder: Path, count: int) -> float:
-    """Examples a second of a run of the stage by so many processes."""
+    """Return the examples per second of the stage with a number of processes."""
     (folder / "run").mkdir(parents=True)
     run = make_tiny_run(folder / "run")
     artifacts = str(folder.parent / "dataset")
@@ -48,7 +48,7 @@ def run(folder: Path, count: int) -> float:
 
 
 def main() -> None:
-    """Measure in turn and print medians."""
+    """Measure both alternately and print medians."""
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

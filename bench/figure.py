@@ -1,4 +1,4 @@
-"""How every benchmark prints its figure."""
+"""Print the figure of a benchmark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def print_figure(name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> None:
-    """Print the medians of (ours, rival) pairs, measured in turn, as one line of JSON."""
+    """Print the medians of alternately measured (ours, rival) pairs as one line of JSON."""
     value, rival = (statistics.median(column) for column in zip(*pairs, strict=True))
     figure = {
         "figure": name,

@@ -1,4 +1,4 @@
-"""Seconds from a record to the creation of the next stage's Job, beside the poll interval."""
+"""Seconds from a record to the creation of the next Job; compared with the poll interval."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ROUNDS = 3
 
 
 class Timed(Cluster):
-    """Remembers when each stage was created."""
+    """A backend that records when each stage is created."""
 
     created: dict[str, float]
 
     def create(self, document: Any, *, dry_run: bool = False) -> Any:
-        """Create, and look at the clock."""
+        """Create the stage's objects and record the time."""
         done = super().create(document, dry_run=dry_run)
         self.created[document["metadata"]["labels"]["tuneloop.dev/stage"]] = time.time()
         return done
@@ -41,7 +41,7 @@ def _giving(cluster: Cluster) -> Callable[[], Cluster]:
 
 
 def main() -> None:
-    """Run the small run a few times; three hand-overs each."""
+    """Run the small run a few times; each run has three transitions between stages."""
     waits = []
     cache = {"JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".pytest_cache" / "jax")}
     cache |= {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
@@ -67,7 +67,7 @@ def main() -> None:
                 Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
                 for before, after in itertools.pairwise(STAGES):
                     if after not in cluster.created or before not in cluster.created:
-                        continue  # an earlier round has made the same export
+                        continue  # an earlier round has created the same export
                     url = layout.record_url(prepared.plan.artifacts, prepared.plan.run_id, before)
                     waits.append(cluster.created[after] - Path(url).stat().st_mtime)
     print_figure("handover", "s", [(wait, POLL_SECONDS) for wait in waits])

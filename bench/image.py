@@ -1,7 +1,7 @@
-"""Sizes and cold starts of the images that `make image` left in buildah's storage.
+"""Sizes and cold starts of the images that `make image` has built in buildah's storage.
 
-Needs root and runc. Rivals: for a size the bar that it is held to, for a start the same interpreter
-doing nothing, or JAX alone.
+The script needs root and runc. A size is compared with its limit. A start is compared with the bare
+interpreter or with importing only JAX.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.images.container import Image, container, mounted  # noqa: E402
 ROUNDS = 9
 BARS_MB = {"base": 400, "train": 1300}
 STARTS = {
-    # target -> (figure, what is started, its rival), each argv of a shell
+    # target -> (figure, command, command of the rival); both are commands of a shell
     "base": ("image_help", "python -m jobs export --help", "python -c pass"),
     "train": (
         "image_train_start",
@@ -32,7 +32,7 @@ STARTS = {
 
 
 def starts(image: Image, folder: Path, ours: str, rival: str) -> list[tuple[float, float]]:
-    """Seconds of both in turn, in one container, whose own start is not counted."""
+    """Measure both alternately in one container, without its own start; return seconds."""
     once = f"date +%s%N; {ours} >/dev/null; date +%s%N; {rival}; date +%s%N"
     script = f"for i in $(seq {ROUNDS + 1}); do {once}; done"
     stamps = list(map(int, container(image, folder, ["sh", "-c", script]).run(600).stdout.split()))
@@ -41,7 +41,7 @@ def starts(image: Image, folder: Path, ours: str, rival: str) -> list[tuple[floa
 
 
 def main() -> None:
-    """Each image's size, then its start."""
+    """Print the size and the start time of each image."""
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"][
         "version"
     ]

@@ -1,4 +1,4 @@
-"""Wall time to plan and render 1,000 runs, beside PyYAML alone writing the same objects."""
+"""Wall time to plan and render 1,000 runs; compared with PyYAML writing the same objects."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tuneloop.specs.target import Target  # noqa: E402
 
 RUNS = 1000
 RIVAL_SHARE = 10
-"""The rival writes one run in so many; its time is multiplied."""
+"""The rival writes only one of this many runs, and its time is multiplied by this number."""
 IMAGE = "registry.example/tuneloop@sha256:" + "0" * 64
 
 
 def main() -> None:
-    """Measure both once: a thousand runs are enough repetition."""
+    """Measure both once, because a thousand runs are enough repetition."""
     with tempfile.TemporaryDirectory() as folder:
         run = make_tiny_run(Path(folder)).change(
             execution__cluster={"namespace": "n", "train": {"accelerator": "v5e-4x4"}}

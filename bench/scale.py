@@ -1,7 +1,8 @@
 """Real objects at several sizes, and the tables of docs/explanation/appendix-scale.md.
 
-A table stands in the page between `<!-- NAME -->` and `<!-- end -->`, as the script prints it:
-`python bench/scale_objects.py --write` puts it there, tests/test_scale.py holds the two equal.
+The page contains each table between `<!-- NAME -->` and `<!-- end -->`, as its script prints it.
+With `--write`, as in `python bench/scale_objects.py --write`, a script updates the page.
+tests/test_scale.py checks that page and scripts agree.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ PAGE = REPOSITORY / "docs/explanation/appendix-scale.md"
 IMAGE = "registry.example/team/tuneloop@sha256:" + "0964917e" * 8
 
 RUNS = 1_000
-"""At once."""
+"""Number of runs at the same time."""
 TRACES = 10**9
 POLL_SECONDS = 5.0
-"""Default of `wait` and of the submitter."""
+"""Seconds between two polls of a stage; the default of `wait` and of the submitter."""
 SLICE = StagePlacement(accelerator="v5p-16x16x24", slices=7, cpu="200", memory="400Gi")
-"""10,752 hosts: seven of the largest slices that GKE has (1,536 hosts of four chips)."""
+"""Seven of GKE's largest slices (1,536 hosts with four chips each), so 10,752 hosts."""
 
 MEASURED = {
     "ConfigMap": (2_900, 3_200),
@@ -40,21 +41,21 @@ MEASURED = {
     "Pod": (6_200, 8_800),
     "Event": (600, 1_100),
 }
-"""Bytes of one object of a kind, in etcd and as JSON on the wire: rounded from scale_etcd.py."""
+"""Kind -> bytes of one object (in etcd, as JSON on the wire), rounded from scale_etcd.py."""
 
 Row = Sequence[str]
 Tables = dict[str, list[Row]]
 
 
 def renderer_of(train: StagePlacement, namespace: str = "training") -> Renderer:
-    """Renders the run of `tests/builders.py` with this machine for its training."""
+    """Return a renderer for the run of `tests/builders.py` with this machine for training."""
     manifests = load_manifests(str(REPOSITORY / FOLDER))
     spec = ClusterSpec(namespace=namespace, train=train)
     return Renderer("demo", spec, IMAGE, "0964917", manifests.templates, manifests.accelerators)
 
 
 def objects_of(renderer: Renderer) -> list[dict[str, Any]]:
-    """Every object of one detached run but the account and Role that all runs share."""
+    """Render all objects of a detached run, except the account and Role that all runs share."""
     specs = stage_specs()
     found = [document for name in STAGES for document in renderer.render(specs[name])]
     run = specs["export"]
@@ -65,17 +66,17 @@ def objects_of(renderer: Renderer) -> list[dict[str, Any]]:
 
 
 def kilobytes(count: float) -> str:
-    """In units of 1,000 bytes."""
+    """Format a number of bytes in kB (1,000 bytes)."""
     return f"{count / 1000:,.1f} kB"
 
 
 def megabytes(count: float) -> str:
-    """In units of 1,000,000 bytes."""
+    """Format a number of bytes in MB (1,000,000 bytes)."""
     return f"{count / 1e6:,.1f} MB"
 
 
 def duration(seconds: float) -> str:
-    """For people: seconds, minutes, hours or days."""
+    """Format a duration in seconds, minutes, hours or days."""
     for unit, size in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:,.1f} {unit}"
@@ -83,21 +84,21 @@ def duration(seconds: float) -> str:
 
 
 def block(rows: Sequence[Row]) -> str:
-    """A Markdown table; the first row is its head."""
+    """Format a Markdown table; the first row is the header."""
     head, *body = rows
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *body]
     return "".join(f"| {' | '.join(row)} |\n" for row in lines)
 
 
 def in_page(name: str) -> str:
-    """The table that the page has now."""
+    """Return the current table of the page."""
     found = re.search(_place(name), PAGE.read_text("utf-8"), re.DOTALL)
     assert found, f"{PAGE}: no table {name}"
     return found[2]
 
 
 def show(tables: Tables) -> None:
-    """Print the tables, with `--write` also into the page."""
+    """Print the tables; with `--write`, also update the page."""
     for name, rows in tables.items():
         text = block(rows)
         sys.stdout.write(f"{name}\n{text}\n")

@@ -1,8 +1,8 @@
-"""What one run's objects weigh in etcd and on the wire, read from a real control plane.
+"""Sizes of one run's objects in etcd and on the wire, measured with a real control plane.
 
-Kubernetes' own kinds lie in etcd as protobuf, a JobSet as JSON; on the wire both are JSON, with the
-managed fields that the server adds. Sizes vary by some bytes with names and times: the page has
-them rounded, and tests/cluster/test_scale.py allows a quarter.
+etcd stores built-in kinds as protobuf and a JobSet as JSON. On the wire both are JSON, with the
+managed fields that the server adds. The sizes vary by some bytes with names and times. The page
+therefore rounds them, and tests/cluster/test_scale.py allows a difference of a quarter.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ PLACES = {
     "Pod": "pods",
     "Event": "events",
 }
-"""Kind -> where the API server keeps it under /registry/."""
+"""Kind -> prefix of its objects in etcd, below /registry/."""
 
 
 @dataclass(frozen=True)
 class Weight:
-    """Bytes of the heaviest object of a kind."""
+    """Size in bytes of the largest object of a kind."""
 
     stored: int
-    """In etcd."""
+    """Bytes in etcd."""
     sent: int
-    """As JSON on the wire."""
+    """Bytes as JSON on the wire."""
 
 
 def weigh(cluster: Cluster, namespace: str = NAMESPACE) -> dict[str, Weight]:
-    """Create one run and a gang, let the first pod start, and weigh what stands."""
+    """Create a run and a JobSet, let the first pod start, and measure all objects."""
     serve_jobset(cluster)
     cluster.kubectl("create", "namespace", namespace, check=True)
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
@@ -78,7 +78,7 @@ def weigh(cluster: Cluster, namespace: str = NAMESPACE) -> dict[str, Weight]:
 
 
 def _stored(control_plane: Any, prefix: str) -> list[int]:
-    """Sizes of all values below a key of etcd."""
+    """Return the sizes of all values below a key of etcd."""
     end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
     asked = {
         name: base64.b64encode(key.encode()).decode()
@@ -105,7 +105,7 @@ def tables(weights: dict[str, Weight]) -> Tables:
 
 
 def main() -> None:
-    """Print the table; the figure is a pod's weight beside what the other scripts reckon with."""
+    """Print the table; the figure compares the size of a pod with the size in MEASURED."""
     with open_cluster() as cluster:
         weights = weigh(cluster)
     show(tables(weights))

@@ -1,4 +1,4 @@
-"""How fast the Job controller makes the pods of a gang: its own rate limit decides.
+"""Pods per second that the Job controller creates for a multi-host run; its rate limit decides.
 
 A slice of the gang of docs/explanation/appendix-scale.md, on a control plane without nodes: fewer
 hosts, whose pods are made and stay Pending. Measured with the controller manager's defaults and
@@ -20,11 +20,11 @@ from tests.cluster.controlplane import Cluster, ControlPlane, ensure_binaries
 
 PODS = 600
 LIMITS = {"20 requests/s, the default": (20, 30), "300 requests/s": (300, 500)}
-"""--kube-api-qps and --kube-api-burst of kube-controller-manager."""
+"""Values of --kube-api-qps and --kube-api-burst of kube-controller-manager."""
 
 
 class LimitedControlPlane(ControlPlane):
-    """A control plane whose controllers send so many requests a second."""
+    """A control plane whose controllers may send a given number of requests per second."""
 
     limits = (20, 30)
 
@@ -35,7 +35,7 @@ class LimitedControlPlane(ControlPlane):
 
 
 def pods_a_second(limits: tuple[int, int], pods: int = PODS) -> float:
-    """Pods of one Job that the controller makes a second, the burst at the start left out."""
+    """Return the pods of one Job that the controller creates per second after the initial burst."""
     plane = LimitedControlPlane(ensure_binaries())
     plane.limits = limits
     gang = next(d for d in objects_of(renderer_of(SLICE, "default")) if d["kind"] == "JobSet")
@@ -59,7 +59,7 @@ def pods_a_second(limits: tuple[int, int], pods: int = PODS) -> float:
 
 
 def _count(cluster: Cluster) -> int:
-    """Pods of the namespace: one is listed and the server says how many more there are."""
+    """Count the pods of the namespace: list one, and read how many more the server has."""
     path = "/api/v1/namespaces/default/pods?limit=1"
     found = json.loads(cluster.kubectl("get", "--raw", path, check=True).stdout)
     return len(found["items"]) + int(found["metadata"].get("remainingItemCount", 0))

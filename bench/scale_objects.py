@@ -1,7 +1,7 @@
-"""How many objects runs leave in a cluster, and what they weigh in etcd, from real renders.
+"""Number of objects that runs leave in a cluster, and their size in etcd.
 
-Deterministic: objects are rendered as `submit --detach` does, and weighed with what scale_etcd.py
-measured for one of each kind.
+The script renders the objects as `submit --detach` does and uses the sizes that scale_etcd.py
+measured for one object of each kind. The result is deterministic.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from scale import (
 from tuneloop.specs.cluster import StagePlacement
 
 ETCD_BYTES = 8 * 2**30
-"""Most that etcd's own documentation suggests."""
+"""Maximum size of a database that etcd's documentation suggests."""
 OBJECT_BYTES = 3 * 2**19
-"""Largest request that etcd takes by default, 1.5 MiB."""
+"""Largest request that etcd accepts by default, 1.5 MiB."""
 EVENTS_A_STAGE = 6
 DAY = 86_400
 NODES = 5_000
-"""Kubernetes, "Considerations for large clusters"."""
+"""Maximum number of nodes, from "Considerations for large clusters" of Kubernetes."""
 PODS = 150_000
 LABEL = 63
-"""Characters of a pod's host name."""
+"""Maximum number of characters of a pod's host name."""
 PODS_A_SECOND = {"20 requests/s, the default": 19, "300 requests/s": 46}
-"""How fast the Job controller makes a gang's pods with these limits: scale_gang.py."""
+"""Rate limit of the Job controller -> pods per second that it creates, from scale_gang.py."""
 
 
 def kinds_of(placement: StagePlacement) -> Counter[str]:
-    """Objects by kind that a run leaves, pods and child Jobs of its controllers included."""
+    """Count the objects of a run by kind, including the pods and Jobs that controllers create."""
     renderer = renderer_of(placement)
     found: Counter[str] = Counter()
     for document in objects_of(renderer):
@@ -56,19 +56,22 @@ def kinds_of(placement: StagePlacement) -> Counter[str]:
 
 
 def stored_bytes(kinds: Counter[str]) -> int:
-    """What they weigh in etcd."""
+    """Return the size of the objects in etcd, in bytes."""
     return sum(count * MEASURED[kind][0] for kind, count in kinds.items())
 
 
 def standing(kinds: Counter[str], run_seconds: float, ttl_days: int) -> tuple[int, int]:
-    """Runs whose objects stand while RUNS go on without a pause, and their bytes."""
+    """Return the number of runs with objects while RUNS run continuously, and their bytes."""
     runs = round(RUNS * (1 + ttl_days * DAY / run_seconds))
     events = RUNS * EVENTS_A_STAGE * MEASURED["Event"][0]
     return runs, runs * stored_bytes(kinds) + events
 
 
 def longest_host_name() -> int:
-    """Of a pod of the largest gang: <JobSet>-<job>-<slice>-<host>."""
+    """Return the length of a pod's host name in the largest JobSet.
+
+    The host name is <JobSet>-<job>-<slice>-<host>.
+    """
     gang = _gang()
     (replicated,) = gang["spec"]["replicatedJobs"]
     hosts = replicated["template"]["spec"]["completions"]
@@ -118,7 +121,7 @@ def tables() -> Tables:
 
 
 def main() -> None:
-    """Print the tables; the figure is etcd's size for hour-long runs beside what it should hold."""
+    """Print the tables; the figure compares etcd's size for hour-long runs with its limit."""
     show(tables())
     _, size = standing(kinds_of(StagePlacement()), 3600, 3)
     print_figure("scale_objects", "bytes", [(size, ETCD_BYTES)])

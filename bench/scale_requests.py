@@ -1,7 +1,7 @@
-"""Requests that the supervisor of one run makes, counted; and what 1,000 of them come to.
+"""Number of requests of the supervisor of one run, and of 1,000 runs.
 
-The real StageWatch and Sequence run against answers as the API server gives them, and against an
-object store that counts; nothing is timed, so the figures are the same everywhere.
+The real StageWatch runs against simulated responses of the API server and against an object store
+that counts requests. Nothing is timed, so the figures are the same on every machine.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from tuneloop.specs.cluster import StagePlacement, TimeoutSpec
 from tuneloop.stages.table import STAGES
 
 BUCKET_READS = 5_000
-"""A second, of a new bucket of Cloud Storage before it scales."""
+"""Requests per second that a new bucket of Cloud Storage accepts before it scales."""
 EVENTS = {"Running": 6, "Pending": 2}
-"""Of one stage, that the API server keeps for an hour: created, scheduled, pulled, started ..."""
+"""Events of one stage (created, scheduled, pulled, started ...), kept by the server for an hour."""
 
 
 class CountingFiles(MemoryFileSystem):  # type: ignore[misc] # fsspec has no types
-    """An object store in memory that counts reads (GET, HEAD) and writes."""
+    """An in-memory object store that counts reads (GET, HEAD) and writes."""
 
     protocol = "counted"
     store: ClassVar[dict[str, Any]] = {}
@@ -66,7 +66,7 @@ class CountingFiles(MemoryFileSystem):  # type: ignore[misc] # fsspec has no typ
 
 
 class CountingConnection:
-    """Answers as an API server with these pods and events in the namespace, and counts."""
+    """Simulates an API server with given pods and events in the namespace, and counts requests."""
 
     context, server, retry_seconds = "bench", "https://bench.example", 1.0
 
@@ -76,11 +76,11 @@ class CountingConnection:
         self._phase, self._objects = phase, {"Pod": pods, "Event": events}
 
     def now(self) -> datetime:
-        """The server's clock."""
+        """Return the time on the server's clock."""
         return datetime.now(UTC)
 
     def send(self, method: str, path: str, what: str, **options: Any) -> Answer:
-        """Answer one request; lists a page at a time, as they are asked for."""
+        """Answer one request; lists are answered page by page."""
         verb, kind = what.split()[:2]
         self.asked[f"{verb} {kind}"] += 1
         one = self._object(kind)
@@ -89,7 +89,7 @@ class CountingConnection:
             return _answer(one)
         query = options["query"]
         since = int(query.get("continue", 0))
-        # A field selector asks for one object's.
+        # With a field selector, only the events of one object are requested.
         standing = 1 if "fieldSelector" in query else self._objects[kind]
         count = min(int(query["limit"]), standing - since)
         rest = standing - since - count
@@ -116,20 +116,20 @@ def _answer(body: dict[str, Any]) -> Answer:
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at a stage costs."""
+    """Cost of one look at a stage."""
 
     requests: Counter[str]
-    """To the API server."""
+    """Requests to the API server."""
     sent_bytes: int
-    """By the API server."""
+    """Bytes that the API server sends."""
     files: int
     """Reads of the object store."""
 
 
 def look(phase: str, *, pods: int = 1, events: int = 0) -> Look:
-    """Look at a stage whose pods are in this phase, in a namespace that holds so many events."""
+    """Measure one look at a stage for a phase and number of its pods and a number of events."""
     watch, connection = _watch(phase, pods, events)
-    watch.look()  # the first one also learns the workload's uid
+    watch.look()  # the first look also reads the workload's uid
     connection.asked.clear()
     connection.sent_bytes = 0
     CountingFiles.asked.clear()
@@ -138,7 +138,7 @@ def look(phase: str, *, pods: int = 1, events: int = 0) -> Look:
 
 
 def creation() -> Counter[str]:
-    """Requests to the API server that create a stage."""
+    """Return the requests to the API server that create a stage."""
     watch, connection = _watch("Pending", 1, 0)
     watch.create(replace_failed=False)
     return Counter(connection.asked)
@@ -161,7 +161,7 @@ def _watch(phase: str, pods: int, events: int) -> tuple[StageWatch, CountingConn
         submitter=[],
     )
     connection = CountingConnection(phase, pods, events)
-    cluster = Cluster(connection, "training")  # type: ignore[arg-type] # what it uses of one
+    cluster = Cluster(connection, "training")  # type: ignore[arg-type] # duck-typed
     return StageWatch(cluster, submission, stages[1]), connection
 
 
@@ -206,7 +206,7 @@ def tables() -> Tables:
 
 
 def main() -> None:
-    """Print the tables; the figure is the bucket's load beside what a new bucket takes."""
+    """Print the tables; the figure compares the load of the bucket with a new bucket's limit."""
     show(tables())
     print_figure(
         "scale_requests", "1/s", [(RUNS * look("Running").files / POLL_SECONDS, BUCKET_READS)]

@@ -1,4 +1,4 @@
-"""What 10^9 traces come to: database, datasets, export, bucket; and what runs cost besides chips.
+"""Sizes, times and costs for 10^9 traces: database, datasets, export and bucket.
 
 Rates are those of docs/how-to/store.md and docs/how-to/export.md, measured on two busy cores;
 sizes come from real manifests. `--measure` fills a PostgreSQL and runs a small run, to check
@@ -31,18 +31,18 @@ CLOSED_A_SECOND = 10**7 / 116
 EXAMPLE_BYTES = 1_040
 """docs/how-to/export.md: 10.4 GB for 10 million."""
 ROW_BYTES = 1_540
-"""Of a trace of 1,440 bytes in PostgreSQL with its indexes; `--measure`."""
+"""Bytes of a trace of 1,440 bytes in PostgreSQL, including its indexes; see `--measure`."""
 RUN_FILES = 74
-"""Objects that a run of four stages leaves in the bucket, checkpoints included; `--measure`."""
+"""Objects of a run of four stages in the bucket, including checkpoints; see `--measure`."""
 FILES_A_LOOK = 3
-"""Reads of the bucket while a stage runs (scale_requests.py)."""
+"""Reads of the bucket per look at a running stage (scale_requests.py)."""
 
 VCPU_HOUR, GIB_HOUR, READS_1000, WRITES_1000, GB_MONTH = 0.022, 0.003, 0.0004, 0.005, 0.02
-"""US dollars: assumed, near what clouds listed in 2025. Put your own contract's in."""
+"""Assumed prices in US dollars, close to list prices of 2025; replace them by your own."""
 
 
 def manifest_bytes(rows: int) -> int:
-    """Size of the manifest of a dataset of so many rows: a real one with that many shards."""
+    """Return the size of the manifest of a dataset with a number of rows, from real manifests."""
     with tempfile.TemporaryDirectory() as folder:
         key = publish_dataset(folder, [letter_trace(n) for n in range(3)])
         manifest = load_manifest(folder, key)
@@ -113,7 +113,7 @@ def _dollars(amount: float) -> str:
 
 
 def measured_row_bytes(batches: int = 50) -> float:
-    """Bytes a trace of a PostgreSQL that the store has filled, indexes included."""
+    """Fill a PostgreSQL database through the store; return bytes per trace, including indexes."""
     import psycopg
     from store import BATCH, database_urls, make_bodies, post, running_store
 
@@ -134,7 +134,7 @@ def measured_row_bytes(batches: int = 50) -> float:
 
 
 def measured_run_files() -> int:
-    """Files of a real run of four stages, dataset and lock files left out."""
+    """Count the files of a real run of four stages, without dataset and lock files."""
     from tuneloop.runs.local import run_plan
     from tuneloop.runs.store_app import running
 
@@ -149,10 +149,10 @@ def measured_run_files() -> int:
 
 
 def main() -> None:
-    """Print the tables; the figure is a row of the database beside what the page reckons with."""
+    """Print the tables; with `--measure`, compare ROW_BYTES and RUN_FILES with measurements."""
     show(tables())
     if "--measure" in sys.argv:
-        sys.stdout.write(f"files of a run: {measured_run_files()}, reckoned with {RUN_FILES}\n")
+        sys.stdout.write(f"files of a run: {measured_run_files()}, RUN_FILES: {RUN_FILES}\n")
         print_figure("scale_store", "bytes", [(measured_row_bytes(), ROW_BYTES)])
     else:
         print_figure("scale_store", "bytes", [(manifest_bytes(TRACES), manifest_bytes(10**7))])

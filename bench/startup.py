@@ -1,4 +1,4 @@
-"""Wall time of `tuneloop --help`, beside a Typer program that has nothing to import."""
+"""Wall time of `tuneloop --help`; compared with a Typer program that imports nothing else."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ app()
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of one whole process."""
+    """Return the wall time of one whole process, in seconds."""
     since = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - since
 
 
 def main() -> None:
-    """Measure both in turn and print medians."""
+    """Measure both alternately and print medians."""
     ours = [sys.executable, "-m", "tuneloop.cli", "--help"]
     bare = [sys.executable, "-c", BARE, "--help"]
     pairs = [(seconds(ours), seconds(bare)) for _ in range(ROUNDS + 1)][1:]

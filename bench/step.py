@@ -1,7 +1,7 @@
-"""Time of a training step of the demo's model, beside a bare jitted loop with the same inputs.
+"""Time of a training step of the demo's model; compared with a bare jitted loop.
 
-Both run the demo's shapes on the demo's traces, in alternating rounds; the first steps, which hold
-the compilation, are left out.
+Both use the demo's shapes and traces, in alternating rounds. The first steps, which include the
+compilation, are not counted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STEPS = 20
 
 
 def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
-    """The demo's token table and vocabulary size."""
+    """Return the demo's token table and vocabulary size."""
     recipe = RECIPES["trace_sft_v1"]
     examples = [
         TrainingExample(
@@ -58,7 +58,7 @@ def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
 
 
 def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
-    """Median step time through `run_sft`."""
+    """Return the median step time of `run_sft`."""
     model = gemma3.build_model(spec.model, vocab_size, SEED)
     with tempfile.TemporaryDirectory() as folder:
         progress = loop.run_sft(
@@ -76,7 +76,7 @@ def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
 
 
 def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
-    """Median step time of value_and_grad and the same optimizer, nothing else."""
+    """Return the median step time of only value_and_grad and the same optimizer."""
     graph, params = nnx.split(gemma3.build_model(spec.model, vocab_size, SEED))
     optimizer = optimizers.build_optimizer(spec.optimizer, spec.steps)
     state = optimizer.init(params)
@@ -109,7 +109,7 @@ def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
 
 
 def main() -> None:
-    """Measure both in turn and print medians."""
+    """Measure both alternately and print medians."""
     spec = load_run_spec(CONFIG).train.model_copy(update={"steps": STEPS})
     table, vocab_size = inputs(spec)
     pairs = [(ours(spec, table, vocab_size), bare(spec, table, vocab_size)) for _ in range(ROUNDS)]

@@ -1,4 +1,4 @@
-"""A trace store in a process of its own, and traces like those of the measured peer."""
+"""Shared parts of the store benchmarks: a store in a separate process, and traces to post."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _FOREIGN = "Añade los números, después répète — 数を足す、そして�
 
 
 def make_bodies(batches: int, seed: int = 0) -> list[bytes]:
-    """JSON arrays of 1000 traces: 1,440 bytes each, 5.5 steps, a quarter of the prompts foreign."""
+    """Make JSON arrays of 1000 traces, like those of the measured peer.
+
+    A trace has 1,440 bytes and 5.5 steps on average. A quarter of the prompts use non-ASCII words.
+    """
     rng = random.Random(seed)
     return [json.dumps([_trace(rng) for _ in range(BATCH)]).encode() for _ in range(batches)]
 
@@ -52,11 +55,11 @@ def _trace(rng: random.Random) -> dict[str, object]:
 def running_store(
     database: str, artifacts: Path
 ) -> Iterator[tuple[http.client.HTTPConnection, int]]:
-    """Serve as people do; gives a connection and the server's process id."""
+    """Run the store with `tuneloop serve`; yield a connection and the server's process id."""
     command = [sys.executable, "-m", "tuneloop.cli", "serve", "--port", "0"]
     command += ["--database", database, "--artifacts", str(artifacts)]
     artifacts.mkdir(exist_ok=True)
-    log = artifacts / "log.txt"  # no pipe: nobody reads the access log, and a full pipe blocks
+    log = artifacts / "log.txt"  # not a pipe, because a full pipe blocks
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stderr=stderr)
     try:
@@ -74,13 +77,13 @@ def running_store(
 
 @contextlib.contextmanager
 def database_urls(folder: Path) -> Iterator[dict[str, str]]:
-    """An empty database of each kind, PostgreSQL with fsync as in production."""
+    """Yield an empty database of each kind; PostgreSQL uses fsync, as in production."""
     with running_postgres(fsync=True) as server, server.lent() as lend:
         yield {"sqlite": f"sqlite:///{folder / 'store.db'}", "postgresql": lend()}
 
 
 def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> bytes:
-    """One request; its reply's body, which must be a success."""
+    """Send one request and return the body of its successful response."""
     connection.request("POST", path, body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     data = response.read()
@@ -89,6 +92,6 @@ def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> byte
 
 
 def peak_mib(pid: int) -> float:
-    """Most memory that a process has had resident, in MiB."""
+    """Return the peak resident memory of a process, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]

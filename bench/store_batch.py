@@ -1,6 +1,6 @@
-"""Traces a second that one client puts into the store over HTTP, in batches of 1000.
+"""Traces per second that one client posts to the store over HTTP, in batches of 1000.
 
-The rival is what one writes first: http.server, stdlib json, one INSERT a row.
+The rival is a minimal store: http.server, json of the standard library, and one INSERT per row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROUNDS = 30
 
 
 def serve_rival(kind: str, database: str) -> ThreadingHTTPServer:
-    """The bare-bones store, in a thread."""
+    """Run the minimal store in a thread."""
     if kind == "sqlite":
         file = database.removeprefix("sqlite:///") + ".rival"
         connection: Any = sqlite3.connect(file, check_same_thread=False)
@@ -65,14 +65,14 @@ def serve_rival(kind: str, database: str) -> ThreadingHTTPServer:
 
 
 def rate(connection: http.client.HTTPConnection, body: bytes) -> float:
-    """Traces a second of one batch."""
+    """Return the traces per second of one batch."""
     since = time.perf_counter()
     post(connection, PATH, body)
     return BATCH / (time.perf_counter() - since)
 
 
 def main() -> None:
-    """Measure both in turn, on both databases."""
+    """Measure both alternately, on both databases."""
     bodies = make_bodies(10)
     with tempfile.TemporaryDirectory() as folder, database_urls(Path(folder)) as urls:
         for kind, url in urls.items():

@@ -1,6 +1,7 @@
 """Seconds to build a dataset of 10,000 out of 100,000 traces over HTTP, on both databases.
 
-The rival is what one writes first: read the newest rows, stdlib json, write and hash a file.
+The rival is a minimal build: it reads the newest rows, encodes them with json of the standard
+library, and writes and hashes a file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SELECT = f"SELECT id, created_at, payload FROM traces ORDER BY created_at DESC L
 
 
 def build(connection: http.client.HTTPConnection, number: int) -> float:
-    """Build another version; seconds."""
+    """Build another version of the dataset and return the seconds that it took."""
     request = {"dataset_name": "bench", "dataset_version": str(number), "limit": CHOSEN, "seed": 1}
     since = time.perf_counter()
     post(connection, "/api/datasets/build", json.dumps(request).encode())
@@ -30,7 +31,7 @@ def build(connection: http.client.HTTPConnection, number: int) -> float:
 
 
 def rival(url: str, file: Path) -> float:
-    """The bare-bones build."""
+    """Run the minimal build and return the seconds that it took."""
     since = time.perf_counter()
     if url.startswith("sqlite"):
         rows = sqlite3.connect(url.removeprefix("sqlite:///")).execute(SELECT).fetchall()
@@ -45,7 +46,7 @@ def rival(url: str, file: Path) -> float:
 
 
 def main() -> None:
-    """Measure both in turn."""
+    """Measure both alternately."""
     bodies = make_bodies(10)
     with tempfile.TemporaryDirectory() as folder, database_urls(Path(folder)) as urls:
         for kind, url in urls.items():

@@ -1,6 +1,7 @@
-"""Examples a second that the store exports over HTTP, each format, and its first byte.
+"""Examples per second that the store exports over HTTP in each format, and time to first byte.
 
-The rival is what one writes first: http.server, a line at a time through stdlib json.
+The rival is a minimal export: http.server, and one line at a time with json of the standard
+library.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ RIVAL: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def serve_rival(shard: Path) -> ThreadingHTTPServer:
-    """The bare-bones export of a file of rows, in a thread."""
+    """Run the minimal export of a file of rows in a thread."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -75,8 +76,8 @@ def serve_rival(shard: Path) -> ThreadingHTTPServer:
 
 
 def read(connection: http.client.HTTPConnection, path: str) -> tuple[float, float]:
-    """Lines a second of one whole export, and seconds to its first byte."""
-    connection.close()  # an idle one may be closed by the server just now
+    """Return the lines per second of one whole export, and the seconds to its first byte."""
+    connection.close()  # the server may be closing an idle connection
     since = time.perf_counter()
     connection.request("GET", path)
     response = connection.getresponse()
@@ -90,7 +91,7 @@ def read(connection: http.client.HTTPConnection, path: str) -> tuple[float, floa
 
 
 def main() -> None:
-    """Fill a store, build a dataset, read it in turn with the rival."""
+    """Fill a store, build a dataset, and measure exports of store and rival alternately."""
     bodies = make_bodies(TRACES // BATCH)
     with tempfile.TemporaryDirectory() as folder:
         artifacts = Path(folder) / "artifacts"

@@ -1,6 +1,6 @@
-"""How long /healthz takes while a million traces are built into a dataset and exported.
+"""Response time of /healthz while the store builds and exports a dataset of a million traces.
 
-The rival is the same store when nobody asks it for anything else. Loading takes a minute or two.
+The rival is the same store without other requests. Loading the traces takes a minute or two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAUSE_SECONDS = 0.01
 
 
 def fill(url: str) -> None:
-    """Put the traces in without HTTP."""
+    """Insert the traces without HTTP."""
     batches = [fast_array(body) or [] for body in make_bodies(10)]
     database = Database(url)
     for number in range(TRACES // BATCH):
@@ -34,7 +34,7 @@ def fill(url: str) -> None:
 
 
 def ask(address: str, path: str, seconds: list[float], until: threading.Event) -> None:
-    """Ask again and again, each time on the same connection."""
+    """Send requests repeatedly on the same connection."""
     connection = http.client.HTTPConnection(address, timeout=60)
     while not until.is_set():
         since = time.perf_counter()
@@ -45,7 +45,7 @@ def ask(address: str, path: str, seconds: list[float], until: threading.Event) -
 
 
 def curl(address: str, name: str, *more: str) -> subprocess.Popen[bytes]:
-    """A client in a process of its own, so that its work is not the prober's."""
+    """Start a client in a separate process, so that its work does not slow down the probes."""
     url = f"http://{address}/api/datasets/{name}"
     return subprocess.Popen(["curl", "-sSf", "-o", "/dev/null", url, *more])
 
@@ -57,12 +57,12 @@ def build(address: str, version: str) -> subprocess.Popen[bytes]:
 
 
 def p99(seconds: list[float]) -> float:
-    """In milliseconds."""
+    """Return the 99th percentile in milliseconds."""
     return sorted(seconds)[int(len(seconds) * 0.99)] * 1000
 
 
 def measure(address: str, work: list[subprocess.Popen[bytes]] | None) -> list[float]:
-    """Probe while the work goes on, or for five seconds."""
+    """Probe while the work runs; without work, probe for five seconds."""
     seconds: list[float] = []
     until = threading.Event()
     prober = threading.Thread(target=ask, args=(address, "/healthz", seconds, until))
@@ -77,7 +77,7 @@ def measure(address: str, work: list[subprocess.Popen[bytes]] | None) -> list[fl
 
 
 def main() -> None:
-    """Idle, then while a build and an export of everything run at once."""
+    """Measure the idle store, then the store during a build and an export of all traces."""
     with tempfile.TemporaryDirectory() as folder, database_urls(Path(folder)) as urls:
         for kind, url in urls.items():
             fill(url)

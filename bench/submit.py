@@ -1,4 +1,4 @@
-"""Wall time to submit 200 runs, beside the raw client creating the same objects."""
+"""Wall time to submit 200 runs; compared with the raw client creating the same objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNS = 200
 
 
 def main() -> None:
-    """Submit all, then create the same with the client alone in another namespace."""
+    """Submit all runs, then create the same objects with only the client in another namespace."""
     with open_bench() as bench:
         ours_in, rival_in = bench.namespace("ours"), bench.namespace("rival")
         prepared = [bench.prepare(ours_in, number) for number in range(RUNS)]

@@ -1,7 +1,7 @@
 """Build the images with docker (BuildKit) or buildah: `images/build.py TARGET...`.
 
-One rule: what this machine's pip is configured with goes in as secrets of the build, in files that
-only this user reads and that are gone afterwards.
+The pip configuration of this machine is passed as build secrets, in files that only the current
+user can read and that are deleted afterwards.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 TARGETS = ("base", "serve", "train")
 INDEX_OPTIONS = {"index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries"}
-"""Of pip: how to reach an index. The rest (a cache, a prefix) is about this machine."""
+"""Options of pip with which it reaches an index; other options apply only to this machine."""
 CA_SECRET = "/run/secrets/cacert"
 
 
 def index_options(listing: str) -> dict[str, str]:
-    """Read `pip config list`: later lines, the environment's among them, win.
+    """Read the output of `pip config list`; later lines, such as the environment's, override.
 
     Args:
         listing: lines such as `global.index-url='https://…'` and `:env:.index-url='https://…'`.
 
     Returns:
-        The options that matter in another place; `cert` is a path of this machine.
+        The options that the build needs; `cert` is a path on this machine.
     """
     found = {}
     for line in listing.splitlines():
@@ -44,20 +44,20 @@ def index_options(listing: str) -> dict[str, str]:
 
 
 def write_secrets(options: dict[str, str], folder: Path) -> list[str]:
-    """Write pip's configuration for the build.
+    """Write the pip configuration for the build.
 
     Args:
-        options: of `index_options`.
-        folder: only this user reads it.
+        options: the result of `index_options`.
+        folder: folder that only the current user can read.
 
     Returns:
-        The builder's arguments.
+        Arguments for the builder.
     """
     arguments = []
     if "cert" in options:
         arguments += ["--secret", f"id=cacert,src={options['cert']}"]
         options = options | {"cert": CA_SECRET}
-    # No interpolation: a password may hold a percent sign.
+    # Interpolation is off, because a password may contain a percent sign.
     parser = configparser.ConfigParser(interpolation=None)
     parser["global"] = options
     path = folder / "pip.conf"
@@ -68,7 +68,7 @@ def write_secrets(options: dict[str, str], folder: Path) -> list[str]:
 
 
 def engine_at_hand() -> str:
-    """Docker if a daemon answers, else buildah."""
+    """Return docker if its daemon answers, else buildah."""
     if shutil.which("docker"):
         asked = subprocess.run(["docker", "info"], capture_output=True, check=False)
         if asked.returncode == 0:
@@ -79,13 +79,13 @@ def engine_at_hand() -> str:
 
 
 def output_of(*command: str) -> str:
-    """What a command says; nothing if it fails, as git does outside a repository."""
+    """Return the output of a command, or nothing if it fails, as git does outside a repository."""
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def build_arguments(named: list[str]) -> dict[str, str]:
-    """Build arguments: what names the code, then what the command line says, NAME=VALUE."""
+    """Return the build arguments: version and commit, overridden by NAME=VALUE arguments."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
     described = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     found = {"VERSION": project["version"], "REVISION": output_of(*described)}
@@ -96,24 +96,32 @@ def build_arguments(named: list[str]) -> dict[str, str]:
 
 
 def default_tag(target: str, values: dict[str, str]) -> str:
-    """The version, and for which chips an image of `train` is, unless for none."""
+    """Return the version, followed by the JAX variant of a `train` image unless it is `cpu`."""
     variant = values.get("JAX_VARIANT", "cpu")
     return values["VERSION"] + (f"-{variant}" if target == "train" and variant != "cpu" else "")
 
 
 def main() -> None:
-    """Build the targets in turn."""
+    """Build the targets one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="TARGET")
-    parser.add_argument("--engine", choices=("docker", "buildah"), help="else what is at hand")
-    parser.add_argument("--name", default="tuneloop", help="images are NAME-TARGET:TAG")
-    parser.add_argument("--tag", help="the version, unless given")
-    parser.add_argument("--build-arg", action="append", default=[], help="NAME=VALUE")
+    parser.add_argument(
+        "--engine",
+        choices=("docker", "buildah"),
+        help="Builder to use. Default: docker if its daemon answers, else buildah.",
+    )
+    parser.add_argument(
+        "--name", default="tuneloop", help="Prefix of the image names NAME-TARGET:TAG."
+    )
+    parser.add_argument("--tag", help="Tag of the images. Default: the version.")
+    parser.add_argument(
+        "--build-arg", action="append", default=[], help="Argument of the Dockerfile, NAME=VALUE."
+    )
     arguments = parser.parse_args()
     engine = arguments.engine or engine_at_hand()
     values = build_arguments(arguments.build_arg)
     options = index_options(output_of(sys.executable, "-m", "pip", "config", "list"))
-    # buildah's own format has no place for a health check.
+    # buildah's default format (OCI) cannot store a health check.
     command = [
         engine,
         "build",

@@ -1,6 +1,6 @@
-"""Compile to bytecode what an image can run: `compile.py FOLDER...`, in the builder stage.
+"""Compile the Python files of an image to bytecode, in the builder stage: `compile.py FOLDER...`.
 
-The files never change again, so bytecode is not compared with sources when it is loaded.
+The files never change afterwards, so Python does not compare the bytecode with the sources.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from py_compile import PycInvalidationMode
 
 
 def main() -> None:
-    """Compile all; what cannot be compiled is an error."""
+    """Compile all files; exit with an error if one cannot be compiled."""
     for folder in sys.argv[1:]:
         if not compileall.compile_dir(
             folder,
@@ -19,7 +19,9 @@ def main() -> None:
             workers=0,
             invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
         ):
-            sys.exit(f"{folder}: a file cannot be compiled; prune it, or see what it is")
+            sys.exit(
+                f"{folder}: a file cannot be compiled; fix it, or remove it in images/prune.py"
+            )
 
 
 if __name__ == "__main__":

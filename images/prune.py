@@ -1,9 +1,9 @@
-"""Take out of an image's packages what tuneloop never runs, and strip symbols from the rest.
+"""Delete files of an image's packages that tuneloop never uses, and strip symbols from the rest.
 
-One rule: every line of the table has its reason, and one that no longer matches anything is an
-error, so that an upgrade cannot make it wrong unnoticed. RECORD of each package says what is left.
+Every line of the table gives its reason. A pattern that matches nothing is an error, so that an
+upgrade cannot invalidate it unnoticed. The RECORD file of each package lists the remaining files.
 
-Runs in the builder stage, by the interpreter of the packages: `prune.py SITE_PACKAGES`.
+Run it in the builder stage with the interpreter of the packages: `prune.py SITE_PACKAGES`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import sys
 from pathlib import Path
 
 PRUNED = {
-    "duckdb": {"duckdb/experimental/*": "an imitation of Spark's API"},
+    "duckdb": {"duckdb/experimental/*": "emulates the API of Spark"},
     "jsonschema": {"jsonschema/benchmarks/*": "benchmarks"},
     "kubernetes": {
-        "kubernetes/aio/*": "the same client again for asyncio",
-        "kubernetes/client/api/*": "typed methods: lib/tuneloop/k8s asks the API by paths",
-        "kubernetes/client/models/*": "but for those that the checks import, see NEEDED",
+        "kubernetes/aio/*": "a second client for asyncio",
+        "kubernetes/client/api/*": "typed methods; lib/tuneloop/k8s sends requests by path",
+        "kubernetes/client/models/*": "NEEDED keeps the ones that the checks import",
     },
     "kubernetes-validate": {
         "kubernetes_validate/kubernetes-json-schema/v1.[!3]*": "releases before 1.30",
         "kubernetes_validate/kubernetes-json-schema/v1.3[!6]*": "KUBERNETES_VERSION is 1.36",
-        "kubernetes_validate/kubernetes-json-schema/v1.36.*-local/*": "checks are strict",
+        "kubernetes_validate/kubernetes-json-schema/v1.36.*-local/*": "only strict checks are used",
     },
     "numpy": {
         "*.pyi": "for type checkers",
@@ -38,45 +38,45 @@ PRUNED = {
         "numpy/distutils/*": "builds packages",
     },
     "pyarrow": {
-        "pyarrow/*.p[xy][dix]": "sources of what is compiled",
+        "pyarrow/*.p[xy][dix]": "sources of compiled modules",
         "pyarrow/include*/*": "for compilers",
         "pyarrow/src/*": "for compilers",
-        "pyarrow/libarrow_python*.so": "a second copy for linkers; what is loaded has a number",
+        "pyarrow/libarrow_python*.so": "a second copy for linkers; the loaded file has a number",
         "pyarrow/libarrow_python*.so.*.*.*": "a third copy",
         "pyarrow/*flight*": "a network protocol of Arrow",
         "pyarrow/*s3*": "object storage goes through fsspec",
         "pyarrow/_pyarrow_cpp_tests*": "tests",
-        "pyarrow/_acero.*": "a query engine; Parquet is all that is written",
+        "pyarrow/_acero.*": "a query engine; tuneloop only writes Parquet",
         "pyarrow/_azurefs.*": "object storage goes through fsspec",
-        "pyarrow/_csv.*": "Parquet is all that is written",
-        "pyarrow/_dataset*": "Parquet is all that is written",
-        "pyarrow/_feather.*": "Parquet is all that is written",
+        "pyarrow/_csv.*": "tuneloop only writes Parquet",
+        "pyarrow/_dataset*": "tuneloop only writes Parquet",
+        "pyarrow/_feather.*": "tuneloop only writes Parquet",
         "pyarrow/_gcsfs.*": "object storage goes through fsspec",
         "pyarrow/_hdfs.*": "object storage goes through fsspec",
-        "pyarrow/_orc.*": "Parquet is all that is written",
+        "pyarrow/_orc.*": "tuneloop only writes Parquet",
     },
-    "pygments": {"pygments/lexers/[a-z]*": "languages: nothing here colours source code"},
+    "pygments": {"pygments/lexers/[a-z]*": "tuneloop does not highlight source code"},
     "sqlalchemy": {
-        "sqlalchemy/dialects/m[sy]*sql/*": "the store speaks to PostgreSQL and SQLite",
-        "sqlalchemy/dialects/oracle/*": "the store speaks to PostgreSQL and SQLite",
-        "sqlalchemy/orm/*": "the store writes SQL and maps no objects",
+        "sqlalchemy/dialects/m[sy]*sql/*": "the store uses only PostgreSQL and SQLite",
+        "sqlalchemy/dialects/oracle/*": "the store uses only PostgreSQL and SQLite",
+        "sqlalchemy/orm/*": "the store uses SQL without object mapping",
         "sqlalchemy/testing/*": "for the tests of dialects",
     },
-    "uvloop": {"uvloop/*.p[xy][dx]": "sources of what is compiled"},
+    "uvloop": {"uvloop/*.p[xy][dx]": "sources of compiled modules"},
 }
-"""Distribution -> pattern of its files -> why nothing here needs them."""
+"""Distribution -> pattern of files to delete -> reason why tuneloop does not need them."""
 
 DROPPED = {
-    "aiohttp": "of kubernetes/aio",
-    "aiohttp-retry": "of kubernetes/aio",
-    "aiohappyeyeballs": "of aiohttp",
-    "aiosignal": "of aiohttp",
-    "frozenlist": "of aiohttp",
-    "multidict": "of aiohttp",
-    "propcache": "of aiohttp",
-    "yarl": "of aiohttp",
+    "aiohttp": "required by kubernetes/aio",
+    "aiohttp-retry": "required by kubernetes/aio",
+    "aiohappyeyeballs": "required by aiohttp",
+    "aiosignal": "required by aiohttp",
+    "frozenlist": "required by aiohttp",
+    "multidict": "required by aiohttp",
+    "propcache": "required by aiohttp",
+    "yarl": "required by aiohttp",
 }
-"""Distributions that only something pruned asks for; what needs them installs them again."""
+"""Distributions that only deleted files need; locks of object stores install them again."""
 
 NEEDED = """
 import sys
@@ -88,16 +88,16 @@ for module in list(sys.modules.values()):
     if getattr(module, "__file__", None):
         print(module.__file__)
 """
-"""Prints the files of the modules that lib/tuneloop/k8s/checks loads."""
+"""Program that prints the files of the modules that lib/tuneloop/k8s/checks loads."""
 
 _PT_LOAD = 1
 
 TESTS = ("*/tests/*", "*/_tests/*")
-"""Of every package."""
+"""Patterns of test files, which are deleted from every package."""
 
 
 def distributions(site: Path) -> dict[str, Path]:
-    """Name of each installed distribution, in PEP 503's form -> its dist-info folder."""
+    """Return name of each installed distribution, as PEP 503 normalizes it -> dist-info folder."""
     names = {}
     for folder in site.glob("*.dist-info"):
         name = folder.name.removesuffix(".dist-info").rsplit("-", 1)[0]
@@ -106,7 +106,7 @@ def distributions(site: Path) -> dict[str, Path]:
 
 
 def needed(site: Path) -> set[str]:
-    """Files below site-packages that stay whatever the table says."""
+    """Return the files below site-packages that must be kept even if a pattern matches them."""
     command = [sys.executable, "-B", "-c", NEEDED]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     lines = {Path(line) for line in done.stdout.splitlines()}
@@ -114,16 +114,16 @@ def needed(site: Path) -> set[str]:
 
 
 def prune(site: Path, name: str, info: Path, keep: set[str]) -> int:
-    """Delete what the tables name of one distribution.
+    """Delete the files of one distribution that the tables name.
 
     Args:
         site: the site-packages folder.
-        name: the distribution's.
-        info: its dist-info folder.
-        keep: files that stay.
+        name: name of the distribution.
+        info: dist-info folder of the distribution.
+        keep: files to keep.
 
     Returns:
-        How many bytes.
+        The number of deleted bytes.
     """
     record = info / "RECORD"
     rows = list(csv.reader(io.StringIO(record.read_text("utf-8"))))
@@ -139,7 +139,7 @@ def prune(site: Path, name: str, info: Path, keep: set[str]) -> int:
     if unmatched:
         sys.exit(
             f"{name}: no file matches {', '.join(sorted(unmatched))};"
-            " look at what this version installs and correct images/prune.py"
+            " check which files this version installs and correct images/prune.py"
         )
     size = 0
     for path in gone:
@@ -155,9 +155,10 @@ def prune(site: Path, name: str, info: Path, keep: set[str]) -> int:
 
 
 def is_loadable(path: Path) -> bool:
-    """Whether the loader can map an ELF64 file: offset and address agree within the alignment.
+    """Return whether the loader can map an ELF64 file.
 
-    `strip` breaks that in files that patchelf has worked on, as most in manylinux wheels.
+    Offset and address of each segment must be equal modulo the alignment. `strip` breaks this in
+    files that patchelf has changed, such as most files in manylinux wheels.
     """
     data = path.read_bytes()
     if data[:5] != b"\x7fELF\x02":
@@ -173,14 +174,14 @@ def is_loadable(path: Path) -> bool:
 
 
 def strip(site: Path) -> int:
-    """Take symbols that only a debugger reads out of shared objects that stay loadable.
+    """Remove symbols for debuggers from the shared objects that remain loadable without them.
 
     Returns:
-        How many bytes.
+        The number of bytes saved.
     """
     program = shutil.which("strip")
     if program is None:
-        print("prune: there is no strip in BUILD_IMAGE: symbols stay", file=sys.stderr)
+        print("prune: BUILD_IMAGE has no `strip`, so symbols are kept", file=sys.stderr)
         return 0
     size = 0
     for path in site.rglob("*.so*"):
@@ -199,14 +200,14 @@ def strip(site: Path) -> int:
 
 
 def remove_empty_folders(site: Path) -> None:
-    """What held nothing but pruned files."""
+    """Remove folders that are empty after pruning."""
     for folder in sorted((path for path in site.rglob("*") if path.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
 
 
 def main() -> None:
-    """Prune, strip, and say how much it was."""
+    """Prune, strip, and print how much space was saved."""
     site = Path(sys.argv[1])
     installed = distributions(site)
     keep = needed(site) if "kubernetes" in installed else set()

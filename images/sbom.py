@@ -1,8 +1,8 @@
-"""Write what an image consists of as CycloneDX: `images/sbom.py IMAGE LOCK OUTPUT`.
+"""Write the SBOM of an image in CycloneDX format: `images/sbom.py IMAGE LOCK OUTPUT`.
 
-One rule: it lists what lies in the image, not what was asked for: Python distributions by their
-metadata, with the hashes of the lock that they were installed from, and Debian's packages by dpkg's
-database. Runs in the environment of requirements/audit.txt; `--root` reads an unpacked image.
+The SBOM lists what the image really contains: Python distributions from their metadata, with the
+hashes of their lock file, and Debian packages from dpkg's database. Run it in the environment of
+requirements/audit.txt. Use `--root` for an unpacked image.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ VERSION = SchemaVersion.V1_6
 
 
 def canonical(name: str) -> str:
-    """PEP 503's form of a name."""
+    """Normalize the name of a distribution (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def locked_hashes(lock: str) -> dict[tuple[str, str], list[str]]:
-    """Read a lock: (name, version) -> sha256 of each file that may be installed."""
+    """Read a lock file: (name, version) -> sha256 of each file that may be installed."""
     found: dict[tuple[str, str], list[str]] = {}
     key = ("", "")
     for line in lock.splitlines():
@@ -48,7 +48,7 @@ def locked_hashes(lock: str) -> dict[tuple[str, str], list[str]]:
 
 
 def python_components(site: Path, hashes: dict[tuple[str, str], list[str]]) -> Iterator[Component]:
-    """The distributions below a site-packages folder."""
+    """Yield the distributions below a site-packages folder."""
     for found in metadata.distributions(path=[str(site)]):
         name, version = canonical(found.metadata["Name"]), found.version
         sums = hashes.get((name, version), [])
@@ -58,7 +58,7 @@ def python_components(site: Path, hashes: dict[tuple[str, str], list[str]]) -> I
             version=version,
             purl=PackageURL("pypi", None, name, version),
             bom_ref=f"pypi:{name}",
-            # One file of several was installed; the lock does not say which.
+            # If the lock lists several files, it is not known which one was installed.
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=value) for value in sums]
             if len(sums) == 1
             else None,
@@ -66,7 +66,7 @@ def python_components(site: Path, hashes: dict[tuple[str, str], list[str]]) -> I
 
 
 def debian_components(root: Path) -> Iterator[Component]:
-    """The packages that dpkg's database says are installed."""
+    """Yield the packages that are installed according to dpkg's database."""
     status = root / "var/lib/dpkg/status"
     if not status.is_file():
         return
@@ -86,7 +86,7 @@ def debian_components(root: Path) -> Iterator[Component]:
 
 
 def build_bom(root: Path, image: str, lock: str) -> Bom:
-    """Describe an unpacked image."""
+    """Build the SBOM of an unpacked image."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
     bom = Bom()
     bom.metadata.component = Component(
@@ -100,9 +100,9 @@ def build_bom(root: Path, image: str, lock: str) -> Bom:
 
 
 def unpack(image: str, folder: Path) -> Path:
-    """What a bill is made of, out of an image that docker or buildah has.
+    """Unpack the metadata of an image of docker or buildah into a folder.
 
-    Only metadata is unpacked: dpkg's database and the dist-info folders.
+    Only dpkg's database and the dist-info folders are unpacked.
     """
     archive = folder / "image.tar"
     export(image, archive)
@@ -114,12 +114,12 @@ def unpack(image: str, folder: Path) -> Path:
 
 
 def is_metadata(name: str) -> bool:
-    """Whether a file of the image says what is installed."""
+    """Return whether a file of the image belongs to the metadata of packages."""
     return name.endswith("var/lib/dpkg/status") or ".dist-info/" in name
 
 
 def export(image: str, archive: Path) -> None:
-    """The file system of an image as one tar file."""
+    """Write the file system of an image to a tar file; with buildah, only its metadata."""
     sys.path.insert(0, str(CHECKOUT / "images"))
     from build import engine_at_hand
 
@@ -128,7 +128,7 @@ def export(image: str, archive: Path) -> None:
         pack = 'docker export --output "$2" "$1"'
     else:
         start, stop = ["buildah", "from", "--pull-never", image], ["buildah", "rm"]
-        # Metadata alone: packing the rest of gigabytes would take a minute.
+        # Only metadata, because packing the other gigabytes would take a minute.
         pack = (
             'cd "$(buildah mount "$1")" && '
             "find opt/tuneloop var/lib/dpkg/status -type f -path '*.dist-info/*' -o -name status | "
@@ -142,12 +142,12 @@ def export(image: str, archive: Path) -> None:
 
 
 def main() -> None:
-    """Write the bill, validated against the schema."""
+    """Write the SBOM after validating it against the CycloneDX schema."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("image")
-    parser.add_argument("lock", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--root", type=Path, help="unpacked image")
+    parser.add_argument("image", help="Name of an image that docker or buildah has.")
+    parser.add_argument("lock", type=Path, help="Lock file that the image was built from.")
+    parser.add_argument("output", type=Path, help="File to write.")
+    parser.add_argument("--root", type=Path, help="Folder of the unpacked image, to read instead.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = arguments.root or unpack(arguments.image, Path(folder))

@@ -1,8 +1,8 @@
-"""Runs the workflows of this repository with act, on this machine and without containers.
+"""Run the workflows of this repository with act, on this machine and without containers.
 
-What they take from elsewhere is replaced: the actions of GitHub and Google by ACTIONS, each a few
-lines of shell that leave what the real one leaves; pip by a line in a log; gh by gh.py. Every
-script of ours runs as it is, with the real act keeping inputs, outputs, conditions and needs.
+External parts are replaced. ACTIONS replaces the actions of GitHub and Google by a few lines of
+shell with the same results, pip calls are only logged, and gh.py replaces gh. All scripts of this
+repository run unchanged, and the real act handles inputs, outputs, conditions and needs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ TAG = "v0.1.0"
 """What docs/how-to/ci.md calls them."""
 
 ACTIONS = {
-    # What was asked for lies at `path`; without it, act has put the caller's own files there.
+    # Links the requested repository to `path`. Without `repository`, act has already copied the
+    # files of the calling repository.
     "actions/checkout@v6.0.2": """
         if [ -n "${{ inputs.repository }}" ]; then
           [ "${{ inputs.repository }}@${{ inputs.ref }}" = "$EXPECTED_SOURCE" ]
@@ -39,7 +40,7 @@ ACTIONS = {
           >> "$LOG"
         echo "GOOGLE_APPLICATION_CREDENTIALS=$LOG.credentials" >> "$GITHUB_ENV"
     """,
-    # Each login ends the one before it: its kubeconfig is worth nothing any more.
+    # Each login invalidates the previous one, so the tokens of earlier kubeconfigs expire.
     "google-github-actions/get-gke-credentials@v3.0.0": """
         [ -n "$GOOGLE_APPLICATION_CREDENTIALS" ]
         echo "kubeconfig ${{ inputs.cluster_name }} ${{ inputs.location }}" >> "$LOG"
@@ -75,30 +76,30 @@ exec {python} -m tuneloop.cli "$@"
 
 @dataclass(frozen=True)
 class Hub:
-    """GitHub, as far as a workflow sees it: a caller's repository, pull requests and comments."""
+    """The parts of GitHub that a workflow uses: a repository, pull requests and comments."""
 
     folder: Path
     kubeconfig: Path
 
     @property
     def caller(self) -> Path:
-        """The repository whose workflow is run."""
+        """The repository whose workflow runs."""
         return self.folder / "caller"
 
     @property
     def log(self) -> list[str]:
-        """What stand-ins were asked for, in order."""
+        """Return the calls of the replaced parts, in order."""
         path = self.folder / "log"
         return path.read_text().splitlines() if path.exists() else []
 
     @property
     def state(self) -> dict[str, Any]:
-        """What gh was asked for, and the comments."""
+        """Return the calls of gh and the comments."""
         value: dict[str, Any] = json.loads((self.folder / "gh.json").read_text())
         return value
 
     def change(self, **state: Any) -> None:
-        """Set what GitHub knows: `pulls` by commit, `comments`."""
+        """Set the state of GitHub: `pulls` by commit, and `comments`."""
         (self.folder / "gh.json").write_text(json.dumps({**self.state, **state}))
 
     def act(self, event: str, payload: dict[str, Any], **options: str) -> Ended:
@@ -129,7 +130,7 @@ class Hub:
         for name in ("PYTHONPATH", "STAND_INS", "SOURCE", "EXPECTED_SOURCE", "LOG", "GH_STATE"):
             arguments += ["--env", f"{name}={env[name]}"]
         arguments += ["--env", f"CLUSTER_KUBECONFIG={env['CLUSTER_KUBECONFIG']}"]
-        arguments += ["--env", "TERM=dumb"]  # act gives steps a terminal, GitHub none
+        arguments += ["--env", "TERM=dumb"]  # act gives steps a terminal, but GitHub does not
         done = subprocess.run(
             arguments, cwd=self.caller, env=env, capture_output=True, text=True, timeout=300
         )
@@ -138,13 +139,13 @@ class Hub:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a workflow run ended."""
+    """The result of a workflow run."""
 
     code: int
     output: str
 
     def job(self, name: str) -> str:
-        """What one job printed."""
+        """Return the output of one job."""
         lines = self.output.splitlines()
         return "\n".join(
             line for line in lines if line.startswith("[") and name in line.split("]")[0]
@@ -152,7 +153,7 @@ class Ended:
 
 
 def open_hub(folder: Path, kubeconfig: Path, workflow: str, **files: str) -> Hub:
-    """A caller's repository with one workflow and some files, and the stand-ins around it."""
+    """Create a repository with one workflow and some files, and replace the external parts."""
     hub = Hub(folder, kubeconfig)
     (hub.caller / ".github/workflows").mkdir(parents=True)
     (hub.caller / ".github/workflows/train.yml").write_text(workflow)

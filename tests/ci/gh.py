@@ -1,7 +1,7 @@
-"""Stands in for GitHub's `gh api`: pull requests of a commit, comments of an issue; kept in a file.
+"""A replacement for `gh api` with pull requests of a commit and comments of an issue.
 
-Run as `gh` by the scripts under test. Its state is the JSON file that GH_STATE names; --jq is
-evaluated by gojq, the library inside the real gh. What it does not know is an error.
+The scripts under test run it as `gh`. Its state is the JSON file that GH_STATE names. gojq, the
+library in the real gh, evaluates --jq. Unknown requests are errors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Workflows and actions read by actionlint and held to the rules that it does not have."""
+"""Check workflows and actions with actionlint, and with rules that actionlint does not have."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ RELEASE_MAY_WRITE = {"attestations", "contents", "id-token", "packages"}
 
 
 def load(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = yaml.load(path.read_text(), yaml.BaseLoader)  # `on` is no boolean here
+    value: dict[str, Any] = yaml.load(
+        path.read_text(), yaml.BaseLoader
+    )  # BaseLoader does not read `on` as a boolean
     return value
 
 
@@ -66,7 +68,7 @@ def test_actionlint_and_shellcheck_find_what_is_wrong(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMPOSITES, ids=lambda path: path.parent.name)
 def test_shellcheck_finds_nothing_in_actions(path: Path) -> None:
-    """Actionlint reads workflows alone."""
+    """Actionlint checks only workflows, so actions are checked here."""
     ensure_shellcheck()
     scripts = [step for step in steps_of(path) if "run" in step]
     assert scripts
@@ -75,7 +77,7 @@ def test_shellcheck_finds_nothing_in_actions(path: Path) -> None:
         done = subprocess.run(
             # SC2016: $ENV in single quotes is jq's; SC2154: assigned by `env`.
             ["shellcheck", "--shell=bash", "--exclude=SC2016,SC2154", "-"],
-            input=f"set -eo pipefail\n{step['run']}",  # as GitHub starts `shell: bash`
+            input=f"set -eo pipefail\n{step['run']}",  # the options of GitHub's `shell: bash`
             capture_output=True,
             text=True,
         )

@@ -1,6 +1,6 @@
-"""Programs that the tests of workflows run: act, actionlint and gojq, built once, pinned.
+"""Build the pinned programs for the tests of workflows: act, actionlint and gojq.
 
-Rule: versions stand in tools/go.mod and nowhere else. `python -m tests.ci.tools` builds beforehand.
+Only tools/go.mod contains their versions. `python -m tests.ci.tools` builds them in advance.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import pytest
 from tests.gotools import GoTools
 
 MODULE = Path(__file__).with_suffix("")
-"""The Go module that pins them: `tools/`, beside this file."""
+"""The Go module that pins the programs: `tools/`, next to this file."""
 
 PROGRAMS = ("act", "actionlint", "gojq")
 
 
 def ensure_tools() -> Path:
-    """The folder with all PROGRAMS, built where the cache is empty (a minute on two cores).
+    """Return the folder with all PROGRAMS; build them if needed (a minute on two cores).
 
-    Without Go the test skips, and under CI it fails: there these tests always run.
+    Without Go, the test is skipped, but under CI it fails, so that CI always runs it.
     """
     if shutil.which("go") is None:
-        give_up("no Go to build act and actionlint with: install the Go that tools/go.mod names")
+        give_up("Go is missing, which builds act and actionlint; install the Go of tools/go.mod")
     return GoTools(MODULE, "ci-tools").ensure(_finish)
 
 
 def ensure_shellcheck() -> None:
-    """Actionlint looks into scripts only where it finds shellcheck."""
+    """Skip or fail without shellcheck, because actionlint checks scripts only with it."""
     if shutil.which("shellcheck") is None:
-        give_up("no shellcheck: run tests/debian-packages")
+        give_up("shellcheck is missing; run tests/debian-packages")
 
 
 def give_up(why: str) -> None:

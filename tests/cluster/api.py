@@ -1,4 +1,4 @@
-"""A persistent connection to the API server for what stands in for a kubelet."""
+"""A persistent connection to the API server for the simulated kubelet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cluster.controlplane import ControlPlane
 
 
 class Api:
-    """JSON requests over one connection; not for several threads."""
+    """JSON requests over one connection; not safe for use by several threads."""
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._trust = ssl.create_default_context(cafile=str(control_plane.authority))
@@ -29,7 +29,7 @@ class Api:
         query: dict[str, str] | None = None,
         patch: str = "strategic-merge-patch",
     ) -> tuple[int, dict[str, Any]]:
-        """Status and body; a connection that broke is opened once more."""
+        """Send a request and return status and body; reconnect once if the connection broke."""
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         kind = f"application/{patch}+json" if method == "PATCH" else "application/json"
         url = f"{path}?{urlencode(query)}" if query else path

@@ -1,6 +1,6 @@
-"""Fixtures of the tests against a real API server: a cluster per worker, a namespace per test.
+"""Fixtures for tests against a real API server: one cluster per worker, one namespace per test.
 
-Rule: a test leaves nothing outside its namespace that another test could see.
+A test must not leave anything outside its namespace that another test could see.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.cluster.node import Node
 
 RESTRICTED = {
     "pod-security.kubernetes.io/enforce": "restricted",
-    "pod-security.kubernetes.io/warn": "restricted",  # what is asked for a Job only warns
+    "pod-security.kubernetes.io/warn": "restricted",  # for a Job, PodSecurity only warns
 }
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A cluster with full rights; skips, or under CI fails, where there can be none."""
-    # One per xdist worker: a shared one would have to outlive the worker that started it.
+    """Open a cluster with full rights; if there is none, skip, or fail under CI."""
+    # One per xdist worker, because a shared one would have to outlive the worker that started it.
     with contextlib.ExitStack() as stack:
         try:
             found = stack.enter_context(open_cluster())
@@ -44,11 +44,11 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """A fresh namespace that enforces PodSecurity `restricted` and is ready for pods."""
+    """Create a namespace that enforces PodSecurity `restricted` and is ready for pods."""
     name = f"test-{uuid.uuid4().hex[:10]}"
     metadata = {"name": name, "labels": RESTRICTED}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    # Pods are refused until the controller manager has made the account.
+    # Pods are rejected until the controller manager has created the default account.
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, check=True)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false", check=True)
@@ -56,18 +56,18 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def base(cluster: Cluster, repository: Path) -> Iterator[str]:
-    """manifests/k8s/cluster/overlays/bare as an operator applies it; yields its namespace."""
+    """Apply manifests/k8s/cluster/overlays/bare as an operator does; yield its namespace."""
     if cluster.control_plane is None:
-        pytest.skip("a cluster that TUNELOOP_TEST_KUBECONFIG gave may have a tuneloop of its own")
+        pytest.skip("the cluster of TUNELOOP_TEST_KUBECONFIG may already have a tuneloop namespace")
     overlay = str(repository / "manifests" / "k8s" / "cluster" / "overlays" / "bare")
     done = cluster.kubectl("apply", "-k", overlay, "--validate=strict", check=True)
-    assert done.stderr == "", "the server warns"
+    assert done.stderr == "", "the server reports a warning"
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", "tuneloop", check=True)
     yield "tuneloop"
     cluster.kubectl("delete", "-k", overlay, "--wait=false", check=True)
 
     def is_gone() -> bool:
-        # What was bound to a test's node that is gone has nobody to end it.
+        # No kubelet is left to end pods that were bound to a node of a finished test.
         cluster.kubectl("delete", "pods", "--all", "-n", "tuneloop", "--force", "--wait=false")
         return cluster.kubectl("get", "namespace", "tuneloop").returncode != 0
 
@@ -76,10 +76,10 @@ def base(cluster: Cluster, repository: Path) -> Iterator[str]:
 
 @pytest.fixture
 def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node]]:
-    """Nodes that run pods as processes of this machine, gone after the test."""
+    """Return a function that makes simulated nodes, which are removed after the test."""
     control_plane = cluster.control_plane
     if control_plane is None:
-        pytest.skip("TUNELOOP_TEST_KUBECONFIG gave a cluster with nodes of its own")
+        pytest.skip("the cluster of TUNELOOP_TEST_KUBECONFIG has its own nodes")
     with contextlib.ExitStack() as stack:
 
         def make(**options: Any) -> Node:
@@ -87,7 +87,7 @@ def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node
             passed = (
                 "JAX_",
                 "PYTHONPATH",
-            )  # the latter where the checkout is not the installed one
+            )  # the folder of the tests, in case another checkout is installed
             env = {name: value for name, value in os.environ.items() if name.startswith(passed)}
             env |= options.pop("env", {})
             return stack.enter_context(
@@ -99,5 +99,5 @@ def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node
 
 @pytest.fixture
 def node(make_node: Callable[..., Node]) -> Node:
-    """One CPU node."""
+    """Create one simulated CPU node."""
     return make_node()

@@ -1,7 +1,7 @@
-"""One container as a process on this machine: environment, mounts, log, end.
+"""Run one container as a process on this machine: environment, mounts, log and exit code.
 
-There are no images and no mount namespaces: a volume is a folder of the node, and where a command's
-argument or a variable's value names a path below a mountPath, the folder's name takes its place.
+There are no images and no mount namespaces. A volume is a folder of the node. If an argument or the
+value of a variable is a path below a mountPath, the path of the folder replaces the mountPath.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.cluster.controlplane import DIE_WITH_PARENT
 
 Object = dict[str, Any]
 SHARED = "/tmp"
-"""A volume there is this machine's own folder: it is where tests keep their object storage."""
+"""Volumes below this path are folders of this machine; tests keep their object storage there."""
 _VARIABLE = re.compile(r"\$(\$|\(([A-Za-z_][A-Za-z0-9_.-]*)\))")
 _FIELD = re.compile(r"metadata\.(annotations|labels)\['(.+)'\]")
 
 
 class NotReady(Exception):
-    """A volume or a variable cannot be had yet; `is_mount` says which."""
+    """A volume (`is_mount`) or a variable is not available yet."""
 
     def __init__(self, message: str, *, is_mount: bool) -> None:
         super().__init__(message)
@@ -38,12 +38,12 @@ class NotReady(Exception):
 
 
 def now() -> str:
-    """As the kubelet writes times into statuses."""
+    """Return the current time in the format of the kubelet."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Container:
-    """The process of a pod's one container."""
+    """The process of the only container of a pod."""
 
     def __init__(
         self, api: Api, pod: Object, folder: Path, checkout: Path, env: dict[str, str], address: str
@@ -60,10 +60,10 @@ class Container:
         self._reader: threading.Thread | None = None
         self._kill_at: float | None = None
 
-    # --- what the pod asks for -----------------------------------------------------------------
+    # --- settings of the pod -------------------------------------------------------------------
 
     def prepare(self) -> tuple[list[str], dict[str, str]]:
-        """Volumes, argv and environment; NotReady while something is missing."""
+        """Prepare volumes, command and environment; raise NotReady while something is missing."""
         volumes = {v["name"]: self._volume(v) for v in self.pod["spec"].get("volumes", [])}
         for mount in self.spec.get("volumeMounts", []):
             if mount["mountPath"] == SHARED:
@@ -172,7 +172,7 @@ class Container:
     # --- the process ---------------------------------------------------------------------------
 
     def start(self, argv: list[str], env: dict[str, str]) -> None:
-        """Start the process; its log is read by a thread of its own."""
+        """Start the process and a thread that reads its log."""
         launcher = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid())]
         self._process = subprocess.Popen(
             [*launcher, *argv],
@@ -195,20 +195,20 @@ class Container:
                 self.log.append((stamp, line))
 
     def stop(self, grace_seconds: float) -> None:
-        """SIGTERM now, SIGKILL after the grace; once."""
+        """Send SIGTERM now and SIGKILL after the grace period; further calls have no effect."""
         if self._process is not None and self._kill_at is None:
             self._kill_at = time.monotonic() + grace_seconds
             self._process.terminate()
 
     def kill(self, *, out_of_memory: bool = False) -> None:
-        """SIGKILL, all of its processes."""
+        """Send SIGKILL to all processes of the container."""
         self.oom_killed = out_of_memory
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill it, and wait for it and its log: nothing is left of it."""
+        """Kill the container, and wait for its processes and its log to end."""
         self.kill()
         if self._process is not None:
             self._process.wait()
@@ -216,7 +216,7 @@ class Container:
             self._reader.join(5)
 
     def exit_code(self) -> int | None:
-        """As a kubelet says it, 128 and the signal's number; None while it runs."""
+        """Return the exit code as a kubelet does (128 + signal); None while the process runs."""
         if self._process is None:
             return None
         if self._kill_at is not None and time.monotonic() > self._kill_at:
@@ -231,7 +231,7 @@ class Container:
         return code if code >= 0 else 128 - code
 
     def message(self) -> str:
-        """The termination message; the end of the log where a failed container wrote none."""
+        """Return the termination message, or the end of the log if a failed container has none."""
         written = (self.folder / "termination-log").read_bytes()[:4096]
         if written or self.spec.get("terminationMessagePolicy") != "FallbackToLogsOnError":
             return written.decode("utf-8", "replace")
@@ -240,7 +240,7 @@ class Container:
 
 
 def _expanded(text: str, env: dict[str, str]) -> str:
-    """$(NAME) as the kubelet expands it: unknown names stay, $$ is a dollar."""
+    """Expand $(NAME) as the kubelet does: unknown names are kept, and $$ is a dollar sign."""
 
     def value(found: re.Match[str]) -> str:
         if found[1] == "$":

@@ -1,7 +1,7 @@
-"""A Kubernetes control plane of real components, for tests: built once, started in seconds.
+"""A Kubernetes control plane of real components for tests, built once and started in seconds.
 
-Rule: nothing here imitates an API server. It has no nodes and runs no pods; all else is the real
-thing, pinned in controlplane/go.mod. `python -m tests.cluster.controlplane` builds it beforehand.
+All components are real, in the versions that controlplane/go.mod pins. The control plane has no
+nodes and runs no pods. `python -m tests.cluster.controlplane` builds it in advance.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HOW_TO_GET_THEM = (
     f" folder with {', '.join(COMPONENTS)}, or TUNELOOP_TEST_KUBECONFIG to any cluster's kubeconfig"
 )
 
-# Who asked for what, of service accounts alone: tests compare it with what their Roles grant.
+# Audit policy for requests of service accounts; tests compare the requests with the granted Roles.
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -51,15 +51,16 @@ AUDIT_POLICY = {
 }
 
 START_SECONDS = 60.0
-"""Start-up takes 4 s on two idle cores; the rest is for a machine that builds meanwhile."""
+"""Start-up takes 4 s on two idle cores; the reserve is for a machine that is busy with builds."""
 
-# Below the range from which Linux gives ports to clients, so that no outgoing connection can take
-# the port between our look and the component's listen.
+# Below the range from which Linux assigns ports to clients, so that no outgoing connection can take
+# a port between the check and the component's listen().
 PORTS = range(20000, 30000)
 
-# A component must not outlive a test process that was killed. Not Popen(preexec_fn=...): that
-# forks with Python's at-fork hooks, and JAX's hook warns, which is an error in this suite. The
-# signal follows the thread that started the component: start it from the main one.
+# A component must not outlive a test process that was killed. Popen(preexec_fn=...) cannot be used,
+# because it forks with Python's at-fork hooks, and the warning of JAX's hook is an error in this
+# suite. The kernel sends the signal when the thread that started the component ends, so components
+# must be started from the main thread.
 DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -71,32 +72,33 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class ControlPlaneUnavailable(Exception):
-    """Neither a cluster, nor binaries, nor Go to build them: tests skip and say how to get them."""
+    """There are no cluster, no binaries and no Go to build them; the message says what to do."""
 
 
 class ControlPlaneError(Exception):
-    """A build or a start-up failed; the message ends with the tail of what the tools said."""
+    """A build or a start-up failed; the message ends with the last output of the tools."""
 
 
 # --- binaries ---------------------------------------------------------------------------------
 
 
 def kubernetes_version() -> str:
-    """The pinned version, such as v1.36.3."""
+    """Return the pinned version, such as v1.36.3."""
     found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text(), re.M)
     assert found, "go.mod does not require k8s.io/kubernetes"
     return found[1]
 
 
 def ensure_binaries() -> Path:
-    """The folder with all COMPONENTS: KUBEBUILDER_ASSETS, else the cache, built where it is empty.
+    """Return the folder with all COMPONENTS: KUBEBUILDER_ASSETS, else the cache; build if needed.
 
-    envtest's own assets lack the controller manager and the scheduler: such a folder is passed by.
+    A KUBEBUILDER_ASSETS folder of envtest is ignored, because it contains neither the controller
+    manager nor the scheduler.
     """
     if (given := os.environ.get("KUBEBUILDER_ASSETS")) and _is_complete(Path(given)):
         return Path(given).resolve()
     if not _go_is_new_enough():
-        raise ControlPlaneUnavailable(f"no control plane to test against: {HOW_TO_GET_THEM}")
+        raise ControlPlaneUnavailable(f"found no control plane for the tests; {HOW_TO_GET_THEM}")
     try:
         return _tools().ensure(_finish)
     except GoFailed as e:
@@ -111,7 +113,7 @@ def _go_is_new_enough() -> bool:
     if shutil.which("go") is None:
         return False
     needed = re.search(r"^go ([\d.]+)$", (MODULE / "go.mod").read_text(), re.M)
-    # Asked in the module's folder, a Go that may fetch toolchains answers with the fetched one's.
+    # In the module's folder, a Go that may download toolchains reports the downloaded version.
     found = re.match(r"go([\d.]+)", _tools().go("env", "GOVERSION"))
     assert needed, "go.mod names no Go version"
     return found is None or _numbers(found[1]) >= _numbers(needed[1])
@@ -128,20 +130,20 @@ def _is_complete(folder: Path) -> bool:
 def _linker_flags() -> str:
     version = kubernetes_version()
     major, minor, _ = version.removeprefix("v").split(".")
-    # Without these the server calls itself v0.0.0, and clients that look at the version balk.
+    # Without these, the server reports v0.0.0, which clients that check the version reject.
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     set_version = (f"-X k8s.io/component-base/version.{name}={values[name]}" for name in values)
     return " ".join(["-s -w", *set_version])
 
 
 def _finish(building: Path) -> None:
-    # Go names a binary after its package's folder, and etcd's main package is etcd/server/v3.
+    # Go names a binary after the folder of its package, and etcd's main package is etcd/server/v3.
     (building / "server").rename(building / "etcd")
     if not _is_complete(building):
         raise ControlPlaneError(f"the build left only {sorted(os.listdir(building))}")
 
 
-# --- a cluster, wherever it comes from ----------------------------------------------------------
+# --- a cluster of either kind --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Cluster:
     kubectl_path: Path
     cache: Path
     control_plane: ControlPlane | None
-    """None where TUNELOOP_TEST_KUBECONFIG gave the cluster: then it has nodes and runs pods."""
+    """None for the cluster of TUNELOOP_TEST_KUBECONFIG, which has nodes and runs pods."""
 
     def kubectl(
         self,
@@ -160,8 +162,8 @@ class Cluster:
         input: str | None = None,  # noqa: A002 - as subprocess.run calls it
         check: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl as cluster administrator; `check` fails with what kubectl said."""
-        # A cache of its own: kubectl's is keyed by address, and ports come round again.
+        """Run kubectl as cluster administrator; with `check`, fail with the output of kubectl."""
+        # A separate cache, because kubectl's cache is keyed by address, and ports are reused.
         settings = {"KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.cache)}
         done = subprocess.run(
             [self.kubectl_path, *arguments],
@@ -177,11 +179,11 @@ class Cluster:
         return done
 
     def get(self, *arguments: str) -> Any:
-        """`kubectl get ... -o json`, read."""
+        """Return the parsed output of `kubectl get ... -o json`."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json", check=True).stdout)
 
     def apply(self, *objects: dict[str, Any], options: tuple[str, ...] = ()) -> str:
-        """Apply the objects; returns what kubectl said, warnings of the server first."""
+        """Apply the objects and return the output of kubectl, with warnings of the server first."""
         text = "\n---\n".join(json.dumps(each) for each in objects)
         done = self.kubectl("apply", *options, "-f", "-", input=text, check=True)
         return done.stderr + done.stdout
@@ -189,7 +191,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def open_cluster() -> Iterator[Cluster]:
-    """The cluster that TUNELOOP_TEST_KUBECONFIG names, else a control plane of our own."""
+    """Open the cluster of TUNELOOP_TEST_KUBECONFIG, else start a control plane."""
     if given := os.environ.get("TUNELOOP_TEST_KUBECONFIG"):
         kubectl = shutil.which("kubectl") or ensure_binaries() / "kubectl"
         with tempfile.TemporaryDirectory(prefix="tuneloop-kubectl-") as cache:
@@ -200,7 +202,7 @@ def open_cluster() -> Iterator[Cluster]:
 
 
 def wait_until(check: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """The first true answer of `check`, asked every 50 ms."""
+    """Call `check` every 50 ms until it returns a true value, and return this value."""
     deadline = time.monotonic() + seconds
     while not (answer := check()):
         if time.monotonic() > deadline:
@@ -209,11 +211,11 @@ def wait_until(check: Callable[[], Any], what: str, seconds: float = 30.0) -> An
     return answer
 
 
-# --- our own control plane ------------------------------------------------------------------------
+# --- the test control plane -----------------------------------------------------------------------
 
 
 class ControlPlane:
-    """etcd, API server, controller manager and scheduler on loopback ports, gone after `with`."""
+    """etcd, API server, controller manager and scheduler on loopback ports, until `with` ends."""
 
     def __init__(self, binaries: Path) -> None:
         self.binaries = binaries
@@ -244,7 +246,7 @@ class ControlPlane:
         self.stop()
 
     def stop(self) -> None:
-        """Kill the components and delete their data; nobody needs a graceful end of either."""
+        """Kill the components and delete their data; a graceful shutdown is not needed."""
         for process in self.processes.values():
             process.kill()
         for process in self.processes.values():
@@ -252,7 +254,7 @@ class ControlPlane:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log_tails(self, lines: int = 15) -> str:
-        """The last lines of each component's log."""
+        """Return the last lines of each component's log."""
         tails = []
         for path in sorted(self.folder.glob("*.log")):
             tail = path.read_text(errors="replace").splitlines()[-lines:]
@@ -280,7 +282,8 @@ class ControlPlane:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for pytest, which then stops them in order
+                # Ctrl-C must reach only pytest, which then stops the components in order.
+                start_new_session=True,
             )
 
     def _wait(self, check: Callable[[], bool], what: str) -> None:
@@ -293,7 +296,7 @@ class ControlPlane:
         wait_until(check_alive, what, START_SECONDS)
 
     def audited(self, account: str) -> list[dict[str, Any]]:
-        """Requests that were answered to `NAMESPACE:ACCOUNT`, as audit events."""
+        """Return the audit events of answered requests of `NAMESPACE:ACCOUNT`."""
         user = f"system:serviceaccount:{account}"
         events = map(json.loads, (self.folder / "audit.log").read_text().splitlines())
         return [event for event in events if event["user"]["username"] == user]
@@ -309,8 +312,8 @@ class ControlPlane:
             f"--data-dir={self.folder / 'etcd'}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
-            "--listen-peer-urls=http://127.0.0.1:0",  # one member: nobody ever calls it
-            "--unsafe-no-fsync",  # the data is thrown away
+            "--listen-peer-urls=http://127.0.0.1:0",  # unused, because there is only one member
+            "--unsafe-no-fsync",  # the data is deleted afterwards
             "--log-level=warn",
         ]
 
@@ -321,7 +324,7 @@ class ControlPlane:
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
             f"--secure-port={self._port}",
-            f"--cert-dir={self.folder / 'certificates'}",  # the server makes its own in there
+            f"--cert-dir={self.folder / 'certificates'}",  # where the server creates them
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=Node,RBAC",
             f"--audit-policy-file={self.folder / 'audit-policy.json'}",
@@ -330,7 +333,7 @@ class ControlPlane:
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
             "--service-cluster-ip-range=10.96.0.0/16",
-            "--endpoint-reconciler-type=none",  # it refuses to advertise a loopback address
+            "--endpoint-reconciler-type=none",  # the server refuses to advertise a loopback address
         ]
 
     def _controller_manager_flags(self) -> list[str]:
@@ -340,7 +343,7 @@ class ControlPlane:
             f"--root-ca-file={self.authority}",
             "--leader-elect=false",
             "--secure-port=0",
-            "--kube-api-qps=300",  # with the default of 20, 200 Jobs take 50 s to get their pods
+            "--kube-api-qps=300",  # with the default of 20, the pods of 200 Jobs take 50 s
             "--kube-api-burst=500",
         ]
 
@@ -353,7 +356,7 @@ class ControlPlane:
 
     @property
     def authority(self) -> Path:
-        """Holds the serving certificate and the authority that signed it: the server made both."""
+        """Return the file with the serving certificate and its authority, made by the server."""
         return self.folder / "certificates" / "apiserver.crt"
 
     def _write_kubeconfig(self) -> None:
@@ -380,7 +383,7 @@ class ControlPlane:
         return self.authority.is_file() and self._answers("/readyz")
 
     def _answers(self, path: str) -> bool:
-        """Whether the API server answers 200; by hand, since kubectl takes a core for 0.1 s."""
+        """Return whether the API server answers 200, without kubectl, which takes 0.1 s of CPU."""
         try:
             trust = ssl.create_default_context(cafile=str(self.authority))
             connection = http.client.HTTPSConnection(
@@ -405,10 +408,11 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _new_signing_key() -> str:
-    """A P-256 private key in PEM, which needs neither openssl nor a package.
+    """Return a P-256 private key in PEM, without openssl or another package.
 
-    The public half may be left out of the file (RFC 5915): Go works it out. So the file is fixed
-    bytes around 32 random ones, the first of them low enough for any number to be in range.
+    RFC 5915 makes the public key in the file optional, and Go computes it. The file therefore
+    consists of fixed bytes around 32 random bytes. The first random byte is small enough for the
+    number to be in range.
     """
     number = bytes([secrets.randbelow(0x7F) + 1]) + secrets.token_bytes(31)
     curve = bytes.fromhex("a00a06082a8648ce3d030107")

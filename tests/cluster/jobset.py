@@ -1,7 +1,7 @@
-"""The JobSet API for tests: a CRD made of the Python models that Kubeflow publishes.
+"""The JobSet API for tests: a CRD that is generated from the Python models of Kubeflow.
 
-The real API server serves it, so that strict validation, create, adopt and delete work on the real
-paths. No controller is behind it: a JobSet here makes no Jobs.
+The real API server serves it, so strict validation, create, adopt and delete use the real paths.
+There is no controller, so a JobSet creates no Jobs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def serve_jobset(cluster: Cluster) -> None:
     names = {"plural": "jobsets", "singular": "jobset", "kind": "JobSet", "listKind": "JobSetList"}
     metadata = {
         "name": "jobsets.jobset.x-k8s.io",
-        # The group is Kubernetes' own: it asks for a word on who approved the API.
+        # The group belongs to Kubernetes, which requires an annotation about the API's approval.
         "annotations": {"api-approved.kubernetes.io": "unapproved, a test's"},
     }
     version = {"name": "v1alpha2", "served": True, "storage": True}
@@ -43,7 +43,7 @@ def serve_jobset(cluster: Cluster) -> None:
     kind = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
     cluster.apply(
         {**kind, "metadata": metadata, "spec": {**spec, "versions": [version]}},
-        options=("--server-side",),  # its size is beyond what an annotation holds
+        options=("--server-side",),  # it is too large for the annotation of client-side apply
     )
     wait_until(
         lambda: cluster.kubectl("get", "jobsets.jobset.x-k8s.io", "-A").returncode == 0,
@@ -52,7 +52,7 @@ def serve_jobset(cluster: Cluster) -> None:
 
 
 def structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema as CRDs want it: no references, no null, a type for each value."""
+    """Convert a JSON schema for a CRD: no references, no null, and a type for each value."""
     if "$ref" in node:
         name = node["$ref"].rsplit("/", 1)[-1]
         if name in (QUANTITY, INT_OR_STRING):

@@ -1,7 +1,7 @@
-"""The Kueue API for tests: its own CRDs, from the Go module that kueue/go.mod pins.
+"""The Kueue API for tests: Kueue's own CRDs, from the Go module that kueue/go.mod pins.
 
-The real API server serves them, so that strict validation runs on the real schemas. No controller
-is behind them: nothing here is ever queued or admitted.
+The real API server serves them, so strict validation uses the real schemas. There is no controller,
+so nothing is ever queued or admitted.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.cluster.controlplane import (
 )
 
 MODULE = Path(__file__).with_suffix("")
-"""The Go module that pins Kueue: only its files are wanted, nothing is compiled."""
+"""The Go module that pins Kueue; only its files are used, and nothing is compiled."""
 KINDS = ("clusterqueues", "localqueues", "resourceflavors", "workloadpriorityclasses", "workloads")
 
 
 @contextlib.contextmanager
 def serving_kueue(cluster: Cluster) -> Iterator[None]:
-    """Serve the API while the block runs: other tests count on a cluster without it."""
+    """Serve the API while the block runs; other tests need a cluster without it."""
     _serve(cluster)
     try:
         yield
@@ -47,11 +47,14 @@ def _serve(cluster: Cluster) -> None:
     """Apply the CRDs of queues and workloads and wait until they are served."""
     folder = _source() / "config" / "components" / "crd" / "bases"
     crds = [yaml.safe_load((folder / f"kueue.x-k8s.io_{kind}.yaml").read_text()) for kind in KINDS]
-    # The group is Kubernetes' own: it asks for a word on who approved the API. Kueue's own
-    # kustomization adds it, and a conversion webhook, which the stored version does not need.
+    # The group belongs to Kubernetes, which requires an annotation about the API's approval.
+    # Kueue's own kustomization adds it, and also a conversion webhook, which the stored version
+    # does not need.
     for crd in crds:
         crd["metadata"]["annotations"]["api-approved.kubernetes.io"] = "unapproved, a test's"
-    cluster.apply(*crds, options=("--server-side",))  # their size is beyond an annotation's
+    cluster.apply(
+        *crds, options=("--server-side",)
+    )  # too large for the annotation of client-side apply
     for kind in KINDS:
         wait_until(
             lambda kind=kind: (
@@ -62,7 +65,7 @@ def _serve(cluster: Cluster) -> None:
 
 
 def _source() -> Path:
-    """The module's folder in Go's cache, fetched and checked against go.sum."""
+    """Download the module, check it against go.sum, and return its folder in Go's cache."""
     if shutil.which("go") is None:
         raise ControlPlaneUnavailable("no Go to fetch Kueue's CRDs with: install Go")
     done = subprocess.run(

@@ -1,13 +1,13 @@
-"""A node for tests: real processes for the pods that the real scheduler binds to it.
+"""A simulated node that runs the pods that the real scheduler binds to it as processes.
 
-It stands in for a kubelet against the real API server: registers a Node, keeps its lease, runs the
-command of each pod as a process (container.py), reports statuses, honours deletion with its grace
-and active deadlines, and serves logs where the API server asks a kubelet for them.
+It acts as a kubelet of the real API server: it registers a Node, renews its lease, runs the command
+of each pod as a process (container.py), reports statuses, handles deletion with grace periods and
+active deadlines, and serves logs to the API server.
 
-Left out: images are not pulled or run (`python` is this interpreter, the working directory is the
-checkout), no mount or network namespaces, one container a pod, no init containers, no probes, no
-limits enforced, restartPolicy Never alone. What no process can bring about is scripted by the pod
-annotation OUTCOME: {"waiting": {"reason", "message"}}, {"rejected": REASON}, {"oom": true}.
+Not supported: images (`python` is this interpreter, and the working directory is the checkout),
+mount and network namespaces, several containers per pod, init containers, probes, limits, and any
+restartPolicy except Never. The pod annotation OUTCOME scripts states that a process cannot cause:
+{"waiting": {"reason", "message"}}, {"rejected": REASON}, {"oom": true}.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": 
 
 
 class Node:
-    """One node, while the block runs."""
+    """One simulated node; it exists while the `with` block runs."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Node:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def processes(self) -> int:
-        """How many containers are running."""
+        """Return the number of running containers."""
         return sum(c.started_at != "" and c.exit_code() is None for c in self._containers.values())
 
     def container(self, namespace: str, pod: str) -> Container | None:
-        """The container of a pod, for its log."""
+        """Return the container of a pod, for its log."""
         for found in list(self._containers.values()):
             if (found.namespace, found.pod["metadata"]["name"]) == (namespace, pod):
                 return found
@@ -168,7 +168,7 @@ class Node:
     # --- one pod -----------------------------------------------------------------------------
 
     def _sync(self, pod: Object) -> None:
-        """Bring one pod a step further, as its spec and its process have it."""
+        """Advance one pod by a step, according to its spec and the state of its process."""
         uid = pod["metadata"]["uid"]
         has_ended = pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
         container = self._containers.get(uid)
@@ -250,7 +250,7 @@ class Node:
         return datetime.now(UTC) - datetime.fromisoformat(start) > timedelta(seconds=allowed)
 
     def _report(self, pod: Object, phase: str, state: Object, **more: str) -> None:
-        """Patch the status subresource, unless it says so already."""
+        """Patch the status subresource unless it is already up to date."""
         uid = pod["metadata"]["uid"]
         running = "running" in state
         status: Object = {
@@ -319,7 +319,7 @@ def _path(pod: Object) -> str:
 
 
 class _LogServer:
-    """GET /containerLogs/NAMESPACE/POD/CONTAINER, as the API server asks a kubelet."""
+    """Serve GET /containerLogs/NAMESPACE/POD/CONTAINER, as a kubelet does for the API server."""
 
     def __init__(self, node: Node, control_plane: ControlPlane) -> None:
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -341,7 +341,7 @@ class _LogServer:
                 pass
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        # Unless told to, the API server does not verify a kubelet's certificate: its own will do.
+        # By default, the API server does not verify a kubelet's certificate, so its own works.
         context.load_cert_chain(
             control_plane.authority, control_plane.authority.with_suffix(".key")
         )

@@ -1,4 +1,4 @@
-"""manifests/k8s/cluster: what kustomize makes of it, taken by a real API server, unwarned."""
+"""Test that a real API server accepts the output of kustomize for manifests/k8s/cluster."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def folder(repository: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def kustomized(cluster: Cluster, folder: Path) -> Callable[[str], str]:
-    """What `kubectl kustomize` prints for an overlay."""
+    """Return a function that runs `kubectl kustomize` on an overlay and returns its output."""
 
     def text(overlay: str) -> str:
         done = cluster.kubectl("kustomize", str(folder / "overlays" / overlay), check=True)
@@ -68,7 +68,7 @@ def test_overlay_snapshot(
 def test_every_overlay_is_taken_by_strict_validation_without_a_warning(
     overlay: str, kustomized: Callable[[str], str], cluster: Cluster, namespace: str
 ) -> None:
-    """In a namespace of the test's own, as if it were the overlay's."""
+    """The objects are applied to the namespace of the test instead of the overlay's."""
     found = objects(kustomized(overlay))
     for each in found:
         if "namespace" in each["metadata"]:
@@ -86,13 +86,13 @@ def test_every_overlay_is_taken_by_strict_validation_without_a_warning(
 def test_applied_twice_nothing_changes_and_controllers_get_their_pods_admitted(
     cluster: Cluster, base: str, folder: Path
 ) -> None:
-    """PodSecurity acts on pods alone: those of Deployment and StatefulSet have to be there."""
+    """PodSecurity checks only pods, so the pods of Deployment and StatefulSet must exist."""
     overlay = str(folder / "overlays" / "bare")
     before = generations(cluster, overlay)
     again = cluster.kubectl("apply", "-k", overlay, "--validate=strict", check=True)
     assert again.stderr == ""
     changed = [line for line in again.stdout.splitlines() if not line.endswith(" unchanged")]
-    # kubectl sends these two anew each time, for their defaults; the server changes nothing.
+    # kubectl sends these two every time because of their defaults, but the server changes nothing.
     assert changed == [
         "statefulset.apps/postgres configured",
         "poddisruptionbudget.policy/store configured",
@@ -132,7 +132,7 @@ def test_a_rolling_store_never_has_fewer_than_its_replicas(
     assert pod["terminationGracePeriodSeconds"] >= leaving + uvicorn
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    # The endpoint is gone before the process is: a failed probe and the grace before SIGTERM.
+    # The endpoint is removed before the process ends: failed probes, and the delay before SIGTERM.
     ready = container["readinessProbe"]
     assert ready["periodSeconds"] * ready["failureThreshold"] <= leaving
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -174,7 +174,7 @@ def test_accounts_are_bound_to_cloud_identities(kustomized: Callable[[str], str]
 def test_the_submitters_role_is_the_one_that_detach_makes_and_check_asks_for(
     kustomized: Callable[[str], str],
 ) -> None:
-    """One list: RIGHTS in the code, the template, the base."""
+    """RIGHTS in the code, the template and the base contain the same rules."""
     found = objects(kustomized("bare"))
     account, role, binding, _ = submitter()
     for made in (account, role, binding):
@@ -227,7 +227,7 @@ def test_the_documented_table_of_rights_is_the_roles(
 def test_stages_of_every_kind_fit_the_namespace(
     cluster: Cluster, base: str, repository: Path
 ) -> None:
-    """Quota, limits, priority and PodSecurity of the base against each golden and its pod."""
+    """Each golden and its pod satisfy quota, limits, priority and PodSecurity of the base."""
     serve_jobset(cluster)
     documents: list[Object] = []
     for file in sorted((repository / "tests" / "golden" / "k8s").glob("*.yaml")):
@@ -250,7 +250,7 @@ def test_stages_of_every_kind_fit_the_namespace(
 
 
 def test_queues_cover_what_stages_ask_for(folder: Path) -> None:
-    """Kueue admits no pod that asks for a resource that is not covered, or for another node."""
+    """Kueue admits no pod that requests a resource that is not covered, or another node."""
     flavors = {
         each["metadata"]["name"]: each.get("spec", {}).get("nodeLabels", {})
         for each in objects((folder / "components" / "kueue" / "flavors.yaml").read_text())
@@ -313,9 +313,9 @@ def test_another_namespace_renames_everything(
 
 
 def test_kubectl_is_the_pinned_one(cluster: Cluster) -> None:
-    """Another kustomize may write the goldens otherwise."""
+    """Other versions of kustomize may format the goldens differently."""
     if cluster.control_plane is None:
-        pytest.skip("kubectl is of whoever gave the cluster")
+        pytest.skip("the cluster of TUNELOOP_TEST_KUBECONFIG may use another kubectl")
     version = json.loads(cluster.kubectl("version", "--client", "-o", "json").stdout)
     assert version["kustomizeVersion"] == "v5.8.1"
     assert version["clientVersion"]["gitVersion"] == controlplane.kubernetes_version()

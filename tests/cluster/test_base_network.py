@@ -1,7 +1,7 @@
-"""Which pod may talk to which, by the semantics that Kubernetes gives NetworkPolicies.
+"""Test which pods may connect to each other, by the documented semantics of NetworkPolicies.
 
-No network plug-in enforces anything here; this reads the policies against the labels that pods
-really get, so that a selector which matches nobody is seen.
+There is no network plug-in that enforces the policies. The tests match the policies with the labels
+that pods really get, so that a selector that matches no pod is found.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def policies(overlay: str) -> list[Object]:
 
 
 def pods(overlay: str) -> dict[str, dict[str, str]]:
-    """Labels of every kind of pod that the namespace has."""
+    """Return the labels of every kind of pod in the namespace."""
     stages = {
         stage: rendered(stage)[1]["spec"]["template"]["metadata"]["labels"]
         for stage in ("export", "train", "eval", "import")
@@ -50,7 +50,7 @@ def selects(selector: Object, labels: dict[str, str]) -> bool:
 
 
 def is_peer(peer: Object, other: dict[str, str] | str) -> bool:
-    """Whether a peer is a pod of the namespace (labels), kube-system, or an address."""
+    """Return whether a policy's peer matches a pod (labels), kube-system, or an address."""
     if "ipBlock" in peer:
         if not isinstance(other, str) or other == DNS:
             return False
@@ -87,7 +87,7 @@ def may(
 
 
 def reached(overlay: str, port: int, to: str) -> set[str]:
-    """Which kinds of pods reach a kind of pod, kube-system or an address on a port."""
+    """Return the kinds of pods that reach a kind of pod, kube-system or an address on a port."""
     rules, known = policies(overlay), pods(overlay)
     other: dict[str, str] | str = known.get(to, to)
     return {
@@ -108,7 +108,7 @@ WRITERS = {"export", "train", "eval", "import", "submitter", "store"}
         ("gke", PUBLIC, 80, set()),
         ("gke", PRIVATE, 443, {"submitter"}),  # the API server
         ("gke", PRIVATE, 6443, {"submitter"}),
-        ("bare", PRIVATE, 9000, WRITERS),  # object storage of one's own
+        ("bare", PRIVATE, 9000, WRITERS),  # the object storage within the network
         ("gke", PRIVATE, 9000, set()),
         ("gke", METADATA, 80, WRITERS),
         ("gke", "169.254.169.252", 988, WRITERS),
@@ -127,7 +127,7 @@ WRITERS = {"export", "train", "eval", "import", "submitter", "store"}
     ],
 )
 def test_who_reaches_what(overlay: str, to: str, port: int, expected: set[str]) -> None:
-    # kube-system holds no API server that pods reach by selector; any address is the submitter's.
+    # No selector matches the API server in kube-system; the submitter may use any address.
     assert reached(overlay, port, to) == expected
 
 

@@ -1,6 +1,6 @@
-"""Least privilege: what submitter and CI ask of the API server is what their Roles grant, and only.
+"""Test least privilege: the Roles of submitter and CI grant exactly the rights that they use.
 
-What they ask comes from the API server's own audit log, what they may from its RBAC objects.
+The audit log of the API server contains the requests, and its RBAC objects contain the rights.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from tuneloop.specs.target import Target
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
 HUGE = {**SMALL, "cpu": "100"}
-"""Of CPUs: more than the test's node has."""
+"""Number of CPUs that the test's node does not have."""
 
 Right = tuple[str, str]
-"""`resource.group` or `resource/subresource.group`, and the verb."""
+"""(`resource.group` or `resource/subresource.group`, verb)."""
 
 
 @pytest.fixture(scope="module")
 def apis(cluster: controlplane.Cluster) -> Iterator[None]:
-    """JobSet and Kueue are installed; served once for all that needs them, it takes its time."""
+    """Install the APIs of JobSet and Kueue; shared by all tests, because it is slow."""
     serve_jobset(cluster)
     with contextlib.ExitStack() as stack:
         try:
@@ -52,7 +52,7 @@ def apis(cluster: controlplane.Cluster) -> Iterator[None]:
 
 @pytest.fixture
 def kubeconfig_of(cluster: controlplane.Cluster, base: str, tmp_path: Path) -> Callable[[str], str]:
-    """A kubeconfig with the token of an account of the base."""
+    """Write a kubeconfig with the token of an account of the base."""
 
     def write(account: str) -> str:
         token = cluster.kubectl("create", "token", account, "-n", base, check=True).stdout.strip()
@@ -66,7 +66,7 @@ def kubeconfig_of(cluster: controlplane.Cluster, base: str, tmp_path: Path) -> C
 
 
 def granted(cluster: controlplane.Cluster, namespace: str, account: str) -> set[Right]:
-    """Every verb that RoleBindings of the namespace give an account."""
+    """Return the rights that RoleBindings of the namespace grant to an account."""
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
     found: set[Right] = set()
     for binding in cluster.get("rolebindings", "-n", namespace)["items"]:
@@ -85,7 +85,7 @@ def granted(cluster: controlplane.Cluster, namespace: str, account: str) -> set[
 def asked(
     cluster: controlplane.Cluster, namespace: str, account: str
 ) -> tuple[set[Right], set[Right]]:
-    """Every verb that the account was seen to use: allowed by a Role of the namespace, refused."""
+    """Return the rights that an account used: those that a Role allowed, and those refused."""
     assert cluster.control_plane is not None
     allowed: set[Right] = set()
     refused: set[Right] = set()
@@ -99,16 +99,16 @@ def asked(
             refused.add(right)
         elif "RoleBinding" in annotations["authorization.k8s.io/reason"].replace("Cluster", ""):
             if 'RoleBinding "system:' in annotations["authorization.k8s.io/reason"]:
-                continue  # what everybody may: a review of one's own rights
+                continue  # every account may review its own rights
             allowed.add(right)
-            # An apply that creates is authorized a second time, as create.
+            # An apply that creates an object is also authorized as `create`.
             if right[1] == "patch" and event["responseStatus"]["code"] == 201:
                 allowed.add((right[0], "create"))
     return allowed, refused
 
 
 def supervise(client: Cluster, run: TinyRun, repository: Path) -> None:
-    """What no run of small CPU Jobs comes to: a gang, a queue, a pod that fails."""
+    """Send requests that small CPU Jobs do not cause: for a JobSet, a queue and a failed pod."""
     run.change(execution__cluster__train={**SMALL, "accelerator": "h100-80gb-8x2"})
     run.change(execution__cluster__queue="tuneloop")
     spec = load_run_spec(str(run.spec_path))
@@ -146,20 +146,20 @@ def test_what_submitter_and_ci_ask_is_what_their_roles_grant(
     ci = ("--kubeconfig", kubeconfig_of("tuneloop-ci"))
     spec, at = run.spec_path, ("--artifacts", run.artifacts)
 
-    # CI: checks, submits, waits; a queue that is not there, and a Secret that it may not read.
+    # CI checks, submits and waits, with a queue that does not exist and a Secret it may not read.
     for queue in ("tuneloop", "absent"):
         run.change(execution__cluster__queue=queue)
         run.change(execution__cluster__store_token_secret="store-token")
         code, _, err = tuneloop("check", spec, "--server", *ci)
         assert code == 3, err
-        assert f"LocalQueue {queue}: is not there, expected one of none" in err
+        assert f"LocalQueue {queue}: does not exist, expected one of: none exists" in err
         assert "warning: store_token: could not be looked up" in err
     run.change(execution__cluster__queue=None, execution__cluster__store_token_secret=None)
     code, out, err = tuneloop("submit", spec, "--detach", "--json", *ci)
     assert code == 0, err
     run_id = json.loads(out)["run_id"]
 
-    # The submitter: its Job runs in the cluster, with the account's own token.
+    # The submitter's Job runs in the cluster, with the token of its account.
     code, _, err = tuneloop("wait", run_id, *at, "--poll-seconds", "0.2", *ci)
     assert code == 21, err
     job = f"{run_id}-submit"
@@ -169,7 +169,7 @@ def test_what_submitter_and_ci_ask_is_what_their_roles_grant(
         return any(c["status"] == "True" for c in status.get("conditions", []))
 
     wait_until(ended, "the submitter has ended", 60)
-    assert tuneloop("check", spec, "--server", *ci)[0] == 0  # the export's objects stand
+    assert tuneloop("check", spec, "--server", *ci)[0] == 0  # the objects of the export exist
     code, out, err = tuneloop("cancel", run_id, *at, *ci)
     assert code == 0, err
     clean(cluster, base)
@@ -191,7 +191,7 @@ def test_what_submitter_and_ci_ask_is_what_their_roles_grant(
 
 
 def test_stages_store_and_strangers_may_nothing(cluster: controlplane.Cluster, base: str) -> None:
-    """No more than anybody who has logged in: to ask what they may."""
+    """They have only the right of every authenticated account: to review its own rights."""
     for account in ("tuneloop-stage", "tuneloop-store", "default"):
         assert granted(cluster, base, account) == set()
         who = f"--as=system:serviceaccount:{base}:{account}"
@@ -209,7 +209,7 @@ def test_stages_store_and_strangers_may_nothing(cluster: controlplane.Cluster, b
 
 
 def test_a_stage_pod_gets_no_token(cluster: controlplane.Cluster, base: str) -> None:
-    """Not even where its Job forgot to say so: the account's own word counts."""
+    """Even if its Job does not disable the token, the setting of the account applies."""
     context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     pod = {
         "apiVersion": "v1",
@@ -233,10 +233,10 @@ def test_a_stage_pod_gets_no_token(cluster: controlplane.Cluster, base: str) -> 
 def test_queues_are_taken_by_kueues_own_schemas(
     cluster: controlplane.Cluster, base: str, repository: Path, tmp_path: Path
 ) -> None:
-    """The component on top of an overlay, as an operator adds it.
+    """Add the component to an overlay, as an operator does.
 
-    With `namespace:`, which kustomize writes into ClusterQueue and ResourceFlavors too, not knowing
-    that they have none: the server takes it away again.
+    The overlay sets `namespace:`. kustomize also writes it into ClusterQueue and ResourceFlavors,
+    because it does not know that they are not namespaced. The server removes it.
     """
     folder = repository / "manifests" / "k8s" / "cluster"
     up = os.path.relpath(folder, tmp_path.resolve())

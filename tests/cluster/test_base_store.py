@@ -1,6 +1,6 @@
-"""The store's Deployment does what it says: its argv, variables and mounts start a store.
+"""Test that the command, variables and mounts of the store's Deployment start a store.
 
-On the test's node, which runs a pod's command as a process: no image, no probes, no read-only root.
+The simulated node runs the pod's command as a process, without image, probes and read-only root.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Object = dict[str, Any]
 
 
 def objects(repository: Path, overlay: str, namespace: str) -> list[Object]:
-    """Account and Deployment of an overlay, in the test's namespace."""
+    """Return the account and Deployment of an overlay, in the namespace of the test."""
     text = (repository / "tests" / "golden" / "cluster" / f"{overlay}.yaml").read_text()
     wanted = {("ServiceAccount", "tuneloop-store"), ("Deployment", "store")}
     found = [
@@ -53,7 +53,7 @@ def test_the_deployment_starts_a_store(
     account, deployment = objects(repository, overlay, namespace)
     port, name = free_port(), postgres.new_database()
     token, line = new_token("loop", "write")
-    # What is this machine's alone: port, storage, one replica, no PriorityClass of the cluster.
+    # Adapt to this machine: port, storage, one replica, and no PriorityClass of the cluster.
     deployment["spec"]["replicas"] = 1
     pod = deployment["spec"]["template"]["spec"]
     del pod["priorityClassName"]
@@ -61,7 +61,7 @@ def test_the_deployment_starts_a_store(
     container["args"][container["args"].index("8000")] = str(port)
     variables = {each["name"]: each for each in container["env"]}
     variables["TUNELOOP_ARTIFACTS"]["value"] = str(tmp_path / "artifacts")
-    if overlay == "bare":  # a URL without password, which comes from the Secret
+    if overlay == "bare":  # its URL has no password, which comes from the Secret
         assert variables["TUNELOOP_DATABASE"]["value"] == "postgresql://tuneloop@postgres/tuneloop"
         url = f"postgresql://postgres@127.0.0.1:{postgres.port}/{name}"
         variables["TUNELOOP_DATABASE"]["value"] = url

@@ -44,7 +44,7 @@ def hub_of(
     store: str,
     tmp_path: Path,
 ) -> Callable[..., Hub]:
-    """Makes a caller's repository that holds a run spec, placed on the test cluster."""
+    """Return a function that makes a repository with a run spec for the test cluster."""
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
 
     def make(workflow: str, **changes: Any) -> Hub:
@@ -88,7 +88,7 @@ def test_a_merge_submits_waits_with_new_credentials_and_comments(
     assert f"::set-output:: run_id={run.name}" in outputs
     assert "the cluster accepts 8 objects of run" in done.job("submit")
     assert all((run / stage / "record.json").exists() for stage in STAGES)
-    # Each of the three jobs logs in, and every wait once more; what it had before is worth nothing.
+    # Each of the three jobs logs in, and so does every wait; each login invalidates the one before.
     assert waits >= 2
     assert "is still running: " in outputs
     logins = [line for line in hub.log if not line.startswith("pip ")]
@@ -130,11 +130,11 @@ def test_a_label_submits_and_a_run_that_fails_says_why(
     done = hub.act("pull_request", {**payload, "label": {"name": "train"}}, **VARIABLES)
     assert done.code == 1
     assert "exit status 21" in done.job("wait"), done.output
-    assert "no report: stage export: Unschedulable: no node takes pod" in done.job("report")
+    assert "no report: stage export: Unschedulable: no node fits pod" in done.job("report")
     assert "exit status 12" in done.job("report")
     (said,) = hub.state["comments"]
     assert said["issue"] == 9
-    assert "stage export failed\n\n`Unschedulable`: `no node takes pod" in said["body"]
+    assert "stage export failed\n\n`Unschedulable`: `no node fits pod" in said["body"]
 
 
 def test_what_a_cluster_would_refuse_is_not_submitted(
@@ -146,10 +146,10 @@ def test_what_a_cluster_would_refuse_is_not_submitted(
     hub = hub_of(caller(), execution__cluster__service_account="nobody")
     done = hub.act("push", {"ref": "refs/heads/main", "after": head_of(hub)}, **VARIABLES)
     assert done.code == 1
-    assert "ServiceAccount nobody: is not there" in done.job("submit")
+    assert "ServiceAccount nobody: does not exist" in done.job("submit")
     assert not (Path(tiny_run.artifacts) / "training_runs").exists()
     assert cluster.get("jobs", "-n", namespace)["items"] == []
-    assert hub.state["calls"] == []  # nothing to wait for, nothing to report
+    assert hub.state["calls"] == []  # no run was submitted, so nothing is reported
 
 
 def comment(number: int, kind: str, body: str = "<!-- tuneloop run tiny -->\nmine") -> Any:

@@ -1,7 +1,7 @@
-"""The GitLab example: its jobs' script lines run by bash as a runner does, on a real API server.
+"""Run the scripts of the GitLab example with bash, as a runner does, against a real API server.
 
-GitLab's own linter is a service; here the file is parsed, its `extends` followed by hand, and what
-jobs hand on (dotenv) is carried from one to the next.
+GitLab's linter is only available as a service. The tests therefore parse the file, resolve
+`extends`, and pass dotenv reports from one job to the next.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHARED = ".tuneloop"
 
 
 def jobs() -> dict[str, dict[str, Any]]:
-    """Jobs by name, in the order of their stages, with what they extend."""
+    """Return the jobs by name, in the order of their stages, with `extends` resolved."""
     value = yaml.safe_load(EXAMPLE.read_text())
     found = {name: job for name, job in value.items() if name not in ("stages", SHARED)}
     assert [job["stage"] for job in found.values()] == value["stages"]
@@ -39,7 +39,7 @@ def jobs() -> dict[str, dict[str, Any]]:
 
 
 def script_of(job: dict[str, Any]) -> str:
-    """As a runner joins lines: the first that fails ends the job."""
+    """Join script lines as a runner does: the first failing line ends the job."""
     return "\n".join(["set -eo pipefail", *job["before_script"], *job["script"]])
 
 
@@ -58,7 +58,7 @@ def test_shellcheck_finds_nothing() -> None:
 
 @pytest.fixture
 def notes() -> Iterator[tuple[str, list[tuple[str, str, dict[str, Any]]]]]:
-    """GitLab's API, as far as notes go: its URL, and (path, token, body) of what was posted."""
+    """Serve GitLab's API for notes; yield its URL and (path, token, body) of posted notes."""
     posted: list[tuple[str, str, dict[str, Any]]] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -152,6 +152,6 @@ def test_its_jobs_submit_wait_and_report(
     assert f"### tuneloop: `{folder.name}`: " in body["body"]
     shut = run("report", MIN_GAIN="1")
     assert (shut.returncode, "expected at least +100.0" in shut.stderr) == (13, True)
-    again = run("submit")  # of the same commit: the run that stands is found
+    again = run("submit")  # the existing run of the same commit is found
     assert again.returncode == 0, again.stderr
     assert (project / "run.env").read_text() == f"RUN_ID={folder.name}\n"

@@ -1,4 +1,4 @@
-"""The test control plane is what it says: the pinned version, with the real answers."""
+"""Test that the test control plane has the pinned version and behaves like a real one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGE = "image.invalid/none@sha256:" + "0" * 64
 
 
 def pod_spec(**container: Any) -> dict[str, Any]:
-    """What PodSecurity `restricted` admits."""
+    """Return a pod spec that PodSecurity `restricted` admits."""
     context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     return {
@@ -153,7 +153,7 @@ def test_components_die_with_a_killed_parent(repository: Path, tmp_path: Path) -
         "from tests.cluster.controlplane import ControlPlane\n"
         "ControlPlane(pathlib.Path(sys.argv[1])).__enter__()\n"
     )
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # a killed parent cannot tidy up
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # a killed parent cannot clean up
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, cwd=repository, env=environment) as parent:
         wait_until(told.exists, "the component runs")
@@ -162,7 +162,7 @@ def test_components_die_with_a_killed_parent(repository: Path, tmp_path: Path) -
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process is there and not a zombie that waits for its new parent."""
+    """Return whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

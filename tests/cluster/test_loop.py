@@ -1,4 +1,4 @@
-"""The loop through a real API server and Job controller, its pods as processes of the test node."""
+"""Run the loop with a real API server and Job controller; pods run on the simulated node."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
 
 
 def contents(plan: Plan) -> dict[str, Any]:
-    """Digests of everything that a run's records name, timings apart; all of it is read."""
+    """Read every file that a run's records name; return their digests, without timings."""
     found: dict[str, Any] = {}
     for stage in STAGES:
         record = records.find(plan.artifacts, plan.run_id, stage)
@@ -58,7 +58,7 @@ def contents(plan: Plan) -> dict[str, Any]:
 def placed(
     run: TinyRun, namespace: str, store: str, repository: Path, **cluster: Any
 ) -> Prepared[KubernetesBackend]:
-    """Plan the run for the test cluster, on machines that are small."""
+    """Plan the run for the test cluster, on small machines."""
     stages = {stage: SMALL for stage in STAGES}
     place = {"namespace": namespace, "image": IMAGE, **stages, **cluster}
     run.change(execution__cluster=place, execution__store_url=store)
@@ -72,7 +72,7 @@ def prepared(spec: RunSpec, repository: Path) -> Prepared[KubernetesBackend]:
 def elsewhere(
     prepared_: Prepared[KubernetesBackend], spec: RunSpec, folder: Path, repository: Path
 ) -> Prepared[KubernetesBackend]:
-    """The same run with artifacts in another folder, where only the dataset lies."""
+    """Return the same run with artifacts in another folder, which contains only the dataset."""
     source = Path(prepared_.plan.artifacts)
     shutil.copytree(source / "datasets", folder / "datasets")
     execution = spec.execution.model_copy(update={"artifacts": str(folder)})
@@ -83,7 +83,7 @@ def elsewhere(
 
 @pytest.fixture
 def account(cluster: controlplane.Cluster, namespace: str) -> None:
-    """The account of the stages; a cluster's base has it."""
+    """Create the account of the stages, which the base of a cluster normally contains."""
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
 
 
@@ -125,7 +125,7 @@ def succeeded(cluster: controlplane.Cluster, namespace: str) -> list[int]:
 
 @pytest.fixture
 def start_verb(cluster: controlplane.Cluster, repository: Path) -> Iterator[Callable[..., Any]]:
-    """Start a verb as a process of its own against the test cluster."""
+    """Start a verb in a separate process against the test cluster."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object) -> subprocess.Popen[str]:
@@ -256,7 +256,7 @@ def test_cancel_takes_all_that_a_detached_run_holds(
         lambda: not cluster.get("configmaps", "-n", namespace, "-l", "tuneloop.dev/run")["items"],
         "the specs went with their Jobs",
     )
-    # SIGTERM came with its grace: what was trained is saved.
+    # SIGTERM came with a grace period, in which the training state was saved.
     assert list((progress.parent / "resume" / "checkpoints").iterdir())
 
 
@@ -296,7 +296,7 @@ def test_the_next_stage_is_created_within_a_second_of_a_record(
     repository: Path,
     store: str,
 ) -> None:
-    """From a record's appearance to the creation of the next Job, with a poll of 0.5 s."""
+    """Measure from the appearance of a record to the creation of the next Job; polls are 0.5 s."""
     there = placed(tiny_run, namespace, store, repository)
     submission = there.backend.submission
     created: dict[str, float] = {}

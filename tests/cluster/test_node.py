@@ -1,4 +1,4 @@
-"""The test node behaves as the tests that stand on it take for granted."""
+"""Test that the simulated node behaves as the other tests assume."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONTAINER = {
 
 @pytest.fixture
 def apply(cluster: Cluster, namespace: str) -> Callable[..., str]:
-    """Create a Job that runs Python code; returns its name."""
+    """Create a Job that runs Python code and return its name."""
 
     def make(
         code: str, *, job: Any = None, pod: Any = None, annotations: Any = None, **container: Any
@@ -173,7 +173,7 @@ def test_deletion_terminates_and_waits_and_eviction_is_not_counted(
     }
     path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
     cluster.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(eviction), check=True)
-    # backoffLimit is 0: had it counted, the Job would have failed.
+    # backoffLimit is 0, so the Job would have failed if this failure had counted.
     ended(cluster, namespace, job, "Complete")
     assert (tmp_path / "stopped").exists()
     assert node.processes() == 0

@@ -1,4 +1,4 @@
-"""How a stage can end badly, brought about by the real controllers, and the verdict on it."""
+"""Test the verdicts on failures of a stage that the real controllers cause."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
 
 
 class Case:
-    """One export stage on the cluster whose pods can be made to do something else."""
+    """One export stage on the cluster, whose pods can be replaced by others."""
 
     def __init__(self, client: Cluster, submission: Submission) -> None:
         self.client, self.submission = client, submission
@@ -48,7 +48,7 @@ class Case:
         job: Any = None,
         pod: Any = None,
     ) -> Case:
-        """The same stage under another name, doing this."""
+        """Return the same stage with another name and a changed pod."""
         submission = copy.deepcopy(self.submission)
         stage = submission.stages[0]
         for document in stage.documents:
@@ -72,7 +72,7 @@ class Case:
         return StageWatch(self.client, self.submission, self.submission.stages[0])
 
     def verdict(self, state: str | None = None, seconds: float = 30) -> Verdict:
-        """Create it; the first final verdict, or the first of that state."""
+        """Create the stage; return the first final verdict, or the first with the given state."""
         watch = self.watch()
         watch.create(replace_failed=False)
 
@@ -149,7 +149,7 @@ def test_a_failed_stage_is_a_sentence_its_evidence_is_kept_and_run_again_continu
     assert verdict["pods"][0]["status"]["phase"] == "Failed"
     (log,) = [url for url in files.list_files(prefix) if "/pods/" in url]
     assert b"last words" in files.read(log)
-    # wait tells it again, run tries again: another object of the same name.
+    # `wait` reports the failure again. `run` retries with a new object of the same name.
     with pytest.raises(StageFailed, match="UserError"):
         sequence.run(retry_failed=False, stop_on_interrupt=False)
     assert case.sequence().submit() == "export"
@@ -252,7 +252,7 @@ def test_out_of_memory_admission_and_deadlines(case: Case) -> None:
 
 @pytest.mark.usefixtures("node")
 def test_gone_is_deleted_unless_the_record_is_there(case: Case) -> None:
-    """A Job whose TTL is over before anyone looked leaves its record."""
+    """If the TTL deletes a Job before it is polled, its record still shows its success."""
     quick = case.change("-a", job={"ttlSecondsAfterFinished": 0})
     watch = quick.watch()
     watch.create(replace_failed=False)
@@ -309,7 +309,7 @@ def test_a_second_submit_adopts_and_a_changed_spec_is_another_object(
 def test_runs_that_share_a_stage_share_its_job(
     case: Case, tiny_run: TinyRun, repository: Path
 ) -> None:
-    """The same name, data and export, another evaluation: one Job, and both have the record."""
+    """Runs with equal name, data and export share one Job and record, if only eval differs."""
     tiny_run.change(eval__max_new_tokens=7)
     spec = load_run_spec(str(tiny_run.spec_path))
     changed = prepare(KubernetesBackend, spec, Target(image=IMAGE))

@@ -1,6 +1,6 @@
-"""No credential that pods and submitter are given stands in any object, record, log or error.
+"""Test that no object, record, log or error contains a credential of the pods or the submitter.
 
-tests/test_planted_secrets.py does the same without a cluster, with a database's password too.
+tests/test_planted_secrets.py does the same without a cluster, also with a database password.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS = "jobs,pods,configmaps,events,serviceaccounts,roles,rolebindings"
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
-    """Whoever submits has them in the environment too."""
+    """Set the planted credentials, also in the environment of the process that submits."""
     found = plant()
     for name, value in found.env.items():
         monkeypatch.setenv(name, value)
@@ -34,7 +34,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
 
 @pytest.fixture
 def guarded(planted: Planted, tmp_path: Path) -> Iterator[str]:
-    """A store that takes the planted token."""
+    """Run a store that accepts the planted token."""
     tokens = parse_tokens(planted.token_line, "planted")
     with store_app.running(
         f"sqlite:///{tmp_path / 'store.db'}", str(tmp_path / "a"), tokens
@@ -84,7 +84,7 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
     at = ("--artifacts", run.artifacts)
     verb(0, "check", run.spec_path, "--server")
     run_id = json.loads(verb(0, "submit", run.spec_path, "--detach", "--json"))["run_id"]
-    # The store refuses the import, and the submitter keeps why: verdict, pods, events, logs.
+    # The store rejects the import, and the submitter saves verdict, pods, events and logs.
     verb(20, "wait", run_id, *at, "--poll-seconds", "0.2")
     job = f"job/{run_id}-submit"
     cluster.kubectl("wait", "--for=condition=Failed", job, "-n", namespace, check=True)
@@ -92,7 +92,7 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
     verb(0, "status", run_id, *at)
     assert "refused the request with status 401" in verb(0, "explain", run_id, *at)
     verb(0, "logs", run_id, "import", *at, on_cluster=False)
-    # With the right one it goes to its end.
+    # With the right token, the run succeeds.
     cluster.apply(secret(namespace, "tuneloop-store-token", {"token": token}))
     verb(0, "run", run.spec_path, "--backend", "cluster", "--poll-seconds", "0.2")
     texts += cluster_texts(cluster, namespace)
@@ -103,7 +103,7 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
 
 
 def cluster_texts(cluster: controlplane.Cluster, namespace: str) -> Iterator[tuple[str, bytes]]:
-    """Every object but the Secrets, and the log of every pod, as the API server gives them."""
+    """Return all objects except Secrets, and the log of every pod, from the API server."""
     found = cluster.kubectl("get", KINDS, "-n", namespace, "-o", "json", check=True).stdout
     yield "objects", found.encode()
     pods = cluster.get("pods", "-n", namespace)["items"]

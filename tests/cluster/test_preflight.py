@@ -1,4 +1,4 @@
-"""`check --server` and the objects that it is for, on a real API server."""
+"""Test `check --server`, and dry runs of all rendered objects, on a real API server."""
 
 from __future__ import annotations
 
@@ -101,18 +101,18 @@ def test_what_is_missing_is_said_with_what_to_do(
     found = prepared(tiny_run, repository, namespace, queue="tpu", service_account="puller")
     said = "\n".join(findings(client, found, "/x"))
     assert "error: LocalQueue tpu: Kueue is not served" in said
-    assert "names image pull secret registry, which is not there; create it" in said
+    assert "names image pull secret registry, which does not exist; create it" in said
     assert "ResourceQuota small: leaves 1.5 of requests.cpu, one stage needs 2" in said
     secrets = {"store_token_secret": "absent", "credentials_secret": "none"}
     found = prepared(tiny_run, repository, namespace, **secrets)
     said = "\n".join(findings(client, found, "/x"))
-    assert "Secret none: is not there; `kubectl create secret generic none --from-env-file" in said
-    assert "Secret absent: is not there, or has no key `token`; `kubectl create secret" in said
-    assert "ServiceAccount tuneloop-stage: is not there, expected it; `kubectl create" in said
+    assert "Secret none: does not exist; run `kubectl create secret generic none --from-e" in said
+    assert "Secret absent: does not exist or has no key `token`; run `kubectl create sec" in said
+    assert "ServiceAccount tuneloop-stage: does not exist; run `kubectl create" in said
     found = prepared(tiny_run, repository, "nowhere")
     elsewhere = Cluster.connect("nowhere", kubeconfig=str(cluster.kubeconfig))
     (said,) = findings(elsewhere, found)
-    assert "Namespace nowhere: is not there" in said
+    assert "Namespace nowhere: does not exist" in said
 
 
 @pytest.mark.usefixtures("account")
@@ -123,7 +123,7 @@ def test_rights_that_are_missing_are_named(
     namespace: str,
     tmp_path: Path,
 ) -> None:
-    """As an account that may only look at Jobs."""
+    """Run the check as an account that may only read Jobs."""
     cluster.kubectl(
         "create", "role", "looks", "--verb=get,list", "--resource=jobs", "-n", namespace
     )
@@ -152,8 +152,7 @@ def test_rights_that_are_missing_are_named(
 def test_every_golden_and_every_gang_is_taken_and_its_pod_admitted(
     cluster: controlplane.Cluster, namespace: str, repository: Path
 ) -> None:
-    """Strict validation of the workload, and PodSecurity `restricted` of its pod, which acts on
-    pods alone."""
+    """Validate the workload strictly, and its pod with PodSecurity, which checks only pods."""
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
     cluster.kubectl("create", "serviceaccount", "trainer", "-n", namespace, check=True)
     cluster.kubectl("create", "serviceaccount", "tuneloop-submitter", "-n", namespace, check=True)

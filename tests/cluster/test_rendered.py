@@ -1,4 +1,4 @@
-"""What `tuneloop render` writes, taken by a real API server as it is."""
+"""Test that a real API server accepts the unchanged output of `tuneloop render`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rendered(
     repository: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """The tiny run, rendered for the test's namespace by the verb itself."""
+    """Render the tiny run for the namespace of the test with the verb itself."""
     tiny_run.change(
         execution__cluster={
             "namespace": namespace,
@@ -48,7 +48,7 @@ def rendered(
 def test_every_file_is_taken_by_strict_validation_without_a_warning(
     cluster: Any, rendered: Path
 ) -> None:
-    """PodSecurity `restricted` warns on a Job whose pods it would refuse."""
+    """PodSecurity `restricted` warns about a Job whose pods it would reject."""
     done = cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(rendered))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -56,7 +56,7 @@ def test_every_file_is_taken_by_strict_validation_without_a_warning(
 
 
 def test_every_single_host_shape_is_taken(cluster: Any, namespace: str, repository: Path) -> None:
-    """One dry run of a train stage on each shape of the table."""
+    """Dry-run a train stage on each shape of the table."""
     manifests = load_manifests(str(repository / "manifests" / "k8s"))
     documents = []
     for number, key in enumerate(manifests.accelerators.keys()):
@@ -90,7 +90,7 @@ def test_applied_twice_nothing_changes(cluster: Any, namespace: str, rendered: P
 
 
 def test_strings_survive_kubectl(cluster: Any, namespace: str) -> None:
-    """10,000 random hex and number-like strings through YAML, kubectl's reader and back."""
+    """Send 10,000 random hex and number-like strings through YAML and kubectl and compare."""
     rng = random.Random(0)
     alphabets = (string.hexdigits[:16], "0123456789e+-._xXoObB", "yYnNoOfFtTrRuUeElLsSaA")
     values = {

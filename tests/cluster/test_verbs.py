@@ -1,4 +1,4 @@
-"""The verbs of a run on a cluster as people and CI use them: what is printed, and the exit code."""
+"""Test output and exit code of the verbs for runs on a cluster, as people and CI use them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def placed(cluster: controlplane.Cluster, namespace: str, tiny_run: TinyRun, sto
 
 @pytest.fixture
 def verb(tuneloop: Invoke, cluster: controlplane.Cluster) -> Invoke:
-    """A verb against the test cluster."""
+    """Run a verb against the test cluster."""
     return lambda *arguments: tuneloop(*arguments, "--kubeconfig", cluster.kubeconfig)
 
 
@@ -71,7 +71,9 @@ def test_ci_submits_waits_and_shows_the_report(
     assert summary.read_text() == report.read_text() + "\n"
     assert "train    done" in err
 
-    code, out, _ = tuneloop("status", run_id, *at, "--json")  # all records: no cluster is asked
+    code, out, _ = tuneloop(
+        "status", run_id, *at, "--json"
+    )  # all records exist, so no request goes to the cluster
     assert code == 0
     assert [s["state"] for s in json.loads(out)["stages"]] == ["done"] * 4
     code, out, _ = tuneloop("explain", run_id, *at)
@@ -110,7 +112,7 @@ def test_a_run_that_cannot_start_is_explained_and_cancelled(
     out = controlplane.wait_until(explained, "the scheduler has looked for a node")
     assert max(map(len, out.splitlines())) <= 80
     said = " ".join(out.split())
-    assert "cause no node takes pod " in said
+    assert "cause no node fits pod " in said
     assert "0/1 nodes are available: 1 Insufficient cpu" in said
     assert "do add a node pool of that shape" in said
     code, out, _ = verb("status", run_id, *at)
@@ -131,7 +133,7 @@ def test_a_run_that_cannot_start_is_explained_and_cancelled(
     assert code == 21, err
     assert f"::error title={run_id}%3A export::stage export: Unschedulable: no node takes" in out
     assert "stage export failed" in summary.read_text()
-    # It was freed; what was seen stays.
+    # The workload was deleted, but its evidence remains.
     _, out, _ = verb("explain", run_id, *at)
     assert "Insufficient cpu" in " ".join(out.split())
     code, out, _ = verb("cancel", run_id, *at)

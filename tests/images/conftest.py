@@ -1,4 +1,4 @@
-"""Builds the images once, on a Debian made by debootstrap, in a storage of the tests' own."""
+"""Build the images once, on a Debian made by debootstrap, in a separate buildah storage."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from tests.images.container import RUNC, Image, command, mounted
 
 TAG = "test"
 TARGETS = tuple(os.environ.get("TUNELOOP_IMAGES", "base serve train").split())
-"""What is built; `make check` leaves out train, whose minutes are a job of their own in CI."""
+"""Targets to build; `make check` skips `train`, which takes minutes and has its own CI job."""
 MISSING = "no buildah, debootstrap and runc for root; tests/images/debian-packages installs them"
 
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """What was built, and where buildah keeps it."""
+    """The built images, and the location of buildah's storage."""
 
     storage: Path
     base_image_bytes: int
     planted: str
-    """What only the builder's pip configuration holds."""
+    """A value that occurs only in the builder's pip configuration."""
     images: dict[str, Image]
 
 
 def is_able() -> bool:
-    """Whether this machine can build and run images."""
+    """Return whether this machine can build and run images."""
     programs = [shutil.which("buildah"), shutil.which("debootstrap", path="/usr/sbin")]
     return os.geteuid() == 0 and all(programs) and Path(RUNC).is_file()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of targets that are not built."""
+    """Deselect the tests of targets that are not built."""
     if "train" in TARGETS:
         return
     left = [item for item in items if "images" in item.keywords and _needs_train(item)]
@@ -61,12 +61,12 @@ def _needs_train(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def built(repository: Path) -> Iterator[Built]:
-    """All targets, mounted."""
+    """Build and mount all targets."""
     if not is_able():
         if os.environ.get("CI"):
             pytest.fail(MISSING)
         pytest.skip(MISSING)
-    # Not below pytest's own folder: it keeps the last three, and this is gigabytes.
+    # Not below pytest's folder, because pytest keeps the last three, and the storage has gigabytes.
     folder = Path(tempfile.mkdtemp(prefix="tuneloop-images-"))
     try:
         with pytest.MonkeyPatch.context() as environment:
@@ -86,7 +86,7 @@ def built(repository: Path) -> Iterator[Built]:
 
 
 def remove(folder: Path) -> None:
-    """Delete all; buildah leaves its overlay folder mounted on itself."""
+    """Delete the storage; first unmount buildah's overlay folder, which is mounted on itself."""
     env = os.environ | {"CONTAINERS_STORAGE_CONF": str(folder / "storage.conf")}
     subprocess.run(["buildah", "rm", "--all"], env=env, check=False, capture_output=True)
     overlay = folder / "storage" / "overlay"
@@ -96,7 +96,7 @@ def remove(folder: Path) -> None:
 
 
 def storage_conf(folder: Path) -> Path:
-    """A storage that is the tests' own; overlay, because vfs copies every layer whole."""
+    """Configure a separate storage with overlay, because vfs copies every layer completely."""
     path = folder / "storage.conf"
     lines = ('driver = "overlay"', f'graphroot = "{folder}/storage"', f'runroot = "{folder}/run"')
     path.write_text("\n".join(("[storage]", *lines)) + "\n")
@@ -104,7 +104,7 @@ def storage_conf(folder: Path) -> Path:
 
 
 def import_base(folder: Path, name: str) -> int:
-    """Make an image of what debootstrap made; its size."""
+    """Import a tree of debootstrap as an image and return its size."""
     container = command("buildah", "from", "scratch").strip()
     command("buildah", "add", "--quiet", container, str(folder / f"{name}.tar"), "/")
     command("buildah", "commit", "--quiet", "--rm", container, f"debian-python-{name}:{TAG}")
@@ -114,7 +114,7 @@ def import_base(folder: Path, name: str) -> int:
 
 
 def build(repository: Path) -> None:
-    """As `make image` does it."""
+    """Build an image as `make image` does."""
     arguments = ["--engine", "buildah", "--tag", TAG]
     for kind in ("base", "build"):
         arguments += ["--build-arg", f"{kind.upper()}_IMAGE=localhost/debian-python-{kind}:{TAG}"]

@@ -1,7 +1,8 @@
-"""One container of a built image, by runc, held to what manifests/k8s/pod.yaml holds pods to.
+"""Run a container of a built image with runc, under the restrictions of manifests/k8s/pod.yaml.
 
-Root file system read-only, user 10001 without capabilities, own process and network namespaces
-(loopback alone), `/tmp` and the cache writable as the pod's volumes are. argv is process 1.
+The root file system is read-only. The user is 10001, without capabilities. The container has its
+own process and network namespaces, with only a loopback interface. `/tmp` and the cache are
+writable, like the volumes of the pod. The command is process 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ RUNC = "/usr/sbin/runc"
 
 
 def command(*argv: str, **options: Any) -> str:
-    """Run a program to its end; what it printed."""
+    """Run a program and return its output."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, f"{' '.join(argv)}: {done.returncode}\n{done.stderr[-4000:]}"
     return done.stdout
@@ -30,19 +31,19 @@ def command(*argv: str, **options: Any) -> str:
 
 @dataclass(frozen=True)
 class Image:
-    """An image in buildah's storage, mounted."""
+    """A mounted image in buildah's storage."""
 
     name: str
     root: Path
     config: Config
-    """As docker knows it: User, Env, Cmd, WorkingDir, Labels, Healthcheck."""
+    """Configuration as in docker: User, Env, Cmd, WorkingDir, Labels, Healthcheck."""
     layers: list[str]
     """Digests of the uncompressed layers."""
     size_bytes: int
 
     @property
     def env(self) -> dict[str, str]:
-        """What the image sets."""
+        """Return the environment variables that the image sets."""
         return dict(line.split("=", 1) for line in self.config["Env"])
 
 
@@ -62,7 +63,7 @@ def mounted(name: str) -> Iterator[Image]:
 
 
 def _bytes(size: str | int) -> int:
-    """`393 MB`, as buildah prints it, in bytes."""
+    """Convert a size that buildah prints, such as `393 MB`, to bytes."""
     if isinstance(size, int):
         return size
     number, unit = size.split()
@@ -71,13 +72,13 @@ def _bytes(size: str | int) -> int:
 
 @dataclass(frozen=True)
 class Container:
-    """A bundle that runc starts."""
+    """A container bundle that runc can start."""
 
     folder: Path
     name: str
 
     def argv(self) -> list[str]:
-        """What runs it in the foreground; the exit code is the container's."""
+        """Return the command that runs the container and has its exit code."""
         return [
             RUNC,
             "--root",
@@ -89,23 +90,23 @@ class Container:
         ]
 
     def run(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run it to its end."""
+        """Run the container until it ends."""
         return subprocess.run(
             self.argv(), capture_output=True, text=True, timeout=timeout, check=False
         )
 
     def start(self) -> subprocess.Popen[str]:
-        """Start it; `kill` reaches it through its process 1."""
+        """Start the container; `kill` sends signals to its process 1."""
         return subprocess.Popen(
             self.argv(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     def kill(self, signal: str) -> None:
-        """As the kubelet does: a signal to process 1."""
+        """Send a signal to process 1, as the kubelet does."""
         command(RUNC, "--root", str(self.folder / "state"), "kill", self.name, signal)
 
     def execute(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run another process in it, as a health check is."""
+        """Run another process in the container, like a health check."""
         runc = [RUNC, "--root", str(self.folder / "state"), "exec", self.name, *argv]
         return subprocess.run(runc, capture_output=True, text=True, timeout=60, check=False)
 
@@ -121,11 +122,11 @@ def container(
     """Write the bundle of a container.
 
     Args:
-        image: what it is made of.
-        folder: gets bundle, state, and the folders that stand for empty volumes.
-        argv: else the image's own.
-        env: besides the image's own.
-        volumes: folders of this machine and where they are mounted, writable.
+        image: image of the container.
+        folder: folder for the bundle, its state, and the folders used as empty volumes.
+        argv: command; by default the command of the image.
+        env: environment variables in addition to those of the image.
+        volumes: folder on this machine -> writable mount point.
     """
     folder.mkdir(parents=True)
     command(RUNC, "spec", cwd=folder)
@@ -142,7 +143,7 @@ def container(
     }
     config["process"].pop("rlimits", None)
     config["root"] = {"path": str(image.root), "readonly": True}
-    # The kubelet's own limits are not tested here, and cgroups differ between machines.
+    # There are no cgroups, because they differ between machines. Limits are not tested here.
     config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
     places = dict(volumes or {})
     for name, place in WRITABLE.items():

@@ -1,4 +1,4 @@
-"""What goes into a build and what is taken out of it; needs neither root nor a builder."""
+"""Test the inputs of image builds and the pruning of packages, without root or a builder."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ def test_what_is_no_program_is_not_loadable(tmp_path: Path) -> None:
     ("environment", "message"),
     [
         ({"JAX_VARIANT": "rocm", "TUNIX_REF": ""}, "expected cpu, cuda or tpu"),
-        ({"JAX_VARIANT": "cpu", "TUNIX_REF": "main"}, "expected a whole commit"),
-        ({"JAX_VARIANT": "cpu", "TUNIX_REF": "abc123"}, "expected a whole commit"),
-        ({"JAX_VARIANT": "cpu", "TUNIX_REF": "a" * 41}, "expected a whole commit"),
+        ({"JAX_VARIANT": "cpu", "TUNIX_REF": "main"}, "expected a full commit"),
+        ({"JAX_VARIANT": "cpu", "TUNIX_REF": "abc123"}, "expected a full commit"),
+        ({"JAX_VARIANT": "cpu", "TUNIX_REF": "a" * 41}, "expected a full commit"),
         (
             {"JAX_VARIANT": "cpu", "TUNIX_REF": "", "OBJECT_STORE": "nfs"},
             "expected gcs, s3 or nothing",
@@ -145,7 +145,7 @@ def test_arguments_that_make_no_sense_end_the_build(
 
 
 def test_the_context_is_what_is_named(repository: Path) -> None:
-    """Everything the Dockerfile copies is let in, and nothing else."""
+    """The build context contains exactly the files that the Dockerfile copies."""
     lines = (repository / ".dockerignore").read_text().splitlines()
     let_in = {line[1:] for line in lines if line.startswith("!")}
     copied = set()

@@ -1,4 +1,4 @@
-"""The images as they are built here: sizes, what is in them, and tuneloop in containers of them."""
+"""Test the built images: their sizes, their contents, and tuneloop in containers of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HELP_SECONDS = 0.4
 WORK = "/runs"
 STAGES = ("export", "train", "eval", "import")
 
-# Prints the modules of the library and the jobs that cannot be imported, and what each lacks.
+# Prints the modules of the library and the jobs that cannot be imported, and what each is missing.
 IMPORT_ALL = """
 import importlib, json, pkgutil, jobs, tuneloop
 lacking = {}
@@ -44,12 +44,12 @@ print(json.dumps(lacking))
 """
 
 COMPILED = stage_env(CACHE, "/dev/termination-log")
-"""The environment of a stage's pod: what one container has compiled the next one finds."""
+"""Environment of a stage's pod, so that a container finds what an earlier one has compiled."""
 
 
 @pytest.fixture
 def new(built: Built, tmp_path: Path) -> Callable[..., Container]:
-    """Makes containers: target, argv, and options of `container`."""
+    """Return a function that makes containers from target, argv and options of `container`."""
 
     def make(target: str, *argv: str, **options: Any) -> Container:
         folder = tmp_path / f"container-{len(list(tmp_path.glob('container-*')))}"
@@ -60,7 +60,7 @@ def new(built: Built, tmp_path: Path) -> Callable[..., Container]:
 
 @pytest.fixture(scope="module")
 def demo(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The demo, whole, in one container of `train` without a network; its folder and summary."""
+    """Run the whole demo in a container of `train` without network; return folder and summary."""
     folder = tmp_path_factory.mktemp("demo")
     work = folder / "work"
     work.mkdir()
@@ -95,7 +95,7 @@ def digests(value: dict[str, Any]) -> dict[str, str]:
 
 
 def rewind(work: Path, folder: Path, stage: str) -> Path:
-    """Copy the demo's folder as it was before a stage, but for the stage's spec."""
+    """Copy the demo's folder in the state before a stage, but with the stage's spec."""
     copied = folder / "rewound"
     shutil.copytree(work, copied)
     run = run_folder(copied)
@@ -111,7 +111,7 @@ def rewind(work: Path, folder: Path, stage: str) -> Path:
 
 
 def stage_argv(work: Path, stage: str) -> list[str]:
-    """What manifests/k8s/pod.yaml is filled with."""
+    """Return the command that the renderer fills into manifests/k8s/pod.yaml."""
     spec = f"{WORK}/artifacts/training_runs/{run_folder(work).name}/{stage}/spec.json"
     return ["python", "-m", "jobs", stage, "--spec", spec]
 
@@ -148,11 +148,13 @@ def test_labels_name_version_revision_and_base(target: str, built: Built, reposi
 def test_signals_reach_python_and_argv_is_that_of_a_laptop(built: Built) -> None:
     for image in built.images.values():
         assert not image.config.get("Entrypoint")
-        assert image.config["Cmd"][0] == "tuneloop"  # exec form: a shell would stand here
+        assert (
+            image.config["Cmd"][0] == "tuneloop"
+        )  # exec form; with the shell form, this would be a shell
 
 
 def test_nothing_of_the_builders_pip_configuration_is_in_a_layer(built: Built) -> None:
-    """All layers of all stages, kept ones and those of the builder, and every configuration."""
+    """Search all layers of all stages, including the builder's, and every configuration."""
 
     def files_with(text: str) -> list[str]:
         argv = ["grep", "-rlaF", "--exclude-dir=merged", text, str(built.storage)]
@@ -160,8 +162,10 @@ def test_nothing_of_the_builders_pip_configuration_is_in_a_layer(built: Built) -
         assert done.returncode in (0, 1), done.stderr
         return done.stdout.splitlines()
 
-    assert files_with("tuneloop needs Python") == []  # the Makefile is not in an image
-    assert files_with("argv of every stage, on a laptop")  # jobs/__main__.py is
+    assert files_with("tuneloop needs Python") == []  # a text of the Makefile, which is in no image
+    assert files_with(
+        "argv of every stage, on a laptop"
+    )  # a text of jobs/__main__.py, which is in the images
     assert files_with(built.planted) == []
 
 
@@ -216,7 +220,7 @@ def test_bytecode_is_there_for_every_module(target: str, new: Callable[..., Cont
 
 @pytest.mark.parametrize("target", ["base", "train"])
 def test_help_of_a_stage_comes_at_once(target: str, new: Callable[..., Container]) -> None:
-    """Of five tries the best: other work on this machine is not what is measured."""
+    """Take the best of five tries, because other work on this machine must not count."""
     loop = "for i in 1 2 3 4 5; do date +%s%N; python -m jobs export --help >/dev/null; done"
     script = f"python -m jobs export --help | head -1; {loop}; date +%s%N"
     usage, *stamps = sh(new(target, "sh", "-c", script)).splitlines()
@@ -226,7 +230,7 @@ def test_help_of_a_stage_comes_at_once(target: str, new: Callable[..., Container
 
 
 def test_check_of_a_run_works_in_base(new: Callable[..., Container], tmp_path: Path) -> None:
-    """Templates, table, schemas and the client's models, all of which were pruned."""
+    """`check` needs templates, table, schemas and client models, whose packages were pruned."""
     work = tmp_path / "work"
     work.mkdir()
     spec = yaml.safe_load((Path(__file__).parents[2] / "jobs/configs/demo.yaml").read_text())
@@ -241,7 +245,7 @@ def test_check_of_a_run_works_in_base(new: Callable[..., Container], tmp_path: P
     }
     (work / "run.yaml").write_text(yaml.safe_dump(spec))
     done = new("base", "tuneloop", "check", f"{WORK}/run.yaml", volumes={work: WORK}).run()
-    # The dataset is nowhere; everything before that was read and understood.
+    # The dataset does not exist. All files that are read before it are valid.
     assert "dataset" in done.stderr, done.stdout + done.stderr
 
 
@@ -321,7 +325,7 @@ def test_serve_is_healthy_and_stops(
 
 
 def sh_stderr(made: Container) -> str:
-    """The line for the token file that `tokens new` says."""
+    """Return the line for the token file, which `tokens new` prints."""
     done = made.run()
     return done.stderr.rsplit("add to the token file: ", 1)[1].strip()
 
@@ -338,7 +342,7 @@ def wait_for(check: Callable[[], bool], process: subprocess.Popen[str], seconds:
 def test_the_bill_of_materials_is_valid_and_says_what_is_there(
     target: str, built: Built, repository: Path, tmp_path: Path
 ) -> None:
-    """`make sbom`, which validates what it writes."""
+    """Run `make sbom`, which validates its output."""
     python = tmp_path / "audit" / "bin" / "python"
     command(sys.executable, "-m", "venv", str(tmp_path / "audit"))
     lock = str(repository / "requirements" / "audit.txt")

@@ -235,7 +235,11 @@ class Cluster:
         tail_lines: int | None = None,
         limit_bytes: int = 1_000_000,
     ) -> bytes | None:
-        """Return a container's log from the kubelet, or None if it has none any more or yet."""
+        """Return a container's log from the kubelet.
+
+        Returns:
+            None if the container never started or no longer exists.
+        """
         query = {"container": container, "timestamps": "true", "limitBytes": str(limit_bytes)}
         if tail_lines is not None:
             query["tailLines"] = str(tail_lines)
