@@ -1,7 +1,7 @@
 """Examples a second of the export stage as it runs, with a process for each core, beside one.
 
-Whole processes by the clock: start, eval set, duplicates, ledgers, records and the closing of the
-accounts included. Run it on a machine that does nothing else.
+Whole processes by the clock: start, eval set, duplicates, outcome tables, records and the
+closing of the accounts included. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from tuneloop.artifacts.submission import Submission, SubmittedStage
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.client.connection import Answer
 from tuneloop.k8s.watch import StageWatch
-from tuneloop.specs.cluster import GraceSpec, StagePlacement
+from tuneloop.specs.cluster import StagePlacement, TimeoutSpec
 from tuneloop.stages.table import STAGES
 
 BUCKET_READS = 5_000
@@ -156,7 +156,7 @@ def _watch(phase: str, pods: int, events: int) -> tuple[StageWatch, CountingConn
         artifacts="counted://bucket/artifacts",
         namespace="training",
         image="x",
-        graces=GraceSpec(),
+        timeouts=TimeoutSpec(),
         stages=stages,
         submitter=[],
     )

@@ -70,7 +70,7 @@ def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
             checkpoint_every_steps=loop.NEVER,
             report=lambda row: None,
             should_stop=lambda: False,
-            gang=distributed.join(),
+            process_group=distributed.join(),
         )
     return statistics.median(row.step_seconds for row in progress.metrics[2:])
 

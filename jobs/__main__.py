@@ -34,7 +34,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from tuneloop.stages.contract import run_stage
 
-    return run_stage(arguments.stage, arguments.spec, index=arguments.index, count=arguments.count)
+    return run_stage(
+        arguments.stage,
+        arguments.spec,
+        shard_index=arguments.index,
+        shard_count=arguments.count,
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import sys
 from tuneloop.artifacts.submission import Submission, load_submission
 from tuneloop.errors import EXIT_OK, Transient, TuneloopError
 from tuneloop.k8s.backend import KubernetesBackend, connect
-from tuneloop.runs.sequence import Sequence, View
+from tuneloop.runs.sequence import Callbacks, Sequence
 from tuneloop.specs.target import Target
 from tuneloop.stages.failures import report_failure
 
@@ -69,13 +69,13 @@ def _run(submission: Submission, poll_seconds: float) -> None:
             said.add(line)
             log.info("%s", line)
 
-    view = View(
+    callbacks = Callbacks(
         started=lambda name: log.info("%s: creating", name),
         waiting=lambda name, verdict: say_once(f"{name}: {verdict.state}: {verdict.cause}"),
         finished=lambda result: log.info("%s: %s", result.name, result.state),
     )
     # A restart of this pod must not take a failure for something to try again, nor stop the stage.
-    Sequence(backend, view).run(retry_failed=False, stop_on_interrupt=False)
+    Sequence(backend, callbacks).run(retry_failed=False, stop_on_interrupt=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small real inputs that many tests share: traces, a dataset, an eval set, a run."""
+"""Small real inputs that many tests share: traces, a dataset, an eval set and a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tuneloop.specs.training import TrainSpec
 from tuneloop.traces.schema import utc_text
 
 Invoke = Callable[..., tuple[int, str, str]]
-"""What the fixture `tuneloop` is: runs a verb, returns (exit code, stdout, stderr)."""
+"""Type of the fixture `tuneloop`, which runs a verb and returns (exit code, stdout, stderr)."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -65,11 +65,11 @@ TINY_SPEC = {
     "eval": {"eval_set": "", "batch_size": 8, "max_new_tokens": 16},
     "execution": {"checkpoint_every_steps": 4},
 }
-"""A run that takes seconds: every test that trains uses these shapes, so they compile once."""
+"""Return the model spec and batch shape of a run that takes seconds; equal shapes compile once."""
 
 
 def letter_trace(number: int) -> dict[str, Any]:
-    """A small honest trace: upper-case one letter; 26 prompts a word."""
+    """Build a small trace that upper-cases one letter; there are 26 prompts per word."""
     word = ("red", "blué", "绿", "🟡")[number // 26 % 4]
     letter = chr(ord("a") + number % 26)
     return {
@@ -84,7 +84,7 @@ def letter_trace(number: int) -> dict[str, Any]:
 def stored_row(
     folder: Path, trace: dict[str, Any], **request: Any
 ) -> tuple[TraceRow, DatasetManifest]:
-    """Publish a dataset of one trace; its row and its manifest."""
+    """Publish a dataset of one trace; returns its row and its manifest."""
     key = publish_dataset(str(folder), [trace], **request)
     manifest = load_manifest(str(folder), key)
     ((_, row),) = iter_rows(manifest, str(folder))
@@ -92,19 +92,19 @@ def stored_row(
 
 
 def meta_of(row: TraceRow) -> dict[str, Any]:
-    """A row's meta as Python values; empty if it has none."""
+    """Return a row's meta as Python values; empty if it has none."""
     return {key: msgspec.json.decode(value) for key, value in (row.meta or {}).items()}
 
 
 def make_row(value: dict[str, Any]) -> TraceRow:
-    """The row that a line holds."""
+    """Decode the row on a line."""
     return msgspec.json.decode(jsonl.dump_line(value), type=TraceRow)
 
 
 def publish_dataset(
     artifacts: str, traces: Sequence[dict[str, Any]], shard_rows: int = SHARD_ROWS, **request: Any
 ) -> str:
-    """Build dataset `letters-v1` of these traces without a store; returns its key."""
+    """Build dataset `letters-v1` from these traces without a store; returns its key."""
     now = datetime(2026, 11, 22, tzinfo=UTC)
     rows = [
         make_row(
@@ -130,7 +130,7 @@ def publish_dataset(
 
 
 def write_eval_set(path: Path, count: int = 10) -> None:
-    """Write an eval set of the same task, with words that no trace has."""
+    """Write an eval set of the same task, with words that no trace contains."""
     with path.open("wb") as file:
         for number in range(count):
             letter = chr(ord("a") + number % 26)
@@ -147,14 +147,14 @@ def write_eval_set(path: Path, count: int = 10) -> None:
 
 @dataclass(frozen=True)
 class TinyRun:
-    """A dataset, an eval set and a run spec in a folder of their own."""
+    """A dataset, an eval set and a run spec in their own folder."""
 
     folder: Path
     artifacts: str
     spec_path: Path
 
     def change(self, **changes: Any) -> TinyRun:
-        """Rewrite the spec with keys like `train__steps=3`."""
+        """Rewrite the spec with values for keys like `train__steps=3`."""
         value = yaml.safe_load(self.spec_path.read_text())
         for dotted, new in changes.items():
             *path, last = dotted.split("__")
@@ -166,12 +166,12 @@ class TinyRun:
         return self
 
     def plan(self) -> Plan:
-        """Plan it with the code of this checkout."""
+        """Plan the run with the code of this checkout."""
         return load_plan(load_run_spec(str(self.spec_path)))
 
 
 def make_tiny_run(folder: Path) -> TinyRun:
-    """104 letter traces in a published dataset, and a spec that trains on them in seconds."""
+    """Create a dataset of 104 letter traces, and a spec that trains on it in seconds."""
     artifacts = str(folder / "artifacts")
     publish_dataset(artifacts, [letter_trace(number) for number in range(104)])
     write_eval_set(folder / "eval.jsonl")
@@ -181,7 +181,7 @@ def make_tiny_run(folder: Path) -> TinyRun:
 
 
 def stage_specs(run_name: str = "demo") -> dict[str, StageSpec]:
-    """The four stage specs of one run, with fingerprints that YAML readers like to misread."""
+    """Build the four stage specs of one run, with fingerprints that YAML parsers can misread."""
     fingerprints = {
         "export": "1e3" + "0" * 61,
         "train": "0" * 64,
@@ -210,7 +210,7 @@ def stage_specs(run_name: str = "demo") -> dict[str, StageSpec]:
             eval_prompts_sha256="f" * 64,
             tokenizer_sha256=None,
             system_instruction=None,
-            model_family="gemma3",
+            chat_template="gemma3",
         ),
         "train": TrainStage(
             **of("train", "export"),

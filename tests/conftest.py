@@ -1,4 +1,4 @@
-"""What every test may use: goldens, and one compilation cache for all of them."""
+"""Fixtures for all tests: golden files, runs, stores and databases."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ pytest_plugins = ["tests.store_fixtures"]
 TESTS = Path(__file__).resolve().parent
 GOLDEN = TESTS / "golden"
 
-# Before anything imports JAX. The folder is the tests' own and outlives a run: the tiny models of
-# the suite compile once a machine. It lies in the repository, where git ignores it.
+# This must be set before anything imports JAX. The cache persists between test runs, so that the
+# tests' tiny models compile once per machine. Git ignores its folder in the repository.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-# Before anything imports gcsfs: it would ask the bucket's kind over gRPC, which the emulator lacks.
+# This must be set before anything imports gcsfs, which would ask for the bucket's kind over gRPC.
+# The emulator does not support gRPC.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
-# How fast this machine happens to be is no property of the code.
+# The speed of the machine is not a property of the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 settings.register_profile("quick", settings.get_profile("tests"), max_examples=20)
-# Orbax and Tunix log through absl, whose handler closes a stream that is not the process's own:
-# imported inside a test it would hold pytest's capture, and uvicorn, which configures logging anew,
-# would close that under every later test.
+
+# Orbax and Tunix log through absl, whose handler closes any stream that is not the process's own.
+# If absl were imported within a test, its handler would have pytest's captured stream. uvicorn,
+# which configures logging again, would then close that stream for all later tests.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
@@ -73,7 +75,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture
 def golden() -> Callable[[str, str], None]:
-    """Compare text with a committed file; `make golden` writes it, never under CI."""
+    """Compare text with a committed file; `make golden` writes the file, but never under CI."""
 
     def check(name: str, text: str) -> None:
         path = GOLDEN / name
@@ -90,7 +92,7 @@ def golden() -> Callable[[str, str], None]:
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """The checkout under test."""
+    """The root folder of the checkout under test."""
     return REPOSITORY
 
 
@@ -102,7 +104,7 @@ def tiny_run(tmp_path: Path) -> TinyRun:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[str]:
-    """A trace store on a free loopback port; yields its URL."""
+    """Run a trace store on a free loopback port; yields its URL."""
     database = f"sqlite:///{tmp_path / 'store.db'}"
     with store_app.running(database, str(tmp_path / "artifacts")) as url:
         yield url
@@ -110,14 +112,14 @@ def store(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server of this worker's own."""
+    """Run a PostgreSQL server for this test worker."""
     with running_postgres() as running:
         yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Makes empty databases of each kind in turn; gives their URLs."""
+    """A function that creates empty databases of each kind in turn; it returns their URLs."""
     if request.param == "postgresql":
         running: Postgres = request.getfixturevalue("postgres")
         with running.lent() as lend:
@@ -129,7 +131,7 @@ def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
 
 @pytest.fixture
 def database(new_database_url: Callable[[], str]) -> Iterator[Database]:
-    """An empty trace store's database, of each kind in turn."""
+    """URL of an empty trace store's database; the test runs once for each kind."""
     opened = Database(new_database_url())
     yield opened
     opened.close()
@@ -137,7 +139,7 @@ def database(new_database_url: Callable[[], str]) -> Iterator[Database]:
 
 @pytest.fixture
 def sqlite_file(tmp_path: Path) -> Path:
-    """Where an SQLite database can be made."""
+    """URL of an SQLite database that does not exist yet."""
     return tmp_path / "store.db"
 
 
@@ -145,7 +147,7 @@ def sqlite_file(tmp_path: Path) -> Path:
 def tuneloop(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], repository: Path
 ) -> Invoke:
-    """Run a verb in this process: (exit code, stdout, stderr)."""
+    """A function that runs a verb in this process and returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(repository)
     monkeypatch.setenv("COLUMNS", "80")
 

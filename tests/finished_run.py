@@ -1,4 +1,4 @@
-"""A finished run without a training: the files that the stages leave, by the same modules."""
+"""Create a finished run without training: the files that the stages write, by the same modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import dump_report
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.datasets.read import load_manifest
-from tuneloop.evaluation.report.build import Answered, build_report
+from tuneloop.evaluation.report.build import ScoredItem, build_report
 from tuneloop.evaluation.report.render import render_markdown
 from tuneloop.evaluation.scorers.exact_match import score_exact_match
 from tuneloop.evaluation.sets.schema import EvalItem
@@ -37,7 +37,7 @@ def publish_run(
     stages: Iterable[str] = STAGES,
     metrics: bytes | None = None,
 ) -> None:
-    """Write a run with records of some stages."""
+    """Write a run with the records of some stages."""
     manifest = load_manifest(artifacts, dataset_key)
     fingerprints = {
         name: hashlib.sha256(f"{run_id}/{name}".encode()).hexdigest() for name in STAGES
@@ -132,8 +132,8 @@ def _output(artifacts: str, run_id: str, stage: str, name: str, data: bytes) -> 
     return OutputFile(name=name, path=path, size_bytes=len(data), sha256=digest)
 
 
-def answered() -> list[Answered]:
-    """36 items; the tuned model learned most and forgot one, and it says what could be markup."""
+def answered() -> list[ScoredItem]:
+    """Score 36 items. The tuned model learned most and lost one; its text looks like markup."""
     said: list[Any] = []
     for number in range(36):
         letter = chr(ord("A") + number % 26)
@@ -149,12 +149,12 @@ def answered() -> list[Answered]:
         )
         scores = score_exact_match(item, base), score_exact_match(item, tuned)
         texts = f"<img src=x onerror=alert(1)> {base}", f"{letter.lower()} -> {tuned}"
-        said.append(Answered(item, *scores, *texts))
+        said.append(ScoredItem(item, *scores, *texts))
     return said
 
 
 def torn(artifacts: str, run_id: str, name: str, text: str | bytes | dict[str, Any]) -> None:
-    """Put something else where a file of a run should be."""
+    """Overwrite a file of a run with other content."""
     data = json.dumps(text) if isinstance(text, dict) else text
     data = data.encode() if isinstance(data, str) else data
     files.write(paths.join(layout.run_prefix(artifacts, run_id), name), data)

@@ -1,4 +1,4 @@
-"""Programs in Go that tests run: built once from the module that pins them, then kept."""
+"""Build the Go programs that tests run, once per set of pinned versions, and cache them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ SETTINGS = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 
 
 class GoFailed(Exception):
-    """Go did not do what it was asked; the message ends with the tail of what it said."""
+    """A Go command failed; the message ends with the last lines of its output."""
 
 
 @dataclass(frozen=True)
 class GoTools:
-    """The `tool` lines of a Go module."""
+    """The programs of a Go module, from the `tool` lines of its go.mod."""
 
     module: Path
     """Folder of its go.mod and go.sum."""
     name: str
-    """Of their folder in the cache."""
+    """Name of the programs' folder in the cache."""
     linker_flags: str = "-s -w"
 
     def ensure(self, finish: Callable[[Path], None]) -> Path:
-        """The folder with all programs, built where the cache has none for these pins.
+        """Return the folder of all programs; builds them if the cache has none for these versions.
 
         Args:
-            finish: looks over the folder of a new build, before it appears under its name.
+            finish: called with the folder of a new build before it gets its final name.
 
         Raises:
             GoFailed: the build failed.
@@ -47,7 +47,7 @@ class GoTools:
         return target
 
     def go(self, *arguments: str) -> str:
-        """Run Go in the module; what it printed."""
+        """Run a Go command in the module; returns its output."""
         done = subprocess.run(
             ["go", *arguments],
             cwd=self.module,
@@ -63,7 +63,8 @@ class GoTools:
 
     def _build(self, target: Path, finish: Callable[[Path], None]) -> None:
         building = target.with_name(f"{target.name}.building")
-        shutil.rmtree(building, ignore_errors=True)  # of a build that was killed: we hold the lock
+        # Delete what a killed build left. This process has the lock, so no other build is running.
+        shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
         self.go("build", "-trimpath", "-ldflags", self.linker_flags, "-o", f"{building}/", "tool")
         finish(building)

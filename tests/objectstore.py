@@ -1,7 +1,7 @@
-"""GCS and S3 of the tests' own, behind a proxy that lets requests fail as networks do.
+"""GCS and S3 servers for tests, behind a proxy that lets requests fail like a network does.
 
-fake-gcs-server and moto are the servers, gcsfs and s3fs the clients; nothing is patched. The
-`Bucket` talks to the server past the proxy and with another client, to see what is really there.
+The servers are fake-gcs-server and moto, the clients are gcsfs and s3fs, and nothing is patched. A
+`Bucket` accesses the server without the proxy and with another client, to see the real content.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ BUSY = {
     "s3": ("application/xml", "<Error><Code>%d</Code><Message>busy</Message></Error>"),
 }
 ENVIRONMENT = {
-    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks over gRPC, which the emulator has not
+    # gcsfs would ask over gRPC, which the emulator does not support.
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
     "NO_GCE_CHECK": "true",
     "FSSPEC_GS_TOKEN": "anon",
     "AWS_ACCESS_KEY_ID": "test",
@@ -48,7 +49,7 @@ ENVIRONMENT = {
 
 
 class Bucket(Protocol):
-    """What is really there."""
+    """Access to the server's real content, past the proxy."""
 
     def put(self, name: str, data: bytes) -> None: ...
 
@@ -61,12 +62,12 @@ class Bucket(Protocol):
 
 @dataclass
 class FaultyProxy:
-    """Passes requests on to a server, and spoils a share of them."""
+    """A proxy that passes requests on to a server and makes some of them fail."""
 
     protocol: str
     target: str
     share: float = 0.0
-    """How many of the requests go wrong, from 0 to 1."""
+    """Share of the requests that fail, from 0 to 1."""
     requests: int = 0
     faults: Counter[Any] = field(default_factory=Counter)
     port: int = field(default_factory=free_port)
@@ -77,7 +78,7 @@ class FaultyProxy:
 
     @contextlib.contextmanager
     def failing(self, share: float, seed: int = 0) -> Iterator[None]:
-        """Let so many of the requests fail while the block runs."""
+        """Let this share of the requests fail while the block runs."""
         self.share, self.requests, self._random = share, 0, random.Random(seed)
         self.faults.clear()
         try:
@@ -144,7 +145,8 @@ class FaultyProxy:
         if request.method != "HEAD":
             kept["Content-Length"] = str(len(data))
         response = web.StreamResponse(status=found.status, headers=kept)
-        with contextlib.suppress(ConnectionResetError):  # clients drop what they need no more
+        # Clients close connections that they no longer need.
+        with contextlib.suppress(ConnectionResetError):
             await response.prepare(request)
             await response.write(data[: len(data) // 2] if fault else data)
             if fault:
@@ -162,7 +164,7 @@ class FaultyProxy:
 
 
 class GcsBucket:
-    """The JSON API, by hand."""
+    """A GCS bucket, accessed with the JSON API."""
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url)
@@ -188,7 +190,7 @@ class GcsBucket:
 
 
 class S3Bucket:
-    """The same by boto3."""
+    """An S3 bucket, accessed with boto3."""
 
     def __init__(self, url: str) -> None:
         self._s3: Any = boto3.client(
@@ -218,19 +220,19 @@ class S3Bucket:
 
 @dataclass
 class ObjectStore:
-    """A bucket, and how programs reach it."""
+    """A bucket, and the settings with which programs reach it."""
 
     proxy: FaultyProxy
     bucket: Bucket
     environment: dict[str, str]
-    """What fsspec's clients read."""
+    """Environment variables that fsspec's clients read."""
 
     def url(self, *parts: str) -> str:
         return "/".join([f"{self.proxy.protocol}://{BUCKET}", *parts])
 
 
 class _Gcs(FakeGCSServer):
-    """Names the proxy as the address for the later parts of an upload."""
+    """A fake GCS server that directs clients to the proxy for the later parts of an upload."""
 
     def __init__(self, proxy: FaultyProxy) -> None:
         super().__init__()
@@ -242,7 +244,7 @@ class _Gcs(FakeGCSServer):
 
     def start(self) -> None:
         super().start()
-        # It logs every request to a pipe, and stops where nobody reads it.
+        # The server logs every request to a pipe, and would stop if nobody reads it.
         self._reader = threading.Thread(target=self._drain, daemon=True)
         self._reader.start()
 

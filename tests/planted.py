@@ -1,4 +1,4 @@
-"""Secrets where the loop finds credentials, and a search for them in whatever it leaves."""
+"""Plant secrets where the loop finds credentials, and search for them in everything it writes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tuneloop.store.middleware.auth import new_token
 
 @dataclass(frozen=True)
 class Planted:
-    """What was planted."""
+    """The planted secrets."""
 
     env: dict[str, str]
-    """Variables of whoever submits, of stages and of the store."""
+    """Environment variables of the submitter, the stages and the store."""
     files: dict[str, str]
-    """Name -> content, of the Secret that is mounted."""
+    """Contents by name of the Kubernetes Secret that is mounted."""
     token_line: str
-    """What lets the store token in."""
+    """Line of the token file that accepts the store token."""
     values: dict[str, str]
-    """Name -> the text that must stand nowhere."""
+    """Texts by name that must not appear anywhere."""
 
 
 def plant() -> Planted:
-    """Draw them anew: none of them can be in a file from before."""
+    """Draw new secrets, so that none of them can be in an older file."""
     token, line = new_token("loop", "write")
 
     def drawn(mark: str) -> str:
@@ -54,7 +54,7 @@ def plant() -> Planted:
         "AWS_ACCESS_KEY_ID": values["S3 key"],
         "AWS_SECRET_ACCESS_KEY": values["S3 secret"],
         "AWS_SESSION_TOKEN": values["S3 session"],
-        # Nobody listens there: a client that is installed fails at once, with the keys at hand.
+        # Nothing listens at this address, so an installed client fails at once, with the keys set.
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_MAX_ATTEMPTS": "1",
         "HF_TOKEN": values["HF token"],
@@ -65,9 +65,9 @@ def plant() -> Planted:
 
 
 def leaks(planted: Planted, texts: Iterable[tuple[str, bytes]]) -> list[str]:
-    """Where a planted value stands, as it is, in a URL, in base64 (a Secret's data) or in JSON.
+    """List the places of planted values, in plain, URL, base64 (a Secret's data) or JSON form.
 
-    Fails where there is nothing to search: then the search itself is broken.
+    Fails if there is nothing to search, because the test itself is then broken.
     """
     found, searched = [], 0
     for place, data in texts:
@@ -81,13 +81,13 @@ def leaks(planted: Planted, texts: Iterable[tuple[str, bytes]]) -> list[str]:
 
 def _forms(value: str) -> set[bytes]:
     raw = value.encode()
-    # Of three alignments base64 has three texts; what they share is their middle.
+    # Base64 has three alignments with different texts, which share their middle.
     shifted = {base64.b64encode(b"x" * n + raw)[4:-4] for n in range(3)}
     return {raw, quote(value, safe="").encode(), json.dumps(value)[1:-1].encode(), *shifted}
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of a folder, and its own path."""
+    """Yield every file of a folder, and its path."""
     for path in sorted(folder.rglob("*")):
         yield f"name of {path}", str(path).encode()
         if path.is_file():

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own: Debian's package, a fresh folder, a free loopback port."""
+"""A PostgreSQL server for tests, from Debian's package, in a new folder and on a free port."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tuneloop.store.db.database import Database
 PASSWORD = "a-test-password"
 START_SECONDS = 30.0
 MISSING = "no PostgreSQL under /usr/lib/postgresql; tests/debian-packages installs it"
-# Nothing of it outlives the tests, and they kill the store, never the database.
+# No data is needed after the tests, and they kill the store but never the database.
 FORGETFUL = {"fsync": "off", "synchronous_commit": "off"}
 
 
 def binaries() -> Path | None:
-    """Folder of the newest installed server."""
+    """Return the folder of the newest installed server."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=_version)
     return found[-1].parent if found else None
 
@@ -37,7 +37,7 @@ def _version(path: Path) -> float:
 
 
 class Postgres:
-    """A running server; lends databases."""
+    """A running server that lends databases."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -53,16 +53,16 @@ class Postgres:
             connection.execute(statement.encode())
 
     def new_database(self) -> str:
-        """Make a database with nothing in it; returns its name."""
+        """Create an empty database; returns its name."""
         name = next(self._names)
         self.run(f"CREATE DATABASE {name}")
         return name
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Callable[[], str]]:
-        """Give URLs of databases with the store's tables and no rows; takes them back at the end.
+        """Yield URLs of databases with the store's tables and no rows; takes them back at the end.
 
-        A database takes 8 MB and a moment to make: emptied ones are lent again.
+        Creating a database takes 8 MB and some time, so databases are emptied and reused.
         """
         names = []
 
@@ -83,10 +83,10 @@ class Postgres:
 
 @contextlib.contextmanager
 def running_postgres(*, fsync: bool = False) -> Iterator[Postgres]:
-    """Start a server; skips where there is none to start, and fails under CI.
+    """Start a server. If none is installed, the test is skipped, or fails under CI.
 
     Args:
-        fsync: keep what is committed whatever happens to the machine, as only a benchmark wants.
+        fsync: make commits durable against machine failures, which only benchmarks need.
     """
     folder = binaries()
     if folder is None:
@@ -94,7 +94,7 @@ def running_postgres(*, fsync: bool = False) -> Iterator[Postgres]:
             pytest.fail(MISSING)
         pytest.skip(MISSING)
     home = Path(tempfile.mkdtemp(prefix="tuneloop-postgres-"))
-    owner = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    owner = "postgres" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root.
     if owner:
         shutil.chown(home, owner)
     try:
@@ -140,12 +140,13 @@ def _server(folder: Path, home: Path, owner: str | None, settings: dict[str, str
             _wait(process, port, home / "log.txt")
             yield port
         finally:
-            process.send_signal(signal.SIGQUIT)  # its immediate shutdown: nothing is worth keeping
+            # SIGQUIT means an immediate shutdown, since no data is worth keeping.
+            process.send_signal(signal.SIGQUIT)
             process.wait(timeout=30)
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
+    """Return a port that no process listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

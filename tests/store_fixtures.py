@@ -1,4 +1,4 @@
-"""A store on a fresh database, in process and over a real socket."""
+"""Fixtures of a store on an empty database, in process and over a real socket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CATALOG = Catalog(
 
 @pytest.fixture
 def make_trace() -> Callable[..., dict[str, Any]]:
-    """A small valid trace; keywords replace its fields."""
+    """Build a small valid trace; keywords replace its fields."""
 
     def make(number: int = 0, **fields: Any) -> dict[str, Any]:
         trace = {
@@ -43,7 +43,7 @@ def make_trace() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def artifacts(tmp_path: Path) -> Path:
-    """Where datasets go; made by the first of them."""
+    """Folder for datasets, created by the first one."""
     return tmp_path / "artifacts"
 
 
@@ -55,7 +55,7 @@ def app(database: Database, artifacts: Path) -> FastAPI:
 
 @pytest.fixture
 def http(app: FastAPI) -> Iterator[TestClient]:
-    """Requests to the application without a socket; a bug raises here, it is no mere 500."""
+    """A client without a socket; an unexpected error of the application is raised in the test."""
     with TestClient(app) as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""Strict JSON Lines: what is read, what is refused and how, and that bytes are canonical."""
+"""Strict JSON Lines: valid and invalid input, and canonical output."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ REFUSED = {
     "two objects": (b'{"a":1}{"a":2}', "broken JSON (Extra data at column 8)"),
     "bom later": (b'\xef\xbb\xbf{"a":1}', "broken JSON (Unexpected UTF-8 BOM"),
     "raw control": (b'{"a":"\t"}', "broken JSON (Invalid control character at"),
-    "list": (b"[1]", "found a list, expected one JSON object a line; mend the line"),
+    "list": (b"[1]", "found a list, expected one JSON object per line; fix the line"),
     "number": (b"3", "found a number, expected one JSON object"),
     "boolean": (b"true", "found a boolean, expected one JSON object"),
     "string": (b'"x"', "found a string, expected one JSON object"),
@@ -107,7 +107,7 @@ REFUSED = {
     "infinity": (b'{"a":[-Infinity]}', "found -Infinity, expected a finite number"),
     "overflow": (b'{"a":1e999}', "found 1e999, expected a number that fits 64-bit floating point"),
     "digits": (b'{"a":' + b"1" * 5000 + b"}", "found an integer with thousands of digits"),
-    "nested": (b'{"a":' + b"[" * 200_000, "found JSON nested too deep to read"),
+    "nested": (b'{"a":' + b"[" * 200_000, "found JSON nested too deeply to read"),
     "key twice": (b'{"a":1,"a":2}', "found the key 'a' twice, expected it once"),
     "key twice below": (b'{"a":[{"b":1,"b":1}]}', "found the key 'b' twice"),
     "latin-1": (b'{"a":"\xe9"}', "byte 0xe9 at position 7 is not UTF-8, expected UTF-8 text"),

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: whatever is killed, running again ends in the same bytes."""
+"""SIGKILL at random moments: after any kill, running again gives the same bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STAGES = ("export", "train", "eval", "import")
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """A run that nobody disturbed, made once for all workers; `folder/seconds.json` has times."""
+    """An undisturbed run, made once for all workers; `folder/seconds.json` has its durations."""
     root = tmp_path_factory.getbasetemp().parent / "undisturbed"
     with FileLock(f"{root}.lock"):
         if not (root / "seconds.json").exists():
@@ -51,7 +51,7 @@ def fresh_store(tmp_path: Path) -> Iterator[str]:
 
 
 def rewind(finished: Path, folder: Path, stage: str) -> str:
-    """Copy the finished run as it was before a stage; returns the run id."""
+    """Copy the finished run in its state before a stage; returns the run id."""
     shutil.copytree(finished / "artifacts", folder / "artifacts")
     (run,) = (folder / "artifacts" / "training_runs").iterdir()
     for later in STAGES[STAGES.index(stage) :]:
@@ -62,7 +62,7 @@ def rewind(finished: Path, folder: Path, stage: str) -> str:
 
 
 def stage_process(runner: int, stage: str) -> int | None:
-    """Pid of the stage process that a `tuneloop run` has started."""
+    """Return the process id of the stage that a `tuneloop run` has started."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -77,7 +77,7 @@ def stage_process(runner: int, stage: str) -> int | None:
 
 
 def run_and_kill(command: list[str], repository: Path, stage: str, delay: float) -> bool:
-    """Start the run, kill its stage process after a delay; false if it was done before that."""
+    """Start the run and kill its stage after a delay; returns False if the stage was faster."""
     runner = subprocess.Popen(
         command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -95,7 +95,7 @@ def run_and_kill(command: list[str], repository: Path, stage: str, delay: float)
         while killed and stage_process(runner.pid, STAGES[-1]) is None and runner.poll() is None:
             time.sleep(0.02)
     _, stderr = runner.communicate(timeout=120)
-    # A kill behind the record changes nothing: what counts is the record.
+    # A kill after the record exists changes nothing, because the stage has succeeded.
     if killed and runner.returncode != 0:
         assert runner.returncode == 20, stderr
         assert f"stage {stage} was killed by SIGKILL" in stderr
@@ -106,7 +106,7 @@ def run_and_kill(command: list[str], repository: Path, stage: str, delay: float)
 
 
 def contents(artifacts: Path, run_id: str) -> dict[str, Any]:
-    """Digests of everything that a run produced, times apart."""
+    """Compute digests of everything that a run produced, without times."""
     found: dict[str, Any] = {}
     for stage in STAGES:
         record = records.find(str(artifacts), run_id, stage)
@@ -139,15 +139,16 @@ def test_killed_anywhere_the_run_ends_in_the_same_bytes(
     ]
     kills = 0
     for _ in range(4 * KILLS):
-        # Spread over the stage, so that every part of it is hit whatever the machine's speed.
+        # The kills are spread over the stage, so that they hit all its parts at any machine speed.
         delay = (kills + rng.random()) / KILLS * seconds
         if run_and_kill(command, repository, stage, delay):
             kills += 1
-            # Nothing partial stands under a final name: a record is whole or not there.
+            # No partial file has a final name: a record is complete or does not exist.
             for name in STAGES:
                 records.find(str(folder / "artifacts"), run_id, name)
         else:
-            seconds = min(seconds, delay)  # caches are warm by now: it takes less than it took
+            # The caches are warm by now, so the stage is faster than before.
+            seconds = min(seconds, delay)
             assert contents(folder / "artifacts", run_id) == contents(
                 finished / "artifacts", run_id
             )
@@ -159,4 +160,4 @@ def test_killed_anywhere_the_run_ends_in_the_same_bytes(
     subprocess.run(command, cwd=repository, check=True, capture_output=True)
     assert contents(folder / "artifacts", run_id) == contents(finished / "artifacts", run_id)
     page = httpx.get(f"{fresh_store}/api/traces", params={"limit": 100}).json()
-    assert len(page["data"]) == 20  # each eval trace once, however often its import was killed
+    assert len(page["data"]) == 20  # Each eval trace is stored once, even if its import was killed.

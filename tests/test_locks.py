@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-LEFT_OUT = {  # distribution -> module that must not be importable
+LEFT_OUT = {  # Names of distributions -> modules that must not be importable.
     "datasets": "datasets",
     "grain": "grain",
     "hf_transfer": "hf_transfer",
@@ -55,12 +55,12 @@ def test_every_requirement_of_tunix_is_kept_or_left_out_on_purpose(kept: set[str
 
 
 BROUGHT_BY_OTHERS = {"importlib_resources"}
-"""Installed for the tests all the same, by kubernetes-validate; the train lock has it not."""
+"""Packages that kubernetes-validate installs for the tests; the train lock does not have them."""
 
 
 @pytest.mark.parametrize("module", sorted(set(LEFT_OUT.values()) - BROUGHT_BY_OTHERS))
 def test_what_is_left_out_is_not_installed(module: str) -> None:
-    """Otherwise the training tests would not prove that the set suffices."""
+    """Otherwise the training tests would not prove that the set is sufficient."""
     assert find_spec(module) is None
 
 
@@ -69,7 +69,7 @@ def test_the_train_locks_have_neither_what_is_left_out_nor_the_cluster_client(
     lock: str,
     repository: Path,
 ) -> None:
-    """JAX takes an installed client for a wish to ask the API server for its peers."""
+    """If a Kubernetes client is installed, JAX asks the API server for its peers."""
     lines = (repository / "requirements" / lock).read_text().splitlines()
     locked = {named(line) for line in lines if line and not line.startswith((" ", "#"))}
     assert "jax" in locked

@@ -1,6 +1,6 @@
-"""No credential that the loop is given stands in anything that it leaves or says, on this machine.
+"""No credential that the loop uses appears in its files or output, on this machine.
 
-tests/cluster/test_planted_secrets.py does the same on a cluster.
+tests/cluster/test_planted_secrets.py checks the same on a cluster.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.store.stores import Store
 
 
 class Said:
-    """What verbs print: every one is run with the planted environment, and searched."""
+    """The output of verbs; each runs with the planted environment and is searched for secrets."""
 
     def __init__(self, env: dict[str, str]) -> None:
         self.env = {**os.environ, **env}
@@ -56,7 +56,7 @@ def planted(tmp_path: Path) -> Planted:
 
 @pytest.fixture
 def database(postgres: Postgres, planted: Planted) -> Iterator[str]:
-    """A database whose owner has the planted password."""
+    """URL of a database whose owner has the planted password."""
     name, password = postgres.new_database(), planted.values["database password"]
     postgres.run(f"CREATE ROLE planted LOGIN PASSWORD '{password}'")
     postgres.run(f"ALTER DATABASE {name} OWNER TO planted")
@@ -67,7 +67,7 @@ def database(postgres: Postgres, planted: Planted) -> Iterator[str]:
 
 @pytest.fixture
 def guarded(database: str, planted: Planted, tmp_path: Path) -> Iterator[Store]:
-    """A store with a token, on that database, with its artifacts where the run's are."""
+    """A store with a token, on that database, with its artifacts in the run's folder."""
     env = {**planted.env, "TUNELOOP_TOKENS": planted.token_line}
     store = Store(database, tmp_path / "artifacts", tmp_path / "store.log", env)
     store.wait_until_ready()
@@ -85,16 +85,16 @@ def test_nothing_that_the_loop_leaves_or_says_holds_a_credential(
     place = {"namespace": "training", "credentials_secret": "s3", "store_token_secret": "store"}
     run = tiny_run.change(execution__store_url=url, execution__cluster=place)
 
-    # The store refuses one token and takes the other: so it is really used.
+    # The store refuses one token and accepts the other, so the token is really used.
     said.run(20, "run", run.spec_path, TUNELOOP_STORE_TOKEN=f"{token}-wrong")
-    assert b"refused with status 401" in said.texts[-1][1]
+    assert b"refused the request with status 401" in said.texts[-1][1]
     said.run(0, "run", run.spec_path)
     image = "registry.example/tuneloop@sha256:" + "0" * 64
     said.run(0, "render", run.spec_path, "-o", tmp_path / "rendered", "--image", image)
     said.run(0, "plan", run.spec_path)
     said.run(0, "traces", "list", "--store", url)
 
-    # And it fails, wherever a credential is at hand.
+    # All of these fail at a place where a credential is at hand.
     with_name = url.replace("http://", f"http://me:{token}@")
     err = said.run(3, "run", run.spec_path, "--store", with_name)
     assert "execution.store_url: holds a name or password before the @" in err
@@ -102,21 +102,22 @@ def test_nothing_that_the_loop_leaves_or_says_holds_a_credential(
     with_key = f"s3://{key}:{secret.replace('/', '%2F')}@bucket/prefix"
     err = said.run(3, "run", run.spec_path, "--artifacts", with_key)
     assert "execution.artifacts: holds a name or password before the @" in err
-    # With s3fs its own words, without it a sentence that says to install it.
+    # With s3fs, its own message is shown; without it, a message about the missing extra.
     said.run(None, "run", run.spec_path, "--artifacts", "s3://bucket/prefix")
     said.run(20, "traces", "list", "--store", url, TUNELOOP_STORE_TOKEN=f"{token}-wrong")
     serve = ("serve", "--port", "0", "--artifacts", tmp_path / "none")
     for broken in (
-        database.replace("planted:", "nobody:"),  # no such role
+        database.replace("planted:", "nobody:"),  # This role does not exist.
         database.replace("127.0.0.1", "127.0.0.1:x"),
         f"mysql://me:{password}@127.0.0.1/db",
         f"postgresql://me:{password}@[::1/db",
-        f"postgresql://me:x@{password}@127.0.0.1/db",  # an @ that is not encoded
+        f"postgresql://me:x@{password}@127.0.0.1/db",  # This @ is not encoded.
         f"postgresql://me:x@y:{password}@127.0.0.1/db",
     ):
         code = 20 if "nobody" in broken else 78
         said.run(code, *serve, TUNELOOP_DATABASE=broken)
-    said.run(78, *serve, TUNELOOP_TOKENS=f"loop write {token}")  # itself instead of its digest
+    # The token is given instead of its digest.
+    said.run(78, *serve, TUNELOOP_TOKENS=f"loop write {token}")
     said.run(0, "serve", "--help", TUNELOOP_DATABASE=database)
 
     pages = [

@@ -16,7 +16,7 @@ from tuneloop.stages.table import STAGES
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of everything that identities are made of."""
+    """A copy of all files that code identities depend on."""
     folder = tmp_path / "checkout"
     for name in ("lib", "jobs", "manifests", "requirements"):
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -26,14 +26,14 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def fresh_caches() -> Iterator[None]:
-    """What is cached for a process would outlive a test."""
+    """Clear the caches of the process, which would otherwise persist in later tests."""
     provenance.gather.cache_clear()
     yield
     provenance.gather.cache_clear()
 
 
 def identities(checkout: Path) -> dict[str, str]:
-    """The code identity of each stage, as a process that runs from this copy finds it."""
+    """Return the code identity of each stage, computed by a process that runs from this copy."""
     code = (
         "from tuneloop.provenance import code_identity\n"
         "from tuneloop.stages.table import STAGES\n"
@@ -47,7 +47,7 @@ def identities(checkout: Path) -> dict[str, str]:
 
 
 def touched(checkout: Path, file: str) -> list[str]:
-    """Stages whose code identity an edit of this file changes."""
+    """Return the stages whose code identity changes if this file is edited."""
     before = identities(checkout)
     with (checkout / file).open("a") as edited:
         edited.write("\n# edited\n")
@@ -92,7 +92,7 @@ def test_the_identity_is_content_not_place_or_cache(checkout: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", STAGES)
 def test_the_closure_holds_all_that_a_stage_imports(name: str) -> None:
-    """Import the stage's module and compare what is loaded with the closure."""
+    """Import the stage's module and compare the loaded modules with the closure."""
     code = (
         f"import sys, {STAGES[name].module}, tuneloop.stages.contract\n"
         "print(*(m for m in sys.modules if m.split('.')[0] == 'tuneloop'))"

@@ -1,4 +1,4 @@
-"""The tables of docs/explanation/appendix-scale.md are what its scripts count."""
+"""The tables of docs/explanation/appendix-scale.md match what its scripts count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = REPOSITORY / "docs/explanation/appendix-scale.md"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scripts import one another by their own names."""
+    """The scripts import each other by plain module names."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "bench"))
 
 

@@ -7,7 +7,7 @@ from tuneloop import templating
 
 
 def from_source(name: str, source: str) -> jinja2.Template:
-    """A template of that name, with the environment's settings."""
+    """Compile a template with this name and the environment's settings."""
     environment = templating.environment(shout=str.upper)
     environment.loader = jinja2.DictLoader({name: source})
     return environment.get_template(name)

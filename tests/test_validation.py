@@ -1,4 +1,4 @@
-"""Sentences made of pydantic's errors."""
+"""Error messages made from pydantic's errors."""
 
 from __future__ import annotations
 

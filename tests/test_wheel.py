@@ -1,4 +1,4 @@
-"""The wheel works alone: in an empty folder and an environment that holds nothing else."""
+"""The wheel works in an empty folder and an environment without other packages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.wheel
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that `make wheel` builds, from a copy of the checkout."""
+    """Build the wheel with `make wheel`, from a copy of the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in ("lib", "jobs", "manifests", "requirements", "eval"):
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "Makefile"):
         shutil.copy(REPOSITORY / name, source / name)
-    # The environment of the checkout builds it; make must not set up another one.
+    # The checkout's environment builds the wheel, so that make does not set up another one.
     make = ["make", "--quiet", "wheel", f"BIN={Path(sys.executable).parent}", "SETUP="]
     subprocess.run(make, cwd=source, check=True, capture_output=True)
     (built,) = (source / "dist").glob("tuneloop-*.whl")
@@ -40,7 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin/ of a new environment with the hashed lock and the wheel, and nothing else."""
+    """Return the bin/ of a new environment with only the hashed lock and the wheel."""
     environment = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     pip: list[str | Path] = [
@@ -59,7 +59,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
-    """The folder that everything runs in."""
+    """The folder in which everything runs."""
     folder = tmp_path / "empty"
     folder.mkdir()
     return folder
@@ -67,7 +67,7 @@ def empty(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def env() -> dict[str, str]:
-    """The environment without anything that leads to the checkout."""
+    """The environment variables without any that lead to the checkout."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
@@ -118,7 +118,7 @@ def test_single_verbs_find_what_they_need(
 def export_alone(
     installed: Path, empty: Path, env: dict[str, str], tiny: TinyRun, run_id: str
 ) -> None:
-    """`python -m jobs export --spec ...`, without a plan that runs it."""
+    """Run `python -m jobs export --spec ...` without a plan."""
     spec = tiny.folder / "export.json"
     code = (
         "import sys; from tuneloop.runs.plan import load_plan;"
@@ -135,7 +135,7 @@ def export_alone(
 
 @pytest.fixture
 def served(installed: Path, empty: Path, env: dict[str, str]) -> Iterator[str]:
-    """`tuneloop serve` on a free port; yields its URL."""
+    """Run `tuneloop serve` on a free port; yields its URL."""
     process = subprocess.Popen(
         [installed / "tuneloop", "serve", "--port", "0", "--no-access-log"],
         cwd=empty,

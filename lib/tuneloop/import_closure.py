@@ -1,8 +1,8 @@
-"""The modules of this project that a module can import, read from source text.
+"""Find the modules of this project that a module can import, by scanning source text.
 
-Import statements are matched, at any depth, so that lazy imports and those for type checkers
-count too. A module name in a string does not count: a table that loads its rows' modules by name
-(`stages/table.py`) would otherwise connect every stage with every other.
+Import statements are matched at any depth, so lazy imports and imports for type checkers count
+too. Module names inside strings are ignored, because a table that loads modules by name
+(`stages/table.py`) would otherwise connect every stage with every other stage.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tuneloop import resources
 
-# Parsing with `ast` takes twenty times as long, and `tuneloop plan` answers within half a second.
+# A regular expression, because parsing with `ast` takes twenty times as long and `tuneloop plan`
+# has to answer within half a second.
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+((?:tuneloop|jobs)\b[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)"
     r"|import[ \t]+((?:tuneloop|jobs)\b[\w.]*))",
@@ -25,13 +26,14 @@ _NAME = re.compile(r"(\w+)(?:[ \t]+as[ \t]+\w+)?")
 
 
 def import_closure(*modules: str) -> dict[str, Path]:
-    """Collect modules and everything of this project that they can import.
+    """Collect modules and all modules of this project that they can import.
 
     Args:
-        modules: dotted names, of `tuneloop` or `jobs`.
+        modules: dotted names of modules in `tuneloop` or `jobs`.
 
     Returns:
-        Dotted name -> source file, in order of name; the packages that hold them included.
+        Dotted name -> source file, sorted by name. The packages that contain the modules are
+        included.
 
     Raises:
         ModuleNotFoundError: one of the modules does not exist.
@@ -53,7 +55,7 @@ def import_closure(*modules: str) -> dict[str, Path]:
 
 
 def module_file(name: str) -> Path | None:
-    """Return the source file of a module of this project; None if there is no such module."""
+    """Return the source file of a module of this project, or None if the module does not exist."""
     first, _, rest = name.partition(".")
     top = resources.code_folder() / "jobs" if first == "jobs" else resources.package_folder()
     path = top.joinpath(*rest.split(".")) if rest else top
@@ -65,13 +67,13 @@ def module_file(name: str) -> Path | None:
 
 @functools.cache
 def imported_modules(path: Path) -> tuple[str, ...]:
-    """Return the modules of this project that a source file imports itself."""
+    """Return the modules of this project that a source file imports directly."""
     return tuple(dict.fromkeys(_imports(path.read_text("utf-8"))))
 
 
 @functools.cache
 def named_templates(path: Path) -> tuple[Path, ...]:
-    """Return the Jinja templates whose path inside the package a source file names."""
+    """Return the Jinja templates that a source file names by their path inside the package."""
     found = (
         resources.package_folder() / name for name in _TEMPLATE.findall(path.read_text("utf-8"))
     )

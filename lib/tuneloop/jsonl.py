@@ -1,9 +1,9 @@
-"""Strict JSON Lines: one object a line in, canonical bytes out.
+"""Strict reader and canonical writer for JSON Lines files with one object per line.
 
-One rule: a line is either an object that every JSON reader understands the same way, or it is
-refused with its line number. Hence no NaN, no number beyond a double, no key twice, no half of a
-surrogate pair. A line ends at a line feed and nowhere else: U+2028 inside a string is text, so
-split bytes, never use `str.splitlines`.
+A line that JSON readers could understand in different ways is rejected with its line number. The
+reader therefore rejects NaN, numbers that do not fit a double, duplicate keys and lone surrogates.
+Only a line feed ends a line. U+2028 inside a string is text, so split bytes and never use
+`str.splitlines`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _KINDS = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"
 
 
 class _Refused(ValueError):
-    """What a hook of the JSON parser found: the middle of a sentence."""
+    """A fault in one line; its text becomes the part of the error message after the place."""
 
 
 def iter_jsonl(data: Iterable[bytes], place: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read objects one by one, stopping at the first line that is wrong.
+    """Read objects one by one, stopping at the first invalid line.
 
-    A byte order mark on the first line, CRLF line ends, blank lines and a last line without its
-    line feed are tolerated.
+    A byte order mark on the first line, CRLF line ends, blank lines and a last line without a
+    line feed are accepted.
 
     Args:
         data: lines as a binary file yields them; wrap bytes in `io.BytesIO`.
-        place: the file or address, as the error should name it.
+        place: path or URL of the file, used in error messages.
 
     Yields:
-        The line number, from 1, and the object on that line.
+        The line number, counted from 1, and the object on that line.
 
     Raises:
         DataError: a line is not UTF-8, not strict JSON, or not an object.
@@ -49,15 +49,15 @@ def iter_jsonl(data: Iterable[bytes], place: str) -> Iterator[tuple[int, dict[st
 
 
 def parse_line(line: bytes, place: str, number: int) -> dict[str, Any] | None:
-    """Read one line, for callers that go on after a bad one.
+    """Read one line; for callers that continue after an invalid line.
 
     Args:
         line: the line, with or without its line end.
-        place: the file or address, as the error should name it.
-        number: the line number, from 1.
+        place: path or URL of the file, used in error messages.
+        number: the line number, counted from 1.
 
     Returns:
-        The object, or None where the line is blank.
+        The object, or None if the line is blank.
 
     Raises:
         DataError: the line is not UTF-8, not strict JSON, or not an object.
@@ -70,24 +70,24 @@ def parse_line(line: bytes, place: str, number: int) -> dict[str, Any] | None:
         value = _loads(line)
         if not isinstance(value, dict):
             kind = _KINDS.get(type(value), "a number")
-            raise _Refused(f"found {kind}, expected one JSON object a line; mend the line")
+            raise _Refused(f"found {kind}, expected one JSON object per line; fix the line")
     except _Refused as refused:
         raise DataError(f"{place}:{number}: {refused}") from None
     return value
 
 
 def dump_line(value: Mapping[str, Any]) -> bytes:
-    """Write one object as one line; the order of its keys makes no difference to the bytes.
+    """Encode one object as one line; the order of its keys does not affect the bytes.
 
     Args:
-        value: what JSON can hold; keys are strings at every depth.
+        value: a JSON object; keys are strings at every depth.
 
     Returns:
-        UTF-8 with sorted keys, no spaces, nothing escaped that need not be, and one line feed.
+        UTF-8 with sorted keys, no spaces, only the escapes that JSON requires, and one line feed.
 
     Raises:
-        ValueError: a number is not finite, or a string holds half of a surrogate pair.
-        TypeError: a value has no JSON form.
+        ValueError: a number is not finite, or a string contains a lone surrogate.
+        TypeError: a value cannot be represented in JSON.
     """
     text = json.dumps(
         dict(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
@@ -96,23 +96,23 @@ def dump_line(value: Mapping[str, Any]) -> bytes:
 
 
 def encode_line(value: Any) -> bytes:
-    """Write one object as `dump_line` does, fast, for the rows that pass by the million.
+    """Encode one object to the same bytes as `dump_line`, but faster, for millions of rows.
 
     Args:
-        value: a msgspec Struct with its fields declared in sorted order, or a dict; of strings,
-            integers, null, `msgspec.Raw` and lists and dicts of these. A float has to come as the
-            Raw it was read as: 1e+16 would be written 1e16.
+        value: a msgspec Struct with its fields declared in sorted order, or a dict. The values are
+            strings, integers, null, `msgspec.Raw`, and lists and dicts of these. A float must be
+            passed as the `msgspec.Raw` that it was read as, because 1e+16 would be written as 1e16.
     """
     return _encoder.encode(value) + b"\n"
 
 
 def encode_lines(values: Sequence[Any]) -> bytes:
-    """Write many objects, each as `encode_line` does."""
+    """Encode many objects, each as `encode_line` does."""
     return _encoder.encode_lines(values)
 
 
 def _loads(line: bytes) -> Any:
-    """Parse strictly; every fault becomes `_Refused`."""
+    """Parse a line strictly and raise `_Refused` for every fault."""
     try:
         text = line.decode("utf-8").rstrip("\r\n")
         value = json.loads(
@@ -126,19 +126,19 @@ def _loads(line: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise _Refused(
             f"broken JSON ({error.msg} at column {error.colno}), "
-            "expected one JSON object a line; mend the line"
+            "expected one JSON object per line; fix the line"
         ) from None
     except RecursionError:
         raise _Refused(
-            "found JSON nested too deep to read, expected an object; flatten the line"
+            "found JSON nested too deeply to read, expected an object; use fewer levels"
         ) from None
     except _Refused:
         raise
-    except ValueError:  # int() of more than sys.get_int_max_str_digits() digits
+    except ValueError:  # from int(), for more than sys.get_int_max_str_digits() digits
         raise _Refused(
             "found an integer with thousands of digits, expected a number; write it as a string"
         ) from None
-    if "\\ud" in text or "\\uD" in text:  # else decoding has already proved there is none
+    if "\\ud" in text or "\\uD" in text:  # without an escape, valid UTF-8 has no lone surrogate
         _no_lone_surrogate(value)
     return value
 
@@ -167,7 +167,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_lone_surrogate(value: Any) -> None:
-    """Walk without recursion: what the parser could nest, this can walk."""
+    """Search without recursion, so that any depth that the parser accepts can be searched."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

@@ -1,4 +1,7 @@
-"""Where a result came from: commit, code hash, library versions, host. Gathered once a process."""
+"""Provenance of a result: commit, code hash, library versions and host.
+
+The values are collected once per process.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,25 @@ LIBRARIES = (
     "sentencepiece",
     "tuneloop",
 )
-"""Whose versions are stamped into every record; those that are not installed are left out."""
+"""Libraries recorded with their version in every record; uninstalled ones are omitted."""
 
 _COMMIT = "TUNELOOP_GIT_COMMIT"
-"""Set in an image, where there is no repository: the commit it was built from, or COMMIT-dirty."""
+"""Environment variable of an image, which has no repository: its commit, or `COMMIT-dirty`."""
 
 
 @functools.cache
 def code_identity(module: str, lock: str) -> str:
-    """Name the code that a stage runs on this machine; on a cluster the image digest does.
+    """Compute the identity of the code that a stage runs on this machine.
+
+    On a cluster, the image digest identifies the code instead.
 
     Args:
-        module: the stage's module.
-        lock: the stage's lock file, as a path in a checkout.
+        module: dotted name of the stage's module.
+        lock: path of the stage's lock file in a checkout.
 
     Returns:
-        sha256 over the module, everything of this project that it and the stage contract can
-        import, the templates that these name, the entry point of `jobs`, and the lock.
+        sha256 over the module, all modules of this project that it and the stage contract can
+        import, the templates that these name, the entry point of `jobs`, and the lock file.
     """
     modules = set(import_closure(module, "tuneloop.stages.contract").values())
     templates = {path for file in modules for path in named_templates(file)}
@@ -52,13 +57,13 @@ def code_identity(module: str, lock: str) -> str:
 
 @functools.cache
 def _package_identity() -> str:
-    """Sha256 over all code of the project, which records mention beside the commit."""
+    """Return the sha256 over all code of the project, which records hold next to the commit."""
     package, jobs = resources.package_folder(), resources.code_folder() / "jobs"
     return _digest({*package.rglob("*.py"), *package.rglob("*.j2"), *jobs.glob("*.py")})
 
 
 def _digest(files: set[Path]) -> str:
-    """Digest of names and contents; where the project is installed makes no difference."""
+    """Hash project-relative names and contents, so that the install location has no effect."""
     digest = hashlib.sha256()
     for name, path in sorted((_project_name(path), path) for path in files):
         digest.update(f"{name}\0".encode())
@@ -88,7 +93,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """Commit and whether files differed from it; (None, None) where nobody knows."""
+    """Return the commit and whether files differ from it; (None, None) if it is unknown."""
     if resources.is_checkout() and (commit := _git("rev-parse", "HEAD")):
         status = _git("status", "--porcelain", "--untracked-files=no")
         return commit, None if status is None else bool(status)
@@ -99,11 +104,12 @@ def _commit() -> tuple[str | None, bool | None]:
 
 @functools.cache
 def gather() -> dict[str, Any]:
-    """Collect what is worth knowing about this process: code, versions and host.
+    """Collect the provenance of this process: code, versions and host.
 
     Returns:
         git_commit (None outside a repository and an image), git_dirty, code_sha256, image_digest
-        (None outside a container that says so), python, platform, cpus, libraries by name.
+        (None unless TUNELOOP_IMAGE_DIGEST is set), python, platform, cpus, and libraries (name ->
+        version).
     """
     commit, is_dirty = _commit()
     return {

@@ -1,7 +1,8 @@
-"""Find the files that travel with the code: manifests, configs, eval sets, locks, the jobs.
+"""Find the files that ship with the code: manifests, configs, eval sets, lock files and jobs.
 
-In a checkout they lie at its top. In an installed wheel the data lies inside the package
-(`tuneloop/_data`, see setup.py) and `jobs` beside it. Nothing depends on the current folder.
+In a checkout these files are at the top level. In an installed wheel, the data is inside the
+package (`tuneloop/_data`, see setup.py) and `jobs` is next to the package. The current folder
+matters only to `input_url`.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ _CHECKOUT = _PACKAGE.parent.parent
 
 
 def is_checkout() -> bool:
-    """Whether the code runs from a checkout rather than from an installed wheel."""
+    """Return whether the code runs from a checkout rather than from an installed wheel."""
     return (_CHECKOUT / "jobs" / "__main__.py").is_file() and _PACKAGE.parent.name == "lib"
 
 
 def data_path(name: str) -> Path:
-    """Return where a data file or folder lies, whether or not it exists.
+    """Return the path of a data file or folder, whether or not it exists.
 
     Args:
-        name: path as in a checkout, such as `manifests/k8s` or `eval/demo_v1.jsonl`.
+        name: path relative to a checkout, such as `manifests/k8s` or `eval/demo_v1.jsonl`.
     """
     return (_CHECKOUT if is_checkout() else _PACKAGE / "_data") / name
 
 
 def code_folder() -> Path:
-    """Return the folder that holds the package `jobs`, where `python -m jobs` finds it first."""
+    """Return the folder that contains the package `jobs`; run `python -m jobs` in this folder."""
     return _CHECKOUT if is_checkout() else _PACKAGE.parent
 
 
@@ -37,10 +38,11 @@ def package_folder() -> Path:
 
 
 def input_url(url: str) -> str:
-    """Return where an input that a spec names is read from.
+    """Resolve the URL of an input that a spec names.
 
-    A relative path that does not exist here but travels with the code, such as
-    `eval/demo_v1.jsonl`, means the latter; anything else is returned as it is.
+    A relative path that does not exist in the current folder, but ships with the code (such as
+    `eval/demo_v1.jsonl`), becomes the path of the shipped file. Any other URL is returned
+    unchanged.
     """
     if "://" in url or Path(url).is_absolute() or Path(url).exists():
         return url

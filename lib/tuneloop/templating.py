@@ -1,7 +1,8 @@
-"""The Jinja environment that every page, picture and report is rendered with.
+"""The Jinja environment that renders every page, picture and report.
 
-Templates lie beside the module that uses them and are named by their path inside the package. What
-is filled into HTML and SVG is escaped; Markdown is not, its templates quote what they are given.
+A template is stored next to the module that uses it and is named by its path inside the package.
+Values are escaped in HTML and SVG. They are not escaped in Markdown, so Markdown templates quote
+their values themselves.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def _environment() -> jinja2.Environment:
 
 
 def environment(**filters: Callable[..., Any]) -> jinja2.Environment:
-    """Return the environment, with filters for the templates of the caller.
+    """Return the environment with additional filters for the caller's templates.
 
     Args:
-        filters: name -> function, on top of Jinja's own.
+        filters: filter name -> function, in addition to Jinja's built-in filters.
     """
     overlay = _environment().overlay()
     overlay.filters = {**overlay.filters, **filters}
@@ -37,10 +38,10 @@ def environment(**filters: Callable[..., Any]) -> jinja2.Environment:
 
 
 def render(name: str, **values: Any) -> str:
-    """Fill in a template.
+    """Render a template.
 
     Args:
         name: path of the template inside the package, such as `training/export/lengths.svg.j2`.
-        values: what it asks for; a value that it lacks is an error.
+        values: variables of the template; using a variable that is not given is an error.
     """
     return _environment().get_template(name).render(values)

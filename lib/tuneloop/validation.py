@@ -1,7 +1,7 @@
-"""What pydantic or msgspec found, as the middle of one of our sentences: field, found, expected.
+"""Turn errors of pydantic and msgspec into text of the form "field, found, expected".
 
-One rule: the caller adds the place before it and what to do after it. The value found is shown, so
-never hand over an error about a model that holds a credential.
+The caller adds the place before the text and the fix after it. The text shows the value that was
+found, so never pass an error about a model that holds a credential.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ _BARE = re.compile(r"expected (?=greater |less |match )")
 
 
 def first_error(error: ValidationError) -> str:
-    """Say the first thing that is wrong.
+    """Describe the first problem of a validation error.
 
     Args:
-        error: what `model_validate` or a constructor raised.
+        error: raised by `model_validate` or by a model's constructor.
 
     Returns:
-        For instance `difficulty is 'impossible', expected 'easy', 'medium' or 'hard'`; without a
-        full stop, at most one line.
+        One line without a full stop, for example
+        `difficulty is 'impossible', expected 'easy', 'medium' or 'hard'`.
     """
     return all_errors(error)[0]
 
 
 def all_errors(error: ValidationError) -> list[str]:
-    """Say everything that is wrong, each as `first_error` does, in pydantic's order."""
+    """Describe every problem of a validation error as `first_error` does, in pydantic's order."""
     return [_sentence(details, error.title) for details in error.errors(include_url=False)]
 
 
 def decode_error(error: ValueError) -> str:
-    """Say what msgspec found wrong with one JSON text, for instance `steps.0.i: expected int`.
+    """Describe an error of a msgspec JSON decoder, for example `steps.0.i: expected int`.
 
     Args:
-        error: what a msgspec decoder raised; UnicodeDecodeError where the text is not UTF-8.
+        error: raised by a msgspec decoder; a UnicodeDecodeError if the text is not UTF-8.
     """
     if isinstance(error, UnicodeDecodeError):
         return f"byte 0x{error.object[error.start]:02x} is not UTF-8, expected UTF-8 text"
@@ -69,11 +69,11 @@ def look_up(table: Mapping[str, Row], name: str, what: str) -> Row:
 
     Args:
         table: name -> row.
-        name: the name that was asked for.
-        what: what the table holds, as the error names it, such as `recipe`.
+        name: name of the row.
+        what: kind of row, used in the error message, such as `recipe`.
 
     Raises:
-        SpecError: there is no such row; the message lists those that exist.
+        SpecError: the table has no row of this name; the message lists the known names.
     """
     if name not in table:
         known = ", ".join(sorted(table))
@@ -82,7 +82,7 @@ def look_up(table: Mapping[str, Row], name: str, what: str) -> Row:
 
 
 def shorten(value: object, length: int = _SHOWN) -> str:
-    """Show a value in an error: its repr on one line, cut to `length` characters."""
+    """Return the repr of a value on one line, cut to `length` characters, for error messages."""
     text = repr(value).replace("\n", " ")
     return text if len(text) <= length else text[: length - 3] + "..."
 
@@ -99,19 +99,19 @@ def _sentence(details: ErrorDetails, title: str) -> str:
     if details["type"] in ("value_error", "assertion_error") and isinstance(
         details["input"], Mapping | BaseModel
     ):
-        return f"{where}: {message}"  # a whole-model rule: the message names the fields
+        return f"{where}: {message}"  # a validator of the whole model names the fields itself
     separator = ", " if message.startswith("expected ") else ": "
     return f"{where} is {shorten(details['input'])}{separator}{message}"
 
 
 def _step(part: str | int) -> str:
-    """A part of a location as it is, or shown as a value where it would garble the sentence."""
+    """Return a part of a location; quote it if it is not a plain word."""
     name = str(part)
     return name if _PLAIN.fullmatch(name) else shorten(name)
 
 
 def _expectation(details: ErrorDetails) -> str:
-    """Pydantic's message in our words: `Input should be X` becomes `expected X`."""
+    """Rewrite pydantic's message: `Input should be X` becomes `expected X`."""
     message = " ".join(details["msg"].split())
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if _SHOULD.match(message):

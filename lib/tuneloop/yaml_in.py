@@ -1,10 +1,12 @@
-"""YAML that people write: typed, and every error with its line.
+"""Read YAML files into pydantic models; every error names the line.
 
-One rule: what YAML readers forgive in silence is refused: a key given twice, an unknown key.
+A key that is given twice and an unknown key are errors, although YAML allows both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
@@ -13,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from tuneloop.errors import SpecError
 from tuneloop.validation import all_errors
 
-# libyaml's parser is ten times faster and knows lines as well; every wheel of PyYAML has it.
+# libyaml's parser is ten times faster and also records lines; every PyYAML wheel contains it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -23,51 +25,71 @@ def parse_mapping(data: bytes, place: str, what: str) -> tuple[dict[str, Any], y
     """Parse one YAML mapping.
 
     Args:
-        data: the file's bytes; a byte order mark and CRLF line ends are tolerated.
-        place: path or URL of the file, for errors.
-        what: what the file should hold, for errors.
+        data: the file's bytes; a byte order mark and CRLF line ends are accepted.
+        place: path or URL of the file, used in error messages.
+        what: the expected content of the file, used in error messages.
 
     Returns:
-        The value, and the node that knows its lines.
+        The value, and its node, which holds the line numbers.
 
     Raises:
-        SpecError: it is not YAML, a key is given twice, or it is no mapping.
+        SpecError: it is not YAML, a key is given twice, or it is not a mapping.
     """
     try:
-        loader = _Loader(data)  # parsed once: it is most of the time of a small command
+        loader = _Loader(data)  # parse once: parsing dominates the time of a small command
         root = loader.get_single_node()
         _refuse_twice(root, place)
         value = loader.construct_document(root) if root else None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        # Where the broken construct begins, rather than where the reader gave up.
+        # The line where the broken construct begins, not the line where the parser stopped.
         mark = getattr(e, "context_mark", None) or getattr(e, "problem_mark", None)
         problem = getattr(e, "problem", None) or getattr(e, "reason", "unreadable")
         line = mark.line + 1 if mark else 1
-        raise SpecError(f"{place}:{line}: broken YAML ({problem}); mend the line") from e
+        raise SpecError(
+            f"{place}:{line}: broken YAML ({problem}), expected {what}; fix the line"
+        ) from e
     if not isinstance(value, dict) or root is None:
         raise SpecError(f"{place}:1: found {type(value).__name__}, expected {what}")
     return value, root
 
 
-def load_model(model: type[Model], data: bytes, place: str, what: str) -> Model:
+def load_model(
+    model: type[Model],
+    data: bytes,
+    place: str,
+    what: str,
+    renamed_keys: Mapping[str, str] = MappingProxyType({}),
+) -> Model:
     """Parse and validate a file.
 
+    Args:
+        model: class of the result.
+        data: the file's bytes.
+        place: path or URL of the file, for errors.
+        what: what the file should hold, for errors.
+        renamed_keys: path of an old key, such as `train.optimizer.b1` -> its new name.
+
     Raises:
-        SpecError: as `parse_mapping`, or a key is unknown or missing, or a value is wrong.
+        SpecError: `parse_mapping` failed, a key is unknown or missing, or a value is invalid.
     """
     value, root = parse_mapping(data, place, what)
     try:
         return model.model_validate(value)
     except ValidationError as e:
-        # A misspelt key is missing and unknown at once: the unknown one is what people can see.
+        # A misspelt key causes two errors, missing and unknown. The unknown key is in the file.
         errors = e.errors()
         at = next((i for i, d in enumerate(errors) if d["type"] == "extra_forbidden"), 0)
-        line = _line_of(root, errors[at]["loc"])
-        raise SpecError(f"{place}:{line}: {all_errors(e)[at]}; mend the line") from e
+        path = errors[at]["loc"]
+        line, key = _line_of(root, path), ".".join(map(str, path))
+        if new_key := renamed_keys.get(key):
+            raise SpecError(
+                f"{place}:{line}: {key} is an old key, expected {new_key}; rename the key"
+            ) from e
+        raise SpecError(f"{place}:{line}: {all_errors(e)[at]}; fix the line") from e
 
 
 def _refuse_twice(node: yaml.Node | None, place: str) -> None:
-    """YAML readers take the last of two equal keys without a word."""
+    """Refuse a mapping with two equal keys, of which YAML readers silently take the last."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, child in node.value:
@@ -82,7 +104,7 @@ def _refuse_twice(node: yaml.Node | None, place: str) -> None:
 
 
 def _line_of(node: yaml.Node | None, path: tuple[Any, ...]) -> int:
-    """Line of the deepest key or item on the path that stands in the file, from 1."""
+    """Return the line, from 1, of the deepest key or item on the path that the file contains."""
     line = node.start_mark.line + 1 if node else 1
     for part in path:
         if isinstance(node, yaml.SequenceNode) and isinstance(part, int):

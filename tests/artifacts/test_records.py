@@ -147,6 +147,6 @@ def test_a_broken_pointer_is_named(artifacts: str) -> None:
 
 
 def test_a_missing_output_name_is_a_sentence(artifacts: str) -> None:
-    with pytest.raises(DataError, match=r"found no output y, it has x\.jsonl"):
+    with pytest.raises(DataError, match=r"output y is missing, found x\.jsonl"):
         make(artifacts).output("y")
     assert make(artifacts).outputs_like("x")[0].name == "x.jsonl"

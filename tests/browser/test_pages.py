@@ -83,7 +83,7 @@ def test_there_is_a_page_of_each_kind(site: Site) -> None:
 def test_no_barrier_that_axe_knows(site: Site, open_page: Open, name: str) -> None:
     page = open_page(site.at(name), scripts=True, bypass_csp=True)
     if name == "run":
-        page.get_by_text("What was asked for").click()
+        page.get_by_text("Show the run's spec").click()
     looks: list[tuple[Literal["light", "dark"], int]]
     looks = [("light", 1280), ("dark", 1280), ("dark", 320)]
     for scheme, width in looks:
@@ -143,7 +143,7 @@ def test_search_by_keyboard_without_scripts(site: Site, open_page: Open) -> None
     page.get_by_role("textbox", name="Source").fill("people")
     page.keyboard.press("Enter")
     page.wait_for_url("**/traces?*")
-    assert "No trace holds" in page.locator("main").inner_text()
+    assert "No trace contains" in page.locator("main").inner_text()
     page.get_by_role("searchbox").fill("EACH ELEMENT")
     page.get_by_role("button", name="Search").click()
     assert page.locator("mark").inner_text() == "each element"

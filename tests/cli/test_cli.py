@@ -146,7 +146,7 @@ def test_a_broken_trace_file_is_refused_before_anything_is_stored(
 def test_an_empty_or_missing_trace_file(tuneloop: Invoke, store: str, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     code, _, err = tuneloop("traces", "import", tmp_path / "empty.jsonl", "--store", store)
-    assert (code, "holds no traces" in sentence(err)) == (12, True)
+    assert (code, "the file has no traces" in sentence(err)) == (12, True)
     code, _, err = tuneloop("traces", "import", tmp_path / "none.jsonl", "--store", store)
     assert (code, "no such file" in sentence(err)) == (2, True)
 
@@ -312,9 +312,9 @@ def test_render_writes_one_file_a_stage(
     assert (code, "execution.cluster is missing" in sentence(err)) == (3, True)
     tiny_run.change(execution__cluster={"namespace": "training"})
     code, _, err = tuneloop(*arguments)
-    assert (code, "give --image" in sentence(err)) == (3, True)
+    assert (code, "pass --image" in sentence(err)) == (3, True)
     code, _, err = tuneloop(*arguments, "--image", "tuneloop:latest")
-    assert (code, "a tag can point elsewhere" in sentence(err)) == (3, True)
+    assert (code, "a tag can point to another image" in sentence(err)) == (3, True)
     assert not folder.exists()
     code, out, _ = tuneloop(*arguments, "--image", image)
     assert (code, ": 4 files of run tiny-" in out) == (0, True)
@@ -328,11 +328,14 @@ def test_render_writes_one_file_a_stage(
 
 def test_serve_refuses_what_it_cannot_protect(tuneloop: Invoke, tmp_path: Path) -> None:
     code, _, err = tuneloop("serve", "--host", "0.0.0.0")
-    assert (code, "expected --tokens for another than loopback" in sentence(err)) == (78, True)
+    assert (code, "expected --tokens for an address other than loopback" in sentence(err)) == (
+        78,
+        True,
+    )
     file = tmp_path / "tokens"
     for text, words in (
-        ("", "holds no token"),
-        ("# none\n\n", "holds no token"),
+        ("", "the file has no token"),
+        ("# none\n\n", "the file has no token"),
         ("me write not-a-digest", f"{file}:1: not a token line"),
         (f"a read {'0' * 64}\r\na write {'1' * 64}", f"{file}:2: a occurs twice"),
     ):
@@ -355,7 +358,7 @@ def test_a_store_with_tokens_takes_those_alone(
     with store_app.running(database, str(tmp_path / "artifacts"), tokens) as url:
         code, _, err = tuneloop("traces", "import", file, "--store", url)
         assert code == 20
-        assert "refused with status 401; use a token that may" in sentence(err)
+        assert "refused the request with status 401; set TUNELOOP_STORE_TOKEN" in sentence(err)
         monkeypatch.setenv("TUNELOOP_STORE_TOKEN", token.strip())
         code, out, err = tuneloop("traces", "import", file, "--store", url)
         assert (code, "1 traces" in out) == (0, True)

@@ -142,7 +142,7 @@ def test_what_submitter_and_ci_ask_is_what_their_roles_grant(
     stages = dict.fromkeys(("export", "eval", "import"), SMALL)
     place = {"namespace": base, "image": IMAGE, "train": HUGE, **stages}
     run = tiny_run.change(execution__cluster=place)
-    run.change(execution__cluster__graces={"unschedulable_seconds": 0})
+    run.change(execution__cluster__timeouts={"unschedulable_seconds": 0})
     ci = ("--kubeconfig", kubeconfig_of("tuneloop-ci"))
     spec, at = run.spec_path, ("--artifacts", run.artifacts)
 

@@ -122,7 +122,7 @@ def test_a_label_submits_and_a_run_that_fails_says_why(
     hub = hub_of(
         caller(),
         execution__cluster__export={**SMALL, "cpu": "100"},
-        execution__cluster__graces={"unschedulable_seconds": 0},
+        execution__cluster__timeouts={"unschedulable_seconds": 0},
     )
     payload = {"action": "labeled", "pull_request": {"number": 9}, "label": {"name": "docs"}}
     done = hub.act("pull_request", payload, **VARIABLES)

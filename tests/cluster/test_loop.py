@@ -157,7 +157,7 @@ def test_a_submitter_that_is_killed_ten_times_changes_nothing(
     tmp_path: Path,
 ) -> None:
     """Half of the kills fall on `run`, half on `wait`, at random moments; stages are shared."""
-    shared = {"export": {**SMALL, "shards": 3}, "eval": {**SMALL, "shards": 2}}
+    shared = {"export": {**SMALL, "shard_count": 3}, "eval": {**SMALL, "shard_count": 2}}
     tiny_run.change(export__shard_examples=20)
     there = placed(tiny_run, namespace, store, repository, **shared)
     spec = there.plan.spec

@@ -24,7 +24,7 @@ from tuneloop.k8s.watch import StageWatch
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs.cluster import GraceSpec
+from tuneloop.specs.cluster import TimeoutSpec
 from tuneloop.specs.target import Target
 from tuneloop.storage import files
 
@@ -44,7 +44,7 @@ class Case:
         *,
         code: str | None = None,
         outcome: Any = None,
-        graces: GraceSpec | None = None,
+        timeouts: TimeoutSpec | None = None,
         job: Any = None,
         pod: Any = None,
     ) -> Case:
@@ -62,7 +62,7 @@ class Case:
             inner["containers"][0]["command"] = ["python", "-c", code]
         if outcome is not None:
             spec["template"]["metadata"]["annotations"][OUTCOME] = json.dumps(outcome)
-        update = {"graces": graces} if graces else {}
+        update = {"timeouts": timeouts} if timeouts else {}
         return Case(self.client, submission.model_copy(update=update))
 
     def sequence(self) -> Sequence:
@@ -167,15 +167,15 @@ def test_images_that_cannot_be_pulled(case: Case) -> None:
     slow = {"waiting": {**waiting, "message": "Back-off pulling image: i/o timeout"}}
     verdict = case.change("-b", outcome=slow).verdict("ImageError")
     assert not verdict.is_final
-    graces = GraceSpec(image_pull_seconds=0)
-    assert case.change("-c", outcome=slow, graces=graces).verdict().exit_code == 22
+    timeouts = TimeoutSpec(image_pull_seconds=0)
+    assert case.change("-c", outcome=slow, timeouts=timeouts).verdict().exit_code == 22
 
 
 def test_no_node_takes_it(case: Case, make_node: Callable[..., Node]) -> None:
     make_node()
     tpu = {"nodeSelector": {"cloud.google.com/gke-tpu-topology": "2x4"}}
-    graces = GraceSpec(unschedulable_seconds=1)
-    broken = case.change(pod=tpu, graces=graces)
+    timeouts = TimeoutSpec(unschedulable_seconds=1)
+    broken = case.change(pod=tpu, timeouts=timeouts)
     sequence = broken.sequence()
     with pytest.raises(StageFailed, match=r"no node takes .*: 0/1 nodes are available") as caught:
         sequence.run(retry_failed=True, stop_on_interrupt=True)

@@ -125,7 +125,7 @@ def test_a_run_that_cannot_start_is_explained_and_cancelled(
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     summary = tmp_path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    placed.change(execution__cluster__graces={"unschedulable_seconds": 0})
+    placed.change(execution__cluster__timeouts={"unschedulable_seconds": 0})
     assert verb("submit", placed.spec_path)[0] == 0
     code, out, err = verb("wait", run_id, *at, "--poll-seconds", "0.2")
     assert code == 21, err

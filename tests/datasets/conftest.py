@@ -1,4 +1,4 @@
-"""Rows and selections made by hand, and a store to select from."""
+"""Hand-made rows and selections, and a store to select from."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ NOW = datetime(2026, 11, 22, 11, 22, 10, 546379, tzinfo=UTC)
 
 @pytest.fixture
 def now() -> datetime:
-    """A moment."""
+    """Return the time of row `n`."""
     return NOW
 
 
 @pytest.fixture
 def make_row() -> Callable[..., TraceRow]:
-    """A row; its id follows from its number, keywords replace its fields."""
+    """Build a row; its id follows from its number, and keywords replace its fields."""
 
     def make(number: int = 0, **fields: Any) -> TraceRow:
         row = {
@@ -44,7 +44,7 @@ def make_row() -> Callable[..., TraceRow]:
 
 @pytest.fixture
 def select_of() -> Callable[[Sequence[TraceRow]], Select]:
-    """A selection that gives these rows, whatever the seed."""
+    """Build a selection that returns these rows for any seed."""
 
     def make(rows: Sequence[TraceRow]) -> Select:
         return lambda seed: contextlib.nullcontext(Selection(len(rows), iter(rows)))

@@ -1,4 +1,4 @@
-"""A key names one content for ever, whoever builds it, and however often that is interrupted."""
+"""Builds: the content of a key never changes, even with concurrent or interrupted builds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def request(**fields: Any) -> BuildRequest:
 
 @pytest.fixture
 def publish(tmp_path: Path, now: datetime, select_of: SelectOf) -> Build:
-    """Build dataset d-v1 of rows under tmp_path."""
+    """Build dataset d-v1 from rows under tmp_path."""
 
     def call(rows: Sequence[TraceRow], **fields: Any) -> tuple[DatasetManifest, bool]:
         options = {"now": now, "new_seed": lambda: 7} | fields.pop("options", {})
@@ -215,7 +215,8 @@ def test_the_same_traces_in_two_stores_make_the_same_dataset(tmp_path: Path, now
         built.append(manifest)
     assert built[0].build_id == built[1].build_id
     assert built[0].content_sha256 == built[1].content_sha256
-    assert built[0].shards[0].sha256 != built[1].shards[0].sha256  # the times differ
+    # The traces differ in their times only.
+    assert built[0].shards[0].sha256 != built[1].shards[0].sha256
 
 
 def test_the_build_id_follows_the_request_and_the_content(
@@ -319,7 +320,8 @@ def test_concurrent_builds_publish_once(
         thread.join()
     assert [created for _, created in results].count(True) == 1
     assert len({manifest.model_dump_json() for manifest, _ in results}) == 1
-    assert len(contents_of(tmp_path)) == 2  # the losers cleaned up behind themselves
+    # The builds that lost the race have deleted their shards.
+    assert len(contents_of(tmp_path)) == 2
     assert len(list(iter_rows(results[0][0], str(tmp_path)))) == 3
 
 

@@ -1,4 +1,4 @@
-"""Nothing is read but what the manifest names, and no byte of it unchecked."""
+"""Reading: only files that the manifest names are read, and every byte is verified."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def manifest(
     tmp_path: Path,
     now: datetime,
 ) -> DatasetManifest:
-    """Five rows in shards of two, as dataset d-v1."""
+    """Publish five rows in shards of two, as dataset d-v1."""
     request = BuildRequest(dataset_name="d", dataset_version="v1")
     options: dict[str, Any] = {"now": now, "new_seed": lambda: 7, "shard_rows": 2}
     return build(select_of(rows), request, str(tmp_path), **options)[0]
@@ -75,7 +75,7 @@ def test_a_missing_dataset_is_a_sentence_and_makes_no_folder(tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         load_manifest(str(tmp_path / "a"), "d-v1")
     assert str(caught.value) == (
-        f"{tmp_path}/a/datasets/d-v1/manifest.json: missing; build the dataset first"
+        f"{tmp_path}/a/datasets/d-v1/manifest.json: no such file; build the dataset first"
     )
     assert find_manifest(str(tmp_path / "a"), "d-v1") is None
     assert not (tmp_path / "a").exists()
@@ -92,7 +92,7 @@ def test_a_torn_manifest(manifest_path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"seed": 8}, "build_id is .* expected .* for what it says; it was edited"),
+        ({"seed": 8}, "build_id is .* expected .* for its content; the manifest was edited"),
         ({"instruction": "x"}, "build_id is"),
         ({"filters": {"a": 1}}, "build_id is"),
         ({"dataset_key": "e-v1"}, "dataset_key is e-v1, expected d-v1"),
@@ -143,7 +143,7 @@ def test_a_lost_or_shortened_shard_is_found(manifest: DatasetManifest, tmp_path:
     path = tmp_path / "datasets/d-v1" / manifest.shards[1].path
     assert find_damage(manifest, str(tmp_path)) is None
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
-    assert "traces-00001-of-00003.jsonl holds" in str(find_damage(manifest, str(tmp_path)))
+    assert "traces-00001-of-00003.jsonl has" in str(find_damage(manifest, str(tmp_path)))
     with pytest.raises(DataError, match=r"traces-00001-of-00003\.jsonl: holds \d+ bytes"):
         list(iter_rows(manifest, str(tmp_path)))
     path.unlink()

@@ -1,4 +1,4 @@
-"""A dataset that is read from a store over HTTP is the dataset that lies there."""
+"""A dataset read from a store over HTTP equals the dataset in the artifacts."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_ranges_and_refusals_of_the_route(stored: str, proxy: FaultyProxy) -> No
 
 def test_damage_and_absence_are_sentences(stored: str, proxy: FaultyProxy) -> None:
     with DatasetSource(proxy.url) as source:
-        with pytest.raises(DataError, match=r"refused with status 404: Dataset not found: none$"):
+        with pytest.raises(
+            DataError, match=r"refused the request with status 404: Dataset not found: none$"
+        ):
             source.load_manifest("none")
         manifest = source.load_manifest("own-v1")
         assert manifest == load_manifest(stored, "own-v1")

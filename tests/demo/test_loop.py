@@ -1,4 +1,4 @@
-"""The demo as `make loop` runs it, twice in fresh folders: it learns, and it is deterministic."""
+"""The demo, run as in `make loop` and twice in new folders: it learns, and it is deterministic."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_second_demo_runs_nothing(first: tuple[Path, dict[str, Any]], reposito
     seconds = time.monotonic() - since
     assert [s["state"] for s in again["stages"]] == ["cached"] * 4
     assert {**again, "stages": None} == {**summary, "stages": None}
-    assert seconds < 10  # 3 s on an idle machine; the suite keeps both cores busy
+    assert seconds < 10  # The demo takes 3 s on an idle machine; the tests keep both cores busy.
 
 
 def test_the_eval_answers_are_traces_in_the_store(
@@ -77,7 +77,7 @@ def test_the_eval_answers_are_traces_in_the_store(
 def test_two_fresh_folders_hold_the_same_bytes(
     first: tuple[Path, dict[str, Any]], repository: Path, tmp_path: Path
 ) -> None:
-    """Another folder, another store, another clock."""
+    """Run the demo again with another folder, another store and another clock."""
     _, summary = first
     second = demo(tmp_path / "other", repository)
     assert second["run_id"] == summary["run_id"]

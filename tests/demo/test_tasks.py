@@ -37,7 +37,7 @@ def test_the_demo_eval_set_is_valid_and_balanced() -> None:
     assert set(counts.values()) == {EVAL_ITEMS // len(TASKS)}
     for category in counts:
         answers = Counter(i.expected_answer for i in items if i.category == category)
-        # No constant guess gets anywhere near the accuracy that the demo claims.
+        # Constant guesses are far from the accuracy that the demo claims.
         assert max(answers.values()) <= counts[category] / 3, category
 
 
@@ -60,7 +60,7 @@ def test_traces_are_valid_and_a_function_of_the_seed() -> None:
 
 
 def solve(prompt: str) -> str:
-    """Work the answer out again, from the prompt alone."""
+    """Compute the answer again from the prompt alone."""
     task, _, rest = prompt.partition(": ")
     words = rest.split()
     match task.split()[0]:
@@ -92,8 +92,9 @@ def test_every_answer_is_right_and_follows_from_the_last_step() -> None:
 
 
 def test_unknown_tasks_and_too_many_items_are_refused() -> None:
-    with pytest.raises(UsageError, match="unknown, expected one of"):
+    with pytest.raises(UsageError, match="unknown task; choose one of"):
         generate("juggle", 1, 0, "train")
     with pytest.raises(UsageError, match="expected at most"):
         demo_eval_items(100_000, 0)
-    assert len(generate("reverse", 5000, 0, "train")) == 5000  # repeats when all were given
+    # Problems repeat once all have been used.
+    assert len(generate("reverse", 5000, 0, "train")) == 5000

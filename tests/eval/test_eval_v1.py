@@ -1,7 +1,7 @@
-"""eval_v1: the file is as its README says, and its answers come out again.
+"""eval_v1: the file matches its README, and its answers can be computed again.
 
-Every answer that can be computed is computed here a second time from the numbers and words of its
-prompt, by brute force where that is possible. A prompt and its answer cannot drift apart.
+The tests compute every computable answer a second time from the numbers and words of its prompt, by
+brute force if possible. So a prompt cannot be changed without its answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Answer = int | Fraction | str
 
 
 def numbers(text: str) -> Numbers:
-    """The numbers in a text; a minus counts where it touches the digits (superscripts do not)."""
+    """Return the numbers in a text; a minus counts only directly before digits."""
     found = re.findall(r"−?\d+(?:,\d{3})*(?:\.\d+)?", text)
     return [Fraction(number.replace(",", "").replace("−", "-")) for number in found]
 

@@ -31,7 +31,7 @@ def test_paired_comparison_is_exact_mcnemar() -> None:
     tuned: tuple[Outcome, ...] = ("wrong", "correct", *("correct",) * 9, *("wrong",) * 4)
     found = compare(base, tuned)
     assert (found.improved, found.regressed) == (9, 1)
-    # Two-sided: twice the chance of at most one regression in ten at 1/2.
+    # The test is two-sided: twice the probability of at most one regression in ten at 1/2.
     assert found.p_value == pytest.approx(2 * (1 + 10) / 2**10)
 
 

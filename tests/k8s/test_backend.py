@@ -1,4 +1,4 @@
-"""The Kubernetes backend on a cluster in memory: detach, cancel, logs, owners, preparation."""
+"""Test the Kubernetes backend on an in-memory cluster: detach, cancel, logs and owners."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def backend_of(twin: Twin, submission: Submission) -> KubernetesBackend:
 
 
 def test_the_client_has_the_methods_of_the_twin() -> None:
-    """What runs against the twin runs against a cluster: mypy compares the signatures."""
+    """The client and the in-memory cluster have the same methods; mypy compares signatures."""
     client: type[ClusterApi] = Cluster
     twin: type[ClusterApi] = Twin
     names = [name for name in vars(ClusterApi) if not name.startswith("_")]
@@ -64,7 +64,7 @@ def test_detach_replaces_a_submitter_that_has_ended_and_a_stage_that_has_failed(
 def test_what_the_submitter_creates_goes_with_its_job(submission: Submission) -> None:
     twin = Twin(lambda pod: Running())
     outside, inside = backend_of(twin, submission), backend_of(twin, submission)
-    with pytest.raises(StageFailed, match="gone, expected the Job of this pod") as caught:
+    with pytest.raises(StageFailed, match="does not exist, expected the Job of this pod") as caught:
         inside.own_stages()
     assert caught.value.exit_code == 30
     outside.detach("export")
@@ -72,7 +72,9 @@ def test_what_the_submitter_creates_goes_with_its_job(submission: Submission) ->
     inside.submit("export", retry_failed=False)
     twin.sleep(1)
     assert len(twin.one("Pod")) == 2
-    assert outside.cancel_run() == [f"Job {submission.run_id}-submit"]  # the rest went with it
+    assert outside.cancel_run() == [
+        f"Job {submission.run_id}-submit"
+    ]  # the owned objects are deleted too
     assert [twin.one(kind) for kind in ("Job", "Pod", "ConfigMap")] == [[], [], []]
 
 
@@ -108,7 +110,7 @@ def test_logs_are_those_of_the_stages_pods(submission: Submission) -> None:
 
 
 def test_a_stage_whose_heart_stops_is_stuck(tiny_run: TinyRun) -> None:
-    submission = rendered(tiny_run, graces={"progress_seconds": 600})
+    submission = rendered(tiny_run, timeouts={"progress_seconds": 600})
     twin = Twin(lambda pod: Running())
     backend = backend_of(twin, submission)
     backend.submit("export", retry_failed=True)
@@ -116,7 +118,7 @@ def test_a_stage_whose_heart_stops_is_stuck(tiny_run: TinyRun) -> None:
     twin.sleep(1)
     assert backend.poll("export").state == "Running"
     twin.sleep(700)
-    # No heartbeat yet: it may still be importing or compiling.
+    # Without any heartbeat, the stage may still be importing or compiling.
     assert backend.poll("export").state == "Running"
     prefix = layout.stage_prefix(submission.artifacts, submission.run_id, "export")
     files.write(paths.join(prefix, "progress.json"), b'{"updated_at": "2020-01-01T00:00:00Z"}')
@@ -129,7 +131,7 @@ def test_a_stage_whose_heart_stops_is_stuck(tiny_run: TinyRun) -> None:
 @pytest.mark.parametrize(
     ("place", "pods"),
     [
-        ({"export": {"shards": 3}}, 3 + 3),
+        ({"export": {"shard_count": 3}}, 3 + 3),
         ({"train": {"accelerator": "v5e-4x4", "slices": 2}}, 8 + 3),
     ],
 )
@@ -139,7 +141,7 @@ def test_stages_of_many_pods(tiny_run: TinyRun, place: dict[str, Any], pods: int
     act, seen = worker(twin), set[str]()
 
     def peers(pod: Object) -> Action:
-        """One pod of each stage writes the record, as the last shard or rank 0 does."""
+        """Let one pod per stage write the record, as the last shard or process 0 does."""
         seen.add(pod["metadata"]["name"])
         stage = pod["metadata"]["labels"]["tuneloop.dev/stage"]
         index = pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]
@@ -198,7 +200,7 @@ def test_a_record_of_another_run_is_success_before_anything_is_asked(
 
 
 def test_the_cluster_is_looked_at_before_the_storage(submission: Submission) -> None:
-    """A Job that completes during the look has published: it did not end without output."""
+    """A Job that completes between the two reads has published its record."""
 
     class Fast(Twin):
         def get(self, kind: str, name: str) -> Object | None:

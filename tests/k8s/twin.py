@@ -1,7 +1,7 @@
-"""A cluster in memory: the methods of `k8s.client.cluster.Cluster` with a small Job controller.
+"""An in-memory cluster with the methods of `k8s.client.cluster.Cluster` and a small Job controller.
 
-A test moves the clock (`sleep`) and decides by `act` what each pod does at each step of it. Objects
-have uids and owners, and nothing deletes them after a time. Rules of retry are read from the
+A test advances the clock with `sleep`; the function `act` decides what each pod does at each step.
+Objects have uids and owners, and are not deleted after a TTL. The retry rules are read from the
 rendered Job and JobSet.
 """
 
@@ -37,12 +37,12 @@ WORKLOADS = ("Job", "JobSet")
 
 
 class Killed(BaseException):
-    """The process that uses the twin ends here, as by SIGKILL: nothing catches it."""
+    """Simulates SIGKILL of the process that uses the cluster; no code catches it."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """The pod runs on."""
+    """The pod keeps running."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The container cannot start, for instance ImagePullBackOff."""
+    """The container cannot start, for example because of ImagePullBackOff."""
 
     reason: str
     message: str
@@ -66,7 +66,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Unschedulable:
-    """No node takes the pod."""
+    """No node fits the pod."""
 
     message: str
 
@@ -75,23 +75,24 @@ Action = Running | Exit | Waiting | Unschedulable
 
 
 class Twin:
-    """One namespace in memory."""
+    """One namespace of an in-memory cluster."""
 
     def __init__(self, act: Callable[[Object], Action] = lambda pod: Running()) -> None:
-        """The namespace is empty.
+        """Create an empty namespace.
 
         Args:
-            act: what a pod that has not ended does at a step; it may publish a record first.
+            act: returns what a pod that has not ended does at a step; it may publish a record
+                first.
         """
         self.act = act
         self.objects: dict[tuple[str, str], Object] = {}
         self.made: Counter[str] = Counter()
-        """Kind -> objects of it that were ever created."""
+        """Kind -> number of objects that were ever created."""
         self.writes: Counter[str] = Counter()
-        """Verb -> calls that change something."""
+        """Verb -> number of calls that changed something."""
         self.calls = 0
         self.kill_at: int | None = None
-        """Number of the call that raises Killed."""
+        """Number of the call that raises Killed; None means that no call does."""
         self.seconds = 0.0
         self._logs: dict[str, bytes] = {}
         self._numbers = itertools.count(1)
@@ -172,19 +173,19 @@ class Twin:
     def events(self, uids: Collection[str]) -> list[Object]:
         return [e for e in self.find("Event") if e["involvedObject"]["uid"] in uids]
 
-    # What a test does.
+    # Methods for tests.
 
     def clock(self) -> float:
-        """Return seconds since the twin began, for a sequence's clock."""
+        """Return the seconds since the start, to be used as the clock of a sequence."""
         return self.seconds
 
     def sleep(self, seconds: float) -> None:
-        """Move the clock, then let the controllers work once."""
+        """Advance the clock, then run the controllers once."""
         self.seconds += seconds
         self.step()
 
     def step(self) -> None:
-        """Let the controllers and the pods do one thing each."""
+        """Run each controller and each pod for one step."""
         for workload in [o for (kind, _), o in self.objects.items() if kind in WORKLOADS]:
             if not _has_ended(workload) and not workload["spec"].get("suspend"):
                 self._run(workload)
@@ -216,7 +217,7 @@ class Twin:
             self._act(pod)
         has_failed = any(pod["status"]["phase"] == "Failed" for pod in acting)
         if not self._judge(workload, self._pods(workload)) and not has_failed:
-            self._fill(workload)  # a step after a failure: a Job waits before it makes a new pod
+            self._fill(workload)  # one step after a failure, because a Job backs off first
 
     def _pods(self, workload: Object) -> list[Object]:
         uid = workload["metadata"]["uid"]
@@ -248,7 +249,7 @@ class Twin:
         status["containerStatuses"] = [main]
 
     def _judge(self, workload: Object, pods: list[Object]) -> bool:
-        """End the workload if its pods say so; True: it has ended."""
+        """End the workload if the states of its pods require it; return whether it has ended."""
         failed = [pod for pod in pods if pod["status"]["phase"] == "Failed"]
         final = next(
             (c for pod in failed if (c := _exit_code(pod)) in _final_codes(workload)), None
@@ -268,7 +269,7 @@ class Twin:
         return _has_ended(workload)
 
     def _restart(self, jobset: Object, counted: int) -> None:
-        """All pods of a gang start again; only failures without a disruption count."""
+        """Restart all pods of a JobSet; only failures without a disruption count."""
         restarts = jobset["status"].get("restarts", 0) + bool(counted)
         if restarts > jobset["spec"]["failurePolicy"]["maxRestarts"]:
             self._end(jobset, "Failed", "ReachedMaxRestarts", "too many restarts")
@@ -313,7 +314,7 @@ class Twin:
         return added
 
     def _remove(self, found: Object) -> None:
-        """Remove an object and all that it owns."""
+        """Remove an object and all objects that it owns."""
         self.objects.pop(_key(found), None)
         uid = found["metadata"]["uid"]
         for each in list(self.objects.values()):
@@ -354,7 +355,7 @@ def _job_spec(workload: Object) -> Any:
 
 
 def _size(workload: Object) -> int:
-    """Pods that have to succeed."""
+    """Return the number of pods that must succeed."""
     count: int = _job_spec(workload).get("completions", 1)
     if workload["kind"] == "JobSet":
         count *= workload["spec"]["replicatedJobs"][0]["replicas"]
@@ -374,13 +375,13 @@ def _final_codes(workload: Object) -> list[int]:
 
 def _exit_code(pod: Object) -> int | None:
     if pod["status"].get("conditions"):
-        return None  # a disruption comes before the code
+        return None  # a disruption takes precedence over the exit code
     code: int = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
     return code
 
 
 def publish_record(spec: StageSpec, *, content: bytes = b"result\n") -> Record:
-    """Do a stage's work: one output file and its record, as every attempt of it would write."""
+    """Simulate the work of a stage: write one output file and its record, as any attempt would."""
     artifacts = spec.execution.artifacts
     path = f"training_runs/{spec.run_id}/{spec.stage}/attempts/a/result.txt"
     files.write(paths.join(artifacts, path), content)
@@ -406,7 +407,7 @@ def publish_record(spec: StageSpec, *, content: bytes = b"result\n") -> Record:
 
 
 def worker(twin: Twin) -> Callable[[Object], Action]:
-    """Pods that run for one step, then publish their record and end."""
+    """Return an `act` whose pods run for one step, then publish their record and end."""
     started: set[str] = set()
 
     def act(pod: Object) -> Action:
@@ -421,7 +422,7 @@ def worker(twin: Twin) -> Callable[[Object], Action]:
 
 
 def rendered(run: TinyRun, **cluster: Any) -> Submission:
-    """Place a run in namespace `n` and render it."""
+    """Render a run for namespace `n`."""
     run.change(execution__cluster={"namespace": "n", **cluster})
     spec = load_run_spec(str(run.spec_path))
     return prepare(KubernetesBackend, spec, Target(image=IMAGE)).backend.submission

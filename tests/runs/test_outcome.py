@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 from tests.builders import Invoke, letter_trace, publish_dataset
 from tests.finished_run import publish_run, torn
-from tuneloop.artifacts.delta_report import DeltaReport, Group, Item, Said
+from tuneloop.artifacts.delta_report import Answer, DeltaReport, Group, Item
 from tuneloop.runs.comment import SHOWN_REGRESSIONS, code, console_url, marker, render_comment
 from tuneloop.runs.outcome import Failure, Outcome
 
@@ -154,8 +154,8 @@ def test_nothing_foreign_gets_out_of_its_code_span() -> None:
         Item(
             id=EVIL,
             category=EVIL,
-            base=Said(answer=EVIL, outcome="correct"),
-            tuned=Said(answer=None, outcome="no_answer"),
+            base=Answer(answer=EVIL, outcome="correct"),
+            tuned=Answer(answer=None, outcome="no_answer"),
         ),
     ) * (SHOWN_REGRESSIONS + 5)
     report = DeltaReport(

@@ -43,7 +43,7 @@ def test_the_image_names_the_code_whatever_the_checkout(
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        (None, "execution.cluster is missing, expected at least its namespace"),
+        (None, "execution.cluster is missing, expected at least a namespace"),
         ({"namespace": "n"}, "no image, expected REPOSITORY@sha256:DIGEST"),
     ],
 )
@@ -62,15 +62,15 @@ def test_a_run_that_could_hold_more_chip_hours_than_allowed_is_refused(
     tiny_run.change(
         execution__cluster={"namespace": "n", "train": train, "budget_chip_hours": 63.9}
     )
-    with pytest.raises(SpecError, match=r"could hold 64 chip-hours .* allows 63\.9"):
+    with pytest.raises(SpecError, match=r"could use 64 chip-hours .* allows 63\.9"):
         prepared(tiny_run, repository)
     tiny_run.change(execution__cluster__budget_chip_hours=64)
     prepared(tiny_run, repository)
 
 
 def test_only_export_and_eval_share_work(tiny_run: TinyRun, repository: Path) -> None:
-    tiny_run.change(execution__cluster={"namespace": "n", "train": {"shards": 2}})
-    with pytest.raises(SpecError, match=r"only export and eval share work"):
+    tiny_run.change(execution__cluster={"namespace": "n", "train": {"shard_count": 2}})
+    with pytest.raises(SpecError, match=r"only export and eval can share their work"):
         prepared(tiny_run, repository)
 
 
@@ -78,9 +78,9 @@ def test_the_rows_of_a_plan_name_machines(tiny_run: TinyRun, repository: Path) -
     tiny_run.change(
         execution__cluster={
             "namespace": "n",
-            "export": {"shards": 16},
+            "export": {"shard_count": 16},
             "train": {"accelerator": "v5e-4x4", "slices": 2},
-            "eval": {"accelerator": "l4-1", "shards": 4},
+            "eval": {"accelerator": "l4-1", "shard_count": 4},
         }
     )
     found = prepared(tiny_run, repository)

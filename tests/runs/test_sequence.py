@@ -25,7 +25,7 @@ from tuneloop.errors import DataError, StageFailed, StillRunning
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.names import STAGE
 from tuneloop.runs.results import StageResult
-from tuneloop.runs.sequence import Sequence, View
+from tuneloop.runs.sequence import Callbacks, Sequence
 from tuneloop.storage import files
 
 STAGES = ["export", "train", "eval", "import"]
@@ -43,9 +43,9 @@ def twin() -> Twin:
     return made
 
 
-def sequence(twin: Twin, submission: Submission, view: View | None = None) -> Sequence:
+def sequence(twin: Twin, submission: Submission, view: Callbacks | None = None) -> Sequence:
     backend = KubernetesBackend(submission, lambda: twin)
-    return Sequence(backend, view or View(), twin.clock, twin.sleep)
+    return Sequence(backend, view or Callbacks(), twin.clock, twin.sleep)
 
 
 def run(found: Sequence, **how: Any) -> list[StageResult]:
@@ -62,7 +62,7 @@ def test_each_stage_is_created_when_the_one_before_has_its_record(
         told.append(f"{name} started")
         jobs[name] = twin.one("Job")
 
-    view = View(
+    view = Callbacks(
         started=started,
         waiting=lambda name, verdict: told.append(f"{name} {verdict.state}"),
         finished=lambda result: told.append(f"{result.name} {result.state}"),
@@ -124,9 +124,7 @@ def test_a_failed_stage_leaves_its_evidence_and_is_tried_again_by_run_alone(
     twin: Twin, submission: Submission
 ) -> None:
     twin.act = lambda pod: Exit(65, "the dataset is broken", log=b"last words\n")
-    with pytest.raises(
-        StageFailed, match=r"^stage export: DataError: .*broken; mend the"
-    ) as caught:
+    with pytest.raises(StageFailed, match=r"^stage export: DataError: .*broken; fix the") as caught:
         run(sequence(twin, submission))
     assert (caught.value.stage, caught.value.exit_code) == ("export", 12)
     prefix = layout.stage_prefix(submission.artifacts, submission.run_id, "export")
@@ -160,7 +158,7 @@ def test_what_another_try_can_heal_is_tried_again_by_the_job(
 
     twin.act = fails_three_times
     states: list[str] = []
-    view = View(waiting=lambda name, verdict: states.append(verdict.state))
+    view = Callbacks(waiting=lambda name, verdict: states.append(verdict.state))
     assert len(run(sequence(twin, submission, view))) == 4
     assert twin.made["Job"] == 4
     assert states.count("Restarting") == 3
@@ -185,10 +183,10 @@ def test_interrupted_run_frees_the_stage_and_wait_leaves_it(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(sequence(twin, submission, View(waiting=interrupt)), stop_on_interrupt=False)
+        run(sequence(twin, submission, Callbacks(waiting=interrupt)), stop_on_interrupt=False)
     assert (len(twin.one("Job")), len(twin.one("Pod"))) == (1, 1)
     with pytest.raises(KeyboardInterrupt):
-        run(sequence(twin, submission, View(waiting=interrupt)))
+        run(sequence(twin, submission, Callbacks(waiting=interrupt)))
     assert (twin.one("Job"), twin.one("Pod"), twin.one("ConfigMap")) == ([], [], [])
     twin.act = worker(twin)
     assert [r.state for r in run(sequence(twin, submission))] == ["done"] * 4
@@ -243,7 +241,7 @@ def test_a_record_that_appears_after_a_final_verdict_still_counts(
 
     act = worker(twin)
     twin.act = lambda pod: Exit(1) if pod["metadata"]["labels"][STAGE] == "export" else act(pod)
-    results = Sequence(Late(submission, lambda: twin), View(), twin.clock, twin.sleep).run(
+    results = Sequence(Late(submission, lambda: twin), Callbacks(), twin.clock, twin.sleep).run(
         retry_failed=True, stop_on_interrupt=True
     )
     assert [r.state for r in results] == ["done"] * 4
@@ -259,7 +257,7 @@ def test_an_input_that_changed_stops_the_next_stage_before_it_is_created(
         Path(submission.artifacts, file.path).write_bytes(b"RESULT\n")
 
     with pytest.raises(DataError, match=r"result\.txt"):
-        run(sequence(twin, submission, View(finished=corrupt)))
+        run(sequence(twin, submission, Callbacks(finished=corrupt)))
     assert len(twin.one("Job")) == 1
 
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import yaml
 
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.renamed_keys import RENAMED_KEYS
+from tuneloop.specs.run import RunSpec
 
 GOOD = """\
 name: demo
@@ -66,6 +70,51 @@ def test_errors_name_the_line(old: str, new: str, line: int, message: str, tmp_p
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("old_key", RENAMED_KEYS)
+def test_an_old_key_names_the_new_one(old_key: str, tmp_path: Path) -> None:
+    value: object = 0.5
+    for part in reversed(old_key.split(".")):
+        value = {part: value}
+    text = yaml.safe_dump(_merged(yaml.safe_load(GOOD), value))
+    key = old_key.rpartition(".")[2]
+    (line,) = (n for n, row in enumerate(text.splitlines(), 1) if row.strip().startswith(f"{key}:"))
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, text)
+    assert str(caught.value).endswith(
+        f"run.yaml:{line}: {old_key} is an old key, expected {RENAMED_KEYS[old_key]};"
+        " rename the key"
+    )
+
+
+@pytest.mark.parametrize("old_key", RENAMED_KEYS)
+def test_the_new_key_exists(old_key: str) -> None:
+    *parents, _ = old_key.split(".")
+    model: Any = RunSpec
+    for parent in parents:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        kinds = (fields[parent].annotation, *get_args(fields[parent].annotation))
+        model = next(kind for kind in kinds if hasattr(kind, "model_fields"))
+    assert RENAMED_KEYS[old_key].split(",")[0] in model.model_fields
+
+
+def _merged(first: Any, second: Any) -> Any:
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return second if second is not None else first
+    return {key: _merged(first.get(key), second.get(key)) for key in {**first, **second}}
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ("over_length: drop", "over_length is drop, expected max_length_characters or"),
+        ("max_length_tokens: 64", "max_length_tokens is 64, expected a tokenizer to count with"),
+    ],
+)
+def test_export_limits_are_complete(limits: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=message):
+        load(tmp_path, f"{GOOD}export:\n  {limits}\n")
+
+
 def test_crlf_and_bom_are_read(tmp_path: Path) -> None:
     load(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
 
@@ -83,10 +132,12 @@ def test_invalid_utf8(tmp_path: Path) -> None:
 
 def test_heads_that_do_not_divide(tmp_path: Path) -> None:
     text = GOOD.replace("  steps: 50", "  model: {num_heads: 3, num_kv_heads: 2}\n  steps: 50")
-    with pytest.raises(SpecError, match=r"run.yaml:4: .*num_kv_heads 2 does not divide"):
+    with pytest.raises(
+        SpecError, match=r"run.yaml:4: .*num_kv_heads is 2, expected a divisor of num_heads"
+    ):
         load(tmp_path, text)
     text = GOOD.replace("  steps: 50", "  model: {head_dim: 3}\n  steps: 50")
-    with pytest.raises(SpecError, match="head_dim 3 is odd"):
+    with pytest.raises(SpecError, match="head_dim is 3, expected an even number"):
         load(tmp_path, text)
 
 

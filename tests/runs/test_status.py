@@ -30,7 +30,7 @@ from tuneloop.storage import files, paths
 
 @pytest.fixture
 def submission(tiny_run: TinyRun) -> Submission:
-    return rendered(tiny_run, graces={"unschedulable_seconds": 20})
+    return rendered(tiny_run, timeouts={"unschedulable_seconds": 20})
 
 
 def backend_of(twin: Twin, submission: Submission) -> KubernetesBackend:
@@ -108,14 +108,14 @@ def test_it_writes_nothing_even_where_there_is_a_log_to_keep_or_a_record_to_adop
 def test_the_verdict_of_a_stage_that_was_given_up(submission: Submission) -> None:
     twin = Twin(lambda pod: Unschedulable("0/1 nodes are available: 1 Insufficient cpu."))
     sequence = Sequence(backend_of(twin, submission), clock=twin.clock, sleep=twin.sleep)
-    with pytest.raises(StageFailed, match="no node takes pod") as caught:
+    with pytest.raises(StageFailed, match="no node fits pod") as caught:
         sequence.run(retry_failed=True, stop_on_interrupt=True)
     assert caught.value.exit_code == 21
     assert twin.one("Job") == []  # what could not start holds nothing
     found = run_status(backend_of(twin, submission))[0]
     assert (found.state, found.fix.split(",")[0]) == (
         "Unschedulable",
-        "add a node pool of that shape",
+        "add a node pool of this shape",
     )
     assert "Insufficient cpu" in found.cause
 

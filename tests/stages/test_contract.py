@@ -180,7 +180,7 @@ def test_the_spec_of_another_stage_is_refused(
     spec_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert run_stage("train", spec_url, write_one) == 2
-    assert "is the spec of stage export, expected one of stage train" in caplog.text
+    assert "found the spec of stage export, expected one of stage train" in caplog.text
 
 
 def test_the_dispatcher_runs_the_real_export(tiny_run: Any, spec_url: str) -> None:

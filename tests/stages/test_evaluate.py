@@ -100,10 +100,10 @@ def test_a_scorer_registered_from_outside_scores_and_is_named_in_the_report(
     stage = eval_stage(tmp_path, "first_letter")
     for name in UPSTREAM:
         records.publish(record(stage, name), stage.artifacts)
-    texts = zip(evaluate.PARTS, ("Answer: Rome", "Answer: Prague"), strict=True)
-    part = record(stage, "eval", tuple(generated(stage, name, text) for name, text in texts))
+    texts = zip(evaluate.SHARD_FILES, ("Answer: Rome", "Answer: Prague"), strict=True)
+    shard = record(stage, "eval", tuple(generated(stage, name, text) for name, text in texts))
     assert isinstance(stage.spec, EvalStage)
-    evaluate.merge(stage.spec, stage, [part])
+    evaluate.merge(stage.spec, stage, [shard])
     made = stage.build_record()
 
     def read(name: str) -> bytes:

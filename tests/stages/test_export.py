@@ -191,19 +191,19 @@ LONG = [
 def test_over_length_fails_by_default_and_names_the_trace(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert export(plan_of(tmp_path, LONG, max_length=120), tmp_path) == 65
-    assert "characters, expected at most 120; raise export.max_length" in caplog.text
+    assert export(plan_of(tmp_path, LONG, max_length_characters=120), tmp_path) == 65
+    assert "characters, expected at most 120; raise export.max_length_characters" in caplog.text
 
 
 def test_over_length_drops_and_says_how_long(tmp_path: Path) -> None:
-    spec, record = exported(tmp_path, LONG, max_length=120, over_length="drop")
+    spec, record = exported(tmp_path, LONG, max_length_characters=120, over_length="drop")
     assert reasons(spec) == [(1, "over_length"), (2, "no_trainable_tokens")]
     assert lines_of(spec, "exclusions")[0]["detail"].endswith("characters, expected at most 120")
     assert record.results["lengths"]["prompt_characters"]["quantiles"]["max"] == 12
 
 
 def test_over_length_leaves_out_middle_steps_whole(tmp_path: Path) -> None:
-    spec, record = exported(tmp_path, LONG, max_length=120, over_length="truncate_steps")
+    spec, record = exported(tmp_path, LONG, max_length_characters=120, over_length="truncate_steps")
     example = lines_of(spec, "examples-")[1]
     assert example["response"] == (
         f"Reasoning:\n1. step 0 {'x' * 20}\n2. step 9 {'x' * 20}\nAnswer: B"
@@ -237,11 +237,39 @@ def test_lengths_are_token_exact_with_a_tokenizer(tmp_path: Path) -> None:
         tmp_path / "more",
         [trace(n) for n in range(9)],
         tokenizer=str(tmp_path / "t.model"),
-        max_length=longest - 1,
+        max_length_tokens=longest - 1,
         over_length="drop",
     )
     assert fits.counts["excluded_over_length"] >= 1
     assert fits.results["lengths"]["prompt_tokens"]["quantiles"]["max"] <= max(prompts)
+
+
+def test_both_length_limits_apply(tmp_path: Path) -> None:
+    from tuneloop.specs.model import TokenizerSpec
+    from tuneloop.training.text.tokenizers import train_tokenizer
+
+    model = train_tokenizer(["Upper: red a", "Reasoning: a -> A"], TokenizerSpec(vocab_size=300))
+    (tmp_path / "t.model").write_bytes(model)
+
+    def export_with(folder: str, characters: int, tokens: int) -> tuple[ExportStage, Record]:
+        (tmp_path / folder).mkdir()
+        return exported(
+            tmp_path / folder,
+            LONG,
+            tokenizer=str(tmp_path / "t.model"),
+            max_length_characters=characters,
+            max_length_tokens=tokens,
+            over_length="drop",
+        )
+
+    spec, _ = export_with("characters", 120, 10_000)
+    assert reasons(spec) == [(1, "over_length"), (2, "no_trainable_tokens")]
+    assert lines_of(spec, "exclusions")[0]["detail"].endswith("characters, expected at most 120")
+    spec, _ = export_with("tokens", 10_000, 120)
+    assert reasons(spec) == [(1, "over_length"), (2, "no_trainable_tokens")]
+    assert lines_of(spec, "exclusions")[0]["detail"].endswith("tokens, expected at most 120")
+    report = next(tmp_path.glob("tokens/**/export_report.md")).read_text()
+    assert "The limit is 10000 characters and 120 tokens, prompt and response together" in report
 
 
 CONTAMINATED = trace(
@@ -310,7 +338,7 @@ def test_an_object_store_gets_the_same_bytes_as_a_folder(tmp_path: Path) -> None
 
 def test_no_example_left_is_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert export(plan_of(tmp_path, [trace(0, final_answer=" ")]), tmp_path) == 65
-    assert "no example is left to train on" in caplog.text
+    assert "found no example to train on" in caplog.text
 
 
 def test_critiques_come_from_traces_with_a_correction(tmp_path: Path) -> None:
@@ -396,8 +424,8 @@ def test_a_torn_compressed_file_is_named(tmp_path: Path) -> None:
     (file,) = record.outputs_like("examples-")
     data = records.read_output(file, spec.execution.artifacts)
     for name, torn, said in (
-        ("half", data[: len(data) // 2], "ends within a frame"),
-        ("text", b"{}\n" * 9, "is not zstd"),
+        ("half", data[: len(data) // 2], "the file is truncated within a zstd frame"),
+        ("text", b"{}\n" * 9, "is not valid zstd"),
     ):
         path = tmp_path / f"{name}.jsonl.zst"
         path.write_bytes(torn)

@@ -91,7 +91,7 @@ def test_writer_counts_and_hashes(prefix: str) -> None:
     ("content", "message"),
     [
         (b"hellO", "sha256 is"),
-        (b"hell", "holds 4 bytes, expected 5"),
+        (b"hell", "has 4 bytes, expected 5"),
         (None, "missing, but a record names it"),
     ],
 )
@@ -159,5 +159,5 @@ def test_kernel_refusals_are_sentences(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(PermissionDenied, match="Read-only file system; grant this user access"):
         files.create(url, b"x")
     refuse(5)
-    with pytest.raises(Unavailable, match="mend the storage"):
+    with pytest.raises(Unavailable, match="fix the storage"):
         files.create(url, b"x")

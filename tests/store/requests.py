@@ -1,4 +1,4 @@
-"""Requests that the tests of the store send."""
+"""Requests that tests send to the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 Make = Callable[..., dict[str, Any]]
-"""The fixture `make_trace`."""
+"""Type of the fixture `make_trace`."""
 BATCH = "/api/traces/batch"
 BUILD = "/api/datasets/build"
 

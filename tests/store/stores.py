@@ -1,4 +1,4 @@
-"""Stores in processes of their own, and what their database holds of the batches that were sent."""
+"""Run stores in their own processes, and compare their databases with the sent batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_SECONDS = 60.0
 
 
 class Store:
-    """A store in a process of its own, on one port through all its lives."""
+    """A store in its own process, which keeps its port when it is restarted."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Store:
             self.process = subprocess.Popen(self._command, env=self._environment, stderr=log)
 
     def wait_until_ready(self) -> None:
-        """Ask /readyz until it answers 200, as a readiness probe does."""
+        """Poll /readyz until it returns 200, as a readiness probe does."""
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():
             assert time.monotonic() < deadline, "the store does not come up"
@@ -71,7 +71,7 @@ class Store:
         return self.process.wait(timeout=60)
 
     def statuses(self) -> Counter[int]:
-        """How often it answered a POST with what, by its access log."""
+        """Count the status codes of replies to POST in the access log."""
         assert self._log is not None
         lines = [line for line in self._log.read_text().splitlines() if line.startswith("{")]
         requests = map(json.loads, lines)
@@ -79,15 +79,15 @@ class Store:
 
 
 def check_batches(url: str, sent: dict[str, int], acked: set[str]) -> set[str]:
-    """Check that what was acknowledged is there once and whole, and nothing is there in part.
+    """Check that acknowledged batches are stored once and whole, and that none is stored in part.
 
     Args:
-        url: of the database.
-        sent: name of a batch (`meta.batch` of its traces) -> how many traces it has (`meta.i`).
-        acked: batches that were acknowledged.
+        url: URL of the database.
+        sent: number of traces (`meta.i` is a trace's number) by batch name (`meta.batch`).
+        acked: names of the acknowledged batches.
 
     Returns:
-        The batches that are there.
+        The names of the stored batches.
     """
     database = Database(url)
     request = BuildRequest(dataset_name="d", dataset_version="v", limit=10_000_000)

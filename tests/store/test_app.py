@@ -1,4 +1,4 @@
-"""The application as a whole: probes, replicas, and a database that breaks."""
+"""The application as a whole: probes, replicas, and a database that fails."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_probes(http: TestClient, database: Database) -> None:
     database.close()
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    path.mkdir()  # whoever the tests run as, this cannot be opened
+    path.mkdir()  # This path cannot be opened, even by root.
     reply = http.get("/readyz")
     assert (reply.status_code, reply.json()["database"]) == (503, "unavailable")
     assert str(path) not in reply.text
@@ -73,7 +73,7 @@ def test_a_damaged_database_is_a_sentence(
         left.unlink()
     reply = http.post("/api/traces", json=make_trace())
     assert reply.status_code == 500
-    assert reply.json()["detail"].startswith("What the store keeps is damaged")
+    assert reply.json()["detail"].startswith("The store's data is damaged")
     assert str(path) not in reply.text
 
 

@@ -1,4 +1,4 @@
-"""SIGKILL under load: what was acknowledged is there once, what was not is there whole or not."""
+"""SIGKILL under load: acknowledged batches are stored once, and all others whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 60.0
 KILLS = 5
 CLIENTS = 100
 WITHOUT_KEY = 20
-"""Clients that send no Idempotency-Key, and so do not try a batch again."""
+"""Clients that send no Idempotency-Key and therefore do not retry a batch."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def killable(url: str, tmp_path: Path) -> Iterator[Store]:
 async def post_for_ever(
     http: httpx.AsyncClient, number: int, make: Make, sent: dict[str, int], acked: set[str]
 ) -> None:
-    """Post batches of 1 to 20 traces; those with a key until they are acknowledged."""
+    """Post batches of 1 to 20 traces; batches with a key are repeated until acknowledged."""
     rng = random.Random(number)
     for n in range(10_000):
         name, size = f"{number}/{n}", rng.randint(1, 20)
@@ -58,7 +58,7 @@ async def post_for_ever(
 
 
 async def working(acked: set[str]) -> None:
-    """Wait until the store has come up and stored another batch."""
+    """Wait until the store has started and has stored another batch."""
     before, deadline = len(acked), time.monotonic() + START_SECONDS
     while len(acked) == before:
         assert time.monotonic() < deadline, "the store does not come up"
@@ -66,7 +66,7 @@ async def working(acked: set[str]) -> None:
 
 
 async def load_and_kill(store: Store, make: Make) -> tuple[dict[str, int], set[str]]:
-    """Run all clients for SECONDS and kill the store KILLS times; returns what was sent, acked."""
+    """Run all clients for SECONDS and kill the store KILLS times; returns (sent, acked)."""
     sent: dict[str, int] = {}
     acked: set[str] = set()
     limits = httpx.Limits(max_connections=CLIENTS)
@@ -118,7 +118,8 @@ def test_asked_to_stop_it_finishes_what_it_is_at(
         time.sleep(1.0)
         yield b"]"
 
-    with pytest.raises(httpx.HTTPStatusError, match="400"):  # an answer, not a reset
+    # The client gets a reply and not a connection reset.
+    with pytest.raises(httpx.HTTPStatusError, match="400"):
         httpx.post(f"{address}/api/traces/batch", content=slowly()).raise_for_status()
     assert killable.process.wait(timeout=30) == 0
     with pytest.raises(httpx.ConnectError):

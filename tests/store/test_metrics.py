@@ -1,4 +1,4 @@
-"""Metrics: what is counted, and that no client can make up a label."""
+"""Metrics: what is counted, and that clients cannot create label values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0
 
 
 def value(http: TestClient, name: str, **labels: str) -> float:
-    """Sum of the samples that have these labels."""
+    """Sum the samples that have these labels."""
     families = parse_text(http.get("/metrics").text)
     samples = [one for family in families for one in family.samples if one.name == name]
     return sum(one.value for one in samples if labels.items() <= one.labels.items())
@@ -66,7 +66,7 @@ def test_requests_are_counted_by_template(http: TestClient, make_trace: Make) ->
     stored = value(http, "tuneloop_http_request_body_bytes_total", route="/api/traces")
     assert stored == len(body)
     assert value(http, "tuneloop_http_response_body_bytes_total", route="/healthz") == 0
-    assert value(http, "tuneloop_http_requests_in_flight") == 1  # the scrape
+    assert value(http, "tuneloop_http_requests_in_flight") == 1  # The scrape itself is counted too.
 
 
 def test_no_client_makes_up_a_label(http: TestClient) -> None:
@@ -114,7 +114,8 @@ def test_builds_and_exports_are_counted_by_outcome(
     assert http.get("/api/datasets/d-v1/export.jsonl").status_code == 500
     assert value(http, f"{exports}_count", format="trace", outcome="failed") == 1
     build(http, recipe="unknown")
-    assert value(http, f"{builds}_count", outcome="failed") == 0  # refused, not begun
+    # The export was refused before it started.
+    assert value(http, f"{builds}_count", outcome="failed") == 0
 
 
 def test_metrics_need_the_read_role(database: Database, artifacts: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is broken, no reply carries a path of the server, a secret or a traceback."""
+"""No reply contains a path of the server, a secret or a traceback, even if something is broken."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 @pytest.fixture
 def http(app: FastAPI) -> Iterator[TestClient]:
-    """Bugs are replies here, as they are to clients."""
+    """A client that returns replies to unexpected errors, as a real server does."""
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
 def trace_id(http: TestClient, make_trace: Make) -> str:
-    """One of three traces, of which there is a dataset d-v1."""
+    """Id of one of three traces in the dataset d-v1."""
     made = http.post("/api/traces/batch", json=[make_trace(n) for n in range(3)]).json()
     assert build(http).status_code == 201
     return str(made["traces"][0]["id"])
@@ -102,7 +102,7 @@ def full_artifacts(artifacts: Path, database: Path, patch: pytest.MonkeyPatch) -
 
 
 def readonly_artifacts(artifacts: Path, database: Path, patch: pytest.MonkeyPatch) -> None:
-    # Not by chmod: the tests may run as root, whom no mode stops.
+    # chmod would have no effect if the tests run as root.
     denied = PermissionError(errno.EROFS, os.strerror(errno.EROFS), str(artifacts))
     patch.setattr(Path, "mkdir", raising(denied))
 
@@ -136,7 +136,7 @@ def patched(error: type[Exception]) -> Break:
     return broken
 
 
-# What breaks, and the worst status that it may be answered with.
+# Each row is a failure and the worst status that it may cause.
 OF_FILES: list[tuple[Break, int]] = [
     (torn_manifest, 500),
     (other_manifest, 500),
@@ -190,7 +190,7 @@ def test_damaged_artifacts(
     damage(artifacts, tmp_path, monkeypatch)
     caplog.set_level(logging.WARNING)
     check_replies(http, trace_id, make_trace(), worst, [str(tmp_path), str(artifacts)])
-    if worst >= 500:  # whoever runs it is told the place
+    if worst >= 500:  # The store's log names the file.
         assert str(artifacts) in caplog.text or "datasets/d-v1: traces-00000" in caplog.text
 
 

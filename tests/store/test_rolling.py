@@ -1,8 +1,8 @@
-"""The store's Deployment rolls and loses a replica under load: what was acknowledged is there.
+"""Rolling updates and lost replicas under load: acknowledged batches are stored.
 
-Store processes on one PostgreSQL stand for the replicas, a round-robin proxy of connections for
-the Service. Its endpoints change as Kubernetes changes them: one that is asked to stop leaves them
-first (preStop), one that dies is noticed a while later, by a probe.
+Store processes on one PostgreSQL represent the replicas, and a round-robin proxy of connections
+represents the Service. Its endpoints change as in Kubernetes: a replica that is asked to stop is
+removed first (preStop), and a replica that dies is removed some time later, after a failed probe.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ CLIENTS = 8
 BATCH_TRACES = 20
 PHASE_SECONDS = 2.0
 PROBE_SECONDS = 1.0
-"""How long connections still go to a replica that has died."""
+"""Seconds for which connections still go to a replica that has died."""
 
 
 class Proxy:
-    """Gives each new connection to the next endpoint, and passes bytes on."""
+    """A proxy that passes each new connection to the next endpoint."""
 
     def __init__(self) -> None:
         self.endpoints: list[int] = []
         self.broken = 0
-        """Connections that were refused or reset behind it."""
+        """Number of connections that an endpoint refused or reset."""
         self._turns = itertools.count()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -94,12 +94,12 @@ class Proxy:
 
 
 class Load:
-    """Clients of the project's own kind that post batch after batch until they are told to stop."""
+    """Clients of the store that post one batch after the other until they are stopped."""
 
     def __init__(self, url: str, make: Make) -> None:
         self.sent: dict[str, int] = {}
         self.acked: dict[str, float] = {}
-        """Name of a batch -> when it was acknowledged."""
+        """Time of acknowledgement by name of the batch."""
         self._url, self._make = url, make
         self._stop = threading.Event()
 
@@ -116,7 +116,7 @@ class Load:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """All clients at once; a failure of one fails the test."""
+        """Run all clients at once; if one fails, the test fails."""
         with ThreadPoolExecutor(CLIENTS) as pool:
             clients = [pool.submit(self.run, number) for number in range(CLIENTS)]
             try:
@@ -127,7 +127,7 @@ class Load:
                 client.result(90)
 
     def go_on(self) -> None:
-        """Wait a while, and for batches that are stored meanwhile."""
+        """Wait some seconds, and until batches have been stored meanwhile."""
         before, deadline = len(self.acked), time.monotonic() + 60
         time.sleep(PHASE_SECONDS)
         while len(self.acked) < before + CLIENTS:
@@ -158,10 +158,10 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
 
 
 def replace(proxy: Proxy, old: Store, new_replica: Callable[[], Store]) -> Store:
-    """maxSurge 1, maxUnavailable 0: the new one is ready before the old one is asked to stop."""
+    """With maxSurge 1 and maxUnavailable 0, a new replica is ready before an old one is stopped."""
     new = new_replica()
     proxy.endpoints = [*(p for p in proxy.endpoints if p != old.port), new.port]
-    time.sleep(PROBE_SECONDS)  # preStop
+    time.sleep(PROBE_SECONDS)  # This is the preStop pause.
     assert old.stop() == 0, "it did not end what was in flight"
     return new
 
@@ -184,7 +184,7 @@ def test_it_rolls_and_loses_a_replica_and_keeps_its_word(
             load.go_on()
             rolled = proxy.broken
             third.kill()
-            time.sleep(PROBE_SECONDS)  # and still it gets its share of new connections
+            time.sleep(PROBE_SECONDS)  # The endpoint still gets its share of new connections.
             proxy.endpoints = [fourth.port]
             load.go_on()
             fifth = new_replica()

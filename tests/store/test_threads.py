@@ -1,4 +1,4 @@
-"""Long work has threads of its own: small requests never wait for builds or exports."""
+"""Long work has its own threads, so that small requests never wait for builds or exports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def wanted(version: int) -> dict[str, str]:
 
 
 class Held:
-    """A selection that waits to be released, and how many wait in it."""
+    """A selection that waits to be released, and the number of threads that wait in it."""
 
     def __init__(self, inner: Callable[..., Any]) -> None:
         self._inner, self._lock = inner, threading.Lock()
@@ -49,7 +49,7 @@ class Held:
 
 @pytest.fixture
 def held(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
-    """Every selection waits."""
+    """Replace the selection by one that waits."""
     one = Held(database.selection)
     monkeypatch.setattr(database, "selection", one)
     yield one
@@ -59,7 +59,7 @@ def held(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 def test_small_requests_do_not_wait_for_builds(
     store_url: str, held: Held, make_trace: Make, app: FastAPI
 ) -> None:
-    builds = 45  # more than all the threads there are for small requests
+    builds = 45  # These are more than all threads for small requests.
     with httpx.Client(base_url=store_url, timeout=5) as client, ThreadPoolExecutor(builds) as pool:
         client.post("/api/traces", json=make_trace())
         replies = [
@@ -130,7 +130,7 @@ def test_many_exports_at_a_time_are_all_whole(
 def test_the_limits_do_not_mind_the_loop(http: TestClient, app: FastAPI, make_trace: Make) -> None:
     http.post("/api/traces", json=make_trace())
     http.post(BUILD, json=wanted(1))
-    alone = TestClient(app)  # an event loop a request
+    alone = TestClient(app)  # The test client starts an event loop per request.
     for _ in range(3):
         assert alone.get("/api/datasets/d-v1/export.jsonl?format=ids").status_code == 200
         assert alone.post(BUILD, json=wanted(1)).status_code == 200

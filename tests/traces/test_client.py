@@ -22,7 +22,7 @@ HANG_UP: Answer = (0, {}, b"")
 
 
 class Script(ThreadingHTTPServer):
-    """Answers each request with the next of its answers, the last one for ever."""
+    """A server that gives the scripted replies in turn and repeats the last one."""
 
     daemon_threads = True
 
@@ -58,7 +58,7 @@ class Scripted(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Suppress the log."""
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_a_reply_that_lacks_traces(
     script: Script, client: TraceClient, answer: Answer, count: int
 ) -> None:
     script.answers = [answer]
-    with pytest.raises(Unavailable, match=f"stored {count} traces, expected 2"):
+    with pytest.raises(Unavailable, match=f"the reply has {count} trace ids, expected 2"):
         client.post_batch([{}, {}], "k")
 
 

@@ -51,16 +51,17 @@ def test_lines_that_read_as_none_of_the_form_are_left_alone() -> None:
         ("", (), None),
         ("Answer:", (), None),
         ("Answer: 4", (), "4"),
-        ("Answer:4\n", (), "4\n"),  # as it stands; scorers strip
-        ("Answer: 3\nAnswer: 4", (), "4"),  # the last line counts
-        ("The Answer: 4", (), None),  # only at the start of a line
+        ("Answer:4\n", (), "4\n"),  # The text is kept as it is, because scorers strip white space.
+        ("Answer: 3\nAnswer: 4", (), "4"),  # The last `Answer:` line counts.
+        ("The Answer: 4", (), None),  # `Answer:` counts only at the start of a line.
         ("Reasoning:\n1. a\n2. b\nAnswer: c", ("a", "b"), "c"),
         ("Reasoning:\n1. a\nmore\n2. b\nAnswer: c", ("a\nmore", "b"), "c"),
-        ("Reasoning:\n1. a\n3. b\nAnswer: c", ("a\n3. b",), "c"),  # 3 is not the next number
+        ("Reasoning:\n1. a\n3. b\nAnswer: c", ("a\n3. b",), "c"),  # 3 is not the next number.
         ("Reasoning:\n1. a\n2. b", ("a", "b"), None),
-        ("Reasoning:\n1. \n2. b\nAnswer: c", ("b",), "c"),  # an empty step is no step
+        # An empty step does not count as a step.
+        ("Reasoning:\n1. \n2. b\nAnswer: c", ("b",), "c"),
         ("Reasoning:\n1. a\n\u20602. b\nAnswer: c", ("a\n2. b",), "c"),
-        ("nonsense\nAnswer: x\ny", (), "x\ny"),  # an answer may have several lines
+        ("nonsense\nAnswer: x\ny", (), "x\ny"),  # An answer may have several lines.
     ],
 )
 def test_parsing_what_models_write(text: str, steps: tuple[str, ...], answer: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What a trace may be, and what is said about one that may not."""
+"""The trace schema: valid traces, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_parse_trace_says_file_line_and_field(make_trace: Make) -> None:
         parse_trace(make_trace(steps=[step(1), step(1)]), "traces.jsonl", 12)
     sentence = str(caught.value)
     assert sentence.startswith("traces.jsonl:12: steps is ")
-    assert sentence.endswith("Step indices must be unique; mend the line")
+    assert sentence.endswith("Step indices must be unique; fix the line")
     assert "\n" not in sentence
 
 

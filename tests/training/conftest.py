@@ -1,6 +1,6 @@
-"""The tiny training run, once for all tests of a worker.
+"""The tiny training run, done once for all tests of a worker.
 
-JAX is imported by the fixtures that need it, so that the other tests here run without the extra.
+Only fixtures that need JAX import it, so that the other tests of this folder run without the extra.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def stored(
     tokenizer_model: bytes,
     tokenizer: sentencepiece.SentencePieceProcessor,
 ) -> dict[str, bytes]:
-    """Files of the base model and of the tuned one."""
+    """Files of the base model and of the tuned model."""
     from tests.training.tiny import model_file_contents
 
     return model_file_contents(tokenizer_model, tokenizer.get_piece_size(), tuned=undisturbed[1])

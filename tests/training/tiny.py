@@ -1,4 +1,4 @@
-"""One tiny training run that tests of several modules share; its shapes compile once a machine."""
+"""One tiny training run that several test modules share, so that its shapes compile once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuneloop.training.models import gemma3, model_files
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import loop
 from tuneloop.training.sft.batches import TokenTable, build_token_table
-from tuneloop.training.sft.distributed import Gang
+from tuneloop.training.sft.distributed import ProcessGroup
 
 SPEC = TrainSpec(
     model=Gemma3Spec(**TINY_MODEL),
@@ -51,7 +51,7 @@ def model_file_contents(tokenizer: bytes, vocab_size: int, tuned: bytes) -> dict
     }
 
 
-ALONE = Gang(processes=1, mesh=None)
+ALONE = ProcessGroup(process_count=1, mesh=None)
 
 
 def train(
@@ -68,6 +68,6 @@ def train(
         checkpoint_every_steps=4,
         report=seen.append,
         should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
-        gang=ALONE,
+        process_group=ALONE,
     )
     return progress, model_files.dump_weights(model)

@@ -15,7 +15,7 @@ Outcome = Literal["correct", "wrong", "no_answer"]
 
 
 class _Part(BaseModel):
-    """Base of the report's parts. Unknown keys are ignored, so older versions read newer files."""
+    """Base class. Unknown keys are ignored, so older versions read newer files."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -68,7 +68,7 @@ class Group(_Part):
         return (self.tuned.correct - self.base.correct) / self.tuned.total
 
 
-class Said(_Part):
+class Answer(_Part):
     """One model's answer to one item."""
 
     outcome: Outcome
@@ -83,8 +83,8 @@ class Item(_Part):
 
     id: str
     category: str
-    base: Said
-    tuned: Said
+    base: Answer
+    tuned: Answer
 
     @property
     def has_regressed(self) -> bool:

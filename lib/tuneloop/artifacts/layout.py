@@ -1,4 +1,4 @@
-"""Where everything lies below the artifacts prefix."""
+"""The layout of the artifacts prefix: one function per path."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from tuneloop.storage import paths
 
 
 def run_prefix(artifacts: str, run_id: str) -> str:
-    """Where a run lies."""
+    """Return the prefix of a run."""
     return paths.join(artifacts, "training_runs", run_id)
 
 
 def stage_prefix(artifacts: str, run_id: str, stage: str) -> str:
-    """Where a stage of a run lies."""
+    """Return the prefix of a stage of a run."""
     return paths.join(run_prefix(artifacts, run_id), stage)
 
 
-def part_name(index: int, count: int) -> str | None:
-    """Names one of several processes that share a stage; None where one does it all."""
+def shard_name(index: int, count: int) -> str | None:
+    """Return the name of one of several processes that share a stage; None for a lone process."""
     return f"{index:05d}-of-{count:05d}" if count > 1 else None
 
 
-def record_url(artifacts: str, run_id: str, stage: str, part: str | None = None) -> str:
-    """Where the record of a stage, or of a part of it, lies once it has succeeded."""
-    name = "record.json" if part is None else f"record-{part}.json"
+def record_url(artifacts: str, run_id: str, stage: str, shard: str | None = None) -> str:
+    """Return the URL of the record of a stage, or of one of its shards."""
+    name = "record.json" if shard is None else f"record-{shard}.json"
     return paths.join(stage_prefix(artifacts, run_id, stage), name)
 
 
 def pointer_url(artifacts: str, fingerprint: str) -> str:
-    """Where the cache says which record first produced a fingerprint."""
+    """Return the URL of the cache pointer, which names the first record with a fingerprint."""
     return paths.join(artifacts, "stages", f"{fingerprint}.json")
 
 
 def run_manifest_url(artifacts: str, run_id: str) -> str:
-    """Where the manifest of a run lies."""
+    """Return the URL of the manifest of a run."""
     return paths.join(run_prefix(artifacts, run_id), "run_manifest.json")

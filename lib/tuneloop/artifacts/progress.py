@@ -1,6 +1,6 @@
 """progress.json: the heartbeat of a running stage, overwritten every few seconds.
 
-Nothing reads it as an input; people and supervisors see by it how far a stage is.
+Users and supervisors read it to see how far a stage is; no stage reads it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tuneloop.storage import files, paths
 
 
 class Progress(BaseModel):
-    """How far a stage is; a stage adds its own values, such as the loss."""
+    """Progress of a stage; a stage may add values of its own."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
@@ -22,11 +22,11 @@ class Progress(BaseModel):
     attempt: str = ""
     """Folder that the process writes to."""
     updated_at: str
-    """UTC, ISO 8601."""
+    """Time of the heartbeat, UTC, ISO 8601."""
     step: int | None = None
-    """Units of work done; null before the first."""
+    """Units of work done; null before the first unit."""
     total: int | None = None
-    """Units of work in all."""
+    """Total units of work."""
     rate_per_second: float | None = None
     """Mean rate since the process started."""
     loss: float | None = None
@@ -40,7 +40,7 @@ def dump_progress(progress: Progress) -> bytes:
 
 
 def progress_url(stage_prefix: str) -> str:
-    """Return where the heartbeat of a stage lies."""
+    """Return the URL of the heartbeat of a stage."""
     return paths.join(stage_prefix, "progress.json")
 
 

@@ -1,4 +1,4 @@
-"""Read one JSON file of a run as its model, for readers that must not trust what lies there."""
+"""Read a JSON file of a run as its model, for readers that must not trust the content."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def read_model(model: type[M], url: str) -> M | None:
         url: the file.
 
     Raises:
-        DataError: the file is too large, torn, or something else.
+        DataError: the file is too large, torn, or not this model.
     """
     size = files.size_bytes(url)
     if size is None:
         return None
     if size > MAX_FILE_BYTES:
-        raise DataError(f"{url}: holds {size} bytes, expected at most {MAX_FILE_BYTES}")
+        raise DataError(f"{url}: holds {size} bytes, expected at most {MAX_FILE_BYTES}; restore it")
     try:
         return TypeAdapter(model).validate_json(files.read(url))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What a stage did: the record, its place, publishing and loading it.
+"""The record of a stage: its class, and how it is published and loaded.
 
-One rule: the record is written last, create-only; a prefix without one is unfinished and nobody
-reads it. Success of a stage is a record that loads, never an exit code.
+A stage writes its record last, create-only. A stage has succeeded once its record exists; exit
+codes are not trusted, and outputs without a record are never read.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Part = TypeVar("Part", bound=RecordPart)
 
 
 class OutputFile(BaseModel):
-    """One file of a stage, by content."""
+    """An output file of a stage, identified by its content."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    """What the next stage asks for, such as "examples-00000-of-00001.jsonl"."""
+    """Name by which later stages find the file, such as `examples-00000-of-00001.jsonl`."""
     path: str
-    """Where it lies, relative to the artifacts prefix."""
+    """Path relative to the artifacts prefix."""
     size_bytes: int
     sha256: str
     rows: int | None = None
-    """Lines of a JSONL file."""
+    """Lines of a JSONL file; null for other files."""
     has_timings: bool = False
-    """Whether it holds wall times, so that two runs of one fingerprint differ in it."""
+    """Whether the file holds wall times, which differ between runs of the same fingerprint."""
 
 
 class Record(BaseModel):
@@ -50,34 +50,35 @@ class Record(BaseModel):
     run_id: str
     stage: str
     part: str | None = None
-    """Which of several processes wrote it, such as "00003-of-00016"; None: the whole stage."""
+    """Shard of the process that wrote the record, such as `00003-of-00016`; null for the record of
+    the whole stage."""
     fingerprint: str
     attempt: str
     inputs: dict[str, str]
-    """What was read: name -> sha256 of a file, or fingerprint of a stage."""
+    """Inputs: name -> sha256 of a file, or fingerprint of a stage."""
     outputs: tuple[OutputFile, ...]
     counts: dict[str, int]
     results: dict[str, Any] = {}
-    """What the stage found out, such as losses and accuracies."""
+    """Results such as losses and accuracies."""
     started_at: str
-    """UTC, ISO 8601."""
+    """Start of the process, UTC, ISO 8601."""
     seconds: float
-    """Wall time of the whole stage process until here."""
+    """Seconds from the start of the process to this record."""
     provenance: dict[str, Any]
 
     def output(self, name: str) -> OutputFile:
-        """The output of that name; DataError if the stage wrote none."""
+        """Return the output of this name; DataError if the stage wrote none."""
         for file in self.outputs:
             if file.name == name:
                 return file
         names = ", ".join(file.name for file in self.outputs)
         raise DataError(
-            f"record of {self.run_id}/{self.stage}: found no output {name}, it has {names}; run"
-            " the stage again with this version of tuneloop"
+            f"record of {self.run_id}/{self.stage}: output {name} is missing, found {names};"
+            " run the stage again with this version of tuneloop"
         )
 
     def outputs_like(self, prefix: str) -> tuple[OutputFile, ...]:
-        """Outputs whose name begins so, in order of name."""
+        """Return the outputs whose names start with the prefix, sorted by name."""
         return tuple(
             sorted((f for f in self.outputs if f.name.startswith(prefix)), key=lambda f: f.name)
         )
@@ -108,16 +109,16 @@ class Record(BaseModel):
             ) from e
 
     def content(self) -> dict[str, str]:
-        """Digests of the outputs that the fingerprint determines: name -> sha256."""
+        """Return the digests of the outputs without wall times: name -> sha256."""
         return {file.name: file.sha256 for file in self.outputs if not file.has_timings}
 
 
 def publish(record: Record, artifacts: str) -> Record:
-    """Commit a stage, or a part: write its record create-only, then the stage's cache pointer.
+    """Commit a stage or a shard: write its record create-only, then the stage's cache pointer.
 
     Returns:
-        The record that stands. If another attempt was first, that one: with the same content it
-        is the same success, with other content the stage is not deterministic, which is logged.
+        The published record. If another attempt was first, that is its record; if its content
+        differs, the stage is not deterministic, which is logged.
     """
     url = record_url(artifacts, record.run_id, record.stage, record.part)
     if not files.publish(url, _dump(record)):
@@ -137,14 +138,14 @@ def publish(record: Record, artifacts: str) -> Record:
 
 
 def point(record: Record, artifacts: str) -> None:
-    """Enter a record in the cache, unless its fingerprint is there already."""
+    """Write the cache pointer of a record, unless its fingerprint has one."""
     pointer = {"record": f"training_runs/{record.run_id}/{record.stage}/record.json"}
     files.publish(pointer_url(artifacts, record.fingerprint), jsonl.dump_line(pointer))
 
 
-def find(artifacts: str, run_id: str, stage: str, part: str | None = None) -> Record | None:
-    """The record of a stage, or of a part of it, if it has published one."""
-    url = record_url(artifacts, run_id, stage, part)
+def find(artifacts: str, run_id: str, stage: str, shard: str | None = None) -> Record | None:
+    """Return the record of a stage, or of one of its shards; None if it is not published."""
+    url = record_url(artifacts, run_id, stage, shard)
     try:
         record = _parse(files.read(url), url)
     except FileNotFoundError:
@@ -154,11 +155,11 @@ def find(artifacts: str, run_id: str, stage: str, part: str | None = None) -> Re
 
 
 def load(artifacts: str, run_id: str, stage: str, fingerprint: str) -> Record:
-    """The record of an upstream stage.
+    """Return the record of an upstream stage.
 
     Raises:
         InputMissing: the stage has not published yet.
-        DataError: the record is broken, or one of its files is missing or of another size.
+        DataError: the record is broken, or one of its files is missing or has another size.
     """
     record = find(artifacts, run_id, stage)
     url = record_url(artifacts, run_id, stage)
@@ -169,7 +170,7 @@ def load(artifacts: str, run_id: str, stage: str, fingerprint: str) -> Record:
 
 
 def check_fingerprint(record: Record, expected: str, url: str) -> None:
-    """Raise DataError if a record is not of the fingerprint that a plan expects."""
+    """Raise DataError if a record does not have the fingerprint that the plan expects."""
     if record.fingerprint != expected:
         raise DataError(
             f"{url}: fingerprint is {record.fingerprint[:8]}, expected {expected[:8]}; plan the run"
@@ -178,7 +179,7 @@ def check_fingerprint(record: Record, expected: str, url: str) -> None:
 
 
 def find_cached(artifacts: str, fingerprint: str) -> Record | None:
-    """The record that first produced a fingerprint, in whichever run; None if there is none."""
+    """Return the first record with a fingerprint, from any run; None if there is none."""
     url = pointer_url(artifacts, fingerprint)
     try:
         pointer = json.loads(files.read(url))
@@ -193,7 +194,7 @@ def find_cached(artifacts: str, fingerprint: str) -> Record | None:
 
 
 def read_output(file: OutputFile, artifacts: str) -> bytes:
-    """Read one output whole, verified."""
+    """Read a whole output and verify its size and sha256."""
     return files.read_verified(
         paths.join(artifacts, file.path),
         expected_bytes=file.size_bytes,
@@ -202,7 +203,7 @@ def read_output(file: OutputFile, artifacts: str) -> bytes:
 
 
 def verify_outputs(record: Record, artifacts: str, url: str) -> None:
-    """Raise DataError if an output of a record is missing or of another size."""
+    """Raise DataError if an output of a record is missing or has another size."""
     for file in record.outputs:
         size = files.size_bytes(paths.join(artifacts, file.path))
         if size != file.size_bytes:

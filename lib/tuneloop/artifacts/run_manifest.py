@@ -1,4 +1,4 @@
-"""run_manifest.json: what a run is. A planner writes it before the first stage starts."""
+"""run_manifest.json: the identity of a run, written before its first stage starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DatasetOfRun(BaseModel):
 
 
 class RunManifest(BaseModel):
-    """What a run is; keys of a newer tuneloop are ignored."""
+    """The identity of a run; keys of a newer tuneloop are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
@@ -36,12 +36,12 @@ class RunManifest(BaseModel):
     recipe: str | None = None
     """Prompt template of the dataset."""
     instruction: str | None = None
-    """Text appended to every prompt; null: none."""
+    """Text appended to every prompt; null appends nothing."""
     dataset: DatasetOfRun
     stages: dict[str, str]
     """Stage name -> fingerprint."""
     image: str | None = None
-    """Image that a cluster runs; null: the code of the planning machine."""
+    """Container image of the stages; null if they run the code of the planning machine."""
     provenance: dict[str, Any] = {}
     """Code, library versions and host of the planner."""
 
@@ -61,6 +61,6 @@ def read_run_manifest(artifacts: str, run_id: str) -> RunManifest | None:
     """Read the manifest of a run; None if there is none.
 
     Raises:
-        DataError: it is torn or something else.
+        DataError: it is torn or not a run manifest.
     """
     return read_model(RunManifest, layout.run_manifest_url(artifacts, run_id))

@@ -1,7 +1,7 @@
 """submission.json: the rendered objects of a run, stored with its records.
 
-`wait`, `status` and the in-cluster submitter read it. They need the run id and the artifacts URL
-only: nothing about a run lives on the machine that submitted it.
+`wait`, `status` and the in-cluster submitter read it, so they need only the run id and the
+artifacts URL. Nothing about a run is kept on the machine that submitted it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.artifacts import layout
 from tuneloop.errors import DataError, UsageError
-from tuneloop.specs.cluster import GraceSpec
+from tuneloop.specs.cluster import TimeoutSpec
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 
@@ -51,7 +51,7 @@ class Submission(BaseModel):
     artifacts: str
     namespace: str
     image: str
-    graces: GraceSpec
+    timeouts: TimeoutSpec
     stages: list[SubmittedStage]
     """In the order in which they run."""
     submitter: list[dict[str, Any]]
@@ -64,12 +64,12 @@ class Submission(BaseModel):
 
 
 def submission_url(artifacts: str, run_id: str) -> str:
-    """Return where the submission of a run lies."""
+    """Return the URL of the submission of a run."""
     return paths.join(layout.run_prefix(artifacts, run_id), "submission.json")
 
 
 def save_submission(submission: Submission) -> None:
-    """Write a submission; submitting the run again replaces it."""
+    """Write a submission, replacing an earlier one of the same run."""
     data = submission.model_dump_json(indent=1).encode() + b"\n"
     files.write(submission_url(submission.artifacts, submission.run_id), data)
 
@@ -79,14 +79,15 @@ def load_submission(artifacts: str, run_id: str) -> Submission:
 
     Raises:
         UsageError: no run of that id was submitted with these artifacts.
-        DataError: the file holds something else.
+        DataError: the file is not a submission.
     """
     url = submission_url(artifacts, run_id)
     try:
         return Submission.model_validate_json(files.read(url))
     except FileNotFoundError as e:
         raise UsageError(
-            f"{url}: missing, expected what `tuneloop submit` wrote; check run id and --artifacts"
+            f"{url}: missing, expected a run submitted with `tuneloop submit`; check the run id"
+            " and --artifacts"
         ) from e
     except ValidationError as e:
         raise DataError(f"{url}: not a submission: {first_error(e)}; submit the run again") from e

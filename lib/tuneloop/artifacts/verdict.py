@@ -1,7 +1,7 @@
-"""The verdict on a stage that has no record yet, and verdict.json, the last one on a failed stage.
+"""The verdict on a stage without a record, and verdict.json, the last verdict on a failed stage.
 
-`verdict.json` lies in the stage's folder. It holds the verdict and the objects that it was read
-from, because a cluster deletes them after a while.
+`verdict.json` is stored in the stage's folder. It holds the verdict and the cluster objects that it
+was read from, because a cluster deletes them after a while.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Verdict:
     state: Annotated[State, BeforeValidator(_known_state)]
     """A state of a newer tuneloop is read as Unknown."""
     cause: str
-    """One sentence; empty if there is nothing to tell."""
+    """One sentence; empty if there is nothing to report."""
     fix: str = ""
     """What to do; empty if waiting is enough, or if the cause names it."""
     evidence: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Verdict:
 
     @property
     def is_final(self) -> bool:
-        """Whether waiting is over."""
+        """Whether the state will not change any more."""
         return self.exit_code is not None
 
     def sentence(self, stage: str) -> str:
@@ -94,7 +94,7 @@ _ARCHIVED = TypeAdapter(ArchivedVerdict)
 
 
 def verdict_url(stage_prefix: str) -> str:
-    """Return where the last failed verdict on a stage lies."""
+    """Return the URL of the last failed verdict on a stage."""
     return paths.join(stage_prefix, "verdict.json")
 
 
@@ -108,7 +108,7 @@ def read_verdict(stage_prefix: str) -> ArchivedVerdict | None:
     """Read the last failed verdict on a stage; None if there is none.
 
     Raises:
-        DataError: the file holds something else.
+        DataError: the file is not a verdict.
     """
     url = verdict_url(stage_prefix)
     try:

@@ -80,7 +80,7 @@ def submit(
 
     prepared = run.place_on_cluster(cluster)
     with display.Progress(quiet=as_json) as view:
-        sequence = Sequence(prepared.start(), display.sequence_view(view))
+        sequence = Sequence(prepared.start(), display.sequence_callbacks(view))
         if not detach:
             stage = sequence.submit()
         elif (stage := sequence.next_stage()) is not None:
@@ -115,7 +115,7 @@ def wait(
     try:
         with display.Progress(quiet=as_json) as view:
             backend.connect()
-            results = Sequence(backend, display.sequence_view(view)).run(
+            results = Sequence(backend, display.sequence_callbacks(view)).run(
                 retry_failed=False, stop_on_interrupt=False, for_seconds=for_seconds
             )
     except StageFailed as e:

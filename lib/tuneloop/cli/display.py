@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tuneloop.artifacts.verdict import Verdict
     from tuneloop.runs.plan_table import PlanRow
     from tuneloop.runs.results import StageResult
-    from tuneloop.runs.sequence import View
+    from tuneloop.runs.sequence import Callbacks
     from tuneloop.runs.status import StageStatus
 
 CURVE_POINTS = 60
@@ -95,11 +95,11 @@ class Progress:
         self.line(f"{result.name:8} {result.state:6} {result.seconds:5.1f} s")
 
 
-def sequence_view(view: Progress) -> View:
+def sequence_callbacks(view: Progress) -> Callbacks:
     """Return the callbacks that show a sequence here."""
-    from tuneloop.runs.sequence import View
+    from tuneloop.runs.sequence import Callbacks
 
-    return View(view.started, view.waiting, view.progress, view.finished)
+    return Callbacks(view.started, view.waiting, view.progress, view.finished)
 
 
 def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def run(
     prepared = prepare(kind, run.load_spec(), run.target(cluster, poll_seconds), seed=seed)
     made = prepared.plan
     with display.Progress(quiet=as_json) as view:
-        sequence = Sequence(prepared.start(), display.sequence_view(view))
+        sequence = Sequence(prepared.start(), display.sequence_callbacks(view))
         view.line(f"run      {made.run_id}")
         results = sequence.run(retry_failed=True, stop_on_interrupt=True)
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json)

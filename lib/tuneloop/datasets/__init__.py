@@ -1,1 +1,1 @@
-"""Datasets: the manifest, selection, build and verified reading."""
+"""Datasets: the manifest, builds and verified reading."""

@@ -1,8 +1,9 @@
-"""Build a dataset: rows into shards, then the manifest, which is the one write that publishes.
+"""Build a dataset: write the rows into shards, then publish the manifest.
 
-One rule: a key names one content for ever. Shards go under `attempts/<unique>/`, so neither a
-concurrent nor an interrupted build can touch what a manifest names; what no manifest names, nobody
-reads. Rows keep the order of the selection: newest first for `latest`, by digest for `random`.
+The content of a dataset key never changes. Shards are written under `attempts/<unique>/`, so that
+concurrent or interrupted builds cannot change files of a published dataset. Files that no manifest
+names are never read. Rows keep the order of the selection: newest first for `latest`, by digest for
+`random`.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ from tuneloop.traces.schema import utc_text
 from tuneloop.validation import shorten
 
 SHARD_ROWS = 100_000
-"""Rows of one shard at most: about 150 MB, one worker's share of an export."""
+"""Maximum rows per shard, about 150 MB."""
 
 Select = Callable[[int], AbstractContextManager[Selection]]
-"""Runs the request's selection with a seed; the rows live as long as the context."""
+"""Runs the request's selection with a seed; the rows can be read until the context exits."""
 
 
 class DatasetConflict(DataError):
-    """The key is taken by a dataset of other content."""
+    """A dataset with this key and other content exists."""
 
 
 class DatasetEmpty(DataError):
-    """No trace matched."""
+    """No trace matched the request."""
 
 
 def build(
@@ -57,22 +58,23 @@ def build(
     new_seed: Callable[[], int],
     shard_rows: int = SHARD_ROWS,
 ) -> tuple[DatasetManifest, bool]:
-    """Publish the dataset, or find that it is published already.
+    """Publish a dataset, or find that the same dataset is already published.
 
     Args:
-        select: chooses the rows; called once, or twice if another build was faster.
-        request: what was asked for; a missing seed is the published dataset's or a new one.
-        artifacts: URL of the prefix that holds datasets/.
-        now: written into the manifest, of no other effect.
+        select: selects the rows; called once, or twice if a concurrent build publishes first.
+        request: the build request. If it has no seed, the seed of the published dataset is used, or
+            a new one.
+        artifacts: URL of the prefix that contains datasets/.
+        now: creation time for the manifest; it has no other effect.
         new_seed: draws a seed.
-        shard_rows: rows of one shard at most.
+        shard_rows: maximum rows per shard.
 
     Returns:
-        The manifest and whether this call published it.
+        The manifest, and whether this call published it.
 
     Raises:
         DatasetEmpty: no trace matched the filters.
-        DatasetConflict: the key holds another request's or other traces' dataset.
+        DatasetConflict: the key belongs to a dataset with another request or other traces.
         DataError: the published dataset is damaged.
     """
     existing = find_manifest(artifacts, request.dataset_key)
@@ -81,10 +83,11 @@ def build(
         built = _publish(select, request, artifacts, seed=seed, now=now, shard_rows=shard_rows)
         if built is not None:
             return built, True
-        existing = find_manifest(artifacts, request.dataset_key)  # another build was faster
+        # A concurrent build published the key first.
+        existing = find_manifest(artifacts, request.dataset_key)
         if existing is None:
             raise DatasetConflict(
-                f"dataset {request.dataset_key}: was deleted while it was built; build it again"
+                f"dataset {request.dataset_key}: it was deleted during the build; build it again"
             )
     _require_same(existing, select, request, artifacts)
     return existing, False
@@ -93,7 +96,7 @@ def build(
 def _require_same(
     existing: DatasetManifest, select: Select, request: BuildRequest, artifacts: str
 ) -> None:
-    """The published dataset is what this build would make, and whole."""
+    """Check that the published dataset equals what this build would make, and is not damaged."""
     _require_same_request(existing, request)
     with select(existing.seed) as selection:
         content = _read_content(selection)
@@ -114,7 +117,7 @@ def _publish(
     now: datetime,
     shard_rows: int,
 ) -> DatasetManifest | None:
-    """Write shards and manifest; None if the key was taken meanwhile."""
+    """Write shards and manifest; returns None if the key was published by another build."""
     prefix = dataset_prefix(artifacts, request.dataset_key)
     attempt = f"attempts/{uuid.uuid4().hex}"
     with contextlib.ExitStack() as undo:
@@ -122,7 +125,8 @@ def _publish(
         with select(seed) as selection:
             shards, content = _write_shards(selection, prefix, attempt, shard_rows)
         manifest = _manifest(request, seed, now, shards, content)
-        undo.pop_all()  # from here on the outcome may be unknown: a manifest may name the shards
+        # From here on the shards must stay: after an error, a manifest may already name them.
+        undo.pop_all()
     data = manifest.model_dump_json(indent=1).encode() + b"\n"
     if files.publish(manifest_url(artifacts, request.dataset_key), data):
         return manifest
@@ -152,7 +156,7 @@ def _manifest(
 def _provenance(
     request: BuildRequest, seed: int, now: datetime, content: Content
 ) -> dict[str, Any]:
-    """What clients of the seed API expect to find; what the caller says wins."""
+    """Build the provenance that clients of the seed's API expect; the caller's keys win."""
     return {
         "schema_version": "1.0",
         "source": "tuneloop",
@@ -211,7 +215,8 @@ def _require_same_request(existing: DatasetManifest, request: BuildRequest) -> N
         asked, had = getattr(request, name), getattr(built, name)
         if (name == "seed" and asked is None) or name == "provenance":
             continue
-        if jsonl.dump_line({name: asked}) != jsonl.dump_line({name: had}):  # true is not 1
+        # Compare as JSON, because Python considers True and 1 equal.
+        if jsonl.dump_line({name: asked}) != jsonl.dump_line({name: had}):
             raise DatasetConflict(
                 f"dataset {existing.dataset_key}: {name} is {shorten(asked)}, but it was built with"
                 f" {shorten(had)}; a dataset never changes, use another dataset_version"

@@ -1,7 +1,7 @@
-"""Paths into a trace's meta, as filters of a dataset write them.
+"""Paths into a trace's meta, used by dataset filters.
 
-One rule: what begins with `/` is a JSON Pointer (RFC 6901); anything else is the name of a key at
-the top, dots and all.
+A path that begins with `/` is a JSON Pointer (RFC 6901). Any other path is the name of one
+top-level key, which may contain dots.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ _BROKEN_ESCAPE = re.compile("~(?![01])")
 
 
 def pointer_tokens(path: str) -> tuple[str, ...]:
-    """Cut a path into keys and indices.
+    """Split a path into keys and indices.
 
     Raises:
-        ValueError: a `~` is followed by neither 0 nor 1.
+        ValueError: a `~` is not followed by 0 or 1.
     """
     if not path.startswith("/"):
         return (path,)
     if _BROKEN_ESCAPE.search(path):
-        raise ValueError("is no JSON Pointer, expected ~ to be written ~0 and / in a key ~1")
+        raise ValueError("is not a JSON Pointer, expected ~0 for ~ and ~1 for / within a key")
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
 
 
 def is_index(token: str) -> bool:
-    """Whether it can be a place in a list; of an object it is a key like any other."""
+    """Return whether a token can be an index of a list; in an object it is always a key."""
     return bool(_INDEX.fullmatch(token))

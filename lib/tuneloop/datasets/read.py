@@ -1,7 +1,7 @@
-"""Published datasets: the manifest and its rows.
+"""Read published datasets: the manifest and its rows.
 
-One rule: nothing is read but through a manifest, and every byte is checked against it. Works
-without the store and without SQL, so that jobs can use it.
+Rows are only read through a manifest, and every byte is checked against the digests in it. This
+module needs neither the trace store nor a database, so that jobs can use it.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ _row_decoder = msgspec.json.Decoder(TraceRow)
 
 
 def dataset_prefix(artifacts: str, key: str) -> str:
-    """The dataset's folder.
+    """Return the prefix of a dataset.
 
     Raises:
-        DataError: no dataset can have this key; so no key leads out of the artifacts.
+        DataError: the key is invalid. The check ensures that no key leads out of the artifacts.
     """
     if not is_key(key):
         raise DataError(
             f"dataset key {shorten(key)}: expected up to 200 letters, digits, '.', '_' and '-';"
-            " use the dataset_key that the build replied"
+            " use the dataset_key from the reply of the build"
         )
     return paths.join(artifacts, "datasets", key)
 
 
 def manifest_url(artifacts: str, key: str) -> str:
-    """Where the manifest lies once the dataset is published."""
+    """Return the URL of a dataset's manifest, which exists once the dataset is published."""
     return paths.join(dataset_prefix(artifacts, key), "manifest.json")
 
 
 def find_manifest(artifacts: str, key: str) -> DatasetManifest | None:
-    """The manifest, None if there is no such dataset; makes no folder.
+    """Read a dataset's manifest; returns None if there is no such dataset.
 
     Raises:
-        DataError: the manifest is torn, edited or another dataset's.
+        DataError: the manifest is truncated, was edited or belongs to another dataset.
     """
     url = manifest_url(artifacts, key)
     try:
@@ -61,7 +61,16 @@ def find_manifest(artifacts: str, key: str) -> DatasetManifest | None:
 
 
 def parse_manifest(data: bytes, url: str, key: str) -> DatasetManifest:
-    """Read a manifest, wherever it comes from; DataError if it is torn, edited or another's."""
+    """Parse and validate a manifest.
+
+    Args:
+        data: the manifest as JSON.
+        url: location of the manifest, for error messages.
+        key: expected dataset key.
+
+    Raises:
+        DataError: the manifest is truncated, was edited or belongs to another dataset.
+    """
     try:
         manifest = DatasetManifest.model_validate_json(data)
         expected = build_id(request_of(manifest), manifest.seed, manifest.content_sha256)
@@ -69,31 +78,31 @@ def parse_manifest(data: bytes, url: str, key: str) -> DatasetManifest:
         raise DataError(f"{url}: {first_error(e)}; rebuild the dataset") from e
     if manifest.dataset_key != key:
         raise DataError(
-            f"{url}: dataset_key is {manifest.dataset_key}, expected {key}, its folder; move it"
-            " back or rebuild the dataset"
+            f"{url}: dataset_key is {manifest.dataset_key}, expected {key} as in the URL; move the"
+            " dataset back or rebuild it"
         )
     if manifest.build_id != expected:
         raise DataError(
-            f"{url}: build_id is {manifest.build_id}, expected {expected} for what it says; it was"
-            " edited, restore it or rebuild the dataset"
+            f"{url}: build_id is {manifest.build_id}, expected {expected} for its content; the"
+            " manifest was edited, restore it or rebuild the dataset"
         )
     return manifest
 
 
 def load_manifest(artifacts: str, key: str) -> DatasetManifest:
-    """The manifest of a dataset.
+    """Read the manifest of a dataset that must exist.
 
     Raises:
-        DataError: there is none, or it is torn, edited or another dataset's.
+        DataError: the manifest is missing, truncated, edited or belongs to another dataset.
     """
     manifest = find_manifest(artifacts, key)
     if manifest is None:
-        raise DataError(f"{manifest_url(artifacts, key)}: missing; build the dataset first")
+        raise DataError(f"{manifest_url(artifacts, key)}: no such file; build the dataset first")
     return manifest
 
 
 def list_manifest_keys(artifacts: str) -> list[str]:
-    """Keys of all published datasets, sorted."""
+    """List the keys of all published datasets, sorted."""
     parts = (url.split("/") for url in files.list_files(paths.join(artifacts, "datasets")))
     return sorted(
         part[-2] for part in parts if part[-1] == "manifest.json" and part[-3] == "datasets"
@@ -101,24 +110,25 @@ def list_manifest_keys(artifacts: str) -> list[str]:
 
 
 class RowBlock(NamedTuple):
-    """Some rows in a row, decoded together: a call for each would cost more than the decoding."""
+    """Consecutive rows of a shard; decoding them together is faster than row by row."""
 
     url: str
+    """URL of the shard."""
     line: int
-    """Of the first of them in the shard, from 1."""
+    """Line number of the first row in the shard, from 1."""
     rows: list[TraceRow]
 
     def place(self, number: int) -> str:
-        """Where row `number` of the block stands, from 0, as `URL:line`."""
+        """Return the location of row `number` of the block (from 0), as `URL:line`."""
         return f"{self.url}:{self.line + number}"
 
     def part(self, start: int, stop: int) -> RowBlock:
-        """Rows `start` to `stop` of the block."""
+        """Return the rows from `start` up to but excluding `stop`, as a block."""
         return RowBlock(self.url, self.line + start, self.rows[start:stop])
 
 
 OpenShard = Callable[[str, DatasetShard], Iterator[bytes]]
-"""(where a shard lies, what the manifest says of it) -> its bytes in blocks, verified."""
+"""(URL of a shard, its entry in the manifest) -> verified blocks of bytes."""
 
 
 def _open_stored(url: str, shard: DatasetShard) -> Iterator[bytes]:
@@ -128,10 +138,10 @@ def _open_stored(url: str, shard: DatasetShard) -> Iterator[bytes]:
 def iter_shard_bytes(
     manifest: DatasetManifest, artifacts: str, shard: DatasetShard, start: int = 0
 ) -> Generator[bytes, None, None]:
-    """Stream a shard from byte `start` on; the digest is checked over all of it.
+    """Stream a shard from byte `start`; the digest is always checked over the whole shard.
 
     Raises:
-        DataError: the shard is missing, or differs by as little as one byte.
+        DataError: the shard is missing, or its bytes do not match the manifest.
     """
     url = paths.join(dataset_prefix(artifacts, manifest.dataset_key), shard.path)
     at = 0
@@ -148,12 +158,13 @@ def iter_row_range(
     stop: int,
     open_shard: OpenShard = _open_stored,
 ) -> Iterator[RowBlock]:
-    """Stream rows `start` to `stop`; of the shards, only those that hold one of them are read.
+    """Stream the rows from `start` up to but excluding `stop`, reading only the shards needed.
 
-    Whoever reads to the end has read those shards as they were published, to their last byte.
+    Each of these shards is verified only once it has been read to its end, so callers must not
+    publish results before the iterator is exhausted.
 
     Raises:
-        DataError: as `iter_rows`.
+        DataError: a shard is missing, or its bytes do not match the manifest.
     """
     prefix, first = dataset_prefix(artifacts, manifest.dataset_key), 0
     for shard in manifest.shards:
@@ -167,7 +178,7 @@ def iter_row_range(
 
 
 def cut_blocks(blocks: Iterator[RowBlock], every: int) -> Iterator[RowBlock]:
-    """The same rows, in blocks of which none goes past a multiple of `every` rows."""
+    """Split blocks so that none contains rows before and after a multiple of `every` rows."""
     left = every
     for block in blocks:
         while block.rows:
@@ -179,15 +190,21 @@ def cut_blocks(blocks: Iterator[RowBlock], every: int) -> Iterator[RowBlock]:
 def iter_rows(
     manifest: DatasetManifest, artifacts: str, shard: int | None = None
 ) -> Iterator[tuple[str, TraceRow]]:
-    """Stream the rows of a dataset, or of its shard number `shard` from 0.
+    """Stream the rows of a dataset, or those of one shard.
 
-    Whoever reads to the end has read what was published; publish nothing before the end.
+    A shard is verified only once it has been read to its end, so callers must not publish results
+    before the iterator is exhausted.
+
+    Args:
+        manifest: manifest of the dataset.
+        artifacts: URL of the prefix that contains datasets/.
+        shard: number of the shard, from 0; None streams all shards.
 
     Yields:
-        Where the row stands, as `URL:line`, and the row.
+        The location of the row, as `URL:line`, and the row.
 
     Raises:
-        DataError: a shard is missing, or differs by as little as one byte.
+        DataError: a shard is missing, or its bytes do not match the manifest.
     """
     prefix = dataset_prefix(artifacts, manifest.dataset_key)
     shards = manifest.shards if shard is None else (manifest.shards[shard],)
@@ -200,10 +217,10 @@ def iter_rows(
 def iter_row_blocks(
     manifest: DatasetManifest, artifacts: str, shard: int
 ) -> Iterator[list[TraceRow]]:
-    """Stream the rows of a shard, some dozens at a time, for those who need no places.
+    """Stream the rows of a shard in blocks of some dozens, without their locations.
 
     Raises:
-        DataError: as `iter_rows`.
+        DataError: the shard is missing, or its bytes do not match the manifest.
     """
     prefix = dataset_prefix(artifacts, manifest.dataset_key)
     for block in _iter_blocks(manifest.shards[shard], prefix, manifest):
@@ -231,10 +248,17 @@ def _iter_blocks(
 
 
 def _decode_rows(block: bytes, url: str, before: int) -> list[TraceRow]:
-    """The rows of some whole lines that follow `before` others."""
+    """Decode a block of whole lines.
+
+    Args:
+        block: the lines.
+        url: URL of the shard, for error messages.
+        before: number of lines of the shard before this block.
+    """
     try:
         return _row_decoder.decode_lines(block)
-    except ValueError:  # msgspec's, or UnicodeDecodeError: which line it is, is found one by one
+    except ValueError:  # msgspec.DecodeError or UnicodeDecodeError
+        # The lines are decoded one by one to find the invalid one.
         for number, line in enumerate(block.splitlines(), start=before + 1):
             try:
                 _row_decoder.decode(line)
@@ -246,18 +270,22 @@ def _decode_rows(block: bytes, url: str, before: int) -> list[TraceRow]:
 
 
 def delete_dataset(artifacts: str, key: str) -> None:
-    """Delete a dataset: the manifest first, so that nobody begins to read what is going."""
+    """Delete a dataset; the manifest goes first, so that no new reader starts meanwhile."""
     prefix = dataset_prefix(artifacts, key)
     files.delete_tree(manifest_url(artifacts, key))
     files.delete_tree(prefix)
 
 
 def find_damage(manifest: DatasetManifest, artifacts: str) -> str | None:
-    """Say which shard is missing or of another size, without reading any; None if none is."""
+    """Check that all shards exist with the right size, without reading them.
+
+    Returns:
+        A description of the first problem, or None if there is none.
+    """
     prefix = dataset_prefix(artifacts, manifest.dataset_key)
     for shard in manifest.shards:
         size = files.size_bytes(paths.join(prefix, shard.path))
         if size != shard.size_bytes:
-            found = "is missing" if size is None else f"holds {size} bytes"
+            found = "is missing" if size is None else f"has {size} bytes"
             return f"{shard.name} {found}, expected {shard.size_bytes} bytes"
     return None

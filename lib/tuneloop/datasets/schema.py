@@ -1,7 +1,7 @@
-"""What a dataset is: the request, the manifest that publishes it, one row of its shards.
+"""The schema of datasets: the build request, the manifest, and the rows of shards.
 
-A manifest names content, not a moment: `build_id` depends on the request and on the traces without
-their times, so the same traces in two stores make the same dataset.
+`build_id` depends on the request and on the traces, but not on any time. Two stores with the same
+traces therefore build the same dataset.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tuneloop.traces.fast import StoredPayload, StoredStep
 from tuneloop.traces.schema import JsonObject, Text
 
 MAX_KEY_BYTES = 200
-"""Object stores allow more, but a local file name ends at 255."""
+"""Maximum length of a dataset key; local file systems allow file names of 255 bytes."""
 DEFAULT_RECIPE = "trace_sft_v1"
 
 _NAMESPACE = uuid.UUID("6f0f4d0e-9a55-5d0b-8a1c-2f7f6a3f1c55")
@@ -32,7 +32,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _KEY = re.compile(r"[A-Za-z0-9._-]+")
 _TIME_CHARACTERS = len("2026-11-22T11:22:10.546379Z")
 _TIME_BYTES = len('{"created_at":"",') + _TIME_CHARACTERS
-"""What a row's line holds before the rest of its content."""
+"""Length of the creation time at the start of a row's line, which the content digest omits."""
 
 
 def _with_pointers(filters: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _with_pointers(filters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_microseconds(text: str) -> str:
-    datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ")  # raises ValueError on month 13
+    datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ")  # Raises ValueError for a month 13.
     return text
 
 
@@ -58,12 +58,11 @@ Strategy = Literal["latest", "random"]
 
 
 class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """One line of a shard: a trace as it was when the dataset was built, steps ordered by `i`.
+    """One line of a shard: a trace at the time of the build, with its steps sorted by `i`.
 
-    Nothing is checked again but the shape: the store validated the trace, and a digest guards the
-    shard. Fields stand in sorted order, so that encoding them as declared is canonical; values of
-    meta stay the bytes they were, since msgspec spells some floats differently from what is
-    published.
+    Only the shape is validated here, because the store validated the trace and a digest protects
+    the shard. The fields are sorted, which makes the JSON canonical. The values of meta are kept as
+    raw bytes, because msgspec would write some floats differently.
     """
 
     created_at: Annotated[
@@ -78,11 +77,11 @@ class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
 
     @property
     def step_contents(self) -> list[str]:
-        """The texts of the steps, in order."""
+        """Return the contents of the steps, in order."""
         return [step.content for step in self.steps]
 
     def line(self) -> bytes:
-        """The row as a shard holds it, canonical."""
+        """Encode the row as one line of a shard, in canonical JSON."""
         return jsonl.encode_line(self)
 
 
@@ -90,7 +89,13 @@ _payload_decoder = msgspec.json.Decoder(StoredPayload)
 
 
 def row_of_payload(trace_id: str, created_at: str, payload: str | bytes) -> TraceRow:
-    """The row of a stored trace: its canonical payload, with the steps in order."""
+    """Convert a stored trace to a row, with the steps sorted.
+
+    Args:
+        trace_id: id of the trace.
+        created_at: creation time of the trace, from `utc_text`.
+        payload: the stored trace as canonical JSON.
+    """
     stored = _payload_decoder.decode(payload)
     stored.steps.sort(key=attrgetter("i"))
     return TraceRow(
@@ -105,12 +110,12 @@ def row_of_payload(trace_id: str, created_at: str, payload: str | bytes) -> Trac
 
 
 class BuildRequest(BaseModel):
-    """What to select from the store, and under which name to publish it.
+    """Which traces to select from the store, and the name under which to publish them.
 
-    A filter is a path into `meta` and the JSON value that must stand there: true is not 1, 1 is
-    1.0, an absent key is not null, a list or an object is compared as a whole. A path is a key of
-    the top level, dots included, or, where it begins with `/`, a JSON Pointer (RFC 6901) such as
-    `/model/name` or `/tags/0`.
+    A filter is a path into `meta` and the JSON value required there. In comparisons true differs
+    from 1, 1 equals 1.0, an absent key differs from null, and lists and objects are compared as a
+    whole. A path that begins with `/` is a JSON Pointer (RFC 6901) such as `/model/name` or
+    `/tags/0`; any other path is the name of one top-level key, which may contain dots.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -127,11 +132,14 @@ class BuildRequest(BaseModel):
     parent_dataset_id: Text | None = Field(default=None, max_length=256)
     training_run_id: Text | None = Field(default=None, max_length=128)
     provenance: JsonObject = {}
-    """Whatever the caller wants to say about where the dataset comes from."""
+    """Any information about the origin of the dataset; kept in the manifest."""
 
     @property
     def dataset_key(self) -> str:
-        """The dataset's folder. Two names can share one: the build then refuses the second."""
+        """Return the key, which is the name of the dataset's folder.
+
+        Different names can give the same key; the build then refuses the second dataset.
+        """
         return "-".join(
             _UNSAFE.sub("_", part) for part in (self.dataset_name, self.dataset_version)
         )
@@ -151,36 +159,36 @@ class DatasetStats(BaseModel):
 
 
 class DatasetShard(BaseModel):
-    """One file of rows, by content."""
+    """One file of rows, with its size and digest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^traces-\d{5}-of-\d{5}\.jsonl$")
     path: str = Field(pattern=r"^attempts/[0-9a-f]{32}/traces-\d{5}-of-\d{5}\.jsonl$")
-    """Where it lies, relative to the dataset's folder."""
+    """Path relative to the dataset's folder."""
     rows: int = Field(ge=1)
     size_bytes: int = Field(ge=1)
     sha256: Sha256
 
 
 class DatasetManifest(BaseModel):
-    """A published dataset; written last and create-only, so it never changes."""
+    """The manifest of a published dataset. It is written last, and never overwritten."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal["1"] = "1"
     dataset_key: str
     build_id: str
-    """uuid5 of everything that determines the rows and what an export makes of them."""
+    """uuid5 of the request, the seed and the content: all that determines rows and examples."""
     dataset_name: str
     dataset_version: str
     created_at: CheckedTimestamp
     recipe: str
-    """How a trace becomes prompt and response."""
+    """Name of the recipe that turns a trace into prompt and response."""
     instruction: str | None
-    """Put behind every prompt; null: the recipe's own."""
+    """Text appended to every prompt; null appends nothing."""
     seed: Seed
-    """The request's, or one generated for it and kept here for every later stage."""
+    """Seed from the request, or a generated one; later stages use it too."""
     filters: JsonObject
     selection_strategy: Strategy
     limit: int
@@ -188,11 +196,11 @@ class DatasetManifest(BaseModel):
     parent_dataset_id: str | None
     training_run_id: str | None
     provenance: JsonObject = {}
-    """The first build's; it names nothing, so another build's may differ."""
+    """Provenance of the first build. It is not part of `build_id`; a later request may differ."""
     trace_count: int = Field(ge=1)
     stats: DatasetStats
     content_sha256: Sha256
-    """Of the rows in order, without `created_at`."""
+    """SHA-256 of the rows in order, without `created_at`."""
     shards: tuple[DatasetShard, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -206,7 +214,7 @@ class DatasetManifest(BaseModel):
 
 
 class Content(NamedTuple):
-    """What a selection turned out to hold."""
+    """Digest and sizes of the selected rows."""
 
     sha256: str
     stats: DatasetStats
@@ -214,23 +222,25 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Traces chosen for a dataset: how many, and a stream that can be read once."""
+    """Traces selected for a dataset."""
 
     count: int
+    """Number of rows."""
     rows: Iterator[TraceRow]
+    """The rows in order; can be read once."""
 
 
 class ContentHasher:
-    """Digest and sizes of rows as they pass."""
+    """Computes digest and sizes of a stream of rows."""
 
     def __init__(self) -> None:
-        """Start with no rows."""
+        """Create a hasher without rows."""
         self._sha256 = hashlib.sha256()
         self._count = self._steps = self._chars = self._most = 0
         self._least: int | None = None
 
     def add(self, row: TraceRow) -> bytes:
-        """Take the next row, order counts; returns its line for the shard."""
+        """Add the next row; returns its line for the shard. The order of rows matters."""
         line = row.line()
         self._sha256.update(b"{")
         self._sha256.update(memoryview(line)[_TIME_BYTES:])
@@ -244,7 +254,7 @@ class ContentHasher:
         return line
 
     def content(self) -> Content:
-        """What has passed; at least one row."""
+        """Return digest and sizes of the rows so far; there must be at least one."""
         stats = DatasetStats(
             trace_count=self._count,
             avg_step_count=self._steps / self._count,
@@ -256,7 +266,7 @@ class ContentHasher:
 
 
 def build_id(request: BuildRequest, seed: int, content_sha256: str) -> str:
-    """Name a dataset by what determines it: no clock, no place."""
+    """Compute the build id from everything that determines the rows and the examples."""
     identity = {
         "dataset_key": request.dataset_key,
         "recipe": request.recipe,
@@ -271,17 +281,17 @@ def build_id(request: BuildRequest, seed: int, content_sha256: str) -> str:
 
 
 def request_of(manifest: DatasetManifest) -> BuildRequest:
-    """The request that a manifest answers, with its seed filled in."""
+    """Reconstruct the build request of a manifest, with the seed that was used."""
     return BuildRequest(**{name: getattr(manifest, name) for name in BuildRequest.model_fields})
 
 
 def is_key(key: str) -> bool:
-    """Whether a dataset can have this key: one plain folder name."""
+    """Return whether a dataset key is valid, which means that it is a plain folder name."""
     return key not in (".", "..") and len(key) <= MAX_KEY_BYTES and bool(_KEY.fullmatch(key))
 
 
 def trace_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
-    """The export record of format `trace`; what the store knows wins over what meta claims."""
+    """Render a trace in the export format `trace`; the store's values win over keys of meta."""
     return {
         "id": row.id,
         "prompts": row.prompt,

@@ -1,7 +1,7 @@
-"""Where a dataset is read from: a prefix of artifacts, or a trace store over HTTP.
+"""Read datasets from a prefix of artifacts, or from a trace store over HTTP.
 
-One rule: the same manifest and the same bytes either way, checked against the same digests. So what
-is made of a dataset does not depend on how it was reached, and nothing of a plan does.
+Both ways give the same manifest and the same bytes, checked against the same digests. Results and
+plans therefore do not depend on where a dataset is read from.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from tuneloop.traces.client import TraceClient
 
 
 class DatasetSource:
-    """Datasets below a URL; a context manager, which closes connections at its end."""
+    """The datasets at a URL. As a context manager, it closes connections when it exits."""
 
     def __init__(self, url: str) -> None:
-        """Nothing is asked yet.
+        """Create a source without sending a request.
 
         Args:
-            url: a prefix that holds datasets/, or the address of a trace store (http or https); its
-                token is TUNELOOP_STORE_TOKEN.
+            url: a prefix that contains datasets/, or the address of a trace store (http or https),
+                whose token is read from TUNELOOP_STORE_TOKEN.
         """
         self._url = url
         self._client = TraceClient(url) if is_store(url) else None
 
     def __enter__(self) -> DatasetSource:
-        """Nothing is asked yet."""
+        """Enter a context that closes the connections when it exits."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -38,10 +38,10 @@ class DatasetSource:
             self._client.close()
 
     def load_manifest(self, key: str) -> DatasetManifest:
-        """The manifest of a dataset.
+        """Read the manifest of a dataset that must exist.
 
         Raises:
-            DataError: there is none, or it is torn, edited or another dataset's.
+            DataError: the manifest is missing, truncated, edited or belongs to another dataset.
             Unavailable: the store does not answer.
         """
         if self._client is None:
@@ -52,7 +52,11 @@ class DatasetSource:
     def iter_row_range(
         self, manifest: DatasetManifest, start: int, stop: int
     ) -> Iterator[RowBlock]:
-        """Stream rows `start` to `stop`, as `datasets.read.iter_row_range` does."""
+        """Stream the rows from `start` up to but excluding `stop`.
+
+        Raises:
+            DataError: a shard is missing, or its bytes do not match the manifest.
+        """
         client = self._client
         if client is None:
             return read.iter_row_range(manifest, self._url, start, stop)
@@ -65,5 +69,5 @@ class DatasetSource:
 
 
 def is_store(url: str) -> bool:
-    """Whether a URL is that of a trace store, not of stored files."""
+    """Return whether a URL is the address of a trace store and not of stored files."""
     return url.startswith(("http://", "https://"))

@@ -1,1 +1,1 @@
-"""The demo: generated traces and the whole loop on this machine."""
+"""The demo: the whole loop on this machine with generated traces."""

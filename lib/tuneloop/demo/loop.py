@@ -1,7 +1,7 @@
-"""The demo: the whole loop on this machine, with nothing given but a folder.
+"""The demo: run the whole loop on this machine in one folder.
 
-The store runs on a free loopback port for as long as it is needed. Everything that is posted has an
-idempotency key, so a second demo in the same folder finds all it needs and runs nothing.
+The trace store runs on a free loopback port during the demo. All posted batches have idempotency
+keys, so a second demo in the same folder finds the results of the first and runs no stage again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tuneloop.traces.client import TraceClient
 TRACES = 4000
 BATCH = 1000
 SEED = 0
-"""Of the demo's traces and of its dataset."""
+"""Seed of the demo's traces and of its dataset."""
 INSTRUCTION = "Show your work as steps"
 CONFIG = "jobs/configs/demo.yaml"
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What a demo leaves."""
+    """The plan and the stage results of a demo."""
 
     plan: Plan
     stages: list[StageResult]
@@ -47,11 +47,11 @@ def run_demo(
     progress: Progress,
     finished: Callable[[StageResult], None],
 ) -> DemoResult:
-    """Run the loop in a folder; what an earlier demo did there is not done again.
+    """Run the demo in a folder; stages that an earlier demo finished there are not run again.
 
     Args:
-        workdir: gets `store.db` and `artifacts/`.
-        stored: called with (traces, dataset key) when the dataset stands.
+        workdir: folder for `store.db` and `artifacts/`.
+        stored: called with (number of traces, dataset key) once the dataset is published.
         planned: called with the plan.
         started: see `run_plan`.
         progress: see `run_plan`.
@@ -70,7 +70,7 @@ def run_demo(
 
 
 def fill_store(store_url: str, dataset_key: str) -> tuple[int, str]:
-    """Post the traces and build the dataset; a repetition changes nothing."""
+    """Post the demo's traces and build its dataset; repeating the call changes nothing."""
     traces = iter(demo_traces(TRACES, SEED))
     count = 0
     name, _, version = dataset_key.rpartition("-")
@@ -82,7 +82,7 @@ def fill_store(store_url: str, dataset_key: str) -> tuple[int, str]:
             {
                 "dataset_name": name,
                 "dataset_version": version,
-                # The loop puts eval traces into the same store; these are not for training.
+                # The import stage posts eval traces to the same store. They must not be trained on.
                 "filters": {"source": "tuneloop-demo"},
                 "limit": TRACES,
                 "recipe": "trace_sft_v1",
@@ -94,6 +94,9 @@ def fill_store(store_url: str, dataset_key: str) -> tuple[int, str]:
 
 
 def placed_spec(spec: RunSpec, artifacts: str, store_url: str) -> RunSpec:
-    """The spec with other places; the same run."""
+    """Return the spec with other artifacts and another store; both are outside the run's identity.
+
+    The run id therefore does not change.
+    """
     execution = spec.execution.model_copy(update={"artifacts": artifacts, "store_url": store_url})
     return spec.model_copy(update={"execution": execution})

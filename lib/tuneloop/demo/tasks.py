@@ -1,12 +1,12 @@
-"""Small generated tasks whose reasoning can be learned in 50 steps: the demo's traces and eval set.
+"""Generated tasks for the demo's traces and eval set; a tiny model learns them in 50 steps.
 
     capital   "Next capital: red cup c" -> after c is d; capital d is D                -> D
     largest   "Largest bag: 3 8 5"      -> start 3; 8 keep 8; 5 keep 8                 -> 8
     opposite  "Opposite: hot red cup"   -> hot is not cold                             -> cold
     reverse   "Reverse: c a k"          -> last k; middle a; first c                   -> k a c
 
-One rule: whether a prompt belongs to training or to evaluation depends on its text alone, so no
-seed, count or task mix can leak an eval prompt into training.
+Whether a prompt belongs to training or to evaluation depends only on its text. No choice of seed,
+count or tasks can therefore put an eval prompt into the training set.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tuneloop.errors import UsageError
 from tuneloop.traces.schema import build_trace
 
 SOURCE = "tuneloop-demo"
-"""What `meta.source` of every demo trace says, so that they are told apart in a shared store."""
+"""`meta.source` of every demo trace, which distinguishes them from other traces in the store."""
 
 HELD_OUT_ONE_IN = 5
-"""One prompt in five is kept for evaluation."""
+"""One prompt in this many is kept for evaluation."""
 
 LETTERS = "abcdefghijkl"
-"""Part of the alphabet: each letter is seen often enough to be learned in 50 steps."""
+"""Part of the alphabet, so that each letter occurs often enough to be learned in 50 steps."""
 COLORS = ("red", "blue", "green", "black", "white", "pink", "gray", "brown", "gold", "tan")
 NOUNS = ("cup", "hat", "pen", "box", "key", "bag", "toy", "car", "map", "bed", "jar", "fan")
 ANTONYMS = (
@@ -48,7 +48,7 @@ Difficulty = Literal["easy", "medium"]
 
 
 class Problem(NamedTuple):
-    """One task instance with the reasoning that solves it."""
+    """One task instance with the reasoning that solves it, and its answer."""
 
     prompt: str
     steps: tuple[str, ...]
@@ -56,20 +56,20 @@ class Problem(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A category: every problem it can ask, and how hard it is."""
+    """A category of problems, with a generator of all its problems and their difficulty."""
 
     problems: Callable[[], Iterator[Problem]]
     difficulty: Difficulty
 
 
 def is_held_out(prompt: str) -> bool:
-    """Whether a prompt is for evaluation only.
+    """Return whether a prompt is for evaluation only.
 
     Args:
-        prompt: the whole prompt, nothing else decides.
+        prompt: the whole prompt; the result depends on nothing else.
 
     Returns:
-        True for one prompt in five, the same ones for ever.
+        True for one prompt in five.
     """
     return hashlib.sha256(prompt.encode()).digest()[0] % HELD_OUT_ONE_IN == 0
 
@@ -79,36 +79,36 @@ def generate(task: str, count: int, seed: int, split: Split) -> list[Problem]:
 
     Args:
         task: a name in TASKS.
-        count: how many problems.
-        seed: of the draw; the same arguments give the same list.
-        split: "train" repeats problems only once all were given; "eval" never does.
+        count: number of problems.
+        seed: seed of the draw; the same arguments give the same list.
+        split: "train" repeats problems if `count` exceeds their number; "eval" never does.
 
     Returns:
         `count` problems in random order.
 
     Raises:
-        UsageError: if the task is unknown, or more eval problems are asked for than there are.
+        UsageError: the task is unknown, or there are fewer than `count` eval problems.
     """
     if task not in TASKS:
-        raise UsageError(f"demo task {task!r}: unknown, expected one of {', '.join(TASKS)}")
+        raise UsageError(f"demo task {task!r}: unknown task; choose one of {', '.join(TASKS)}")
     held_out = split == "eval"
     pool = [p for p in TASKS[task].problems() if is_held_out(p.prompt) == held_out]
     if held_out and count > len(pool):
         raise UsageError(
-            f"demo task {task!r}: {count} eval problems asked for, expected at most {len(pool)}; "
-            "ask for fewer"
+            f"demo task {task!r}: found a request for {count} eval problems, expected at most "
+            f"{len(pool)}; request fewer"
         )
-    # A string: random.Random hashes it with SHA-512, the same in every process.
+    # random.Random hashes a string with SHA-512, so the order is the same in every process.
     random.Random(f"{seed} {task} {split}").shuffle(pool)
     return list(islice(cycle(pool), count))
 
 
 def demo_traces(count: int, seed: int) -> list[dict[str, Any]]:
-    """Reasoning traces to train on, all tasks alike, in mixed order.
+    """Generate reasoning traces for training, evenly from all tasks, in random order.
 
     Args:
-        count: how many traces.
-        seed: of problems and order; the same arguments give the same list.
+        count: number of traces.
+        seed: seed of problems and order; the same arguments give the same list.
 
     Returns:
         `count` traces as JSON objects in ReasoningTrace form, each with one step or more.
@@ -123,18 +123,18 @@ def demo_traces(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def demo_eval_items(count: int, seed: int) -> list[dict[str, Any]]:
-    """Eval items, all tasks alike, sorted by task; none of the prompts is ever trained on.
+    """Generate eval items evenly from all tasks, sorted by task; all prompts are held out.
 
     Args:
-        count: how many items.
-        seed: of the problems; the same arguments give the same list.
+        count: number of items.
+        seed: seed of the problems; the same arguments give the same list.
 
     Returns:
         `count` items as JSON objects with id, prompt, expected_answer, accepted_answers, category
         and difficulty.
 
     Raises:
-        UsageError: if there are fewer held-out problems.
+        UsageError: there are fewer held-out problems.
     """
     return [
         _problem_to_eval_item(f"{task}-{number:03d}", task, problem)
@@ -144,7 +144,7 @@ def demo_eval_items(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def _capital_problems() -> Iterator[Problem]:
-    """Two lookups in a row behind two words to ignore."""
+    """Yield problems with two lookups in a row, after two words to ignore."""
     for color, noun, index in product(COLORS, NOUNS, range(len(LETTERS) - 1)):
         letter, after = LETTERS[index], LETTERS[index + 1]
         yield Problem(
@@ -155,7 +155,7 @@ def _capital_problems() -> Iterator[Problem]:
 
 
 def _largest_problems() -> Iterator[Problem]:
-    """A running maximum."""
+    """Yield problems that need a running maximum."""
     for noun, numbers in product(NOUNS, product(range(10), repeat=3)):
         best = numbers[0]
         steps = [f"start {best}"]
@@ -167,14 +167,14 @@ def _largest_problems() -> Iterator[Problem]:
 
 
 def _opposite_problems() -> Iterator[Problem]:
-    """A lookup among words to ignore."""
+    """Yield problems with one lookup, before two words to ignore."""
     opposites = {a: b for pair in ANTONYMS for a, b in (pair, pair[::-1])}
     for (word, opposite), color, noun in product(opposites.items(), COLORS, NOUNS):
         yield Problem(f"Opposite: {word} {color} {noun}", (f"{word} is not {opposite}",), opposite)
 
 
 def _reverse_problems() -> Iterator[Problem]:
-    """Copying by position, last first."""
+    """Yield problems that need copying by position, last first."""
     for first, middle, last in permutations(LETTERS, 3):
         yield Problem(
             f"Reverse: {first} {middle} {last}",
@@ -189,11 +189,11 @@ TASKS: dict[str, Task] = {
     "opposite": Task(_opposite_problems, "easy"),
     "reverse": Task(_reverse_problems, "medium"),
 }
-"""Category -> its problems; another task is one generator and one row."""
+"""Tasks by category. To add a task, write a generator and add a row."""
 
 
 def _shares(count: int) -> dict[str, int]:
-    """Spread `count` evenly; the first tasks take what is left over."""
+    """Divide `count` evenly among the tasks; the first tasks get the remainder."""
     share, left = divmod(count, len(TASKS))
     return {task: share + (number < left) for number, task in enumerate(TASKS)}
 

@@ -1,1 +1,1 @@
-"""Eval sets, scorers, statistics and the report: pure, without JAX."""
+"""Evaluation: eval sets, scorers, statistics and the delta report. Nothing here needs JAX."""

@@ -1,4 +1,4 @@
-"""Gates: the least that a run's report must show."""
+"""Gates: minimum results that a run's delta report must show."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from tuneloop.artifacts.delta_report import DeltaReport
 
 @dataclass(frozen=True)
 class Gate:
-    """Limits for a report; None sets no limit."""
+    """Limits for a delta report; None sets no limit."""
 
     min_accuracy: float | None = None
-    """Least accuracy of the tuned model, as a share."""
+    """Minimum accuracy of the tuned model, from 0 to 1."""
     min_gain: float | None = None
-    """Least accuracy of tuned minus base, as a share; 0: the tuned model must not be worse."""
+    """Minimum accuracy gain (tuned - base), from -1 to 1; 0 means no regression is allowed."""
     max_regressions: int | None = None
-    """Most items that only the base model answers correctly."""
+    """Maximum number of items that only the base model answers correctly."""
 
 
 def gate_problems(report: DeltaReport, gate: Gate) -> list[str]:
     """Compare a report with a gate.
 
     Returns:
-        One clause for each limit that the report misses; empty if it passes.
+        One clause for each limit that the report fails; an empty list if it passes.
     """
     found = report.overall
     problems = []
-    # Written as "not at least", so that a NaN never passes.
+    # The comparisons are negated so that NaN never passes.
     if gate.min_accuracy is not None and not found.tuned.share >= gate.min_accuracy:
         problems.append(
             f"accuracy is {_percent(found.tuned.share)} ({found.tuned.correct} of"

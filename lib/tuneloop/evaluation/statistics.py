@@ -1,4 +1,4 @@
-"""Base against tuned on the same items: accuracies, their intervals and a paired test, by scipy."""
+"""Statistics of the base and the tuned model on the same items, computed with scipy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ CONFIDENCE = 0.95
 
 
 def accuracy(outcomes: Sequence[Outcome]) -> Accuracy:
-    """Count outcomes; at least one.
+    """Count outcomes and compute the 95 % confidence interval of the accuracy.
 
-    The interval is Wilson's (scipy.stats.binomtest), which stays within 0 and 1 at the ends.
+    It is the Wilson interval (scipy.stats.binomtest), which never leaves the range from 0 to 1.
+
+    Args:
+        outcomes: at least one outcome.
     """
     correct = outcomes.count("correct")
     interval = stats.binomtest(correct, len(outcomes)).proportion_ci(CONFIDENCE, method="wilson")
@@ -28,7 +31,12 @@ def accuracy(outcomes: Sequence[Outcome]) -> Accuracy:
 
 
 def compare(base: Sequence[Outcome], tuned: Sequence[Outcome]) -> Paired:
-    """Compare outcomes of the same items, in the same order."""
+    """Compare the models' outcomes with the exact McNemar test.
+
+    Args:
+        base: outcomes of the base model.
+        tuned: outcomes of the tuned model for the same items in the same order.
+    """
     pairs = [(b == "correct", t == "correct") for b, t in zip(base, tuned, strict=True)]
     improved, regressed = pairs.count((False, True)), pairs.count((True, False))
     discordant = improved + regressed

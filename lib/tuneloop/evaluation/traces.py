@@ -1,7 +1,7 @@
-"""Answers of a model as reasoning traces: what the import stage puts back into the store.
+"""Convert a model's answers to reasoning traces, which the import stage posts to the trace store.
 
-A trace holds what the model really said. Where the store requires something that the model did not
-give, the trace holds a marker, and `meta.outcome` gives the reason.
+A trace contains the model's own text. If the model gave no answer or no text where the store
+requires one, the trace contains a marker instead, and `meta.outcome` gives the reason.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ CUT = " (cut)"
 def build_eval_trace(
     item: EvalItem, score: Score, *, text: str, steps: Sequence[str], meta: dict[str, Any]
 ) -> dict[str, Any]:
-    """Render one answer in ReasoningTrace form.
+    """Build a trace from one answer, as a JSON object in ReasoningTrace form.
 
     Args:
-        item: the question.
-        score: how the answer was judged, with the answer as extracted.
-        text: all that the model generated.
-        steps: the steps parsed out of it; without any, the whole text is the one step, of type
-            `unparsed`.
-        meta: what is known about the model; the keys set here win over it.
+        item: the eval item that was asked.
+        score: the score of the answer, with the extracted answer.
+        text: the whole generated text.
+        steps: the steps parsed from the text. If there are none, the whole text becomes one step of
+            type `unparsed`.
+        meta: information about the model. Keys that this function sets take precedence.
     """
     contents = list(steps) or [text.strip() or NO_TEXT]
     kept = contents[:MAX_STEPS]
@@ -57,6 +57,6 @@ def build_eval_trace(
 
 
 def _storable(text: str, limit: int) -> str:
-    """Text without NUL, which byte fallback can spell, cut to the limit of the store."""
+    """Cut text to the store's limit and replace NUL, which byte fallback can generate."""
     text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if len(text) <= limit else text[: limit - len(CUT)] + CUT

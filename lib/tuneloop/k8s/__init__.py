@@ -1,1 +1,4 @@
-"""The loop on Kubernetes: shapes, rendering, checks. Only cluster.py talks to a cluster."""
+"""Run stages on Kubernetes: accelerator shapes, rendering, checks, diagnosis and the API client.
+
+Only the package `client` sends requests to a cluster.
+"""

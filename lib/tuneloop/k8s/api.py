@@ -1,4 +1,4 @@
-"""The parts of a cluster that the backend uses, so that tests can put a twin in its place."""
+"""The interface of a cluster that the backend uses; tests implement it in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Created:
 
 
 class ClusterApi(Protocol):
-    """One namespace of one cluster; `k8s.client.cluster.Cluster` is the real one."""
+    """One namespace of one cluster; `k8s.client.cluster.Cluster` implements it with the API."""
 
     def now(self) -> datetime:
         """Return the time on the server's clock."""
@@ -32,7 +32,7 @@ class ClusterApi(Protocol):
         """Create an object, or adopt the one of that name if it has the same fingerprint.
 
         Raises:
-            SpecError: the server rejects it, or the name belongs to another object.
+            SpecError: the server rejects the object, or the name belongs to another object.
         """
 
     def apply(self, document: Object, *, dry_run: bool = False) -> Object:
@@ -42,16 +42,16 @@ class ClusterApi(Protocol):
         """Apply a mutable object unless the existing one has all its values."""
 
     def get(self, kind: str, name: str) -> Object | None:
-        """Return an object; None if there is none."""
+        """Return an object, or None if it does not exist."""
 
     def find(self, kind: str, selector: str = "", fields: str = "") -> list[Object]:
-        """Return all objects that a label selector and a field selector choose."""
+        """Return all objects that match a label selector and a field selector."""
 
     def delete(self, kind: str, name: str, *, uid: str) -> bool:
-        """Delete this very object and, in the background, what it owns.
+        """Delete the object with this uid and, in the background, the objects that it owns.
 
         Returns:
-            False if it was gone already, or if another object has its name.
+            False if the object did not exist any more, or if another object has its name.
         """
 
     def pod_log(
@@ -62,7 +62,7 @@ class ClusterApi(Protocol):
         tail_lines: int | None = None,
         limit_bytes: int = 1_000_000,
     ) -> bytes | None:
-        """Return the log of a container; None if it never started or is gone."""
+        """Return the log of a container, or None if it never started or no longer exists."""
 
     def events(self, uids: Collection[str]) -> list[Object]:
         """Return events about these objects, oldest first."""

@@ -1,4 +1,4 @@
-"""The Kubernetes backend: the stages of one run as Jobs and JobSets in one namespace."""
+"""The Kubernetes backend: runs the stages of a run as Jobs and JobSets in one namespace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OwnerReference = dict[str, str]
 
 
 class PlannedRun(Protocol):
-    """The parts of a plan that are rendered."""
+    """The parts of a plan that the renderer needs."""
 
     @property
     def run_id(self) -> str:
@@ -40,7 +40,7 @@ class PlannedRun(Protocol):
 
     @property
     def artifacts(self) -> str:
-        """URL that everything is written below."""
+        """URL of the prefix that all results are written below."""
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -48,7 +48,11 @@ class PlannedRun(Protocol):
 
 
 class KubernetesBackend:
-    """One run on one cluster. It keeps no state: a second backend adopts what the first created."""
+    """One run on one cluster.
+
+    The backend keeps no state of its own. A second backend adopts the objects that the first one
+    created.
+    """
 
     def __init__(
         self,
@@ -59,13 +63,13 @@ class KubernetesBackend:
         owner: OwnerReference | None = None,
         machines: Mapping[str, Machines] | None = None,
     ) -> None:
-        """Nothing is sent yet.
+        """Store the arguments; no request is sent yet.
 
         Args:
             submission: the rendered run.
             connect: called once, when the cluster is first needed.
             poll_seconds: seconds between two polls.
-            owner: the object that the stages' objects are deleted with; None: no object.
+            owner: owner of the stages' objects, which are deleted with it; None means no owner.
             machines: stage -> its machines, for `tuneloop plan`.
         """
         self.submission = submission
@@ -75,10 +79,10 @@ class KubernetesBackend:
 
     @staticmethod
     def code_identity(spec: RunSpec, target: Target) -> str | None:
-        """Return the digest of the image, which names the code that the stages run.
+        """Return the digest of the image, which identifies the code that the stages run.
 
         Raises:
-            SpecError: the spec has no placement, or there is no image with a digest.
+            SpecError: the spec has no `execution.cluster`, or no image with a digest is given.
         """
         from tuneloop.k8s.names import image_identity
         from tuneloop.k8s.rendering.manifests import image_of
@@ -87,7 +91,7 @@ class KubernetesBackend:
 
     @classmethod
     def place(cls, run: PlannedRun, target: Target) -> KubernetesBackend:
-        """Render a run for the cluster that the target names; nothing is sent or written yet.
+        """Render a run for the cluster of the target; nothing is sent or written yet.
 
         Raises:
             SpecError: a shape is impossible, or the run could hold too many chip-hours.
@@ -112,7 +116,7 @@ class KubernetesBackend:
 
     @property
     def artifacts(self) -> str:
-        """URL that everything is written below."""
+        """URL of the prefix that all results are written below."""
         return self.submission.artifacts
 
     @property
@@ -122,16 +126,16 @@ class KubernetesBackend:
 
     @property
     def fingerprints(self) -> Mapping[str, str]:
-        """Stage -> fingerprint, in the order in which they run."""
+        """Stage -> fingerprint, in the order in which the stages run."""
         return {stage.name: stage.fingerprint for stage in self.submission.stages}
 
     @functools.cached_property
     def cluster(self) -> ClusterApi:
-        """The cluster; connected to when it is first needed."""
+        """The cluster; the connection is made on first use."""
         return self._connect()
 
     def machines(self, stage: str) -> Machines:
-        """Return the machines of a stage; only a run that was placed here knows them."""
+        """Return the machines of a stage; available only if `place` created this backend."""
         return self._machines[stage]
 
     def connect(self) -> None:
@@ -156,19 +160,19 @@ class KubernetesBackend:
         self._watch(stage).create(replace_failed=retry_failed)
 
     def poll(self, stage: str) -> Verdict:
-        """Judge the stage by what cluster and storage show now; only reads."""
+        """Return the verdict on the current state of cluster and storage, without changing it."""
         return self._watch(stage).look()
 
     def progress(self, stage: str) -> Progress | None:
-        """Return the heartbeat that the last poll has read."""
+        """Return the heartbeat that the last poll read."""
         return self._watch(stage).progress
 
     def archive(self, stage: str) -> None:
-        """Store the logs of failed pods that the last poll has seen."""
+        """Store the logs of the failed pods that the last poll found."""
         self._watch(stage).archive_logs()
 
     def give_up(self, stage: str, verdict: Verdict) -> None:
-        """Store the verdict with its evidence, then free what the stage holds."""
+        """Store the verdict with its evidence, then delete the workload unless it has ended."""
         watch = self._watch(stage)
         watch.archive(verdict)
         watch.free()
@@ -178,9 +182,10 @@ class KubernetesBackend:
         self._watch(stage).free()
 
     def cancel_run(self) -> list[str]:
-        """Delete what the run has in the cluster; records and checkpoints remain.
+        """Delete the run's workloads from the cluster; records and checkpoints remain.
 
-        The submitter goes first: it would take the deletion of a stage for somebody else's.
+        The submitter is deleted first, because it would report the deletion of a stage as a failure
+        that someone else caused.
 
         Returns:
             Kind and name of each deleted object.
@@ -196,17 +201,17 @@ class KubernetesBackend:
         return deleted
 
     def logs(self, stage: str) -> bytes:
-        """Return the logs of the stage's pods, as far as the kubelets still have them."""
+        """Return the logs of the stage's pods that the kubelets still have."""
         return self._watch(stage).logs()
 
     def close(self) -> None:
-        """Leave everything as it is: the cluster continues without this process."""
+        """Do nothing: the run continues on the cluster without this process."""
 
     def detach(self, first: str) -> None:
-        """Create the Job that holds the sequence in the cluster, with its account and Role.
+        """Create the submitter Job, which runs the sequence in the cluster, and its account.
 
         Args:
-            first: the stage that it will begin with; a failed attempt of it is deleted.
+            first: stage that the submitter begins with; a failed workload of it is deleted.
         """
         self._watch(first).remove_failed()
         *shared, job = self.submission.submitter
@@ -214,22 +219,22 @@ class KubernetesBackend:
             self.cluster.ensure(document)
         found = self.cluster.get("Job", name_of(job))
         if found is not None and has_ended(found):
-            # Of an earlier attempt; what it owned goes with it.
+            # The Job is from an earlier attempt. The objects that it owns are deleted with it.
             self.cluster.delete("Job", name_of(job), uid=found["metadata"]["uid"])
         self.cluster.create(job)
 
     def own_stages(self) -> None:
-        """Let the submitter's Job own what is created from now on.
+        """Make the submitter's Job the owner of all objects that are created from now on.
 
         Raises:
-            StageFailed: that Job is gone.
+            StageFailed: the Job does not exist any more.
         """
         job = self.submission.submitter_job
         name = name_of(job)
         found = self.cluster.get("Job", name)
         if found is None:
             raise StageFailed(
-                f"Job {name}: gone, expected the Job of this pod; submit the run again",
+                f"Job {name}: does not exist, expected the Job of this pod; submit the run again",
                 stage="submit",
                 exit_code=30,
             )
@@ -253,7 +258,7 @@ def connect(namespace: str, target: Target) -> Cluster:
     """Connect to a namespace and announce it.
 
     Raises:
-        UsageError: there are no credentials, or no such context.
+        UsageError: there are no credentials, or the context does not exist.
     """
     from tuneloop.k8s.client.cluster import Cluster
 
@@ -264,7 +269,7 @@ def connect(namespace: str, target: Target) -> Cluster:
 
 @functools.cache
 def _manifests() -> Manifests:
-    """The templates and the accelerator table that travel with the code, parsed once."""
+    """Load the templates and the accelerator table that ship with the code; parsed once."""
     from tuneloop.k8s.rendering.manifests import FOLDER, load_manifests
 
     return load_manifests(str(resources.data_path(FOLDER)))
@@ -272,10 +277,10 @@ def _manifests() -> Manifests:
 
 def _machines_of(renderer: Renderer, stage: StageSpec) -> Machines:
     shape = renderer.shape(stage)
-    shards = renderer.cluster.placement(stage.stage).shards
+    shard_count = renderer.cluster.placement(stage.stage).shard_count
     return Machines(
         where=renderer.cluster.namespace,
         accelerator=shape.key,
-        hosts=shape.hosts * shape.slices * shards,
-        chips=shape.chips * shards,
+        hosts=shape.hosts * shape.slices * shard_count,
+        chips=shape.chips * shard_count,
     )

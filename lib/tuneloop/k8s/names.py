@@ -1,7 +1,8 @@
-"""What objects are called and marked with: names within the API server's budgets, labels, image.
+"""Names, labels and annotations of Kubernetes objects, and the identity of an image.
 
-One rule: a name holds the fingerprint, so another spec is another object and nothing immutable is
-ever patched.
+An object's name contains the fingerprint of its stage. A changed spec therefore creates a new
+object, and immutable fields are never patched. Names stay within the length limits of the API
+server.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.stages import StageSpec
 
 PREFIX = "tuneloop.dev"
-"""Of our labels and annotations."""
+"""Prefix of tuneloop's own labels and annotations."""
 FINGERPRINT = f"{PREFIX}/fingerprint"
 RUN = f"{PREFIX}/run"
 STAGE = f"{PREFIX}/stage"
 DEADLINE = f"{PREFIX}/deadline-seconds"
-"""Annotation: seconds from creation to the end of all attempts; JobSets have no such field."""
+"""Annotation: seconds from creation to the end of all attempts; JobSets have no field for it."""
 ALLOW_TAG = f"{PREFIX}/allow-tag"
 
 QUEUE = "kueue.x-k8s.io/queue-name"
@@ -28,10 +29,10 @@ COMPONENT = "app.kubernetes.io/component"
 SUBMITTER = "submitter"
 
 REPLICATED_JOB = "w"
-"""Name of a JobSet's Jobs; short, because host names hold it."""
+"""Name of the replicated Job of a JobSet; short, because host names contain it."""
 LABEL_CHARACTERS = 63
 _JOB_NAME_CHARACTERS = 50
-"""Leaves room for the index of a pod's host name and for the five characters of its suffix."""
+"""Leaves room for the index and the five-character suffix in a pod's host name."""
 _SUFFIX_CHARACTERS = len("-xxxxx") + len("---")
 
 _DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
@@ -39,29 +40,32 @@ _TAG = re.compile(r"[^@\s:][^@\s]*")
 
 
 def image_identity(image: str, *, allow_tag: bool = False) -> str:
-    """Tell what names the code in an image.
+    """Return the part of an image reference that identifies its code.
 
     Returns:
-        The digest, `sha256:…`; with `allow_tag`, for a reference without one, the reference.
+        The digest, `sha256:…`. With `allow_tag`, a reference without a digest is returned as it is.
 
     Raises:
-        SpecError: a tag can point elsewhere tomorrow, so it names no result.
+        SpecError: the reference has no digest. A tag can point to another image later, so it does
+            not identify a result.
     """
     if _DIGEST.fullmatch(image):
         return image.split("@", 1)[1]
     if allow_tag and _TAG.fullmatch(image):
         return image
     raise SpecError(
-        f"image {image!r}: expected REPOSITORY@sha256:DIGEST, because a tag can point elsewhere"
-        " tomorrow; ask the registry for the digest, or pass --allow-tag and lose the guarantee"
+        f"image {image!r}: expected REPOSITORY@sha256:DIGEST, because a tag can point to another"
+        " image later; look up the digest in the registry, or pass --allow-tag and give up this"
+        " guarantee"
     )
 
 
 def object_name(run_name: str, stage: StageSpec, shape: Shape | None = None) -> str:
-    """Name a stage's objects: `<run name>-<stage>-<8 hex of the fingerprint>`.
+    """Build the name of a stage's objects: `<run name>-<stage>-<8 hex digits of the fingerprint>`.
 
-    A run name that is too long for the host names of a gang's pods,
-    `<name>-<job>-<job index>-<pod index>-xxxxx` within 63 characters, is cut and marked by a hash.
+    Host names may have 63 characters. The host names of a JobSet's pods are
+    `<name>-<job>-<job index>-<pod index>-xxxxx`. A run name that is too long for them is cut and
+    gets a hash of the full name appended.
     """
     rest = f"-{stage.stage}-{stage.fingerprint[:8]}"
     room = _JOB_NAME_CHARACTERS
@@ -76,12 +80,12 @@ def object_name(run_name: str, stage: StageSpec, shape: Shape | None = None) -> 
 
 
 def submitter_name(run_id: str) -> str:
-    """Name of the Job that holds a run's sequence in the cluster."""
+    """Return the name of the submitter Job, which runs a run's sequence in the cluster."""
     return f"{run_id}-submit"
 
 
 def stage_labels(run_name: str, stage: StageSpec) -> dict[str, str]:
-    """Labels of a stage's objects and pods."""
+    """Return the labels of a stage's objects and pods."""
     return {
         **run_labels(run_name, stage.run_id, stage.stage),
         STAGE: stage.stage,
@@ -90,7 +94,7 @@ def stage_labels(run_name: str, stage: StageSpec) -> dict[str, str]:
 
 
 def run_labels(run_name: str, run_id: str, component: str) -> dict[str, str]:
-    """Labels that everything of a run carries."""
+    """Return the labels of all objects of a run."""
     return {
         "app.kubernetes.io/name": "tuneloop",
         COMPONENT: component,
@@ -100,7 +104,10 @@ def run_labels(run_name: str, run_id: str, component: str) -> dict[str, str]:
 
 
 def queue_labels(cluster: ClusterSpec, deadline_seconds: int) -> dict[str, str]:
-    """Kueue's labels, if the spec names a queue; its webhook suspends the Job, we never do."""
+    """Return Kueue's labels, or none if the spec has no queue.
+
+    The webhook of Kueue suspends the Job; tuneloop never sets `suspend`.
+    """
     if cluster.queue is None:
         return {}
     labels = {
@@ -115,7 +122,7 @@ def queue_labels(cluster: ClusterSpec, deadline_seconds: int) -> dict[str, str]:
 def object_annotations(
     fingerprint: str, image: str, git_commit: str | None, deadline_seconds: int
 ) -> dict[str, str]:
-    """Where an object comes from, in full."""
+    """Return the annotations that record the full provenance of an object."""
     found = {
         FINGERPRINT: fingerprint,
         f"{PREFIX}/image": image,

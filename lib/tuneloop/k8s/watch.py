@@ -1,7 +1,7 @@
-"""One stage on a cluster: create its objects, look at it, keep the evidence, free what it holds.
+"""Manage one stage on a cluster: create its objects, diagnose it, keep evidence, delete it.
 
-The cluster is looked at before the storage. A record that is published in between is then seen,
-and an ended Job is never taken too early for one without output.
+The cluster is read before the storage. A record that is published between the two reads is
+therefore found, and an ended Job is not mistaken for one without output.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tuneloop.stages import reuse
 from tuneloop.storage import files, paths
 
 LOG_LINES = 200
-"""Lines to keep of the log of each pod that failed."""
+"""Number of log lines to keep for each failed pod."""
 _ENDED = {"Complete", "Failed", "Completed"}
-"""Conditions of a Job (the first two) and of a JobSet that has ended."""
+"""Conditions of an ended workload: `Complete` and `Failed` of Jobs, `Completed` of JobSets."""
 _PODS_OF = {
     "Job": "batch.kubernetes.io/controller-uid={uid}",
     "JobSet": "jobset.sigs.k8s.io/jobset-uid={uid}",
@@ -40,7 +40,7 @@ class StageWatch:
         stage: SubmittedStage,
         owner: dict[str, str] | None = None,
     ) -> None:
-        """Nothing is asked or created yet."""
+        """Store the arguments; no request is sent yet."""
         self.cluster, self.submission, self.stage = cluster, submission, stage
         self.progress: Progress | None = None
         self._progress_at: datetime | None = None
@@ -51,7 +51,7 @@ class StageWatch:
 
     @property
     def kind(self) -> str:
-        """Job or JobSet."""
+        """Kind of the stage's workload: Job or JobSet."""
         kind: str = self.stage.workload["kind"]
         return kind
 
@@ -62,30 +62,31 @@ class StageWatch:
 
     @property
     def prefix(self) -> str:
-        """Where the stage writes."""
+        """URL of the prefix that the stage writes below."""
         return layout.stage_prefix(
             self.submission.artifacts, self.submission.run_id, self.stage.name
         )
 
     def create(self, *, replace_failed: bool) -> None:
-        """Create the stage's objects, or adopt those that are there with its fingerprint.
+        """Create the stage's objects, or adopt existing ones with its fingerprint.
 
         Args:
-            replace_failed: whether a workload that has ended without a record makes room for a new
-                one; its evidence is kept.
+            replace_failed: whether to delete a workload that has ended without a record, after
+                saving its evidence, and to create a new one.
         """
         if replace_failed:
             self.remove_failed()
         self.cluster.apply(self.stage.config_map)
         created = self.cluster.create(_owned(self.stage.workload, self._owner)).object
         self._uid = created["metadata"]["uid"]
-        # The stage's spec goes when its workload goes. Only now: an owner has to be there first.
+        # The workload becomes the owner of the ConfigMap, so that both are deleted together. This
+        # needs a second request, because an owner must exist first.
         owner = {key: created[key] for key in ("apiVersion", "kind")}
         owner |= {"name": self.name, "uid": created["metadata"]["uid"]}
         self.cluster.apply(_owned(self.stage.config_map, owner))
 
     def remove_failed(self) -> None:
-        """Delete a workload that has ended without a record; its evidence is kept."""
+        """Delete a workload that has ended without a record, after saving its evidence."""
         verdict = self.look()
         seen = self._seen
         if seen and not seen.record_published and has_ended(seen.workload):
@@ -99,13 +100,14 @@ class StageWatch:
         return self.cluster.get(self.kind, self.name) is not None
 
     def look(self) -> Verdict:
-        """Judge the stage by what cluster and storage show now; only reads."""
+        """Return the verdict on the current state of cluster and storage, without changing it."""
         workload = self.cluster.get(self.kind, self.name)
         if workload is not None:
             self._uid = workload["metadata"]["uid"]
         pods = self._pods()
         is_running = any(pod.get("status", {}).get("phase") == "Running" for pod in pods)
-        # Events explain why something does not run. They are the largest list: asked for only then.
+        # Events explain why a stage does not run. They are listed only then, because their list is
+        # the largest.
         events = [] if is_running else self._events(pods)
         if is_running:
             self._take_progress()
@@ -121,10 +123,10 @@ class StageWatch:
             queue_workload=self._queue_workload(workload),
             progress_at=self._progress_at if is_running else None,
         )
-        return diagnose(self._seen, self.submission.graces)
+        return diagnose(self._seen, self.submission.timeouts)
 
     def _has_record(self) -> bool:
-        """Whether a record of the stage exists, perhaps of another run that shares the stage."""
+        """Return whether this run or another run with the same stage has published a record."""
         found = reuse.find_finished(
             self.submission.artifacts,
             self.submission.run_id,
@@ -134,20 +136,20 @@ class StageWatch:
         return found is not None
 
     def _take_progress(self) -> None:
-        """Read the heartbeat; its age counts from its last change seen here, not a node's clock."""
+        """Read the heartbeat and note when it changed, on the server's clock and not the node's."""
         found = read_progress(self.prefix)
         if found != self.progress:
             self.progress, self._progress_at = found, self.cluster.now()
 
     def free(self) -> None:
-        """Delete the workload unless it has ended: what has ended holds nothing and is evidence."""
+        """Delete the workload unless it has ended; an ended one is kept as evidence."""
         workload = self.cluster.get(self.kind, self.name)
         if workload is not None and not has_ended(workload):
             self._uid = workload["metadata"]["uid"]
             self._delete()
 
     def archive(self, verdict: Verdict) -> None:
-        """Write verdict and evidence next to the stage's records, where no TTL deletes them."""
+        """Write verdict and evidence next to the stage's records, which outlive the Job's TTL."""
         seen = self._seen
         archived = ArchivedVerdict(
             state=verdict.state,
@@ -163,7 +165,7 @@ class StageWatch:
         write_verdict(archived, self.prefix)
 
     def archive_logs(self) -> None:
-        """Keep the log of each failed pod of the last look: a restart may delete the pod."""
+        """Save the log of each failed pod of the last look, because a restart may delete it."""
         for pod in self._seen.pods if self._seen else ():
             name = pod["metadata"]["name"]
             if pod.get("status", {}).get("phase") != "Failed" or name in self._archived_pods:
@@ -174,7 +176,7 @@ class StageWatch:
                 files.write(paths.join(self.prefix, "pods", f"{name}.log"), log)
 
     def logs(self) -> bytes:
-        """Return the logs of the stage's pods one after the other, as the kubelets have them."""
+        """Return the concatenated logs of the stage's pods that the kubelets still have."""
         workload = self.cluster.get(self.kind, self.name)
         if workload is not None:
             self._uid = workload["metadata"]["uid"]
@@ -206,7 +208,7 @@ class StageWatch:
 
 
 def has_ended(workload: dict[str, Any] | None) -> bool:
-    """Return whether a Job or JobSet has ended, well or badly."""
+    """Return whether a Job or JobSet has ended, successfully or not."""
     conditions = (workload or {}).get("status", {}).get("conditions", [])
     return any(c.get("type") in _ENDED and c.get("status") == "True" for c in conditions)
 

@@ -24,7 +24,7 @@ from tuneloop.errors import verb_exit_code
 from tuneloop.runs import results
 from tuneloop.runs.plan import Plan, write_run_manifest
 from tuneloop.runs.results import StageResult
-from tuneloop.runs.sequence import Sequence, View
+from tuneloop.runs.sequence import Callbacks, Sequence
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import StageSpec, dump_stage_spec
 from tuneloop.specs.target import Machines, Target
@@ -67,7 +67,7 @@ def run_plan(
         KeyboardInterrupt: passed on after the stage has been asked to stop and has stopped.
     """
     write_run_manifest(plan)
-    view = View(started=started, progress=progress, finished=finished)
+    view = Callbacks(started=started, progress=progress, finished=finished)
     sequence = Sequence(LocalBackend(plan), view)
     return sequence.run(retry_failed=True, stop_on_interrupt=True)
 

@@ -24,7 +24,7 @@ VERIFIED_BYTES = 2**30
 
 
 @dataclass(frozen=True)
-class View:
+class Callbacks:
     """Callbacks of a sequence; each gets the stage's name first."""
 
     started: Callable[[str], None] = lambda name: None
@@ -42,7 +42,7 @@ class Sequence:
     """One run on one backend."""
 
     backend: Backend
-    view: View = field(default_factory=View)
+    callbacks: Callbacks = field(default_factory=Callbacks)
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -86,7 +86,7 @@ class Sequence:
             for stage in self.backend.fingerprints:
                 result = self._run_stage(stage, results, retry_failed, stop_on_interrupt, until)
                 results.append(result)
-                self.view.finished(result)
+                self.callbacks.finished(result)
         finally:
             self.backend.close()
         return results
@@ -104,7 +104,7 @@ class Sequence:
         if record is not None:
             return StageResult(stage, "cached", self.clock() - since, record)
         self._verify_inputs(done)
-        self.view.started(stage)
+        self.callbacks.started(stage)
         try:
             self.backend.submit(stage, retry_failed=retry_failed)
             record = self._wait(stage, until)
@@ -152,7 +152,7 @@ class Sequence:
 
     def _tell(self, stage: str, verdict: Verdict) -> None:
         if verdict.cause:
-            self.view.waiting(stage, verdict)
+            self.callbacks.waiting(stage, verdict)
         progress = self.backend.progress(stage)
         if progress is not None:
-            self.view.progress(stage, progress)
+            self.callbacks.progress(stage, progress)

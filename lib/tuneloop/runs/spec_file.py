@@ -1,8 +1,9 @@
-"""Run specs as people write them."""
+"""Read run specs from YAML files."""
 
 from __future__ import annotations
 
 from tuneloop.errors import SpecError, UsageError
+from tuneloop.specs.renamed_keys import RENAMED_KEYS
 from tuneloop.specs.run import RunSpec
 from tuneloop.stages.table import STAGES, names_in
 from tuneloop.storage import files
@@ -14,25 +15,26 @@ def load_run_spec(url: str) -> RunSpec:
 
     Raises:
         UsageError: there is no such file.
-        SpecError: it is not YAML, a key is unknown, given twice or missing, or a value is wrong.
+        SpecError: it is not YAML, a key is unknown, old, given twice or missing, or a value is
+            wrong.
     """
     try:
         data = files.read(url)
     except FileNotFoundError as e:
         raise UsageError(f"{url}: no such file, expected a run spec; check the path") from e
-    spec = load_model(RunSpec, data, url, "keys of a run spec")
-    _check_shards(spec, url)
+    spec = load_model(RunSpec, data, url, "keys of a run spec", RENAMED_KEYS)
+    _check_shard_counts(spec, url)
     return spec
 
 
-def _check_shards(spec: RunSpec, url: str) -> None:
+def _check_shard_counts(spec: RunSpec, url: str) -> None:
     if spec.execution.cluster is None:
         return
     shared = names_in("shared")
     for name in STAGES:
-        shards = spec.execution.cluster.placement(name).shards
-        if shards > 1 and name not in shared:
+        shard_count = spec.execution.cluster.placement(name).shard_count
+        if shard_count > 1 and name not in shared:
             raise SpecError(
-                f"{url}: execution.cluster.{name}.shards is {shards}, expected 1, because only"
-                f" {' and '.join(shared)} share work; remove the key"
+                f"{url}: execution.cluster.{name}.shard_count is {shard_count}, expected 1, because"
+                f" only {' and '.join(shared)} can share their work; remove the key"
             )

@@ -1,1 +1,1 @@
-"""What people ask for: the run spec, and the stage specs that a plan makes of it."""
+"""Specs: run specs, which users write as YAML, and the stage specs that a plan makes from them."""

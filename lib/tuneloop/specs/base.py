@@ -1,4 +1,4 @@
-"""What all specs share: the base class and the types of their values."""
+"""The base class of all specs and the types of their values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-# The API server refuses any other text in these places: say it before it is asked.
+# The API server refuses any other text in these places; refuse it before asking the server.
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
 LabelKey = Annotated[
@@ -19,7 +19,7 @@ LabelKey = Annotated[
     ),
 ]
 Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)?(m|[kMGT]i?)?$")]
-"""Of a resource, as text: a client that types it as one refuses a bare number."""
+"""Amount of a resource, as text such as `2` or `4Gi`: typed clients refuse a bare number."""
 
 
 class Spec(BaseModel):

@@ -1,4 +1,4 @@
-"""Where and how a run is placed on a Kubernetes cluster."""
+"""The cluster part of a run spec: machines, queues, accounts and timeouts on Kubernetes."""
 
 from __future__ import annotations
 
@@ -10,133 +10,141 @@ from tuneloop.specs.base import DnsLabel, LabelKey, LabelValue, Quantity, Spec
 
 
 class AcceleratorRequest(Spec):
-    """A shape of machine and how to get it; manifests/k8s/accelerators.yaml says what exists."""
+    """A machine shape and how to obtain it; `manifests/k8s/accelerators.yaml` lists the shapes."""
 
     accelerator: str = "cpu"
-    """Key of a shape, for instance `cpu`, `v5e-2x2`, `v6e-16x16`, `l4-1` or `h100-80gb-8x4`."""
+    """Machine shape, such as `cpu`, `v5e-2x2`, `v6e-16x16`, `l4-1` or `h100-80gb-8x4`."""
     slices: int = Field(default=1, ge=1)
-    """TPU slices of this shape that train together over the data-centre network."""
+    """TPU slices that train one model together over the data-centre network."""
     spot: bool = False
-    """Use Spot machines: cheaper, taken away at 30 seconds' notice."""
+    """Use Spot machines: cheaper, but the cloud may reclaim them with 30 seconds' notice."""
     flex_start: bool = False
-    """Wait for capacity and keep it for at most seven days."""
+    """Use GKE flex-start: wait for capacity, then keep it for at most seven days."""
     reservation: LabelValue | None = None
-    """Use machines of this reservation only; null: of none in particular."""
+    """Name of the reservation whose machines are used; null uses machines outside reservations."""
     compute_class: LabelValue | None = None
-    """Let this ComputeClass of the cluster choose machines; null: the cluster's default."""
+    """GKE ComputeClass that chooses the machines; null leaves the choice to the cluster."""
     placement_policy: LabelValue | None = None
-    """Only nodes made with this placement policy, so that they stand close together; null: any."""
+    """Compact placement policy that the nodes must have been created with; null allows any node."""
     topology_level: Literal["required", "preferred"] | None = None
-    """Have Kueue put all pods into one topology domain, always or if it can; null: no wish."""
+    """Whether Kueue must (`required`) or should (`preferred`) place all pods in one topology
+    domain; null requests no placement."""
     topology_key: LabelKey | None = None
-    """Node label of that domain, for instance cloud.google.com/gce-topology-block."""
+    """Node label that defines the topology domain, such as `cloud.google.com/gce-topology-block`;
+    set it together with `topology_level`."""
 
     @model_validator(mode="after")
     def _topology_is_whole(self) -> AcceleratorRequest:
         if (self.topology_level is None) != (self.topology_key is None):
-            raise ValueError("topology_level and topology_key are given together or not at all")
+            raise ValueError("expected topology_level and topology_key together, or neither")
         return self
 
 
 class PodResources(Spec):
-    """What a machine gives to one pod."""
+    """CPU, memory and local disk of one pod."""
 
     cpu: Quantity = "2"
-    """Cores; request and limit."""
+    """CPU cores of one pod, as request and limit."""
     memory: Quantity = "4Gi"
-    """Request and limit alike: memory is never overcommitted."""
+    """Memory of one pod, as request and limit; a pod that uses more is killed."""
     ephemeral_storage: Quantity = "10Gi"
-    """Local disk for logs, temporary files and the writable volumes."""
+    """Local disk of one pod, for logs, temporary files and writable volumes."""
 
 
 class SubmitterSpec(PodResources):
-    """The pod that holds a run's sequence in the cluster, `submit --detach`."""
+    """The in-cluster submitter: the pod that submits stage after stage (`submit --detach`)."""
 
     image: str | None = None
-    """Image of target `base`, by digest; null: the stages', which has no client of the API server
-    if it is of target `train`."""
+    """Submitter image as REPOSITORY@sha256:DIGEST, built from target `base`; null uses the stages'
+    image, which must then contain the Kubernetes client (target `train` does not)."""
     cpu: Quantity = "250m"
-    """It waits, most of the time."""
+    """CPU cores of the submitter; it mostly waits."""
     memory: Quantity = "512Mi"
-    """The client of the API server alone takes 70 MB."""
+    """Memory of the submitter; the Kubernetes client alone takes 70 MB."""
     ephemeral_storage: Quantity = "1Gi"
-    """It writes nothing but its log."""
+    """Local disk of the submitter; it writes only its log."""
     service_account: DnsLabel = "tuneloop-submitter"
-    """Made with its Role by `submit --detach`; the only account with a token of the cluster."""
+    """ServiceAccount of the submitter, which `submit --detach` creates with its Role; the only
+    account that gets a token of the API server."""
     account_annotations: dict[LabelKey, str] = Field(default={})
-    """Of that account: the cloud identity that may read and write the artifacts."""
+    """Annotations of the submitter's ServiceAccount, such as the cloud identity that may read and
+    write the artifacts."""
 
 
 class StagePlacement(AcceleratorRequest, PodResources):
-    """The machine of one stage and what it gives the stage's pod."""
+    """The machines and pod resources of one stage."""
 
     deadline_seconds: int = Field(default=86_400, ge=60)
-    """How long the stage may take in all, retries included."""
+    """Seconds that the stage may take in total, retries included."""
     attempt_deadline_seconds: int | None = Field(default=None, ge=60)
-    """How long one attempt of one pod may take; null: as long as the stage."""
-    shards: int = Field(default=1, ge=1, le=1000)
-    """Pods that share the work of export or eval; the result is the same for any number."""
+    """Seconds that one attempt of one pod may take; null means `deadline_seconds`."""
+    shard_count: int = Field(default=1, ge=1, le=1000)
+    """Pods that share the work of export or eval; more pods finish sooner with the same result."""
 
     def accelerator_request(self) -> AcceleratorRequest:
-        """The part that the table of accelerators answers."""
+        """Return the fields that the accelerator table resolves to machines."""
         fields = AcceleratorRequest.model_fields
         return AcceleratorRequest(**{name: getattr(self, name) for name in fields})
 
 
-class GraceSpec(Spec):
-    """How long a supervisor waits for what may still come, in seconds of the server's clock."""
+class TimeoutSpec(Spec):
+    """Time limits for a stage that makes no progress, in seconds of the API server's clock."""
 
     unschedulable_seconds: int = Field(default=900, ge=0)
-    """For a node that fits, while no scale-up is under way."""
+    """Seconds a pod may stay unschedulable, with no scale-up in progress, before the stage
+    fails."""
     provisioning_seconds: int = Field(default=3600, ge=0)
-    """For a node that the autoscaler has promised."""
+    """Seconds to wait for a node after the autoscaler has started a scale-up."""
     image_pull_seconds: int = Field(default=600, ge=0)
-    """For an image whose registry fails for now; one that is not there fails at once."""
+    """Seconds to retry an image pull after a temporary registry error; a missing image fails at
+    once."""
     queue_seconds: int = Field(default=86_400, ge=0)
-    """For Kueue to admit the stage."""
+    """Seconds to wait until Kueue admits the stage."""
     progress_seconds: int = Field(default=1800, ge=60)
-    """For the next heartbeat of a running stage."""
+    """Seconds a running stage may go without a heartbeat before it is deleted as stuck."""
 
 
 class ClusterSpec(Spec):
-    """Where a run is placed on a Kubernetes cluster."""
+    """Settings of a run on a Kubernetes cluster."""
 
     namespace: DnsLabel
-    """Where the objects are made."""
+    """Namespace in which all objects are created."""
     image: str | None = None
-    """REPOSITORY@sha256:DIGEST of the stages' image; `--image` overrides it."""
+    """Image of the stages as REPOSITORY@sha256:DIGEST; `--image` overrides it."""
     service_account: DnsLabel = "tuneloop-stage"
-    """Whose cloud identity the stages use; it gets no token of the cluster."""
+    """ServiceAccount of the stages' pods, which supplies their cloud identity; it gets no token of
+    the API server."""
     store_token_secret: DnsLabel | None = None
-    """Secret whose key `token` is the import stage's token of the trace store; null: none."""
+    """Secret whose key `token` holds the trace store token of the import stage; null sends none."""
     credentials_secret: DnsLabel | None = None
-    """Secret for the object store where pods have no cloud identity: its keys become variables and
-    files in /etc/tuneloop-credentials of every pod; null: none."""
+    """Secret with object store credentials, for clusters without a cloud identity for pods; its
+    keys become environment variables and files in /etc/tuneloop-credentials; null mounts none."""
     queue: DnsLabel | None = None
-    """Kueue LocalQueue; null: none, and nothing is suspended."""
+    """Kueue LocalQueue that admits the stages; null starts them at once, without Kueue."""
     priority_class: DnsLabel | None = None
-    """Kueue WorkloadPriorityClass; null: the queue's default."""
+    """Kueue WorkloadPriorityClass of the stages; null uses the queue's default."""
     pod_priority_class: DnsLabel | None = None
-    """Kubernetes PriorityClass of the stages' pods; null: the cluster's default."""
+    """Kubernetes PriorityClass of the stages' pods; null uses the cluster's default."""
     ttl_days: int = Field(default=3, ge=1, le=30)
-    """How long ended Jobs stay; below a day a supervisor can miss the end."""
+    """Days that finished Jobs are kept before the cluster deletes them."""
     submitter: SubmitterSpec = SubmitterSpec()
-    """Who holds the sequence of a detached run."""
-    graces: GraceSpec = GraceSpec()
-    """How long to wait for machines, images and queues before giving up."""
+    """Pod settings of the in-cluster submitter (`submit --detach`)."""
+    timeouts: TimeoutSpec = TimeoutSpec()
+    """Time limits for waiting on machines, images, queues and heartbeats."""
     budget_chip_hours: float | None = Field(default=None, gt=0)
-    """Refuse a run whose stages could hold more chips x hours until their deadlines; null: any."""
+    """Maximum chip-hours of a run, if every stage runs until its deadline; a larger run is refused;
+    null sets no limit."""
     export: StagePlacement = StagePlacement()
-    """Machine of the export stage."""
+    """Machines of the export stage."""
     train: StagePlacement = StagePlacement()
-    """Machine of the train stage."""
+    """Machines of the train stage."""
     eval: StagePlacement = StagePlacement()
-    """Machine of the eval stage."""
+    """Machines of the eval stage."""
     import_: StagePlacement = Field(default=StagePlacement(), alias="import")
-    """Machine of the import stage."""
+    """Machines of the import stage."""
 
     def placement(self, stage: str) -> StagePlacement:
-        """The machine of a stage; the default one for a stage without a field of its own."""
+        """Return the machines of a stage; the defaults for a stage that has no field here."""
         fields = {field.alias or name: name for name, field in type(self).model_fields.items()}
         found = getattr(self, fields[stage]) if stage in fields else None
         return found if isinstance(found, StagePlacement) else StagePlacement()

@@ -8,15 +8,16 @@ from tuneloop.specs.base import Spec
 
 
 class EvalSpec(Spec):
-    """Greedy generation by base and tuned model on one static eval set, scored and compared."""
+    """Greedy generation with base and tuned model on one static eval set, scored and compared."""
 
     eval_set: str
-    """URL of the JSONL eval set; its content, not its place, is part of the identity."""
+    """URL of the JSONL eval set; the content enters the fingerprint, the location does not."""
     scorer: str = "exact_match"
-    """How answers are scored: a name in the table of scorers (`evaluation/scorers/table.py`)."""
+    """Name of the scorer, as listed in `evaluation/scorers/table.py`."""
     batch_size: int = Field(default=64, ge=1)
-    """Prompts generated at once; the last batch is filled up, so that shapes stay constant."""
+    """Prompts per generation batch; a larger batch is faster and needs more device memory."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Tokens generated at most; null: the longest training response and 4 more."""
+    """Maximum tokens generated per answer; null means 4 more than the longest training response."""
     allow_unchecked: bool = False
-    """Evaluate although nobody looked for the eval set in the training set; the report says so."""
+    """Evaluate even if the export did not search the training set for eval prompts; the report then
+    carries a warning."""

@@ -10,32 +10,48 @@ from tuneloop.specs.base import Spec
 
 
 class ExportSpec(Spec):
-    """Traces to training examples."""
+    """How traces become training examples."""
 
     shard_examples: int = Field(default=50_000, ge=1)
-    """Traces that one output file is made of; the last one is made of the rest."""
+    """Traces per output file; the last file may hold fewer."""
     compression: Literal["none", "zstd"] = "none"
-    """Of the files of examples; zstd's can be read from the middle as well."""
-    max_length: int | None = Field(default=None, ge=8)
-    """Longest example, prompt and response together, in characters, or in tokens as they are
-    trained on where `tokenizer` is given; null: any."""
+    """Compression of example files; zstd output supports random access."""
+    max_length_characters: int | None = Field(default=None, ge=8)
+    """Maximum characters of an example, prompt and response together; null sets no limit."""
+    max_length_tokens: int | None = Field(default=None, ge=8)
+    """Maximum tokens of an example as it is trained on, chat template included; needs `tokenizer`;
+    null sets no limit."""
     tokenizer: str | None = None
-    """URL of a SentencePiece model to count tokens with; its content is part of the identity."""
+    """URL of the SentencePiece model that counts tokens; null counts characters only. The content
+    enters the fingerprint, the location does not."""
     over_length: Literal["fail", "drop", "truncate_steps"] = "fail"
-    """What happens to a longer one: stop with its id, leave it out, or leave out middle steps."""
+    """What to do with an example over a limit: fail with its id, drop it, or remove middle steps
+    until it fits (`truncate_steps`)."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """Examples that read the same but for case and white space; the first in the dataset stays."""
+    """What to do with examples that differ only in case and white space; `drop` keeps the first."""
     near_duplicates: Literal["drop", "keep"] = "keep"
-    """Examples that share most of their runs of five words (MinHash); the first one stays."""
+    """What to do with examples that share most of their 5-word sequences (MinHash); `drop` keeps
+    the first."""
     contamination: Literal["fail", "drop", "report", "off"] = "drop"
-    """Traces that overlap the eval set: stop, leave out, mark and count, or do not look."""
+    """What to do with traces that overlap the eval set: fail, drop them, mark and count them
+    (`report`), or skip the check (`off`)."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the groups whose examples go to validation files."""
+    """Share of the groups, 0 to 1, whose examples go to validation files instead of training
+    files."""
     group_by: str | None = Field(default=None, min_length=1)
-    """Key of a trace's meta whose value names its group; null, or absent there: the prompt."""
+    """Key of a trace's meta that names its group; one group never spans training and validation.
+    Null, or a trace without the key, groups by prompt."""
 
     @model_validator(mode="after")
-    def _limit_has_a_value(self) -> ExportSpec:
-        if self.over_length != "fail" and self.max_length is None:
-            raise ValueError(f"over_length is {self.over_length}, but max_length is not given")
+    def _limits_are_complete(self) -> ExportSpec:
+        if self.max_length_tokens is not None and self.tokenizer is None:
+            raise ValueError(
+                f"max_length_tokens is {self.max_length_tokens}, expected a tokenizer to count with"
+            )
+        has_limit = self.max_length_characters is not None or self.max_length_tokens is not None
+        if self.over_length != "fail" and not has_limit:
+            raise ValueError(
+                f"over_length is {self.over_length}, expected max_length_characters or"
+                " max_length_tokens with it"
+            )
         return self

@@ -1,7 +1,7 @@
-"""What people ask for: the run spec, and the stage specs that a plan makes of it.
+"""The run spec: one pass of the loop, as users write it in YAML.
 
-One rule: a field either names the result (identity) or says where it is made (execution). Identity
-enters the fingerprint; `execution` never does.
+A field either determines the result (identity) or the place where it is computed (`execution`).
+Only identity enters the fingerprint.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ from tuneloop.specs.training import TrainSpec
 
 
 class ExecutionSpec(Spec):
-    """Where and how a run is made; never part of its identity."""
+    """Where a run is computed; never part of its identity."""
 
     artifacts: str = ".tuneloop/artifacts"
-    """URL of the prefix that holds datasets/, training_runs/ and stages/."""
+    """URL of the prefix that holds `datasets/`, `training_runs/` and `stages/`."""
     datasets_url: str | None = None
-    """Where the dataset is read from: another prefix that holds datasets/, or the address of a
-    trace store (http or https), which streams it; null: artifacts."""
+    """URL from which the dataset is read: a prefix that holds `datasets/`, or a trace store (http
+    or https), which streams it; null means `artifacts`."""
     store_url: str = "http://127.0.0.1:8000"
-    """The trace store that the eval traces are posted to."""
+    """URL of the trace store that receives the eval traces."""
     checkpoint_every_steps: int = Field(default=100, ge=1)
-    """Steps between two checkpoints; a stage that is killed continues from the last one."""
+    """Training steps between checkpoints; a higher value writes fewer checkpoints and repeats more
+    steps after a restart."""
     cluster: ClusterSpec | None = None
-    """Where it runs on Kubernetes; null: on this machine alone."""
+    """Kubernetes settings; null allows runs on this machine only."""
 
     @property
     def datasets(self) -> str:
-        """URL below which datasets lie."""
+        """URL of the prefix or trace store that holds the datasets."""
         return self.datasets_url or self.artifacts
 
 
 class RunSpec(Spec):
-    """One pass of the loop, as people write it in YAML."""
+    """A run: one pass of the loop."""
 
     name: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")
-    """Begins every run id of this spec: lower-case letters, digits and dashes, a letter first."""
+    """First part of the run id: lower-case letters, digits and dashes, starting with a letter."""
     dataset: str = Field(min_length=1, max_length=200)
-    """Key of a built dataset under <artifacts>/datasets/."""
+    """Key of a built dataset, its folder under `<artifacts>/datasets/`."""
     seed: Seed | None = None
-    """Seed of weights, batches and generation; null: the dataset's own."""
+    """Seed of initial weights, batch order and generation; null uses the dataset's seed."""
     system_instruction: str | None = None
-    """Put before every user turn, in training and evaluation alike (Gemma 3 has no system role)."""
+    """Text placed before every user message, in training and evaluation (Gemma 3 has no system
+    role); null adds nothing."""
     export: ExportSpec = ExportSpec()
     """Options of the export stage."""
     train: TrainSpec
@@ -57,4 +59,4 @@ class RunSpec(Spec):
     import_: ImportSpec = Field(default=ImportSpec(), alias="import")
     """Options of the import stage."""
     execution: ExecutionSpec = ExecutionSpec()
-    """Where it runs."""
+    """Where the run is computed; never part of the fingerprint."""

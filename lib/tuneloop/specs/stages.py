@@ -1,4 +1,4 @@
-"""Stage specs: what one stage process is told. A plan makes them."""
+"""Stage specs: the input of one stage process. A plan makes them from a run spec."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from tuneloop.specs.training import TrainSpec
 
 
 class DatasetRef(Spec):
-    """The dataset a plan was made for, by content."""
+    """The dataset of a plan, identified by its content."""
 
     key: str
-    """Its key: the folder under <artifacts>/datasets/."""
+    """Key of the dataset, its folder under `<artifacts>/datasets/`."""
     build_id: str
-    """Names the content; a stage refuses a manifest with another."""
+    """Id of the dataset's content; a stage refuses a manifest with another id."""
     recipe: str
-    """How traces become prompt and response."""
+    """Name of the prompt template that turns traces into prompt and response."""
     instruction: str | None
-    """Put behind every prompt, in training and evaluation alike."""
+    """Text appended to every prompt, in training and evaluation; null appends nothing."""
 
 
 class StageSpec(Spec):
-    """What one stage process needs to know; a plan makes it, the process reads `--spec URL`.
+    """The input of one stage process, which reads it with `--spec URL`.
 
-    `stages/table.py` has a row for each stage, which names its subclass.
+    Each row of `stages/table.py` names the subclass of its stage.
     """
 
     run_id: str
-    """The run it belongs to."""
+    """Id of the run."""
     fingerprint: str = Field(pattern="^[0-9a-f]{64}$")
-    """Names the result: same fingerprint, same bytes."""
+    """Fingerprint of the stage; equal fingerprints give equal output bytes."""
     upstream: dict[str, str]
-    """Fingerprints of the stages it reads, by stage name."""
+    """Fingerprints of the upstream stages, by stage name."""
     seed: Seed
-    """The run's seed."""
+    """Seed of the run."""
     dataset: DatasetRef
-    """The dataset at the loop's start."""
+    """Dataset of the run."""
     execution: ExecutionSpec
-    """Where it runs."""
+    """Where the stage runs and where its artifacts are stored."""
     stage: str
-    """Name of the stage; each subclass fixes its own."""
+    """Name of the stage; each subclass fixes it."""
 
 
 class ExportStage(StageSpec):
@@ -54,16 +54,17 @@ class ExportStage(StageSpec):
 
     stage: Literal["export"] = "export"
     options: ExportSpec
+    """Options of the export stage."""
     eval_set: str
-    """URL of the eval set that must not be trained on."""
+    """URL of the eval set, whose prompts must not be trained on."""
     eval_prompts_sha256: str
-    """Digest of that set's prompts, all that the export depends on."""
+    """sha256 of the prompts of the eval set; the export depends on nothing else of it."""
     tokenizer_sha256: str | None
-    """Digest of the tokenizer that lengths are counted with."""
+    """sha256 of the tokenizer that counts tokens; null if only characters are counted."""
     system_instruction: str | None
-    """Counted with every prompt where there is a tokenizer."""
-    model_family: str
-    """Whose turns are counted where there is a tokenizer."""
+    """System instruction counted in the tokens of every prompt; ignored without a tokenizer."""
+    chat_template: str
+    """Name of the chat template used to count tokens; ignored without a tokenizer."""
 
 
 class TrainStage(StageSpec):
@@ -71,7 +72,9 @@ class TrainStage(StageSpec):
 
     stage: Literal["train"] = "train"
     options: TrainSpec
+    """Options of the train stage."""
     system_instruction: str | None
+    """Text placed before every user message; null adds nothing."""
 
 
 class EvalStage(StageSpec):
@@ -79,9 +82,11 @@ class EvalStage(StageSpec):
 
     stage: Literal["eval"] = "eval"
     options: EvalSpec
+    """Options of the eval stage."""
     eval_set_sha256: str
-    """Digest of the eval set that was planned with."""
+    """sha256 of the eval set at planning time; the stage refuses another content."""
     system_instruction: str | None
+    """Text placed before every user message; null adds nothing."""
 
 
 class ImportStage(StageSpec):
@@ -89,8 +94,9 @@ class ImportStage(StageSpec):
 
     stage: Literal["import"] = "import"
     options: ImportSpec
+    """Options of the import stage."""
 
 
 def dump_stage_spec(stage: StageSpec) -> bytes:
-    """Serialize a stage spec as its process reads it, `--spec URL`."""
+    """Serialize a stage spec to the JSON that its process reads with `--spec URL`."""
     return stage.model_dump_json(indent=1, by_alias=True).encode() + b"\n"

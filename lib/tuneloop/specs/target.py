@@ -1,4 +1,4 @@
-"""Settings of a verb that runs a spec: they choose the place and never enter a fingerprint."""
+"""Command-line settings of a run: they choose where it runs and never enter a fingerprint."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """Options of a verb for the backend that it chooses; a backend ignores those of others."""
+    """Options for the chosen backend; a backend ignores the options of others."""
 
     image: str | None = None
-    """Container image, instead of the spec's."""
+    """Container image that replaces the image of the spec; None keeps it."""
     allow_tag: bool = False
-    """Accept an image without a digest; its reference then names the code."""
+    """Accept an image without a digest; its tag then identifies the code."""
     context: str | None = None
-    """Context of the kubeconfig; None: its current one."""
+    """Context of the kubeconfig; None uses its current context."""
     kubeconfig: str | None = None
-    """Path of the kubeconfig; None: the pod's own credentials, else the default file."""
+    """Path of the kubeconfig; None uses the pod's credentials in a pod, else the default file."""
     poll_seconds: float = 5.0
-    """Seconds between two polls of a cluster."""
+    """Seconds between polls of the cluster."""
     announce: Callable[[str], None] = lambda line: None
-    """Called with one line about the place before anything is written there."""
+    """Called with one line that names the target before anything is written."""
 
 
 @dataclass(frozen=True)
 class Machines:
-    """The machines of one stage, for the table of `tuneloop plan`."""
+    """The machines of one stage, for the table that `tuneloop plan` prints."""
 
     where: str
-    """Namespace, or `local`."""
+    """Namespace of the cluster, or `local`."""
     accelerator: str
-    """Key of a shape, such as cpu or v5e-4x4."""
+    """Machine shape, such as `cpu` or `v5e-4x4`."""
     hosts: int
-    """Pods at once."""
+    """Pods that run at the same time."""
     chips: int
     """Chips of all pods together; 0 on CPU."""

@@ -11,39 +11,40 @@ from tuneloop.specs.model import Gemma3Spec, ModelSpec, TokenizerSpec
 
 
 class OptimizerSpec(Spec):
-    """AdamW with global-norm clipping, linear warm-up and cosine decay."""
+    """AdamW with gradient clipping, linear warm-up and cosine decay."""
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(default=5e-3, gt=0, lt=10)
-    """Peak, after the warm-up."""
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps that rise linearly from 0; at least one step."""
-    final_fraction: float = Field(default=0.05, ge=0, le=1)
-    """The learning rate of the last step, as a share of the peak."""
-    b1: float = Field(default=0.9, ge=0, lt=1)
-    """Decay of the first moment."""
-    b2: float = Field(default=0.95, ge=0, lt=1)
-    """Decay of the second moment."""
+    """Peak learning rate, reached at the end of the warm-up."""
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps, 0 to 1, in which the learning rate rises linearly from 0; at least one
+    step."""
+    min_lr_ratio: float = Field(default=0.05, ge=0, le=1)
+    """Learning rate of the last step as a share of the peak, 0 to 1."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay rate of the first moment, 0 to 1; a higher value averages over more steps."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """Decay rate of the second moment, 0 to 1; a higher value averages over more steps."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay."""
-    clip_norm: float = Field(default=1.0, gt=0)
-    """Global gradient norm above which gradients are scaled down."""
+    """Decoupled weight decay coefficient; 0 turns it off."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Maximum global gradient norm; gradients with a larger norm are scaled down to it."""
 
 
 class TrainSpec(Spec):
-    """Supervised fine-tuning with a loss on the response alone."""
+    """Supervised fine-tuning (SFT) with the loss on the response tokens only."""
 
     model: ModelSpec = Gemma3Spec()
-    """The network."""
+    """Model family and shape."""
     tokenizer: TokenizerSpec = TokenizerSpec()
-    """How text becomes tokens."""
+    """Tokenizer of the model."""
     optimizer: OptimizerSpec = OptimizerSpec()
-    """The update rule and its schedule."""
+    """Optimizer and learning rate schedule."""
     steps: int = Field(ge=1)
-    """Optimizer updates."""
+    """Number of optimizer updates."""
     batch_size: int = Field(ge=1)
-    """Examples in one update; epoch after epoch, each in an order of its own."""
+    """Examples per optimizer update, over all devices together."""
     max_length_tokens: int = Field(ge=8)
-    """Tokens in one row, prompt and response and control tokens together."""
+    """Maximum tokens of an example: prompt, response and control tokens together."""
     over_length: Literal["fail", "drop", "truncate"] = "fail"
-    """What happens to a longer example: stop with its id, leave it out, or cut its tail."""
+    """What to do with a longer example: fail with its id, drop it, or cut its end (`truncate`)."""

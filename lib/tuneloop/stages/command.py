@@ -1,7 +1,6 @@
-"""What a stage process is started with: argv and environment, on a laptop and in a container alike.
+"""The command line and the environment of a stage process, on a laptop and in a container.
 
-One rule: both backends take them from here and only put other folders in, so that what ran on a
-laptop is what runs on a cluster.
+Both backends use these functions, so a stage that runs on a laptop runs the same way on a cluster.
 """
 
 from __future__ import annotations
@@ -9,40 +8,40 @@ from __future__ import annotations
 from tuneloop.specs.stages import StageSpec
 
 COMPLETION_INDEX = "$(JOB_COMPLETION_INDEX)"
-"""The kubelet puts the pod's index in; the Job controller sets the variable."""
+"""Replaced by the kubelet with the pod's index, from a variable that the Job controller sets."""
 
 
 CPU_ENV = {
-    # Explicit, so that a CUDA or TPU build of JAX does not look for chips that are not there.
+    # Explicit, so that a CUDA or TPU build of JAX does not search for missing chips.
     "JAX_PLATFORMS": "cpu",
 }
 """Environment of a stage on a machine without an accelerator."""
 
 
-def stage_argv(stage: StageSpec, spec_url: str, *, shards: int = 1) -> list[str]:
-    """The command line of a stage behind the name of the interpreter.
+def stage_argv(stage: StageSpec, spec_url: str, *, shard_count: int = 1) -> list[str]:
+    """Return the command line of a stage, without the name of the interpreter.
 
     Args:
-        stage: which stage.
-        spec_url: where its process finds the stage spec.
-        shards: processes that share the work, each told its own index by the Job controller.
+        stage: spec of the stage.
+        spec_url: URL from which the process reads the stage spec.
+        shard_count: processes that share the work; the Job controller gives each its index.
     """
     argv = ["-m", "jobs", stage.stage, "--spec", spec_url]
-    if shards > 1:
-        argv += ["--index", COMPLETION_INDEX, "--count", str(shards)]
+    if shard_count > 1:
+        argv += ["--index", COMPLETION_INDEX, "--count", str(shard_count)]
     return argv
 
 
 def stage_env(cache: str, termination_log: str) -> dict[str, str]:
-    """The environment of every stage process; an accelerator's row adds its own.
+    """Return the environment of every stage process; an accelerator's row adds to it.
 
     Args:
-        cache: a folder that the process may write.
-        termination_log: file that the last sentence goes to.
+        cache: folder that the process may write.
+        termination_log: file that receives the final error.
     """
     return {
         "TUNELOOP_TERMINATION_LOG": termination_log,
-        # Compiled programs outlive the process: the second run of a shape does not compile.
+        # Compiled programs outlive the process: a second run with the same shapes does not compile.
         "JAX_COMPILATION_CACHE_DIR": f"{cache}/tuneloop/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",

@@ -1,4 +1,4 @@
-"""What the code of a stage works with: outputs, counts, progress, upstream records."""
+"""The object that a stage's code works with: outputs, counts, progress, upstream records."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tuneloop.storage import files, paths
 
 
 class Output:
-    """One file under way."""
+    """An output file that is being written."""
 
     def __init__(self, name: str, path: str, writer: files.Writer, *, has_timings: bool) -> None:
-        """Nothing is written yet; the path is relative to the artifacts prefix."""
+        """Start with no rows; the path is relative to the artifacts prefix."""
         self._name, self._path, self._has_timings = name, path, has_timings
         self._writer = writer
         self.rows = 0
@@ -42,7 +42,7 @@ class Output:
         self.rows += 1
 
     def close(self) -> OutputFile:
-        """Finish it."""
+        """Finish the file and return its description."""
         written = self._writer.close()
         return OutputFile(
             name=self._name,
@@ -55,7 +55,7 @@ class Output:
 
 
 class Stage:
-    """What a stage's `run` is handed: where to write, what to count, when to stop."""
+    """The argument of a stage's `run`: where to write, what to count, when to stop."""
 
     def __init__(
         self,
@@ -63,23 +63,23 @@ class Stage:
         *,
         started_at: datetime.datetime,
         attempt: str,
-        index: int = 0,
-        count: int = 1,
+        shard_index: int = 0,
+        shard_count: int = 1,
     ) -> None:
-        """Nothing is written yet.
+        """Start without outputs; nothing is written yet.
 
         Args:
-            spec: what to do.
-            started_at: of this process.
-            attempt: names the folder that it writes to.
-            index: which of the processes that share the stage this is.
-            count: how many share it.
+            spec: the stage spec.
+            started_at: start time of this process.
+            attempt: name of the folder that this process writes to.
+            shard_index: number of this process among those that share the stage, from 0.
+            shard_count: number of processes that share the stage.
         """
-        self.index, self.count = index, count
-        self.part = layout.part_name(index, count)
-        self.rank, self.ranks = gang_position(os.environ)
+        self.shard_index, self.shard_count = shard_index, shard_count
+        self.shard = layout.shard_name(shard_index, shard_count)
+        self.process_index, self.process_count = process_position(os.environ)
         self.at_end: Callable[[], None] = lambda: None
-        """Called behind the record: the first process of a gang lets the others go."""
+        """Called after the record is published; a process group ends together here."""
         self.spec = spec
         self.artifacts = spec.execution.artifacts
         self.prefix = layout.stage_prefix(self.artifacts, spec.run_id, spec.stage)
@@ -94,38 +94,41 @@ class Stage:
         self._progress: dict[str, Any] = {}
         self._stop = threading.Event()
 
-    def standing_record(self) -> Record | None:
-        """The record that leaves nothing to do, if there is one."""
+    def existing_record(self) -> Record | None:
+        """Return the record of this stage if it is already finished; None otherwise."""
         spec = self.spec
         return reuse.find_or_adopt(self.artifacts, spec.run_id, spec.stage, spec.fingerprint)
 
     def block(self, pieces: int) -> range:
-        """This process's share of so many pieces of work: a run of neighbours."""
-        return range(self.index * pieces // self.count, (self.index + 1) * pieces // self.count)
+        """Return this process's share of the pieces of work, as consecutive numbers."""
+        return range(
+            self.shard_index * pieces // self.shard_count,
+            (self.shard_index + 1) * pieces // self.shard_count,
+        )
 
     def own_url(self, name: str) -> str:
-        """Where this process keeps a file of its own, such as log.txt; log-00003-of-00016.txt."""
+        """Return the URL of a file of this process alone: log.txt, or log-00003-of-00016.txt."""
         stem, _, suffix = name.partition(".")
-        own = f"{stem}-{self.part}" if self.part else stem
-        own += f"-rank-{self.rank:05d}" if self.rank else ""
+        own = f"{stem}-{self.shard}" if self.shard else stem
+        own += f"-rank-{self.process_index:05d}" if self.process_index else ""
         return paths.join(self.prefix, f"{own}.{suffix}" if suffix else own)
 
-    def take_over(self, parts: list[Record]) -> None:
-        """Make the outputs of all parts this record's own, and add their counts up."""
-        for part in parts:
-            self._outputs += part.outputs
-            self.inputs |= part.inputs
-            for name, number in part.counts.items():
+    def take_over(self, shards: list[Record]) -> None:
+        """Take the outputs of all shards into this record, and add up their counts."""
+        for shard in shards:
+            self._outputs += shard.outputs
+            self.inputs |= shard.inputs
+            for name, number in shard.counts.items():
                 self.counts[name] = self.counts.get(name, 0) + number
 
     def merging(self) -> Stage:
-        """The same stage, for the process that puts the parts together."""
+        """Return the same stage for the process that merges the shards."""
         merged = Stage(self.spec, started_at=self._started_at, attempt=f"{self.attempt}-merge")
         merged._stop = self._stop
         return merged
 
     def upstream(self, name: str) -> Record:
-        """Return the record of an upstream stage; its outputs are checked once for each process."""
+        """Return the record of an upstream stage; each process checks its outputs once."""
         if name not in self._upstream:
             fingerprint = self.spec.upstream[name]
             self._upstream[name] = records.load(self.artifacts, self.spec.run_id, name, fingerprint)
@@ -137,24 +140,24 @@ class Stage:
         self.results = {} if results is None else results.model_dump(mode="json")
 
     def withdraw(self) -> list[OutputFile]:
-        """Take all outputs out of the record again: they were steps on the way to others."""
+        """Remove all outputs from the record: they were intermediate files."""
         outputs, self._outputs = self._outputs, []
         return outputs
 
     def keep(self, file: OutputFile) -> None:
-        """Put a file that was withdrawn back into the record as it is."""
+        """Put a withdrawn file back into the record unchanged."""
         self._outputs.append(file)
 
     @contextlib.contextmanager
     def output(
         self, name: str, *, has_timings: bool = False, folder: str | None = None
     ) -> Iterator[Output]:
-        """Write a file of this attempt; it enters the record when the block ends well.
+        """Write a file of this attempt; it enters the record if the block ends without an error.
 
         Args:
-            name: what the next stage asks for.
-            has_timings: whether it holds wall times.
-            folder: below the attempt's, where the attempt has a withdrawn file of that name.
+            name: name by which later stages find the file.
+            has_timings: whether the file holds wall times.
+            folder: subfolder of the attempt, if the attempt has a withdrawn file of that name.
         """
         within = f"{folder}/{name}" if folder else name
         path = (
@@ -166,18 +169,18 @@ class Stage:
             self._outputs.append(output.close())
 
     def write_output(self, name: str, data: bytes, *, has_timings: bool = False) -> None:
-        """Write a whole file of this attempt; JSONL files are counted in rows.
+        """Write a whole file of this attempt; the rows of JSONL files are counted.
 
-        Of a gang the first process writes: the others have the same data.
+        In a process group only the first process writes, because all have the same data.
         """
-        if self.rank:
+        if self.process_index:
             return
         with self.output(name, has_timings=has_timings) as output:
             output.write(data)
             output.rows = data.count(b"\n") if name.endswith(".jsonl") else 0
 
     def progress(self, step: int, total: int, **values: float) -> None:
-        """Say how far it is; reaches progress.json with the next heartbeat."""
+        """Report progress, which the next heartbeat writes to progress.json."""
         seconds = time.monotonic() - self._started
         self._progress = {
             "step": step,
@@ -187,24 +190,24 @@ class Stage:
         }
 
     def request_stop(self) -> None:
-        """Ask the stage to stop where it can continue."""
+        """Ask the stage to stop at a point from which it can continue."""
         self._stop.set()
 
     def should_stop(self) -> bool:
-        """Whether SIGTERM has come."""
+        """Whether a signal has asked the stage to stop."""
         return self._stop.is_set()
 
     def check_stop(self) -> None:
-        """Raise Transient if SIGTERM has come; for stages that simply start again."""
+        """Raise Transient if a signal has asked the stage to stop; for stages that start over."""
         if self._stop.is_set():
             raise Transient(f"stage {self.spec.stage}: stopped by a signal; run again to continue")
 
     def build_record(self) -> Record:
-        """All that was done until now."""
+        """Build the record of everything done so far."""
         return Record(
             run_id=self.spec.run_id,
             stage=self.spec.stage,
-            part=self.part,
+            part=self.shard,
             fingerprint=self.spec.fingerprint,
             attempt=self.attempt,
             inputs=self.inputs,
@@ -223,14 +226,14 @@ class Stage:
         return dump_progress(Progress.model_validate({**value, **self._progress}))
 
 
-def gang_position(env: Mapping[str, str]) -> tuple[int, int]:
-    """Which process of how many this is, before JAX is asked.
+def process_position(env: Mapping[str, str]) -> tuple[int, int]:
+    """Return (process index, process count) of this process, without starting JAX.
 
-    On TPU GKE tells the host's number in its slice, and the slice's.
+    On TPU, GKE sets the number of the host in its slice and the number of the slice.
     """
-    ranks = int(env.get("TUNELOOP_PROCESSES", "1"))
+    process_count = int(env.get("TUNELOOP_PROCESSES", "1"))
     if "TUNELOOP_PROCESS_ID" in env:
-        return int(env["TUNELOOP_PROCESS_ID"]), ranks
-    hosts = ranks // int(env.get("MEGASCALE_NUM_SLICES", "1"))
+        return int(env["TUNELOOP_PROCESS_ID"]), process_count
+    hosts = process_count // int(env.get("MEGASCALE_NUM_SLICES", "1"))
     slice_id, host = (int(env.get(name, "0")) for name in ("MEGASCALE_SLICE_ID", "TPU_WORKER_ID"))
-    return (slice_id * hosts + host if ranks > 1 else 0), ranks
+    return (slice_id * hosts + host if process_count > 1 else 0), process_count

@@ -1,11 +1,11 @@
 """The stage contract: what every stage does besides its work.
 
-Own record there: exit 0. The same fingerprint made by another run: take its record over. Else do
-the work under `attempts/<attempt>/`, and publish the record last. Logs go to stderr and log.txt,
-progress to progress.json, the last sentence to the termination log; SIGTERM asks the stage to stop
-where it can continue later. Exit codes are those of `tuneloop.errors`. Where several processes
-share a stage, each publishes the record of its part, and whichever finds all parts there merges
-them into the stage's.
+A stage with a record exits 0. If another run has a record with the same fingerprint, the stage
+adopts it. Otherwise the stage works under `attempts/<attempt>/` and publishes its record last. Logs
+go to stderr and log.txt, progress to progress.json, the final error to the termination log. SIGTERM
+asks the stage to stop at a point from which it can continue. Exit codes are those of
+`tuneloop.errors`. If several processes share a stage, each publishes the record of its shard, and
+the process that finds all shards merges them into the record of the stage.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ log = logging.getLogger("tuneloop.stage")
 
 
 Run = Callable[[Any, Stage], None]
-"""The work of a stage, or of one process's part of it: called with (stage spec, stage)."""
+"""The work of a stage, or of one shard of it: called with (stage spec, stage)."""
 Merge = Callable[[Any, Stage, list[Record]], None]
-"""Puts parts together: called with (stage spec, stage, records of the parts in order)."""
+"""Merges shards: called with (stage spec, stage, records of the shards in order)."""
 
 
 def run_stage(
@@ -49,23 +49,23 @@ def run_stage(
     spec_url: str,
     run: Run | None = None,
     *,
-    index: int = 0,
-    count: int = 1,
+    shard_index: int = 0,
+    shard_count: int = 1,
     merge: Merge | None = None,
 ) -> int:
-    """Run one stage, or one process's part of it, under the contract.
+    """Run one stage, or one shard of it, under the contract.
 
     Args:
-        name: the stage that the command line asked for.
-        spec_url: where its spec lies.
-        run: the work; None: `run` of the stage's module in `stages/table.py`.
-        index: which of the processes that share it this is.
-        count: how many share it.
-        merge: makes the stage's record of the parts' records; called by whichever process finds
-            that all parts are there; None: `merge` of the stage's module, if `run` is None too.
+        name: name of the stage.
+        spec_url: URL of the stage spec.
+        run: the work; None means `run` of the stage's module in `stages/table.py`.
+        shard_index: number of this process among those that share the stage, from 0.
+        shard_count: number of processes that share the stage.
+        merge: merges the records of all shards, in the process that finds all of them; None means
+            `merge` of the stage's module, if `run` is None too.
 
     Returns:
-        The exit code; 0 means that the record, or the part's record, is published.
+        The exit code; 0 means that the record of the stage or shard is published.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
@@ -74,35 +74,35 @@ def run_stage(
     stage: Stage | None = None
     with contextlib.ExitStack() as stack:
         try:
-            stage = _open_stage(name, spec_url, index, count)
+            stage = _open_stage(name, spec_url, shard_index, shard_count)
             if run is None:
                 run, merge = _work_of(name)
             _ensure_record(stage, run, merge, stack)
         except Exception as e:  # the contract: a bug is 70 with a traceback, not Python's bare 1
             place = stage.prefix if stage else spec_url
-            # Under the heartbeat, so that log.txt has it too.
+            # Inside the heartbeat, so that log.txt also receives the error.
             code = report_failure(explain(e, name, place))
         else:
             code = EXIT_OK
-    if stage is not None and stage.ranks > 1:
+    if stage is not None and stage.process_count > 1:
         _leave(code)
     return code
 
 
 def _work_of(name: str) -> tuple[Run, Merge]:
-    """The work of a stage; its module is imported when the work begins, under the contract."""
+    """Return the work of a stage; its module is imported under the contract, when work begins."""
 
     def module() -> Any:
         return importlib.import_module(STAGES[name].module)
 
     return (
         lambda spec, stage: module().run(spec, stage),
-        lambda spec, stage, parts: module().merge(spec, stage, parts),
+        lambda spec, stage, shards: module().merge(spec, stage, shards),
     )
 
 
 def _leave(code: int) -> NoReturn:
-    """End this process of a gang at once: an ordinary exit would wait for peers that are gone."""
+    """End a process of a group at once; a normal exit would wait for processes that are gone."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -126,62 +126,71 @@ def load_stage_spec(url: str) -> StageSpec:
         raise SpecError(f"{url}: {first_error(e)}; plan the run again") from e
 
 
-def _open_stage(name: str, url: str, index: int, count: int) -> Stage:
+def _open_stage(name: str, url: str, shard_index: int, shard_count: int) -> Stage:
     spec = load_stage_spec(url)
     if spec.stage != name:
-        raise UsageError(f"{url}: is the spec of stage {spec.stage}, expected one of stage {name}")
+        raise UsageError(
+            f"{url}: found the spec of stage {spec.stage}, expected one of stage {name};"
+            " check --spec"
+        )
     started_at = datetime.datetime.now(datetime.UTC)
-    # Sorted by time, and unique where two attempts start in one second.
+    # Sorts by time, and stays unique if two attempts start in the same second.
     attempt = f"{started_at:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    return Stage(spec, started_at=started_at, attempt=attempt, index=index, count=count)
+    return Stage(
+        spec,
+        started_at=started_at,
+        attempt=attempt,
+        shard_index=shard_index,
+        shard_count=shard_count,
+    )
 
 
 def _ensure_record(
     stage: Stage, run: Run, merge: Merge | None, stack: contextlib.ExitStack
 ) -> None:
-    """Do the work unless its record stands; lock and heartbeat last as long as the stack."""
-    if stage.standing_record() is not None:
+    """Do the work unless a record exists; lock and heartbeat are held until the stack closes."""
+    if stage.existing_record() is not None:
         return
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stage.request_stop())
-    if stage.ranks == 1:
-        # A second run, or one whose first was killed, waits for the process still at work.
+    if stage.process_count == 1:
+        # A second process waits for the first, which may outlive the run that started it.
         stack.enter_context(files.exclusive(stage.own_url("lock"), stage.should_stop))
-        if stage.standing_record() is not None:
+        if stage.existing_record() is not None:
             return
     stack.enter_context(Heartbeat(stage))
-    if merge is None or stage.part is None:
+    if merge is None or stage.shard is None:
         _publish(stage, run)
         return
     spec = stage.spec
-    if records.find(stage.artifacts, spec.run_id, spec.stage, stage.part) is None:
+    if records.find(stage.artifacts, spec.run_id, spec.stage, stage.shard) is None:
         _publish(stage, run)
-    # Killed between the two, the part stands and the next try has only this left to do.
-    parts = _all_parts(stage)
-    if parts is not None:
-        _publish(stage.merging(), lambda spec, merged: merge(spec, merged, parts))
+    # After a kill between the two steps, the shard's record exists and only this step is left.
+    shards = _find_all_shards(stage)
+    if shards is not None:
+        _publish(stage.merging(), lambda spec, merged: merge(spec, merged, shards))
 
 
 def _publish(stage: Stage, run: Run) -> None:
-    """Work, then the record, then what people open."""
+    """Do the work, publish the record, then copy the files that users open."""
     spec = stage.spec
-    part = f", part {stage.part}" if stage.part else ""
-    log.info("stage %s of %s%s, attempt %s", spec.stage, spec.run_id, part, stage.attempt)
+    shard = f", shard {stage.shard}" if stage.shard else ""
+    log.info("stage %s of %s%s, attempt %s", spec.stage, spec.run_id, shard, stage.attempt)
     run(spec, stage)
-    if stage.rank == 0:
+    if stage.process_index == 0:
         record = records.publish(stage.build_record(), stage.artifacts)
         if record.part is None:
-            reuse.copy_for_people(record, stage.artifacts)
+            reuse.copy_to_run_folder(record, stage.artifacts)
         log.info("published after %.1f s", record.seconds)
     stage.at_end()
 
 
-def _all_parts(stage: Stage) -> list[Record] | None:
-    """The records of all parts, in order; None as long as one is missing."""
+def _find_all_shards(stage: Stage) -> list[Record] | None:
+    """Return the records of all shards, in order; None while one is missing."""
     found = []
-    for index in range(stage.count):
-        spec, part = stage.spec, layout.part_name(index, stage.count)
-        record = records.find(stage.artifacts, spec.run_id, spec.stage, part)
+    for index in range(stage.shard_count):
+        spec, shard = stage.spec, layout.shard_name(index, stage.shard_count)
+        record = records.find(stage.artifacts, spec.run_id, spec.stage, shard)
         if record is None:
             return None
         found.append(record)

@@ -18,7 +18,7 @@ from tuneloop.artifacts.results import (
     TrainResults,
 )
 from tuneloop.errors import DataError, InputMissing, SpecError
-from tuneloop.evaluation.report.build import Answered, build_report
+from tuneloop.evaluation.report.build import ScoredItem, build_report
 from tuneloop.evaluation.report.render import render_markdown
 from tuneloop.evaluation.scorers.schema import Score, Scorer
 from tuneloop.evaluation.scorers.table import scorer_named
@@ -33,47 +33,47 @@ from tuneloop.training.generation.sampler import Generation, Generator
 from tuneloop.training.models import model_files
 from tuneloop.training.prompt_templates import Recipe, recipe_named
 
-PARTS = ("generations_before.jsonl", "generations_after.jsonl")
-"""What a process leaves for the merge where several share the work."""
+SHARD_FILES = ("generations_before.jsonl", "generations_after.jsonl")
+"""Files that each shard leaves for the merge: generations of base and tuned model."""
 SPARE_TOKENS = 4
-"""Beyond the longest training response: room to see a model that does not stop."""
+"""Tokens beyond the longest training response, which reveal a model that does not stop."""
 
 
 def run(spec: EvalStage, stage: Stage) -> None:
-    """Generate with both models in one compilation; score, write traces and report."""
+    """Generate with both models in one compilation, score, and write traces and report."""
     items = _eval_set(spec, stage)
     _contamination(spec, stage, items)
     mine = stage.block(-(-len(items) // spec.options.batch_size))
     before, after = _generate(spec, stage, items, mine) if mine else ([], [])
-    if stage.count == 1:
+    if stage.shard_count == 1:
         _assemble(spec, stage, items, before, after)
         return
-    for name, said in zip(PARTS, (before, after), strict=True):
+    for name, generations in zip(SHARD_FILES, (before, after), strict=True):
         with stage.output(name) as output:
-            for generation in said:
+            for generation in generations:
                 output.write_row(jsonl.dump_line(asdict(generation)))
 
 
-def merge(spec: EvalStage, stage: Stage, parts: list[Record]) -> None:
-    """Score what the parts have generated, in the order of the eval set."""
-    said = [
+def merge(spec: EvalStage, stage: Stage, shards: list[Record]) -> None:
+    """Score the generations of all shards, in the order of the eval set."""
+    base, tuned = (
         [
             Generation(**json.loads(line))
-            for part in parts
-            for line in records.read_output(part.output(name), stage.artifacts).splitlines()
+            for shard in shards
+            for line in records.read_output(shard.output(name), stage.artifacts).splitlines()
         ]
-        for name in PARTS
-    ]
-    _assemble(spec, stage, _eval_set(spec, stage), *said)
+        for name in SHARD_FILES
+    )
+    _assemble(spec, stage, _eval_set(spec, stage), base, tuned)
 
 
 def _generate(
     spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...], batches: range
 ) -> tuple[list[Generation], list[Generation]]:
-    """Answers of base and tuned model to the items of some batches.
+    """Generate answers of base and tuned model to the items of some batches.
 
-    A batch has the same items and the shape the same longest prompt whoever generates it, so the
-    answers do not depend on how many processes share the work.
+    The items of a batch and the longest prompt do not depend on the number of processes, so the
+    answers do not depend on it either.
     """
     recipe = recipe_named(spec.dataset.recipe)
     train = stage.upstream("train")
@@ -107,28 +107,28 @@ def _assemble(
     spec: EvalStage,
     stage: Stage,
     items: tuple[EvalItem, ...],
-    base_said: list[Generation],
-    tuned_said: list[Generation],
+    base_generations: list[Generation],
+    tuned_generations: list[Generation],
 ) -> None:
     recipe = recipe_named(spec.dataset.recipe)
     trained = stage.upstream("train").results_as(TrainResults)
     base_digest, tuned_digest = trained.base_digest, trained.tuned_digest
     scorer = scorer_named(spec.options.scorer)
     before, after = (
-        [_score(item, one, recipe, scorer) for item, one in zip(items, said, strict=True)]
-        for said in (base_said, tuned_said)
+        [_score(item, one, recipe, scorer) for item, one in zip(items, generations, strict=True)]
+        for generations in (base_generations, tuned_generations)
     )
-    _write_traces(stage, "eval_before.jsonl", base_digest, items, base_said, before)
-    _write_traces(stage, "eval_after.jsonl", tuned_digest, items, tuned_said, after)
-    answered = [
-        Answered(item, b[0], t[0], b_said.text, t_said.text)
-        for item, b, t, b_said, t_said in zip(
-            items, before, after, base_said, tuned_said, strict=True
+    _write_traces(stage, "eval_before.jsonl", base_digest, items, base_generations, before)
+    _write_traces(stage, "eval_after.jsonl", tuned_digest, items, tuned_generations, after)
+    scored = [
+        ScoredItem(item, base[0], tuned[0], base_one.text, tuned_one.text)
+        for item, base, tuned, base_one, tuned_one in zip(
+            items, before, after, base_generations, tuned_generations, strict=True
         )
     ]
     header = _header(spec, base_digest, tuned_digest, _contamination(spec, stage, items))
-    report = build_report(answered, header)
-    stage.write_output("delta_report.md", render_markdown(report, answered).encode())
+    report = build_report(scored, header)
+    stage.write_output("delta_report.md", render_markdown(report, scored).encode())
     stage.write_output("delta_report.json", dump_report(report))
     overall = report.overall
     counts = EvalCounts(
@@ -165,10 +165,10 @@ def _eval_set(spec: EvalStage, stage: Stage) -> tuple[EvalItem, ...]:
 
 
 def _contamination(spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...]) -> str:
-    """What the export found of the eval set in the training set, for the report.
+    """Return the result of the export's contamination check, for the report.
 
     Raises:
-        SpecError: it did not look, and the spec does not allow that.
+        SpecError: the export made no check, and the spec requires one.
     """
     found = stage.upstream("export").results_as(ExportResults).contamination
     if found.eval_prompts_sha256 == prompts_sha256(items):
@@ -191,9 +191,9 @@ def _load(train: records.Record, weights: str, stage: Stage) -> model_files.Stor
 
 
 def _score(
-    item: EvalItem, said: Generation, recipe: Recipe, scorer: Scorer
+    item: EvalItem, generation: Generation, recipe: Recipe, scorer: Scorer
 ) -> tuple[Score, ParsedResponse]:
-    parsed = recipe.parse_response(said.text)
+    parsed = recipe.parse_response(generation.text)
     return scorer.score(item, parsed.answer), parsed
 
 
@@ -202,12 +202,12 @@ def _write_traces(
     name: str,
     digest: str,
     items: tuple[EvalItem, ...],
-    said: list[Generation],
+    generations: list[Generation],
     scored: list[tuple[Score, ParsedResponse]],
 ) -> None:
     with stage.output(name) as output:
-        for item, generation, (score, parsed) in zip(items, said, scored, strict=True):
-            # Named by fingerprint, not by run: runs that share the evaluation share the bytes.
+        for item, generation, (score, parsed) in zip(items, generations, scored, strict=True):
+            # Name the fingerprint, not the run: runs that share the evaluation share the bytes.
             meta = {
                 "evaluation": stage.spec.fingerprint,
                 "model_digest": digest,
@@ -223,7 +223,7 @@ def _write_traces(
 def _header(
     spec: EvalStage, base_digest: str, tuned_digest: str, contamination: str
 ) -> dict[str, str]:
-    """Nothing here may depend on when or where it ran: the report is an output of the stage."""
+    """Build the header of the report, which must not depend on when or where the stage ran."""
     return {
         "evaluation": spec.fingerprint,
         "eval set": spec.options.eval_set.rsplit("/", 1)[-1],

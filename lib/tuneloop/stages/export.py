@@ -1,9 +1,9 @@
-"""Export: dataset manifest and its trace shards -> training examples, every trace accounted for.
+"""Export: a dataset's trace shards -> training examples, with every trace accounted for.
 
-Reads the snapshot, never the store. Traces in = examples out + listed exclusions, or the stage
-fails. Processes that share the work write whole files each and a ledger of what became of every
-row; whoever comes last resolves duplicates over all ledgers, rewrites the files that lose a line,
-and closes the accounts. So the files are the same for any number of processes.
+The stage fails unless traces in = examples out + listed exclusions. Each process writes whole files
+and a table with the outcome of every row. The last process finds duplicates over all tables,
+rewrites the files that lose lines, and checks the balance. The files are therefore the same for any
+number of processes.
 """
 
 from __future__ import annotations
@@ -40,50 +40,52 @@ from tuneloop.training.export.index import IndexedFile, dump_offsets, index_url
 from tuneloop.training.export.minhash import BANDS
 from tuneloop.training.export.report import render_export_report
 
+OUTCOMES, EXCLUSIONS = "outcomes/{}.parquet", "exclusions/{}.jsonl"
+"""Intermediate files of a shard of output files."""
 PREFIXES: dict[Split, str] = {"train": "examples", "validation": "validation"}
-"""How the files of a split are named."""
+"""Split -> prefix of its file names."""
 
 
 def run(spec: ExportStage, stage: Stage) -> None:
-    """Write this process's share; alone, also close the accounts."""
+    """Write this process's share of the files; a lone process also finishes the stage."""
     with DatasetSource(spec.execution.datasets) as source:
         manifest = _manifest(spec, source)
         stage.inputs["dataset"] = manifest.content_sha256
         _export_share(spec, stage, manifest, source)
-    if stage.count == 1:
-        _close(spec, stage, manifest)
+    if stage.shard_count == 1:
+        _finish(spec, stage, manifest)
 
 
-def merge(spec: ExportStage, stage: Stage, parts: list[Record]) -> None:
-    """Put the parts' files together and close the accounts over all of them."""
-    stage.take_over(parts)
+def merge(spec: ExportStage, stage: Stage, shards: list[Record]) -> None:
+    """Finish the stage from the files of all shards."""
+    stage.take_over(shards)
     with DatasetSource(spec.execution.datasets) as source:
         manifest = _manifest(spec, source)
-    _close(spec, stage, manifest)
+    _finish(spec, stage, manifest)
 
 
 def _export_share(
     spec: ExportStage, stage: Stage, manifest: DatasetManifest, source: DatasetSource
 ) -> None:
-    """Write the files that are this process's to write."""
+    """Write this process's share of the files."""
     size = spec.options.shard_examples
-    shards = -(-manifest.trace_count // size)
-    mine = stage.block(shards)
+    file_count = -(-manifest.trace_count // size)
+    mine = stage.block(file_count)
     start, stop = mine.start * size, min(mine.stop * size, manifest.trace_count)
     blocks = cut_blocks(source.iter_row_range(manifest, start, stop), size)
     contamination, count_tokens = _contamination(spec, stage), _token_counter(spec, stage)
     done = 0
-    for shard in mine:
+    for number in mine:
         exporter = ShardExporter(builder_of(manifest), spec.options, contamination, count_tokens)
-        name = f"{shard:05d}-of-{shards:05d}"
+        name = f"{number:05d}-of-{file_count:05d}"
         _write_shard(name, _numbered(blocks, start + done, size), exporter, spec, stage)
         done += len(exporter.entries)
         stage.progress(done, stop - start)
-    # The reader checks counts and digests behind the last row of each shard.
+    # The reader checks counts and digests after the last row of each trace shard.
     if next(blocks, None) is not None or done != stop - start:
         raise DataError(
-            f"dataset {manifest.dataset_key}: read {done} traces, the manifest has {stop - start}"
-            " here; rebuild the dataset"
+            f"dataset {manifest.dataset_key}: found {done} traces, expected {stop - start} from its"
+            " manifest; rebuild the dataset"
         )
     stage.counts.update(traces=stop - start, shards=len(mine))
 
@@ -92,8 +94,8 @@ def _manifest(spec: ExportStage, source: DatasetSource) -> DatasetManifest:
     manifest = source.load_manifest(spec.dataset.key)
     if manifest.build_id != spec.dataset.build_id:
         raise DataError(
-            f"dataset {spec.dataset.key}: build_id is {manifest.build_id}, the plan was made for"
-            f" {spec.dataset.build_id}; plan the run again"
+            f"dataset {spec.dataset.key}: build_id is {manifest.build_id}, expected"
+            f" {spec.dataset.build_id} as planned; plan the run again"
         )
     return manifest
 
@@ -112,7 +114,7 @@ def _contamination(spec: ExportStage, stage: Stage) -> ContaminationIndex | None
 def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
     if spec.options.tokenizer is None:
         return None
-    # SentencePiece is of the train extra; whoever counts characters does without.
+    # SentencePiece comes with the train extra; counting characters does not need it.
     from tuneloop.training.text.encode import encode_generation_prompt, encode_response
     from tuneloop.training.text.tokenizers import load_tokenizer
 
@@ -123,7 +125,7 @@ def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
             f"{spec.options.tokenizer}: changed after the run was planned; plan the run again"
         )
     stage.inputs["tokenizer"] = digest
-    template, system = chat_template_named(spec.model_family), spec.system_instruction
+    template, system = chat_template_named(spec.chat_template), spec.system_instruction
     tokenizer = load_tokenizer(model, template.turn_marks)
 
     def count(prompt: str, response: str) -> tuple[int, int]:
@@ -142,7 +144,7 @@ def _read_input(url: str) -> bytes:
 
 @contextlib.contextmanager
 def _indexed_output(stage: Stage, name: str, folder: str | None = None) -> Iterator[IndexedFile]:
-    """Write a file of examples, then its index."""
+    """Write an examples file, then its index."""
     with stage.output(name, folder=folder) as output:
         with text_writer(name, output.write) as write:
             file = IndexedFile(write)
@@ -157,7 +159,7 @@ def _file_name(split: Split, name: str, spec: ExportStage) -> str:
 
 
 def _numbered(blocks: Iterator[RowBlock], start: int, size: int) -> Iterator[tuple[int, RowBlock]]:
-    """The next `size` rows, or those that are left: each block with its first row's number."""
+    """Yield the next `size` rows, or the rest: each block with the number of its first row."""
     stop = start + size
     while start < stop and (block := next(blocks, None)) is not None:
         yield start, block
@@ -171,7 +173,7 @@ def _write_shard(
     spec: ExportStage,
     stage: Stage,
 ) -> None:
-    """Write one shard's examples, then its ledger and its exclusions."""
+    """Write one shard's examples, then its outcome table and its exclusions."""
     splits = SPLITS if spec.options.validation_fraction else SPLITS[:1]
     with contextlib.ExitStack() as stack:
         outputs = {
@@ -183,44 +185,49 @@ def _write_shard(
             for split, file in outputs.items():
                 file.add(made[split])
             stage.check_stop()
-    stage.write_output(f"ledger/{name}.parquet", outcomes.dump_ledger(exporter.entries))
-    stage.write_output(f"left-out/{name}.jsonl", b"".join(exporter.exclusions))
+    stage.write_output(OUTCOMES.format(name), outcomes.dump_outcomes(exporter.entries))
+    stage.write_output(EXCLUSIONS.format(name), b"".join(exporter.exclusions))
 
 
-def _close(spec: ExportStage, stage: Stage, manifest: DatasetManifest) -> None:
-    """Resolve what needs all shards, and check that no trace is lost."""
+def _finish(spec: ExportStage, stage: Stage, manifest: DatasetManifest) -> None:
+    """Find duplicates over all shards, write the final files, and check that no trace is lost."""
     written_files = {file.name: file for file in stage.withdraw()}
-    names = sorted(name[7:-8] for name in written_files if name.startswith("ledger/"))
+    prefix, suffix = OUTCOMES.split("{}")
+    names = sorted(
+        name.removeprefix(prefix).removesuffix(suffix)
+        for name in written_files
+        if name.startswith(prefix)
+    )
     with tempfile.TemporaryDirectory() as folder:
-        ledgers = {}
+        paths_of = {}
         for name in names:
-            ledgers[name] = Path(folder) / f"{name}.parquet"
-            file = written_files[f"ledger/{name}.parquet"]
-            ledgers[name].write_bytes(records.read_output(file, stage.artifacts))
-        book = outcomes.Book(list(ledgers.values()), Path(folder))
+            paths_of[name] = Path(folder) / f"{name}.parquet"
+            file = written_files[OUTCOMES.format(name)]
+            paths_of[name].write_bytes(records.read_output(file, stage.artifacts))
+        tables = outcomes.OutcomeTables(list(paths_of.values()), Path(folder))
         try:
             if spec.options.duplicates == "drop":
-                book.remove_duplicates()
+                tables.remove_duplicates()
             if spec.options.near_duplicates == "drop":
-                book.remove_near_duplicates(BANDS)
-            written = _write_final(written_files, ledgers, book.removed(), spec, stage)
-            _fill_record(spec, stage, manifest, book, written)
+                tables.remove_near_duplicates(BANDS)
+            written = _write_final(written_files, paths_of, tables.removed(), spec, stage)
+            _fill_record(spec, stage, manifest, tables, written)
         finally:
-            book.close()
+            tables.close()
 
 
 def _write_final(
     written_files: dict[str, OutputFile],
-    ledgers: dict[str, Path],
+    paths_of: dict[str, Path],
     removed: Iterator[outcomes.Removed],
     spec: ExportStage,
     stage: Stage,
 ) -> dict[str, int]:
-    """Take over every file that loses nothing, rewrite the others; returns lines by kind."""
+    """Keep every file that loses no line, rewrite the others; return the lines by kind."""
     written = {"train": 0, "validation": 0, "excluded": 0}
     waiting = next(removed, None)
     with stage.output("exclusions.jsonl", folder="final") as exclusions:
-        for name, path in ledgers.items():
+        for name, path in paths_of.items():
             rows, ends = outcomes.read_outcomes(path)
             gone = {}
             while waiting is not None and waiting.row <= rows[-1]:
@@ -238,7 +245,7 @@ def _write_final(
                 written[split] += _finish_file(
                     file, written_files[index_url(file.name)], kept, stage
                 )
-            for line in _exclusion_lines(written_files[f"left-out/{name}.jsonl"], gone, stage):
+            for line in _exclusion_lines(written_files[EXCLUSIONS.format(name)], gone, stage):
                 exclusions.write_row(line)
             stage.check_stop()
         written["excluded"] = exclusions.rows
@@ -246,11 +253,11 @@ def _write_final(
 
 
 def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: Stage) -> int:
-    """Write a file again without the lines that go, as it is if none does; how many it has."""
+    """Rewrite a file without its removed lines, or keep it; return the number of its lines."""
     if all(kept):
         stage.keep(file)
         stage.keep(index)
-        return file.rows or 0  # null where a file has no lines
+        return file.rows or 0  # null if the file has no lines
     url = paths.join(stage.artifacts, file.path)
     stays = iter(kept)
     with _indexed_output(stage, file.name, folder="final") as final:
@@ -266,7 +273,7 @@ def _finish_file(file: OutputFile, index: OutputFile, kept: list[bool], stage: S
 def _exclusion_lines(
     file: OutputFile, gone: dict[int, outcomes.Removed], stage: Stage
 ) -> list[bytes]:
-    """A shard's exclusions in the dataset's order: the exporter's, and those of `gone`."""
+    """Return a shard's exclusions in dataset order: the exporter's and the duplicates in `gone`."""
     found = {
         msgspec.json.decode(line, type=Exclusion).row: line
         for line in records.read_output(file, stage.artifacts).splitlines(keepends=True)
@@ -282,18 +289,18 @@ def _fill_record(
     spec: ExportStage,
     stage: Stage,
     manifest: DatasetManifest,
-    book: outcomes.Book,
+    tables: outcomes.OutcomeTables,
     written: dict[str, int],
 ) -> None:
-    """Close the accounts and put them into the record and the report."""
+    """Check the balance, and write the record and the report."""
     place = f"dataset {manifest.dataset_key}"
     read = stage.counts
     traces = {"manifest": manifest.trace_count, "read": read["traces"]}
     counts = ExportCounts(
         **read,
-        **balance(book.outcomes(), written, traces, place),
-        truncated=book.flagged(outcomes.TRUNCATED),
-        contaminated_kept=book.flagged(outcomes.CONTAMINATED),
+        **balance(tables.outcomes(), written, traces, place),
+        truncated=tables.flagged(outcomes.TRUNCATED),
+        contaminated_kept=tables.flagged(outcomes.CONTAMINATED),
     )
     checked = spec.options.contamination != "off"
     contamination = Contamination(
@@ -303,7 +310,9 @@ def _fill_record(
         kept=counts.contaminated_kept,
     )
     summaries = {
-        name: lengths.summarise(found) for name in outcomes.LENGTHS if (found := book.lengths(name))
+        name: lengths.summarise(found)
+        for name in outcomes.LENGTHS
+        if (found := tables.lengths(name))
     }
     stage.set_results(counts, ExportResults(contamination=contamination, lengths=summaries))
     stage.write_output("lengths.svg", lengths.render_picture(stage.results["lengths"]).encode())

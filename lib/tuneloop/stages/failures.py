@@ -20,24 +20,24 @@ from tuneloop.storage import errors
 log = logging.getLogger("tuneloop.stage")
 
 TERMINATION_LOG = "TUNELOOP_TERMINATION_LOG"
-"""Names the file that the last sentence goes to; Kubernetes reads /dev/termination-log."""
+"""Variable with the path of the termination message; Kubernetes reads /dev/termination-log."""
 TERMINATION_BYTES = 4096
 
 
 def explain(error: Exception, stage: str, place: str) -> Exception:
-    """Give an expected failure its sentence; a bug comes back as it is."""
+    """Turn an expected failure into a TuneloopError; return a bug unchanged."""
     if isinstance(error, TuneloopError):
         return error
     if refused := errors.refusal(error, place):
         return refused
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tuneloop"):
-        # The export needs SentencePiece only where it counts tokens, so it is not in its extra.
+        # The export needs SentencePiece only to count tokens, so its extra does not contain it.
         extra = "train" if error.name == "sentencepiece" else STAGES[stage].extra
         return UsageError(
             f"stage {stage}: Python module {error.name} is not installed; install the {extra}"
             f" extra: `make setup` in a checkout, else the lock {STAGES[stage].lock} with pip"
         )
-    # By name: jaxlib is not installed where export and import run.
+    # Compare names: jaxlib is not installed where export and import run.
     is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
     if isinstance(error, MemoryError) or (is_device and "RESOURCE_EXHAUSTED" in str(error)):
         return OutOfMemory(
@@ -48,7 +48,7 @@ def explain(error: Exception, stage: str, place: str) -> Exception:
 
 
 def report_failure(error: Exception) -> int:
-    """Say it in the log and in the termination message; returns the exit code."""
+    """Write the error to the log and to the termination message; return the exit code."""
     code = error.exit_code if isinstance(error, TuneloopError) else EXIT_BUG
     if code == EXIT_BUG:
         log.error("%s", "".join(traceback.format_exception(error)))
@@ -56,9 +56,9 @@ def report_failure(error: Exception) -> int:
         log.error("%s", error)
     cause = str(error) if code != EXIT_BUG else f"{type(error).__name__}: {error}"
     while len(message := json.dumps({"cause": cause, "exit_code": code})) > TERMINATION_BYTES:
-        cause = cause[: len(cause) // 2]  # the whole is in the log; this has to stay whole JSON
+        cause = cause[: len(cause) // 2]  # keep valid JSON; the log has the full text
     target = os.environ.get(TERMINATION_LOG, "/dev/termination-log")
-    # Absent outside a container and without a runner: then stderr has said it all.
+    # Outside a container there may be no such file; stderr already has the error.
     with contextlib.suppress(OSError), open(target, "r+b") as file:
         file.write(message.encode())
     return code

@@ -1,4 +1,4 @@
-"""Signs of life of a stage: its log and progress, brought up to date while it works."""
+"""The heartbeat of a stage: its log and progress, written while it works."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from tuneloop.stages.context import Stage
 
 HEARTBEAT_SECONDS = 2.0
-"""How often log.txt and progress.json are brought up to date; the contract asks for 30."""
+"""Seconds between updates of log.txt and progress.json; the contract requires at most 30."""
 
 
 class Heartbeat(logging.Handler):
-    """Collects log lines; a thread writes them and the progress, so a long compile shows life."""
+    """Collects log lines; a thread writes them and the progress, even during a long compile."""
 
     def __init__(self, stage: Stage) -> None:
-        """Nothing is written before the block begins."""
+        """Start with no lines; nothing is written before the block begins."""
         super().__init__()
         self._stage = stage
         self._text = bytearray()
@@ -31,7 +31,7 @@ class Heartbeat(logging.Handler):
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line."""
+        """Append a line."""
         self._text += self.format(record).encode("utf-8", "replace") + b"\n"
 
     def __enter__(self) -> Heartbeat:
@@ -48,13 +48,13 @@ class Heartbeat(logging.Handler):
     def _run(self) -> None:
         self._write()
         while not self._done.wait(HEARTBEAT_SECONDS):
-            if os.getppid() != self._stage.parent:  # its runner is gone, nobody waits any more
+            if os.getppid() != self._stage.parent:  # the process that waited has ended
                 self._stage.request_stop()
             self._write()
 
     def _write(self) -> None:
-        # Neither file is an input of anything: that they cannot be written must not end a stage
-        # that could still finish; its own outputs will say it if the disk is full.
+        # No stage reads these files, so a failed write must not end a stage that could still
+        # finish. If the disk is full, writing the outputs fails too.
         with contextlib.suppress(TuneloopError):
             files.write(self._stage.own_url("log.txt"), bytes(self._text))
             files.write(self._stage.own_url("progress.json"), self._stage.progress_json())

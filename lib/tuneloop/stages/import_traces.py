@@ -1,4 +1,4 @@
-"""Import: the eval traces of both models -> the trace store, where the loop begins again."""
+"""Import: the eval traces of both models -> the trace store, where the next loop starts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ FILES = ("eval_before.jsonl", "eval_after.jsonl")
 def run(spec: ImportStage, stage: Stage) -> None:
     """Post each file in batches; a batch is stored whole or not at all, and only once.
 
-    The idempotency key names fingerprint, file and batch, so whatever was posted before a crash is
-    answered again rather than stored again.
+    The idempotency key names fingerprint, file and batch, so a batch that was posted before a crash
+    is not stored again.
     """
     evaluated = stage.upstream("eval")
     total = sum(evaluated.output(name).rows or 0 for name in FILES)
     posted = 0
     with TraceClient(spec.execution.store_url) as client:
         for name in FILES:
-            # Whole and verified before the first post: a torn file must not be half imported.
+            # Read and verify the whole file before the first post: a torn file must not be half
+            # imported.
             lines = iter(records.read_output(evaluated.output(name), stage.artifacts).splitlines())
             batch_number = 0
             while batch := [json.loads(line) for line in islice(lines, spec.options.batch_traces)]:

@@ -1,4 +1,4 @@
-"""Take over a stage result that exists already, and copy files for people."""
+"""Reuse a stage result that exists already, and copy its main files to the folder of the run."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from tuneloop.storage import files, paths
 
 
 def adopt(cached: Record, run_id: str, artifacts: str) -> Record:
-    """Make another run's record this run's own: same outputs, no work."""
+    """Publish another run's record as this run's: same outputs, no work."""
     return publish(cached.model_copy(update={"run_id": run_id}), artifacts)
 
 
 def find_or_adopt(artifacts: str, run_id: str, stage: str, fingerprint: str) -> Record | None:
-    """The stage's record if there is nothing left to do: its own, or another run's taken over.
+    """Return the record of a finished stage: its own, or another run's, which is adopted.
 
-    Completes what a kill right behind the record may have left out: cache pointer and copies.
+    Also writes the cache pointer and the copies, which a kill right after the record may have
+    prevented. Returns None if the stage still has work to do.
     """
     record = find(artifacts, run_id, stage)
     if record is not None:
         check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
         point(record, artifacts)
     elif cached := find_cached(artifacts, fingerprint):
-        log.info("stage %s: taking over the record of run %s", stage, cached.run_id)
+        log.info("stage %s: reusing the record of run %s", stage, cached.run_id)
         record = adopt(cached, run_id, artifacts)
     if record is not None:
-        copy_for_people(record, artifacts)
+        copy_to_run_folder(record, artifacts)
     return record
 
 
@@ -48,8 +49,8 @@ def find_finished(artifacts: str, run_id: str, stage: str, fingerprint: str) -> 
     return record
 
 
-def copy_for_people(record: Record, artifacts: str) -> None:
-    """Copy the files that people open to the run's folder; nothing ever reads them there."""
+def copy_to_run_folder(record: Record, artifacts: str) -> None:
+    """Copy the outputs that users open to the folder of the run; no stage reads the copies."""
     row = STAGES.get(record.stage)
     names = row.copies if row else ()
     for file in (file for file in record.outputs if file.name in names):

@@ -47,7 +47,7 @@ class RunInputs:
     eval_prompts_sha256: str
     """Digest of the eval set's ids and prompts."""
     tokenizer_sha256: str | None
-    """Digest of the tokenizer that the export counts with; None if it counts characters."""
+    """Digest of the tokenizer that counts tokens in the export; None if it counts characters."""
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,30 @@ class StageDef:
     name: str
     """Name on the command line, in paths and records."""
     module: str
-    """Module with `run(spec, stage)`, and `merge(spec, stage, parts)` if the stage is shared."""
+    """Module with `run(spec, stage)`, and `merge(spec, stage, shards)` if the stage is shared."""
     spec: type[StageSpec]
     """Class of the stage's spec."""
     upstream: tuple[str, ...]
-    """Stages whose records it reads."""
+    """Stages whose records this stage reads."""
     fields: Callable[[RunInputs], Fields]
     """Fields of the stage's spec besides those that every stage spec has."""
     identity: Callable[[RunInputs], Fields]
-    """What determines the result besides code and upstream stages; enters the fingerprint."""
+    """What determines the result besides code and upstream stages; it enters the fingerprint."""
     inputs: Callable[[RunInputs], Fields] = lambda inputs: {}
-    """Digests of outside inputs and the seed, where the result depends on them."""
+    """Digests of outside inputs and the seed, if the result depends on them."""
     scope: Scope = "single"
-    """single: one process; shared: N processes split the work; gang: N processes work together."""
+    """How many processes run the stage: `single` is one process; `shared` is N processes that each
+    do a share; `gang` is N processes that form one process group."""
     extra: str = "train"
-    """Extra of the package that holds the libraries it needs."""
+    """Package extra that installs the libraries of the stage."""
     lock: str = "requirements/train.txt"
     """Lock whose content is part of the stage's code identity."""
     copies: tuple[str, ...] = ()
-    """Outputs that are also copied to the run's own folder, where people look."""
+    """Outputs that are also copied to the folder of the run, where users look for them."""
     summary: Callable[[Record], str] = lambda record: ""
     """One line about a finished stage."""
     uses_store: Callable[[StageSpec], bool] = lambda spec: False
-    """Whether its process talks to the trace store and so needs the store's token."""
+    """Whether the stage calls the trace store and so needs its token."""
 
 
 def _export_fields(inputs: RunInputs) -> Fields:
@@ -90,19 +91,19 @@ def _export_fields(inputs: RunInputs) -> Fields:
         "eval_prompts_sha256": inputs.eval_prompts_sha256,
         "tokenizer_sha256": inputs.tokenizer_sha256,
         "system_instruction": spec.system_instruction,
-        "model_family": spec.train.model.chat_template,
+        "chat_template": spec.train.model.chat_template,
     }
 
 
 def _export_identity(inputs: RunInputs) -> Fields:
-    """Contents rather than places, and only those contents that these options make use of."""
+    """Contents instead of locations, and only the contents that these options use."""
     spec = inputs.spec
     identity = {**spec.export.model_dump(mode="json"), "tokenizer": inputs.tokenizer_sha256}
     if spec.export.contamination != "off":
         identity["eval_prompts_sha256"] = inputs.eval_prompts_sha256
     if inputs.tokenizer_sha256 is not None:
         identity["system_instruction"] = spec.system_instruction
-        identity["model_family"] = spec.train.model.chat_template
+        identity["chat_template"] = spec.train.model.chat_template
     return identity
 
 

@@ -27,13 +27,13 @@ from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a training starts from."""
+    """The inputs of the training loop."""
 
     table: TokenTable
     lengths: LengthReport
     vocab_size: int
     model: Any
-    """The base model; the training changes it in place."""
+    """The base model, which training changes in place."""
     base_digest: str
 
 
@@ -54,7 +54,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
         checkpoint_every_steps=spec.execution.checkpoint_every_steps,
         report=lambda row: stage.progress(row.step, spec.options.steps, loss=round(row.loss, 4)),
         should_stop=stage.should_stop,
-        gang=group,
+        process_group=group,
     )
     if not progress.finished:
         raise Transient(

@@ -1,1 +1,1 @@
-"""Files and objects: the only fsspec calls, their errors, the form of places."""
+"""Local files and object stores: all fsspec calls, their errors, and helpers for URLs."""

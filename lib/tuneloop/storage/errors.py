@@ -1,8 +1,8 @@
-"""What goes wrong with files and objects, as one sentence with the URL in it.
+"""Translate errors of file systems and object stores into one sentence with the URL.
 
-One rule: every error of a file system or an object store is passing (trying again can help), a
-refusal, or for good. fsspec's implementations differ in what they raise; their classes are known
-here by name, so that none of them has to be imported.
+Every error is classified as transient (a retry can help), denied, or permanent. The
+implementations of fsspec raise different classes. These classes are listed by name, so that none
+of their libraries has to be imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _DENIED_STATUSES = {401, 403}
 _PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _PASSING_CLASSES = {
-    "aiohttp.client_exceptions.ClientError",  # a broken connection, a body cut short
+    "aiohttp.client_exceptions.ClientError",  # broken connections and truncated bodies
     "botocore.exceptions.HTTPClientError",
     "botocore.exceptions.IncompleteReadError",
     "botocore.parsers.ResponseParserError",
@@ -38,13 +38,14 @@ _TENSORSTORE_CODE = re.compile(r"\[os_error_code='(\d+)'\]")
 
 @contextlib.contextmanager
 def sentences(url: str, verb: str) -> Iterator[None]:
-    """Turn what a file system raises into one sentence with the URL in it.
+    """Translate the errors that a file system raises in a block into one sentence with the URL.
 
-    FileNotFoundError on reading and FileExistsError pass through: callers know what they mean.
+    FileExistsError, and FileNotFoundError while reading, are not translated, because callers
+    handle them.
 
     Args:
-        url: what the block works on.
-        verb: `read` or `written`.
+        url: URL or path that the block reads or writes.
+        verb: `read` or `written`, used in error messages.
     """
     try:
         yield
@@ -65,12 +66,12 @@ def sentences(url: str, verb: str) -> Iterator[None]:
 
 
 def refusal(error: Exception, place: str) -> Exception | None:
-    """The sentence for a full or closed disk that another library ran into.
+    """Translate another library's error about a full or inaccessible disk.
 
-    Orbax writes on its own, through tensorstore, whose errors name the code as text.
+    Orbax writes files itself, through tensorstore, whose errors contain the code as text.
 
     Returns:
-        Unavailable or PermissionDenied; None if the error is about something else.
+        Unavailable or PermissionDenied, or None if the error has another cause.
     """
     code = error.errno if isinstance(error, OSError) else None
     if found := _TENSORSTORE_CODE.search(str(error)):
@@ -81,7 +82,7 @@ def refusal(error: Exception, place: str) -> Exception | None:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the same request may well succeed in a moment."""
+    """Return whether an error is transient, so that a retry of the same request can succeed."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     status = _status(error)
@@ -99,24 +100,27 @@ def _sentence_of(e: Exception, url: str, verb: str) -> Exception:
             f"{url}: cannot be {verb}: {reason}; grant this user access or use another"
             " artifacts URL"
         )
-    return Unavailable(f"{url}: cannot be {verb}: {reason}; mend the storage, then run again")
+    return Unavailable(f"{url}: cannot be {verb}: {reason}; fix the storage, then run again")
 
 
 def _is_denied(e: Exception, code: int | None) -> bool:
     if code in _DENIED or isinstance(e, PermissionError) or _classes(e) & _NO_CREDENTIALS:
         return True
-    # gcsfs says 403 in words alone.
+    # gcsfs reports status 403 only in the text of its error.
     return _status(e) in _DENIED_STATUSES or str(e).startswith("Forbidden: ")
 
 
 def _words(e: BaseException) -> str:
-    """What an error says, in one line, without the page of HTML that a proxy may have sent."""
+    """Return an error's message in one line, cut to 200 characters.
+
+    Proxies may answer with a whole HTML page.
+    """
     said = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
     return " ".join(said.split())[:200] or type(e).__name__
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status behind an error; s3fs hangs the server's answer behind its own."""
+    """Return the HTTP status of an error, or None; s3fs keeps the server's answer as the cause."""
     answer: Any = getattr(error.__cause__ or error, "response", None)
     found = getattr(error, "code", None) or getattr(error, "status", None)
     if isinstance(answer, dict):
@@ -129,7 +133,7 @@ def _classes(error: BaseException) -> set[str]:
 
 
 def _is_of_a_library(error: BaseException) -> bool:
-    # gcsfs answers what it cannot make sense of with a plain ValueError.
+    # gcsfs raises a plain ValueError for requests that it rejects as malformed.
     return type(error).__module__.partition(".")[0] in _LIBRARIES or str(error).startswith(
         "Bad Request: "
     )

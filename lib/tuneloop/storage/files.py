@@ -1,9 +1,10 @@
-"""The only fsspec calls: read, list, write, create-only publish, verified read.
+"""Read, list, write, publish (create only) and verify files; no other module calls fsspec.
 
-One rule: a final name appears whole or not at all. Locally a file is written beside its name and
-then linked or renamed into place (a plain O_EXCL write can be torn by SIGKILL); object stores make
-an object visible when its upload ends, and `mode="create"` sends the precondition of the protocol
-(GCS ifGenerationMatch=0, S3 If-None-Match).
+An object appears under its final name completely or not at all. A local file is written next to
+its final name and then linked or renamed into place, because SIGKILL can leave a plain O_EXCL
+write incomplete. Object stores make an object visible when its upload ends. There,
+`mode="create"` sends the precondition of the protocol (GCS: ifGenerationMatch=0, S3:
+If-None-Match).
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from tuneloop.storage.errors import is_passing, sentences
 
 _BLOCK_BYTES = 1 << 20
 _REMOTE_BLOCK_BYTES = 8 << 20
-"""Of a request for a part of an object: long beside the time that a request takes to begin."""
+"""Size of one range request; its transfer takes long compared with the latency of a request."""
 _PATIENCE_SECONDS = 120
-"""Beyond the retries of the store's own library; after that the stage ends and is run again."""
+"""Seconds of retries on top of those of the store's own library; then the stage ends as transient.
+
+A stage that ends as transient (exit code 75) is run again.
+"""
 
 _patiently = Retrying(
     retry=retry_if_exception(is_passing),
@@ -44,23 +48,24 @@ _patiently = Retrying(
 
 def _open_fs(url: str) -> tuple[Any, str]:
     try:
-        # A listing that was kept would hide what another process has published since.
+        # A cached listing would hide objects that another process has published since.
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ValueError as e:
         raise SpecError(f"{url}: {e}; use a local path or a URL of a known protocol") from e
     except ImportError as e:
         raise SpecError(f"{url}: {e}") from e
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs a traceback of what it raises
+    # gcsfs logs a traceback of every error that it also raises.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     return fs, path
 
 
 def _ask(url: str, verb: str, call: Callable[[Any, str], Any]) -> Any:
-    """Call a file system; an object store that cannot answer just now is asked again.
+    """Call a file system; retry transient errors of object stores.
 
     Args:
-        url: what it is about.
-        verb: `read` or `written`, for the error.
-        call: (file system, path in it) -> whatever; doing it twice must do no harm.
+        url: URL or path of the object.
+        verb: `read` or `written`, used in error messages.
+        call: (file system, path in it) -> result; it must be safe to repeat.
     """
     with sentences(url, verb):
         fs, path = _open_fs(url)
@@ -68,13 +73,13 @@ def _ask(url: str, verb: str, call: Callable[[Any, str], Any]) -> Any:
 
 
 def exists(url: str) -> bool:
-    """Whether there is an object at this URL."""
+    """Return whether there is an object at this URL."""
     return size_bytes(url) is not None
 
 
 def size_bytes(url: str) -> int | None:
-    """Size of the object, None if there is none."""
-    # Not fs.isfile, to which every error is a no: a busy store would have lost what it holds.
+    """Return the size of the object, or None if there is no object."""
+    # Not fs.isfile, which returns False for every error: objects of a busy store would seem lost.
     try:
         info = _ask(url, "read", lambda fs, path: fs.info(path))
     except FileNotFoundError:
@@ -83,7 +88,7 @@ def size_bytes(url: str) -> int | None:
 
 
 def list_files(prefix: str) -> list[str]:
-    """URLs of all objects below a prefix, sorted; empty if there is no such prefix."""
+    """Return the sorted URLs of all objects below a prefix; empty if the prefix does not exist."""
 
     def find(fs: Any, path: str) -> list[str]:
         return [fs.unstrip_protocol(name) for name in fs.find(path)]
@@ -95,7 +100,7 @@ def list_files(prefix: str) -> list[str]:
 
 
 def list_folders(prefix: str) -> list[str]:
-    """Names of the folders right below a prefix, sorted; empty if there is no such prefix."""
+    """Return the sorted names of the folders directly below a prefix; empty if there are none."""
     try:
         found = _ask(prefix, "read", lambda fs, path: fs.ls(path, detail=True))
     except FileNotFoundError:
@@ -105,13 +110,13 @@ def list_folders(prefix: str) -> list[str]:
 
 
 def read(url: str) -> bytes:
-    """Read a whole object; FileNotFoundError if there is none."""
+    """Read a whole object; raise FileNotFoundError if there is none."""
     data: bytes = _ask(url, "read", lambda fs, path: fs.cat_file(path))
     return data
 
 
 def write(url: str, data: bytes) -> None:
-    """Write a whole object, replacing what was there."""
+    """Write a whole object, replacing an existing one."""
 
     def put(fs: Any, path: str) -> None:
         if isinstance(fs, LocalFileSystem):
@@ -124,10 +129,10 @@ def write(url: str, data: bytes) -> None:
 
 
 def create(url: str, data: bytes) -> None:
-    """Write a whole object that must not exist yet; FileExistsError if it does.
+    """Write a whole object that must not exist yet; raise FileExistsError if it does.
 
-    Of an object store it is also raised where the object is ours and the answer was lost: use
-    `publish`, which looks.
+    With an object store, FileExistsError is also raised if this call wrote the object but its
+    acknowledgement was lost and the request was retried. Use `publish`, which compares contents.
     """
 
     def put(fs: Any, path: str) -> None:
@@ -143,8 +148,8 @@ def create(url: str, data: bytes) -> None:
 def _mkdir(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as e:  # would read as "the object is there already" further up
-        raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed") from e
+    except FileExistsError as e:  # callers would read it as "the object exists already"
+        raise NotADirectoryError(errno.ENOTDIR, "a file exists where a folder is needed") from e
 
 
 @contextlib.contextmanager
@@ -162,11 +167,11 @@ def _beside(path: Path, data: bytes) -> Iterator[Path]:
 
 
 def publish(url: str, data: bytes) -> bool:
-    """Create-only write that takes its own repetition for success.
+    """Create an object unless it exists; succeed if it already holds the same data.
 
     Returns:
-        True if the object at the URL now holds `data` (also when a lost acknowledgement or an
-        earlier attempt had already put it there), False if it holds something else.
+        True if the object at the URL now holds `data`, also if an earlier attempt or a request
+        with a lost acknowledgement wrote it. False if the object holds other data.
     """
     try:
         create(url, data)
@@ -176,7 +181,7 @@ def publish(url: str, data: bytes) -> bool:
 
 
 def make_folder(path: str) -> None:
-    """Make a local folder and those above it."""
+    """Create a local folder and its parents."""
     with sentences(path, "written"):
         _mkdir(Path(path))
 
@@ -185,15 +190,16 @@ def make_folder(path: str) -> None:
 def exclusive(url: str, should_stop: Callable[[], bool]) -> Iterator[None]:
     """Hold a lock while the block runs, so that one process at a time works below a local prefix.
 
-    The kernel releases it when its holder dies, however it dies. Object stores have no such lock,
-    and nothing is held there: on a cluster the Job controller starts one pod at a time.
+    The kernel releases the lock when the process that holds it dies, for whatever reason. Object
+    stores have no such lock, so nothing is locked there. On a cluster, the Job controller starts
+    one pod at a time.
 
     Args:
-        url: the lock's own name.
-        should_stop: asked while another process holds it; true ends the waiting.
+        url: URL of the lock file.
+        should_stop: called while another process holds the lock; returning True ends the wait.
 
     Raises:
-        Transient: stopped while waiting.
+        Transient: `should_stop` returned True while waiting.
     """
     fs, path = _open_fs(url)
     if not isinstance(fs, LocalFileSystem):
@@ -213,10 +219,10 @@ def exclusive(url: str, should_stop: Callable[[], bool]) -> Iterator[None]:
 
 
 def delete_tree(prefix: str) -> None:
-    """Remove everything below a prefix, if there is anything."""
+    """Delete all objects below a prefix; do nothing if there are none."""
 
     def remove(fs: Any, path: str) -> None:
-        # An attempt before may have got half way.
+        # An earlier attempt may have deleted some of them.
         with contextlib.suppress(FileNotFoundError):
             fs.rm(path, recursive=True)
 
@@ -225,22 +231,23 @@ def delete_tree(prefix: str) -> None:
 
 @dataclass(frozen=True)
 class Written:
-    """What a finished `Writer` has put down."""
+    """Size and digest of the object that a finished `Writer` has written."""
 
     size_bytes: int
     sha256: str
 
 
 class Writer:
-    """Stream to an object under `attempts/`; counts bytes and hashes them on the way.
+    """Stream bytes to an object under `attempts/`, counting and hashing them.
 
-    A context manager: `close` says what was written, leaving without it abandons the file. For an
-    object store the file is written here first and sent as a whole, as often as it takes: an upload
-    that goes on while it is made cannot be begun anew.
+    Use it as a context manager. `close` returns what was written; leaving the block without
+    calling `close` abandons the file. For an object store, the bytes go to a local temporary file
+    first and are then uploaded as a whole, because a streamed upload cannot be retried from the
+    start.
     """
 
     def __init__(self, url: str) -> None:
-        """Open the object for writing; nobody reads it before a record names it."""
+        """Open the object for writing; readers ignore it until a record names it."""
         self.url = url
         self._buffer = bytearray()
         self._size_bytes = 0
@@ -258,7 +265,8 @@ class Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # A failed attempt's file is never named by a record; why it failed is already on its way.
+        # No record names the file of a failed attempt, and the exception that caused the failure is
+        # already being raised.
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -269,11 +277,11 @@ class Writer:
             self._flush()
 
     def close(self) -> Written:
-        """Flush and close; a full disk may show only here."""
+        """Flush and close the object; a full disk may be reported only here."""
         self._flush()
         with sentences(self.url, "written"):
             self._file.flush()
-            if self._is_local:  # a record that survives a power cut must not name a torn file
+            if self._is_local:  # after a power cut, a record must not name an incomplete file
                 os.fsync(self._file.fileno())
             else:
                 _ask(self.url, "written", self._send)
@@ -284,8 +292,8 @@ class Writer:
         try:
             fs.put_file(self._file.name, path)
         except FileNotFoundError:
-            # The bucket is missing, or the answer to the last part was lost, and asked for it again
-            # the store knew no such upload any more. Only the second is mended by a new one.
+            # Either the bucket is missing, or the answer to the last part was lost and the retried
+            # request found the upload already completed. A new upload fixes only the second case.
             fs.put_file(self._file.name, path)
 
     def _flush(self) -> None:
@@ -297,20 +305,20 @@ class Writer:
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:
-    """Read some bytes of an object; FileNotFoundError if there is none."""
+    """Read a range of bytes of an object; raise FileNotFoundError if there is no object."""
     data: bytes = _ask(url, "read", lambda fs, path: fs.cat_file(path, start=start, end=stop))
     return data
 
 
 def iter_blocks(url: str) -> Iterator[bytes]:
-    """Stream an object; FileNotFoundError at the first block if there is none."""
+    """Stream an object in blocks; raise FileNotFoundError at the first block if there is none."""
     fs, path = _open_fs(url)
     if isinstance(fs, LocalFileSystem):
         with sentences(url, "read"), open(path, "rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 yield block
         return
-    # Part by part, so that a connection that breaks costs a part and not the stream.
+    # Range by range, so that a broken connection repeats one range and not the whole stream.
     size = size_bytes(url)
     if size is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
@@ -318,35 +326,42 @@ def iter_blocks(url: str) -> Iterator[bytes]:
         stop = min(start + _REMOTE_BLOCK_BYTES, size)
         block = read_range(url, start, stop)
         if len(block) != stop - start:
-            raise Transient(f"{url}: bytes {start} to {stop} came as {len(block)} bytes; run again")
+            raise Transient(
+                f"{url}: received {len(block)} bytes of the range {start} to {stop}, expected"
+                f" {stop - start}; run again"
+            )
         yield block
 
 
 def read_verified(url: str, *, expected_bytes: int, expected_sha256: str) -> bytes:
-    """Read an object whose size and digest are known.
+    """Read an object and check its size and digest.
 
     Raises:
-        DataError: the object is missing, torn or another than the one recorded.
+        DataError: the object is missing, incomplete, or different from the recorded one.
     """
     return b"".join(iter_verified(url, expected_bytes, expected_sha256))
 
 
 def iter_verified(url: str, expected_bytes: int, expected_sha256: str) -> Iterator[bytes]:
-    """Stream an object in blocks; the last block is followed by the check of size and digest.
+    """Stream an object in blocks and check its size and digest after the last block.
 
-    Whoever consumes it to the end has read what was recorded; a consumer must publish nothing
-    before the end.
+    The data is verified only once the iterator is exhausted, so a consumer must not publish
+    anything before that.
     """
     try:
         yield from verified(iter_blocks(url), url, expected_bytes, expected_sha256)
     except FileNotFoundError as e:
-        raise DataError(f"{url}: missing, but a record names it; restore it or rebuild") from e
+        raise DataError(f"{url}: is missing, but a record names it; restore or rebuild it") from e
 
 
 def verified(
     blocks: Iterator[bytes], url: str, expected_bytes: int, expected_sha256: str
 ) -> Iterator[bytes]:
-    """The same blocks, wherever they come from, and the check of size and digest behind them."""
+    """Yield the blocks unchanged and check their total size and digest at the end.
+
+    Raises:
+        DataError: the size or the digest differs from the expected one.
+    """
     sha256, count = hashlib.sha256(), 0
     for block in blocks:
         sha256.update(block)
@@ -354,11 +369,11 @@ def verified(
         yield block
     if count != expected_bytes:
         raise DataError(
-            f"{url}: holds {count} bytes, expected {expected_bytes}; it was changed after it was"
-            " recorded, restore or rebuild it"
+            f"{url}: has {count} bytes, expected {expected_bytes}, so it was changed after it was"
+            " recorded; restore it or rebuild it"
         )
     if sha256.hexdigest() != expected_sha256:
         raise DataError(
-            f"{url}: sha256 is {sha256.hexdigest()[:12]}…, expected {expected_sha256[:12]}…; it was"
-            " changed after it was recorded, restore or rebuild it"
+            f"{url}: sha256 is {sha256.hexdigest()[:12]}…, expected {expected_sha256[:12]}…, so it"
+            " was changed after it was recorded; restore it or rebuild it"
         )

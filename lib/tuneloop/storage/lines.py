@@ -1,4 +1,4 @@
-"""Cut streams of bytes into lines, or into blocks of whole lines."""
+"""Split streams of bytes into lines, or into blocks of whole lines."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 
 def iter_line_blocks(blocks: Iterator[bytes], size: int = 1 << 16) -> Iterator[bytes]:
-    r"""Cut a stream of blocks into smaller ones of whole lines; the last one may lack its `\n`.
+    r"""Split a stream of blocks into smaller blocks of whole lines; the last may lack its `\n`.
 
     Args:
         blocks: the stream.
-        size: bytes of a piece at most, or one longer line; what is made of a small piece is still
-            in the processor's cache when it is used.
+        size: maximum bytes per block; a line that is longer becomes a block of its own. With small
+            blocks, the data derived from a block is still in the processor's cache when it is used.
     """
     rest = b""
     for block in blocks:
@@ -27,7 +27,7 @@ def iter_line_blocks(blocks: Iterator[bytes], size: int = 1 << 16) -> Iterator[b
 
 
 def iter_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    r"""Cut a stream of blocks into lines, each with its `\n`; the last one may lack it."""
+    r"""Split a stream of blocks into lines, each with its `\n`; the last line may lack it."""
     rest = b""
     for block in blocks:
         *lines, rest = (rest + block).split(b"\n")

@@ -1,4 +1,4 @@
-"""URLs and paths of stored files: joining and making absolute."""
+"""Join URLs and paths of stored files, and make local paths absolute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def join(url: str, *parts: str) -> str:
 
 
 def absolute(url: str) -> str:
-    """Make a local path absolute, so that a process elsewhere finds it; other URLs stay."""
+    """Make a local path absolute, so that a process in another folder finds it; keep other URLs."""
     if "://" in url:
         return url
     return str(Path(url).absolute())

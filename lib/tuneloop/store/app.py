@@ -53,13 +53,13 @@ def create_app(
     clock: Callable[[], datetime] = _utc_now,
     new_seed: Callable[[], int] = _new_seed,
 ) -> FastAPI:
-    """Make the application.
+    """Create the application.
 
     Args:
-        database: holds the traces; closed when the application ends.
-        artifacts_url: URL of the prefix that holds datasets/.
+        database: the database of traces; closed when the application ends.
+        artifacts_url: URL of the prefix that contains datasets/.
         catalog: recipes and export formats that builds and exports may name.
-        tokens: tokens that are accepted; empty lets in everybody who can reach the store.
+        tokens: accepted access tokens; empty accepts every request that reaches the store.
         cors_origins: origins whose web pages may use the store.
         loopback_only: refuse requests from pages of other origins; for a store without tokens.
         clock: gives the time of new traces and datasets.
@@ -79,7 +79,8 @@ def create_app(
         app.add_middleware(LoopbackOnly, origins=cors_origins)
     if cors_origins:
         cors.install(app, cors_origins)
-    app.add_middleware(Observer, metrics=app.state.service.metrics)  # the last is the outermost
+    # The middleware that is added last is the outermost, so it sees every request.
+    app.add_middleware(Observer, metrics=app.state.service.metrics)
     for each in (*ROUTERS, pages.router):
         app.include_router(each)
     openapi.install(app, catalog, guarded=bool(tokens))
@@ -147,7 +148,8 @@ def readyz(service: Svc) -> JSONResponse:
             check()
             found[name] = "ok"
         except TuneloopError as e:
-            log.error("not ready: %s: %s", name, e)  # the reply must not hold the server's paths
+            # The message goes to the log only, because it can contain paths of the server.
+            log.error("not ready: %s: %s", name, e)
             found[name] = "unavailable"
     ready = set(found.values()) == {"ok"}
     return JSONResponse(
@@ -180,25 +182,31 @@ _STATUS: tuple[tuple[type[TuneloopError], Literal[409, 422, 500]], ...] = (
     (IdempotencyConflict, 409),
     (DatasetConflict, 409),
     (DatasetEmpty, 422),
-    (DataError, 500),  # a stored file is damaged
+    (DataError, 500),  # A stored file is damaged.
 )
 _SHOWN = (IdempotencyConflict, DatasetConflict, DatasetEmpty, Damaged)
-"""Errors whose message clients may see; the others name files of the server."""
+"""Errors whose messages are sent to clients; messages of other errors can contain paths."""
 _SENTENCES: tuple[tuple[type[TuneloopError], str], ...] = (
-    (DataError, "What the store keeps is damaged; its log says what and where"),
-    (PermissionDenied, "The store may not use its database or artifacts; its log says which"),
+    (DataError, "The store's data is damaged; see the store's log for details"),
+    (
+        PermissionDenied,
+        "The store lacks permission for its database or artifacts; see the store's log for details",
+    ),
     (Transient, "The store is busy; try again later"),
-    (TuneloopError, "The store cannot use its database or artifacts; its log says why"),
+    (
+        TuneloopError,
+        "The store cannot use its database or artifacts; see the store's log for details",
+    ),
 )
 
 
 def _whole(error: Exception) -> Exception:
-    """The error for the log: the cause, if this error was worded for clients."""
+    """Return the error to log, which is the cause if the error's message was made for clients."""
     return error.__cause__ if isinstance(error.__cause__, TuneloopError) else error
 
 
 async def _reply_expected_failure(request: Request, error: Exception) -> JSONResponse:
-    """Reply with a sentence without paths of the server; the log has the full one."""
+    """Reply with a message without the server's paths; the log gets the full message."""
     status: int = next((code for kind, code in _STATUS if isinstance(error, kind)), 503)
     headers = {"Retry-After": "5"} if status == 503 else None
     if status >= 500:

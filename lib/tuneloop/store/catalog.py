@@ -9,12 +9,12 @@ from typing import Any
 from tuneloop.datasets.schema import DatasetManifest, TraceRow
 
 Render = Callable[[TraceRow, DatasetManifest], dict[str, Any]]
-"""Makes the exported record of one row."""
+"""(row, manifest) -> the exported record of the row."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """What builds and exports may ask for by name."""
+    """The recipes and export formats that requests can name."""
 
     recipes: tuple[str, ...]
     """Values of `recipe` in a build request."""

@@ -16,9 +16,9 @@ from tuneloop.store.db.database import Database
 from tuneloop.store.metrics import Metrics
 
 BUILD_THREADS = 2
-"""Builds that run at the same time; further ones wait without blocking small requests."""
+"""Maximum number of concurrent builds; more builds wait without blocking small requests."""
 EXPORT_THREADS = 8
-"""Exports that make a block at the same time; sending a block takes no thread."""
+"""Maximum number of exports that render a block at the same time; sending needs no thread."""
 
 
 class Damaged(DataError):

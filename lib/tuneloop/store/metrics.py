@@ -1,7 +1,7 @@
-"""Metrics of the store, for Prometheus.
+"""Prometheus metrics of the store.
 
-A label has few values, all from our code: route templates, known methods, status codes, outcomes.
-Text from a client (a path, a dataset key, a source) never becomes a label.
+Label values come from the store's code and are few: route templates, known methods, status codes
+and outcomes. Text from a client (a path, a dataset key, a source) never becomes a label value.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _BATCH_TRACES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 def _version() -> str:
     try:
         return metadata.version("tuneloop")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+    except metadata.PackageNotFoundError:  # The store runs from a checkout without installation.
         return "unknown"
 
 
 @dataclass
 class Job:
-    """A running build or export; its caller sets the outcome."""
+    """A running build or export; the code that runs it sets outcome and count."""
 
     outcome: str = "failed"
     count: int = 0
@@ -65,7 +65,7 @@ class Metrics:
         build = Info("tuneloop_build", "Version of the store.", registry=registry)
         build.info({"version": _version(), "python": platform.python_version()})
         self.in_flight = Gauge(
-            "tuneloop_http_requests_in_flight", "Requests under way.", registry=registry
+            "tuneloop_http_requests_in_flight", "Requests in progress.", registry=registry
         )
         self._register_requests(registry)
         self._register_traces(registry)
@@ -74,61 +74,72 @@ class Metrics:
     def _register_requests(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "tuneloop_http_requests",
-            "Requests answered; 499: the client went before there was an answer.",
+            "Answered requests; status 499 means that the client disconnected before the reply.",
             ["method", "route", "status"],
             registry=registry,
         )
         self._request_seconds = Histogram(
             "tuneloop_http_request_duration_seconds",
-            "From the first byte of a request to the last of its reply.",
+            "Seconds from the first byte of a request to the last byte of its reply.",
             ["method", "route"],
             buckets=_REQUEST_SECONDS,
             registry=registry,
         )
         self._bytes_in = Counter(
-            "tuneloop_http_request_body_bytes", "Bytes of bodies.", ["route"], registry=registry
+            "tuneloop_http_request_body_bytes",
+            "Bytes of request bodies.",
+            ["route"],
+            registry=registry,
         )
         self._bytes_out = Counter(
-            "tuneloop_http_response_body_bytes", "Bytes of bodies.", ["route"], registry=registry
+            "tuneloop_http_response_body_bytes",
+            "Bytes of response bodies.",
+            ["route"],
+            registry=registry,
         )
 
     def _register_traces(self, registry: CollectorRegistry) -> None:
         self._batches = Histogram(
             "tuneloop_batch_traces",
-            "Traces a stored batch, a single trace being a batch of one.",
+            "Traces per stored batch; a single trace counts as a batch of one.",
             buckets=_BATCH_TRACES,
             registry=registry,
         )
         self._traces = Counter(
             "tuneloop_traces_stored",
-            "Traces stored; what an idempotency key repeats is not counted again.",
+            "Stored traces; batches repeated with an idempotency key are not counted again.",
             registry=registry,
         )
 
     def _register_jobs(self, registry: CollectorRegistry) -> None:
         self._builds = Histogram(
             "tuneloop_dataset_build_duration_seconds",
-            "Builds by outcome: created, existing, empty, conflict, failed.",
+            "Seconds per build by outcome: created, existing, empty, conflict, failed.",
             ["outcome"],
             buckets=_JOB_SECONDS,
             registry=registry,
         )
         self._built = Counter(
-            "tuneloop_dataset_build_traces", "Traces of datasets created.", registry=registry
+            "tuneloop_dataset_build_traces", "Traces in created datasets.", registry=registry
         )
         self._exports = Histogram(
             "tuneloop_dataset_export_duration_seconds",
-            "Exports by format and outcome: complete, disconnected, failed; a slow reader counts.",
+            "Seconds per export, including waits for slow clients, by format and outcome:"
+            " complete, disconnected, failed.",
             ["format", "outcome"],
             buckets=_JOB_SECONDS,
             registry=registry,
         )
         self._exported = Counter(
-            "tuneloop_dataset_export_records", "Records exported.", ["format"], registry=registry
+            "tuneloop_dataset_export_records", "Exported records.", ["format"], registry=registry
         )
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """All metrics in the text format that suits an Accept header, and its media type."""
+        """Render all metrics in the format that the Accept header asks for.
+
+        Returns:
+            The text and its media type.
+        """
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
@@ -142,7 +153,7 @@ class Metrics:
         bytes_in: int,
         bytes_out: int,
     ) -> None:
-        """Count a request by its route template, None where it has none."""
+        """Count a request by its route template; None means that no route was matched."""
         method = method if method in METHODS else "other"
         route = route or NO_ROUTE
         self._requests.labels(method, route, str(status)).inc()
@@ -151,7 +162,7 @@ class Metrics:
         self._bytes_out.labels(route).inc(bytes_out)
 
     def batch_stored(self, count: int, *, repeated: bool) -> None:
-        """Count a batch that was answered with 201."""
+        """Count a batch that was answered with status 201."""
         if not repeated:
             self._batches.observe(count)
             self._traces.inc(count)
@@ -175,11 +186,11 @@ class Metrics:
 
     @contextlib.contextmanager
     def exporting(self, export_format: str) -> Iterator[Job]:
-        """Measure an export while the block runs; `export_format` is one that exists."""
+        """Measure an export while the block runs; `export_format` must be a known format."""
         job, start = Job(), time.monotonic()
         try:
             yield job
-        except GeneratorExit:  # the stream was closed before its end
+        except GeneratorExit:  # The client closed the stream before its end.
             job.outcome = "disconnected"
             raise
         finally:

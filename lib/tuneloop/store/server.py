@@ -1,4 +1,4 @@
-"""Start the trace store: until a signal (`serve`), or while a block runs (`running`).
+"""Run the trace store, either until a signal (`serve`) or while a block runs (`running`).
 
 The caller passes the recipes and export formats; `tuneloop.runs.store_app` has those of training.
 """
@@ -33,7 +33,7 @@ def build_app(
     tokens: tuple[Token, ...] = (),
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The store's ASGI application on a database, opened and brought up to date."""
+    """Open and migrate the database, and create the store's ASGI application on it."""
     from tuneloop.store.app import create_app
     from tuneloop.store.db.database import Database
 
@@ -67,7 +67,7 @@ def serve(
     cors_origins: Sequence[str] = (),
     access_log: bool = True,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; requests in flight finish.
+    """Serve until SIGINT or SIGTERM; requests in progress are finished first.
 
     Args:
         catalog: recipes and export formats that the store offers.
@@ -75,7 +75,7 @@ def serve(
         port: port to listen on; 0 picks a free one.
         database_url: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
         artifacts: URL of the prefix under which datasets are written.
-        tokens: tokens that are accepted; empty lets in every user of this machine.
+        tokens: accepted access tokens; empty accepts every user of this machine.
         listening: called once the store accepts connections, with its URL and the database URL
             without the password.
         cors_origins: origins whose web pages may use the store from a browser.
@@ -90,8 +90,9 @@ def serve(
 
     if host not in (LOOPBACK, "localhost", "::1") and not tokens:
         raise SpecError(
-            f"--host {host}: everybody who reaches this address could read and write, expected"
-            " --tokens for another than loopback; make one with `tuneloop tokens new`"
+            f"--host {host}: anyone who can reach this address could read and write, expected"
+            " --tokens for an address other than loopback; create a token with"
+            " `tuneloop tokens new`"
         )
     check_origins(cors_origins, has_tokens=bool(tokens))
     place = place_of(parse_url(database_url))
@@ -106,7 +107,7 @@ def serve(
 @contextlib.contextmanager
 def _access_lines() -> Iterator[None]:
     """Write the access log to stderr, one line of JSON per request, while the block runs."""
-    handler = logging.StreamHandler()  # its format is the message alone
+    handler = logging.StreamHandler()  # Without a formatter, it writes the message only.
     logger = logging.getLogger("tuneloop.access")
     logger.addHandler(handler)
     logger.propagate = False
@@ -128,7 +129,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as e:
         listener.close()
         raise Unavailable(
-            f"{host}:{port}: cannot listen: {e.strerror}; stop what listens there, or use --port"
+            f"{host}:{port}: cannot listen: {e.strerror}; stop the process that uses the port, or"
+            " choose another --port"
         ) from e
     return listener
 
@@ -151,7 +153,9 @@ def running(
         deadline = time.monotonic() + START_SECONDS
         while not server.started:
             if not thread.is_alive() or time.monotonic() > deadline:
-                raise Unavailable("the trace store did not start; its log above says why")
+                raise Unavailable(
+                    "trace store: it did not start; see its log messages above for the reason"
+                )
             time.sleep(0.01)
         yield _url_of(listener)
     finally:

@@ -1,1 +1,1 @@
-"""Reasoning traces: the schema, importers of trace files, the client of the store."""
+"""Reasoning traces: their schema, importers of trace files and the client of the trace store."""

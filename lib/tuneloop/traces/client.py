@@ -1,7 +1,8 @@
-"""Talk to a trace store: patient with a busy one, brief about a missing one.
+"""HTTP client of the trace store, with retries.
 
-One rule: every request can be repeated. Batches carry an idempotency key, builds name what they
-make, so a lost reply is asked for again and nothing is stored twice.
+Every request can be repeated safely: batches have an idempotency key, and builds name the dataset
+that they publish. If a reply is lost, the client sends the request again and nothing is stored
+twice. The client retries longer once a store has answered than while it cannot be reached.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ _PAGE_TRACES = 100
 _STREAMED_BYTES = 1 << 20
 _Answer = TypeVar("_Answer")
 _BUILD_SECONDS = 3600.0
-"""A dataset of ten million traces takes minutes, and the store replies at its end."""
+"""Time limit for a build reply. A dataset of ten million traces takes minutes, and the store only
+replies when it is done."""
 
 
 class _Again(Exception):
-    """One try failed in a way that another may not."""
+    """A request failed, and a retry may succeed."""
 
     def __init__(self, reason: str, *, after_seconds: float | None) -> None:
         super().__init__(reason)
@@ -43,7 +45,7 @@ class _Again(Exception):
 
 
 class TraceClient:
-    """A trace store at a URL."""
+    """A client of one trace store."""
 
     def __init__(
         self,
@@ -54,14 +56,15 @@ class TraceClient:
         timeout_seconds: float = 120.0,
         token: str | None = None,
     ) -> None:
-        """Make a client; nothing is sent yet.
+        """Create a client without sending a request.
 
         Args:
-            url: such as `http://127.0.0.1:8000`.
-            connect_seconds: how long to try while the store has never answered.
-            retry_seconds: how long to try once it has.
-            timeout_seconds: how long to wait for the reply to one request.
-            token: of the store; None: what TUNELOOP_STORE_TOKEN holds, if anything.
+            url: address of the store, such as `http://127.0.0.1:8000`.
+            connect_seconds: seconds to retry a request while the store has never answered.
+            retry_seconds: seconds to retry a request after the store has answered before.
+            timeout_seconds: seconds to wait for the reply to one request.
+            token: access token of the store; None uses the environment variable
+                TUNELOOP_STORE_TOKEN if it is set.
         """
         parsed = _parse_url(url)
         self.place = str(parsed.copy_with(username=None, password=None)).rstrip("/")
@@ -74,7 +77,7 @@ class TraceClient:
         self._http = httpx.Client(base_url=parsed, headers=headers)
 
     def __enter__(self) -> TraceClient:
-        """Use as a context manager to close connections at the end."""
+        """Enter a context that closes the connections when it exits."""
         return self
 
     def __exit__(
@@ -91,10 +94,10 @@ class TraceClient:
         self._http.close()
 
     def health(self) -> None:
-        """Return if the store answers.
+        """Check that the store answers.
 
         Raises:
-            Unavailable: it does not.
+            Unavailable: the store does not answer.
         """
         self._request("GET", "/api/health")
 
@@ -102,11 +105,11 @@ class TraceClient:
         """Store traces, all or none.
 
         Args:
-            traces: 1 to 1000 of them.
-            key: idempotency key; the same key with the same traces stores nothing new.
+            traces: 1 to 1000 traces.
+            key: idempotency key; repeating the same key and traces stores nothing new.
 
         Returns:
-            Their ids, in order.
+            The ids of the traces, in order.
         """
         reply = self._request(
             "POST", "/api/traces/batch", self._dump(traces), {"Idempotency-Key": key}
@@ -116,7 +119,7 @@ class TraceClient:
         ids = [str(item["id"]) for item in listed if isinstance(item, dict) and "id" in item]
         if len(ids) != len(traces):
             raise Unavailable(
-                f"{self.place}: stored {len(ids)} traces, expected {len(traces)};"
+                f"{self.place}: the reply has {len(ids)} trace ids, expected {len(traces)};"
                 " check that execution.store_url is a trace store"
             )
         return ids
@@ -124,11 +127,11 @@ class TraceClient:
     def iter_traces(
         self, *, limit: int | None = None, source: str | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Ids, times and versions of traces, newest first, page by page.
+        """List ids, times and versions of traces, newest first, one page per request.
 
         Args:
-            limit: traces at most; None: all.
-            source: only those whose meta.source is this.
+            limit: maximum number of traces; None lists all.
+            source: list only traces with this `meta.source`; None lists all.
         """
         left = math.inf if limit is None else limit
         cursor: str | None = None
@@ -144,24 +147,24 @@ class TraceClient:
                 return
 
     def get_trace(self, trace_id: str) -> dict[str, Any]:
-        """One trace with all it holds."""
+        """Return a trace with its payload."""
         return self._request("GET", f"/api/traces/{trace_id}")
 
     def build_dataset(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Publish a dataset, or find the same one; the store's reply."""
+        """Publish a dataset, or find it if it is already published; returns the store's reply."""
         body = self._dump(request)
         return self._request("POST", "/api/datasets/build", body, reply_seconds=_BUILD_SECONDS)
 
     def get_manifest(self, key: str) -> bytes:
-        """A dataset's manifest, as JSON; its reader checks it."""
+        """Return a dataset's manifest as JSON, without validating it."""
         return self._dump(self._request("GET", f"/api/datasets/{quote(key, safe='')}"))
 
     def iter_dataset_shard(self, key: str, name: str) -> Iterator[bytes]:
-        """Stream a file of a dataset; a connection that breaks is made again where it broke.
+        """Stream a shard of a dataset, resuming at the same byte if the connection breaks.
 
         Args:
-            key: the dataset's.
-            name: of the shard, as the manifest has it.
+            key: key of the dataset.
+            name: name of the shard in the manifest.
         """
         path = f"/api/datasets/{quote(key, safe='')}/shards/{quote(name, safe='')}"
         with contextlib.ExitStack() as opened:
@@ -187,25 +190,27 @@ class TraceClient:
     def _open(
         self, path: str, headers: dict[str, str], opened: contextlib.ExitStack
     ) -> httpx.Response:
-        """A response whose body is still on its way; `opened` closes it."""
+        """Return a response before its body has arrived; `opened` closes it."""
         timeout = httpx.Timeout(self._timeout_seconds, connect=self._connect_seconds)
         request = self._http.build_request("GET", path, headers=headers, timeout=timeout)
         response = self._send(request, stream=True)
         opened.callback(response.close)
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return httpx.Response(200)  # it broke behind the last byte
+            return httpx.Response(200)  # The connection broke after the last byte.
         if not response.is_success:
             response.read()
             self._read(response)
         return response
 
     def _dump(self, value: object) -> bytes:
-        """The same bytes in every process, so that a repeated batch is recognised."""
+        """Serialize to the same bytes in every process, so that repeated batches are recognised."""
         try:
             text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
             return text.encode()
-        except ValueError as e:  # NaN, half of a surrogate pair
-            raise DataError(f"{self.place}: cannot be sent: {e}; mend the data") from e
+        except ValueError as e:  # The data has NaN or half of a surrogate pair.
+            raise DataError(
+                f"{self.place}: the request cannot be sent as JSON: {e}; fix the data"
+            ) from e
 
     def _request(
         self,
@@ -260,10 +265,14 @@ class TraceClient:
         code = response.status_code
         if code in (401, 403):
             raise PermissionDenied(
-                f"{self.place}: refused with status {code}; use a token that may, in {TOKEN_ENV}"
+                f"{self.place}: the trace store refused the request with status {code}; set"
+                f" {TOKEN_ENV} to a token with the necessary rights"
             )
         if 400 <= code < 500:
-            raise DataError(f"{self.place}: refused with status {code}: {_message(response)}")
+            raise DataError(
+                f"{self.place}: the trace store refused the request with status {code}:"
+                f" {_message(response)}"
+            )
         try:
             reply = response.json()
         except ValueError:
@@ -271,7 +280,7 @@ class TraceClient:
         if not response.is_success or not isinstance(reply, dict):
             raise Unavailable(
                 f"{self.place}: answered with status {code}, expected the reply of a trace store;"
-                " see its log, or check execution.store_url"
+                " see the store's log, or check execution.store_url"
             )
         return reply
 
@@ -280,7 +289,9 @@ def _parse_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as e:
-        raise SpecError("store URL: cannot be read; use one such as http://127.0.0.1:8000") from e
+        raise SpecError(
+            "store URL: it is not a valid URL; use one such as http://127.0.0.1:8000"
+        ) from e
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise SpecError(
             f"store URL: found the scheme {parsed.scheme!r}, expected http or https and a host;"
@@ -293,7 +304,11 @@ _backoff = wait_random_exponential(multiplier=0.2, max=_MAX_PAUSE_SECONDS)
 
 
 def _pause(state: RetryCallState) -> float:
-    """What the store asked for, else exponential with full jitter, so that clients part."""
+    """Return the pause before the next try.
+
+    It is what the store's Retry-After header asks for, or else an exponential pause with full
+    jitter, so that many clients do not retry at the same moment.
+    """
     error = state.outcome.exception() if state.outcome else None
     asked = error.after_seconds if isinstance(error, _Again) else None
     return _backoff(state) if asked is None else asked
@@ -304,7 +319,7 @@ def _seconds(header: str) -> float | None:
 
 
 def _reason(error: httpx.RequestError) -> str:
-    """Few words; httpx's own can hold the URL with what it contains."""
+    """Describe an error briefly; httpx's own messages can contain the URL with its credentials."""
     if isinstance(error, httpx.TimeoutException):
         return "timed out"
     if "refused" in str(error):
@@ -315,7 +330,7 @@ def _reason(error: httpx.RequestError) -> str:
 
 
 def _message(response: httpx.Response) -> str:
-    """What the store says is wrong, on one line."""
+    """Return the error message of the store's reply, on one line."""
     try:
         detail = response.json()["detail"]
     except (ValueError, KeyError, TypeError):

@@ -1,7 +1,8 @@
-"""msgspec structs of a trace, for the places where a million traces pass.
+"""Fast msgspec versions of the trace schema, for code that handles millions of traces.
 
-`SentTrace` accepts part of what `schema.ReasoningTrace` accepts and reads it the same way. What it
-refuses has to be read by `ReasoningTrace`, which may accept it or explain what is wrong.
+`SentTrace` accepts a subset of what `schema.ReasoningTrace` accepts, with the same result. Callers
+must pass input that `SentTrace` refuses to `ReasoningTrace`, which may accept it or explain the
+problem.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 
 
 class SentStep(Struct, frozen=True, gc=False):
-    """One step as people send it; fields in the order of canonical JSON."""
+    """One step of a request; the fields are in the order of canonical JSON."""
 
     content: Annotated[str, Meta(min_length=1, max_length=MAX_STEP_CHARACTERS)]
     i: Annotated[int, Meta(ge=0, le=STEP_INDEX_LIMIT - 1)]
@@ -32,7 +33,7 @@ class SentStep(Struct, frozen=True, gc=False):
 
 
 class SentTrace(Struct, gc=False, kw_only=True):
-    """One trace as people send it; fields in the order of canonical JSON."""
+    """One trace of a request; the fields are in the order of canonical JSON."""
 
     final_answer: _Text
     meta: Any = None
@@ -46,7 +47,7 @@ class StoredStep(SentStep, frozen=True, gc=False, forbid_unknown_fields=True):
 
 
 class StoredPayload(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """A stored trace, canonical. The values of meta stay the bytes that they were."""
+    """A stored trace in canonical JSON; the values of meta are kept as raw bytes."""
 
     final_answer: str
     meta: dict[str, Raw] | None

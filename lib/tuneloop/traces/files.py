@@ -1,4 +1,4 @@
-"""Trace files into the store: checked whole first, then posted in batches that count once."""
+"""Import trace files into the store: check the whole file first, then post it in batches."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def import_file(
 ) -> int:
     """Post every trace of a JSONL file.
 
-    The file is read twice: a broken last line is found before the first trace is stored. The
-    idempotency key of a batch names the file's content, so an interrupted import continues and a
-    repeated one adds nothing.
+    The file is read twice, so that an invalid last line is found before the first trace is stored.
+    The idempotency keys of the batches depend on the file's content. An interrupted import can
+    therefore be repeated to continue it, and repeating a finished import adds nothing.
 
     Args:
-        url: the file.
-        client: the store.
+        url: path or URL of the file.
+        client: client of the store.
         progress: called with (traces posted, traces in the file).
-        source_format: name of a row in IMPORTERS.
+        source_format: name of a format in IMPORTERS.
 
     Returns:
-        Traces in the file.
+        The number of traces in the file.
 
     Raises:
         UsageError: there is no such file.
-        DataError: a line is not a trace, or the file holds none.
+        DataError: a line is not a trace, or the file has no traces.
     """
     convert = IMPORTERS[source_format].convert()
     digest, total = _check(url, convert)
@@ -66,7 +66,9 @@ def _check(url: str, convert: Convert) -> tuple[str, int]:
             parse_trace(convert(value, f"{url}:{line}"), url, line)
             total += 1
     except FileNotFoundError as e:
-        raise UsageError(f"{url}: no such file, expected traces; check the path") from e
+        raise UsageError(f"{url}: no such file, expected a file of traces; check the path") from e
     if not total:
-        raise DataError(f"{url}: holds no traces, expected one JSON object a line; fill the file")
+        raise DataError(
+            f"{url}: the file has no traces, expected one JSON object per line; add traces"
+        )
     return sha256.hexdigest(), total

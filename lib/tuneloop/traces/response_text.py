@@ -1,4 +1,4 @@
-"""The text form of steps and answer: rendering and parsing."""
+"""Render steps and an answer as one response text, and parse such text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ANSWER = re.compile(r"^Answer: ?", re.MULTILINE)
 
 
 def render_response(steps: Sequence[str], final_answer: str) -> str:
-    """Render what the model says: its reasoning, then its answer."""
+    """Render a response: the numbered reasoning steps, then the answer."""
     form, lines = _response_form(len(steps))
     response = form % (*steps, final_answer)
-    if response.count("\n") < lines:  # content of one line has nothing to guard
+    if response.count("\n") < lines:  # No content has several lines, so nothing needs a guard.
         return response
     return form % (*_guarded_steps(steps), _guarded(final_answer, "Answer:"))
 
@@ -28,7 +28,7 @@ def _reasoning_form(count: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _response_form(count: int) -> tuple[str, int]:
-    """The form of a response with so many steps, and how many lines it has."""
+    """Return the format string for a response with `count` steps, and its number of lines."""
     form = f"{_reasoning_form(count)}Answer: %s"
     return form, form.count("\n") + 1
 
@@ -38,7 +38,10 @@ def _guarded_steps(steps: Sequence[str]) -> list[str]:
 
 
 def _guarded(content: str, mark: str) -> str:
-    """Content of which no line but the first begins with what would end it."""
+    """Insert a WORD JOINER before lines (after the first) that begin with `mark`.
+
+    `mark` starts the next part of a response, so such a line would end this content too early.
+    """
     if "\n" not in content:
         return content
     return re.sub(rf"\n({WORD_JOINER}*{re.escape(mark)})", rf"\n{WORD_JOINER}\1", content)
@@ -53,19 +56,20 @@ def _unguarded(content: str, mark: str) -> str:
 
 @dataclass(frozen=True)
 class ParsedResponse:
-    """What stands in a generated response."""
+    """The steps and the answer found in a response."""
 
     steps: tuple[str, ...]
     """Contents of the numbered steps, in order; empty if there are none."""
     answer: str | None
-    """What follows the last line that begins with `Answer:`; None if no such line has any text."""
+    """Text after the last `Answer:` at the start of a line; None if there is no such text."""
 
 
 def parse_plain_response(response: str) -> ParsedResponse:
-    """Read steps and answer back out of a response: the inverse of `render_response`.
+    """Parse a response into steps and answer; the inverse of `render_response`.
 
-    Steps are lines that begin with the next expected number; other lines continue the step before
-    them. Text that holds neither yields no steps and no answer; nothing is guessed.
+    A line that begins with the next expected number starts a step; other lines continue the
+    previous step. Text without numbered lines has no steps, and text without `Answer:` has no
+    answer.
     """
     answers = list(_ANSWER.finditer(response))
     if not answers:
@@ -83,7 +87,7 @@ def _parse_steps(text: str) -> tuple[str, ...]:
             steps.append(line.removeprefix(marker))
         elif steps:
             steps[-1] += f"\n{line}"
-    # An empty step is none: no trace has one.
+    # Empty steps are dropped, because traces cannot have them.
     return tuple(
         _unguarded(step, f"{number}. ") for number, step in enumerate(steps, start=2) if step
     )

@@ -1,7 +1,7 @@
-"""What a reasoning trace is: its fields, its limits, and how to build and validate one.
+"""The schema of reasoning traces: fields, limits, and functions to build and validate a trace.
 
-A valid trace can be stored, exported and read back everywhere: it holds no lone surrogate, no NUL
-and no NaN. Unknown fields are dropped silently, so that richer producers can post.
+A valid trace contains no lone surrogate, no NUL and no NaN, so that every database and JSON reader
+can store and read it. Unknown fields are dropped silently, so that producers may send more fields.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from tuneloop.errors import DataError
 from tuneloop.validation import first_error
 
 TRACE_VERSION = "1.0"
-"""`trace_version` of the traces that tuneloop itself makes."""
+"""`trace_version` of traces that tuneloop creates."""
 
 MAX_STEPS = 1000
 MAX_STEP_CHARACTERS = 20_000
 MAX_TEXT_CHARACTERS = 50_000
-"""Of a prompt or a final answer; all lengths here are in code points."""
+"""Maximum length of a prompt or a final answer; all lengths here are in code points."""
 MAX_NAME_CHARACTERS = 64
-"""Of a trace's version and a step's type."""
+"""Maximum length of a trace's version and of a step's type."""
 STEP_INDEX_LIMIT = 2**63
-"""Step indices are below it."""
+"""Exclusive upper limit of step indices."""
 MAX_JSON_DEPTH = 64
-"""Levels of nesting in meta and filters; JSON readers differ in where they give up, from 100 on."""
+"""Maximum nesting depth of meta and filters. Some JSON readers fail at a depth of 100 or more."""
 
 
 def utc_text(moment: datetime) -> str:
-    """Write a moment the one way it is written everywhere: `2026-11-22T11:22:10.546379Z`."""
+    """Format a time in UTC with microseconds, such as `2026-11-22T11:22:10.546379Z`."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def _no_nul(text: str) -> str:
-    if "\x00" in text:  # PostgreSQL cannot store it, and C readers end a text there
+    if "\x00" in text:  # PostgreSQL cannot store NUL, and C programs end a text there.
         raise ValueError("holds a NUL character, expected text; remove it")
     return text
 
@@ -61,7 +61,7 @@ def _check_string(text: str) -> None:
 
 
 def _strict_json(value: Any) -> Any:
-    """Refuse what not every JSON reader and database understands the same way."""
+    """Refuse JSON values that some JSON readers or databases cannot handle."""
     waiting = [(value, 1)]
     while waiting:
         item, depth = waiting.pop()
@@ -96,21 +96,21 @@ class TraceStep(BaseModel):
     content: Text = Field(min_length=1, max_length=MAX_STEP_CHARACTERS)
 
 
-# One step's faults are enough: a thousand wrong steps in a thousand traces would be a report of
-# gigabytes.
+# Validation stops at the first invalid step of a trace. Reporting a thousand invalid steps in each
+# of a thousand traces would make gigabytes of errors.
 Steps = Annotated[list[TraceStep], FailFast(), Field(min_length=1, max_length=MAX_STEPS)]
 
 
 class ReasoningTrace(BaseModel):
-    """A prompt, the steps of reasoning, the final answer."""
+    """A prompt, reasoning steps and a final answer."""
 
     trace_version: Text = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
     prompt: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
     final_answer: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
     steps: Steps
-    """In any order, gaps allowed, no index twice."""
+    """Steps in any order; indices must be unique and may have gaps."""
     meta: JsonObject | None = None
-    """Whatever the producer wants to keep; filters of a dataset look here."""
+    """Any data of the producer; dataset filters select traces by these values."""
 
     @field_validator("steps")
     @classmethod
@@ -121,7 +121,7 @@ class ReasoningTrace(BaseModel):
 
 
 class StoredTrace(BaseModel):
-    """A trace as the store holds it."""
+    """A trace with the id and the creation time that the store gave it."""
 
     id: UUID
     created_at: UtcMoment
@@ -136,13 +136,13 @@ def build_trace(
     meta: dict[str, Any] | None = None,
     step_type: str = "reason",
 ) -> dict[str, Any]:
-    """Lay out a trace as a JSON object, without validating it.
+    """Build a trace as a JSON object, without validating it.
 
     Args:
-        prompt: what was asked.
+        prompt: the prompt.
         steps: contents of the steps, in order.
-        final_answer: the answer.
-        meta: kept with the trace as is.
+        final_answer: the final answer.
+        meta: any data to keep with the trace.
         step_type: type of every step.
     """
     return {
@@ -160,14 +160,14 @@ def parse_trace(value: Mapping[str, Any], place: str, line: int) -> ReasoningTra
     """Validate one trace of a file.
 
     Args:
-        value: the object on the line.
-        place: the file, as the error should name it.
+        value: the JSON object on the line.
+        place: path or URL of the file, for error messages.
         line: the line number, from 1.
 
     Raises:
-        DataError: the object is not a trace; one sentence with file, line and field.
+        DataError: the object is not a valid trace; the message names file, line and field.
     """
     try:
         return ReasoningTrace.model_validate(value)
     except ValidationError as e:
-        raise DataError(f"{place}:{line}: {first_error(e)}; mend the line") from e
+        raise DataError(f"{place}:{line}: {first_error(e)}; fix the line") from e

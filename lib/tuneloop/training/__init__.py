@@ -1,1 +1,1 @@
-"""From traces to a tuned model: text, tokens, export, models, SFT, generation."""
+"""From traces to a fine-tuned model: rendering, tokenizers, export, models, SFT, generation."""

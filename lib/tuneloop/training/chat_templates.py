@@ -1,9 +1,9 @@
-"""The table of chat templates: how the models of a family write turns. A model spec names one.
+"""The table of chat templates. A model spec names the template of its model family.
 
-A template renders the text before the model's first token, and the text from there to the end of
-the model's turn. Training text is both in a row, so generation always starts from a prefix of it.
-Content cannot open or close a turn in any template: `neutralise_control_tokens` knows the marks of
-all of them.
+A template renders a generation prompt (the text before the model's first token) and a closed
+response (the rest of the model's turn). Training text is the two concatenated, so generation
+always starts from a prefix of the training text. Content cannot open or close a turn in any
+template, because `neutralise_control_tokens` covers the turn marks of all of them.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ from tuneloop.validation import look_up
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """The turns of one model family."""
+    """How the models of one family write turns."""
 
     turn_marks: tuple[str, str]
-    """What opens and what closes a turn; each is one token of the family's tokenizers."""
+    """The marks that open and close a turn; each is one token of the family's tokenizers."""
     render_generation_prompt: Callable[[str, str | None], str]
-    """(prompt, system instruction) -> the text before the model's first token, without `<bos>`."""
+    """(prompt, system instruction) -> text before the model's first token, without `<bos>`."""
     render_closed_response: Callable[[str], str]
-    """Response -> the model's turn up to its end: the text that the loss covers."""
+    """Response -> the model's turn with its closing mark: the text that the loss covers."""
     has_system_role: bool
-    """True: a system instruction is a turn of its own; false: it is part of the user's turn."""
+    """Whether a system instruction has its own turn; if not, it is part of the user turn."""
 
     def render_training_text(self, prompt: str, response: str, system: str | None = None) -> str:
-        """Render a whole example, without `<bos>`."""
+        """Render a whole training example, without `<bos>`."""
         return self.render_generation_prompt(prompt, system) + self.render_closed_response(response)
 
     def turns(self, system: str | None) -> tuple[str, ...]:
-        """The roles of an example's turns, in order."""
+        """Return the roles of an example's turns, in order."""
         return ("system", "user", "model") if system and self.has_system_role else ("user", "model")
 
     def roles_in(self, text: str) -> tuple[str, ...] | None:
-        """The roles of the turns in a text; None if a turn is not closed before the next one opens.
+        """Read the roles of the turns in a rendered text.
 
-        Only a line feed may separate two turns.
+        Returns:
+            The roles in order. None if a turn is not closed before the next one opens, or if
+            anything but line feeds separates two turns.
         """
         opening, closing = self.turn_marks
         roles = []
@@ -85,10 +87,14 @@ CHAT_TEMPLATES = {
         has_system_role=True,
     ),
 }
-"""Every chat template by name; the `chat_template` of a model spec is one of them."""
+"""Chat templates by name; `chat_template` of a model spec is one of these names."""
 DEFAULT_CHAT_TEMPLATE = CHAT_TEMPLATES["gemma3"]
 
 
 def chat_template_named(name: str) -> ChatTemplate:
-    """Look a chat template up; SpecError lists those that exist."""
+    """Look up a chat template by name.
+
+    Raises:
+        SpecError: the name is unknown; the message lists the known names.
+    """
     return look_up(CHAT_TEMPLATES, name, "chat template")

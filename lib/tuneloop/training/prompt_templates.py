@@ -1,4 +1,7 @@
-"""The table of recipes: how a trace becomes a prompt and a response. A dataset names one."""
+"""The table of recipes: how a trace becomes a prompt and a response.
+
+A dataset's manifest names the recipe of the dataset.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +18,30 @@ from tuneloop.training.schema import Refused
 from tuneloop.validation import look_up
 
 CORRECTION = "correction"
-"""The key of a trace's meta under which `critique_v1` finds the corrected trace."""
+"""Key in a trace's meta that holds the corrected trace for the recipe `critique_v1`."""
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
-    """What an example is going to say, before its response is put together."""
+    """The content of a training example, before its response is rendered."""
 
     prompt: str
-    """What the user says, instruction included."""
+    """User text, instruction included."""
     steps: Sequence[str]
-    """What the model reasons, in order."""
+    """Contents of the reasoning steps, in order."""
     answer: str
-    """What the model answers."""
+    """Final answer."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The two directions between a trace and text."""
+    """How a trace becomes text, and how generated text becomes steps and an answer."""
 
     draft: Callable[[TraceRow, str | None], Draft | Refused]
-    """(trace, the dataset's instruction) -> what the example says, or why there is none."""
+    """(trace, dataset instruction) -> draft of the example, or the reason to exclude the trace."""
     render_prompt: Callable[[str, str | None], str]
-    """(eval prompt, the dataset's instruction) -> what the user says."""
+    """(eval prompt, dataset instruction) -> user text."""
     render_response: Callable[[Sequence[str], str], str]
-    """(steps in order, answer) -> what the model should say."""
+    """(steps in order, answer) -> response that the model should give."""
     parse_response: Callable[[str], ParsedResponse]
     """Generated text -> steps and answer."""
 
@@ -57,7 +60,7 @@ def _draft_answer(row: TraceRow, instruction: str | None) -> Draft:
 
 
 class _Correction(msgspec.Struct, frozen=True):
-    """What meta.correction holds; the steps in order."""
+    """The JSON object expected in `meta.correction`; the steps are in order."""
 
     final_answer: Annotated[str, msgspec.Meta(min_length=1)]
     steps: list[str] = []
@@ -69,7 +72,7 @@ _correction_decoder = msgspec.json.Decoder(_Correction)
 def _draft_critique(row: TraceRow, instruction: str | None) -> Draft | Refused:
     raw = (row.meta or {}).get(CORRECTION)
     if raw is None or bytes(raw) == b"null":
-        return Refused("filtered", f"meta.{CORRECTION} is missing: there is nothing to learn from")
+        return Refused("filtered", f"meta.{CORRECTION} is missing, so there is no target response")
     try:
         correction = _correction_decoder.decode(raw)
     except msgspec.DecodeError as e:
@@ -88,14 +91,18 @@ RECIPES = {
     "answer_only_v1": Recipe(
         _draft_answer, _prompt_with_instruction, render_response, parse_response
     ),
-    # Prompt and a flawed trace -> the corrected trace. An eval prompt is asked as it is.
+    # Prompt and flawed trace -> corrected trace. Eval prompts are used as they are.
     "critique_v1": Recipe(
         _draft_critique, _prompt_with_instruction, render_response, parse_response
     ),
 }
-"""Every recipe by the name that dataset manifests carry."""
+"""Recipes by the name that dataset manifests use."""
 
 
 def recipe_named(name: str) -> Recipe:
-    """Look a recipe up; SpecError lists those that exist."""
+    """Look up a recipe by name.
+
+    Raises:
+        SpecError: the name is unknown; the message lists the known names.
+    """
     return look_up(RECIPES, name, "recipe")

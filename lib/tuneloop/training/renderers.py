@@ -1,13 +1,13 @@
-"""Chat text of Gemma 2 and 3: the only module that knows how these models write turns.
+"""Chat text of Gemma 2 and 3. No other module knows how these models write turns.
 
-Content can never open or close a turn. Wherever a prompt, a step, an answer or an instruction
-spells a control token, a WORD JOINER (U+2060, invisible) is inserted after its `<`, so that no
-tokenizer sees the control token. Where the content has WORD JOINERs there already, one more is
-inserted, so that `parse_response` returns any content unchanged. `traces/response_text.py`
-protects steps and answers from each other in the same way.
+Content cannot open or close a turn. If a prompt, a step, an answer or an instruction contains the
+text of a control token, a WORD JOINER (U+2060, invisible) is inserted after its `<`, so that no
+tokenizer recognizes the control token. If the content already has WORD JOINERs in that place, one
+more is inserted, so that `parse_response` returns any content unchanged. `traces/response_text.py`
+keeps steps and answers apart in the same way.
 
 Training text is `<bos>` + generation prompt + closed response. `text/encode.py` adds `<bos>` as an
-id, never as text, so there is exactly one.
+id and never as text, so there is exactly one.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def render_gemma_model_turn(content: str) -> str:
 
 
 def apply_system_instruction(prompt: str, system_instruction: str | None) -> str:
-    """Put a system instruction before the first user turn: Gemma 2 and 3 have no system role."""
+    """Prepend a system instruction to the prompt, because Gemma 2 and 3 have no system role."""
     return f"{system_instruction}\n\n{prompt}" if system_instruction else prompt
 
 
@@ -94,12 +94,12 @@ def render_generation_prompt(prompt: str, system_instruction: str | None = None)
 
 
 def render_closed_response(response: str) -> str:
-    """Render the model's turn from its first token to its end: the text that the loss covers."""
+    """Render the model's turn with its closing mark: the text that the loss covers."""
     return neutralise_control_tokens(response) + END_OF_TURN
 
 
 def render_training_text(prompt: str, response: str, system_instruction: str | None = None) -> str:
-    """Render a whole example, without `<bos>`: the text of a training row."""
+    """Render a whole training example, without `<bos>`."""
     return render_generation_prompt(prompt, system_instruction) + render_closed_response(response)
 
 
@@ -109,7 +109,7 @@ def render_tunix_sft_prompt(trace: Mapping[str, Any], system_instruction: str | 
     Args:
         trace: `prompt`, `trace_steps` (contents in order) and `final_answer`; a missing key
             counts as empty.
-        system_instruction: put before the prompt, in the user turn.
+        system_instruction: text put before the prompt in the user turn; None for no text.
 
     Returns:
         The two turns, separated by a line feed.
@@ -120,6 +120,10 @@ def render_tunix_sft_prompt(trace: Mapping[str, Any], system_instruction: str | 
 
 
 def parse_response(text: str) -> ParsedResponse:
-    """Read steps and answer from generated text; the inverse of `render_closed_response`, too."""
+    """Parse generated text into steps and answer.
+
+    A closing turn mark at the end is ignored, and neutralised control tokens are restored, so that
+    text from `render_closed_response` parses too.
+    """
     text = text.removesuffix(f"{END_OF_TURN}\n").removesuffix(END_OF_TURN)
     return parse_plain_response(restore_control_tokens(text))

@@ -1,7 +1,7 @@
-"""What a trace becomes for training: a TrainingExample, or a refusal with its reason.
+"""Training examples, and the reasons for excluding a trace from training.
 
-Examples are derived from traces and a dataset manifest. They are files, never rows of the database.
-To add an exclusion reason, add it to `Reason` and return it where you detect it.
+Examples are derived from traces and a dataset manifest. They are stored as files and never as
+database rows. To add an exclusion reason, add it to `Reason` and return it where you detect it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Reason = Literal[
     "no_trainable_tokens",
     "over_length",
 ]
-"""Why a trace makes no example; the first reason found, if there are several."""
+"""Why a trace is excluded from training. If several reasons apply, the first one found is used."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
@@ -33,20 +33,20 @@ _NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 class TrainingExample(
     msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True
 ):
-    """One prompt/response pair; fields in sorted order, so that encoding them is canonical."""
+    """One prompt and response pair. The fields are sorted, which makes the JSON canonical."""
 
     id: _NotEmpty
-    """uuid5 of (dataset build, trace id, recipe): the same trace gives the same id every time."""
+    """uuid5 of (dataset build id, trace id, recipe), so that exports repeat the same ids."""
     metadata: dict[str, msgspec.Raw] = {}
-    """Provenance, and the trace's own meta below it; JSON values as they stand in the file."""
+    """The trace's meta with provenance keys added; the values are kept as raw JSON."""
     prompt: _NotEmpty
-    """What the user says, instruction included, before any chat rendering."""
+    """User text, instruction included, before the chat template is applied."""
     response: _NotEmpty
-    """What the model should say, before any chat rendering."""
+    """Expected model output, before the chat template is applied."""
 
 
 class Refused(NamedTuple):
-    """Why a trace cannot be an example."""
+    """Why a trace is excluded from training."""
 
     reason: Reason
     detail: str
@@ -59,13 +59,13 @@ def parse_example(line: bytes, place: str) -> TrainingExample:
     """Validate one line of an example shard.
 
     Args:
-        line: the line, with or without its line end.
-        place: where it stands, as `URL:line`.
+        line: JSON of one example, with or without a line end.
+        place: location of the line for error messages, as `URL:line`.
 
     Raises:
-        DataError: it is no example.
+        DataError: the line is not a valid training example.
     """
     try:
         return _decoder.decode(line)
-    except ValueError as e:  # msgspec's, or UnicodeDecodeError
+    except ValueError as e:  # msgspec.DecodeError or UnicodeDecodeError
         raise DataError(f"{place}: {decode_error(e)}; export the dataset again") from e

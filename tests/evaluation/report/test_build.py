@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tuneloop.artifacts.delta_report import dump_report, load_report
-from tuneloop.evaluation.report.build import Answered, build_report
+from tuneloop.evaluation.report.build import ScoredItem, build_report
 from tuneloop.evaluation.report.render import render_markdown
 from tuneloop.evaluation.scorers.exact_match import score_exact_match
 from tuneloop.evaluation.sets.schema import EvalItem
@@ -27,7 +27,7 @@ HEADER = {
 }
 
 
-def answered() -> list[Answered]:
+def answered() -> list[ScoredItem]:
     found = []
     for number, (category, expected, base, tuned) in enumerate(ANSWERS):
         item = EvalItem(
@@ -38,7 +38,7 @@ def answered() -> list[Answered]:
             difficulty="easy",
         )
         scores = score_exact_match(item, base), score_exact_match(item, tuned)
-        found.append(Answered(item, *scores, f"base\n```\n{base}", f"tuned {tuned}"))
+        found.append(ScoredItem(item, *scores, f"base\n```\n{base}", f"tuned {tuned}"))
     return found
 
 
@@ -78,12 +78,15 @@ def test_verdict_needs_evidence(base: str | None, tuned: str | None, verdict: st
             id=str(number), prompt=str(number), expected_answer="4", category="c", difficulty="easy"
         )
         scores = score_exact_match(item, base), score_exact_match(item, tuned)
-        found.append(Answered(item, *scores, "", ""))
+        found.append(ScoredItem(item, *scores, "", ""))
     assert build_report(found, HEADER).verdict == verdict
     assert f"# Delta report: {verdict}" in render_markdown(build_report(found, HEADER), found)
 
 
 def test_no_regressions_is_said() -> None:
     markdown = render_markdown(build_report(answered()[:1], HEADER), answered()[:1])
-    assert "None: every item that the base had right is still right." in markdown
-    assert "None besides the regressions above." in markdown
+    assert (
+        "None: the tuned model answers every item correctly that the base model answered correctly."
+        in markdown
+    )
+    assert "None: at least one of the models answers each item correctly." in markdown

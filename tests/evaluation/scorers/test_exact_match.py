@@ -31,14 +31,14 @@ def item(expected: str, *accepted: str, case_sensitive: bool = False) -> EvalIte
         ("'Paris'.", "paris"),
         ("1,234", "1234"),
         ("12,345,678.5", "12345678.5"),
-        ("1,23", "1,23"),  # no thousands separator
+        ("1,23", "1,23"),  # This comma is not a thousands separator.
         ("[1,4,9,16,25]", "[1,4,9,16,25]"),
         ("ﬁve", "five"),  # NFKC
         ("１２", "12"),  # noqa: RUF001
         ("new\u00a0 york", "new york"),
         ("STRASSE", "strasse"),
         ("Straße", "strasse"),
-        ("3.14", "3.14"),  # a decimal point is no full stop
+        ("3.14", "3.14"),  # A decimal point is not a full stop.
         ('"', '"'),
         ("", ""),
     ],

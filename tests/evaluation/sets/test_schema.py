@@ -1,4 +1,4 @@
-"""Eval sets: what is read, and every refusal with its line."""
+"""Eval sets: valid files, and the error for each kind of invalid line."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_fields_are_described() -> None:
 
 REFUSED_LINES = {
     "broken": (b'{"id": "b",', "broken JSON (Expecting property name"),
-    "list": (b'["b"]', "found a list, expected one JSON object a line; mend the line"),
+    "list": (b'["b"]', "found a list, expected one JSON object per line; fix the line"),
     "nan": (b'{"id":NaN}', "found NaN, expected a finite number; write a number or null"),
     "infinity": (b'{"id":Infinity}', "found Infinity, expected a finite number"),
     "utf-8": (b'{"id":"\xff"}', "byte 0xff at position 8 is not UTF-8, expected UTF-8 text"),
@@ -138,11 +138,11 @@ REFUSED_ITEMS = {
     "missing difficulty": (without("difficulty"), "difficulty is missing, expected every"),
     "difficulty": (
         OTHER | {"difficulty": "impossible"},
-        "difficulty is 'impossible', expected 'easy', 'medium' or 'hard'; mend the line",
+        "difficulty is 'impossible', expected 'easy', 'medium' or 'hard'; fix the line",
     ),
     "answer is a number": (
         OTHER | {"expected_answer": 3},
-        "expected_answer is 3, expected a valid string; mend the line",
+        "expected_answer is 3, expected a valid string; fix the line",
     ),
     "prompt is null": (OTHER | {"prompt": None}, "prompt is None, expected a valid string"),
     "one accepted answer": (
@@ -157,7 +157,7 @@ REFUSED_ITEMS = {
         OTHER | {"accepted_answers": [" "]},
         "accepted_answers.0 is ' ', expected text that is not blank",
     ),
-    "empty id": (OTHER | {"id": ""}, "id is '', expected at least 1 character; mend the line"),
+    "empty id": (OTHER | {"id": ""}, "id is '', expected at least 1 character; fix the line"),
     "long id": (OTHER | {"id": "b" * 129}, "id is 'bbb"),
     "long prompt": (OTHER | {"prompt": "b" * 50_001}, "prompt is 'bbb"),
     "long category": (OTHER | {"category": "b" * 65}, "category is 'bbb"),
@@ -167,7 +167,7 @@ REFUSED_ITEMS = {
     ),
     "blank answer": (
         OTHER | {"expected_answer": " \u00a0\n"},
-        "expected_answer is ' \\xa0\\n', expected text that is not blank; mend the line",
+        "expected_answer is ' \\xa0\\n', expected text that is not blank; fix the line",
     ),
 }
 
@@ -179,7 +179,7 @@ def test_refused_items(item: dict[str, Any], what: str) -> None:
         parse_eval_set(data, PLACE)
     message = str(caught.value)
     assert message.startswith(f"{PLACE}:3: {what}")
-    assert message.endswith("; mend the line")
+    assert message.endswith("; fix the line")
     assert len(message) < 200
     assert problems(data, PLACE) == [message]
 
@@ -191,7 +191,7 @@ def test_limits_are_inclusive() -> None:
 
 def test_duplicate_id_names_both_lines() -> None:
     data = lines(ITEM) + b"\n" + lines(OTHER | {"id": "a"})
-    what = "id 'a' is already on line 1, expected every id once; rename or remove one of the two"
+    what = "id 'a' is already on line 1, expected unique ids; rename or remove one of the two"
     assert problems(data, PLACE) == [f"{PLACE}:3: {what}"]
 
 
@@ -202,8 +202,7 @@ def test_duplicate_id_names_both_lines() -> None:
 )
 def test_duplicate_prompt_names_both_lines(prompt: str) -> None:
     what = (
-        "the prompt is already on line 2, expected every prompt once; "
-        "reword or remove one of the two"
+        "the prompt is already on line 2, expected unique prompts; reword or remove one of the two"
     )
     data = lines(OTHER, ITEM, ITEM | {"id": "c", "prompt": prompt})
     assert problems(data, PLACE) == [f"{PLACE}:3: {what}"]
@@ -222,7 +221,7 @@ def test_the_first_of_three_is_named() -> None:
 @pytest.mark.parametrize("data", [b"", b"\n\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf \n"])
 def test_empty_file(data: bytes) -> None:
     message = (
-        f"{PLACE}: the file holds no items, expected at least one JSON object; add an item a line"
+        f"{PLACE}: the file has no items, expected at least one JSON object; add one item per line"
     )
     with pytest.raises(DataError) as caught:
         parse_eval_set(data, PLACE)

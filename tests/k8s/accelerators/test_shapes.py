@@ -1,4 +1,4 @@
-"""Every shape of the shipped table against numbers written down here by hand."""
+"""Compare every shape of the shipped table with numbers that were written by hand."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ TPUS = {
     "tpu7x-8x8x16": ("tpu7x", "8x8x16", "tpu7x-standard-4t", 256, 4, 1024, 192),
     "tpu7x-8x16x16": ("tpu7x", "8x16x16", "tpu7x-standard-4t", 512, 4, 2048, 192),
 }
-# Not listed in the table: made by its rule for slices above one cube.
+# These shapes are not listed in the table; its rule for slices above one cube allows them.
 LARGER = {
     "v4-12x16x16": ("tpu-v4-podslice", "12x16x16", "ct4p-hightpu-4t", 768, 4, 3072, 32),
     "v5p-4x4x12": ("tpu-v5p-slice", "4x4x12", "ct5p-hightpu-4t", 48, 4, 192, 95),
     "tpu7x-4x12x16": ("tpu7x", "4x12x16", "tpu7x-standard-4t", 192, 4, 768, 192),
     "tpu7x-16x24x24": ("tpu7x", "16x24x24", "tpu7x-standard-4t", 2304, 4, 9216, 192),
 }
-# key: (accelerator label, machine, nodes, GPUs a node)
+# key: (accelerator label, machine, nodes, GPUs per node)
 H100, A100, A100_80 = "nvidia-h100-80gb", "nvidia-tesla-a100", "nvidia-a100-80gb"
 GPUS = {
     "l4-1": ("nvidia-l4", "g2-standard-12", 1, 1),
@@ -303,7 +303,7 @@ REFUSALS: list[tuple[str, dict[str, Any], str]] = [
     (
         "v9-2x2",
         {},
-        "accelerator 'v9-2x2' is of no known family, expected a shape such as cpu, v4-2x2x1, "
+        "accelerator 'v9-2x2' is of an unknown family, expected a shape such as cpu, v4-2x2x1, "
         "v5e-1x1, v5e-device-1x1, v5p-2x2x1, v6e-1x1, tpu7x-1x1x1, l4-1, a100-40gb-1, a100-80gb-1, "
         "h100-80gb-1, h100-mega-80gb-8, h200-141gb-8, b200-8, gb200-4, rtx-pro-6000-1; "
         "choose one or add a row to manifests/k8s/accelerators.yaml",
@@ -332,15 +332,15 @@ REFUSALS: list[tuple[str, dict[str, Any], str]] = [
         {},
         "accelerator 'v4-4x8x4' is not offered, expected v4-2x2x1, v4-2x2x2, v4-2x2x4, v4-2x4x4, "
         "v4-4x4x4, v4-4x4x8, v4-4x8x8, v4-8x8x8, v4-8x8x16, v4-8x16x16 or, above 64 chips, sides "
-        "that are multiples of 4, the smallest first, at most 12x16x16; choose one or add a row to "
-        "manifests/k8s/accelerators.yaml",
+        "that are multiples of 4, in ascending order, at most 12x16x16; choose one or add a row "
+        "to manifests/k8s/accelerators.yaml",
     ),
     (
         "h100-80gb-3",
         {},
         "accelerator 'h100-80gb-3' is not offered, expected h100-80gb-1, h100-80gb-2, h100-80gb-4, "
-        "h100-80gb-8, h100-80gb-8x2, h100-80gb-8x64 (gangs: 8x2 to 8x64); choose one or add a row "
-        "to manifests/k8s/accelerators.yaml",
+        "h100-80gb-8, h100-80gb-8x2, h100-80gb-8x64 (several nodes: 8x2 to 8x64); choose one or "
+        "add a row to manifests/k8s/accelerators.yaml",
     ),
     (
         "v5e-2x2",
@@ -357,7 +357,7 @@ REFUSALS: list[tuple[str, dict[str, Any], str]] = [
     (
         "v4-2x2x1",
         {"flex_start": True},
-        "accelerator 'v4-2x2x1' with flex_start: v4 cannot be had that way, expected flex_start "
+        "accelerator 'v4-2x2x1' with flex_start: v4 does not support flex_start, expected it "
         "unset; remove it or choose another accelerator",
     ),
     (
@@ -420,8 +420,11 @@ def test_a_long_list_is_shortened() -> None:
         ({"slices": 0}, "greater than or equal to 1"),
         ({"reservation": "projects/p/reservations/r"}, "pattern"),
         ({"compute_class": ""}, "pattern"),
-        ({"topology_level": "required"}, "given together"),
-        ({"topology_key": "cloud.google.com/gce-topology-block"}, "given together"),
+        ({"topology_level": "required"}, "together, or neither"),
+        (
+            {"topology_key": "cloud.google.com/gce-topology-block"},
+            "together, or neither",
+        ),
         ({"topology_level": "maybe", "topology_key": "a"}, "'required' or 'preferred'"),
         ({"spott": True}, "Extra inputs"),
     ],
@@ -462,9 +465,9 @@ def test_an_option_that_the_operator_took_away() -> None:
     end = TEXT.index("  # Kueue's topology-aware")
     table = edited(TEXT[start:end], "")
     assert refusal("l4-1", table, placement_policy="x") == (
-        "accelerator 'l4-1' with placement_policy: own.yaml has no such option, expected spot, "
-        "flex_start, reservation, compute_class, topology_required, topology_preferred; remove it "
-        "or add it there"
+        "accelerator 'l4-1' with placement_policy: own.yaml does not define this option, expected "
+        "spot, flex_start, reservation, compute_class, topology_required, topology_preferred; "
+        "remove it or add it to that file"
     )
 
 
@@ -477,7 +480,7 @@ def test_an_option_that_the_operator_took_away() -> None:
         ("topologies: [1x1]", "topologies: [1x1, 1x1]", "[1x1, 1x1]", "every topology once"),
         ("gpus: 2}", "gpus: two}", "gpus: two", "gpus is 'two', expected a valid integer"),
         ("    v5p:\n", "    v4:\n", None, "key 'v4' is given twice; remove one"),
-        ("    l4:\n", "    v4:\n", None, "family v4 stands twice, expected it under one kind"),
+        ("    l4:\n", "    v4:\n", None, "family v4 is defined twice, expected it under one"),
         (
             'gke-spot: "true"',
             "gke-spot: true",
@@ -520,15 +523,15 @@ def test_not_a_table(data: bytes) -> None:
 
 
 def test_one_shape_made_twice_is_refused() -> None:
-    with pytest.raises(SpecError, match="shape 'l4-2' is made twice"):
+    with pytest.raises(SpecError, match="shape 'l4-2' is defined twice"):
         edited("gpus: 1}  # GKE may", "gpus: 2}  # GKE may")
 
 
 def test_a_placeholder_without_a_value() -> None:
     table = edited("cpu:  #", 'cpu:\n  env: {A: "${topology}"}\n  #')
     assert refusal("cpu", table) == (
-        "own.yaml: placeholder 'topology' stands where it has no value, expected one of hosts, "
-        "slices, chips_per_host; mend the table"
+        "own.yaml: placeholder 'topology' has no value in this place, expected one of hosts, "
+        "slices, chips_per_host; fix the table"
     )
 
 

@@ -1,4 +1,4 @@
-"""Offline rules: what is rendered passes, and each rule finds its own mistake, with its place."""
+"""Offline checks: rendered objects pass, and each check finds its mistake and names the place."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ JOB_MISTAKES: dict[str, tuple[Callable[[Object], Any], str, str]] = {
         lambda j: j["spec"].update(backoffLimit="6"),
         *("spec.backoffLimit", "is not of type 'integer'"),
     ),
-    "name": (lambda j: j["metadata"].update(name="1e3"), "metadata.name", "a letter first"),
+    "name": (lambda j: j["metadata"].update(name="1e3"), "metadata.name", "expected a letter"),
     "long name": (
         lambda j: j["metadata"].update(name="a" * 60),
-        *("metadata.name", "host names have 66 characters, expected at most 63"),
+        *("metadata.name", "host names of its pods have 66 characters, expected at most 63"),
     ),
     "label": (
         lambda j: j["metadata"]["labels"].update(a="x" * 64),
@@ -70,11 +70,11 @@ JOB_MISTAKES: dict[str, tuple[Callable[[Object], Any], str, str]] = {
     ),
     "annotations": (
         lambda j: j["metadata"]["annotations"].update(a="x" * 262_144),
-        *("metadata.annotations", "expected 262144 at most"),
+        *("metadata.annotations", "expected at most 262144"),
     ),
     "host network": (
         lambda j: pod(j).update(hostNetwork=True),
-        *("spec.template.spec.hostNetwork", "`restricted` refuses it"),
+        *("spec.template.spec.hostNetwork", "`restricted` forbids it"),
     ),
     "host path": (
         lambda j: pod(j)["volumes"].append({"name": "h", "hostPath": {"path": "/"}}),
@@ -102,7 +102,7 @@ JOB_MISTAKES: dict[str, tuple[Callable[[Object], Any], str, str]] = {
     ),
     "mount": (
         lambda j: main(j)["volumeMounts"].append({"name": "no", "mountPath": "/x"}),
-        *("containers[0].volumeMounts[3]", "volume no is not there"),
+        *("containers[0].volumeMounts[3]", "volume no is not defined"),
     ),
     "quantity": (
         lambda j: main(j)["resources"]["limits"].update(cpu="2 cores"),
@@ -110,11 +110,11 @@ JOB_MISTAKES: dict[str, tuple[Callable[[Object], Any], str, str]] = {
     ),
     "memory is overcommitted": (
         lambda j: main(j)["resources"]["limits"].update(memory="8Gi"),
-        *("containers[0].resources[memory]", "expected one value"),
+        *("containers[0].resources[memory]", "expected equal request and limit"),
     ),
     "request above limit": (
         lambda j: main(j)["resources"]["limits"].update(cpu="1"),
-        *("containers[0].resources[cpu]", "request 2 is above limit 1"),
+        *("containers[0].resources[cpu]", "the request 2 is above the limit 1"),
     ),
     "half a chip": (
         lambda j: [
@@ -128,11 +128,11 @@ JOB_MISTAKES: dict[str, tuple[Callable[[Object], Any], str, str]] = {
     ),
     "no deadline": (
         lambda j: j["spec"].pop("activeDeadlineSeconds"),
-        *("spec.activeDeadlineSeconds", "expected a bound"),
+        *("spec.activeDeadlineSeconds", "is missing; set deadline_seconds"),
     ),
     "unsorted codes": (
         lambda j: code_rule(j).update(values=[2, 1]),
-        *("podFailurePolicy.rules[1].onExitCodes.values", "sorted codes, each once, and no 0"),
+        *("podFailurePolicy.rules[1].onExitCodes.values", "codes in ascending order, without 0"),
     ),
     "another container": (
         lambda j: code_rule(j).update(containerName="side"),
@@ -140,11 +140,11 @@ JOB_MISTAKES: dict[str, tuple[Callable[[Object], Any], str, str]] = {
     ),
     "short life": (
         lambda j: j["spec"].update(ttlSecondsAfterFinished=60),
-        *("spec.ttlSecondsAfterFinished", "expected a day at least"),
+        *("spec.ttlSecondsAfterFinished", "expected at least 86400"),
     ),
     "suspended": (
         lambda j: j["spec"].update(suspend=True),
-        *("spec.suspend", "a queue sets it"),
+        *("spec.suspend", "because Kueue sets it"),
     ),
     "token": (
         lambda j: pod(j).pop("automountServiceAccountToken"),
@@ -170,7 +170,7 @@ def test_a_mistake_in_a_job_is_found_with_its_place(name: str) -> None:
 JOBSET_MISTAKES: dict[str, tuple[Callable[[Object], Any], str, str]] = {
     "unknown field": (
         lambda j: j["spec"]["failurePolicy"].update(maxRestart=3),
-        *("spec.failurePolicy.maxRestart", "is no field of a JobSet"),
+        *("spec.failurePolicy.maxRestart", "is not a field of a JobSet"),
     ),
     "wrong type": (
         lambda j: j["spec"]["replicatedJobs"][0].update(replicas="2"),
@@ -178,7 +178,7 @@ JOBSET_MISTAKES: dict[str, tuple[Callable[[Object], Any], str, str]] = {
     ),
     "unknown field of a child": (
         lambda j: child(j).update(retries=3),
-        *("spec.replicatedJobs[0].template.spec", "is no field of a JobSet"),
+        *("spec.replicatedJobs[0].template.spec", "is not a field of a JobSet"),
     ),
     "rule name": (
         lambda j: j["spec"]["failurePolicy"]["rules"][0].update(name="no-dash"),
@@ -190,7 +190,7 @@ JOBSET_MISTAKES: dict[str, tuple[Callable[[Object], Any], str, str]] = {
     ),
     "long name": (
         lambda j: j["metadata"].update(name="a" * 52),
-        *("metadata.name", "host names have 64 characters"),
+        *("metadata.name", "host names of its pods have 64 characters"),
     ),
 }
 
@@ -206,10 +206,10 @@ def test_a_mistake_in_a_jobset_is_found_with_its_place(name: str) -> None:
 
 def test_files_are_checked_together() -> None:
     config_map, job = rendered("export")
-    assert ["is in no file, expected it before" in line for line in said(job)] == [True]
-    assert ["stands here twice" in line for line in said(config_map, job, job)] == [True]
+    assert ["is in none of the files" in line for line in said(job)] == [True]
+    assert ["is defined twice" in line for line in said(config_map, job, job)] == [True]
     config_map["data"]["spec.json"] = "é" * 600_000
-    assert ["expected 1048576 at most" in line for line in said(config_map, job)] == [True]
+    assert ["expected at most 1048576" in line for line in said(config_map, job)] == [True]
     assert "found 'Deployment'" in said({"kind": "Deployment", "metadata": {"name": "d"}})[0]
 
 

@@ -1,4 +1,4 @@
-"""A loopback HTTP server that answers as told: what a real API server cannot be made to do."""
+"""A local HTTP server with scripted replies, for faults that a real API server cannot produce."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any, Self
 
 @dataclass
 class Reply:
-    """One answer."""
+    """One reply of the server."""
 
     status: int = 200
     body: Any = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     fault: str = ""
-    """reset: the connection breaks; hang: nothing comes; cut: half of the body comes."""
+    """`reset` breaks the connection, `hang` sends nothing, `cut` sends half of the body."""
 
 
 @dataclass
 class Request:
-    """What was asked."""
+    """One request that the server received."""
 
     method: str
     path: str
@@ -34,7 +34,7 @@ class Request:
 
 
 class FakeServer:
-    """Gives the replies in turn, the last one for ever."""
+    """Sends the replies in turn and then repeats the last one."""
 
     def __init__(self, *replies: Reply | Callable[[Request], Reply]) -> None:
         self.requests: list[Request] = []
@@ -90,7 +90,7 @@ class FakeServer:
             handler.wfile.write(data)
 
     def kubeconfig(self, folder: Path, user: dict[str, Any]) -> str:
-        """A kubeconfig for this server; its context is `fake`."""
+        """Write a kubeconfig for this server, with context `fake`, and return its path."""
         config = {
             "apiVersion": "v1",
             "kind": "Config",

@@ -1,4 +1,4 @@
-"""The client against answers that a real API server cannot be made to give."""
+"""Test the client with responses that a real API server cannot be made to give."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def said(status: int, message: str, **headers: str) -> Reply:
 
 @pytest.fixture
 def connect(tmp_path: Path) -> Iterator[Any]:
-    """A client of a server that gives these replies: (cluster, server)."""
+    """Start a server with given replies; returns (client, server)."""
     with contextlib.ExitStack() as stack:
 
         def start(*replies: Any, retry_seconds: float = 5, user: Any = None) -> Any:
@@ -57,7 +57,7 @@ def connect(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_lost_acknowledgement_is_adopted(connect: Any) -> None:
-    """The Job was created, the answer was lost, the second POST meets it."""
+    """The Job is created, but the response is lost, and the retried POST finds the Job."""
     cluster, server = connect(
         Reply(fault="reset"), said(409, "already exists"), Reply(body=job(uid="1"))
     )
@@ -128,7 +128,7 @@ def test_retry_after_is_honoured_for_every_verb(connect: Any) -> None:
 def test_a_wait_beyond_the_budget_ends_at_once(connect: Any) -> None:
     cluster, server = connect(said(429, "slow down", **{"Retry-After": "600"}), retry_seconds=5)
     since = time.monotonic()
-    with pytest.raises(Transient, match=r"get Job j: .* answers 429: slow down"):
+    with pytest.raises(Transient, match=r"get Job j: .* answers with status 429: slow down"):
         cluster.get("Job", "j")
     assert time.monotonic() - since < 2
     assert len(server.requests) == 1
@@ -155,7 +155,7 @@ def test_what_passes_is_tried_again(connect: Any, fault: Reply) -> None:
 def test_what_does_not_pass_is_said_when_the_time_is_over(connect: Any) -> None:
     cluster, server = connect(said(503, "starting"), retry_seconds=1)
     since = time.monotonic()
-    with pytest.raises(Transient, match="answers 503: starting"):
+    with pytest.raises(Transient, match="answers with status 503: starting"):
         cluster.create(job())
     assert time.monotonic() - since < 3
     assert len(server.requests) >= 2
@@ -186,7 +186,7 @@ def test_refusals_say_who_can_help(connect: Any) -> None:
     for reply, error, words in (
         (said(403, 'jobs "j" is forbidden: exceeded quota: q'), QuotaExceeded, "larger Resource"),
         (said(403, 'User "u" cannot create'), PermissionDenied, "ask for a Role"),
-        (said(422, "spec.x: Invalid value"), SpecError, "Invalid value; mend it"),
+        (said(422, "spec.x: Invalid value"), SpecError, "Invalid value; correct it"),
         (said(404, 'namespaces "n" not found'), SpecError, "create the namespace"),
         (said(400, 'strict decoding error: unknown field "spec.x"'), SpecError, "strict decoding"),
     ):
@@ -232,7 +232,9 @@ def test_credentials_that_stay_refused_are_said_without_showing_them(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     cluster, server = connect(said(401, "Unauthorized"))
-    with pytest.raises(PermissionDenied, match="does not take the credentials any more") as caught:
+    with pytest.raises(
+        PermissionDenied, match="does not accept the credentials any more"
+    ) as caught:
         cluster.create(job())
     assert len(server.requests) == 2
     text = "".join(traceback.format_exception(caught.value)) + caplog.text + repr(cluster)
@@ -243,7 +245,7 @@ def test_credentials_that_stay_refused_are_said_without_showing_them(
 def test_the_token_of_a_pod_is_read_anew_as_it_rotates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No TLS here: the address is changed from https behind the loader's back."""
+    """The fake server has no TLS, so the test replaces https in the address that was loaded."""
     (tmp_path / "token").write_text("one")
     (tmp_path / "ca.crt").write_text("not read without TLS")
     with FakeServer(said(401, "expired"), Reply(body=job())) as server:
@@ -288,8 +290,8 @@ def test_a_date_that_cannot_be_read_changes_nothing(connect: Any, date: str) -> 
 @pytest.mark.parametrize(
     ("context", "text", "words"),
     [
-        (None, None, "expected a configuration of a cluster"),
-        ("other", "", "--context other: not in the kubeconfig, expected one of fake"),
+        (None, None, "expected the configuration of a cluster"),
+        ("other", "", "--context other: the kubeconfig has no such context, expected one of: fake"),
         (None, "nonsense: [", "kubeconfig"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Rules of the verdict on recorded excerpts; tests/cluster brings most of them about for real."""
+"""Test the diagnosis rules on recorded excerpts; tests/cluster causes most states for real."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuneloop.artifacts.verdict import Verdict
 from tuneloop.k8s.diagnosis.diagnose import diagnose
 from tuneloop.k8s.diagnosis.observed import Observation, root_cause, sentence
 from tuneloop.k8s.names import DEADLINE, QUEUE
-from tuneloop.specs.cluster import GraceSpec
+from tuneloop.specs.cluster import TimeoutSpec
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -84,7 +84,7 @@ def waits(reason: str, message: str = "", age: float = 10) -> dict[str, Any]:
 
 
 def judged(workload: Any = None, *pods: Any, events: Any = (), **more: Any) -> Verdict:
-    graces = more.pop("graces", GraceSpec())
+    timeouts = more.pop("timeouts", TimeoutSpec())
     seen = Observation(
         **{
             "stage": "train",
@@ -97,7 +97,7 @@ def judged(workload: Any = None, *pods: Any, events: Any = (), **more: Any) -> V
             **more,
         }
     )
-    return diagnose(seen, graces)
+    return diagnose(seen, timeouts)
 
 
 def queued(age: float, reason: str = "", message: str = "", by: str = "") -> dict[str, Any]:
@@ -151,11 +151,11 @@ CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
     ),
     "too long in all": (
         judged(failed("DeadlineExceeded"), ended(143)),
-        *("DeadlineExceeded", 31, "took longer than it may in all"),
+        *("DeadlineExceeded", 31, "exceeded its total deadline"),
     ),
     "an attempt too long": (
         judged(failed(), ended(75, pod_reason="DeadlineExceeded")),
-        *("DeadlineExceeded", 31, "an attempt took longer"),
+        *("DeadlineExceeded", 31, "an attempt exceeded its deadline"),
     ),
     "interrupted too often": (
         judged(failed(), ended(75, "a", finished=9), ended(75, "b", finished=1)),
@@ -182,10 +182,10 @@ CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
         *("SucceededNoOutput", 20, "published no record"),
     ),
     "deleted": (judged(None), "Deleted", 30, "deleted by someone else"),
-    "not created": (judged(None, seen=False), "Queued", None, "not created yet"),
+    "not created": (judged(None, seen=False), "Queued", None, "does not exist yet"),
     "restarting": (
         judged(job("JobSet", RestartingJobSet=("", "")), ended(134)),
-        *("Restarting", None, "starts all its pods again; before: pod p: Error exit 134"),
+        *("Restarting", None, "is restarting all its pods; last failure: pod p: Error exit 134"),
     ),
     "one failed, the next is not there yet": (
         judged(job(), ended(75)),
@@ -234,11 +234,11 @@ CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
     "no node": (judged(job(), unscheduled(901)), "Unschedulable", 21, "0/3 nodes are available"),
     "node is coming": (
         judged(job(), unscheduled(901), events=[event("TriggeredScaleUp", "pool 0->1")]),
-        *("Provisioning", None, "the autoscaler is making"),
+        *("Provisioning", None, "the autoscaler is creating"),
     ),
     "node never came": (
         judged(job(), unscheduled(3601), events=[event("TriggeredScaleUp", "pool 0->1")]),
-        *("Provisioning", 21, "the autoscaler is making"),
+        *("Provisioning", 21, "the autoscaler is creating"),
     ),
     "stockout": (
         judged(job(), unscheduled(901), events=[event("FailedScaleUp", "GCE out of resources")]),
@@ -248,8 +248,8 @@ CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
         judged(job(), unscheduled(901), events=[event("FailedScaleUp", "GCE quota exceeded")]),
         *("QuotaExceeded", 23, "GCE quota exceeded"),
     ),
-    "Kueue unknown": (judged(suspended(99)), "Queued", 21, "Kueue knows no Workload"),
-    "Kueue soon": (judged(suspended(9)), "Queued", None, "Kueue knows no Workload"),
+    "Kueue unknown": (judged(suspended(99)), "Queued", 21, "Kueue has no Workload"),
+    "Kueue soon": (judged(suspended(9)), "Queued", None, "Kueue has no Workload"),
     "Kueue waits": (
         judged(suspended(), queue_workload=queued(9, "WaitingForQuota", "4 more needed")),
         *("Queued", None, "WaitingForQuota 4 more needed"),
@@ -270,7 +270,7 @@ CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
     ),
     "Kueue gave up": (
         judged(suspended(), queue_workload=queued(1, reason="", message="", by="Deactivated")),
-        *("Queued", 21, "given demo-train up"),
+        *("Queued", 21, "Kueue has evicted demo-train for good"),
     ),
     "Kueue's time is over": (
         judged(
@@ -281,14 +281,14 @@ CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
         ),
         *("DeadlineExceeded", 31, "exceeding the maximum"),
     ),
-    "running": (judged(job(), pod(phase="Running")), "Running", None, "1 of 1 pods run"),
+    "running": (judged(job(), pod(phase="Running")), "Running", None, "1 of 1 pods are running"),
     "stuck": (
         judged(job(), pod(phase="Running"), progress_at=NOW - timedelta(seconds=1801)),
-        *("Stuck", 20, "said nothing for 1801 s"),
+        *("Stuck", 20, "reported no progress for 1801 s"),
     ),
     "alive": (
         judged(job(), pod(phase="Running"), progress_at=NOW - timedelta(seconds=10)),
-        *("Running", None, "1 of 1 pods run"),
+        *("Running", None, "1 of 1 pods are running"),
     ),
     "pulling": (judged(job(), waits("ContainerCreating")), "Pulling", None, "no running pod yet"),
 }
@@ -313,7 +313,7 @@ def test_a_jobset_that_restarts_for_ever_meets_its_deadline() -> None:
 
 
 def test_a_record_is_success_whatever_the_workload_says() -> None:
-    """A gang that aborts at its teardown has done its work."""
+    """Distributed processes that abort during teardown have already finished their work."""
     verdict = judged(failed("PodFailurePolicy"), ended(134), record_published=True)
     assert (verdict.state, verdict.exit_code) == ("Succeeded", 0)
     assert "failed afterwards" in verdict.cause
@@ -333,7 +333,7 @@ def test_the_root_cause_of_a_gang_ended_first_and_is_no_casualty() -> None:
     tied = [ended(70, "x", finished=5), ended(65, "y", finished=5, message=TERMINATED)]
     found = root_cause(tied)
     assert found is not None
-    assert found.pod == "y"  # the one that could still say why
+    assert found.pod == "y"  # it has a message
     only = [ended(134, "m", finished=9), ended(134, "n", finished=5, disruption="x")]
     found = root_cause(only)
     assert found is not None

@@ -54,8 +54,8 @@ GOLDENS: dict[str, tuple[str, StagePlacement | None, dict[str, Any]]] = {
         for stage in STAGES
         for kind, key in KINDS.items()
     },
-    "export-cpu-16-shards": ("export", StagePlacement(shards=16), {}),
-    "eval-gpu-4-shards": ("eval", StagePlacement(accelerator="l4-1", shards=4), {}),
+    "export-cpu-16-shards": ("export", StagePlacement(shard_count=16), {}),
+    "eval-gpu-4-shards": ("eval", StagePlacement(accelerator="l4-1", shard_count=4), {}),
     "export-cpu-credentials": (
         *("export", None),
         {"credentials_secret": "tuneloop-credentials", "store_token_secret": "store"},
@@ -141,7 +141,7 @@ def test_credentials_are_named_and_reach_stages_and_submitter_alike() -> None:
         assert mount["readOnly"] is True
         assert {"name": "credentials", "secret": {"secretName": "s3"}} in pod["volumes"]
     classes = [job["spec"]["template"]["spec"].get("priorityClassName") for job in jobs]
-    assert classes == ["low"] * len(STAGES) + [None], "nobody waits for the submitter's machine"
+    assert classes == ["low"] * len(STAGES) + [None], "the submitter has the default priority"
 
 
 def test_the_submitter_is_started_again_only_if_it_could_not_reach_something() -> None:
@@ -171,7 +171,7 @@ def test_the_pod_gets_the_argv_and_the_spec_of_the_stage() -> None:
 
 
 def test_final_exit_codes_are_all_but_the_transient() -> None:
-    """The same table as the stages' own: a code that is neither would be retried in vain."""
+    """Codes must match those of the stages; an unlisted permanent error would be retried."""
     classes = [
         c
         for c in vars(errors).values()
@@ -245,7 +245,7 @@ def test_several_hosts_are_refused_where_one_process_works(stage: str) -> None:
 
 
 def test_shards_make_an_indexed_job_that_is_told_its_index() -> None:
-    _, job = rendered("export", StagePlacement(shards=16))
+    _, job = rendered("export", StagePlacement(shard_count=16))
     spec = job["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 16, 16)
     assert spec["backoffLimitPerIndex"] == 6
@@ -299,7 +299,7 @@ def test_kueue_is_named_only_if_the_spec_names_it() -> None:
     "image", ["tuneloop", "tuneloop:latest", f"tuneloop@{DIGEST[:-1]}", f"@{DIGEST}", "a b@sha256:"]
 )
 def test_an_image_needs_a_digest(image: str) -> None:
-    with pytest.raises(SpecError, match="a tag can point elsewhere"):
+    with pytest.raises(SpecError, match="a tag can point to another image"):
         image_identity(image)
     assert image_identity(IMAGE) == DIGEST
 
@@ -308,7 +308,7 @@ def test_a_tag_is_taken_if_asked_for_and_that_is_recorded() -> None:
     tagged = "registry.example:5000/team/tuneloop:v1"
     assert image_identity(tagged, allow_tag=True) == tagged
     assert image_identity(IMAGE, allow_tag=True) == DIGEST
-    with pytest.raises(SpecError, match="a tag can point elsewhere"):
+    with pytest.raises(SpecError, match="a tag can point to another image"):
         image_identity("tuneloop@sha256:abc", allow_tag=True)
     _, job = renderer(ClusterSpec(namespace="n"), image=tagged).render(stage_specs()["export"])
     assert job["metadata"]["annotations"]["tuneloop.dev/allow-tag"] == "true"
@@ -327,12 +327,12 @@ def test_names_fit_every_budget(run_name: str, fingerprint: str, stage: str) -> 
     spec = stage_specs(run_name)[stage].model_copy(update={"fingerprint": fingerprint})
     name = object_name(run_name, spec)
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
-    assert len(name) + len("-12345") <= 63  # a pod's name
-    assert len(name) + len("-999-12345") <= 63  # of an Indexed Job
+    assert len(name) + len("-12345") <= 63  # name of a Job's pod
+    assert len(name) + len("-999-12345") <= 63  # name of an Indexed Job's pod
     gang_name = object_name(run_name, spec, LONGEST)
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", gang_name)
-    assert len(f"{gang_name}-w-255-1535-12345") <= 63  # the host name of a JobSet's pod
-    assert len(spec.run_id) <= 63  # a label's value
+    assert len(f"{gang_name}-w-255-1535-12345") <= 63  # host name of a JobSet's pod
+    assert len(spec.run_id) <= 63  # value of a label
     assert len(submitter_name(spec.run_id)) + len("-12345") <= 63
 
 

@@ -49,7 +49,7 @@ def test_missing_and_unused_values_are_errors() -> None:
     template = parse_template(TEMPLATE, "t.yaml")
     with pytest.raises(SpecError, match=r"t\.yaml: placeholder \$\{labels\} has no value"):
         fill(template, {"name": "x"})
-    with pytest.raises(SpecError, match=r"t\.yaml: no placeholder takes extra, more"):
+    with pytest.raises(SpecError, match=r"t\.yaml: no placeholder uses extra, more"):
         fill(template, {"name": "", "labels": 1, "count": 1, "extra": 1, "more": 2})
 
 
@@ -60,7 +60,7 @@ def test_missing_and_unused_values_are_errors() -> None:
         (b"- a", "found list, expected one Kubernetes object"),
         (b"a: x-${name}", "expected it to be the whole value"),
         (b"a: ['${Name}']", "expected it to be the whole value"),
-        (b"${name}: a", "fill values, not keys"),
+        (b"${name}: a", "use placeholders only in values"),
         (b"1: a", "expected plain text"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The fast reader reads what pydantic reads, the same way, or nothing."""
+"""The fast reader gives the same result as pydantic, or none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ traces = st.fixed_dictionaries(
 
 
 def good(trace: dict[str, Any]) -> dict[str, Any]:
-    """Most of what hypothesis makes is wrong; this is right more often."""
+    """Most input that hypothesis generates is invalid; this strategy is valid more often."""
     trace = {**trace, "trace_version": "1", "prompt": trace["prompt"] or "p", "final_answer": "a"}
     steps = [{**step, "i": n, "type": "t", "content": "c"} for n, step in enumerate(trace["steps"])]
     return {**trace, "steps": steps or [{"i": 0, "type": "t", "content": "c"}]}

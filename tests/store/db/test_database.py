@@ -1,4 +1,4 @@
-"""Batches, idempotency, order, and what is said of a file that is no database."""
+"""Batches, idempotency, order, and the errors for files that are not databases."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_names_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot be opened"):
         Database(f"sqlite:///{tmp_path}")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(Unavailable, match="its folder is a file"):
+    with pytest.raises(Unavailable, match="the parent folder is a file"):
         Database(f"sqlite:///{tmp_path / 'file' / 'store.db'}")
 
 

@@ -1,4 +1,4 @@
-"""Connections: what SQLite does not do by itself."""
+"""Connections: behaviour that SQLite does not have by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def locked(name: str) -> sqlite3.OperationalError:
 
 
 class Busy(sqlite3.Connection):
-    """Refuses to switch to WAL twice, as SQLite does while another connection switches."""
+    """A connection that refuses to switch to WAL twice, as if another connection were switching."""
 
     refusals = 2
 

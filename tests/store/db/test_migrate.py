@@ -1,4 +1,4 @@
-"""Tables come to be by migrations alone, once, whoever starts first; old files are taken over."""
+"""Migrations create the tables once, with concurrent starts too, and convert old files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Make = Callable[..., dict[str, Any]]
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def virgin_url(request: pytest.FixtureRequest, sqlite_file: Path) -> str:
-    """A database without tables."""
+    """URL of a database without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{sqlite_file}"
     server: Postgres = request.getfixturevalue("postgres")
@@ -43,7 +43,7 @@ def test_the_migrations_make_what_statements_are_written_for(virgin_url: str) ->
         on_postgres = connection.dialect.name == "postgresql"
 
         def is_here(item: object, name: str | None, *_: object) -> bool:
-            return on_postgres or name != "ix_traces_meta"  # Alembic does not know `ddl_if`
+            return on_postgres or name != "ix_traces_meta"  # Alembic does not support `ddl_if`.
 
         options = {"compare_type": True, "include_object": is_here}
         context = MigrationContext.configure(connection, opts=options)
@@ -81,7 +81,7 @@ def test_a_database_of_a_newer_tuneloop_is_left_alone(virgin_url: str) -> None:
     with engine.writing(opened) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     opened.dispose()
-    with pytest.raises(SpecError, match=r"revision 9999, expected 0001 at most; .* use that one"):
+    with pytest.raises(SpecError, match=r"revision 9999, expected 0001 or earlier; use the newer"):
         Database(virgin_url)
 
 
@@ -96,7 +96,7 @@ CREATE TABLE scores (seq INTEGER NOT NULL PRIMARY KEY,
     score FLOAT NOT NULL, details TEXT NOT NULL, created_at INTEGER NOT NULL);
 CREATE INDEX ix_scores_trace_id ON scores (trace_id);
 """
-"""The tables of the first version, which had no migrations."""
+"""Create the tables of the first version, which had no migrations."""
 
 
 def test_a_file_from_before_migrations_is_taken_over(sqlite_file: Path, make_trace: Make) -> None:

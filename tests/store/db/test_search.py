@@ -1,4 +1,4 @@
-"""Search: any case, any database, bounded."""
+"""Search: ignores case, works the same on every database, and is bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selection over the whole store, by JSON equality, in an order that repeats."""
+"""Selection over the whole store, with JSON equality and a reproducible order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tuneloop.traces.schema import ReasoningTrace
 
 
 def store(database: Database, now: datetime, *metas: Any, key: str | None = None) -> list[str]:
-    """Put traces with these metas into the store; returns their ids."""
+    """Store traces with these metas; returns their ids."""
     batch = [
         {
             "trace_version": "1.0",
@@ -155,12 +155,12 @@ def test_filters_by_json_equality(
 ) -> None:
     store(database, now, *METAS)
     found = [meta_of(row) for row in selected(database, filters=filters)][::-1]
-    as_text = [json.dumps(one, sort_keys=True) for one in found]  # 1 == 1.0 == True here
+    as_text = [json.dumps(one, sort_keys=True) for one in found]  # In Python, 1 == 1.0 == True.
     assert as_text == [json.dumps(one, sort_keys=True) for one in expected]
 
 
 def test_a_path_that_is_no_pointer_is_refused() -> None:
-    with pytest.raises(ValidationError, match="is no JSON Pointer, expected ~ to be written ~0"):
+    with pytest.raises(ValidationError, match="is not a JSON Pointer, expected ~0 for ~"):
         BuildRequest(dataset_name="d", dataset_version="v", filters={"/a~b": 1})
     BuildRequest(dataset_name="d", dataset_version="v", filters={"a~b": 1})
 
@@ -236,7 +236,7 @@ def test_memory_does_not_grow_with_the_selection(database: Database, now: dateti
         assert sum(1 for _ in selection.rows) == 3000
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak_bytes < 20 << 20  # the rows are 30 MB
+    assert peak_bytes < 20 << 20  # The rows have 30 MB.
 
 
 json_values = st.recursive(
@@ -254,7 +254,7 @@ json_values = st.recursive(
 
 
 def spelled(value: Any) -> str:
-    """JSON text that is equal exactly where the values are."""
+    """Build JSON text that is equal exactly if the values are equal."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{k}:{spelled(value[k])}" for k in sorted(value)) + "}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The access log: one line a request, to the end of the reply, and nothing that is secret."""
+"""The access log has one line per request, written at the end of the reply, without secrets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Lines:
-    """What the access log holds so far."""
+    """Return the lines of the access log so far."""
     caplog.set_level(logging.INFO, "tuneloop.access")
 
     def read() -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def test_odd_paths_are_cut_and_escaped(
 ) -> None:
     http.get("/a%0a%1b%7f%e2%80%a8b")
     http.get("/" + "x" * 5000)
-    assert http.get("/docs/").status_code == 200  # redirected
+    assert http.get("/docs/").status_code == 200  # This request is redirected.
     newline, long, redirected, docs = lines()
     assert (newline["path"], newline["route"]) == ("/a\n\x1b\x7f\u2028b", None)
     assert len(long["path"]) == access_log.MAX_PATH_CHARACTERS
@@ -128,7 +128,8 @@ def test_a_bug_is_a_500_that_says_nothing(
 
 
 def test_the_traceback_of_a_bug_is_in_the_log_with_the_request_id(
-    capfd: pytest.CaptureFixture[str],  # first: the server's handler keeps the stream that it finds
+    # This must come first, because the server's handler keeps the stream that it finds.
+    capfd: pytest.CaptureFixture[str],
     store_url: str,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
@@ -136,7 +137,7 @@ def test_the_traceback_of_a_bug_is_in_the_log_with_the_request_id(
     monkeypatch.setattr(database, "list", lambda *_, **__: 1 // 0)
     reply = httpx.get(f"{store_url}/api/traces", headers={"X-Request-ID": "the-id"})
     assert (reply.status_code, reply.json()) == (500, {"detail": "Internal Server Error"})
-    err, deadline = "", time.monotonic() + 10  # it is logged behind the reply
+    err, deadline = "", time.monotonic() + 10  # The line is written after the reply.
     while "request the-id" not in err and time.monotonic() < deadline:
         time.sleep(0.01)
         err += capfd.readouterr().err
@@ -222,7 +223,7 @@ def test_an_export_that_nobody_reads_to_its_end(
     line = lines()[-1]
     assert (line["route"], line["status"]) == ("/api/datasets/{key}/export.jsonl", 200)
     assert line["disconnected"] is True
-    assert 0 < line["bytes_out"] < 20_000_000  # of 24
+    assert 0 < line["bytes_out"] < 20_000_000  # The whole export has 24 MB.
     counted = b'count{format="trace",outcome="disconnected"} 1.0'
     assert counted in app.state.service.metrics.render("")[0]
 

@@ -1,4 +1,4 @@
-"""Tokens and roles in front of the store, and passwords of browsers."""
+"""Access control of the store: tokens, roles, and passwords from browsers."""
 
 from __future__ import annotations
 

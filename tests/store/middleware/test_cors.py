@@ -1,4 +1,4 @@
-"""Pages of other origins: none by default, named ones on wish."""
+"""CORS: no origin is allowed by default; named origins are."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_preflight_needs_no_token_and_a_refusal_can_be_read(
 @pytest.mark.parametrize(
     ("origin", "has_tokens", "words"),
     [
-        ("*", False, "without tokens every web page"),
+        ("*", False, "without tokens, every web page"),
         ("*", True, ""),
         ("http://localhost:5173", False, ""),
         ("https://[::1]:8443", False, ""),

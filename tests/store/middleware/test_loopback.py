@@ -1,4 +1,4 @@
-"""Without tokens, a web page that is open on this machine gets nothing."""
+"""Without tokens, web pages of other sites that are open on this machine are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def test_who_gets_in(url: str, headers: dict[str, str], code: int) -> None:
 
 def test_a_refusal_says_what_to_do(url: str) -> None:
     reply = httpx.post(f"{url}/api/traces/batch", headers={"Origin": "http://evil.example"})
-    assert reply.json() == {"detail": "Another origin: name it with --cors-origin, or use --tokens"}
+    assert reply.json() == {
+        "detail": "Origin not allowed: name it with --cors-origin, or use --tokens"
+    }
     page = httpx.get(f"{url}/traces", headers={"Host": "evil.example"})
     assert page.headers["content-type"].startswith("text/html")
-    assert "answers to localhost alone" in page.text
+    assert "only answers requests to localhost" in page.text

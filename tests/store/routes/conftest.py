@@ -1,4 +1,4 @@
-"""Traces and a dataset to begin with."""
+"""Traces and a dataset for the tests of the endpoints."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def dataset(http: TestClient, make_trace: Make) -> str:
 
 @pytest.fixture
 def ids(http: TestClient, make_trace: Make) -> list[str]:
-    """Seven traces, oldest first; the odd ones come from `a`, the even ones from `b`."""
+    """Store seven traces, oldest first; the odd ones come from `a`, the even ones from `b`."""
     traces = [make_trace(n, meta={"source": "ba"[n % 2], "number": n}) for n in range(7)]
     return [row["id"] for row in http.post(BATCH, json=traces).json()["traces"]]

@@ -1,4 +1,4 @@
-"""Datasets over HTTP: builds, exports, deletion."""
+"""Datasets over HTTP: builds, exports and deletion."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_readers_share_an_export_by_whole_shards(http: TestClient, ids: list[str
     whole = http.get(url).content
     parts = [http.get(f"{url}&shard={n}&num_shards=3").content for n in range(3)]
     assert sorted(b"".join(parts).splitlines()) == sorted(whole.splitlines())
-    assert parts.count(b"") == 2  # one shard file: it is not cut
+    assert parts.count(b"") == 2  # The dataset has one shard file, which is not divided.
     for odd in ("shard=3&num_shards=3", "shard=-1", "num_shards=0", "shard=1"):
         reply = http.get(f"{url}&{odd}")
         assert reply.status_code == 422

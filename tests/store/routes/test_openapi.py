@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, complete, and true of its own examples."""
+"""The OpenAPI document is valid and complete, and its examples match its schemas."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def resolved(document: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
 
 
 def example_of(document: dict[str, Any], schema: dict[str, Any]) -> Any:
-    """Make the example that a reader is shown: from the schema itself, else from its fields."""
+    """Build the example that readers see, from the schema or from the examples of its fields."""
     if "$ref" in schema and "examples" not in schema:
         return example_of(document, resolved(document, schema))
     for name in ("examples", "enum"):
@@ -58,7 +58,7 @@ def example_of(document: dict[str, Any], schema: dict[str, Any]) -> Any:
 
 
 def contents(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every body that is documented: where, and its media type object."""
+    """Yield the location and media type object of every documented body."""
     for method, path, operation in operations(document):
         replies = operation["responses"].items()
         found = [(code, resolved(document, reply)) for code, reply in replies]
@@ -126,7 +126,7 @@ def test_nothing_lacks_an_example_or_a_description(document: dict[str, Any]) -> 
 def test_examples_fit_their_schemas(document: dict[str, Any]) -> None:
     for place, content in contents(document):
         if "ndjson" in place and "request" in place:
-            continue  # a schema of one line beside an example of lines
+            continue  # The schema describes one line, and the example is a list of lines.
         schema = {**content["schema"], "components": document["components"]}
         made = example_of(document, content["schema"]) if "example" not in content else None
         errors = list(jsonschema_rs.iter_errors(schema, content.get("example", made)))

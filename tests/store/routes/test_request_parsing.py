@@ -1,4 +1,4 @@
-"""Bodies of requests: limits, faults, and that each is parsed once."""
+"""Request bodies: limits, errors, and that each body is parsed only once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Schemathesis against the application: whatever it sends, replies are as documented.
+"""Schemathesis against the application: every reply matches the OpenAPI document.
 
-It sends what the document allows and what it forbids, at the limits and at random; every run sends
-the same.
+It sends valid and invalid requests, at the limits and at random. Every run sends the same requests.
 """
 
 from __future__ import annotations
@@ -41,24 +40,24 @@ CHECKS = (
     response_headers_conformance,
     response_schema_conformance,
 )
-"""Held for every reply, without exception."""
+"""Checks that must hold for every reply."""
 
 REFUSED_THOUGH_DOCUMENTED = (
-    # JSON Schema has no word for them: they relate two values.
+    # JSON Schema cannot express these rules, because they relate two values.
     "Step indices must be unique",
     "cursor and offset exclude each other",
     "shard must be at least 0 and less than num_shards",
-    # What a cursor holds is nobody's business but the store's.
+    # The content of a cursor is known to the store only.
     "Invalid cursor: expected next_cursor of an earlier reply",
-    # It depends on what the store holds.
+    # The result depends on the store's content.
     "Dataset is empty. No traces matched the filters.",
 )
 SETTINGS = settings(
     max_examples=40,
     derandomize=True,
     database=None,
-    deadline=None,  # two cores shared with other tests
-    suppress_health_check=list(HealthCheck),  # a large body is what a limit is tested with
+    deadline=None,  # The two cores are shared with other tests.
+    suppress_health_check=list(HealthCheck),  # Limits are tested with large bodies.
 )
 
 
@@ -73,7 +72,7 @@ EXAMPLE_IDS = (examples.TRACE_ID, examples.OTHER_TRACE_ID)
 
 @schemathesis.serializer("application/x-ndjson")
 def one_line(_: Any, value: Any) -> bytes:
-    """The document gives the schema of a line; without this nothing is sent in that type."""
+    """Build bodies of lines from the documented schema of a line; otherwise none would be sent."""
     return json.dumps(value).encode() + b"\n"
 
 
@@ -96,14 +95,14 @@ def test_replies_are_as_documented(
     ids = [one["id"] for one in made["traces"]]
     http.post("/api/datasets/build", json={"dataset_name": "sums", "dataset_version": "v1"})
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    schema.config.generation.allow_x00 = False  # refused, as the document says in words
+    schema.config.generation.allow_x00 = False  # The document describes this refusal in words only.
     asked: Counter[str | None] = Counter()
 
     def ask(case: schemathesis.Case[Any]) -> None:
         asked[case.media_type] += 1
         for given in (case.path_parameters, case.query):
             for name, value in given.items():
-                if value in EXAMPLE_IDS:  # one that exists, if it is not deleted yet
+                if value in EXAMPLE_IDS:  # The dataset exists unless it was deleted before.
                     given[name] = ids[-1]
         response = case.call()
         case.validate_response(response, checks=checks_of(case, response))

@@ -18,7 +18,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 def walk(http: TestClient, between: Callable[[], Any] = lambda: None, **query: Any) -> list[str]:
-    """All pages by cursor."""
+    """Return all pages by cursor."""
     seen: list[str] = []
     cursor: str | None = None
     while True:
@@ -196,13 +196,14 @@ def test_a_score_is_kept_with_what_it_is_made_of(
     assert details == {
         "step_count": 3,
         "avg_step_length": 6.0,
-        "total_chars": 18,  # code points, not bytes
+        "total_chars": 18,  # Lengths count code points, not bytes.
         "step_score": 15.0,
         "length_score": 0.6,
         "criteria": "baseline",
     }
     assert (scored["trace_id"], scored["score"]) == (trace_id, 15.6)
-    assert http.post(f"/api/traces/{trace_id}/score").status_code == 201  # the default criterion
+    # This uses the default criterion.
+    assert http.post(f"/api/traces/{trace_id}/score").status_code == 201
     assert database.scores(trace_id) == [15.6, 15.6]
     assert http.post(f"/api/traces/{UNKNOWN}/score", json={}).status_code == 404
     refused = http.post(f"/api/traces/{trace_id}/score", json={"criteria": "judge"})

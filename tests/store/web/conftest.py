@@ -1,4 +1,4 @@
-"""A finished run to look at."""
+"""A finished run for the tests of web pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.finished_run import publish_run
 
 @pytest.fixture
 def run_id(artifacts: Path) -> str:
-    """A finished run of a dataset of 104 traces."""
+    """A finished run with a dataset of 104 traces."""
     key = publish_dataset(str(artifacts), [letter_trace(number) for number in range(104)])
     publish_run(str(artifacts), key)
     return "letters-7c1aa298"

@@ -1,4 +1,4 @@
-"""How the tests look at pages."""
+"""Helpers to request and check web pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
 def look(http: TestClient, path: str, status: int = 200) -> str:
-    """The page at a path, and that it is one."""
+    """Request a path and check that the reply is a web page."""
     reply = http.get(path)
     assert (reply.status_code, reply.headers["content-type"]) == (
         status,

@@ -1,4 +1,4 @@
-"""Pages of traces and datasets: what they say, and what they never say."""
+"""Web pages of traces and datasets: their content, and what they must not show."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_empty_store_says_what_to_do(http: TestClient, artifacts: Path) -> No
     assert "tuneloop traces import FILE.jsonl" in text_of(look(http, "/traces"))
     assert "tuneloop datasets build NAME VERSION" in text_of(look(http, "/datasets"))
     assert "tuneloop run RUN.yaml" in text_of(look(http, "/runs"))
-    assert not artifacts.exists()  # a page only looks
+    assert not artifacts.exists()  # Pages are read-only.
 
 
 def test_overview_shows_the_newest(http: TestClient, run_id: str, make_trace: Make) -> None:
@@ -36,7 +36,8 @@ def test_overview_shows_the_newest(http: TestClient, run_id: str, make_trace: Ma
     assert "What is 1190 + 1?" not in said
     assert "Datasets 1" in said
     assert (
-        f"Runs 1 The newest runs Run State Dataset Loss Accuracy Last stage began {run_id}" in said
+        f"Runs 1 The newest runs Run State Dataset Loss Accuracy Last stage started {run_id}"
+        in said
     )
     assert "finished letters-v1 6.25 → 0.592 5.6 % → 72.2 % 2026-11-22 11:23:33 UTC" in said
 
@@ -88,7 +89,7 @@ def test_any_text_is_text(http: TestClient, make_trace: Make, text: str, shown: 
 
 def test_what_cannot_be_seen_is_said(http: TestClient, make_trace: Make) -> None:
     (trace_id,) = post(http, make_trace(prompt="\u200b \n"))
-    assert "Prompt 3 characters that cannot be seen" in text_of(look(http, f"/traces/{trace_id}"))
+    assert "Prompt 3 invisible characters" in text_of(look(http, f"/traces/{trace_id}"))
     assert ">(blank)</a>" in look(http, "/traces")
 
 
@@ -97,7 +98,7 @@ def test_a_trace_of_megabytes_is_cut_and_says_so(http: TestClient, make_trace: M
     (trace_id,) = post(http, make_trace(steps=steps))
     page = look(http, f"/traces/{trace_id}")
     assert len(page) < 1_100_000
-    assert "10 more steps are too long for this page" in text_of(page)
+    assert "10 more steps are omitted because the trace is too long for this page" in text_of(page)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_nothing_there_is_a_page(http: TestClient, run_id: str, path: str) -> No
     ["cursor=nonsense", "cursor=", "cursor=1", "cursor=99999999999999999999-1", "q=" + "q" * 1001],
 )
 def test_a_query_that_makes_no_sense_is_a_page(http: TestClient, query: str) -> None:
-    assert "<h1>Not understood</h1>" in look(http, f"/traces?{query}", 422)
+    assert "<h1>Invalid request</h1>" in look(http, f"/traces?{query}", 422)
 
 
 def test_the_api_still_answers_in_json(http: TestClient) -> None:
@@ -170,15 +171,15 @@ def test_a_page_says_how_far_it_looked(
     monkeypatch.setattr(pages, "BUDGET", Budget(3, 60))
     post(http, make_trace(0, prompt="a needle"), *(make_trace(n) for n in range(1, 5)))
     page = look(http, "/traces?q=NEEDLE&source=")
-    assert "Nothing so far holds “NEEDLE” ." in text_of(page)
-    assert "Looked through the newest 3 traces." in text_of(page)
+    assert "So far, no trace contains “NEEDLE” ." in text_of(page)
+    assert "Searched the newest 3 traces." in text_of(page)
     link = re.search(r'href="([^"]*)" rel="next">Search older traces</a>', page)
     assert link is not None
     older = text_of(look(http, html.unescape(link[1])))
     assert "a needle" in older
-    assert "Looked through the next 2 traces: down to the oldest." in older
+    assert "Searched the next 2 traces, down to the oldest." in older
     monkeypatch.setattr(pages, "BUDGET", Budget(5, 60))
-    assert "all there are" in text_of(look(http, "/traces?q=What+is+4"))
+    assert "which are all traces" in text_of(look(http, "/traces?q=What+is+4"))
 
 
 def test_a_match_is_marked_where_it_stands(http: TestClient, make_trace: Make) -> None:
@@ -201,7 +202,7 @@ def test_a_dataset(http: TestClient, artifacts: Path, make_trace: Make) -> None:
         "Recipe trace_sft_v1",
         "Seed 7",
         "Selection latest, at most 100",
-        "Steps a trace 1 to 1, 1.0 on average",
+        "Steps per trace 1 to 1, 1.0 on average",
         "Instruction <i>",
         f"Build id {built['build_id']}",
         "The first 20 of 31 traces",
@@ -219,7 +220,7 @@ def test_a_dataset(http: TestClient, artifacts: Path, make_trace: Make) -> None:
         assert exported.content == http.get(f"/api{link}").content
         assert exported.headers["x-content-type-options"] == "nosniff"
     assert "sums-v1 31 trace_sft_v1 latest" in text_of(look(http, "/datasets"))
-    assert "<h1>Not understood</h1>" in look(http, "/datasets/sums-v1/export.jsonl?format=x", 422)
+    assert "<h1>Invalid request</h1>" in look(http, "/datasets/sums-v1/export.jsonl?format=x", 422)
 
 
 def test_a_preview_reads_only_the_beginning(

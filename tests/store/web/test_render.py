@@ -1,4 +1,4 @@
-"""Text, sizes and durations as pages show them."""
+"""Formatting of texts, sizes and durations on web pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of runs."""
+"""Web pages of runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_run(http: TestClient, artifacts: Path, run_id: str) -> None:
     said = text_of(page)
     for part in (
         "State finished Accuracy 5.6 % → 72.2 % Verdict improved Dataset letters-v1 , 104 traces",
-        "Planned from commit 2e84a5bb4504 , with changes",
+        "Planned from commit 2e84a5bb4504 , with uncommitted changes",
         "train done 3 min 20 s examples 104 parameters 7,520 steps 50 tokens 57,460",
         "Loss 6.25 → 0.592",
         "Loss by step: 6.25 at step 1, 0.592 at step 50; lowest 0.431 at step 48.",
@@ -47,7 +47,7 @@ def test_what_a_model_wrote_is_no_markup() -> None:
         "[r]: https://example.org\n\n[r]\n\n###### six\n"
     )
     made = run_pages.render_report(text)
-    assert "(2 characters that cannot be seen)" in made
+    assert "(2 invisible characters)" in made
     allowed = {"h2", "h6", "p", "table", "thead", "tbody", "tr", "th", "td", "code", "pre", "div"}
     assert set(re.findall(r"</?([a-z0-9]+)", made)) == allowed
     assert "style=" not in made
@@ -71,4 +71,4 @@ def test_very_many_runs_are_cut_and_said(
     monkeypatch.setattr(run_pages, "MAX_RUNS", 2)
     for number in range(3):
         publish_run(str(artifacts), "letters-v1", f"b-{number}", stages=[])
-    assert "Of 4 runs, the first 2 by name." in text_of(look(http, "/runs"))
+    assert "There are 4 runs; this page shows the first 2 by name." in text_of(look(http, "/runs"))

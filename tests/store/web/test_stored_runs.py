@@ -1,4 +1,4 @@
-"""Runs as they are read: torn and foreign files become sentences."""
+"""Reading of stored runs: truncated and unrelated files become messages."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_a_torn_file_is_a_sentence(
         ({"started_at": "0001-01-01T00:00:00+14:00"}, "finished"),
         ({"results": {"loss_first": "<b>", "loss_last": [1], "accuracy_base": True}}, "finished"),
         ({"counts": {"<b>": 3}}, "<b> 3"),
-        ({"run_id": "other-1"}, "it is another stage's or run's"),
-        ({"stage": "eval"}, "it is another stage's or run's"),
+        ({"run_id": "other-1"}, "the record belongs to another stage or run"),
+        ({"stage": "eval"}, "the record belongs to another stage or run"),
     ],
 )
 def test_a_foreign_record_is_shown_or_a_sentence(
@@ -123,7 +123,7 @@ def test_unfinished_runs(http: TestClient, artifacts: Path) -> None:
     assert "train stopped Step 12 of 50. Run the spec again" in text_of(look(http, "/runs/gone-1"))
     assert "OutOfMemory <b>killed</b>. Ask for more." in text_of(look(http, "/runs/given-up-1"))
     assert "train unreadable" in text_of(look(http, "/runs/odd-1"))
-    assert "it is not a run of tuneloop" in text_of(look(http, "/runs/foreign"))
+    assert "it is not a tuneloop run" in text_of(look(http, "/runs/foreign"))
     look(http, "/runs/empty", 404)
     listed = text_of(look(http, "/runs"))
     assert "given-up-1 train OutOfMemory" in listed

@@ -59,9 +59,9 @@ def test_records_of_other_tools_become_traces(
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        (turns("a", "b", "c", "d"), "expected one question and its answer"),
-        (turns("a"), "expected one question and its answer"),
-        ({"messages": "x"}, "expected one question and its answer"),
+        (turns("a", "b", "c", "d"), "expected one user and one assistant message"),
+        (turns("a"), "expected one user and one assistant message"),
+        ({"messages": "x"}, "expected one user and one assistant message"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "expected a role of system, user"),
         ({"messages": [{"role": "user", "content": None}]}, "content that is text"),
         ({"text": "x"}, "expected messages, or prompt and completion"),

@@ -14,9 +14,9 @@ from tuneloop.traces.schema import build_trace
 
 
 def trace_of_card(value: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """A made-up format: flash cards."""
+    """Import a made-up format: flash cards."""
     if "front" not in value:
-        raise DataError(f"{place}: front is missing, expected a card; mend the line")
+        raise DataError(f"{place}: front is missing, expected a card; fix the line")
     return build_trace(value["front"], value["notes"], value["back"], meta={"source": "cards"})
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneloop.training.export.decontamination import NGRAM_WORDS, ContaminationIndex, _runs
-from tuneloop.training.export.normalize import fold_example, fold_words
+from tuneloop.training.export.normalize import normalize_example, normalize_words
 
 WORDS = st.sampled_from(["a", "b", "Ç", "d,", "e"])
 TEXT = st.lists(WORDS, max_size=40).map(" ".join)
@@ -13,7 +13,9 @@ TEXT = st.lists(WORDS, max_size=40).map(" ".join)
 def test_a_short_eval_prompt_is_compared_whole_alone() -> None:
     index = ContaminationIndex({"q": "What is 2 + 2?"})
     assert index.find("what is 2 2", b"") == "its prompt is that of eval item q"
-    assert index.find("What is 2 + 2? Or 3?", fold_example("What is 2 + 2? Or 3?", "y")) is None
+    assert (
+        index.find("What is 2 + 2? Or 3?", normalize_example("What is 2 + 2? Or 3?", "y")) is None
+    )
 
 
 @settings(max_examples=300)
@@ -21,7 +23,7 @@ def test_a_short_eval_prompt_is_compared_whole_alone() -> None:
 def test_finds_what_comparing_all_runs_finds(
     eval_prompts: list[str], prompt: str, data: st.DataObject
 ) -> None:
-    """The anchors are a faster way to the same answer."""
+    """The anchors make the search faster and do not change its result."""
     response = data.draw(TEXT)
     plant: bool = data.draw(st.booleans())
     if eval_prompts and plant:  # plant a piece of one
@@ -29,8 +31,8 @@ def test_finds_what_comparing_all_runs_finds(
         at = data.draw(st.integers(0, max(0, len(words) - NGRAM_WORDS)))
         response = f"{response} {' '.join(words[at : at + NGRAM_WORDS])} {prompt}"
     index = ContaminationIndex({str(n): text for n, text in enumerate(eval_prompts)})
-    grams = {run for text in eval_prompts for run in _runs(fold_words(text), NGRAM_WORDS)}
-    said = set(_runs(fold_words(f"{prompt}\n{response}"), NGRAM_WORDS))
-    assert (index.find("no such prompt", fold_example(prompt, response)) is not None) is bool(
+    grams = {run for text in eval_prompts for run in _runs(normalize_words(text), NGRAM_WORDS)}
+    said = set(_runs(normalize_words(f"{prompt}\n{response}"), NGRAM_WORDS))
+    assert (index.find("no such prompt", normalize_example(prompt, response)) is not None) is bool(
         grams & said
     )

@@ -46,7 +46,7 @@ def test_ids_name_build_trace_and_recipe(tmp_path: Path) -> None:
 
 
 def test_an_example_holds_no_clock(tmp_path: Path) -> None:
-    """The same traces stored at another time give the same training bytes."""
+    """The same traces stored at another time give the same bytes."""
     row, manifest = stored_row(tmp_path, letter_trace(0))
     later = msgspec.structs.replace(row, created_at="2030-01-01T00:00:00.000000Z")
     assert build_example(row, manifest) == build_example(later, manifest)
@@ -80,7 +80,7 @@ META = st.dictionaries(
 
 @given(META)
 def test_meta_keeps_the_spelling_of_canonical_json(meta: dict[str, Any]) -> None:
-    """msgspec writes 1e16 and 0.00005 where all that was ever published has 1e+16 and 5e-05."""
+    """msgspec writes 1e16 and 0.00005, but published files have 1e+16 and 5e-05."""
     trace = {**letter_trace(0), "id": "x", "created_at": "2026-11-22T11:22:10.546379Z"}
     line = jsonl.dump_line({**trace, "meta": meta})
     row = msgspec.json.decode(line, type=TraceRow)

@@ -33,13 +33,13 @@ def test_what_goes_in_comes_out() -> None:
     ],
 )
 def test_a_trace_that_is_lost_or_counted_twice_is_found(wrong: dict[str, Any]) -> None:
-    if "lost" in wrong.get("outcomes", {}):  # a reason nobody knows cannot hide a trace
+    if "lost" in wrong.get("outcomes", {}):  # An unknown reason cannot hide a trace.
         wrong["traces"] = {"manifest": 11, "read": 11}
-    with pytest.raises(DataError, match=r"^dataset d-v1: traces are .* run it again$"):
+    with pytest.raises(DataError, match=r"^dataset d-v1: found .* run it again$"):
         balance(**{**WHOLE, **wrong})
 
 
 def test_nothing_to_train_on_is_an_error() -> None:
     outcomes, written = {"filtered": 10}, {"train": 0, "validation": 0, "excluded": 10}
-    with pytest.raises(DataError, match="no example is left to train on, of 10 traces"):
+    with pytest.raises(DataError, match="found no example to train on among 10 traces"):
         balance(**{**WHOLE, "outcomes": outcomes, "written": written})

@@ -37,7 +37,7 @@ def test_meta_cannot_overwrite_provenance(name: str, tmp_path: Path) -> None:
 
 
 def test_formats_are_json(tmp_path: Path) -> None:
-    row, manifest = stored_row(tmp_path, letter_trace(80))  # non-ASCII words
+    row, manifest = stored_row(tmp_path, letter_trace(80))  # The trace has non-ASCII words.
     for render in EXPORT_FORMATS.values():
         json.loads(jsonl.encode_line(render(row, manifest)))
 

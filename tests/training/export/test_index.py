@@ -42,5 +42,7 @@ def test_offsets_are_read_back() -> None:
     assert data[8:16] == b"\x07" + bytes(7)
     assert load_offsets(data, "x") == offsets
     for torn in (b"", data[:-1]):
-        with pytest.raises(DataError, match="expected a multiple of 8; export the dataset again"):
+        with pytest.raises(
+            DataError, match="expected a positive multiple of 8; export the dataset again"
+        ):
             load_offsets(torn, "x.u64")

@@ -1,4 +1,4 @@
-"""The verbs of examples, on what a real export wrote."""
+"""The verbs about examples, on files of a real export."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def example(number: int) -> TrainingExample:
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    """Three examples with their index, as an export writes them."""
+    """Write three examples with their index, as an export does."""
     path = tmp_path / "examples-00000-of-00001.jsonl"
     (tmp_path / "index").mkdir()
     with path.open("wb") as out:
@@ -85,14 +85,14 @@ def test_inspect_shows_text_counts_and_a_page(shard: Path, tuneloop: Invoke) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("inspect", "FILE", "--row", "9"), 12, "has 3 examples, found no row 9"),
+        (("inspect", "FILE", "--row", "9"), 12, "has 3 examples and no row 9"),
         (("inspect", "FILE", "--id", "no"), 12, "found no example with id"),
         (("inspect", "FOLDER", "--row", "1"), 2, "give a file, or --id"),
         (("inspect", "FILE", "--family", "x"), 3, "chat template 'x' is unknown"),
         (("inspect", "FILE", "--tokenizer", "no.model"), 2, "no such file"),
-        (("inspect", "FOLDER/no.jsonl"), 12, "it or its index is missing"),
+        (("inspect", "FOLDER/no.jsonl"), 12, "the file or its index is missing"),
         (("stats", "FOLDER/no.jsonl"), 12, "no such file, expected examples"),
-        (("stats", "FOLDER/index"), 12, "holds no examples-*.jsonl"),
+        (("stats", "FOLDER/index"), 12, "found no files examples-*.jsonl"),
         (("export", "FILE", "--format", "x"), 2, "expected one of messages, prompt_completion"),
     ],
 )

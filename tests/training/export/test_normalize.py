@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tuneloop.training.export import normalize
 from tuneloop.training.export.normalize import (
-    fold,
-    fold_all,
-    fold_example,
-    fold_examples,
-    fold_words,
     letters_of_all,
+    normalize_all,
+    normalize_example,
+    normalize_examples,
+    normalize_text,
+    normalize_words,
     words_of,
 )
 
@@ -30,19 +30,19 @@ TEXTS = st.lists(
 @given(st.text(alphabet=st.characters(max_codepoint=127)))
 def test_the_fast_way_for_ascii_gives_what_the_general_way_gives(text: str) -> None:
     general = normalize._general(text)
-    assert fold(text).decode() == " ".join(general.split())
+    assert normalize_text(text).decode() == " ".join(general.split())
     words = normalize._NOT_IN_WORDS.sub("", " ".join(general.split()))
-    assert fold_words(text).decode() == " ".join(words.split())
+    assert normalize_words(text).decode() == " ".join(words.split())
 
 
 @given(st.text())
 def test_folding_twice_changes_nothing(text: str) -> None:
-    once = fold(text).decode("utf-8", "surrogatepass")
-    assert fold(once).decode("utf-8", "surrogatepass") == once
+    once = normalize_text(text).decode("utf-8", "surrogatepass")
+    assert normalize_text(once).decode("utf-8", "surrogatepass") == once
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "folds", "words"),
+    ("one", "other", "equal", "words"),
     [
         ("a b", " A\n\tB ", True, True),
         ("é", "e\u0301", True, True),
@@ -56,21 +56,23 @@ def test_folding_twice_changes_nothing(text: str) -> None:
         ("a", "b", False, False),
     ],
 )
-def test_what_reads_the_same(one: str, other: str, folds: bool, words: bool) -> None:
-    assert (fold(one) == fold(other)) is folds
-    assert (fold_words(one) == fold_words(other)) is words
+def test_what_reads_the_same(one: str, other: str, equal: bool, words: bool) -> None:
+    assert (normalize_text(one) == normalize_text(other)) is equal
+    assert (normalize_words(one) == normalize_words(other)) is words
 
 
 @given(st.lists(st.sampled_from(["a", "É", " ", "\n", "!", "_", "٣"])).map("".join))
 def test_words_are_what_folding_leaves_of_words(text: str) -> Any:
-    assert fold_words(fold(text).decode()) == fold_words(text)
+    assert normalize_words(normalize_text(text).decode()) == normalize_words(text)
 
 
 @given(TEXTS)
 def test_many_at_once_are_what_each_is(texts: list[str]) -> None:
-    folded = [fold(text) for text in texts]
-    assert (fold_all(texts) if texts else []) == folded
-    letters = [words_of(each).replace(b" ", b"") for each in folded]
-    assert (letters_of_all(folded) if texts else []) == letters
+    normalized = [normalize_text(text) for text in texts]
+    assert (normalize_all(texts) if texts else []) == normalized
+    letters = [words_of(each).replace(b" ", b"") for each in normalized]
+    assert (letters_of_all(normalized) if texts else []) == letters
     pairs = list(zip(texts, reversed(texts), strict=True))
-    assert (fold_examples(pairs) if pairs else []) == [fold_example(*pair) for pair in pairs]
+    assert (normalize_examples(pairs) if pairs else []) == [
+        normalize_example(*pair) for pair in pairs
+    ]

@@ -18,8 +18,8 @@ def test_generation_is_repeatable_and_follows_the_weights(stored: dict[str, byte
     generator = Generator(base, prompts, batch_size=8, max_new_tokens=8)
     first = generator.generate(lambda: stops.append(1), BATCHES)
     assert len(first) == 10
-    assert len(stops) == 2  # asked before each of the two batches
-    assert first[0] == first[4] == first[8]  # the same prompt, whatever shares its batch
+    assert len(stops) == 2  # The function is called before each of the two batches.
+    assert first[0] == first[4] == first[8]  # A prompt gives the same text in any batch.
     assert all(g.tokens <= 8 and g.hit_limit == (g.tokens >= 8) for g in first)
     generator.use(tuned)
     second = generator.generate(lambda: None, BATCHES)
@@ -28,7 +28,7 @@ def test_generation_is_repeatable_and_follows_the_weights(stored: dict[str, byte
     generator.use(base)
     assert generator.generate(lambda: None, BATCHES) == first
     parts = [generator.generate(lambda: None, range(n, n + 1)) for n in BATCHES]
-    assert parts[0] + parts[1] == first  # a batch is the same whoever generates it
+    assert parts[0] + parts[1] == first  # A batch gives the same text in any process.
 
 
 def test_generation_can_be_stopped_between_batches(stored: dict[str, bytes]) -> None:

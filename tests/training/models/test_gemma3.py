@@ -26,7 +26,7 @@ def test_weights_are_a_function_of_the_seed() -> None:
 
 
 def test_no_weight_matrix_starts_at_zero() -> None:
-    """Tunix builds the feed-forward kernels as zeros: a saddle point that they never leave."""
+    """Tunix initializes feed-forward kernels to zero, a saddle point that training never leaves."""
     for name, array in flat_params(gemma3.build_model(SPEC, 64, 0)).items():
         assert array.dtype == np.float32, name
         assert np.isfinite(array).all(), name

@@ -21,7 +21,7 @@ def test_a_stored_model_comes_back_bit_by_bit(stored: dict[str, bytes]) -> None:
     [
         (model_files.DESCRIPTION, b"{}", "run/model.json: model is missing"),
         (model_files.BASE_WEIGHTS, b"torn", "run/base.safetensors: not safetensors"),
-        (model_files.TOKENIZER, b"torn", "no SentencePiece model"),
+        (model_files.TOKENIZER, b"torn", "expected a SentencePiece model"),
     ],
 )
 def test_broken_files_are_named(
@@ -33,7 +33,7 @@ def test_broken_files_are_named(
 
 def test_a_tokenizer_of_another_model_is_refused(stored: dict[str, bytes]) -> None:
     other = train_tokenizer(["some quite different text " * 40], TokenizerSpec(vocab_size=400))
-    with pytest.raises(DataError, match="pieces, the model"):
+    with pytest.raises(DataError, match="pieces, expected the model's"):
         model_files.load_model(
             {**stored, model_files.TOKENIZER: other}, model_files.BASE_WEIGHTS, "run"
         )

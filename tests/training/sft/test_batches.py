@@ -73,7 +73,7 @@ def test_batches_depend_on_seed_and_step_alone(
     assert not np.array_equal(batches[2].tokens, batches[3].tokens)
     other = batch_at(table, step=3, seed=4, batch_size=4, length=64)
     assert not np.array_equal(other.tokens, again.tokens)
-    assert len({row.tobytes() for row in again.tokens}) == 4  # without replacement
+    assert len({row.tobytes() for row in again.tokens}) == 4  # Rows are drawn without replacement.
 
 
 def test_an_epoch_reads_every_row_once_and_an_added_one_moves_no_others(

@@ -41,7 +41,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
 
 
 class Training:
-    """The same run with its training taken back, for a gang to do."""
+    """The same run with its training taken back, for a group to do."""
 
     def __init__(self, alone: tuple[TinyRun, Plan], folder: Path, **options: Any) -> None:
         run, plan = alone
@@ -70,12 +70,12 @@ class Training:
             subprocess.Popen(
                 [sys.executable, "-m", "jobs", "train", "--spec", str(self.spec)],
                 cwd=REPOSITORY,
-                env={**os.environ, **env, **shared, "TUNELOOP_PROCESS_ID": str(rank)},
+                env={**os.environ, **env, **shared, "TUNELOOP_PROCESS_ID": str(process_index)},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for rank in range(count)
+            for process_index in range(count)
         ]
         return self.processes
 
@@ -99,7 +99,7 @@ def training(alone: tuple[TinyRun, Plan], tmp_path: Path) -> Iterator[Callable[.
     made: list[Training] = []
 
     def make(**options: Any) -> Training:
-        made.append(Training(alone, tmp_path / f"gang-{len(made)}", **options))
+        made.append(Training(alone, tmp_path / f"group-{len(made)}", **options))
         return made[-1]
 
     yield make
@@ -141,13 +141,13 @@ def assert_same_training(alone: tuple[TinyRun, Plan], found: Training) -> None:
 def test_two_processes_train_as_one_does(
     alone: tuple[TinyRun, Plan], training: Callable[..., Training]
 ) -> None:
-    gang = training()
-    gang.start(2)
-    assert gang.end() == [0, 0], gang.logs()
-    assert_same_training(alone, gang)
-    assert len(list((gang.prefix / "attempts").iterdir())) == 1  # one of them wrote
-    gang.start(2)  # a restart behind the record
-    assert gang.end(30) == [0, 0]
+    group = training()
+    group.start(2)
+    assert group.end() == [0, 0], group.logs()
+    assert_same_training(alone, group)
+    assert len(list((group.prefix / "attempts").iterdir())) == 1  # one of them wrote
+    group.start(2)  # a restart behind the record
+    assert group.end(30) == [0, 0]
 
 
 def test_a_process_with_two_devices_uses_both(
@@ -170,31 +170,31 @@ def test_asked_to_stop_all_stop_at_one_step_and_go_on_from_there(
     alone: tuple[TinyRun, Plan], training: Callable[..., Training]
 ) -> None:
     """The signal goes to the second process alone."""
-    gang = training(steps=3000)
-    processes = gang.start(2)
-    progress = gang.prefix / "progress.json"
+    group = training(steps=3000)
+    processes = group.start(2)
+    progress = group.prefix / "progress.json"
     wait_until(lambda: progress.exists() and b'"step"' in progress.read_bytes(), "it trains", 60)
     processes[1].send_signal(signal.SIGTERM)
-    assert gang.end(60) == [75, 75], gang.logs()
-    assert "checkpoint saved; run again to continue" in gang.logs()
-    saved = [int(p.name) for p in (gang.prefix / "resume" / "checkpoints").iterdir()]
+    assert group.end(60) == [75, 75], group.logs()
+    assert "checkpoint saved; run again to continue" in group.logs()
+    saved = [int(p.name) for p in (group.prefix / "resume" / "checkpoints").iterdir()]
     assert max(saved) > 0
-    assert gang.record() is None
+    assert group.record() is None
 
 
 def test_killed_its_peers_end_and_the_next_gang_continues(
     alone: tuple[TinyRun, Plan], training: Callable[..., Training]
 ) -> None:
     """The first process is killed: its peer is a casualty within seconds."""
-    gang = training()
-    processes = gang.start(2)
-    first = gang.prefix / "resume" / "checkpoints" / "4"
+    group = training()
+    processes = group.start(2)
+    first = group.prefix / "resume" / "checkpoints" / "4"
     wait_until(first.exists, "a checkpoint is there", 60)
     processes[0].kill()
-    codes = gang.end(60)
-    if gang.record() is None:  # else it was done before the kill
+    codes = group.end(60)
+    if group.record() is None:  # else it was done before the kill
         assert codes[0] == -signal.SIGKILL
-        assert codes[1] in (-signal.SIGABRT, 75, 70), gang.logs()
-    gang.start(2)
-    assert gang.end() == [0, 0], gang.logs()
-    assert_same_training(alone, gang)
+        assert codes[1] in (-signal.SIGABRT, 75, 70), group.logs()
+    group.start(2)
+    assert group.end() == [0, 0], group.logs()
+    assert_same_training(alone, group)

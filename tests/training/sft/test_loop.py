@@ -50,7 +50,7 @@ def test_a_checkpoint_without_its_metrics_is_not_resumed_from(
     tokenizer: sentencepiece.SentencePieceProcessor,
     tmp_path: Path,
 ) -> None:
-    """Killed right behind a save: the checkpoint is there, its line of metrics is not."""
+    """The process is killed right after a save: the checkpoint exists, but its metrics do not."""
     train(table, tokenizer.get_piece_size(), tmp_path, 7)
     url = str(tmp_path / "metrics.jsonl")
     lines = files.read(url).splitlines(keepends=True)
@@ -67,7 +67,7 @@ def test_a_finished_training_is_restored_without_a_step(
     tokenizer: sentencepiece.SentencePieceProcessor,
     tmp_path: Path,
 ) -> None:
-    """Killed between the last step and the record."""
+    """The process is killed between the last step and the record."""
     train(table, tokenizer.get_piece_size(), tmp_path)
     again, weights = train(table, tokenizer.get_piece_size(), tmp_path)
     assert again.resumed_from == 12

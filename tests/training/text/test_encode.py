@@ -40,7 +40,7 @@ _MODEL: list[bytes] = []
 
 
 def _model() -> bytes:
-    """Trained once: hypothesis does not take module fixtures well."""
+    """Train the tokenizer once, because hypothesis does not support module fixtures well."""
     if not _MODEL:
         sentences = tokenizer_sentences(EXAMPLES, None)
         _MODEL.append(train_tokenizer(sentences, TokenizerSpec(vocab_size=300)))

@@ -54,13 +54,13 @@ def test_bytes_are_the_same_in_another_process() -> None:
 
 @pytest.mark.parametrize("sentences", [[], [""], ["\n", "\0"]])
 def test_no_text_is_an_error(sentences: list[str]) -> None:
-    with pytest.raises(DataError, match="the sentences hold no text"):
+    with pytest.raises(DataError, match="the sentences contain no text"):
         train_tokenizer(sentences, SPEC)
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
-    [(b"", "found 0 bytes"), (b"not a model", "no SentencePiece model; train it again")],
+    [(b"", "found 0 bytes"), (b"not a model", "expected a SentencePiece model; train it again")],
 )
 def test_broken_models_are_refused(model: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):

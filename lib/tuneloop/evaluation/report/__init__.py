@@ -1,1 +1,1 @@
-"""The delta report: base against tuned model."""
+"""The delta report, which compares the base model with the tuned model."""

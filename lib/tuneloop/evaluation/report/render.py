@@ -1,4 +1,4 @@
-"""The delta report as Markdown."""
+"""Render the delta report as Markdown."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from tuneloop import templating
 from tuneloop.artifacts.delta_report import Accuracy, DeltaReport, Item
-from tuneloop.evaluation.report.build import Answered
+from tuneloop.evaluation.report.build import ScoredItem
 from tuneloop.evaluation.scorers.table import scorer_named
 
 
-def render_markdown(report: DeltaReport, answered: Sequence[Answered]) -> str:
-    """Render for people: one Markdown file that needs no other file.
+def render_markdown(report: DeltaReport, scored: Sequence[ScoredItem]) -> str:
+    """Render the report as one self-contained Markdown file.
 
     Args:
-        report: the numbers.
-        answered: the items that the report was built from, with their texts.
+        report: the delta report.
+        scored: the items that the report was built from, with their texts.
     """
-    by_id = {one.item.id: one for one in answered}
+    by_id = {one.item.id: one for one in scored}
 
-    def with_texts(items: list[Item]) -> list[Answered]:
+    def with_texts(items: list[Item]) -> list[ScoredItem]:
         return [by_id[item.id] for item in items]
 
     environment = templating.environment(
@@ -31,7 +31,7 @@ def render_markdown(report: DeltaReport, answered: Sequence[Answered]) -> str:
         scorer=scorer_named(report.header["scorer"]),
         regressions=with_texts(report.regressions),
         still_wrong=with_texts(report.still_wrong),
-        sample=answered[0],
+        sample=scored[0],
     )
 
 
@@ -44,7 +44,7 @@ def _interval(accuracy_: Accuracy) -> str:
 
 
 def _cell(text: str | None, length: int = 80) -> str:
-    """One line of text inside a Markdown table, as code; empty for None."""
+    """Format text as one line of code for a Markdown table cell; empty for None."""
     if text is None:
         return ""
     line = " ".join(text.split())
@@ -54,7 +54,7 @@ def _cell(text: str | None, length: int = 80) -> str:
 
 
 def _code(text: str) -> str:
-    """A fenced block that its content cannot close."""
+    """Format text as a fenced code block whose fence is longer than any in the text."""
     longest = max((len(run) for run in _backtick_runs(text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"

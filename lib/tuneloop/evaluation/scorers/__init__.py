@@ -1,1 +1,1 @@
-"""Scorers: was the answer right, wrong, or not there at all."""
+"""Scorers, which judge an answer as correct, wrong or missing."""

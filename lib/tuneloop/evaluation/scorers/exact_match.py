@@ -1,7 +1,7 @@
-"""Exact match: the answer equals an accepted spelling after normalisation.
+"""Exact match: an answer is correct if it equals an accepted spelling after normalisation.
 
-A missing answer is an outcome of its own. A model that never learnt the format and one that reasons
-badly both score 0, but for different reasons, and the report shows which.
+A missing answer has its own outcome. A model that has not learned the format and a model that
+reasons badly both score 0, and the report shows the difference.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "�
 
 
 def normalise(answer: str, *, case_sensitive: bool = False) -> str:
-    """Bring two spellings of one answer together.
+    """Normalise an answer for the comparison.
 
-    NFKC, white space collapsed and trimmed, one full stop at the end and surrounding quotes
-    removed, `1,234` read as `1234`, case folded unless it matters. Nothing else is forgiven.
+    The steps are NFKC; collapsing and trimming white space; removing one final full stop and
+    surrounding quotes; reading `1,234` as `1234`; folding case. All other differences count.
+
+    Args:
+        answer: the answer as written.
+        case_sensitive: keep letter case.
     """
     text = " ".join(unicodedata.normalize("NFKC", answer).split())
     text = text.removesuffix(".").rstrip()
@@ -32,7 +36,7 @@ def normalise(answer: str, *, case_sensitive: bool = False) -> str:
 
 
 def score_exact_match(item: EvalItem, answer: str | None) -> Score:
-    """Compare an extracted answer with every accepted spelling."""
+    """Compare an extracted answer with every accepted spelling; None means no answer was found."""
     if answer is None:
         return Score.no_answer()
     found = normalise(answer, case_sensitive=item.case_sensitive)

@@ -1,4 +1,4 @@
-"""What a scorer is, and what it returns."""
+"""The types of scorers and scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tuneloop.evaluation.sets.schema import EvalItem
 
 @dataclass(frozen=True)
 class Score:
-    """How one answer was judged, and why."""
+    """The judgement of one answer."""
 
     outcome: Outcome
     value: float
@@ -21,21 +21,21 @@ class Score:
     matched: str | None = None
     """The accepted spelling that the answer equals, normalised; None unless correct."""
     explanation: str | None = None
-    """Why the answer was judged so, for scorers whose reason is not obvious."""
+    """Reason for the judgement, from scorers that give one."""
 
     @classmethod
     def correct(cls, answer: str, matched: str | None = None) -> Score:
-        """A right answer, with full credit."""
+        """Create the score of a correct answer, with full credit."""
         return cls("correct", 1.0, answer, matched)
 
     @classmethod
     def wrong(cls, answer: str, explanation: str | None = None) -> Score:
-        """A wrong answer, without credit."""
+        """Create the score of a wrong answer, without credit."""
         return cls("wrong", 0.0, answer, explanation=explanation)
 
     @classmethod
     def no_answer(cls) -> Score:
-        """No answer could be extracted from the text."""
+        """Create the score of a text from which no answer could be extracted."""
         return cls("no_answer", 0.0)
 
 

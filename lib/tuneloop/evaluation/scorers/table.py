@@ -1,6 +1,6 @@
-"""The table of scorers, by the name that `eval.scorer` gives.
+"""The table of scorers; `eval.scorer` of a run spec names one of them.
 
-To add a scorer, write a function in a module of its own beside this one and add a row.
+To add a scorer, write a function in a new module of this package and add a row.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from tuneloop.validation import look_up
 SCORERS: dict[str, Scorer] = {
     "exact_match": Scorer(score_exact_match, "normalised exact match"),
 }
-"""Every scorer by name."""
+"""Scorers by name."""
 
 
 def scorer_named(name: str) -> Scorer:
-    """Look a scorer up; SpecError lists those that exist."""
+    """Look up a scorer by name.
+
+    Raises:
+        SpecError: the name is unknown; the message lists the known names.
+    """
     return look_up(SCORERS, name, "eval.scorer")

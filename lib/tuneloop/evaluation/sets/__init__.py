@@ -1,1 +1,1 @@
-"""Eval sets: questions with one right answer each."""
+"""Eval sets: questions with one correct answer each."""

@@ -1,7 +1,7 @@
-"""Eval sets: questions with one right answer each, a JSON object a line.
+"""Eval sets: questions with one correct answer each, stored as one JSON object per line.
 
-One rule: a set is read whole or not at all. A wrong line would change the score without a trace,
-so nothing is skipped, mended or guessed; the error names the line.
+A file with any invalid line is refused as a whole, and the error names the line. Skipping a line
+would silently change the score.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tuneloop.validation import all_errors, shorten
 
 
 def _not_blank(text: str) -> str:
-    if "\0" in text:  # the answers become traces, and the store refuses it
+    if "\0" in text:  # Answers become traces, and the trace store refuses NUL.
         raise ValueError("expected text without NUL characters")
     if not text.strip():
         raise ValueError("expected text that is not blank")
@@ -31,38 +31,38 @@ _Text = Annotated[str, Field(min_length=1, max_length=50_000), AfterValidator(_n
 
 
 class EvalItem(BaseModel):
-    """One question, and what counts as its right answer."""
+    """One question and its correct answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_not_blank)]
-    """Names the item in results; unique in its set and never given to another question."""
+    """Identifier of the item in results; unique in the set, and never reused for another item."""
     prompt: _Text
-    """What the model is asked, as is; unique in its set."""
+    """The question, passed to the model unchanged; unique in the set."""
     expected_answer: _Text
-    """The right answer, as a model that follows the prompt writes it."""
+    """The correct answer, spelled as a model that follows the prompt would write it."""
     accepted_answers: tuple[_Text, ...] = ()
-    """Other spellings that are just as right."""
+    """Other spellings of the correct answer."""
     category: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_not_blank)]
-    """What is tested; scores are also given by category."""
+    """The skill that the item tests; the report also gives scores by category."""
     difficulty: Literal["easy", "medium", "hard"]
-    """How hard the author found it."""
+    """Difficulty in the author's judgement."""
     case_sensitive: bool = False
-    """Whether "m" is a wrong answer where "M" is right; letter case is ignored elsewhere."""
+    """Whether letter case matters, so that "m" is wrong if "M" is expected."""
 
 
 def parse_eval_set(data: bytes, place: str) -> tuple[EvalItem, ...]:
     """Read a whole eval set.
 
     Args:
-        data: the file; a byte order mark, CRLF line ends and blank lines are tolerated.
-        place: the file or address, as the error should name it.
+        data: content of the file; a byte order mark, CRLF line ends and blank lines are accepted.
+        place: path or URL of the file, for error messages.
 
     Returns:
         The items in file order, at least one.
 
     Raises:
-        DataError: anything in the file is wrong. Says the first problem, and how many follow.
+        DataError: the file has problems. The message describes the first one and counts the rest.
     """
     items, found = _read(data, place)
     if found:
@@ -73,20 +73,20 @@ def parse_eval_set(data: bytes, place: str) -> tuple[EvalItem, ...]:
 
 
 def prompts_sha256(items: Iterable[EvalItem]) -> str:
-    """Digest of ids and prompts: what a training set is checked against."""
+    """Compute the digest of all ids and prompts, which records which eval set an export checked."""
     lines = (dump_line({"id": item.id, "prompt": item.prompt}) for item in items)
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def problems(data: bytes, place: str) -> list[str]:
-    """Say everything that is wrong with an eval set, in file order.
+    """List all problems of an eval set, in file order.
 
     Args:
-        data: the file.
-        place: the file or address, as the sentences should name it.
+        data: content of the file.
+        place: path or URL of the file, for the messages.
 
     Returns:
-        One sentence for each problem; empty where `parse_eval_set` would read the set.
+        One sentence for each problem; an empty list if `parse_eval_set` accepts the file.
     """
     return _read(data, place)[1]
 
@@ -106,21 +106,21 @@ def _read(data: bytes, place: str) -> tuple[list[EvalItem], list[str]]:
         except DataError as error:
             found.append(str(error))
         except ValidationError as error:
-            found += [f"{at}: {what}; mend the line" for what in all_errors(error)]
+            found += [f"{at}: {what}; fix the line" for what in all_errors(error)]
         else:
             items.append(item)
             if (first := id_lines.setdefault(item.id, number)) != number:
-                what = f"id {shorten(item.id)} is already on line {first}, expected every id once"
+                what = f"id {shorten(item.id)} is already on line {first}, expected unique ids"
                 found.append(f"{at}: {what}; rename or remove one of the two")
             if (first := prompt_lines.setdefault(_folded(item.prompt), number)) != number:
-                what = f"the prompt is already on line {first}, expected every prompt once"
+                what = f"the prompt is already on line {first}, expected unique prompts"
                 found.append(f"{at}: {what}; reword or remove one of the two")
     if not items and not found:
-        what = "the file holds no items, expected at least one JSON object"
-        found.append(f"{place}: {what}; add an item a line")
+        what = "the file has no items, expected at least one JSON object"
+        found.append(f"{place}: {what}; add one item per line")
     return items, found
 
 
 def _folded(text: str) -> str:
-    """What is left of a prompt when width, case and white space do not matter."""
+    """Normalise a prompt so that width, case and white space do not matter."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

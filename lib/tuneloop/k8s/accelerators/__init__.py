@@ -1,1 +1,1 @@
-"""The table of accelerators and the shapes that it makes."""
+"""The accelerator table and the machine shapes that are derived from it."""

@@ -1,6 +1,7 @@
-"""The shapes that the table makes: one row each, with its numbers.
+"""Expand the accelerator table into rows, one per shape, with the numbers of each shape.
 
-One rule: hosts are product(topology) / chips per host; nothing here knows about options or pods.
+The number of hosts is product(topology) / chips per host. This module does not deal with options
+or pods.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tuneloop.k8s.accelerators.table import (
 
 @dataclass(frozen=True)
 class Row:
-    """One shape before options: where it stands in the table, and its numbers."""
+    """One shape without options: its place in the table and its numbers."""
 
     key: str
     kind_name: Literal["cpu", "tpu", "gpu"]
@@ -38,12 +39,15 @@ class Row:
     chips_per_host: int = 0
 
     def levels(self) -> list[Level]:
-        """The levels of the table that the shape stands in, from the widest to the narrowest."""
+        """Return the table's levels that apply to the shape, from the most general on."""
         return [level for level in (self.kind, self.family, self.machine) if level is not None]
 
 
 def table_rows(table: AcceleratorTable) -> Iterator[Row]:
-    """Yield every listed shape in the table's order; of gangs those of 1, 2 and the most nodes."""
+    """Yield every listed shape in the table's order.
+
+    GPU machines appear with 1, 2 and `max_nodes` nodes.
+    """
     yield Row(key="cpu", kind_name="cpu", kind=table.cpu)
     for name, tpu in table.tpu.families.items():
         yield from _tpu_rows(table, name, tpu)
@@ -76,11 +80,13 @@ def _tpu_row(table: AcceleratorTable, name: str, machine: TpuMachine, topology: 
 
 
 def larger_row(table: AcceleratorTable, name: str, topology: str) -> Row | None:
-    """Make a TPU shape that is not listed but follows its family's rule; null: there is none."""
+    """Build a TPU shape that is not listed but that its family's `larger` rule allows, or None."""
     chips = math.prod(dimensions(topology))
     for machine in table.tpu.families[name].machines:
         if topology in machine.topologies or chips % machine.chips_per_host:
-            continue  # a listed one that is not found by its key needs the chips in its name
+            # A listed topology that was not found by its key is ambiguous: its key must name the
+            # chips per host.
+            continue
         if machine.larger and machine.larger.allows(topology):
             return _tpu_row(table, name, machine, topology)
     return None
@@ -95,7 +101,12 @@ def _gpu_rows(table: AcceleratorTable, name: str, family: GpuFamily) -> Iterator
 
 
 def gang_row(table: AcceleratorTable, name: str, gpus: int, nodes: int) -> Row | None:
-    """Make a GPU shape of some nodes; null: no machine has that many GPUs or takes such a gang."""
+    """Build a GPU shape of several nodes.
+
+    Returns:
+        The row, or None if no machine of the family has this number of GPUs and allows this number
+        of nodes.
+    """
     family = table.gpu.families[name]
     machine = next((m for m in family.machines if m.gpus == gpus and nodes <= m.max_nodes), None)
     if machine is None:

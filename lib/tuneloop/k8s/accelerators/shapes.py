@@ -1,6 +1,7 @@
-"""From an accelerator's name to hosts, chips and what pods need to land on them.
+"""Derive the hosts, chips and scheduling constraints of an accelerator from its name.
 
-One rule: pure derivation from the table (`accelerators.py`); hosts are computed, never written.
+Everything is computed from the accelerator table (`table.py`). The table never states a number of
+hosts.
 """
 
 from __future__ import annotations
@@ -25,59 +26,59 @@ _SHOWN_KEYS = 16
 
 
 class Shape(BaseModel):
-    """Everything about machines that a rendered workload has to say."""
+    """Everything about machines that the renderer needs for a workload."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     key: str
-    """The accelerator's name in the run spec."""
+    """Name of the accelerator in the run spec."""
     kind: Literal["cpu", "tpu", "gpu"]
-    """Which toolchain the image needs."""
+    """Kind of accelerator; it selects the toolchain that the image needs."""
     arch: Literal["amd64", "arm64"]
-    """Processor of the hosts; the image must be built for it."""
+    """Processor architecture of the hosts; the image must be built for it."""
     machine: str | None
-    """Machine type, for people; null: any."""
+    """Machine type, shown to people; null means any type."""
     topology: str | None
-    """Arrangement of a TPU slice's chips; null: not a TPU."""
+    """Arrangement of the chips of a TPU slice; null if the shape is not a TPU."""
     hosts: int
-    """Hosts, and so pods, of one slice."""
+    """Number of hosts in one slice; each host runs one pod."""
     slices: int
-    """Slices: Jobs of the JobSet."""
+    """Number of slices; each slice is one Job of the JobSet."""
     chips_per_host: int
-    """Chips of one host; 0 on CPU."""
+    """Number of chips of one host; 0 on CPU."""
     chips: int
-    """Chips of all hosts of all slices."""
+    """Number of chips of all hosts of all slices."""
     devices_per_host: int
-    """JAX devices of one host; 1 on CPU."""
+    """Number of JAX devices of one host; 1 on CPU."""
     hbm_gb_per_chip: int | None
     """Memory of one chip in GB; null on CPU."""
     is_multi_host: bool
-    """Whether processes have to find each other: a JobSet and jax.distributed."""
+    """Whether there are several processes, which need a JobSet and jax.distributed."""
     node_selector: dict[str, str]
     """Labels that a node must have."""
     tolerations: list[dict[str, str]]
-    """Taints that the pods put up with."""
+    """Node taints that the pods tolerate."""
     resources: dict[str, str]
-    """Chips of one pod: request and limit alike."""
+    """Extended resources of one pod; used both as request and as limit."""
     env: dict[str, str]
-    """Environment of the main container."""
+    """Environment variables of the main container."""
     dev_shm_size: str | None
-    """Limit of a memory volume at /dev/shm; null: no volume."""
+    """Size limit of a memory volume at /dev/shm; null means no such volume."""
     termination_grace_period_seconds: int
     """Seconds between SIGTERM and SIGKILL."""
     pod_annotations: dict[str, str]
     """Annotations of the pod template."""
     jobset_annotations: dict[str, str]
-    """Annotations of the JobSet; empty where one Job is enough."""
+    """Annotations of the JobSet; used only for multi-host shapes."""
 
 
 @dataclass(frozen=True)
 class Accelerators:
-    """The shapes of one table.
+    """The shapes of one accelerator table.
 
     Attributes:
         table: the validated file.
-        place: path or URL of the file, for errors.
+        place: path or URL of the file, used in error messages.
     """
 
     table: AcceleratorTable
@@ -89,25 +90,25 @@ class Accelerators:
         for row in table_rows(self.table):
             if row.key in rows:
                 raise SpecError(
-                    f"{self.place}: shape {row.key!r} is made twice, expected every family, "
+                    f"{self.place}: shape {row.key!r} is defined twice, expected each family, "
                     "topology and number of chips once; remove one row"
                 )
             rows[row.key] = row
         object.__setattr__(self, "_rows", rows)
 
     def keys(self) -> list[str]:
-        """List the enumerated shapes in the table's order.
+        """List the names of the enumerated shapes in the table's order.
 
-        Larger 3-D topologies that follow the rule and gangs of other than 2 or the most nodes are
-        shapes as well, without standing here.
+        Two kinds of valid shapes are not listed: larger 3-D TPU topologies that a `larger` rule
+        allows, and GPU shapes with a number of nodes other than 1, 2 and `max_nodes`.
         """
         return list(self._rows)
 
     def shape(self, request: AcceleratorRequest) -> Shape:
-        """Derive what a request needs.
+        """Build the shape of a request.
 
         Raises:
-            SpecError: there is no such shape, or it cannot be had that way.
+            SpecError: the shape does not exist, or it does not support the slices or options.
         """
         row = self._row(request.accelerator)
         options = _options(request)
@@ -122,7 +123,7 @@ class Accelerators:
         raise SpecError(f"accelerator {shorten(key)}{self._why_not(key)}")
 
     def _unlisted(self, key: str) -> Row | None:
-        """A larger topology or a gang of another size, where the table allows it."""
+        """Build a larger topology or another number of nodes, if the table allows it."""
         name, rest = self._split(key)
         if name in self.table.tpu.families and _TOPOLOGY.fullmatch(rest):
             return larger_row(self.table, name, rest)
@@ -132,7 +133,7 @@ class Accelerators:
         return None
 
     def _split(self, key: str) -> tuple[str, str]:
-        """Family and rest; the longest family that fits, because names hold dashes themselves."""
+        """Split a key into family and rest; the longest family wins, as names contain dashes."""
         names = [*self.table.tpu.families, *self.table.gpu.families]
         found = max((n for n in names if f"{key}-".startswith(f"{n}-")), key=len, default="")
         return found, key[len(found) + 1 :] if found else key
@@ -143,7 +144,7 @@ class Accelerators:
             names = ["cpu", *self.table.tpu.families, *self.table.gpu.families]
             choices = [self._example(n) for n in names]
             return (
-                f" is of no known family, expected a shape such as {_listed(choices)}; "
+                f" is of an unknown family, expected a shape such as {_listed(choices)}; "
                 f"choose one or add a row to {self.place}"
             )
         ambiguous = [
@@ -165,15 +166,15 @@ class Accelerators:
         return next(row.key for row in self._rows.values() if row.family_name == family)
 
     def _rule(self, name: str) -> str:
-        """What else a family takes beside its listed shapes."""
+        """Describe the shapes of a family that are valid but not listed."""
         if name in self.table.gpu.families:
             machines = self.table.gpu.families[name].machines
             gangs = [f"{m.gpus}x2 to {m.gpus}x{m.max_nodes}" for m in machines if m.max_nodes > 2]
-            return f" (gangs: {', '.join(gangs)})" if gangs else ""
+            return f" (several nodes: {', '.join(gangs)})" if gangs else ""
         larger = [m.larger for m in self.table.tpu.families[name].machines if m.larger]
         return "".join(
             f" or, above {rule.above_chips} chips, sides that are multiples of {rule.multiple_of}, "
-            f"the smallest first, at most {rule.at_most}"
+            f"in ascending order, at most {rule.at_most}"
             for rule in larger
         )
 
@@ -192,7 +193,7 @@ class Accelerators:
         raise SpecError(f"accelerator {row.key!r} with slices {slices}: {wanted}")
 
     def _check_options(self, row: Row, options: dict[OptionName, str]) -> None:
-        # GKE makes a VM in one of these ways; asked for two, no node ever fits.
+        # GKE provisions a VM in exactly one of these ways. With two of them, no node ever matches.
         ways = [n for n in ("spot", "flex_start", "reservation") if n in options]
         if len(ways) > 1:
             raise SpecError(
@@ -202,13 +203,14 @@ class Accelerators:
         for name in options:
             if any(name in level.refuses for level in row.levels()):
                 raise SpecError(
-                    f"accelerator {row.key!r} with {name}: {row.family_name} cannot be had that "
-                    f"way, expected {name} unset; remove it or choose another accelerator"
+                    f"accelerator {row.key!r} with {name}: {row.family_name} does not support "
+                    f"{name}, expected it unset; remove it or choose another accelerator"
                 )
             if name not in self.table.options:
                 raise SpecError(
-                    f"accelerator {row.key!r} with {name}: {self.place} has no such option, "
-                    f"expected {_listed(list(self.table.options))}; remove it or add it there"
+                    f"accelerator {row.key!r} with {name}: {self.place} does not define this "
+                    f"option, expected {_listed(list(self.table.options))}; remove it or add it "
+                    "to that file"
                 )
 
     def _build(self, row: Row, slices: int, options: dict[OptionName, str]) -> Shape:
@@ -248,7 +250,7 @@ class Accelerators:
         )
 
     def _parts(self, row: Row, slices: int, options: dict[OptionName, str]) -> list[dict[str, Any]]:
-        """Every level's parts with placeholders filled, in the order in which they add up."""
+        """Fill the placeholders of every level's parts; a later part overrides an earlier one."""
         numbers = {"hosts": row.hosts, "slices": slices, "chips_per_host": row.chips_per_host}
         names: dict[str, object] = (
             {**numbers, "topology": row.topology} if row.topology else {**numbers}
@@ -275,8 +277,8 @@ class Accelerators:
             }
         except KeyError as e:
             raise SpecError(
-                f"{self.place}: placeholder {e.args[0]!r} stands where it has no value, expected "
-                f"one of {', '.join(names)}; mend the table"
+                f"{self.place}: placeholder {e.args[0]!r} has no value in this place, expected "
+                f"one of {', '.join(names)}; fix the table"
             ) from e
 
 
@@ -285,16 +287,16 @@ def load_accelerators(data: bytes, place: str) -> Accelerators:
 
     Args:
         data: bytes of `manifests/k8s/accelerators.yaml` or of an operator's own table.
-        place: its path or URL, for errors.
+        place: path or URL of the table, used in error messages.
 
     Raises:
-        SpecError: the table is wrong; the message says the line.
+        SpecError: the table is invalid; the message contains the line.
     """
     return Accelerators(read_table(data, place), place)
 
 
 def _options(request: AcceleratorRequest) -> dict[OptionName, str]:
-    """The options asked for, each with the value that its text in the table may name."""
+    """Return the options that are set, each with the value of `${value}` in the table."""
     level, key = request.topology_level, request.topology_key
     named: dict[OptionName, str | None] = {
         "spot": "true" if request.spot else None,
@@ -317,7 +319,7 @@ def _merged(parts: Iterator[dict[str, str]]) -> dict[str, str]:
 
 
 def _united(parts: Iterator[list[dict[str, str]]]) -> list[dict[str, str]]:
-    """All tolerations, each once: the API server takes doubles, people wonder about them."""
+    """Merge tolerations and drop duplicates, which are valid but confuse readers."""
     united: list[dict[str, str]] = []
     for toleration in (t for part in parts for t in part):
         if toleration not in united:

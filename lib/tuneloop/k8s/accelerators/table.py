@@ -1,6 +1,7 @@
-"""The accelerator table as operators write it: YAML, typed, every error with its line.
+"""Models of the accelerator table, a YAML file that operators edit; every error names its line.
 
-One rule: what differs by accelerator is a value here, never a branch in code.
+All differences between accelerators are values in this table. The code has no branches per
+accelerator.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pydantic import (
 from tuneloop.yaml_in import load_model
 
 PLACEHOLDERS = ("topology", "hosts", "slices", "chips_per_host", "value")
-"""Names that a value of the table may hold as `${name}`."""
+"""Placeholders that values of the table may contain, as `${name}`."""
 
 OptionName = Literal[
     "spot",
@@ -50,22 +51,22 @@ Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*([KMGT]i?)?$")]
 
 
 class Table(BaseModel):
-    """Base of every part of the table: unknown keys are errors, values cannot change."""
+    """Base class of all parts of the table: unknown keys are errors, instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Toleration(Table):
-    """A taint that the pods put up with."""
+    """A node taint that the pods tolerate."""
 
     key: str
-    """The taint's key."""
+    """Key of the taint."""
     operator: Literal["Equal", "Exists"] = "Equal"
-    """Whether the taint's value has to be the same."""
+    """`Equal` compares the taint's value with `value`; `Exists` matches any value."""
     value: Text | None = None
-    """The taint's value; null with Exists."""
+    """Value of the taint; must be null with `Exists`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
-    """The taint's effect."""
+    """Effect of the taint."""
 
     @model_validator(mode="after")
     def _value_fits(self) -> Toleration:
@@ -75,14 +76,14 @@ class Toleration(Table):
 
 
 class Parts(Table):
-    """What any level of the table may add to pods; a later level wins on the same key."""
+    """Pod settings that any level of the table may add; a later level overrides the same key."""
 
     node_selector: dict[str, Text] = {}
     """Labels that a node must have."""
     tolerations: list[Toleration] = []
-    """Taints that the pods put up with."""
+    """Node taints that the pods tolerate."""
     env: dict[str, Text] = {}
-    """Environment of the main container."""
+    """Environment variables of the main container."""
     pod_annotations: dict[str, Text] = {}
     """Annotations of the pod template."""
     jobset_annotations: dict[str, Text] = {}
@@ -90,38 +91,41 @@ class Parts(Table):
 
 
 class Level(Parts):
-    """A kind, family or machine: parts, and the options that it does not take."""
+    """A kind, family or machine: its pod settings and the options that it does not support."""
 
     refuses: list[OptionName] = []
-    """Options of a run spec that cannot be had here."""
+    """Options of a run spec that this level does not support; using one is an error."""
 
 
 class Common(Parts):
-    """What every pod gets."""
+    """Settings of every pod."""
 
     termination_grace_period_seconds: int = Field(ge=1)
     """Seconds between SIGTERM and SIGKILL."""
 
 
 class Option(Parts):
-    """What one option of a run spec adds."""
+    """Settings that one option of a run spec adds."""
 
     termination_grace_period_seconds: int | None = Field(default=None, ge=1)
-    """Replaces the common one where it is given."""
+    """Seconds between SIGTERM and SIGKILL; null keeps the value of `common`.
+
+    If several options set it, the smallest value applies.
+    """
 
 
 class LargerRule(Table):
-    """Topologies beyond the listed ones: equal cubes, smallest side first."""
+    """Rule for valid topologies that are not listed; their dimensions are in ascending order."""
 
     above_chips: int = Field(ge=1)
-    """Up to this many chips only listed topologies exist."""
+    """Number of chips above which the rule applies; up to it, only listed topologies exist."""
     multiple_of: int = Field(ge=1)
-    """Every dimension is a multiple of this."""
+    """Number that every dimension must be a multiple of."""
     at_most: Topology
-    """No dimension is above the one at its place here."""
+    """Largest topology; no dimension may exceed the one at the same position here."""
 
     def allows(self, topology: str) -> bool:
-        """Say whether a topology that is not listed can be made."""
+        """Return whether the rule allows a topology that is not listed."""
         sides, limits = dimensions(topology), dimensions(self.at_most)
         return (
             len(sides) == len(limits)
@@ -133,16 +137,16 @@ class LargerRule(Table):
 
 
 class TpuMachine(Level):
-    """A VM with TPU chips and the topologies that GKE builds of it."""
+    """A VM with TPU chips, and the topologies that GKE builds from such VMs."""
 
     machine: str
-    """Machine type, for people; GKE chooses it by accelerator, topology and chips."""
+    """Machine type, shown to people; GKE selects it by accelerator, topology and chips."""
     chips_per_host: int = Field(ge=1)
-    """Chips of one VM; a pod asks for all of them."""
+    """Number of chips of one VM; a pod requests all of them."""
     topologies: list[Topology] = Field(min_length=1)
-    """Arrangements of chips, for instance 2x4 or 4x4x8."""
+    """Arrangements of chips, for example 2x4 or 4x4x8."""
     larger: LargerRule | None = None
-    """Which others can be made; null: none."""
+    """Rule for valid topologies that are not listed; null means that there are none."""
 
     @field_validator("topologies")
     @classmethod
@@ -165,92 +169,92 @@ class GpuMachine(Level):
     """A VM with GPUs."""
 
     machine: str
-    """Machine type, for people; GKE chooses it by accelerator and number of GPUs."""
+    """Machine type, shown to people; GKE selects it by accelerator and number of GPUs."""
     gpus: int = Field(ge=1)
-    """GPUs of one VM; a pod asks for all of them."""
+    """Number of GPUs of one VM; a pod requests all of them."""
     max_nodes: int = Field(default=1, ge=1, le=1000)
-    """Nodes that one gang may have; 1: no gangs."""
+    """Maximum number of nodes of one run; 1 means single-node only."""
 
 
 class Family(Level):
-    """What the chips of one row have in common."""
+    """Properties shared by all machines with the same chip."""
 
     hbm_gb_per_chip: int = Field(ge=1)
     """Memory of one chip in GB."""
     devices_per_chip: int = Field(default=1, ge=1)
-    """JAX devices that one chip shows as."""
+    """Number of JAX devices that one chip appears as."""
     arch: Literal["amd64", "arm64"] = "amd64"
-    """Processor of the hosts: the image must be built for it."""
+    """Processor architecture of the hosts; the image must be built for it."""
 
 
 class TpuFamily(Family):
-    """One TPU generation under one value of the accelerator label."""
+    """One TPU generation, which has one value of the accelerator label."""
 
     machines: list[TpuMachine] = Field(min_length=1)
-    """The VMs it comes in."""
+    """VMs that have these chips."""
 
 
 class GpuFamily(Family):
     """One GPU model."""
 
     machines: list[GpuMachine] = Field(min_length=1)
-    """The VMs it comes in."""
+    """VMs that have these GPUs."""
 
 
 class Kind(Level):
-    """What all shapes of a kind have in common."""
+    """Settings shared by all shapes of a kind (CPU, TPU or GPU)."""
 
     resource: str | None = None
-    """Extended resource that counts the chips; null: none."""
+    """Extended resource that counts the chips; null means that pods request none."""
     dev_shm_size: Quantity | None = None
-    """Limit of the memory volume at /dev/shm; null: no volume."""
+    """Size limit of the memory volume at /dev/shm; null means no such volume."""
     max_slices: int = Field(default=1, ge=1)
-    """Slices that one run may join; 1: no multislice."""
+    """Maximum number of slices that one run may join; 1 means no multislice."""
     gang: Parts = Parts()
-    """Added when there is more than one host."""
+    """Settings that are added if the shape has more than one host."""
     gang_in_topology: Parts = Parts()
-    """Added instead of `gang` when Kueue places the pods by topology."""
+    """Settings that are added instead of `gang` if Kueue places the pods by topology."""
 
 
 class TpuKind(Kind):
-    """All TPUs."""
+    """Settings of all TPUs."""
 
     families: dict[Name, TpuFamily] = Field(min_length=1)
-    """Rows by the first part of their shape keys."""
+    """Families by name, which is the first part of the names of their shapes."""
 
 
 class GpuKind(Kind):
-    """All GPUs."""
+    """Settings of all GPUs."""
 
     families: dict[Name, GpuFamily] = Field(min_length=1)
-    """Rows by the first part of their shape keys."""
+    """Families by name, which is the first part of the names of their shapes."""
 
 
 class AcceleratorTable(Table):
-    """The whole file."""
+    """The complete file."""
 
     common: Common
-    """For every pod."""
+    """Settings of every pod."""
     cpu: Kind
-    """Pods without an accelerator."""
+    """Settings of pods without an accelerator."""
     tpu: TpuKind
-    """Cloud TPUs."""
+    """Settings and families of Cloud TPUs."""
     gpu: GpuKind
-    """NVIDIA GPUs."""
+    """Settings and families of NVIDIA GPUs."""
     options: dict[OptionName, Option]
-    """What a run spec may ask for beside the shape."""
+    """Options that a run spec may set in addition to the shape."""
 
     @model_validator(mode="after")
     def _names_are_one_kind(self) -> AcceleratorTable:
         names = ["cpu", *self.tpu.families, *self.gpu.families]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise ValueError(f"family {twice[0]} stands twice, expected it under one kind only")
+            raise ValueError(f"family {twice[0]} is defined twice, expected it under one kind only")
         return self
 
 
 def dimensions(topology: str) -> list[int]:
-    """Split `2x2x4` into its sides."""
+    """Split a topology such as `2x2x4` into its dimensions."""
     return [int(side) for side in topology.split("x")]
 
 
@@ -259,9 +263,10 @@ def read_table(data: bytes, place: str) -> AcceleratorTable:
 
     Args:
         data: the file's bytes.
-        place: path or URL of the file, for errors.
+        place: path or URL of the file, used in error messages.
 
     Raises:
-        SpecError: it is not YAML, a key is unknown, given twice or missing, or a value is wrong.
+        SpecError: the text is not YAML, a key is unknown, duplicated or missing, or a value is
+            invalid.
     """
     return load_model(AcceleratorTable, data, place, "an accelerator table")

@@ -1,7 +1,7 @@
-"""What a cluster would refuse, or take and suffer from, found before it is asked.
+"""Offline checks for manifests that a cluster would reject or run badly.
 
-One rule: offline and pure. Each rule is a function over one object; a finding names the file, the
-object, the field, and says what to do.
+Each check is a pure function of one object. A finding names the file, the object, the field and
+the fix.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ VOLUMES = {
     *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image"),
     *("persistentVolumeClaim", "projected", "secret"),
 }
-"""Kinds that PodSecurity `restricted` admits."""
+"""Volume types that PodSecurity `restricted` allows."""
 WHOLE = ("memory", "ephemeral-storage")
-"""Resources whose request and limit have to be one: they cannot be taken back from a pod."""
+"""Resources that need equal request and limit, because a pod cannot give them back."""
 
 _DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -37,16 +37,16 @@ _DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to mend, or to know."""
+    """One problem that a check has found."""
 
     place: str
     """File, object and field."""
     message: str
-    """Found, expected, remedy."""
+    """What was found, what was expected, and how to fix it."""
     severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
-        """As one sentence."""
+        """Return the finding as one sentence."""
         return f"{self.place}: {self.message}"
 
 
@@ -61,28 +61,34 @@ def check_documents(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
         for found in objects:
             place = f"{file}: {found.get('kind')} {found.get('metadata', {}).get('name')}"
             schema = schema_problems(found)
-            # What is not even of the right shape is said once; the rules below would stumble.
+            # The rules assume that an object matches its schema, so they run only if it does.
             problems = schema or [problem for rule in RULES for problem in rule(found)]
             findings += [Finding(f"{place}: {path}", problem) for path, problem in problems]
     return findings + _across(documents)
 
 
 def check_execution(execution: ExecutionSpec) -> list[Finding]:
-    """Warn of places that mean another thing inside a pod than here."""
+    """Warn about URLs that mean something else inside a pod than on this machine."""
     findings = []
     scheme, _, _ = execution.artifacts.rpartition("://")
     if scheme in ("", "file", "local"):
-        message = f"{execution.artifacts} is a folder, in a pod one that goes with it; use a bucket"
+        message = (
+            f"{execution.artifacts} is a local folder, which is lost when the pod ends; use a"
+            " bucket URL"
+        )
         findings.append(Finding("execution.artifacts", message, "warning"))
     host = urlsplit(execution.store_url).hostname or ""
     if host in ("localhost", "::1") or host.startswith("127."):
-        message = f"{execution.store_url} is the pod itself; name the store's Service"
+        message = (
+            f"{execution.store_url} is the pod itself when a pod reads it; use the address of the"
+            " store's Service"
+        )
         findings.append(Finding("execution.store_url", message, "warning"))
     return findings
 
 
 def _across(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
-    """Names given twice, and ConfigMaps that nobody creates."""
+    """Find duplicate objects, and ConfigMaps that are used but not created."""
     findings, seen = [], set()
     for file, objects in documents.items():
         for found in objects:
@@ -90,7 +96,7 @@ def _across(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
             key = (found.get("kind"), metadata.get("namespace"), metadata.get("name"))
             if key in seen:
                 place = f"{file}: {key[0]} {key[2]}"
-                findings.append(Finding(place, "stands here twice, expected once; remove one"))
+                findings.append(Finding(place, "is defined twice, expected once; remove one"))
             seen.add(key)
     for file, objects in documents.items():
         for found in objects:
@@ -100,19 +106,19 @@ def _across(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
                     wanted = ("ConfigMap", found["metadata"].get("namespace"), name)
                     if name and wanted not in seen:
                         place = f"{file}: {found['kind']} {found['metadata']['name']}: {path}"
-                        message = f"ConfigMap {name} is in no file, expected it before; add it"
+                        message = f"ConfigMap {name} is in none of the files; add it"
                         findings.append(Finding(f"{place}.spec.volumes[{number}]", message))
     return findings
 
 
 def _pods(document: Object) -> Iterator[tuple[str, Object]]:
-    """Pod templates of a workload, each with its path."""
+    """Yield the pod templates of a workload, each with its path."""
     for path, job in _jobs(document):
         yield f"{path}.template", job["template"]
 
 
 def _jobs(document: Object) -> Iterator[tuple[str, Object]]:
-    """Job specs of a workload, each with its path."""
+    """Yield the Job specs of a workload, each with its path."""
     if document["kind"] == "Job":
         yield "spec", document["spec"]
     if document["kind"] == "JobSet":
@@ -134,15 +140,16 @@ def _names(document: Object) -> Iterator[Problem]:
     metadata, kind = document["metadata"], document["kind"]
     name = metadata["name"]
     if kind in ("Job", "JobSet") and not _DNS_LABEL.fullmatch(name):
-        yield "metadata.name", f"found {name!r}, expected a-z, 0-9 and -, a letter first; rename it"
+        message = f"found {name!r}, expected a letter, then only a-z, 0-9 and -; rename it"
+        yield "metadata.name", message
     elif not _DNS_NAME.fullmatch(name) or len(name) > 253:
         yield "metadata.name", f"found {name!r}, expected a DNS name; rename it"
     longest = max((len(host) for host in _host_names(document)), default=0)
     if longest > HOST_NAME:
         yield (
             "metadata.name",
-            f"its pods' host names have {longest} characters, expected at most {HOST_NAME};"
-            " shorten the run's name",
+            f"the host names of its pods have {longest} characters, expected at most {HOST_NAME};"
+            " shorten the name of the run",
         )
 
 
@@ -166,11 +173,15 @@ def _labels(document: Object) -> Iterator[Problem]:
             if not _LABEL_VALUE.fullmatch(value):
                 yield (
                     f"{path}.labels[{key}]",
-                    f"found {value!r}, expected at most 63 of A-Z a-z 0-9 - _ and .; shorten it",
+                    f"found {value!r}, expected at most 63 characters of A-Z a-z 0-9 - _ and .;"
+                    " shorten it or replace the other characters",
                 )
         size = sum(len(k.encode()) + len(v.encode()) for k, v in _annotations(metadata))
         if size > ANNOTATION_BYTES:
-            yield f"{path}.annotations", f"hold {size} bytes, expected {ANNOTATION_BYTES} at most"
+            yield (
+                f"{path}.annotations",
+                f"have {size} bytes, expected at most {ANNOTATION_BYTES}; shorten them",
+            )
 
 
 def _annotations(metadata: Object) -> list[tuple[str, str]]:
@@ -178,15 +189,17 @@ def _annotations(metadata: Object) -> list[tuple[str, str]]:
 
 
 def _pod_security(document: Object) -> Iterator[Problem]:
-    """PodSecurity `restricted`, as the Pod Security Standards of Kubernetes list it."""
+    """Check the rules of PodSecurity `restricted` in the Pod Security Standards of Kubernetes."""
     for path, pod in _pods(document):
         spec = pod["spec"]
         for key in ("hostNetwork", "hostPID", "hostIPC"):
             if spec.get(key):
-                yield f"{path}.spec.{key}", "found true, expected none; `restricted` refuses it"
+                message = "found true, but PodSecurity `restricted` forbids it; remove it"
+                yield f"{path}.spec.{key}", message
         for number, volume in enumerate(spec.get("volumes", [])):
             for kind in set(volume) - {"name"} - VOLUMES:
-                yield f"{path}.spec.volumes[{number}]", f"found {kind}; `restricted` refuses it"
+                message = f"found {kind}, but PodSecurity `restricted` forbids it; remove it"
+                yield f"{path}.spec.volumes[{number}]", message
         inherited = spec.get("securityContext", {})
         for place, container in _containers(document):
             own = container.get("securityContext", {})
@@ -214,10 +227,11 @@ def _restricted(place: str, inherited: Object, own: Object, container: Object) -
     ]
     for field, value, holds in wanted:
         if not holds:
-            message = f"expected {value}; `restricted` refuses the pod otherwise"
+            message = f"expected {value}, because PodSecurity `restricted` requires it; set it"
             yield f"{place}.securityContext.{field}", message
     if any("hostPort" in port for port in container.get("ports", [])):
-        yield f"{place}.ports", "found a hostPort; `restricted` refuses it"
+        message = "found a hostPort, but PodSecurity `restricted` forbids it; remove it"
+        yield f"{place}.ports", message
 
 
 def _mounts(document: Object) -> Iterator[Problem]:
@@ -226,7 +240,7 @@ def _mounts(document: Object) -> Iterator[Problem]:
         for place, container in _containers(document):
             for number, mount in enumerate(container.get("volumeMounts", [])):
                 if mount["name"] not in volumes:
-                    message = f"volume {mount['name']} is not there, expected it in {path}; add it"
+                    message = f"volume {mount['name']} is not defined in {path}; add it there"
                     yield f"{place}.volumeMounts[{number}]", message
 
 
@@ -242,42 +256,46 @@ def _quantities(document: Object) -> Iterator[Problem]:
                 try:
                     numbers[side, name] = parse_quantity(text)
                 except ValueError:
-                    message = f"found {text!r}, expected a quantity such as 500m or 4Gi; mend it"
+                    message = f"found {text!r}, expected a quantity such as 500m or 4Gi; correct it"
                     yield f"{place}.resources.{side}[{name}]", message
         for name in sorted({*requests, *limits, *WHOLE}):
             asked, allowed = numbers.get(("requests", name)), numbers.get(("limits", name))
             whole = name in WHOLE or "/" in name
             if whole and (asked is None or asked != allowed):
-                message = "request and limit differ or are missing, expected one value; set both"
+                message = "expected equal request and limit; set both to the same value"
                 yield f"{place}.resources[{name}]", message
             elif asked is not None and allowed is not None and asked > allowed:
-                message = f"request {asked} is above limit {allowed}; lower it"
+                message = f"the request {asked} is above the limit {allowed}; lower the request"
                 yield f"{place}.resources[{name}]", message
             if "/" in name and asked is not None and asked % 1:
-                yield f"{place}.resources[{name}]", f"found {asked}, expected a whole number"
+                message = f"found {asked}, expected a whole number; correct it"
+                yield f"{place}.resources[{name}]", message
 
 
 def _job_rules(document: Object) -> Iterator[Problem]:
     for path, job in _jobs(document):
         containers = {c["name"] for c in job["template"]["spec"]["containers"]}
         if job["template"]["spec"].get("restartPolicy") != "Never":
-            message = "expected Never: podFailurePolicy works with nothing else; set it"
+            message = "expected Never, because podFailurePolicy requires it; set it"
             yield f"{path}.template.spec.restartPolicy", message
         if "activeDeadlineSeconds" not in job:
-            yield f"{path}.activeDeadlineSeconds", "missing, expected a bound; set deadline_seconds"
+            yield f"{path}.activeDeadlineSeconds", "is missing; set deadline_seconds"
         rules = job.get("podFailurePolicy", {}).get("rules", [])
         if not 0 < len(rules) <= 20:
-            yield f"{path}.podFailurePolicy.rules", f"found {len(rules)}, expected 1 to 20"
+            message = f"found {len(rules)} rules, expected 1 to 20; add or remove rules"
+            yield f"{path}.podFailurePolicy.rules", message
         for number, rule in enumerate(rules):
             codes = rule.get("onExitCodes")
             if codes is None:
                 continue
             values, place = codes["values"], f"{path}.podFailurePolicy.rules[{number}].onExitCodes"
             if values != sorted(set(values)) or len(values) > 255 or 0 in values:
-                yield f"{place}.values", "expected 1 to 255 sorted codes, each once, and no 0"
+                message = "expected 1 to 255 distinct codes in ascending order, without 0; fix them"
+                yield f"{place}.values", message
             if codes.get("containerName") not in containers:
                 found = codes.get("containerName")
-                yield f"{place}.containerName", f"found {found}, expected one of {containers}"
+                message = f"found {found}, expected one of {containers}; correct it"
+                yield f"{place}.containerName", message
 
 
 def _lifetime(document: Object) -> Iterator[Problem]:
@@ -286,26 +304,32 @@ def _lifetime(document: Object) -> Iterator[Problem]:
     spec = document["spec"]
     ttl = spec.get("ttlSecondsAfterFinished", DAY_SECONDS)
     if ttl < DAY_SECONDS:
-        message = f"found {ttl}, expected a day at least, or whoever waits misses the end; raise it"
+        message = (
+            f"found {ttl}, expected at least {DAY_SECONDS}, so that `tuneloop wait` still finds"
+            " the end state; raise it"
+        )
         yield "spec.ttlSecondsAfterFinished", message
     if "suspend" in spec:
-        yield "spec.suspend", "expected none: a queue sets it, applying would undo that; remove it"
+        message = (
+            "expected it unset, because Kueue sets it and applying would override that; remove it"
+        )
+        yield "spec.suspend", message
 
 
 def _identity(document: Object) -> Iterator[Problem]:
-    """The image by digest, and no token but the submitter's."""
+    """Check that images have digests and that only the submitter gets an API token."""
     for path, pod in _pods(document):
         metadata, spec = pod.get("metadata", {}), pod["spec"]
         is_submitter = metadata.get("labels", {}).get(COMPONENT) == SUBMITTER
         if spec.get("automountServiceAccountToken") is not False and not is_submitter:
-            message = "expected false: only the submitter talks to the API server; set it"
+            message = "expected false, because only the submitter calls the API server; set it"
             yield f"{path}.spec.automountServiceAccountToken", message
         if metadata.get("annotations", {}).get(ALLOW_TAG) == "true":
             continue
         for place, container in _containers(document):
             if not _DIGEST.fullmatch(container["image"]):
                 message = f"found {container['image']}, expected REPOSITORY@sha256:DIGEST"
-                yield f"{place}.image", f"{message}; ask the registry for the digest"
+                yield f"{place}.image", f"{message}; look up the digest in the registry"
 
 
 def _config_map(document: Object) -> Iterator[Problem]:
@@ -313,7 +337,7 @@ def _config_map(document: Object) -> Iterator[Problem]:
         return
     size = sum(len(key) + len(value.encode()) for key, value in document.get("data", {}).items())
     if size > CONFIG_MAP_BYTES:
-        yield "data", f"holds {size} bytes, expected {CONFIG_MAP_BYTES} at most; shorten the spec"
+        yield "data", f"has {size} bytes, expected at most {CONFIG_MAP_BYTES}; shorten the spec"
 
 
 def _gang(document: Object) -> Iterator[Problem]:
@@ -321,11 +345,14 @@ def _gang(document: Object) -> Iterator[Problem]:
         return
     for number, rule in enumerate(document["spec"].get("failurePolicy", {}).get("rules", [])):
         if not _RULE_NAME.fullmatch(rule["name"]):
-            message = f"found {rule['name']!r}, expected letters, digits, _ , and :; rename it"
+            message = (
+                f"found {rule['name']!r}, expected a letter, then only letters, digits, `_`, `,`"
+                " and `:`; rename it"
+            )
             yield f"spec.failurePolicy.rules[{number}].name", message
     for path, job in _jobs(document):
         if job.get("backoffLimit") != 0:
-            message = "expected 0: a gang restarts whole, its Jobs replace no pod; set it"
+            message = "expected 0, because a JobSet restarts all its pods together; set it"
             yield f"{path}.backoffLimit", message
 
 

@@ -1,6 +1,7 @@
-"""What a cluster says before anything is created: rights, accounts, queues, quota, a dry run.
+"""Checks against a cluster before anything is created: rights, accounts, queues, quota, a dry run.
 
-One rule: only reads and dry runs. What cannot be looked up is a finding of its own, not an end.
+The checks only read and dry-run. A check that fails to look something up becomes a warning, and
+the other checks continue.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 Right = tuple[str, str, str]
-"""Kind, verb, subresource."""
+"""Kind, verb and subresource."""
 
 RIGHTS: tuple[Right, ...] = (
     *(("Job", verb, "") for verb in ("create", "delete", "get")),
@@ -29,20 +30,23 @@ RIGHTS: tuple[Right, ...] = (
     ("Pod", "get", "log"),
     ("Event", "list", ""),
 )
-"""What whoever holds a run's sequence does, and nothing else: the submitter's Role has these, and
-the next two; tests/cluster/test_base_rights.py compares them with what it is seen to do."""
+"""The rights that running a sequence of stages needs, and no others.
+
+The submitter's Role grants these, GANG_RIGHTS and QUEUE_RIGHTS. tests/cluster/test_base_rights.py
+compares them with the requests that the submitter really sends.
+"""
 GANG_RIGHTS: tuple[Right, ...] = tuple(("JobSet", verb, "") for verb in ("create", "delete", "get"))
 QUEUE_RIGHTS: tuple[Right, ...] = (("Workload", "list", ""),)
 IDENTITY_ANNOTATIONS = {
     "gs": "iam.gke.io/gcp-service-account",
     "s3": "eks.amazonaws.com/role-arn",
 }
-"""What binds an account of the cluster to one of the cloud, by scheme of the artifacts."""
+"""Scheme of the artifacts URL -> annotation that links a ServiceAccount to a cloud account."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What is going to be created, and where."""
+    """The objects that are going to be created, and the cluster and spec that they are for."""
 
     cluster: Cluster
     objects: list[tuple[str, Object]]
@@ -52,12 +56,12 @@ class Preflight:
 
     @property
     def workloads(self) -> list[Object]:
-        """Jobs and JobSets."""
+        """The Jobs and JobSets among the objects."""
         return [found for _, found in self.objects if found["kind"] in ("Job", "JobSet")]
 
     @property
     def has_gang(self) -> bool:
-        """Whether JobSets are among them."""
+        """Whether any of the objects is a JobSet."""
         return any(found["kind"] == "JobSet" for found in self.workloads)
 
 
@@ -68,22 +72,25 @@ def preflight(
     spec: ClusterSpec,
     artifacts: str,
 ) -> list[Finding]:
-    """Ask the cluster about rendered objects.
+    """Check rendered objects against a cluster.
 
     Args:
-        cluster: the namespace that they go to.
+        cluster: the namespace in which the objects would be created.
         documents: file name -> its objects.
-        spec: where the run is placed.
+        spec: the cluster settings of the run.
         artifacts: URL of the artifacts.
     """
     objects = [(file, found) for file, each in documents.items() for found in each]
     flight = Preflight(cluster, objects, spec, artifacts)
     try:
         if cluster.get("Namespace", spec.namespace) is None:
-            message = f"is not there, expected it; `kubectl create namespace {spec.namespace}`"
-            return [Finding(f"Namespace {spec.namespace}", f"{message}, nothing else was asked")]
+            message = (
+                "does not exist, so nothing else was checked; run"
+                f" `kubectl create namespace {spec.namespace}`"
+            )
+            return [Finding(f"Namespace {spec.namespace}", message)]
     except PermissionDenied:
-        pass  # whoever may work in a namespace need not be allowed to look at it
+        pass  # credentials that may work in a namespace may still lack the right to read it
     return [finding for rule in RULES for finding in _guarded(rule, flight)]
 
 
@@ -93,7 +100,7 @@ def _guarded(rule: Rule, flight: Preflight) -> list[Finding]:
         for finding in rule(flight):
             found.append(finding)
     except TuneloopError as e:
-        found.append(Finding(rule.__name__.strip("_"), f"could not be looked up: {e}", "warning"))
+        found.append(Finding(rule.__name__.strip("_"), f"could not be checked: {e}", "warning"))
     return found
 
 
@@ -103,13 +110,16 @@ def _rights(flight: Preflight) -> Iterator[Finding]:
     for kind, verb, subresource in (*RIGHTS, *gang, *queue):
         if not flight.cluster.allowed(verb, kind, subresource):
             what = f"{kind}/{subresource}" if subresource else kind
-            message = f"may not {verb} {what}, expected it; ask for a Role with that verb"
+            message = f"no right to {verb} {what}, which the run needs; ask for a Role that has it"
             yield Finding(f"rights in namespace {flight.spec.namespace}", message)
 
 
 def _jobset_api(flight: Preflight) -> Iterator[Finding]:
     if flight.has_gang and not flight.cluster.serves("JobSet"):
-        message = "is not served, expected jobset.x-k8s.io/v1alpha2; install JobSet 0.10 or later"
+        message = (
+            "the cluster does not serve jobset.x-k8s.io/v1alpha2, which the run needs; install"
+            " JobSet 0.10 or later"
+        )
         yield Finding("JobSet API", message)
 
 
@@ -119,18 +129,24 @@ def _queue(flight: Preflight) -> Iterator[Finding]:
         return
     place = f"LocalQueue {queue}"
     if not flight.cluster.serves("LocalQueue"):
-        message = "Kueue is not served, expected kueue.x-k8s.io/v1beta2; install it or drop queue"
+        message = (
+            "the cluster does not serve kueue.x-k8s.io/v1beta2; install Kueue or remove"
+            " execution.cluster.queue"
+        )
         yield Finding(place, message)
         return
     found = flight.cluster.get("LocalQueue", queue)
     if found is None:
         known = [each["metadata"]["name"] for each in flight.cluster.find("LocalQueue")]
-        message = f"is not there, expected one of {', '.join(known) or 'none'}; correct queue"
+        message = (
+            f"does not exist, expected one of: {', '.join(known) or 'none exists'}; correct"
+            " execution.cluster.queue"
+        )
         yield Finding(place, message)
         return
     for condition in found.get("status", {}).get("conditions", []):
         if condition["type"] == "Active" and condition["status"] == "False":
-            message = f"is not active: {condition.get('message')}; ask its owner"
+            message = f"is not active: {condition.get('message')}; ask the owner of the queue"
             yield Finding(place, message)
 
 
@@ -140,28 +156,29 @@ def _accounts(flight: Preflight) -> Iterator[Finding]:
         place = f"ServiceAccount {name}"
         account = flight.cluster.get("ServiceAccount", name)
         if account is None:
-            message = f"is not there, expected it; `kubectl create serviceaccount {name}`"
-            yield Finding(place, f"{message} -n {flight.spec.namespace}")
+            message = f"does not exist; run `kubectl create serviceaccount {name}"
+            yield Finding(place, f"{message} -n {flight.spec.namespace}`")
             continue
         wanted = IDENTITY_ANNOTATIONS.get(flight.artifacts.split("://")[0])
         if wanted and wanted not in account["metadata"].get("annotations", {}):
             message = (
-                f"has no annotation {wanted}; annotate it, unless the cloud binds the account"
-                " itself to a role"
+                f"has no annotation {wanted}; add it, unless the cloud links the account to a role"
+                " in another way"
             )
             yield Finding(place, message, "warning")
         secrets = [each["name"] for each in account.get("imagePullSecrets", [])]
         for secret in secrets:
             if flight.cluster.get("Secret", secret) is None:
-                message = f"names image pull secret {secret}, which is not there; create it"
+                message = f"names image pull secret {secret}, which does not exist; create it"
                 yield Finding(place, message)
 
 
 def _credentials(flight: Preflight) -> Iterator[Finding]:
     name = flight.spec.credentials_secret
     if name is not None and flight.cluster.get("Secret", name) is None:
-        message = f"is not there; `kubectl create secret generic {name} --from-env-file=FILE`"
-        yield Finding(f"Secret {name}", f"{message} -n {flight.spec.namespace}")
+        fix = f"kubectl create secret generic {name} --from-env-file=FILE"
+        message = f"does not exist; run `{fix} -n {flight.spec.namespace}`"
+        yield Finding(f"Secret {name}", message)
 
 
 def _store_token(flight: Preflight) -> Iterator[Finding]:
@@ -170,13 +187,13 @@ def _store_token(flight: Preflight) -> Iterator[Finding]:
         return
     secret = flight.cluster.get("Secret", name)
     if secret is None or "token" not in secret.get("data", {}):
-        fix = f"`kubectl create secret generic {name} --from-literal=token=...`"
-        message = f"is not there, or has no key `token`; {fix} -n {flight.spec.namespace}"
+        fix = f"kubectl create secret generic {name} --from-literal=token=..."
+        message = f"does not exist or has no key `token`; run `{fix} -n {flight.spec.namespace}`"
         yield Finding(f"Secret {name}", message)
 
 
 def _quota(flight: Preflight) -> Iterator[Finding]:
-    """Head-room for one stage at a time: stages follow one another."""
+    """Check that every quota has room for the largest stage, because stages run one by one."""
     needs = [_needs(workload) for workload in flight.workloads]
     for quota in flight.cluster.find("ResourceQuota"):
         status = quota.get("status", {})
@@ -185,12 +202,15 @@ def _quota(flight: Preflight) -> Iterator[Finding]:
             free = parse_quantity(hard) - parse_quantity(status.get("used", {}).get(name, "0"))
             if asked > free:
                 left = format(free.normalize(), "f")
-                message = f"leaves {left} of {name}, one stage needs {asked}; ask for more or wait"
+                message = (
+                    f"leaves {left} of {name}, but one stage needs {asked}; ask for a larger quota"
+                    " or wait"
+                )
                 yield Finding(f"ResourceQuota {quota['metadata']['name']}", message)
 
 
 def _needs(workload: Object) -> dict[str, Any]:
-    """What one workload counts in a quota, by the quota's own names."""
+    """Return what one workload uses of a quota: name of the quota's resource -> amount."""
     if workload["kind"] == "JobSet":
         (replicated,) = workload["spec"]["replicatedJobs"]
         job, jobs = replicated["template"]["spec"], replicated["replicas"]
@@ -210,15 +230,15 @@ def _dry_run(flight: Preflight) -> Iterator[Finding]:
     for file, found in flight.objects:
         place = f"{file}: {found['kind']} {found['metadata']['name']}"
         if found["kind"] == "JobSet" and not flight.cluster.serves("JobSet"):
-            continue  # said above
+            continue  # _jobset_api reports it
         try:
             created = flight.cluster.create(found, dry_run=True)
         except TuneloopError as e:
             yield Finding(place, str(e))
             continue
         for warning in created.warnings:
-            message = f"{warning}; the pods would be refused, mend the template"
-            yield Finding(place, f"the API server warns: {message}")
+            message = f"the API server warns that it would reject the pods: {warning}"
+            yield Finding(place, f"{message}; fix the template")
 
 
 def _pods(flight: Preflight) -> Iterator[Object]:
@@ -234,4 +254,4 @@ Rule = Callable[[Preflight], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
     *(_rights, _jobset_api, _queue, _accounts, _credentials, _store_token, _quota, _dry_run),
 )
-"""From what stops everything to what stops one object."""
+"""The checks in the order of their reports: first those that concern every object."""

@@ -1,8 +1,8 @@
-"""Published schemas and models of the objects that are rendered, as lists of problems.
+"""Validate rendered objects against published schemas and models.
 
-One rule: nothing here knows tuneloop. Three readers look at each object, because each misses what
-another finds: the JSON schemas of the Kubernetes release, the Kubernetes client's models, and for
-JobSets the models that Kubeflow publishes.
+Objects are checked against the JSON schemas of the Kubernetes release and the models of the
+Kubernetes client, and JobSets also against the models that Kubeflow publishes. Each of them finds
+errors that the others miss. Nothing in this module is specific to tuneloop.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 Object = dict[str, Any]
 Problem = tuple[str, str]
-"""Path inside the object, and what is wrong there."""
+"""Path inside the object, and a description of the problem."""
 
 KUBERNETES_VERSION = "1.36"
 _BUILT_IN = {
@@ -26,7 +26,7 @@ _BUILT_IN = {
 
 
 def schema_problems(document: Object) -> list[Problem]:
-    """Problems that the published schemas and models find."""
+    """Return the problems that the published schemas and models find."""
     if document.get("kind") == "JobSet":
         return list(_jobset(document))
     if document.get("kind") not in _BUILT_IN:
@@ -59,8 +59,8 @@ def _jobset(document: Object) -> Iterator[Problem]:
     from kubeflow_trainer_api import models
     from pydantic import ValidationError
 
-    # Without the pods: their quantities are no plain values to these models, and the children are
-    # read by the built-in schema below.
+    # The pods are replaced, because these models expect another type for quantities. The Jobs,
+    # including their pods, are checked with the built-in schemas below.
     outer = copy.deepcopy(document)
     for replicated in outer["spec"].get("replicatedJobs", []):
         replicated["template"]["spec"]["template"] = {"spec": {"containers": [{"name": "main"}]}}
@@ -71,7 +71,7 @@ def _jobset(document: Object) -> Iterator[Problem]:
             yield _path(error["loc"]), f"{error['msg']} (model of JobSet)"
         return
     for path in _unknown(outer, known, ""):
-        yield path, "is no field of a JobSet; remove it"
+        yield path, "is not a field of a JobSet; remove it"
     for number, replicated in enumerate(document["spec"].get("replicatedJobs", [])):
         place = f"spec.replicatedJobs[{number}].template.spec"
         job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "child"}}
@@ -80,7 +80,7 @@ def _jobset(document: Object) -> Iterator[Problem]:
 
 
 def _unknown(given: Any, known: Any, path: str) -> Iterator[str]:
-    """Keys that a model has dropped, because it does not know them."""
+    """Yield the paths of keys that a model dropped because it does not know them."""
     if isinstance(given, dict) and isinstance(known, dict):
         for key, value in given.items():
             inner = f"{path}.{key}" if path else key

@@ -1,1 +1,1 @@
-"""The Kubernetes API: connection and namespace. The only room that imports kubernetes."""
+"""Client of the Kubernetes API. Only this package imports the library `kubernetes`."""

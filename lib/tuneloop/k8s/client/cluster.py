@@ -1,7 +1,7 @@
-"""One namespace of one cluster: create or adopt, list, delete, logs, events; objects are dicts.
+"""Operations on one namespace of a cluster: create or adopt, list, delete, logs and events.
 
-One rule: state is asked for by LIST and GET, never watched: a poll survives everything that ends a
-watch. The Kubernetes client itself is behind `connection.py`.
+Objects are plain dicts. State is read with LIST and GET and never watched, because polling
+survives the interruptions that end a watch. `connection.py` wraps the Kubernetes client.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from tuneloop.k8s.names import FINGERPRINT
 
 PAGE = 500
 EVENT_SELECTORS = 4
-"""Objects whose events are asked for one by one; of more, all of the namespace at once."""
+"""Maximum number of objects whose events are requested one by one.
+
+For more objects, all events of the namespace are listed.
+"""
 FIELD_MANAGER = "tuneloop"
 GONE_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Where a kind of object is served."""
+    """API group, version and plural name of a kind of object."""
 
     group_version: str
     plural: str
@@ -50,18 +53,18 @@ KINDS = {
     "Workload": Kind("kueue.x-k8s.io/v1beta2", "workloads"),
 }
 MUTABLE = ("ConfigMap", "Role", "RoleBinding", "ServiceAccount")
-"""Kinds that are applied; the others are created once and never patched."""
+"""Kinds that `apply` may patch; objects of other kinds are created once and never patched."""
 
 
 class _BeingDeleted(Transient):
-    """The name is taken by an object on its way out."""
+    """The name still belongs to an object that is being deleted."""
 
 
 class Cluster:
-    """One namespace; safe to share between threads."""
+    """One namespace of a cluster; safe to share between threads."""
 
     def __init__(self, connection: Connection, namespace: str) -> None:
-        """Nothing is sent yet."""
+        """Store the connection and the namespace; no request is sent yet."""
         self.namespace = namespace
         self._connection = connection
 
@@ -74,15 +77,22 @@ class Cluster:
         kubeconfig: str | None = None,
         retry_seconds: float = 60.0,
     ) -> Cluster:
-        """Load credentials: what is named, else the pod's own, else the default kubeconfig.
+        """Load the credentials and return the cluster.
+
+        Args:
+            namespace: namespace of all operations.
+            context: context of the kubeconfig; None means its current context.
+            kubeconfig: path of the kubeconfig. If neither this nor `context` is given, a pod uses
+                its own credentials, and other machines use the default kubeconfig.
+            retry_seconds: seconds for which a failed request is retried.
 
         Raises:
-            UsageError: there are none, or no such context.
+            UsageError: there are no credentials, or the context does not exist.
         """
         return cls(Connection(context, kubeconfig, retry_seconds=retry_seconds), namespace)
 
     def describe(self) -> str:
-        """Where this writes, for people to read before it does."""
+        """Return the context, namespace and server, to be shown before anything is written."""
         connection = self._connection
         return (
             f"cluster  context {connection.context}, namespace {self.namespace},"
@@ -90,7 +100,7 @@ class Cluster:
         )
 
     def now(self) -> datetime:
-        """The server's clock; ages are never taken from this machine's."""
+        """Return the time on the server's clock; ages are never computed with the local clock."""
         return self._connection.now()
 
     def close(self) -> None:
@@ -98,13 +108,13 @@ class Cluster:
         self._connection.close()
 
     def create(self, document: Object, *, dry_run: bool = False) -> Created:
-        """Create an object with strict validation, or adopt the one that stands under its name.
+        """Create an object with strict validation, or adopt an existing one with its fingerprint.
 
-        An object of that name that is being deleted is waited for.
+        If an object of this name is being deleted, wait until it is gone.
 
         Raises:
-            SpecError: the server refuses it, or the name is taken by an object that was made for
-                something else.
+            SpecError: the server rejects the object, or the name belongs to an object with another
+                fingerprint.
         """
         retrying = Retrying(
             retry=retry_if_exception_type(_BeingDeleted),
@@ -129,17 +139,17 @@ class Cluster:
             return Created(answer.json(), adopted=False, warnings=answer.warnings)
         standing = self.get(kind, name)
         if standing is None or "deletionTimestamp" in standing["metadata"]:
-            raise _BeingDeleted(f"{kind} {name}: is being deleted; run again when it is gone")
+            raise _BeingDeleted(f"{kind} {name}: is still being deleted; run again later")
         wanted, found = (_fingerprint(each) for each in (document, standing))
         if wanted is None or wanted != found:
             raise SpecError(
                 f"{kind} {name}: exists with fingerprint {(found or 'none')[:8]}, expected"
-                f" {(wanted or 'none')[:8]}; rename the run or delete that object"
+                f" {(wanted or 'none')[:8]}; rename the run or delete the existing object"
             )
         return Created(standing, adopted=True)
 
     def apply(self, document: Object, *, dry_run: bool = False) -> Object:
-        """Make a mutable object look as given (server-side apply), whoever changed it before."""
+        """Apply a mutable object (server-side apply) and override other field managers."""
         kind, name = document["kind"], document["metadata"]["name"]
         if kind not in MUTABLE:
             raise ValueError(f"{kind} is created once and never patched")
@@ -154,34 +164,34 @@ class Cluster:
         ).json()
 
     def ensure(self, document: Object) -> None:
-        """Apply a mutable object unless all that it says stands already.
+        """Apply a mutable object unless the existing one already has all its values.
 
-        Where the cluster's base has made an account and its Role, nobody who uses them needs the
-        right to write accounts and Roles.
+        If the cluster's base has already created an account and its Role, the caller therefore
+        does not need the right to write accounts and Roles.
         """
         try:
             standing = self.get(document["kind"], document["metadata"]["name"])
         except PermissionDenied:
-            standing = None  # who may not look may still be allowed to write
+            standing = None  # credentials without the right to read may still be able to write
         if not _covers(standing, document):
             self.apply(document)
 
     def get(self, kind: str, name: str) -> Object | None:
-        """The object as it stands; None if there is none."""
+        """Return the current state of an object, or None if it does not exist."""
         answer = self._connection.send(
             "GET", f"{self._path(kind)}/{name}", f"get {kind} {name}", expected=(404,)
         )
         return None if answer.status == 404 else answer.json()
 
     def find(self, kind: str, selector: str = "", fields: str = "") -> list[Object]:
-        """All objects that a label selector and a field selector choose."""
+        """Return all objects that match a label selector and a field selector."""
         while True:
             pages = list(self._pages(kind, selector, fields))
             if None not in pages:
                 return [item for page in pages if page for item in page]
 
     def _pages(self, kind: str, selector: str, fields: str) -> Iterator[list[Object] | None]:
-        """Page after page; None where the continue token has expired: begin again."""
+        """Yield pages of a list; yield None if the continue token expired and the list restarts."""
         chosen = {"labelSelector": selector, "fieldSelector": fields, "limit": str(PAGE)}
         query = {key: value for key, value in chosen.items() if value}
         while True:
@@ -198,10 +208,10 @@ class Cluster:
             query["continue"] = token
 
     def delete(self, kind: str, name: str, *, uid: str) -> bool:
-        """Delete this very object and, in the background, what it owns.
+        """Delete the object with this uid and, in the background, the objects that it owns.
 
         Returns:
-            False if it was gone already, or another object has its name.
+            False if the object did not exist any more, or if another object has its name.
         """
         answer = self._connection.send(
             "DELETE",
@@ -225,7 +235,7 @@ class Cluster:
         tail_lines: int | None = None,
         limit_bytes: int = 1_000_000,
     ) -> bytes | None:
-        """The log of a container as the kubelet has it; None if it never started or is gone."""
+        """Return a container's log from the kubelet, or None if it has none any more or yet."""
         query = {"container": container, "timestamps": "true", "limitBytes": str(limit_bytes)}
         if tail_lines is not None:
             query["tailLines"] = str(tail_lines)
@@ -234,13 +244,14 @@ class Cluster:
             f"{self._path('Pod')}/{pod}/log",
             f"log of Pod {pod}",
             query=query,
-            expected=(400, 404, 500, 502),  # the kubelet is asked by the API server: it may be gone
+            # The API server asks the kubelet, which may be gone.
+            expected=(400, 404, 500, 502),
         )
         return answer.data if answer.status < 300 else None
 
     def events(self, uids: Collection[str]) -> list[Object]:
-        """Events about these objects, in the order in which they were last seen."""
-        # By object while these are few: without a selector come those of every run.
+        """Return the events about these objects, in the order in which they were last seen."""
+        # For few objects, one request each: without a selector, the list has every run's events.
         fields = [f"involvedObject.uid={uid}" for uid in sorted(uids)]
         if len(fields) > EVENT_SELECTORS:
             fields = [""]
@@ -249,7 +260,7 @@ class Cluster:
         return sorted(about, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
 
     def allowed(self, verb: str, kind: str, subresource: str = "") -> bool:
-        """Whether these credentials may do this in the namespace."""
+        """Return whether the credentials have a right in the namespace."""
         served = KINDS[kind]
         attributes = {
             "namespace": self.namespace,
@@ -272,7 +283,7 @@ class Cluster:
         return bool(answer.json()["status"]["allowed"])
 
     def serves(self, kind: str) -> bool:
-        """Whether the server knows this kind in this version."""
+        """Return whether the server serves a kind in the version that KINDS lists."""
         served = KINDS[kind]
         root = "/api" if "/" not in served.group_version else "/apis"
         answer = self._connection.send(
@@ -290,9 +301,12 @@ class Cluster:
 
 
 def _covers(standing: Any, wanted: Any) -> bool:
-    """Whether an object has every value of another; it may have more keys, never more entries."""
+    """Return whether an object has every value of another.
+
+    Mappings may have additional keys. Lists must be equal.
+    """
     if isinstance(wanted, dict):
-        found = standing or {}  # no annotations and empty ones are the same to the server
+        found = standing or {}  # the server treats missing and empty annotations alike
         return isinstance(found, dict) and all(
             _covers(found.get(key), value) for key, value in wanted.items()
         )

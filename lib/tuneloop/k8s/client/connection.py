@@ -1,8 +1,8 @@
-"""One request to an API server: credentials, retries, and refusals as sentences.
+"""Send requests to an API server: credentials, retries, and error responses as exceptions.
 
-The one importer of the Kubernetes client. One rule: every verb is tried again alike. A repeated
-POST is safe, because an object that is there already is adopted; the client's own retries know GET
-alone and are off.
+All HTTP methods are retried in the same way. Repeating a POST is safe, because an object that
+already exists is adopted. The retries of the Kubernetes client are disabled, because they cover
+only GET.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["Answer", "Connection", "TryAgain", "client_model", "parse_quantity"]
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = (5.0, 60.0)
-"""To connect, and between two reads: a half-open connection would hang for ever without."""
+"""Timeouts for connecting and between two reads; a half-open connection would hang without them."""
 LONGEST_WAIT_SECONDS = 30.0
 IN_CLUSTER = "in-cluster"
 _AGAIN = {429, 500, 502, 503, 504}
@@ -46,29 +46,33 @@ _BROKEN = (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError, json.JSO
 
 
 class TryAgain(Transient):
-    """Something passing; `after` is what the server asked to wait, in seconds."""
+    """A transient failure of one request.
+
+    Attributes:
+        after: seconds to wait before the retry, as the server requested; None if it did not.
+    """
 
     def __init__(self, message: str, after: float | None = None) -> None:
-        """Keep the wait beside the sentence."""
+        """Store the message and the requested wait."""
         super().__init__(message)
         self.after = after
 
 
 class Answer:
-    """What the server said: status, body, headers."""
+    """Response of the server: status, body and headers."""
 
     def __init__(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
-        """Nothing is decoded yet."""
+        """Store the response without decoding its body."""
         self.status, self.data, self.headers = status, data, headers
 
     def json(self) -> dict[str, Any]:
-        """The body as an object."""
+        """Decode the body as a JSON object."""
         value: dict[str, Any] = json.loads(self.data)
         return value
 
     @property
     def message(self) -> str:
-        """The server's own words, in one line."""
+        """The error message of the server, in one line."""
         try:
             text = str(self.json()["message"])
         except (ValueError, KeyError, TypeError):
@@ -83,7 +87,7 @@ class Answer:
 
 
 class Connection:
-    """Sends requests with the credentials of one context; safe to share between threads."""
+    """Connection with the credentials of one context; safe to share between threads."""
 
     def __init__(
         self,
@@ -96,25 +100,25 @@ class Connection:
         """Load the credentials; nothing is sent yet.
 
         Raises:
-            UsageError: there is no configuration, or no such context in it.
+            UsageError: there is no configuration, or it does not contain the context.
         """
         self._wanted = (context, kubeconfig)
         self._timeout = timeout_seconds
         self.retry_seconds = retry_seconds
         self._lock = threading.Lock()
         self._load()
-        self._server_time = datetime.now(UTC)  # until the first answer says better
+        self._server_time = datetime.now(UTC)  # replaced by the Date header of the first response
         self._since = time.monotonic()
 
     def _load(self) -> None:
         configuration, self.context = load_configuration(*self._wanted)
-        # False, not 0: the first error comes through as it is, to be judged here.
+        # With False, unlike 0, urllib3 raises the original error instead of MaxRetryError.
         configuration.retries = False
         self.server = str(configuration.host)
         self._api = ApiClient(configuration)
 
     def now(self) -> datetime:
-        """The server's clock: its last Date header and the time since then here."""
+        """Return the server's time: its last Date header plus the local time since then."""
         return self._server_time + timedelta(seconds=time.monotonic() - self._since)
 
     def close(self) -> None:
@@ -132,22 +136,22 @@ class Connection:
         content_type: str = "application/json",
         expected: tuple[int, ...] = (),
     ) -> Answer:
-        """Send a request until it is answered, or until the time for trying is over.
+        """Send a request; retry transient failures for `retry_seconds`.
 
         Args:
-            method: of HTTP.
-            path: below the server's address.
-            what: verb, kind and name, for errors.
-            query: parameters.
+            method: HTTP method.
+            path: path below the server's address.
+            what: verb, kind and name of the object, used in error messages.
+            query: query parameters.
             body: JSON value.
-            content_type: of the body.
-            expected: statuses besides 2xx that the caller knows what to do with.
+            content_type: content type of the body.
+            expected: statuses other than 2xx that the caller handles.
 
         Raises:
-            SpecError: the server refuses the object itself (400, 422), or knows no such place.
-            PermissionDenied: the credentials are not enough (403), or not valid any more (401).
+            SpecError: the server rejects the object (400, 422), or the path does not exist (404).
+            PermissionDenied: the credentials are insufficient (403) or no longer valid (401).
             QuotaExceeded: a ResourceQuota is full.
-            Transient: no good answer within `retry_seconds`.
+            Transient: no successful response within `retry_seconds`.
         """
         rejected = False
         headers = {"Accept": "application/json", "Content-Type": content_type}
@@ -164,7 +168,7 @@ class Connection:
                     rejected = True
                     with self._lock:
                         self._api.close()
-                        self._load()  # an exec plugin or a token file may have a newer one
+                        self._load()  # an exec plugin or a token file may supply a newer token
                     raise TryAgain(f"{what}: {answer.message}", after=0.0)
                 if not 200 <= answer.status < 300 and answer.status not in expected:
                     raise _refusal(answer, what, self.server)
@@ -192,14 +196,16 @@ class Connection:
             response = self._api.call_api(*request, _request_timeout=self._timeout)
             answer = Answer(response.status, response.read(), response.headers)
             if answer.status < 300 and "json" in str(response.headers.get("Content-Type")):
-                answer.json()  # a body that was cut off is noticed now
+                answer.json()  # detects a truncated body while a retry is still possible
         except _BROKEN as e:
-            raise TryAgain(f"{what}: {self.server} cannot be reached: {_reason(e)}") from e
+            raise TryAgain(
+                f"{what}: {self.server} cannot be reached: {_reason(e)}; check the network"
+            ) from e
         self._take_time(answer.headers)
         return answer
 
     def _take_time(self, headers: Mapping[str, str]) -> None:
-        with contextlib.suppress(ValueError, TypeError):  # none, or one that nobody can read
+        with contextlib.suppress(ValueError, TypeError):  # missing or malformed header
             self._server_time = email.utils.parsedate_to_datetime(
                 headers.get("Date", "")
             ).astimezone(UTC)
@@ -207,7 +213,7 @@ class Connection:
 
 
 def _wait(state: RetryCallState) -> float:
-    """What the server asked for, else full jitter that grows to LONGEST_WAIT_SECONDS."""
+    """Return the wait that the server requested, else full jitter up to LONGEST_WAIT_SECONDS."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, TryAgain) and error.after is not None:
         return error.after
@@ -216,28 +222,31 @@ def _wait(state: RetryCallState) -> float:
 
 def _refusal(answer: Answer, what: str, server: str) -> Exception:
     status, message = answer.status, answer.message
-    # Server-side apply of an unknown field is answered by 500 and stays wrong.
+    # Server-side apply answers an unknown field with 500, although a retry cannot help.
     if status in (400, 422) or (status == 500 and "field not declared in schema" in message):
-        return SpecError(f"{what}: the API server refuses the object: {message}; mend it")
+        return SpecError(f"{what}: the API server rejects the object: {message}; correct it")
     if status == 401:
         return PermissionDenied(
-            f"{what}: {server} does not take the credentials any more: {message}; log in again"
+            f"{what}: {server} does not accept the credentials any more: {message}; log in again"
         )
     if status == 403 and "exceeded quota" in message:
         return QuotaExceeded(
-            f"{what}: {message}; wait until something ends, or ask for a larger ResourceQuota"
+            f"{what}: {message}; wait until another workload ends, or ask for a larger"
+            " ResourceQuota"
         )
     if status == 403:
         return PermissionDenied(
-            f"{what}: {message}; ask for a Role that allows it, `tuneloop check --server` lists all"
+            f"{what}: {message}; ask for a Role that allows it (`tuneloop check --server` lists all"
+            " missing rights)"
         )
     if status == 404:
         return SpecError(
-            f"{what}: {message}; create the namespace, or install what serves this kind"
+            f"{what}: {message}; create the namespace, or install the API that serves this kind"
         )
     if status in _AGAIN:
-        return TryAgain(f"{what}: {server} answers {status}: {message}", _retry_after(answer))
-    return SpecError(f"{what}: {server} answers {status}: {message}; this is not expected")
+        text = f"{what}: {server} answers with status {status}: {message}; run again"
+        return TryAgain(text, _retry_after(answer))
+    return SpecError(f"{what}: {server} answers with the unexpected status {status}: {message}")
 
 
 def _retry_after(answer: Answer) -> float | None:
@@ -248,25 +257,32 @@ def _retry_after(answer: Answer) -> float | None:
 
 
 def _reason(error: Exception) -> str:
-    """The cause without the pool and the URL that urllib3 writes around it."""
+    """Return the cause of an error without the pool and URL that urllib3 adds to its text."""
     return f"{type(error).__name__}: {str(error).rsplit('>: ', 1)[-1]}"[:300]
 
 
 def client_model(name: str) -> Any:
-    """A pydantic model of the client, such as V1Job; unknown keys are errors."""
+    """Return a pydantic model of the client, such as V1Job, in which unknown keys are errors."""
     from kubernetes.client import models
 
     return getattr(models, name)
 
 
 def load_configuration(context: str | None, kubeconfig: str | None) -> tuple[Configuration, str]:
-    """Credentials and address: what is named, else the pod's own, else the default kubeconfig.
+    """Load the credentials and the address of a cluster.
+
+    If neither argument is given, a pod uses its own credentials, and other machines use the
+    default kubeconfig.
+
+    Args:
+        context: context of the kubeconfig; None means its current context.
+        kubeconfig: path of the kubeconfig; None means the default one.
 
     Returns:
         The configuration, and the name of its context.
 
     Raises:
-        UsageError: there is none, or no such context.
+        UsageError: there is no configuration, or it does not contain the context.
     """
     configuration = Configuration()
     folder = Path(os.environ.get(CREDENTIALS_ENV, CREDENTIALS_FOLDER))
@@ -275,19 +291,23 @@ def load_configuration(context: str | None, kubeconfig: str | None) -> tuple[Con
         try:
             loader.load_and_set(configuration)
         except ConfigException as e:
-            raise UsageError(f"{folder}: no address of the API server: {e}; run in a pod") from e
+            raise UsageError(
+                f"{folder}: has a token, but the address of the API server is unknown: {e}; run"
+                " this in a pod"
+            ) from e
         return configuration, IN_CLUSTER
     try:
         contexts, current = config.list_kube_config_contexts(kubeconfig)
         names = [str(each["name"]) for each in contexts]
         if context is not None and context not in names:
             raise UsageError(
-                f"--context {context}: not in the kubeconfig, expected one of {', '.join(names)}"
+                f"--context {context}: the kubeconfig has no such context, expected one of:"
+                f" {', '.join(names)}"
             )
         config.load_kube_config(kubeconfig, context, client_configuration=configuration)
     except (ConfigException, OSError, yaml.YAMLError) as e:
         raise UsageError(
             f"kubeconfig {kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')}: {e};"
-            " expected a configuration of a cluster, log in to one or pass --kubeconfig"
+            " expected the configuration of a cluster; log in to a cluster or pass --kubeconfig"
         ) from e
     return configuration, context or str(current["name"])

@@ -1,7 +1,8 @@
-"""One verdict with cause, evidence and fix from what the API server shows of a stage.
+"""Diagnose a stage: derive one verdict with cause, evidence and fix from its Kubernetes objects.
 
-One rule: pure. A table of rules in order of priority, the first that knows the state speaks; ages
-come from the server's timestamps and clock alone.
+The rules are pure functions in a table, in order of priority. The first rule that recognizes the
+state returns the verdict. Ages are computed only from the server's timestamps and the server's
+clock.
 """
 
 from __future__ import annotations
@@ -24,31 +25,31 @@ from tuneloop.k8s.diagnosis.observed import (
     waiting,
 )
 from tuneloop.k8s.names import DEADLINE, QUEUE
-from tuneloop.specs.cluster import GraceSpec
+from tuneloop.specs.cluster import TimeoutSpec
 
 CONFIG_GRACE_SECONDS = 60.0
-"""For a ConfigMap or Secret that is created a moment after its reader, and for Kueue to notice."""
+"""Time to allow for a ConfigMap or Secret created after its pod, and for Kueue to see a Job."""
 DEADLINE_GRACE_SECONDS = 60.0
-"""For the controller, whose word on its own deadline is better than ours."""
+"""Time to allow for the controller to report an exceeded deadline itself."""
 
 _ABSENT_IMAGE = (
     *("401", "403", "404", "unauthorized", "forbidden", "denied", "not found"),
     *("manifest unknown", "does not exist", "invalid reference"),
 )
-"""In a pull error: the registry will say the same tomorrow."""
+"""Parts of image pull errors that a retry cannot fix."""
 _PERMANENT_QUEUE = {"Misconfigured", "NoMatchingFlavor", "ExceedsMaxQuota"}
-"""Why Kueue will never admit a workload, as long as queue and spec stay what they are."""
+"""Reasons for which Kueue never admits a workload unless the queue or the spec changes."""
 _MISSING = ("not found", "couldn't find key", "references non-existent")
 
 
-def diagnose(seen: Observation, graces: GraceSpec | None = None) -> Verdict:
-    """Judge a stage; never raises.
+def diagnose(seen: Observation, timeouts: TimeoutSpec | None = None) -> Verdict:
+    """Return the verdict on a stage; never raises.
 
     Args:
-        seen: what cluster and storage show.
-        graces: how long to wait for what may still come.
+        seen: state of the stage in cluster and storage.
+        timeouts: how long to wait for a condition that may still resolve itself.
     """
-    chosen = graces or GraceSpec()
+    chosen = timeouts or TimeoutSpec()
     for rule in RULES:
         verdict = rule(seen, chosen)
         if verdict is not None:
@@ -56,40 +57,40 @@ def diagnose(seen: Observation, graces: GraceSpec | None = None) -> Verdict:
     return Verdict("Pulling", f"{seen.name} has no running pod yet", evidence=_events(seen))
 
 
-def _succeeded(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _succeeded(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     if not seen.record_published:
         return None
     failed = condition(seen.workload, "Failed") is not None
-    after = "; its workload failed afterwards, which changes nothing" if failed else ""
+    after = "; its workload failed afterwards, which does not matter" if failed else ""
     return Verdict("Succeeded", f"the record is published{after}", exit_code=0)
 
 
-def _gone(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _gone(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     if seen.workload is not None:
         return None
     if not seen.seen:
-        return Verdict("Queued", f"{seen.name} is not created yet")
+        return Verdict("Queued", f"{seen.name} does not exist yet")
     return Verdict(
         "Deleted",
-        f"{seen.name} was deleted by someone else before it published its record",
+        f"{seen.name} was deleted by someone else before its record was published",
         "run again to continue from its last checkpoint",
         exit_code=30,
     )
 
 
-def _ended(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _ended(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     return end_of(seen)
 
 
-def _overdue(seen: Observation, graces: GraceSpec) -> Verdict | None:
-    """A JobSet restarts without bound where it is disrupted: its whole time ends here."""
+def _overdue(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
+    """Enforce the total deadline, because disruptions can restart a JobSet without limit."""
     found = metadata_of(seen.workload)
     try:
         allowed = float(mapping(found.get("annotations"))[DEADLINE])
     except (KeyError, TypeError, ValueError):
         return None
     if QUEUE in mapping(found.get("labels")):
-        return None  # the time in a queue is not the stage's: Kueue counts what it runs
+        return None  # time in a queue does not count; Kueue itself limits the time of execution
     age = seconds_since(
         status_of(seen.workload).get("startTime") or found.get("creationTimestamp"), seen.now
     )
@@ -97,13 +98,13 @@ def _overdue(seen: Observation, graces: GraceSpec) -> Verdict | None:
         return None
     return Verdict(
         "DeadlineExceeded",
-        f"{seen.name} is {age:.0f} s old, allowed are {allowed:.0f} s for all attempts together",
-        f"raise execution.cluster.{seen.stage}.deadline_seconds, run again to continue",
+        f"{seen.name} has taken {age:.0f} s, expected at most {allowed:.0f} s for all attempts",
+        f"raise execution.cluster.{seen.stage}.deadline_seconds, then run again to continue",
         exit_code=31,
     )
 
 
-def _queued(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _queued(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     workload = seen.workload
     queue = text(mapping(metadata_of(workload).get("labels")).get(QUEUE))
     if not queue or mapping(mapping(workload).get("spec")).get("suspend") is not True:
@@ -113,7 +114,7 @@ def _queued(seen: Observation, graces: GraceSpec) -> Verdict | None:
         age = seconds_since(metadata_of(workload).get("creationTimestamp"), seen.now)
         return Verdict(
             "Queued",
-            f"{seen.name} is suspended and Kueue knows no Workload of it",
+            f"{seen.name} is suspended and Kueue has no Workload for it",
             f"create LocalQueue {queue} in the namespace, or correct execution.cluster.queue",
             exit_code=21 if age > CONFIG_GRACE_SECONDS else None,
         )
@@ -122,25 +123,27 @@ def _queued(seen: Observation, graces: GraceSpec) -> Verdict | None:
         overdue = evicted.get("reason") == "MaximumExecutionTimeExceeded"
         return Verdict(
             "DeadlineExceeded" if overdue else "Queued",
-            f"Kueue has given {seen.name} up: {text(evicted.get('message'))}",
-            "raise the deadline, run again to continue" if overdue else "ask the queue's owner",
+            f"Kueue has evicted {seen.name} for good: {text(evicted.get('message'))}",
+            "raise the deadline, then run again to continue"
+            if overdue
+            else "ask the owner of the queue",
             exit_code=31 if overdue else 21,
         )
     refused = condition(admission, "QuotaReserved", "False") or {}
     reason, message = text(refused.get("reason")), text(refused.get("message"))
     age = seconds_since(metadata_of(admission).get("creationTimestamp"), seen.now)
-    final = reason in _PERMANENT_QUEUE or age > graces.queue_seconds
+    final = reason in _PERMANENT_QUEUE or age > timeouts.queue_seconds
     return Verdict(
         "Queued",
         f"LocalQueue {queue} has not admitted {seen.name}: {reason or 'no reason yet'} {message}",
-        "correct execution.cluster.queue or the shape, or wait longer with graces.queue_seconds",
+        "correct execution.cluster.queue or the shape, or raise timeouts.queue_seconds",
         evidence=(f"Workload {text(metadata_of(admission).get('name'))}: {reason} {message}",),
         exit_code=21 if final else None,
     )
 
 
-def _not_created(seen: Observation, graces: GraceSpec) -> Verdict | None:
-    """The Job stands, but its pods are refused: quota, PodSecurity, service account."""
+def _not_created(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
+    """Detect a Job whose pods are rejected because of quota, PodSecurity or service account."""
     if _live(seen):
         return None
     refusals = [event for event in seen.events if mapping(event).get("reason") == "FailedCreate"]
@@ -150,22 +153,23 @@ def _not_created(seen: Observation, graces: GraceSpec) -> Verdict | None:
     if "exceeded quota" in message:
         return Verdict(
             "QuotaExceeded",
-            f"the namespace's quota refuses the pods: {message}",
-            "wait until something ends, ask for a larger ResourceQuota, or a smaller machine",
+            f"the quota of the namespace has no room for the pods: {message}",
+            "wait until another workload ends, ask for a larger ResourceQuota, or choose a smaller"
+            " machine",
             _events(seen),
             23,
         )
     if "violates PodSecurity" in message:
-        fix = "use the templates as they are, or another namespace"
+        fix = "use the unchanged templates, or another namespace"
     elif "serviceaccount" in message.replace(" ", "").lower():
         fix = "create that ServiceAccount, or correct execution.cluster.service_account"
     else:
-        return Verdict("Provisioning", f"no pod could be made yet: {message}", "", _events(seen))
-    cause = f"the API server refuses the pods: {message}"
+        return Verdict("Provisioning", f"no pod could be created yet: {message}", "", _events(seen))
+    cause = f"the API server rejects the pods: {message}"
     return Verdict("ConfigError", cause, fix, _events(seen), 10)
 
 
-def _waiting_container(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _waiting_container(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     for pod in _live(seen):
         reason, message = waiting(pod)
         name = text(metadata_of(pod).get("name"))
@@ -178,13 +182,13 @@ def _waiting_container(seen: Observation, graces: GraceSpec) -> Verdict | None:
             final = (
                 reason in ("InvalidImageName", "ErrImageNeverPull")
                 or any(word in said for word in _ABSENT_IMAGE)
-                or age > graces.image_pull_seconds
+                or age > timeouts.image_pull_seconds
             )
             return Verdict(
                 "ImageError",
                 f"pod {name} cannot pull its image: {message or reason}",
-                "check the digest, and that the nodes' account or the ServiceAccount's"
-                " imagePullSecrets may read the registry",
+                "check the digest, and check that the nodes' account or the ServiceAccount's"
+                " imagePullSecrets can read the registry",
                 evidence,
                 22 if final else None,
             )
@@ -192,15 +196,15 @@ def _waiting_container(seen: Observation, graces: GraceSpec) -> Verdict | None:
             return Verdict(
                 "ConfigError",
                 f"pod {name} cannot start its container: {message or reason}",
-                "create what is missing, or correct the manifests",
+                "create the missing object, or correct the manifests",
                 evidence,
                 10 if age > CONFIG_GRACE_SECONDS else None,
             )
     return None
 
 
-def _mount(seen: Observation, graces: GraceSpec) -> Verdict | None:
-    """A volume whose ConfigMap or Secret is missing shows as an event, not as a state."""
+def _mount(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
+    """Detect a missing ConfigMap or Secret of a volume, which appears only in an event."""
     for pod in _live(seen):
         if status_of(pod).get("phase") == "Running":
             return None
@@ -214,14 +218,14 @@ def _mount(seen: Observation, graces: GraceSpec) -> Verdict | None:
                 return Verdict(
                     "ConfigError" if missing else "Pulling",
                     f"pod {text(metadata_of(pod).get('name'))} waits for a volume: {message}",
-                    "create what is missing; `tuneloop run` creates a stage's ConfigMap",
+                    "create the missing object (`tuneloop run` creates a stage's ConfigMap)",
                     _events(seen),
                     10 if missing and age > CONFIG_GRACE_SECONDS else None,
                 )
     return None
 
 
-def _unscheduled(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _unscheduled(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     for pod in _live(seen):
         refused = condition(pod, "PodScheduled", "False")
         if refused is None:
@@ -237,59 +241,60 @@ def _unscheduled(seen: Observation, graces: GraceSpec) -> Verdict | None:
         if "TriggeredScaleUp" in reasons and not scale_up:
             return Verdict(
                 "Provisioning",
-                f"pod {name} waits for a node that the autoscaler is making",
-                "ask for another shape, zone or spot, or raise graces.provisioning_seconds",
+                f"pod {name} waits for a node that the autoscaler is creating",
+                "choose another shape or zone, try spot, or raise timeouts.provisioning_seconds",
                 _events(seen),
-                21 if age > graces.provisioning_seconds else None,
+                21 if age > timeouts.provisioning_seconds else None,
             )
-        final = age > graces.unschedulable_seconds
+        final = age > timeouts.unschedulable_seconds
         if "quota" in scale_up.lower():
             fix = "ask the cloud for more quota, or choose another shape or region"
-            cause = f"the cloud's quota allows no node for pod {name}: {scale_up}"
+            cause = f"the cloud quota has no room for a node for pod {name}: {scale_up}"
             return Verdict("QuotaExceeded", cause, fix, _events(seen), 23 if final else None)
         if scale_up:
             fix = "try again later, or choose another shape, zone, reservation or spot"
-            cause = f"the cloud has no machine for pod {name}: {scale_up}"
+            cause = f"the cloud has no free machine for pod {name}: {scale_up}"
             return Verdict("Stockout", cause, fix, _events(seen), 21 if final else None)
         return Verdict(
             "Unschedulable",
-            # Its age only at the end: a supervisor says a cause again when it has changed.
-            f"no node takes pod {name}{f' after {age:.0f} s' if final else ''}: {message}",
-            "add a node pool of that shape, choose another accelerator, or raise"
-            " graces.unschedulable_seconds",
+            # The age is included only in the final verdict, because a supervisor prints a cause
+            # again whenever its text changes.
+            f"no node fits pod {name}{f' after {age:.0f} s' if final else ''}: {message}",
+            "add a node pool of this shape, choose another accelerator, or raise"
+            " timeouts.unschedulable_seconds",
             _events(seen),
             21 if final else None,
         )
     return None
 
 
-def _running(seen: Observation, graces: GraceSpec) -> Verdict | None:
+def _running(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
     running = [pod for pod in _live(seen) if status_of(pod).get("phase") == "Running"]
     if not running:
         return None
     if seen.progress_at is not None:
         silent = seconds_since(seen.progress_at.isoformat(), seen.now)
-        if silent > graces.progress_seconds:
+        if silent > timeouts.progress_seconds:
             return Verdict(
                 "Stuck",
-                f"{seen.name} runs but has said nothing for {silent:.0f} s",
-                f"read its log (`tuneloop logs RUN_ID {seen.stage}`), run again to continue",
+                f"{seen.name} runs but has reported no progress for {silent:.0f} s",
+                f"read its log (`tuneloop logs RUN_ID {seen.stage}`), then run again to continue",
                 exit_code=20,
             )
-    count = f"{len(running)} of {len(_live(seen))} pods run"
+    count = f"{len(running)} of {len(_live(seen))} pods are running"
     return Verdict("Running", f"{seen.name}: {count}{_failures(seen)}")
 
 
-def _restarting(seen: Observation, graces: GraceSpec) -> Verdict | None:
-    """Pods have failed and the controller will make new ones."""
+def _restarting(seen: Observation, timeouts: TimeoutSpec) -> Verdict | None:
+    """Detect failed pods that the controller is going to replace."""
     if condition(seen.workload, "RestartingJobSet"):
-        return Verdict("Restarting", f"{seen.name} starts all its pods again{_failures(seen)}")
+        return Verdict("Restarting", f"{seen.name} is restarting all its pods{_failures(seen)}")
     if _failures(seen) and not _live(seen):
         return Verdict("Restarting", f"{seen.name} will start a new pod{_failures(seen)}")
     return None
 
 
-Rule = Callable[[Observation, GraceSpec], Verdict | None]
+Rule = Callable[[Observation, TimeoutSpec], Verdict | None]
 RULES: tuple[Rule, ...] = (
     _succeeded,
     _gone,
@@ -303,11 +308,11 @@ RULES: tuple[Rule, ...] = (
     _running,
     _restarting,
 )
-"""What is certain first, then what keeps a pod from being, from starting, from going on."""
+"""Evaluated in order: final states, queueing, pod creation and start-up, scheduling, running."""
 
 
 def _live(seen: Observation) -> list[Object]:
-    """Pods that have not come to an end."""
+    """Return the pods that have not ended."""
     return [
         pod
         for pod in entries(list(seen.pods))
@@ -317,11 +322,11 @@ def _live(seen: Observation) -> list[Object]:
 
 def _failures(seen: Observation) -> str:
     found = [failure for pod in entries(list(seen.pods)) if (failure := pod_failure(pod))]
-    return f"; before: {found[-1]}" if found else ""
+    return f"; last failure: {found[-1]}" if found else ""
 
 
 def _events(seen: Observation) -> tuple[str, ...]:
-    """The newest events as evidence."""
+    """Return the five newest events as evidence."""
     return tuple(
         f"event {text(event.get('reason'))}: {text(event.get('message'))}"
         for event in entries(list(seen.events))[-5:]

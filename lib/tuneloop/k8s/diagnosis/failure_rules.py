@@ -1,7 +1,8 @@
-"""Why a Job or JobSet came to its end without a record: tables over pods and conditions.
+"""Explain why a Job or JobSet ended without a record, with tables over pods and conditions.
 
-One rule: the root cause is a pod's, and it is read before the pods are gone. Aborts that follow
-from a peer's end (134, 143) are never it, as long as anything else is there.
+The root cause comes from a pod and is read before the pods are deleted. Exit codes 134 and 143
+usually follow from the end of another process, so they are the root cause only if every failed
+pod has one of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tuneloop.k8s.diagnosis.observed import (
 
 @dataclass(frozen=True)
 class _Meaning:
-    """What a code means, and what to do."""
+    """State and fix for an exit code."""
 
     state: State
     fix: str
@@ -33,21 +34,28 @@ class _Meaning:
 
 _AGAIN = "run again to continue from its last checkpoint"
 _CODES = {
-    1: _Meaning("UserError", "read its log: Python died before the stage could say why"),
+    1: _Meaning("UserError", "read its log: Python ended before the stage could report a cause"),
     2: _Meaning("UserError", "correct the command line, or install the missing extra in the image"),
-    65: _Meaning("DataError", "mend the input that it names, then run again"),
-    66: _Meaning("DataError", "let the stage before it finish: use run or wait, not kubectl apply"),
-    69: _Meaning("UserError", "make that service or storage reachable from the pod, run again"),
+    65: _Meaning("DataError", "fix the input that the message names, then run again"),
+    66: _Meaning(
+        "DataError",
+        "let the previous stage finish first: use `tuneloop run` or `wait`, not kubectl apply",
+    ),
+    69: _Meaning("UserError", "make the service or storage reachable from the pod, then run again"),
     70: _Meaning("UserError", "read its log for the traceback, and report the bug"),
     75: _Meaning("Transient", f"find out what keeps interrupting it, {_AGAIN}"),
-    77: _Meaning("UserError", "give the stage's ServiceAccount access to what it names"),
-    78: _Meaning("ConfigError", "change the spec as it says"),
+    77: _Meaning(
+        "UserError", "give the stage's ServiceAccount access to the resource that the message names"
+    ),
+    78: _Meaning("ConfigError", "change the spec as the message says"),
     126: _Meaning("ConfigError", "use an image whose command can be executed"),
     127: _Meaning("ConfigError", "use an image that has python and jobs/ in its working folder"),
     128: _Meaning("ConfigError", "use an image that has python and jobs/ in its working folder"),
-    134: _Meaning("Crashed", f"read the logs of its peers, which may have ended first; {_AGAIN}"),
+    134: _Meaning(
+        "Crashed", f"read the logs of the other pods, which may have failed first; {_AGAIN}"
+    ),
     139: _Meaning("Crashed", f"read its log; {_AGAIN}"),
-    143: _Meaning("Transient", f"find out who ends it, {_AGAIN}"),
+    143: _Meaning("Transient", f"find out what terminates it, {_AGAIN}"),
 }
 _DISRUPTIONS: dict[str, State] = {
     "PreemptionByScheduler": "Preempted",
@@ -62,9 +70,9 @@ _POLICY = re.compile(r"failed with exit code (\d+)")
 
 
 def end_of(seen: Observation) -> Verdict | None:
-    """The verdict on a workload that has come to its end; None if it has not."""
+    """Return the verdict on a workload that has ended, or None if it has not ended."""
     workload = seen.workload
-    # FailureTarget: it is failing and its pods are still ending; nothing can save it.
+    # FailureTarget: the workload has failed for good, but its pods are still ending.
     failed = condition(workload, "Failed") or condition(workload, "FailureTarget")
     if failed is not None:
         return _failed(seen, text(failed.get("reason")), text(failed.get("message")))
@@ -72,8 +80,8 @@ def end_of(seen: Observation) -> Verdict | None:
     if done is not None:
         return Verdict(
             "SucceededNoOutput",
-            f"{seen.name} ended well but published no record",
-            "check that its pods write to the artifacts URL that you read",
+            f"{seen.name} completed but published no record",
+            "check that its pods write to the same artifacts URL that you read",
             exit_code=20,
         )
     return None
@@ -82,7 +90,7 @@ def end_of(seen: Observation) -> Verdict | None:
 def _failed(seen: Observation, reason: str, message: str) -> Verdict:
     evidence = (f"{seen.name}: {reason} {message}", *_failures(seen))
     if reason == "DeadlineExceeded":
-        return _overdue(seen, f"{seen.name} took longer than it may in all", evidence)
+        return _overdue(seen, f"{seen.name} exceeded its total deadline", evidence)
     failure = _cause(seen)
     if failure is None:
         return _from_message(seen, reason, message, evidence)
@@ -91,7 +99,7 @@ def _failed(seen: Observation, reason: str, message: str) -> Verdict:
     which = f" (failed indexes {indexes})" if indexes else ""
     said = f": {failure.message}" if failure.message else ""
     if state == "DeadlineExceeded":
-        return _overdue(seen, f"an attempt took longer than it may{which}: {failure}", evidence)
+        return _overdue(seen, f"an attempt exceeded its deadline{which}: {failure}", evidence)
     return Verdict(state, f"{failure}{which}{said}", fix, evidence, code)
 
 
@@ -101,15 +109,15 @@ def _overdue(seen: Observation, cause: str, evidence: tuple[str, ...]) -> Verdic
 
 
 def _judge(failure: PodFailure) -> tuple[State, str, int]:
-    """State, fix and exit code of a pod's failure; what the node did comes before the code."""
+    """Return state, fix and exit code of a pod's failure; node problems outrank exit codes."""
     if failure.reason == "Evicted" and not failure.disruption:
-        fix = "raise ephemeral_storage of its machine: the pod wrote more than its limit"
+        fix = "raise ephemeral_storage of the stage, because the pod wrote more than its limit"
         return "Evicted", fix, 10
     if failure.reason == "Evicted":
-        return "Evicted", f"its node ran short; raise its requests, {_AGAIN}", 20
+        return "Evicted", f"its node ran out of resources; raise its requests, {_AGAIN}", 20
     if failure.disruption:
         state = _DISRUPTIONS.get(failure.disruption, "Preempted")
-        return state, f"machines were taken away too often; {_AGAIN}, or do without spot", 20
+        return state, f"its machines were reclaimed too often; {_AGAIN}, or do not use spot", 20
     if failure.is_out_of_memory:
         fix = "lower train.batch_size or max_length_tokens, or use a larger machine"
         return "OutOfMemory", fix, 11
@@ -117,7 +125,8 @@ def _judge(failure: PodFailure) -> tuple[State, str, int]:
         return "DeadlineExceeded", "", 31
     code = failure.exit_code
     if code is None and _ADMISSION.fullmatch(failure.reason):
-        return "AdmissionRejected", f"the node refused the pod, perhaps under repair; {_AGAIN}", 20
+        fix = f"the node rejected the pod and may be under repair; {_AGAIN}"
+        return "AdmissionRejected", fix, 20
     meaning = _CODES.get(code if code is not None else -1)
     if meaning is None:
         return "Unknown", "read its log", 20
@@ -131,7 +140,7 @@ def _verb_code(code: int) -> int:
 
 
 def _cause(seen: Observation) -> PodFailure | None:
-    """Of a gang the first that ended, of pods one after the other the last try."""
+    """Return the root cause for a JobSet, or the last failure for the retries of a Job."""
     if (seen.workload or {}).get("kind") == "JobSet":
         return root_cause(seen.pods)
     found = [failure for pod in entries(list(seen.pods)) if (failure := pod_failure(pod))]
@@ -144,7 +153,7 @@ def _cause(seen: Observation) -> PodFailure | None:
 def _from_message(
     seen: Observation, reason: str, message: str, evidence: tuple[str, ...]
 ) -> Verdict:
-    """The pods are gone; the Job's own words are left."""
+    """Derive the verdict from the Job's message, for a workload whose pods no longer exist."""
     found = _POLICY.search(message)
     code = int(found[1]) if found else None
     if code == 137 or code == 71:

@@ -1,6 +1,6 @@
-"""What the API server shows of one stage, read without trust: every field may be missing or odd.
+"""Read the Kubernetes objects of one stage defensively.
 
-One rule: pure, and nothing here raises, whatever an object looks like.
+Any field may be missing or malformed. The functions are pure and never raise.
 """
 
 from __future__ import annotations
@@ -14,101 +14,101 @@ from typing import Any
 Object = dict[str, Any]
 
 CASUALTIES = (134, 143)
-"""Exit codes of processes that ended because a peer did, or because they were asked to."""
+"""Exit codes of processes that another process took down or that were asked to terminate."""
 _SIGKILLED = 137
 
 
 @dataclass(frozen=True)
 class Observation:
-    """All that is known of one stage on a cluster at one moment."""
+    """The state of one stage in cluster and storage at one moment."""
 
     stage: str
     name: str
-    """Of the Job or JobSet."""
+    """Name of the Job or JobSet."""
     workload: Object | None
-    """As the server shows it; None: it is not there."""
+    """The Job or JobSet; None if it does not exist."""
     pods: Sequence[Object]
-    """Of the workload, past ones that are still listed included."""
+    """Pods of the workload, including ended ones that the server still lists."""
     events: Sequence[Object]
-    """About workload and pods."""
+    """Events about the workload and its pods."""
     record_published: bool
-    """Success, whatever the Job says."""
+    """Whether the stage's record exists; if so, the stage has succeeded in any case."""
     now: datetime
-    """The server's clock."""
+    """Time on the server's clock."""
     seen: bool = True
-    """The workload was there before: None means that it was deleted."""
+    """Whether the workload existed before; if so, `workload` None means that it was deleted."""
     queue_workload: Object | None = None
-    """Kueue's Workload of it."""
+    """Kueue's Workload for the Job or JobSet; None if there is none."""
     progress_at: datetime | None = None
-    """The stage's last heartbeat."""
+    """Time of the stage's last heartbeat; None if there was none."""
 
 
 @dataclass(frozen=True)
 class PodFailure:
-    """Why one pod ended badly."""
+    """Why one pod failed."""
 
     pod: str
     reason: str
-    """Such as OOMKilled, Error, Evicted, UnexpectedAdmissionError."""
+    """Reason of the pod or container, such as OOMKilled, Error or UnexpectedAdmissionError."""
     exit_code: int | None
-    """Of the main container; None: it never ran."""
+    """Exit code of the main container; None if it never ran."""
     message: str
-    """The stage's own sentence, else the end of its log, else what the node says."""
+    """The stage's own error message, else the end of its log, else the message of the node."""
     disruption: str
     """Reason of the DisruptionTarget condition; empty if there is none."""
     finished_at: str
-    """RFC 3339, whole seconds of the node's clock."""
+    """End of the main container in RFC 3339, in whole seconds of the node's clock."""
     index: str
-    """Completion index; empty without one."""
+    """Completion index; empty if the pod has none."""
 
     @property
     def is_casualty(self) -> bool:
-        """Whether something else ended first."""
+        """Whether the exit code suggests that another process ended first."""
         return self.exit_code in CASUALTIES
 
     @property
     def is_out_of_memory(self) -> bool:
-        """OOMKilled, the stage's own 71, or a SIGKILL that no eviction explains."""
+        """Whether memory ran out: OOMKilled, exit code 71, or a SIGKILL without an eviction."""
         if self.reason == "OOMKilled" or self.exit_code == 71:
             return True
         return self.exit_code == _SIGKILLED and not self.disruption and self.reason != "Evicted"
 
     def __str__(self) -> str:
-        """One line of evidence."""
+        """Return the failure as one line of evidence."""
         code = "" if self.exit_code is None else f" exit {self.exit_code}"
         disruption = f", {self.disruption}" if self.disruption else ""
         return f"pod {self.pod}: {self.reason or 'failed'}{code}{disruption}"
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """The value if it is a mapping, else an empty one."""
+    """Return the value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, dict) else {}
 
 
 def entries(value: Any) -> list[dict[str, Any]]:
-    """The mappings of a list; empty if it is none."""
+    """Return the mappings in a list, or an empty list if the value is not a list."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def text(value: Any) -> str:
-    """The value if it is text, in one line that can be printed."""
+    """Return text as one printable line, or empty text if the value is not text."""
     if not isinstance(value, str):
         return ""
     return " ".join(value.encode("utf-8", "replace").decode().split())
 
 
 def status_of(found: Object | None) -> dict[str, Any]:
-    """Status of an object."""
+    """Return the status of an object; empty if it has none."""
     return mapping(mapping(found).get("status"))
 
 
 def metadata_of(found: Object | None) -> dict[str, Any]:
-    """Metadata of an object."""
+    """Return the metadata of an object; empty if it has none."""
     return mapping(mapping(found).get("metadata"))
 
 
 def condition(found: Object | None, kind: str, status: str = "True") -> dict[str, Any] | None:
-    """A condition of an object, if it stands so."""
+    """Return the condition of this type if it has this status, else None."""
     for each in entries(status_of(found).get("conditions")):
         if each.get("type") == kind and each.get("status") == status:
             return each
@@ -116,7 +116,7 @@ def condition(found: Object | None, kind: str, status: str = "True") -> dict[str
 
 
 def seconds_since(value: Any, now: datetime) -> float:
-    """Age of a timestamp; 0 if it is none."""
+    """Return the age of a timestamp in seconds; 0 if it is not a valid timestamp."""
     try:
         return max(0.0, (now - datetime.fromisoformat(str(value))).total_seconds())
     except (ValueError, TypeError, OverflowError):
@@ -124,13 +124,13 @@ def seconds_since(value: Any, now: datetime) -> float:
 
 
 def main_container(pod: Object) -> dict[str, Any]:
-    """Status of the container that runs the stage; empty before there is one."""
+    """Return the status of the container that runs the stage; empty if there is none yet."""
     found = entries(status_of(pod).get("containerStatuses"))
     return next((each for each in found if each.get("name") == "main"), found[0] if found else {})
 
 
 def waiting(pod: Object) -> tuple[str, str]:
-    """Reason and message of the container that waits; init containers first."""
+    """Return reason and message of the first waiting container; init containers come first."""
     status = status_of(pod)
     containers = [*entries(status.get("initContainerStatuses")), main_container(pod)]
     for each in containers:
@@ -141,7 +141,7 @@ def waiting(pod: Object) -> tuple[str, str]:
 
 
 def pod_failure(pod: Object) -> PodFailure | None:
-    """Why a pod failed; None if it has not."""
+    """Return why a pod failed, or None if it has not failed."""
     status = status_of(pod)
     if status.get("phase") != "Failed":
         return None
@@ -161,7 +161,7 @@ def pod_failure(pod: Object) -> PodFailure | None:
 
 
 def sentence(message: Any) -> str:
-    """What a termination message says: its `cause`, else its last lines as they are."""
+    """Return the `cause` in a termination message, or its last line if it is not JSON."""
     if not isinstance(message, str):
         return ""
     try:
@@ -172,11 +172,12 @@ def sentence(message: Any) -> str:
 
 
 def root_cause(pods: Sequence[Object]) -> PodFailure | None:
-    """The pod failure that the others follow from; None if no pod has failed.
+    """Return the pod failure that most likely caused the others, or None if no pod has failed.
 
-    The earliest that is no casualty; at the same second one with a message first, then out of
-    memory, then a code of the exit table. If only casualties are left: one that was disrupted,
-    else the earliest.
+    The root cause is the earliest failure that is not a casualty. Among failures of the same
+    second, one with a message comes first, then one that is out of memory, then one with an exit
+    code of the table (65 to 78). If all failures are casualties, the root cause is one with a
+    disruption, else the earliest.
     """
     found = [failure for pod in pods if (failure := pod_failure(mapping(pod)))]
 

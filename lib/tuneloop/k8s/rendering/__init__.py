@@ -1,1 +1,1 @@
-"""A plan as plain Kubernetes objects. Pure."""
+"""Render a plan as plain Kubernetes objects, without contacting a cluster."""

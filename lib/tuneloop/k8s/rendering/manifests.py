@@ -1,4 +1,7 @@
-"""The renderer of a run, and its objects as files for `kubectl apply -f DIR`: one per stage."""
+"""Build the renderer of a run, and write its objects as files for `kubectl apply -f DIR`.
+
+There is one file per stage.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from tuneloop.specs.stages import StageSpec
 from tuneloop.storage import files, paths
 
 FOLDER = "manifests/k8s"
-"""Of a checkout: templates and accelerator table."""
+"""Folder of a checkout with the templates and the accelerator table."""
 
 
 @dataclass(frozen=True)
 class Manifests:
-    """What `manifests/k8s` holds, parsed once."""
+    """The parsed templates and accelerator table of `manifests/k8s`."""
 
     templates: Templates
     accelerators: Accelerators
@@ -49,26 +52,33 @@ def _read(url: str) -> bytes:
     try:
         return files.read(url)
     except FileNotFoundError as e:
-        raise UsageError(f"{url}: missing, expected {FOLDER} of a tuneloop checkout") from e
+        raise UsageError(
+            f"{url}: does not exist, expected the files of {FOLDER}; use a complete checkout or"
+            " wheel of tuneloop"
+        ) from e
 
 
 def cluster_of(spec: RunSpec) -> ClusterSpec:
-    """The spec's placement on a cluster; SpecError if it has none."""
+    """Return `execution.cluster` of a spec; raise SpecError if it is missing."""
     if spec.execution.cluster is None:
         raise SpecError(
-            f"run spec {spec.name}: execution.cluster is missing, expected at least its namespace;"
-            " add it to place the stages on a cluster"
+            f"run spec {spec.name}: execution.cluster is missing, expected at least a namespace;"
+            " add it to run the stages on a cluster"
         )
     return spec.execution.cluster
 
 
 def image_of(spec: RunSpec, image: str | None) -> str:
-    """The image to run: the option's, else the spec's; SpecError if neither names one."""
+    """Return the image of the stages: `image` if given, else the spec's.
+
+    Raises:
+        SpecError: neither is given.
+    """
     chosen = image or cluster_of(spec).image
     if chosen is None:
         raise SpecError(
-            f"run spec {spec.name}: no image, expected REPOSITORY@sha256:DIGEST; give --image or"
-            " execution.cluster.image"
+            f"run spec {spec.name}: found no image, expected REPOSITORY@sha256:DIGEST; pass --image"
+            " or set execution.cluster.image"
         )
     return chosen
 
@@ -83,7 +93,7 @@ def renderer_of(
     """Build the renderer of a run.
 
     Raises:
-        SpecError: a shape is impossible, or the stages could hold more chip-hours than the spec
+        SpecError: a shape is impossible, or the stages could use more chip-hours than the spec
             allows.
     """
     renderer = Renderer(
@@ -105,14 +115,14 @@ def _check_budget(spec: RunSpec, stages: Sequence[StageSpec], renderer: Renderer
     most = sum(renderer.chip_hours(stage) for stage in stages)
     if most > budget:
         raise SpecError(
-            f"run spec {spec.name}: its stages could hold {most:g} chip-hours until their"
-            f" deadlines, execution.cluster.budget_chip_hours allows {budget:g}; shorten"
+            f"run spec {spec.name}: the stages could use {most:g} chip-hours until their"
+            f" deadlines, but execution.cluster.budget_chip_hours allows {budget:g}; shorten"
             " deadline_seconds, choose smaller shapes, or raise the budget"
         )
 
 
 def stage_files(submission: Submission) -> dict[str, list[Object]]:
-    """Name a file for each stage: `kubectl apply -f DIR` takes them in the order of their names.
+    """Assign a file name to each stage; `kubectl apply -f DIR` applies files in order of name.
 
     Returns:
         File name -> its objects, in the order in which they are applied.
@@ -124,5 +134,5 @@ def stage_files(submission: Submission) -> dict[str, list[Object]]:
 
 
 def dump_files(documents: dict[str, list[Object]]) -> dict[str, str]:
-    """Return file name -> YAML text."""
+    """Return the YAML text of each file: file name -> text."""
     return {name: dump(objects) for name, objects in documents.items()}

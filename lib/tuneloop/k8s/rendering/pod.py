@@ -1,7 +1,7 @@
-"""The pod of a workload: environment, volumes, resources around one command.
+"""Render the pod of a workload: one command with its environment, volumes and resources.
 
-A pod can write to its named volumes only. Its argv and the common part of its environment come
-from `tuneloop.stages.command`, as on a laptop.
+A pod can write only to its volumes. Its command and the common part of its environment come from
+`tuneloop.stages.command`, as they do on a laptop.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ HOME = "/home/tuneloop"
 CACHE = f"{HOME}/.cache"
 SPEC_FOLDER = "/etc/tuneloop"
 SECRET_FOLDER = "/etc/tuneloop-credentials"
-"""Where the files of a spec's `credentials_secret` lie."""
+"""Folder in the container for the files of a spec's `credentials_secret`."""
 CREDENTIALS_ENV = "TUNELOOP_SERVICE_ACCOUNT_FOLDER"
 CREDENTIALS_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
-"""Where the kubelet puts the token of a pod that has one."""
+"""Folder in which the kubelet stores the API token of a pod."""
 TERMINATION_LOG = "/dev/termination-log"
 WRITABLE = {"tmp": "/tmp", "cache": CACHE}
-"""Volumes for a root file system that is read-only; libtpu writes its lock and logs below /tmp."""
+"""Writable volumes, as the root file system is read-only; libtpu writes lock and logs to /tmp."""
 COORDINATOR_PORT = 8476
 _INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 
 @dataclass(frozen=True)
 class Pod:
-    """What one pod runs and what it needs; the template says the rest."""
+    """The settings of one pod that the pod template does not contain."""
 
     command: list[str]
     env: list[dict[str, Any]]
     resources: dict[str, str]
-    """Requests and limits alike."""
+    """CPU, memory and storage; used both as requests and as limits."""
     service_account: str
     labels: dict[str, str]
     annotations: dict[str, str]
     shape: Shape
     config_map: str | None = None
-    """Mounted at SPEC_FOLDER; None: no such volume."""
+    """Name of the ConfigMap to mount at SPEC_FOLDER; None means no such volume."""
     api_token: bool = False
-    """Whether it may talk to the API server: the submitter alone."""
+    """Whether the pod gets a token for the API server; true only for the submitter."""
     attempt_deadline_seconds: int | None = None
     credentials_secret: str | None = None
-    """Secret for the object store: its keys become variables, and files in SECRET_FOLDER."""
+    """Secret for the object store; its keys become variables and files in SECRET_FOLDER."""
     priority_class: str | None = None
 
 
@@ -77,7 +77,7 @@ def render_pod(pod: Pod, image: str, template: Template) -> dict[str, Any]:
 
 
 def container_env(shape: Shape, image: str, extra: Mapping[str, str] | None = None) -> list[Any]:
-    """The environment of a stage's container, in order of name."""
+    """Return the environment of a stage's container, sorted by name."""
     values = {
         **stage_env(CACHE, TERMINATION_LOG),
         **(CPU_ENV if shape.kind == "cpu" else {}),
@@ -90,10 +90,11 @@ def container_env(shape: Shape, image: str, extra: Mapping[str, str] | None = No
 
 
 def gang_env(name: str, shape: Shape) -> list[dict[str, Any]]:
-    """How the processes of a gang find each other; empty for a lone pod.
+    """Return the variables with which distributed processes find each other; empty for one pod.
 
-    TPU processes get peers and index from GKE's webhook (TPU_WORKER_ID, MEGASCALE_*); others are
-    told here, because JAX's own detection would ask the API server and count one Job's pods only.
+    TPU processes get their peers and index from GKE's webhook (TPU_WORKER_ID, MEGASCALE_*). Other
+    processes need these variables, because JAX's own detection would call the API server and count
+    only the pods of one Job.
     """
     if not shape.is_multi_host:
         return []
@@ -102,7 +103,8 @@ def gang_env(name: str, shape: Shape) -> list[dict[str, Any]]:
     ]
     if shape.kind == "tpu":
         return env
-    # <JobSet>-<job>-<job index>-<pod index>.<subdomain>, and the subdomain is the JobSet's name.
+    # A pod's address is <JobSet>-<job>-<job index>-<pod index>.<subdomain>; the subdomain is the
+    # name of the JobSet.
     coordinator = f"{name}-{REPLICATED_JOB}-0-0.{name}:{COORDINATOR_PORT}"
     return [
         {"name": "TUNELOOP_COORDINATOR", "value": coordinator},

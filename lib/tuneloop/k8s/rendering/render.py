@@ -1,7 +1,8 @@
-"""A plan as plain Kubernetes objects: for each stage a ConfigMap with its spec and a workload.
+"""Render each stage of a plan as a ConfigMap with its spec and a workload (Job or JobSet).
 
-One rule: rendering is pure. The same plan, image, templates and table give the same bytes, and
-nothing but the objects' place (namespace, accelerator, queue) depends on `execution.cluster`.
+Rendering is pure: the same plan, image, templates and accelerator table give the same bytes.
+`execution.cluster` affects only where a stage runs (such as namespace, accelerator and queue), not
+what it computes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tuneloop.stages.table import STAGES, names_in
 
 FINAL_EXIT_CODES = sorted(
     {
-        1,  # the interpreter died before the stage could map anything
+        1,  # the interpreter ended before the stage could choose an exit code
         *(
             error.exit_code
             for error in (
@@ -44,12 +45,12 @@ FINAL_EXIT_CODES = sorted(
             )
         ),
         EXIT_BUG,
-        126,  # the command is no program
-        127,  # or is not there
-        137,  # out of memory, as far as no eviction says otherwise
+        126,  # the command is not executable
+        127,  # the command does not exist
+        137,  # out of memory, unless an eviction explains the SIGKILL
     }
 )
-"""Exit codes that another try cannot heal; Transient (75) and signals are retried."""
+"""Exit codes for which a retry cannot help; Transient (75) and other signals are retried."""
 BACKOFF_LIMIT = 6
 
 Object = dict[str, Any]
@@ -57,7 +58,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Templates:
-    """One template for each kind of object."""
+    """The templates, one for each kind of object."""
 
     pod: Template
     job: Template
@@ -68,7 +69,7 @@ class Templates:
 
 @dataclass(frozen=True)
 class Renderer:
-    """Everything that is the same for all stages of a run."""
+    """Renders the stages of one run; holds the inputs that all stages share."""
 
     run_name: str
     cluster: ClusterSpec
@@ -78,11 +79,11 @@ class Renderer:
     accelerators: Accelerators
 
     def shape(self, stage: StageSpec) -> Shape:
-        """The stage's machines.
+        """Return the machine shape of a stage.
 
         Raises:
-            SpecError: the shape is impossible, or has several hosts for a stage that has one
-                process.
+            SpecError: the shape is impossible, or it has several hosts but the stage runs as a
+                single process.
         """
         placement = self.cluster.placement(stage.stage)
         shape = self.accelerators.shape(placement.accelerator_request())
@@ -90,20 +91,20 @@ class Renderer:
             raise SpecError(
                 f"execution.cluster.{stage.stage}.accelerator: {shape.key} has"
                 f" {shape.hosts * shape.slices} hosts, expected one, because only"
-                f" {', '.join(names_in('gang'))} runs on several; choose a single-host shape"
+                f" {', '.join(names_in('gang'))} can use several; choose a single-host shape"
             )
         return shape
 
     def chip_hours(self, stage: StageSpec) -> float:
-        """The most that a stage can hold: all of its chips until its deadline."""
+        """Return the maximum chip-hours of a stage: all of its chips until its deadline."""
         placement = self.cluster.placement(stage.stage)
-        return self.shape(stage).chips * placement.shards * placement.deadline_seconds / 3600
+        return self.shape(stage).chips * placement.shard_count * placement.deadline_seconds / 3600
 
     def render(self, stage: StageSpec) -> list[Object]:
         """Render the objects of one stage, in the order in which they are applied.
 
         Returns:
-            Its ConfigMap, then a Job, or a JobSet where the shape has several hosts.
+            The ConfigMap, then a Job, or a JobSet if the shape has several hosts.
         """
         shape = self.shape(stage)
         placement = self.cluster.placement(stage.stage)
@@ -145,7 +146,7 @@ class Renderer:
         placement = self.cluster.placement(stage.stage)
         spec_url = f"{SPEC_FOLDER}/spec.json"
         return Pod(
-            command=["python", *stage_argv(stage, spec_url, shards=placement.shards)],
+            command=["python", *stage_argv(stage, spec_url, shard_count=placement.shard_count)],
             env=container_env(shape, self.image) + gang_env(name, shape) + self._store_env(stage),
             resources=pod_resources(placement),
             service_account=self.cluster.service_account,
@@ -155,14 +156,14 @@ class Renderer:
             config_map=name,
             credentials_secret=self.cluster.credentials_secret,
             priority_class=self.cluster.pod_priority_class,
-            # A gang's attempts are bounded by the deadline of its Jobs.
+            # In a JobSet, the deadline of the child Jobs limits each attempt.
             attempt_deadline_seconds=(
                 None if shape.is_multi_host else placement.attempt_deadline_seconds
             ),
         )
 
     def _store_env(self, stage: StageSpec) -> list[dict[str, Any]]:
-        """The token of the trace store, for the stages that talk to it."""
+        """Return the variable with the trace store's token, for the stages that use the store."""
         secret = self.cluster.store_token_secret
         if secret is None or not STAGES[stage.stage].uses_store(stage):
             return []
@@ -172,16 +173,16 @@ class Renderer:
     def render_job(
         self, values: dict[str, Any], annotations: dict[str, str], placement: StagePlacement
     ) -> Object:
-        """Fill the Job template; Indexed where the work is shared."""
-        shards = placement.shards if placement.shards > 1 else None
+        """Fill the Job template; the Job is Indexed if the work is split into shards."""
+        shard_count = placement.shard_count if placement.shard_count > 1 else None
         values = {
             **values,
             "annotations": annotations,
             "deadline_seconds": placement.deadline_seconds,
-            "completion_mode": shards and "Indexed",
-            "shards": shards,
-            "backoff_limit_per_index": shards and BACKOFF_LIMIT,
-            "backoff_limit": None if shards else BACKOFF_LIMIT,
+            "completion_mode": shard_count and "Indexed",
+            "shard_count": shard_count,
+            "backoff_limit_per_index": shard_count and BACKOFF_LIMIT,
+            "backoff_limit": None if shard_count else BACKOFF_LIMIT,
         }
         return fill(self.templates.job, values)
 
@@ -208,7 +209,7 @@ class Renderer:
 
 
 def pod_resources(placement: PodResources) -> dict[str, str]:
-    """Requests and limits of a pod, accelerators apart."""
+    """Return the requests and limits of a pod, without accelerators."""
     return {
         "cpu": placement.cpu,
         "memory": placement.memory,

@@ -16,14 +16,14 @@ def build_submission(
     """Render the stages of a run and its submitter.
 
     Raises:
-        SpecError: a shape is impossible, or a URL means another place inside a pod.
+        SpecError: a shape is impossible.
     """
     return Submission(
         run_id=run_id,
         artifacts=artifacts,
         namespace=renderer.cluster.namespace,
         image=renderer.image,
-        graces=renderer.cluster.graces,
+        timeouts=renderer.cluster.timeouts,
         stages=[
             SubmittedStage(
                 name=stage.stage, fingerprint=stage.fingerprint, documents=renderer.render(stage)

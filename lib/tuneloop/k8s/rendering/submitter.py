@@ -1,7 +1,7 @@
-"""What holds a run's sequence in the cluster: a small CPU Job with its own account and Role.
+"""Render the submitter: a small CPU Job that runs a run's sequence of stages in the cluster.
 
-One rule: it is the only pod of tuneloop with a token, and its Role allows what the sequence does
-and nothing else.
+The submitter has its own ServiceAccount and Role. It is the only pod of tuneloop with a token for
+the API server, and its Role grants only the rights that the sequence needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tuneloop.specs.cluster import AcceleratorRequest, StagePlacement
 from tuneloop.stages.table import STAGES
 
 VERDICT_EXIT_CODES = sorted({*FINAL_EXIT_CODES, 3, 10, 11, 12, 20, 21, 22, 23, 30, 31})
-"""A verdict stays what it is; 75, API server or storage out of reach, is tried again."""
+"""Exit codes with a final verdict; 75 (API server or storage unreachable) is retried."""
 
 
 def render_submitter(
@@ -29,13 +29,13 @@ def render_submitter(
     """Render the objects of a detached run.
 
     Args:
-        renderer: of the run's stages.
-        run_id: the run whose submission the Job reads.
-        artifacts: URL of the artifacts, as a pod sees them.
-        fingerprint: of the last stage, which names all before it.
+        renderer: renderer of the run's stages.
+        run_id: id of the run; the Job reads the submission of this run.
+        artifacts: URL of the artifacts, as a pod reaches them.
+        fingerprint: fingerprint of the last stage, which covers all stages before it.
 
     Returns:
-        ServiceAccount, Role and RoleBinding, which all runs of a namespace share, then the Job.
+        ServiceAccount, Role and RoleBinding (shared by all runs of a namespace), then the Job.
     """
     spec, templates = renderer.cluster.submitter, renderer.templates
     shared = fill(

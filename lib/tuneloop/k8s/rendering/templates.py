@@ -1,9 +1,9 @@
-"""Templates are valid YAML, parsed first and filled second.
+"""Fill YAML templates: a template is valid YAML that is parsed first and filled second.
 
-One rule: a placeholder is a whole scalar, `${name}`, and its value takes its place as it is. So a
-value cannot inject structure and keeps its type; a value that is missing, or that no placeholder
-asks for, is an error. None, an empty list or an empty mapping takes its key away: the API server
-does so too, and an object that is applied twice should not differ from itself.
+A placeholder `${name}` is a whole scalar and is replaced by a value of any type. A value therefore
+keeps its type and cannot inject structure. A missing value and an unused value are both errors. If
+the value is None, an empty list or an empty mapping, its key is removed. The API server removes
+such keys too, so an object that is applied twice stays equal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PLACEHOLDER = re.compile(r"\$\{([a-z][a-z0-9_]*)\}")
 
 @dataclass(frozen=True)
 class Template:
-    """A parsed template and where it lies, for errors."""
+    """A parsed template, and its path or URL for error messages."""
 
     content: dict[str, Any]
     place: str
@@ -32,7 +32,8 @@ def parse_template(data: bytes, place: str) -> Template:
     """Parse a template.
 
     Raises:
-        SpecError: it is not YAML, not one mapping, or holds a placeholder inside a longer text.
+        SpecError: the text is not YAML, the value is not a mapping, or a placeholder is only a part
+            of a longer text.
     """
     template, _ = parse_mapping(data, place, "one Kubernetes object")
     _check(template, place)
@@ -40,10 +41,10 @@ def parse_template(data: bytes, place: str) -> Template:
 
 
 def fill(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill every placeholder.
+    """Replace every placeholder by its value.
 
     Raises:
-        SpecError: a value is missing, or one is given that the template does not use.
+        SpecError: a value is missing, or the template does not use a value.
     """
     used: set[str] = set()
     place = template.place
@@ -51,7 +52,7 @@ def fill(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
     unused = sorted(set(values) - used)
     if unused:
         raise SpecError(
-            f"{place}: no placeholder takes {', '.join(unused)}; add one or drop the value"
+            f"{place}: no placeholder uses {', '.join(unused)}; add one or remove the value"
         )
     return filled
 
@@ -65,7 +66,10 @@ def _fill(node: Any, values: Mapping[str, Any], used: set[str], place: str) -> A
     if isinstance(node, str) and (found := _PLACEHOLDER.fullmatch(node)):
         name = found[1]
         if name not in values:
-            raise SpecError(f"{place}: placeholder ${{{name}}} has no value; add it or remove it")
+            raise SpecError(
+                f"{place}: placeholder ${{{name}}} has no value; add a value or remove the"
+                " placeholder"
+            )
         used.add(name)
         return copy.deepcopy(values[name])
     return node
@@ -75,10 +79,15 @@ def _check(node: Any, place: str) -> None:
     if isinstance(node, dict):
         for key, value in node.items():
             if not isinstance(key, str) or "${" in key:
-                raise SpecError(f"{place}: key {key!r}, expected plain text; fill values, not keys")
+                raise SpecError(
+                    f"{place}: key {key!r}, expected plain text; use placeholders only in values"
+                )
             _check(value, place)
     elif isinstance(node, list):
         for value in node:
             _check(value, place)
     elif isinstance(node, str) and "${" in node and not _PLACEHOLDER.fullmatch(node):
-        raise SpecError(f"{place}: {node!r} holds a placeholder, expected it to be the whole value")
+        raise SpecError(
+            f"{place}: {node!r} contains a placeholder, expected it to be the whole value; remove"
+            " the other text"
+        )

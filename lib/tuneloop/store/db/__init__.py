@@ -1,1 +1,1 @@
-"""The database: engine, tables, migrations, statements."""
+"""The store's database: engine, tables, migrations and statements."""

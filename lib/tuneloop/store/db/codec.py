@@ -1,7 +1,7 @@
-"""Traces as they go into the database: bytes in, canonical text out, a million a minute.
+"""Convert traces from request bodies to database rows, about a million per minute.
 
-The fast reader accepts part of what `schema.ReasoningTrace` accepts and reads it the same way. It
-returns None for the rest, which `ReasoningTrace` has to read: only that one explains what is wrong.
+The fast reader accepts a subset of what `schema.ReasoningTrace` accepts, with the same result. For
+other input it returns None, and callers must use `ReasoningTrace`, which can explain problems.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from tuneloop.traces.fast import SentTrace, decode_array, decode_lines, decode_t
 from tuneloop.traces.schema import MAX_JSON_DEPTH, ReasoningTrace
 
 _SPELLED_ALIKE = frozenset({str, int, bool, type(None)})
-"""JSON values that every writer spells the same way; floats it does not, `1e+16` and `1e16`."""
+"""JSON values that all JSON writers spell alike. Floats are not among them: one writer spells
+`1e+16` what another spells `1e16`."""
 
 
 class NewTrace(NamedTuple):
@@ -26,38 +27,38 @@ class NewTrace(NamedTuple):
 
     trace_version: str
     source: str | None
-    """`meta.source`, where it is a text that an index takes."""
+    """`meta.source`; None if it is not text, or too long for the index."""
     meta: str | None
-    """Canonical JSON."""
+    """Meta as canonical JSON; None if the trace has none."""
     payload: str
-    """Canonical JSON of the whole trace, meta included."""
+    """The whole trace as canonical JSON, meta included."""
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class _Slow(Exception):
-    """The other reader has to look at this body."""
+    """The fast reader cannot decide about this body."""
 
 
 def fast_trace(body: bytes) -> NewTrace | None:
-    """Read one trace; None where it is wrong or odd."""
+    """Read one trace; returns None if only `ReasoningTrace` can read it or explain the problem."""
     batch = _fast(lambda: [decode_trace(body)], body)
     return batch[0] if batch else None
 
 
 def fast_array(body: bytes) -> list[NewTrace] | None:
-    """Read a JSON array of traces; None where something in it is wrong or odd."""
+    """Read a JSON array of traces; returns None if `fast_trace` would for any of them."""
     return _fast(lambda: decode_array(body), body)
 
 
 def fast_lines(body: bytes) -> list[NewTrace] | None:
-    """Read one trace a line; None where something in it is wrong or odd."""
+    """Read one trace per line; returns None if `fast_trace` would for any of them."""
     return _fast(lambda: decode_lines(body), body)
 
 
 def new_trace(trace: ReasoningTrace) -> NewTrace:
-    """Write a trace that pydantic has read."""
+    """Convert a validated trace to the form that is stored."""
     meta = None if trace.meta is None else jsonl.dump_line(trace.meta).decode()[:-1]
     payload = jsonl.dump_line(trace.model_dump()).decode()[:-1]
     source = source_for_index((trace.meta or {}).get("source"))
@@ -65,7 +66,8 @@ def new_trace(trace: ReasoningTrace) -> NewTrace:
 
 
 def _fast(decode: Any, body: bytes) -> list[NewTrace] | None:
-    if b"\\u0000" in body:  # NUL in a text, or a backslash before these five characters
+    # The body may contain NUL, or only an escaped backslash followed by "u0000".
+    if b"\\u0000" in body:
         return None
     try:
         return [_written(trace) for trace in decode()]
@@ -88,7 +90,7 @@ def _written(trace: SentTrace) -> NewTrace:
 
 
 def _is_spelled_alike(meta: Mapping[str, Any]) -> bool:
-    """Whether no float stands in it, at any depth."""
+    """Return whether meta contains no float at any depth."""
     nested = [value for value in meta.values() if type(value) not in _SPELLED_ALIKE]
     alike, depth = True, 1
     while nested:
@@ -107,7 +109,7 @@ def _is_spelled_alike(meta: Mapping[str, Any]) -> bool:
 
 
 def source_for_index(source: object) -> str | None:
-    """A `meta.source` as its column holds it; None where it is no text, or a long one."""
+    """Return `meta.source` for its column; None if it is not text, or too long for the index."""
     if isinstance(source, str) and len(source.encode()) <= MAX_SOURCE_BYTES:
         return source
     return None

@@ -12,20 +12,20 @@ Cursor = tuple[datetime, int]
 """`created_at` and `seq` of a trace."""
 
 _TEXT = re.compile(r"t(\d{1,18})\.(\d{1,18})")
-"""What a cursor encodes. The `t` lets another kind follow one day."""
+"""The decoded form of a cursor. The leading `t` allows other kinds of cursors later."""
 
 
 def write_cursor(place: Cursor) -> str:
-    """Write a place as text that a URL takes as it is."""
+    """Encode a position as text that needs no escaping in a URL."""
     text = f"t{micros(place[0])}.{place[1]}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> Cursor:
-    """Read it back.
+    """Decode a cursor.
 
     Raises:
-        ValueError: it is none that `write_cursor` has written.
+        ValueError: the text is not a cursor from `write_cursor`.
     """
     data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     found = _TEXT.fullmatch(data.decode("ascii"))

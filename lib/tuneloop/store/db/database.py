@@ -39,22 +39,22 @@ _MICROSECOND = timedelta(microseconds=1)
 _PLACE = tuple_(traces.c.created_at, traces.c.seq)
 _NEWEST_FIRST = (traces.c.created_at.desc(), traces.c.seq.desc())
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-"""The two dialects spell ON CONFLICT alike, but SQLAlchemy's plain insert does not know it."""
+"""Insert constructs by dialect, because SQLAlchemy's generic insert has no ON CONFLICT."""
 
 
 class IdempotencyConflict(DataError):
-    """The key was used for other traces."""
+    """The idempotency key was used for other traces."""
 
 
 class Stored(NamedTuple):
-    """One trace as it was put down."""
+    """Id and time of a trace that was stored."""
 
     id: str
     created_at: datetime
 
 
 class Listed(NamedTuple):
-    """One trace of a list."""
+    """One entry of a list of traces."""
 
     id: str
     created_at: datetime
@@ -66,16 +66,17 @@ class Database:
     """The trace store in one database."""
 
     def __init__(self, url: str) -> None:
-        """Open the database and bring its tables up to date.
+        """Open the database and migrate its tables.
 
         Args:
-            url: `sqlite:///FILE`, made where there is none, or `postgresql://USER@HOST/NAME`.
+            url: `sqlite:///FILE`, which is created if it does not exist, or
+                `postgresql://USER@HOST/NAME`.
 
         Raises:
-            SpecError: the URL is of another kind, or a newer tuneloop made the tables.
-            Unavailable: the file cannot be opened, the server cannot be reached.
-            PermissionDenied: this user may not.
-            DataError: the file is something else than a database.
+            SpecError: the URL has another form, or a newer tuneloop migrated the tables.
+            Unavailable: the file cannot be opened, or the server cannot be reached.
+            PermissionDenied: this user lacks the necessary rights.
+            DataError: the file is not a database.
         """
         parsed = engine.parse_url(url)
         self.place = engine.place_of(parsed)
@@ -97,12 +98,12 @@ class Database:
 
         Args:
             batch: at least one trace.
-            now: time of the first one; the others follow by a microsecond each.
-            key: idempotency key. Ids are then a function of it, and the same key with the same
-                traces gives the first reply again.
+            now: time of the first trace; each further trace is one microsecond later.
+            key: idempotency key. The ids are then derived from it, and repeating the same key and
+                traces returns the first result again.
 
         Returns:
-            Id and time of each, in order.
+            Id and time of each trace, in order.
 
         Raises:
             IdempotencyConflict: the key was used for other traces.
@@ -123,7 +124,7 @@ class Database:
         return stored
 
     def get(self, trace_id: str) -> StoredTrace | None:
-        """One trace, None if there is none."""
+        """Return a trace, or None if it does not exist."""
         statement = select(traces.c.created_at, traces.c.payload).where(traces.c.id == trace_id)
         with self._sentences(), self._engine.begin() as connection:
             row = connection.execute(statement).one_or_none()
@@ -144,14 +145,14 @@ class Database:
         source: str | None = None,
         created_after: datetime | None = None,
     ) -> list[Listed]:
-        """A page of traces, newest first.
+        """List one page of traces, newest first.
 
         Args:
-            limit: rows at most.
+            limit: maximum number of rows.
             offset: rows to skip, from the newest.
-            before: only traces older than this place.
-            source: only traces whose meta.source is this text.
-            created_after: only traces newer than this.
+            before: list only traces older than this position.
+            source: list only traces with this `meta.source`.
+            created_after: list only traces created after this time.
         """
         columns = (traces.c.id, traces.c.created_at, traces.c.trace_version, traces.c.seq)
         statement = select(*columns).order_by(*_NEWEST_FIRST).limit(limit).offset(offset)
@@ -184,9 +185,10 @@ class Database:
             text: matched in prompt, steps and final answer, ignoring case. The id of a trace also
                 finds that trace, as the first result. Empty matches every trace.
             limit: maximum number of results.
-            before: only traces older than this place.
-            source: only traces whose meta.source is this text.
-            budget: rows and seconds after which the search stops; the page says where to continue.
+            before: search only traces older than this position.
+            source: search only traces with this `meta.source`.
+            budget: rows and seconds after which the search stops. The returned page has the
+                position to continue from.
         """
         query, results, scanned = Query(text), list[SearchResult](), 0
         of_source = [] if source is None else [self._has_source(source)]
@@ -208,7 +210,7 @@ class Database:
     def _newest_first(
         self, before: Cursor | None, *conditions: ColumnElement[bool]
     ) -> Generator[Any]:
-        """All rows older than a place; no transaction is held for more than one window."""
+        """Yield all rows older than a position; each transaction covers at most one window."""
         while True:
             count, older = 0, [] if before is None else [_PLACE < before]
             for row in self._window(*conditions, *older):
@@ -225,14 +227,14 @@ class Database:
             .order_by(*_NEWEST_FIRST)
             .limit(SEARCH_WINDOW_ROWS)
         )
-        # A trace can have a megabyte: a hundred of them are in memory, never the window.
+        # A trace can have a megabyte, so at most a hundred are in memory and not a whole window.
         few_at_a_time = {"yield_per": 100}
         with self._sentences(), self._engine.begin() as connection:
             with connection.execute(statement, execution_options=few_at_a_time) as result:
                 yield from result
 
     def delete(self, trace_id: str) -> bool:
-        """Delete a trace and its scores; False if there is none."""
+        """Delete a trace and its scores; returns False if there is no such trace."""
         with self._sentences(), engine.writing(self._engine) as connection:
             done = connection.execute(delete(traces).where(traces.c.id == trace_id))
             return done.rowcount > 0
@@ -240,7 +242,7 @@ class Database:
     def add_score(
         self, trace_id: str, criteria: str, score: float, details: dict[str, Any], *, now: datetime
     ) -> bool:
-        """Keep a score of a trace; False if there is no such trace (any more)."""
+        """Store a score of a trace; returns False if the trace does not exist (any more)."""
         values = {
             "trace_id": trace_id,
             "criteria": criteria,
@@ -248,7 +250,7 @@ class Database:
             "details": jsonl.dump_line(details).decode().rstrip("\n"),
             "created_at": now,
         }
-        # Locked, so that it is not deleted between the two statements.
+        # The trace is locked, so that it cannot be deleted between the two statements.
         known = select(traces.c.seq).where(traces.c.id == trace_id).with_for_update(key_share=True)
         with self._sentences(), engine.writing(self._engine) as connection:
             if connection.execute(known).first() is None:
@@ -257,24 +259,24 @@ class Database:
             return True
 
     def scores(self, trace_id: str) -> Sequence[float]:
-        """All scores of a trace, in the order in which they were given."""
+        """Return all scores of a trace, oldest first."""
         statement = select(scores.c.score).where(scores.c.trace_id == trace_id)
         with self._sentences(), self._engine.begin() as connection:
             return connection.scalars(statement.order_by(scores.c.seq)).all()
 
     def ping(self) -> None:
-        """Return if the database answers."""
+        """Check that the database answers."""
         with self._sentences(), self._engine.begin() as connection:
             connection.execute(select(traces.c.seq).limit(1)).all()
 
     def count(self) -> int:
-        """How many traces there are."""
+        """Count all traces."""
         with self._sentences(), self._engine.begin() as connection:
             return connection.scalar(select(func.count()).select_from(traces)) or 0
 
     @contextlib.contextmanager
     def selection(self, request: BuildRequest, seed: int) -> Iterator[Selection]:
-        """Traces for a dataset, as they were at this moment; read them within the context."""
+        """Select the traces of a dataset from a snapshot; read the rows within the context."""
         with self._sentences(), engine.snapshot(self._engine) as connection:
             yield run_selection(connection, traces, request, seed)
 
@@ -283,7 +285,7 @@ class Database:
 
 
 def _ids(key: str | None, count: int) -> list[str]:
-    """Time-ordered ids, which indexes like; or ids that follow from the key."""
+    """Create ids: derived from the key, or time-ordered ones, which suit indexes, without a key."""
     if key is None:
         return [str(uuid_utils.uuid7()) for _ in range(count)]
     return [str(uuid_utils.uuid5(_NAMESPACE, f"{key}/{n}")) for n in range(count)]
@@ -294,7 +296,7 @@ def _stored(ids: Sequence[str], first: datetime) -> list[Stored]:
 
 
 def _first_time(connection: Connection, now: datetime) -> datetime:
-    """Now, or just after the newest trace if the clock stopped or stepped back."""
+    """Return `now`, or the time just after the newest trace if the clock has stepped back."""
     newest = connection.scalar(select(func.max(traces.c.created_at)))
     return now if newest is None else max(now, newest + _MICROSECOND)
 
@@ -302,9 +304,16 @@ def _first_time(connection: Connection, now: datetime) -> datetime:
 def _remember(
     connection: Connection, key: str, batch: Sequence[NewTrace], first: datetime
 ) -> datetime | None:
-    """Take the key; or the time of the first trace that was stored under it before.
+    """Record an idempotency key.
 
-    A second writer waits at the insert until the first one commits or rolls back.
+    If two writers use the same key, the second waits at the insert until the first one commits or
+    rolls back.
+
+    Returns:
+        None if the key is new. Otherwise the time of the first trace that was stored under it.
+
+    Raises:
+        IdempotencyConflict: the key was used for other traces.
     """
     lines = "".join(f"{trace.payload}\n" for trace in batch)
     digest = hashlib.sha256(lines.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Connections to the two databases, and their errors as sentences.
+"""Connections to SQLite and PostgreSQL, and error messages for their failures.
 
-What differs between SQLite and PostgreSQL below the level of statements is here. No sentence holds
-a password.
+All differences between the two databases are in this module, except those in statements. No
+error message contains a password.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tuneloop.errors import (
 from tuneloop.store.db.select import register_functions
 
 BUSY_TIMEOUT_SECONDS = 30
-"""Seconds that a writer waits for another one, and a request for a connection."""
+"""Seconds that a writer waits for another writer, and that a request waits for a connection."""
 SQLITE_CONNECTIONS = 48
-"""More than the 40 threads that run requests, so no request waits for a connection."""
+"""Connections to SQLite. There are 40 request threads, so no request waits for a connection."""
 POSTGRES_CONNECTIONS = 20
 """Connections per replica; PostgreSQL allows 100 by default."""
 CONNECT_TIMEOUT_SECONDS = 10
@@ -43,20 +43,20 @@ def parse_url(text: str) -> URL:
     """Read a database URL.
 
     Returns:
-        One of SQLAlchemy's, with driver: `sqlite:////absolute/file` or `postgresql+psycopg://...`.
+        SQLAlchemy's URL with a driver: `sqlite:////absolute/file` or `postgresql+psycopg://...`.
 
     Raises:
-        SpecError: the URL is of another kind; the message never quotes it.
+        SpecError: the URL has another form. The message never quotes the URL.
     """
     expected = "expected sqlite:///FILE or postgresql://USER@HOST/NAME; fix the URL"
-    encode = "an @ in a password is written as %40"
+    encode = "write an @ in a password as %40"
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError) as e:  # the latter quotes what it took for the port
-        raise SpecError(f"database URL: cannot be read, {expected}; {encode}") from e
+    except (ArgumentError, ValueError) as e:
+        raise SpecError(f"database URL: cannot be parsed, {expected}; {encode}") from e
     if url.drivername != "sqlite" and "@" in f"{url.host}{url.database}":
-        # What follows the first @ would be shown as the host.
-        raise SpecError(f"database URL: holds a second @, {expected}; {encode}")
+        # Part of the password would otherwise be shown as the host.
+        raise SpecError(f"database URL: has a second @, {expected}; {encode}")
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
@@ -65,7 +65,7 @@ def parse_url(text: str) -> URL:
 
 
 def place_of(url: URL) -> str:
-    """How a sentence names the database: the file, or the URL without its password."""
+    """Return the database's name in error messages: the file, or the URL without its password."""
     if url.drivername == "sqlite":
         return str(url.database)
     return URL.create(
@@ -74,7 +74,7 @@ def place_of(url: URL) -> str:
 
 
 def open_engine(url: URL) -> Engine:
-    """Make the pool of connections; connects to nothing yet."""
+    """Create the pool of connections without connecting."""
     if url.drivername == "sqlite":
         return _sqlite(url)
     return create_engine(
@@ -82,14 +82,14 @@ def open_engine(url: URL) -> Engine:
         pool_size=POSTGRES_CONNECTIONS,
         max_overflow=0,
         pool_timeout=BUSY_TIMEOUT_SECONDS,
-        pool_pre_ping=True,  # a restarted server is no failed request
-        json_serializer=lambda text: text,  # what is bound is JSON text already
+        pool_pre_ping=True,  # Otherwise the first requests after a server restart would fail.
+        json_serializer=lambda text: text,  # Bound values are already JSON text.
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": "tuneloop",
             "options": "-c timezone=UTC",
         },
-        hide_parameters=True,  # else an error would carry whole traces into logs
+        hide_parameters=True,  # Otherwise errors would write whole traces to logs.
     )
 
 
@@ -108,19 +108,20 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _prepare(connection: sqlite3.Connection, record: Any) -> None:
-    connection.isolation_level = None  # `_begin` says BEGIN, not the driver
+    connection.isolation_level = None  # `_begin` starts transactions instead of the driver.
     for attempt in _until_free():
         with attempt:
-            connection.execute("PRAGMA journal_mode=WAL")  # builds read while batches are written
-    # A reply 201 has to survive a power cut: one fsync for up to 1000 traces. NORMAL would save it
-    # and could lose the last batches.
+            # With WAL, builds can read while batches are written.
+            connection.execute("PRAGMA journal_mode=WAL")
+    # Batches answered with 201 must survive a power failure. FULL costs one fsync for up to 1000
+    # traces; NORMAL would avoid it but could lose the last batches.
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")  # a trace takes its scores along
+    connection.execute("PRAGMA foreign_keys=ON")  # Deleting a trace deletes its scores.
     register_functions(connection)
 
 
 def _until_free() -> Retrying:
-    """Retry while another process switches a new file to WAL: SQLite itself does not wait then."""
+    """Retry while another process switches a new file to WAL, since SQLite does not wait for it."""
     return Retrying(
         retry=retry_if_exception(
             lambda e: getattr(e, "sqlite_errorname", "").startswith("SQLITE_BUSY")
@@ -132,23 +133,27 @@ def _until_free() -> Retrying:
 
 
 def _begin(connection: Connection) -> None:
-    """Writers queue up at BEGIN: a reader that turns writer would fail when another was faster."""
+    """Begin a transaction.
+
+    Writers use BEGIN IMMEDIATE and so wait for each other. A transaction that reads first and then
+    writes would fail if another one has written in between.
+    """
     write = connection.get_execution_options().get(_WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 @contextlib.contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that writes."""
+    """Open a transaction that writes."""
     with engine.execution_options(**{_WRITE: True}).begin() as connection:
         yield connection
 
 
 @contextlib.contextmanager
 def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A transaction in which every statement sees the same moment; rolled back at its end."""
+    """Open a transaction whose statements all see the same snapshot; it is rolled back at exit."""
     with engine.connect() as connection:
-        if engine.dialect.name == "postgresql":  # SQLite's transactions are such already
+        if engine.dialect.name == "postgresql":  # SQLite's transactions always use a snapshot.
             connection.execution_options(isolation_level="REPEATABLE READ")
         yield connection
         connection.rollback()
@@ -156,7 +161,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def sentences(place: str) -> Iterator[None]:
-    """Turn database errors into expected failures; re-raise bugs in our statements."""
+    """Convert database errors to TuneloopErrors; errors caused by wrong statements pass through."""
     try:
         yield
     except PoolTimeout as e:
@@ -168,7 +173,9 @@ def sentences(place: str) -> Iterator[None]:
     except PermissionError as e:
         raise PermissionDenied(f"{place}: {e.strerror}; grant access to it") from e
     except (FileExistsError, NotADirectoryError) as e:
-        raise Unavailable(f"{place}: its folder is a file; use another --database path") from e
+        raise Unavailable(
+            f"{place}: the parent folder is a file, expected a folder; use another --database path"
+        ) from e
 
 
 def _sentence_of(error: DatabaseError | InterfaceError, place: str) -> Exception:
@@ -190,8 +197,8 @@ def _sqlite_sentence(error: DatabaseError | InterfaceError, place: str) -> Excep
             return kind(f"{place}: {words}")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR")):
         return Unavailable(
-            f"{place}: cannot be opened ({error.orig}); it has to be a file in a folder that this"
-            " user may write"
+            f"{place}: cannot be opened ({error.orig}), expected a file in a folder that this user"
+            " can write to; use another --database path"
         )
     return error
 
@@ -215,21 +222,21 @@ _SQLITE: tuple[tuple[tuple[str, ...], type[TuneloopError], str], ...] = (
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRES: tuple[tuple[str, type[TuneloopError], str], ...] = (
     ("08", Transient, "the connection was lost; try again"),
-    ("25006", Transient, "the server takes no writes, it is a standby; try again after failover"),
+    ("25006", Transient, "the server is a read-only standby; try again after failover"),
     ("28", PermissionDenied, "the server refused this user or password; fix the database URL"),
     ("3D000", Unavailable, "there is no such database; create it"),
-    ("40", Transient, "another transaction was in the way; try again"),
-    ("42501", PermissionDenied, "this user may not do that; grant it rights on the schema"),
+    ("40", Transient, "the transaction conflicted with another one; try again"),
+    ("42501", PermissionDenied, "this user lacks rights; grant it rights on the schema"),
     ("53100", Unavailable, "the server's disk is full; free some space, then try again"),
-    ("53", Transient, "the server has no room for this request now; try again later"),
-    ("55P03", Transient, "a lock could not be had; try again later"),
+    ("53", Transient, "the server lacks resources for this request; try again later"),
+    ("55P03", Transient, "a lock could not be acquired; try again later"),
     ("57", Transient, "the server is stopping or starting; try again"),
     ("XX001", DataError, "the database is damaged; restore it from a backup"),
 )
 
 
 def _unconnected(error: DatabaseError | InterfaceError, place: str) -> Exception:
-    """No SQLSTATE: the server was not reached, or went away while it was asked."""
+    """Convert an error without SQLSTATE: there is no connection, or it was lost."""
     said = str(error.orig).lower()
     if "password authentication failed" in said or "no pg_hba.conf entry" in said:
         return PermissionDenied(

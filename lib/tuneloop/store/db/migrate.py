@@ -1,7 +1,7 @@
 """Migrate the database when the store starts.
 
 The first replica migrates while the others wait. The lock, the migrations and the new revision are
-one transaction, so a killed process leaves nothing behind.
+in one transaction, so a process that is killed leaves no partial migration.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from tuneloop.errors import SpecError
 from tuneloop.store.db.engine import writing
 
 HEAD = "0001"
-"""The newest revision; a test holds it equal to the newest file under migrations/versions/."""
+"""The newest revision; a test compares it with the newest file under migrations/versions/."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCK = 0x74756E65  # "tune": any number, the same in every replica
+_LOCK = 0x74756E65  # Any number would do, as long as all replicas use the same.
 
 _version = Table("alembic_version", MetaData(), Column("version_num", Text))
 
 
 def upgrade(engine: Engine, place: str) -> None:
-    """Run the migrations that a database lacks.
+    """Run all migrations that the database does not have yet.
 
     Raises:
-        SpecError: a newer tuneloop has migrated it further than this one knows.
+        SpecError: a newer tuneloop migrated the database to a revision unknown here.
     """
     with engine.connect() as connection:
-        if _revision(connection) == HEAD:  # Alembic takes 0.3 s to import
+        if _revision(connection) == HEAD:  # Return early, because Alembic takes 0.3 s to import.
             return
     with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":  # SQLite's BEGIN IMMEDIATE is such a lock
+        # On SQLite, BEGIN IMMEDIATE already locks the database.
+        if engine.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         revision = _revision(connection)
         if revision != HEAD:
@@ -63,7 +64,7 @@ def _run(connection: Connection, revision: str | None, place: str) -> None:
         known = False
     if not known:
         raise SpecError(
-            f"{place}: its tables are of revision {revision}, expected {HEAD} at most; it belongs"
-            " to a newer tuneloop, use that one"
+            f"{place}: the tables have revision {revision}, expected {HEAD} or earlier; use the"
+            " newer tuneloop version that migrated the database"
         )
     command.upgrade(config, "head")

@@ -17,23 +17,23 @@ from pydantic_core import from_json
 from tuneloop.store.db.cursor import Cursor
 
 BEGINNING_CHARACTERS = 240
-"""Length of a prompt or an answer in a list."""
+"""Maximum length of a prompt or an answer in a list of results."""
 CONTEXT_CHARACTERS = 60
-"""Text shown on each side of a match."""
+"""Characters shown on each side of a match."""
 
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
-"""Characters that canonical JSON escapes, so that they cannot be found in undecoded text."""
+"""Characters that canonical JSON escapes, so a search for them must decode the JSON first."""
 
 
 class Budget(NamedTuple):
-    """Rows and seconds after which a search stops."""
+    """Limits in rows and seconds after which a search stops."""
 
     rows: int
     seconds: float
 
 
 class Match(NamedTuple):
-    """Where a trace holds the text, with the text around it."""
+    """The first occurrence of the searched text in a trace, with the text around it."""
 
     field: str
     before: str
@@ -42,41 +42,41 @@ class Match(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """One trace as a list shows it."""
+    """One trace in a list of results."""
 
     id: str
     created_at: datetime
     prompt: str
-    """Its beginning."""
+    """First characters of the prompt."""
     answer: str
-    """Its beginning."""
+    """First characters of the final answer."""
     source: str | None
     match: Match | None
-    """None if the query is empty or the id of this trace."""
+    """None if the query is empty, or if only the trace's id matches."""
 
 
 class SearchPage(NamedTuple):
-    """The results of one search, as far as its budget went."""
+    """The results found within the budget of one search."""
 
     results: list[SearchResult]
     scanned_rows: int
     next: Cursor | None
-    """Where the next search starts; None after the oldest trace."""
+    """Position to continue the search from; None if the oldest trace was reached."""
 
 
 class Query:
     """The text of a search."""
 
     def __init__(self, text: str) -> None:
-        """Take the text, which may be empty."""
+        """Create a query for a text, which may be empty."""
         self._folded = text.casefold()
         self._in_json = not _ESCAPED.search(self._folded)
         self.id = _id_of(text)
         """The text as a trace id, if it is one."""
 
     def match(self, row: Any) -> SearchResult | None:
-        """The row of table `traces` as a list shows it; None if it does not match."""
-        # Nearly all rows end here, before anything is decoded.
+        """Convert a row of table `traces` to a search result; returns None if it does not match."""
+        # This check excludes nearly all rows without decoding their JSON.
         if self._in_json and row.id != self.id and self._folded not in row.payload.casefold():
             return None
         payload = from_json(row.payload)
@@ -102,7 +102,7 @@ def _id_of(text: str) -> str | None:
 
 
 def find(folded: str, payload: dict[str, Any]) -> Match | None:
-    """The first place of a casefolded text in a trace's prompt, steps by `i`, or final answer."""
+    """Find the first match of a casefolded text in a trace's prompt, steps or final answer."""
     for field, text in _fields(payload):
         at = text.casefold().find(folded)
         if at >= 0:
@@ -120,7 +120,7 @@ def _fields(payload: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _place(text: str, folded_place: int) -> int:
-    """Which character of a text became the one at this place of the folded text: `ß` makes two."""
+    """Map an index of the casefolded text to the original text; casefolding can add characters."""
     if len(text.casefold()) == len(text):
         return folded_place
     for place, character in enumerate(text):

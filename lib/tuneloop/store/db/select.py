@@ -1,9 +1,9 @@
 """Selection of a dataset's traces, in SQL over the whole store.
 
-A selection depends only on the request, the seed and the stored traces, is the same on SQLite and
-PostgreSQL, and needs the same memory however many traces there are. `latest` returns the newest
-traces, newest first. `random` returns a uniform sample without replacement, ordered by the digest
-of seed and trace id; equal ids in two stores therefore give the same sample in the same order.
+A selection depends only on the request, the seed and the stored traces. It is the same on SQLite
+and PostgreSQL, and its memory use does not depend on the number of traces. `latest` returns the
+newest traces, newest first. `random` returns a uniform sample without replacement, ordered by the
+digest of seed and trace id, so two stores with equal ids give the same sample in the same order.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from tuneloop.traces.schema import utc_text
 
 _PAGE_ROWS = 1000
 
-# Positions first, payloads later: sorting and counting then move integers instead of texts. The
-# table lives in the connection's temporary space and goes with the transaction.
+# The selected positions are stored first and the payloads are read later, so that sorting and
+# counting only handle integers. The temporary table disappears with the transaction.
 _chosen = Table(
     "dataset_selection",
     MetaData(),
@@ -53,7 +53,7 @@ _chosen = Table(
 
 
 def register_functions(connection: sqlite3.Connection) -> None:
-    """Teach a new SQLite connection the two functions that selections use."""
+    """Register the two SQL functions that selections need on a new SQLite connection."""
     connection.create_function("tuneloop_rank", 2, _rank, deterministic=True)
     connection.create_function("tuneloop_json_has", 3, _json_has, deterministic=True)
 
@@ -61,14 +61,14 @@ def register_functions(connection: sqlite3.Connection) -> None:
 def run_selection(
     connection: Connection, traces: Table, request: BuildRequest, seed: int
 ) -> Selection:
-    """Choose traces and stream them.
+    """Select traces and stream them.
 
     Args:
-        connection: in a transaction of its own, rolled back by the caller when the rows are read;
-            the transaction is what keeps count and rows of one moment.
+        connection: a connection in a transaction of its own, so that count and rows come from the
+            same snapshot. The caller rolls it back after reading the rows.
         traces: the table, with columns seq, id, created_at, payload and meta.
         request: filters, strategy and limit.
-        seed: orders a random selection; without meaning for `latest`.
+        seed: seed of a random selection; ignored by `latest`.
     """
     dialect = connection.dialect.name
     conditions = (has_value(traces, key, value, dialect) for key, value in request.filters.items())
@@ -77,13 +77,13 @@ def run_selection(
         order = (_rank_of(traces, seed, dialect).asc(), traces.c.seq.asc())
     chosen = select(traces.c.seq).where(*conditions).order_by(*order).limit(request.limit)
     connection.execute(CreateTable(_chosen))
-    connection.execute(insert(_chosen).from_select(["seq"], chosen))  # positions in that order
+    connection.execute(insert(_chosen).from_select(["seq"], chosen))  # Positions keep the order.
     count = connection.scalar(select(func.count()).select_from(_chosen)) or 0
     return Selection(count, _rows(connection, traces, count))
 
 
 def _rows(connection: Connection, traces: Table, count: int) -> Iterator[TraceRow]:
-    """Page by page: PostgreSQL's driver would otherwise hold all of a result."""
+    """Yield rows page by page, because PostgreSQL's driver loads a whole result into memory."""
     statement = (
         select(traces.c.id, traces.c.created_at, traces.c.payload)
         .join_from(_chosen, traces, _chosen.c.seq == traces.c.seq)
@@ -96,13 +96,13 @@ def _rows(connection: Connection, traces: Table, count: int) -> Iterator[TraceRo
 
 
 def has_value(traces: Table, path: str, value: Any, dialect: str) -> ColumnElement[bool]:
-    """Whether a trace's meta holds this value at a path.
+    """Build the condition that a trace's meta has a value at a path.
 
     Args:
         traces: the table, with its column meta.
-        path: as in `BuildRequest.filters`.
-        value: compared as `json_equal` does.
-        dialect: the database's name in SQLAlchemy.
+        path: a path as in `BuildRequest.filters`.
+        value: the JSON value, compared as in `json_equal`.
+        dialect: SQLAlchemy's name of the database.
     """
     tokens = pointer_tokens(path)
     wanted = json.dumps(value, ensure_ascii=False)
@@ -113,11 +113,11 @@ def has_value(traces: Table, path: str, value: Any, dialect: str) -> ColumnEleme
 
 
 def _needle(tokens: tuple[str, ...], value: Any, wanted: str) -> str:
-    """Text that the JSON of every match contains; SQLite skips most other rows with it."""
+    """Return text that the JSON of every match contains, so that SQLite can skip other rows."""
     last = max(n for n, token in enumerate(tokens) if n == 0 or not is_index(token))
     needle = json.dumps(tokens[last], ensure_ascii=False) + ":"
     if last == len(tokens) - 1 and isinstance(value, str | bool | None):
-        needle += wanted  # numbers and containers have several spellings, these have one
+        needle += wanted  # Numbers and containers have several spellings; these types have one.
     return needle
 
 
@@ -125,7 +125,8 @@ def _postgres_has(
     traces: Table, tokens: tuple[str, ...], value: Any, wanted: str
 ) -> ColumnElement[bool]:
     place: ColumnElement[Any] = traces.c.meta
-    for token in tokens:  # `->` with a text knows keys alone, `#>` takes what is no index for one
+    # `->` with a text operand finds keys only; `#>` finds both a list index and a key.
+    for token in tokens:
         step = "#>" if is_index(token) else "->"
         operand = cast([token], ARRAY(Text)) if is_index(token) else cast(token, Text)
         place = place.op(step, return_type=JSONB())(operand)
@@ -135,7 +136,7 @@ def _postgres_has(
     for token in reversed(tokens):
         value = {token: value}
     holder = literal(json.dumps(value, ensure_ascii=False), JSONB)
-    return and_(traces.c.meta.op("@>")(holder), equal)  # the first is what the index knows
+    return and_(traces.c.meta.op("@>")(holder), equal)  # The index supports only `@>`.
 
 
 def _rank_of(traces: Table, seed: int, dialect: str) -> ColumnElement[Any]:
@@ -146,7 +147,7 @@ def _rank_of(traces: Table, seed: int, dialect: str) -> ColumnElement[Any]:
 
 
 def _rank(seed: int, trace_id: str) -> bytes:
-    """Uniform, and the same as PostgreSQL's sha256 of the same text."""
+    """Compute a uniform rank, equal to PostgreSQL's sha256 of the same text."""
     return hashlib.sha256(f"{seed}/{trace_id}".encode()).digest()
 
 
@@ -168,9 +169,9 @@ def _loaded(text: str) -> Any:
 
 
 def json_equal(left: Any, right: Any) -> bool:
-    """Whether two JSON values are the same value, as PostgreSQL's jsonb has it.
+    """Return whether two JSON values are equal under the rules of PostgreSQL's jsonb.
 
-    Numbers are equal by their decimal spelling, whatever their type, so read floats as `Decimal`.
+    Numbers are compared by their exact decimal value, so floats must be read as `Decimal`.
     """
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right

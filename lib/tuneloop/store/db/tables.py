@@ -1,8 +1,8 @@
-"""The store's tables, for SQLite and PostgreSQL alike.
+"""The store's tables, for both SQLite and PostgreSQL.
 
-The migrations define the tables. Statements use this declaration, and a test compares the two. The
-payload is text on both databases and comes back byte for byte. jsonb respells numbers, so it only
-holds a copy of `meta` for filters.
+The migrations create the tables. Statements use these declarations, and a test compares the two.
+The payload is text on both databases, so it is returned byte for byte. jsonb changes the spelling
+of numbers, so it is only used for a copy of `meta` that filters read.
 """
 
 from __future__ import annotations
@@ -26,39 +26,40 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 MAX_SOURCE_BYTES = 255
-"""Of `source`: an index of PostgreSQL takes no more than 2,700; longer ones are found by meta."""
+"""Maximum size of `source` in its own column. PostgreSQL's index entries are limited to about
+2,700 bytes; longer sources are found through `meta`."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def moment(micros: int) -> datetime:
-    """A time from microseconds since 1970, exactly."""
+    """Convert microseconds since 1970 to a time, exactly."""
     return _EPOCH + timedelta(microseconds=micros)
 
 
 def micros(time: datetime) -> int:
-    """Microseconds since 1970, exactly."""
+    """Convert a time to microseconds since 1970, exactly."""
     return (time - _EPOCH) // _MICROSECOND
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment with its zone: timestamptz, or microseconds since 1970 where there is no such."""
+    """A time in UTC: timestamptz on PostgreSQL, microseconds since 1970 on SQLite."""
 
     impl = BigInteger
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """What the column is."""
+        """Return the column type of the database."""
         native = dialect.name == "postgresql"
         return dialect.type_descriptor(TIMESTAMP(timezone=True) if native else BigInteger())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """What is sent."""
+        """Convert a time to the value that is sent to the database."""
         return value if value is None or dialect.name == "postgresql" else micros(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """What is read."""
+        """Convert a value from the database to a time in UTC."""
         if value is None:
             return None
         return value.astimezone(UTC) if dialect.name == "postgresql" else moment(value)
@@ -66,21 +67,22 @@ class UtcTime(TypeDecorator[datetime]):
 
 _SEQ = BigInteger().with_variant(Integer, "sqlite")
 _ID = Text().with_variant(UUID(as_uuid=False), "postgresql")
-# The engine's JSON serializer is the identity: what is bound is JSON text already.
+# Bound values are already JSON text, so the engine's JSON serializer returns them unchanged.
 _JSON = Text().with_variant(JSONB(none_as_null=True), "postgresql")
 
 metadata = MetaData()
 traces = Table(
     "traces",
     metadata,
-    Column("seq", _SEQ, primary_key=True),  # the order of arrival; never used twice
+    Column("seq", _SEQ, primary_key=True),  # Order of arrival; numbers are never reused.
     Column("id", _ID, nullable=False, unique=True),
     Column("created_at", UtcTime, nullable=False),
     Column("trace_version", Text, nullable=False),
-    Column("source", Text),  # meta.source where it is a short text, for lists
-    Column("meta", _JSON),  # payload's meta once more, so that filters parse nothing else
-    # Last, so that the other columns can be read without the overflow pages of a long payload.
-    Column("payload", Text, nullable=False),  # the whole trace, canonical JSON
+    Column("source", Text),  # meta.source, if it is a short text; used to filter lists.
+    Column("meta", _JSON),  # A copy of the payload's meta, so that filters need not parse it.
+    # The whole trace as canonical JSON. It is the last column, so that SQLite can read the other
+    # columns without the overflow pages of a long payload.
+    Column("payload", Text, nullable=False),
     Index("ix_traces_created_at", "created_at", "seq"),
     sqlite_autoincrement=True,
 )
@@ -105,7 +107,8 @@ idempotency = Table(
     Column("key", Text, primary_key=True),
     Column("body_sha256", Text, nullable=False),
     Column("count", Integer, nullable=False),
-    Column("created_at", UtcTime, nullable=False),  # of the first trace; the others follow by 1 us
+    # Time of the first trace; each further trace is one microsecond later.
+    Column("created_at", UtcTime, nullable=False),
 )
 
 scores = Table(

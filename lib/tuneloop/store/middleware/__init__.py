@@ -1,1 +1,1 @@
-"""Around every request: access log, authorization, CORS, loopback guard."""
+"""Middleware that handles every request: access log, authorization, CORS, loopback guard."""

@@ -1,8 +1,8 @@
-"""One log line and one measurement per request, however it ends.
+"""Write one access log line per request and update the metrics.
 
-A line never holds a body, a query, a header or a token. The request id of a client is checked, and
-the path is cut and escaped. This is the outermost middleware, so it also sees refusals, broken
-connections and bugs.
+A line never contains a body, a query, a header or a token. The request id of a client is checked,
+and the path is cut and escaped. This is the outermost middleware, so it also sees refused requests,
+broken connections and unexpected errors.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Observer:
         try:
             await self._app(scope, seen.receive, seen.send)
         except Exception as e:
-            e.add_note(f"request {seen.request_id}")  # the server logs the traceback
+            e.add_note(f"request {seen.request_id}")  # The server logs the traceback.
             await seen.reply_to_bug(e)
             raise
-        except asyncio.CancelledError:  # the server stops without waiting
+        except asyncio.CancelledError:  # The server stops without waiting for the request.
             seen.error = "cancelled"
             raise
         finally:
@@ -69,7 +69,7 @@ class Observer:
 
 
 class _Request:
-    """What is observed of one request."""
+    """Observations about one request."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
@@ -100,7 +100,7 @@ class _Request:
             self._complete = not message.get("more_body", False)
 
     async def reply_to_bug(self, error: Exception) -> None:
-        """Send a 500 without details; a reply that has begun is broken off instead."""
+        """Send a 500 without details, unless a reply has begun, which is then aborted."""
         self.error = type(error).__name__
         if self._sent_status is None:
             length = str(len(_BUG)).encode()
@@ -120,18 +120,18 @@ class _Request:
 
     @property
     def route(self) -> str | None:
-        """The route template that matches the path, None without one."""
+        """Return the route template that matches the path, or None if there is none."""
         scope = self._scope
         if found := getattr(scope.get("route"), "path", None):
             return str(found)
         root: str = scope.get("root_path", "")
-        if root != self._root:  # below a mounted application
+        if root != self._root:  # The path belongs to a mounted application.
             return f"{root}/*"
         has_own_route = "endpoint" in scope and not scope.get("path_params")
         return self._path if has_own_route else None
 
     def line(self) -> dict[str, Any]:
-        """The access log line."""
+        """Build the access log line."""
         client = self._scope.get("client")
         line: dict[str, Any] = {
             "time": utc_text(self._began),

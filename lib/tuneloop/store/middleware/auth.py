@@ -1,11 +1,11 @@
-"""Access control: bearer tokens with roles.
+"""Access control with bearer tokens that have roles.
 
-The token file holds sha256 digests, which is enough for tokens of 256 random bits. A token itself
-is never stored or logged, and a refusal does not reveal which tokens exist.
+The token file contains sha256 digests, which is enough for tokens of 256 random bits. Tokens are
+never stored or logged, and a refusal does not reveal which tokens exist.
 
-Browsers cannot send bearer tokens, so pages also accept the token as the password of HTTP Basic,
-with any user name. The API does not: a browser adds a stored password to requests that another site
-triggers, and pages are the only thing that such requests can reach.
+Browsers cannot send bearer tokens, so web pages also accept the token as the password of HTTP
+Basic, with any user name. The API does not accept HTTP Basic, because a browser adds a stored
+password to requests that another site triggers.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from tuneloop.store.web.render import error_page, is_page
 
 Role = Literal["read", "write", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
-"""In ascending order: each role includes the ones before it."""
+"""Roles in ascending order; each role includes the rights of the roles before it."""
 OPEN_PATHS = {"/healthz", "/readyz", "/api/health"}
 """Paths of probes, which need no token."""
 FAILURES = 10
-"""Refused tokens from one address within FAILURE_SECONDS, after which it gets 429."""
+"""Maximum number of refused tokens per address within FAILURE_SECONDS; then the reply is 429."""
 FAILURE_SECONDS = 60.0
 REMEMBERED_ADDRESSES = 10_000
-"""Addresses with refused tokens that are kept in memory; the oldest are dropped first."""
+"""Maximum number of addresses with refused tokens kept in memory; the oldest are dropped."""
 
 _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62}) +(read|write|admin) +([0-9a-f]{64})")
 
@@ -52,7 +52,7 @@ class Token:
 
 
 def new_token(name: str, role: Role) -> tuple[str, str]:
-    """Make a random token.
+    """Create a random token.
 
     Returns:
         The token, and its line for the token file.
@@ -60,7 +60,9 @@ def new_token(name: str, role: Role) -> tuple[str, str]:
     token = secrets.token_urlsafe(32)
     line = f"{name} {role} {_digest(token)}"
     if not _LINE.fullmatch(line):
-        raise SpecError(f"token name {name!r}: expected letters, digits, . _ and -; rename it")
+        raise SpecError(
+            f"token name {name!r}: expected letters, digits, . _ and -; choose another name"
+        )
     return token, line
 
 
@@ -75,17 +77,20 @@ def parse_tokens(text: str, place: str) -> tuple[Token, ...]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = _LINE.fullmatch(line.strip())
-        if found is None:  # not echoed: it may be a token put here by mistake
+        if found is None:  # The message omits the line, which may be a token by mistake.
             raise SpecError(
                 f"{place}:{number}: not a token line, expected NAME ROLE SHA256 as `tuneloop tokens"
                 " new` prints it; fix the line"
             )
         name, role = found[1], next(role for role in ROLES if role == found[2])
         if name in tokens:
-            raise SpecError(f"{place}:{number}: {name} occurs twice; remove one")
+            raise SpecError(f"{place}:{number}: {name} occurs twice; remove one of the lines")
         tokens[name] = Token(name, role, found[3])
     if not tokens:
-        raise SpecError(f"{place}: holds no token, expected one at least; `tuneloop tokens new`")
+        raise SpecError(
+            f"{place}: the file has no token, expected at least one; create one with"
+            " `tuneloop tokens new`"
+        )
     return tuple(tokens.values())
 
 
@@ -119,12 +124,13 @@ class Authorization:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         token = self._token_of(given, for_browsers)
         if token is None:
-            if given or not for_browsers:  # a browser first asks without, to learn the scheme
+            # Browsers first send requests without a token to learn the scheme. That is no failure.
+            if given or not for_browsers:
                 self._failures.add(address)
             scheme = 'Basic realm="tuneloop", charset="UTF-8"' if for_browsers else "Bearer"
             headers = {"WWW-Authenticate": scheme}
             return _refuse(scope, 401, "Unknown or missing token", headers)
-        scope.setdefault("state", {})["token"] = token.name  # for the access log
+        scope.setdefault("state", {})["token"] = token.name  # The access log reads it.
         needed = needed_role(scope["method"])
         if ROLES.index(token.role) < ROLES.index(needed):
             detail = f"Token {token.name} has role {token.role}, this needs {needed}"
@@ -139,7 +145,7 @@ class Authorization:
             return None
         digest = hashlib.sha256(text.strip()).hexdigest()
         found = None
-        for token in self._tokens:  # all of them, so that the time reveals nothing
+        for token in self._tokens:  # All are compared, so that the time reveals nothing.
             if hmac.compare_digest(token.digest, digest):
                 found = token
         return found
@@ -153,7 +159,7 @@ def _password(credentials: bytes) -> bytes:
 
 
 def needed_role(method: str) -> Role:
-    """The role that a request needs: read to look, write to add, admin to delete."""
+    """Return the role that a request method needs."""
     if method in ("GET", "HEAD", "OPTIONS"):
         return "read"
     return "admin" if method == "DELETE" else "write"

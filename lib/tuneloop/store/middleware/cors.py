@@ -1,6 +1,6 @@
-"""Origins whose pages may use the store from a browser; none by default.
+"""CORS: let web pages of named origins use the store from a browser. None is allowed by default.
 
-Only the named origins are allowed, and never with credentials that a browser adds by itself.
+Allowed pages cannot use credentials that a browser adds by itself.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ def check_origins(origins: Sequence[str], *, has_tokens: bool) -> None:
     """Refuse malformed origins, and `*` for a store without tokens.
 
     Raises:
-        SpecError: an origin cannot be allowed.
+        SpecError: an origin is refused.
     """
     for origin in origins:
         if origin == ANY and not has_tokens:
             raise SpecError(
-                "--cors-origin *: without tokens every web page that is open on this machine could"
-                " read and write, expected the origins to be named, or --tokens"
+                "--cors-origin *: without tokens, every web page open on this machine could read"
+                " and write; name the origins, or use --tokens"
             )
         if origin != ANY and not _ORIGIN.fullmatch(origin):
             raise SpecError(
                 f"--cors-origin {origin}: expected SCHEME://HOST or SCHEME://HOST:PORT in lower"
-                " case without a path, as browsers send it; fix it"
+                " case without a path, as browsers send it; fix the option"
             )
 
 
 def install(app: FastAPI, origins: Sequence[str]) -> None:
-    """Allow these origins; add it outside of authorization, because a preflight has no token."""
+    """Allow these origins. Call it after adding authorization, since preflights have no token."""
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(origins),

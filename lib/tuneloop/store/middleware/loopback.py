@@ -1,8 +1,8 @@
-"""Access control of a store without tokens: only programs and pages of this machine.
+"""Access control of a store without tokens, which only serves programs and pages of this machine.
 
-A web page that is open in a local browser counts as foreign. It can reach loopback under a host
-name of its own (DNS rebinding), or send a form blindly. The headers `Host` and `Origin` show both,
-and no page can forge them.
+Web pages of other sites are refused even if they are open in a browser on this machine. Such a page
+can reach loopback under its own host name (DNS rebinding), or submit a form without reading the
+reply. The headers `Host` and `Origin`, which no page can forge, reveal both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 
 
 class LoopbackOnly:
-    """ASGI middleware that refuses what a page of another origin sends."""
+    """ASGI middleware that refuses requests from web pages of other origins."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         """Guard an application; pages of these origins are allowed."""
@@ -35,9 +35,9 @@ class LoopbackOnly:
     def _objection(self, headers: Headers) -> str | None:
         host, origin = headers.get("host", "").lower(), headers.get("origin")
         if not _HOST.fullmatch(host):
-            return "Unknown host name: without tokens the store answers to localhost alone"
+            return "Unknown host name: without tokens, the store only answers requests to localhost"
         if origin is not None and origin not in self._origins and origin != f"http://{host}":
-            return "Another origin: name it with --cors-origin, or use --tokens"
+            return "Origin not allowed: name it with --cors-origin, or use --tokens"
         return None
 
 

@@ -1,1 +1,1 @@
-"""The endpoints of the API."""
+"""The endpoints of the store's HTTP API."""

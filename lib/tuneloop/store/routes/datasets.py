@@ -28,9 +28,9 @@ from tuneloop.store.routes.streams import Blocks, BlocksResponse, measured
 log = logging.getLogger(__name__)
 
 _FIRST_BLOCK_BYTES = 1 << 16
-"""Small, so that a reader sees something at once."""
+"""Size of the first block; it is small, so that the client receives data early."""
 _BLOCK_BYTES = 1 << 20
-"""Large: each block is a change of threads."""
+"""Size of later blocks; it is large, because every block costs a change of threads."""
 _RANGE = re.compile(r"bytes=(\d{1,15})-")
 _build_request = TypeAdapter(BuildRequest)
 
@@ -54,13 +54,13 @@ class DatasetBuilt(BaseModel):
     build_id: str = Field(examples=[examples.BUILD_ID])
     trace_count: int = Field(examples=[1])
     seed: int = Field(examples=[7])
-    """Seed of the request, or the one that was drawn for it."""
+    """Seed of the request, or a generated one if the request has none."""
     manifest_path: str = Field(examples=[f"datasets/{examples.DATASET_KEY}/manifest.json"])
-    """Relative to the artifacts prefix."""
+    """Path of the manifest, relative to the artifacts prefix."""
 
 
 class DatasetListed(BaseModel):
-    """One dataset of the list."""
+    """One entry of the list of datasets."""
 
     dataset_key: str = Field(examples=[examples.DATASET_KEY])
     build_id: str = Field(examples=[examples.BUILD_ID])
@@ -74,14 +74,14 @@ class DatasetListed(BaseModel):
     response_model=DatasetBuilt,
     responses={
         **refusals(400, 409, 413, 422, 503),
-        200: {"model": DatasetBuilt, "description": "It was built before"},
+        200: {"model": DatasetBuilt, "description": "The same dataset was built before"},
     },
     openapi_extra=request_parsing.documented(
         {"$ref": "#/components/schemas/BuildRequest"}, examples.BUILD
     ),
 )
 async def build_dataset(request: Request, service: Svc) -> JSONResponse:
-    """Publish traces as a dataset, for ever; 200 if the same dataset is there already."""
+    """Publish traces as an immutable dataset; the status is 200 if it was built before."""
     body = await request_parsing.read(request, request_parsing.MAX_TRACE_BYTES)
 
     def work() -> JSONResponse:
@@ -112,7 +112,7 @@ async def build_dataset(request: Request, service: Svc) -> JSONResponse:
 
 @router.get("/datasets", responses=refusals(503))
 def list_datasets(service: Svc) -> list[DatasetListed]:
-    """All published datasets, by key; a damaged one is logged and omitted."""
+    """List all published datasets by key; damaged datasets are logged and omitted."""
     listed = []
     for key in read.list_manifest_keys(service.artifacts):
         try:
@@ -139,7 +139,7 @@ def list_datasets(service: Svc) -> list[DatasetListed]:
     },
 )
 def get_dataset(key: Key, service: Svc) -> DatasetManifest:
-    """The manifest of a dataset."""
+    """Return the manifest of a dataset."""
     return _manifest(service, key)
 
 
@@ -156,7 +156,7 @@ async def export_dataset(
     key: Key,
     service: Svc,
     name: Annotated[
-        str, Query(alias="format", description="What a record holds.", examples=["trace"])
+        str, Query(alias="format", description="Format of the records.", examples=["trace"])
     ] = "trace",
     shard: Annotated[
         int,
@@ -175,9 +175,10 @@ async def export_dataset(
         ),
     ] = 1,
 ) -> StreamingResponse:
-    """The dataset as records of a format, a line each, in the manifest's order.
+    """Export a dataset as one record per line, in the manifest's order.
 
-    `num_shards` readers share it by whole shard files: reader `shard` gets every num_shards-th.
+    `num_shards` readers can share a dataset by shard files: reader `shard` gets every
+    `num_shards`-th file, starting with file number `shard`.
     """
     if num_shards < 1 or not 0 <= shard < num_shards:
         raise HTTPException(422, "shard must be at least 0 and less than num_shards")
@@ -194,9 +195,10 @@ async def export_dataset(
         lines = _export_blocks(manifest, service.artifacts, render, shards)
         blocks = measured(lines, service.metrics, name)
         try:
-            return next(blocks), blocks  # what is wrong at once can still get a status of its own
+            # A failure in the first block can still be answered with an error status.
+            return next(blocks), blocks
         except DataError as e:
-            shown = manifest.shards[shard].name  # in which the first block ends
+            shown = manifest.shards[shard].name  # The first block comes from this shard.
             raise Damaged(f"datasets/{key}: {shown} is damaged; restore or rebuild it") from e
 
     first, blocks = await to_thread.run_sync(begin, limiter=service.export_threads)
@@ -206,7 +208,7 @@ async def export_dataset(
 def _export_blocks(
     manifest: DatasetManifest, artifacts: str, render: Render, shards: Iterable[int]
 ) -> Blocks:
-    """Lines in blocks, so that the server changes threads per block and not per line."""
+    """Yield records in blocks, so that the server changes threads per block and not per line."""
     block, size = bytearray(), _FIRST_BLOCK_BYTES
     pieces = (read.iter_row_blocks(manifest, artifacts, number) for number in shards)
     for rows in chain.from_iterable(pieces):
@@ -247,9 +249,9 @@ async def get_shard(
         ),
     ] = "bytes=0-",
 ) -> StreamingResponse:
-    """A file of the dataset as the manifest names it: its frozen rows, byte for byte.
+    """Return a shard of a dataset, named in its manifest, byte for byte.
 
-    `Range: bytes=N-` resumes a broken download; any other range gets the whole file.
+    `Range: bytes=N-` resumes a broken download; with any other range, the whole file is sent.
     """
     found = _RANGE.fullmatch(byte_range)
     start = int(found[1]) if found else 0
@@ -279,7 +281,7 @@ async def get_shard(
 
 @router.delete("/datasets/{key}", status_code=204, responses=refusals(404, 422, 503))
 def delete_dataset(key: Key, service: Svc) -> None:
-    """Delete a dataset with its snapshot; runs that were planned for it can no longer read it."""
+    """Delete a dataset with its rows; runs that were planned for it can no longer read it."""
     _manifest(service, key)
     read.delete_dataset(service.artifacts, key)
 
@@ -291,8 +293,8 @@ def _manifest(service: Service, key: str) -> DatasetManifest:
         manifest = read.find_manifest(service.artifacts, key) if is_key(key) else None
     except DataError as e:
         raise Damaged(
-            f"datasets/{key}/manifest.json: is damaged, the store's log says how; restore it or"
-            " rebuild the dataset"
+            f"datasets/{key}/manifest.json: the file is damaged, see the store's log for details;"
+            " restore it or rebuild the dataset"
         ) from e
     if manifest is None:
         raise HTTPException(404, f"Dataset not found: {key}")
@@ -300,7 +302,7 @@ def _manifest(service: Service, key: str) -> DatasetManifest:
 
 
 def _one_of(names: tuple[str, ...]) -> str:
-    """`'a'`, `'a' or 'b'`, `'a', 'b', or 'c'`."""
+    """Join names like `'a'`, `'a' or 'b'`, or `'a', 'b', or 'c'`."""
     quoted = [f"'{name}'" for name in names]
     if len(quoted) < 3:
         return " or ".join(quoted)

@@ -61,7 +61,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def to_line(value: object) -> str:
-    """One line of NDJSON."""
+    """Encode a value as one line of NDJSON."""
     return json.dumps(value) + "\n"
 
 

@@ -1,6 +1,6 @@
 """The parts of the OpenAPI document that no route declares: headers, authorization, limits.
 
-Descriptions and examples are declared where a parameter, a field or a route is.
+Descriptions and examples of parameters, fields and routes are declared next to them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from tuneloop.store.catalog import Catalog
 from tuneloop.store.middleware.auth import OPEN_PATHS
 from tuneloop.store.routes import refusals
 
-DESCRIPTION = """Reasoning traces in, frozen datasets out.
+DESCRIPTION = """Stores reasoning traces and publishes them as immutable datasets.
 
-Every reply carries `X-Request-ID`: the one of the request if that is 1 to 128 visible ASCII
-characters, otherwise a new one. The access log names it too. If the store has tokens, send
+Every reply has the header `X-Request-ID`. Its value is the one of the request if that is 1 to 128
+visible ASCII characters, otherwise a new one. The access log has it too. If the store has tokens,
+send
 `Authorization: Bearer TOKEN`; role `read` allows GET, `write` also POST, `admin` also DELETE.
 Texts must not contain NUL or lone surrogates; lengths count code points."""
 
 _HEADERS: Mapping[str, Any] = {
     "X-Request-ID": {
-        "description": "Names the request in the store's log.",
+        "description": "Id of the request in the store's log.",
         "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
         "example": "3f6c0f6e3b0a4f0e8d0b8d7d9e8f1a2b",
     },
@@ -43,7 +44,7 @@ _HEADERS: Mapping[str, Any] = {
 _BEARER = {
     "type": "http",
     "scheme": "bearer",
-    "description": "A token made by `tuneloop tokens new`; not needed on a loopback store without"
+    "description": "A token from `tuneloop tokens new`; not needed for a loopback store without"
     " tokens.",
 }
 _REQUEST_ID = {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}}
@@ -51,11 +52,11 @@ _LIMITS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
 
 def install(app: FastAPI, catalog: Catalog, *, guarded: bool) -> None:
-    """Complete the application's document.
+    """Complete the application's OpenAPI document.
 
     Args:
         app: the application, with all its routes.
-        catalog: the names that a build and an export may ask for.
+        catalog: the recipes and export formats that requests can name.
         guarded: whether the store has tokens.
     """
     generate = app.openapi
@@ -83,7 +84,7 @@ def install(app: FastAPI, catalog: Catalog, *, guarded: bool) -> None:
 
 
 def _schemas(catalog: Catalog) -> dict[str, Any]:
-    """Schemas of bodies that routes read and write themselves, so that FastAPI misses them."""
+    """Build the schemas of bodies that FastAPI does not know because routes parse them."""
     found: dict[str, Any] = {}
     for model in (BuildRequest, refusals.Failure, refusals.Faults):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -99,7 +100,7 @@ def _security(path: str, guarded: bool) -> list[dict[str, list[str]]]:
 
 
 def _restore_integers(node: Any) -> None:
-    """Undo that FastAPI turns limits into floats, which changes 2**63."""
+    """Convert limits back to integers; FastAPI turns them into floats, which changes 2**63."""
     if isinstance(node, list):
         for child in node:
             _restore_integers(child)

@@ -1,4 +1,4 @@
-"""Replies that refuse a request, as the OpenAPI document describes them."""
+"""Error replies for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from tuneloop.store.routes import examples
 
 
 class Failure(BaseModel):
-    """Why a request failed, in one sentence."""
+    """The reason why a request failed, in one sentence."""
 
     detail: str
 
 
 class Fault(BaseModel):
-    """One thing that is wrong with a request."""
+    """One problem of a request."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     type: str = Field(examples=["string_too_short"])
-    """Pydantic's name of the fault."""
+    """Pydantic's name of the problem."""
     loc: list[str | int] = Field(examples=[["body", 0, "prompt"]])
-    """Where it is, starting with `body`, `path`, `query` or `header`."""
+    """Location of the problem, starting with `body`, `path`, `query` or `header`."""
     msg: str = Field(examples=["String should have at least 1 character"])
     input: Any = Field(None, examples=[""])
-    """The value found there, shortened if it is long."""
+    """The invalid value, shortened if it is long."""
     ctx: dict[str, Any] = Field({}, examples=[{"min_length": 1}])
-    """What was expected."""
+    """The limits or values that were expected."""
 
 
 class Faults(BaseModel):
-    """Everything that is wrong with a request, at most 100 faults."""
+    """All problems of a request, at most 100."""
 
     detail: list[Fault]
 
@@ -47,18 +47,18 @@ REFUSALS: Mapping[int, tuple[str, str]] = {
     403: ("The role of the token does not allow this", "Token ci has role read, this needs write"),
     404: ("Not found", f"Trace {examples.TRACE_ID} not found"),
     409: (
-        "Other content has this key already",
+        "The key is already used for other content",
         "dataset sums-v1: seed is 8, but it was built with 7; a dataset never changes, use another"
         " dataset_version",
     ),
     413: ("The body is too long", "Payload size exceeds maximum of 1048576 bytes"),
-    416: ("The file is shorter", f"{examples.SHARD_NAME} has 1048 bytes"),
+    416: ("The range starts after the end of the file", f"{examples.SHARD_NAME} has 1048 bytes"),
     422: ("The request is invalid", "limit must be between 1 and 100"),
     429: ("Too many refused tokens from this address", "Too many refused tokens; wait"),
-    500: ("A stored file is damaged, or a bug", "Internal Server Error"),
+    500: ("A stored file is damaged, or the store has a bug", "Internal Server Error"),
     503: ("The store is busy or cannot reach its data", "The store is busy; try again later"),
 }
-"""Description and example by status code."""
+"""Description and example of each status code."""
 _HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
 
 
@@ -74,13 +74,13 @@ def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 
 ANY = refusals(500)
-"""What every operation can end in."""
+"""Error replies of every operation."""
 GUARDED = refusals(401, 403, 429, 500)
-"""What every operation can end in that needs a token."""
+"""Error replies of every operation that needs a token."""
 
 
 def components() -> dict[str, Any]:
-    """The responses to which `refusals` refers."""
+    """Build the responses that `refusals` refers to."""
     return {f"Refused{code}": _response(code) for code in REFUSALS}
 
 

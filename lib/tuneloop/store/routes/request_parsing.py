@@ -1,6 +1,6 @@
-"""Request bodies: read within a limit, parsed fast, refused with reasons.
+"""Read request bodies within a size limit, parse them fast, and explain invalid ones.
 
-Whatever bytes arrive, the reply is valid JSON of bounded size.
+Any body, however invalid, gets a reply of valid JSON and bounded size.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ MAX_TRACE_BYTES = 1_048_576
 MAX_BATCH_BYTES = 64 << 20
 MAX_BATCH_TRACES = 1000
 MAX_ERRORS = 100
-"""Maximum number of faults in one reply."""
+"""Maximum number of problems in one reply."""
 _ECHO_CHARS = 1000
 _BOM = b"\xef\xbb\xbf"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 T = TypeVar("T")
 _one = TypeAdapter(ReasoningTrace)
-# The limit is part of the type, so that parsing stops there: 64 MiB of `0,` would otherwise be 32
-# million faults.
+# The limit is part of the type, so that parsing stops at it. Otherwise 64 MiB of `0,` would give 32
+# million errors.
 _many = TypeAdapter(Annotated[list[ReasoningTrace], Field(max_length=MAX_BATCH_TRACES)])
 
 
 class Refused(Exception):
-    """A body with faults; becomes a 422 with a list in FastAPI's shape."""
+    """A body is invalid; the reply is 422 with a list of problems in FastAPI's format."""
 
     def __init__(self, details: list[dict[str, Any]]) -> None:
-        """Keep the list of faults."""
+        """Keep the list of problems for the reply."""
         super().__init__(f"{len(details)} faults")
         self.details = details
 
 
 async def read(request: Request, limit_bytes: int) -> bytes:
-    """Read a body, giving up as soon as it is too long, whatever its header claims."""
+    """Read a body, and stop as soon as it exceeds the limit, even if its header claims less."""
     too_long = HTTPException(413, f"Payload size exceeds maximum of {limit_bytes} bytes")
     claimed = request.headers.get("content-length", "")
     if claimed.isdecimal() and int(claimed[:20]) > limit_bytes:
@@ -70,8 +70,8 @@ async def _checked_key(
         str | SkipJsonSchema[None],
         Header(
             alias="Idempotency-Key",
-            description="Makes a retry safe: the same key with the same traces stores them once and"
-            " gets the first reply again; with other traces it is refused with 409.",
+            description="Makes a retry safe. Repeating a key with the same traces stores nothing"
+            " new and returns the first reply; a key used for other traces is refused with 409.",
             examples=["file/3c1f/0"],
             json_schema_extra={"pattern": "^[!-~]{1,255}$"},
         ),
@@ -83,16 +83,16 @@ async def _checked_key(
 
 
 IdempotencyKey = Annotated[str | None, Depends(_checked_key)]
-"""The header that makes a retry safe; None without it."""
+"""Value of the header Idempotency-Key; None without it."""
 
 
 def is_ndjson(request: Request) -> bool:
-    """Whether the Content-Type is NDJSON."""
+    """Return whether the Content-Type is NDJSON."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower() == NDJSON
 
 
 def parse(adapter: TypeAdapter[T], body: bytes) -> T:
-    """Read one object."""
+    """Parse one object."""
     try:
         return adapter.validate_json(body.removeprefix(_BOM))
     except ValidationError as e:
@@ -100,13 +100,13 @@ def parse(adapter: TypeAdapter[T], body: bytes) -> T:
 
 
 def parse_trace(body: bytes) -> NewTrace:
-    """Read one trace."""
+    """Parse one trace."""
     body = body.removeprefix(_BOM)
     return fast_trace(body) or new_trace(parse(_one, body))
 
 
 def parse_array(body: bytes) -> list[NewTrace]:
-    """Read a JSON array of traces."""
+    """Parse a JSON array of traces."""
     body = body.removeprefix(_BOM)
     batch = fast_array(body)
     if batch is None:
@@ -126,7 +126,7 @@ def _parse_array(body: bytes) -> list[ReasoningTrace]:
 
 
 def parse_lines(body: bytes) -> list[NewTrace]:
-    """Read one trace a line; blank lines are tolerated."""
+    """Parse one trace per line; blank lines are accepted."""
     body = body.removeprefix(_BOM)
     batch = fast_lines(body) if body.count(b"\n") <= MAX_BATCH_TRACES else None
     if batch is None:
@@ -162,13 +162,13 @@ def _details(error: ValidationError, *place: int) -> list[dict[str, Any]]:
 
 
 def _detail(fault: dict[str, Any], place: Sequence[str | int]) -> dict[str, Any]:
-    """One fault in FastAPI's shape, safe to send back."""
+    """Convert one problem to FastAPI's format, with a bounded size."""
     steps = [part if isinstance(part, int) else part[:200] for part in fault["loc"]]
     message = fault["msg"]
     if fault["type"] == "json_invalid":
-        fault["input"] = {}  # the whole body otherwise
+        fault["input"] = {}  # It would otherwise be the whole body.
         if "trailing characters" in message:
-            message += f"; send one object a line as Content-Type: {NDJSON} to /api/traces/batch"
+            message += f"; send one object per line as Content-Type: {NDJSON} to /api/traces/batch"
     detail = {
         "type": fault["type"],
         "loc": [*place, *steps],
@@ -181,7 +181,7 @@ def _detail(fault: dict[str, Any], place: Sequence[str | int]) -> dict[str, Any]
 
 
 def _echo(value: Any) -> Any:
-    """The value if it is short strict JSON, else how it begins."""
+    """Return the value if it is short strict JSON, otherwise a shortened text of it."""
     if isinstance(value, Exception):
         return str(value)
     try:
@@ -192,14 +192,14 @@ def _echo(value: Any) -> Any:
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Reply to faulty bodies, paths and queries alike."""
+    """Install the replies to invalid bodies, paths and queries."""
     app.add_exception_handler(Refused, _reply_refused)
     app.add_exception_handler(RequestValidationError, _reply_invalid)
 
 
 async def _reply_refused(request: Request, error: Exception) -> Response:
     details = error.details if isinstance(error, Refused) else []
-    # ASCII: an echoed surrogate half has no UTF-8, but it has an escape
+    # The reply is ASCII, because an echoed lone surrogate can be escaped but not encoded as UTF-8.
     return Response(json.dumps({"detail": details}), 422, media_type="application/json")
 
 
@@ -211,12 +211,12 @@ async def _reply_invalid(request: Request, error: Exception) -> Response:
 def documented(
     schema: dict[str, Any], example: Any, line_schema: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Document a body that an endpoint reads itself; pass it to the route as `openapi_extra`.
+    """Document a body that an endpoint parses itself; pass the result as `openapi_extra`.
 
     Args:
         schema: schema of the JSON body.
         example: example of the JSON body.
-        line_schema: schema of one line, if the endpoint also takes NDJSON; the example is then a
+        line_schema: schema of one line, if the endpoint also accepts NDJSON; the example is then a
             list of lines.
     """
     content = {"application/json": {"schema": schema, "example": example}}

@@ -1,7 +1,7 @@
-"""The baseline score of a trace: its length by the peer's formula.
+"""The baseline score of a trace, computed from lengths by the seed API's formula.
 
-It does not measure whether the answer is right, and nothing else uses it. Evaluations compare with
-the expected answer (`evaluation/scorers/`).
+It does not measure whether the answer is correct, and nothing else uses it. Evaluations compare
+answers with expected answers instead (`evaluation/scorers/`).
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ HALF = 50.0
 
 @dataclass(frozen=True)
 class BaselineScore:
-    """A score from 0 to 100 and what it is made of."""
+    """A score from 0 to 100 and its parts."""
 
     step_count: int
     avg_step_length: float
-    """Characters, two decimals."""
+    """Mean characters per step, rounded to two decimals."""
     total_chars: int
-    """Of all steps."""
+    """Characters of all steps."""
     step_score: float
-    """Up to 50 for ten steps."""
+    """Points for the number of steps; 50 at ten steps or more."""
     length_score: float
-    """Up to 50 for steps of 500 characters on average."""
+    """Points for the mean step length; 50 at 500 characters or more."""
 
     @property
     def score(self) -> float:
-        """The sum, two decimals."""
+        """Return the sum of both scores, rounded to two decimals."""
         return round(self.step_score + self.length_score, 2)
 
 
 def score_baseline(trace: ReasoningTrace) -> BaselineScore:
-    """Score a trace: min(steps/10, 1)*50 + min(average step length/500, 1)*50."""
+    """Score a trace by min(steps/10, 1)*50 + min(average step length/500, 1)*50."""
     total = sum(len(step.content) for step in trace.steps)
     average = total / len(trace.steps)
     return BaselineScore(

@@ -1,7 +1,7 @@
-"""Exports as streams: threads make the blocks, the event loop sends them.
+"""Stream exports: threads render the blocks, and the event loop sends them.
 
-A reader occupies a thread only while a block is made for it, not while the block is sent, so slow
-readers do not slow down others. One block is made ahead.
+A client occupies a thread only while a block is rendered for it and not while the block is sent, so
+slow clients do not slow down others. One block is rendered ahead.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Blocks = Generator[bytes, None, None]
 
 
 class BlocksResponse(StreamingResponse):
-    """A reply of NDJSON lines in blocks, of which the first is ready."""
+    """A streamed reply of NDJSON lines in blocks."""
 
-    media_type = NDJSON  # for the OpenAPI document
+    media_type = NDJSON  # The OpenAPI document shows it.
 
     def __init__(self, first: bytes, blocks: Blocks, threads: CapacityLimiter) -> None:
-        """Make the other blocks in these threads."""
+        """Create a reply from its first block and a generator of the others, run in `threads`."""
         self._blocks = _in_threads(first, blocks, threads)
         super().__init__(self._blocks)
 
     async def stream_response(self, send: Send) -> None:
-        """Send all blocks; close their files at once if the client disconnects."""
+        """Send all blocks; if the client disconnects, close the files immediately."""
         async with contextlib.aclosing(self._blocks):
             await super().stream_response(send)
 
@@ -39,8 +39,8 @@ class BlocksResponse(StreamingResponse):
 async def _in_threads(
     first: bytes, blocks: Blocks, threads: CapacityLimiter
 ) -> AsyncGenerator[bytes, None]:
-    # Starlette's own iterator would take the threads that small requests run in, and would make no
-    # block while another is sent.
+    # Starlette's own iterator would use the threads that small requests need, and it would not
+    # render a block while another one is sent.
     block: bytes | None = first
     ahead: asyncio.Task[bytes | None] | None = None
     try:
@@ -48,20 +48,19 @@ async def _in_threads(
             making = to_thread.run_sync(next, blocks, None, limiter=threads)
             ahead = asyncio.create_task(making)
             yield block
-            await asyncio.wait(
-                [ahead]
-            )  # unlike `await ahead`, leaves it alone where this is cancelled
+            # Unlike `await ahead`, this does not cancel the task if this generator is cancelled.
+            await asyncio.wait([ahead])
             block = ahead.result()
     finally:
         if ahead is not None:
-            with CancelScope(shield=True):  # a generator cannot be closed while it runs
+            with CancelScope(shield=True):  # A generator cannot be closed while it runs.
                 await asyncio.wait([ahead])
-            ahead.exception()  # seen; what counts is on its way already
+            ahead.exception()  # Mark the exception as retrieved; another one is already raised.
         blocks.close()
 
 
 def measured(blocks: Blocks, metrics: Metrics, export_format: str) -> Blocks:
-    """The same blocks; how many lines they held and how they ended is counted."""
+    """Pass blocks on, and record the number of lines and the outcome in the metrics."""
     with metrics.exporting(export_format) as job:
         for block in blocks:
             job.count += block.count(b"\n")

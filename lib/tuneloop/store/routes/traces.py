@@ -38,7 +38,7 @@ _FOUND = refusals(404, 422, 503)
 
 
 def _no_number(text: str) -> str:
-    """Refuse numbers: pydantic reads them as seconds since 1970, so 2026 would be a moment."""
+    """Refuse numbers, because pydantic would read 2026 as seconds since 1970."""
     try:
         float(text)
     except ValueError:
@@ -68,7 +68,7 @@ router = APIRouter(prefix="/api", responses=GUARDED)
 
 
 class TraceCreated(BaseModel):
-    """Reply to a stored trace, and one item of a list."""
+    """Reply to a stored trace, and one entry of a list."""
 
     id: str = Field(examples=[examples.TRACE_ID])
     created_at: UtcMoment = Field(examples=[examples.TIME])
@@ -103,13 +103,13 @@ class TracePage(BaseModel):
 
 
 class TraceDetail(TraceCreated):
-    """One trace with all it holds."""
+    """One trace with its payload."""
 
     payload: ReasoningTrace = Field(examples=[examples.TRACE])
 
 
 class ScoredTrace(TraceDetail):
-    """One side of a comparison."""
+    """One trace of a comparison, with its baseline score."""
 
     score: float = Field(examples=[5.65])
 
@@ -122,7 +122,7 @@ class Comparison(BaseModel):
 
 
 class ScoreRequest(BaseModel):
-    """The criterion by which to score a trace."""
+    """Request to score a trace by a criterion."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -136,7 +136,7 @@ class ScoreDetails(BaseModel):
 
     step_count: int = Field(examples=[1])
     avg_step_length: float = Field(examples=[13.0])
-    """Characters."""
+    """Mean characters per step."""
     total_chars: int = Field(examples=[13])
     """Characters of all steps."""
     step_score: float = Field(examples=[5.0])
@@ -146,7 +146,7 @@ class ScoreDetails(BaseModel):
 
 
 class Scored(BaseModel):
-    """Reply to a scoring."""
+    """Reply to a request to score a trace."""
 
     trace_id: str = Field(examples=[examples.TRACE_ID])
     score: float = Field(examples=[5.65])
@@ -181,7 +181,7 @@ async def create_trace(request: Request, service: Svc, key: IdempotencyKey) -> R
     openapi_extra=request_parsing.documented(_BATCH, [examples.TRACE], _TRACE),
 )
 async def create_batch(request: Request, service: Svc, key: IdempotencyKey) -> Response:
-    """Store up to 1000 traces, all or none: a JSON array, or application/x-ndjson."""
+    """Store up to 1000 traces, all or none, from a JSON array or application/x-ndjson."""
     body = await request_parsing.read(request, request_parsing.MAX_BATCH_BYTES)
     parse = (
         request_parsing.parse_lines
@@ -199,7 +199,7 @@ async def create_batch(request: Request, service: Svc, key: IdempotencyKey) -> R
 
 
 def _is_repeated(stored: Stored, now: datetime) -> bool:
-    """Whether an idempotency key found it: what is stored now is never older than now."""
+    """Return whether the trace was stored earlier; new traces are never older than `now`."""
     return stored.created_at < now
 
 
@@ -211,7 +211,7 @@ def _rows(stored: Sequence[Stored], batch: Sequence[NewTrace]) -> list[dict[str,
 
 
 def _created(reply: dict[str, Any]) -> Response:
-    """A 201; a batch's thousand rows take pydantic longer than the database."""
+    """Build a 201 reply without pydantic, which takes longer for 1000 rows than the database."""
     return Response(msgspec.json.encode(reply), 201, media_type="application/json")
 
 
@@ -226,20 +226,20 @@ def list_traces(
     ] = None,
     source: Annotated[
         str | SkipJsonSchema[None],
-        Query(description="Only traces whose `meta.source` is this text.", examples=["example"]),
+        Query(description="Return only traces with this `meta.source`.", examples=["example"]),
     ] = None,
     created_after: Annotated[
         Moment | SkipJsonSchema[None],
         Query(
-            description="Only traces stored after this moment; requires a time zone.",
+            description="Return only traces stored after this time; must have a time zone.",
             examples=[examples.TIME],
         ),
     ] = None,
 ) -> TracePage:
-    """Traces, newest first.
+    """List traces, newest first.
 
-    Pages by `offset` shift while traces arrive. A page by `cursor` starts where the earlier page
-    ended, whatever has arrived since.
+    Pages by `offset` shift when new traces arrive. A page by `cursor` starts where the earlier page
+    ended, even if new traces have arrived.
     """
     if not 1 <= limit <= 100:
         raise HTTPException(422, "limit must be between 1 and 100")
@@ -248,7 +248,7 @@ def list_traces(
     if offset > _MAX_OFFSET:
         raise HTTPException(422, f"offset must be at most {_MAX_OFFSET}")
     if cursor is not None and offset:
-        raise HTTPException(422, "cursor and offset exclude each other; give one of them")
+        raise HTTPException(422, "cursor and offset exclude each other; use only one of them")
     before = None if cursor is None else _read_cursor(cursor)
     rows = service.database.list(
         limit + 1, offset, before=before, source=source, created_after=created_after
@@ -281,7 +281,7 @@ def compare_traces(
     ],
     service: Svc,
 ) -> Comparison:
-    """Two traces side by side, each with its baseline score, which is not stored."""
+    """Return two traces with their baseline scores, which are not stored."""
     return Comparison(
         base=_scored(service, base, "Base trace"), other=_scored(service, other, "Other trace")
     )
@@ -297,7 +297,7 @@ def _scored(service: Service, trace_id: UUID, what: str) -> ScoredTrace:
 
 @router.get("/traces/{trace_id}", responses=_FOUND)
 def get_trace(trace_id: TraceId, service: Svc) -> TraceDetail:
-    """One trace with all it holds."""
+    """Return one trace with its payload."""
     return _detail(service, trace_id, "Trace")
 
 
@@ -315,19 +315,19 @@ def _detail(service: Service, trace_id: UUID, what: str) -> TraceDetail:
 
 @router.post("/traces/{trace_id}/score", status_code=201, responses=refusals(400, 404, 422, 503))
 def score_trace(trace_id: TraceId, service: Svc, request: ScoreRequest | None = None) -> Scored:
-    """Score a trace by a criterion and keep the score; each call adds one."""
+    """Score a trace by a criterion and store the score; each call adds a score."""
     criteria = (request or ScoreRequest()).criteria
     detail = _detail(service, trace_id, "Trace")
     baseline, now = score_baseline(detail.payload), service.clock()
     details = ScoreDetails(**asdict(baseline), criteria=criteria, scored_at=now)
     kept = details.model_dump(mode="json")
     if not service.database.add_score(str(trace_id), criteria, baseline.score, kept, now=now):
-        raise HTTPException(404, f"Trace {trace_id} not found")  # deleted in between
+        raise HTTPException(404, f"Trace {trace_id} not found")  # It was deleted meanwhile.
     return Scored(trace_id=str(trace_id), score=baseline.score, details=details)
 
 
 @router.delete("/traces/{trace_id}", status_code=204, responses=_FOUND)
 def delete_trace(trace_id: TraceId, service: Svc) -> None:
-    """Delete a trace and its scores; datasets that hold it keep their copy."""
+    """Delete a trace and its scores; datasets that contain it keep their copy."""
     if not service.database.delete(str(trace_id)):
         raise HTTPException(404, f"Trace {trace_id} not found")

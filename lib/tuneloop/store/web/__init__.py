@@ -1,1 +1,1 @@
-"""Pages for people."""
+"""The store's web pages."""

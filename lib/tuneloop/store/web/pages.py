@@ -1,7 +1,6 @@
-"""Pages of the overview, traces and datasets.
+"""Web pages: the overview, traces and datasets.
 
-A page changes nothing. It is one reply without scripts, its size is bounded, and it says what it
-omits.
+Pages are read-only, without scripts, and bounded in size; a page mentions what it omits.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ PAGE_TRACES = 50
 OVERVIEW_ITEMS = 5
 PREVIEW_ROWS = 20
 BUDGET = Budget(rows=200_000, seconds=2.0)
-"""Limit of one search; the page then offers to continue."""
+"""Limits of one search; when they are reached, the page offers to continue."""
 SHOWN_CHARACTERS = 1_000_000
-"""Characters of the steps of one trace that a page shows."""
+"""Maximum number of characters of a trace's steps on its page."""
 
 _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
 
@@ -47,11 +46,11 @@ router.include_router(run_pages.router)
 
 @router.api_route("/", **_LOOK)
 def overview(service: Svc) -> Response:
-    """What there is, newest first."""
+    """Show the newest traces, datasets and runs."""
     newest = service.database.search("", limit=OVERVIEW_ITEMS, budget=BUDGET)
     try:
         datasets, runs, said = list_datasets(service), run_pages.list_runs(service), ""
-    except TuneloopError as e:  # traces can be looked at while the artifact store is away
+    except TuneloopError as e:  # Traces can be shown even if the artifact store is unavailable.
         datasets, runs, said = [], run_pages.RunList([], 0), problem(e, service)
     return page(
         "overview",
@@ -73,7 +72,7 @@ def traces(
     source: Annotated[str, Query(max_length=1000)] = "",
     cursor: str | None = None,
 ) -> Response:
-    """Traces, newest first, all or those that hold a text."""
+    """Show all traces, or those that contain a text, newest first."""
     text, before = q.strip(), None if cursor is None else _read_cursor(cursor)
     found = service.database.search(
         text, limit=PAGE_TRACES, before=before, source=source or None, budget=BUDGET
@@ -99,13 +98,13 @@ def _read_cursor(text: str) -> Cursor:
     try:
         return read_cursor(text)
     except ValueError as e:
-        words = "This is no place in the list; begin again with the newest"
+        words = "The cursor is not a position in the list; start again with the newest traces"
         raise HTTPException(422, words) from e
 
 
 @router.api_route("/traces/{trace_id}", **_LOOK)
 def trace(trace_id: str, service: Svc) -> Response:
-    """One trace with all it holds."""
+    """Show one trace."""
     found = service.database.get(str(_trace_id(trace_id)))
     if found is None:
         raise HTTPException(404, f"No trace has the id {trace_id}; it may have been deleted")
@@ -127,7 +126,7 @@ def trace(trace_id: str, service: Svc) -> Response:
 
 @router.api_route("/traces/{trace_id}/trace.json", **_LOOK)
 def trace_json(trace_id: str, service: Svc) -> Response:
-    """The reply of the API, for a browser that gave its token as a password."""
+    """Return the API's reply to a browser, which sends the token as a password."""
     detail = trace_routes.get_trace(_trace_id(trace_id), service)
     return JSONResponse(detail.model_dump(mode="json"), headers=security_headers())
 
@@ -136,7 +135,7 @@ def _trace_id(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as e:
-        raise HTTPException(404, "This is not the id of a trace") from e
+        raise HTTPException(404, "This is not a valid trace id") from e
 
 
 def _first_steps(steps: Iterable[TraceStep]) -> Iterable[TraceStep]:
@@ -154,7 +153,7 @@ def _pretty(value: Any) -> str:
 
 @dataclass(frozen=True)
 class ListedDataset:
-    """One dataset of a list; without a manifest where that is damaged."""
+    """One entry of the list of datasets; the manifest is None if it is damaged."""
 
     key: str
     manifest: DatasetManifest | None
@@ -163,12 +162,12 @@ class ListedDataset:
 
 @router.api_route("/datasets", **_LOOK)
 def datasets(service: Svc) -> Response:
-    """All published datasets, newest first."""
+    """Show all published datasets."""
     return page("datasets", section="datasets", datasets=list_datasets(service))
 
 
 def list_datasets(service: Service) -> list[ListedDataset]:
-    """All published datasets, newest first, damaged ones before them."""
+    """List all published datasets: damaged ones first, then the others, newest first."""
     keys = files.list_folders(paths.join(service.artifacts, "datasets"))
     found = [_listed(service, key) for key in keys if is_key(key)]
     listed = [dataset for dataset in found if dataset is not None]
@@ -186,7 +185,7 @@ def _listed(service: Service, key: str) -> ListedDataset | None:
 
 @dataclass
 class Preview:
-    """How a dataset begins."""
+    """The first rows of a dataset."""
 
     rows: list[TraceRow] = field(default_factory=list)
     problem: str = ""
@@ -194,7 +193,7 @@ class Preview:
 
 @router.api_route("/datasets/{key}", **_LOOK)
 def dataset(key: str, service: Svc) -> Response:
-    """What a dataset is, and how it begins."""
+    """Show one dataset with its first rows."""
     found = _listed(service, key) if is_key(key) else None
     if found is None:
         raise HTTPException(404, "No dataset has this key")
@@ -211,7 +210,7 @@ def dataset(key: str, service: Svc) -> Response:
 
 
 def _preview(service: Service, manifest: DatasetManifest) -> Preview:
-    """The first rows, without reading on to the end: what they are is not verified."""
+    """Read the first rows without verifying them, which would mean reading the whole shard."""
     preview = Preview()
     rows = read.iter_rows(manifest, service.artifacts, 0)
     try:
@@ -226,7 +225,7 @@ def _preview(service: Service, manifest: DatasetManifest) -> Preview:
 async def dataset_export(
     key: str, service: Svc, name: Annotated[str, Query(alias="format")] = "trace"
 ) -> Response:
-    """The export of the API, for a browser that gave its token as a password."""
+    """Return the API's export to a browser, which sends the token as a password."""
     reply = await dataset_routes.export_dataset(key, service, name)
     reply.headers.update(security_headers())
     return reply

@@ -1,7 +1,7 @@
-"""Pages as replies: templates, headers, and errors in the shape of a page.
+"""Render web pages: templates, security headers, and error pages.
 
-Text from a trace, a file or a request is never markup: templates escape it. Pages load nothing from
-elsewhere and run no script, and their headers enforce that.
+Templates escape all text from traces, files and requests, so it never becomes markup. Pages load
+nothing from other sites and run no scripts; the headers enforce both.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from tuneloop.store.dependencies import Service
 
 TEMPLATES = "store/web/templates"
 SECTIONS = ("traces", "datasets", "runs")
-"""First parts of the paths that answer people."""
+"""First segments of the paths of web pages."""
 
 _TITLES = {
-    401: "Token needed",
+    401: "Token required",
     404: "Not found",
-    405: "Only for looking",
-    422: "Not understood",
-    429: "Too many tries",
-    503: "Not available now",
+    405: "Read-only page",
+    422: "Invalid request",
+    429: "Too many attempts",
+    503: "Temporarily unavailable",
 }
 _CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {127: 0x2421}
 
@@ -45,12 +45,12 @@ Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def is_page(path: str) -> bool:
-    """Whether a path is one of people's, and not of programs."""
+    """Return whether a path is a web page and not part of the API."""
     return path == "/" or path.removeprefix("/").split("/")[0] in SECTIONS
 
 
 def security_headers() -> dict[str, str]:
-    """What every page tells the browser."""
+    """Return the security headers of every page."""
     return {
         "Content-Security-Policy": (
             f"default-src 'none'; style-src 'sha256-{_style_digest()}'; form-action 'self';"
@@ -64,17 +64,17 @@ def security_headers() -> dict[str, str]:
 
 
 def page(name: str, status: int = 200, headers: Mapping[str, str] = {}, **values: Any) -> Response:
-    """Fill a template.
+    """Render a template as a reply.
 
     Args:
-        name: of the template, without its endings.
-        status: of the reply.
-        headers: besides those of every page.
-        values: what the template shows.
+        name: name of the template, without its suffixes.
+        status: status code of the reply.
+        headers: headers in addition to those of every page.
+        values: values for the template.
     """
     text = _environment().get_template(f"{TEMPLATES}/{name}.html.j2").render(values)
     return Response(
-        # A file of a run may hold half of a surrogate pair, which has no UTF-8.
+        # A run's files may contain half of a surrogate pair, which UTF-8 cannot encode.
         text.encode("utf-8", "replace"),
         status,
         headers={**security_headers(), **headers},
@@ -83,21 +83,21 @@ def page(name: str, status: int = 200, headers: Mapping[str, str] = {}, **values
 
 
 def error_page(status: int, sentence: str, headers: Mapping[str, str] = {}) -> Response:
-    """Say why there is no page."""
+    """Render an error page."""
     title = _TITLES.get(status) or HTTPStatus(status).phrase
     return page("error", status, headers, title=title, sentence=sentence, section="")
 
 
 def problem(error: TuneloopError, service: Service) -> str:
-    """What is wrong with a file, as a sentence without the server's paths."""
+    """Format an error about a file as a sentence without the server's paths."""
     text = str(error).replace(f"{service.artifacts}/", "")
-    if "/" in service.artifacts:  # a short name may stand in any word
+    if "/" in service.artifacts:  # A name without slashes could be part of any word.
         text = text.replace(service.artifacts, "artifacts")
     return text.rstrip(".") + "."
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Reply to people with a page wherever programs get JSON; call it after all other handlers."""
+    """Reply with error pages instead of JSON on page paths; call it after all other handlers."""
     for kind in (HTTPException, RequestValidationError, TuneloopError):
         app.add_exception_handler(kind, _for_people(app.exception_handlers[kind]))
 
@@ -142,17 +142,17 @@ def _style_digest() -> str:
 
 
 def visible(text: str) -> str:
-    """Text whose control characters can be seen, as U+2400 and those behind it."""
+    """Replace control characters by visible symbols (U+2400 and following)."""
     return text.translate(_CONTROLS)
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of a text would be seen."""
+    """Return whether a text has no visible characters."""
     return not any(char.isprintable() and not char.isspace() for char in visible(text))
 
 
 def beginning(text: str, length: int = 160) -> str:
-    """How a text begins, on one line; a text of which nothing would be seen says so."""
+    """Shorten a text to one line; returns `(blank)` if it has no visible characters."""
     line = visible(" ".join(text[: 4 * length].split()))
     if is_blank(line):
         return "(blank)"
@@ -160,7 +160,7 @@ def beginning(text: str, length: int = 160) -> str:
 
 
 def when(moment: datetime | str) -> Markup:
-    """A time for people, to the second, with the exact one for programs."""
+    """Format a time to the second for people, with the exact time as an attribute."""
     if isinstance(moment, str):
         found = parse_time(moment)
         if found is None:
@@ -172,7 +172,7 @@ def when(moment: datetime | str) -> Markup:
 
 
 def parse_time(text: str) -> datetime | None:
-    """A time that a file claims, None where it is none."""
+    """Parse a time from a file; returns None if the text is not a time."""
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -180,8 +180,8 @@ def parse_time(text: str) -> datetime | None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `0.05 s`, `18.6 s`, `3 min 20 s`, `2 h 05 min`."""
-    if not 0 <= seconds < 1e9:  # nor NaN
+    """Format seconds like `0.05 s`, `18.6 s`, `3 min 20 s` or `2 h 05 min`."""
+    if not 0 <= seconds < 1e9:  # This is also true for NaN.
         return "unknown"
     if seconds < 1:
         return f"{seconds:.2f} s"
@@ -194,7 +194,7 @@ def duration(seconds: float) -> str:
 
 
 def size(size_bytes: int) -> str:
-    """Bytes as people say them: `812 B`, `33.1 kB`, `1.2 GB`."""
+    """Format a number of bytes like `812 B`, `33.1 kB` or `1.2 GB`."""
     value, unit = float(size_bytes), "B"
     for bigger in ("kB", "MB", "GB", "TB"):
         if value < 999.95:

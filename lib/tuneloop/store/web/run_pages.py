@@ -1,7 +1,7 @@
-"""Pages of runs: state, results of training and evaluation, the report.
+"""Web pages of runs: their state, the results of training and evaluation, and the report.
 
-The report is Markdown that contains model output, so only text, tables and code are rendered: no
-HTML, no links, no images.
+The report is Markdown that contains model output. Only its text, tables and code are rendered, and
+no HTML, links or images.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from tuneloop.store.web.stored_runs import (
 )
 
 MAX_RUNS = 200
-"""Of one page: each takes a handful of reads."""
+"""Maximum number of runs on a page, because each needs several reads."""
 MAX_REPORT_BYTES = 1 << 20
 LONG_CODE = 20
-"""Characters from which code may break anywhere, so that a digest does not widen its table."""
+"""Code longer than this many characters may wrap anywhere, so that a digest does not widen its
+table."""
 LOWEST_HEADING = 6
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -48,17 +49,19 @@ class RunList:
     """Runs, newest first."""
 
     shown: list[StoredRun]
+    """The runs on the page, at most MAX_RUNS."""
     total: int
+    """Number of all runs."""
 
 
 @router.api_route("/runs", **_LOOK)
 def runs(service: Svc) -> Response:
-    """All runs."""
+    """Show all runs."""
     return page("runs", section="runs", runs=list_runs(service))
 
 
 def list_runs(service: Service) -> RunList:
-    """Runs by when they last began a stage; of very many the first by name."""
+    """List runs by the start of their newest stage; if there are too many, the first by name."""
     ids = list_run_ids(service)
     found = (find_run(service, run_id) for run_id in ids[:MAX_RUNS])
     shown = [run for run in found if run is not None]
@@ -68,7 +71,7 @@ def list_runs(service: Service) -> RunList:
 
 @dataclass(frozen=True)
 class Part:
-    """Something that was made of a file, or what is wrong with the file."""
+    """A part of a page made from a file, or the problem with that file."""
 
     value: Any = None
     problem: str = ""
@@ -76,7 +79,7 @@ class Part:
 
 @router.api_route("/runs/{run_id}", **_LOOK)
 def run(run_id: str, service: Svc) -> Response:
-    """One run: stages, losses, report."""
+    """Show one run with its stages, losses and report."""
     found = find_run(service, run_id, verify=True)
     if found is None:
         raise HTTPException(404, "No run has this id")
@@ -100,7 +103,7 @@ def _part(service: Service, record: Record | None, make: Any) -> Part:
 
 
 def _spec(found: StoredRun) -> str:
-    """What was asked for, without where things lie: that is the server's business."""
+    """Format the run's spec without URLs, which could reveal the server's paths."""
     if found.manifest is None:
         return ""
     spec = {name: v for name, v in found.manifest.spec.items() if name != "execution"}
@@ -116,7 +119,7 @@ def _report(record: Record, artifacts: str) -> Markup:
 
 
 def render_report(text: str) -> Markup:
-    """A report's Markdown as part of a page: its headings go one level down."""
+    """Render a report's Markdown as part of a page, with headings one level lower."""
     markdown = _markdown()
     tokens = markdown.parse(visible(text))
     for token in tokens:
@@ -125,8 +128,9 @@ def render_report(text: str) -> Markup:
         if token.type == "th_open":
             token.attrSet("scope", "col")
         if token.type == "fence" and is_blank(token.content):
-            token.content = f"({len(token.content) - 1} characters that cannot be seen)\n"
-        if token.attrs.pop("style", "") == "text-align:right":  # a style the headers forbid
+            token.content = f"({len(token.content) - 1} invisible characters)\n"
+        # The security headers forbid inline styles.
+        if token.attrs.pop("style", "") == "text-align:right":
             token.attrSet("class", "n")
         for child in token.children or ():
             if child.type == "code_inline" and len(child.content) > LONG_CODE:
@@ -143,7 +147,7 @@ def _markdown() -> MarkdownIt:
 
 
 def _accessible(tokens: list[Token]) -> list[Token]:
-    """Tables that can be scrolled by keyboard, without the empty heads that Markdown asks for."""
+    """Make tables scrollable by keyboard, and remove the empty table heads of Markdown."""
     kept, head, heading = [], list[Token](), ""
     for n, token in enumerate(tokens):
         if token.type == "heading_open":

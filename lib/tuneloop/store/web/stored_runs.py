@@ -1,7 +1,8 @@
-"""Runs as their pages show them, read from the artifact store.
+"""Read runs from the artifact store for their web pages.
 
-No file content can fail a page. A torn or foreign file becomes a sentence next to what could be
-read. Only files below the run's own folder and files that its records name are read.
+No file content can make a page fail. For a truncated or unrelated file, the page shows a message
+next to the parts that could be read. Only files in the run's own folder and files that its records
+name are read.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ from tuneloop.store.dependencies import Service
 from tuneloop.store.web.render import parse_time, problem
 
 MAX_METRICS_BYTES = 16 << 20
-"""Size limit of metrics.jsonl: about 100,000 steps."""
+"""Size limit of metrics.jsonl, which allows about 100,000 steps."""
 ALIVE = timedelta(seconds=30)
-"""A stage reports progress every two seconds; after this long without a report it has stopped."""
+"""A stage without a progress report for this long is shown as stopped; stages report progress every
+two seconds."""
 CURVE_WIDTH, CURVE_HEIGHT, CURVE_POINTS = 600, 120, 300
 
 
 @dataclass(frozen=True)
 class StoredStage:
-    """One stage in its current state."""
+    """The current state of one stage."""
 
     name: str
     state: str
-    """done, reused, running, stopped, not started, unreadable, or a verdict's state."""
+    """One of done, reused, running, stopped, not started, unreadable, or a verdict's state."""
     note: str = ""
     """A sentence about the state; may be empty."""
     record: Record | None = None
@@ -47,17 +49,17 @@ class StoredStage:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One run, as far as its files can be read."""
+    """The readable parts of one run."""
 
     run_id: str
     manifest: RunManifest | None
     problem: str
-    """What is wrong with the manifest; empty if nothing is."""
+    """The problem with the manifest; empty if there is none."""
     stages: tuple[StoredStage, ...]
 
     @property
     def state(self) -> str:
-        """The first stage that is not done with its state, or `finished`."""
+        """Return the first unfinished stage and its state, or `finished`."""
         for stage in self.stages:
             if stage.record is None:
                 return f"{stage.name} {stage.state}"
@@ -65,45 +67,47 @@ class StoredRun:
 
     @property
     def started_at(self) -> datetime | None:
-        """When its newest stage started."""
+        """Return the start time of the run's newest stage; None if no stage has a record."""
         times = (parse_time(s.record.started_at) for s in self.stages if s.record)
         return max((time for time in times if time), default=None)
 
     def result(self, stage: str, name: str) -> Any:
-        """A result from the record of a stage; None if there is none."""
+        """Return a result from the record of a stage, or None if there is none."""
         found = next((s.record for s in self.stages if s.name == stage), None)
         return None if found is None else found.results.get(name)
 
     def number(self, stage: str, name: str) -> float | None:
-        """A result that is a number; None if it is something else."""
+        """Return a result if it is a number, otherwise None."""
         value = self.result(stage, name)
         return float(value) if isinstance(value, float) or type(value) is int else None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The losses of a training run, as a line and in words."""
+    """The loss curve of a training run, as a line and as text."""
 
     points: str
-    """Points of an SVG polyline in CURVE_WIDTH by CURVE_HEIGHT; loss 0 is at the bottom."""
+    """Points of an SVG polyline within CURVE_WIDTH by CURVE_HEIGHT; loss 0 is at the bottom."""
     highest: float
+    """The highest loss, which is at the top."""
     steps: int
     words: str
+    """A description of the curve."""
 
 
 def list_run_ids(service: Service) -> list[str]:
-    """Names of the folders that can be runs, sorted."""
+    """List the names of all folders that can be runs, sorted."""
     folder = paths.join(service.artifacts, "training_runs")
     return [name for name in files.list_folders(folder) if is_key(name)]
 
 
 def find_run(service: Service, run_id: str, *, verify: bool = False) -> StoredRun | None:
-    """A run with its stages, None if there is no such folder.
+    """Read a run with its stages; returns None if there is no such run.
 
     Args:
-        service: knows the artifacts.
-        run_id: its folder; a name that leads elsewhere is no run.
-        verify: look at every file that a record names, which takes a request each.
+        service: the state of the store, with the artifacts prefix.
+        run_id: id of the run, which is the name of its folder.
+        verify: check every file that a record names, which takes one request per file.
     """
     if not is_key(run_id):
         return None
@@ -114,9 +118,9 @@ def find_run(service: Service, run_id: str, *, verify: bool = False) -> StoredRu
         if manifest is None and not files.list_folders(prefix):
             return None
         if manifest is None:
-            said = "The folder holds no run_manifest.json, so it is not a run of tuneloop."
+            said = "The folder has no run_manifest.json, so it is not a tuneloop run."
         elif manifest.run_id != run_id:
-            said = "The run_manifest.json in this folder is another run's."
+            said = "The run_manifest.json in this folder belongs to another run."
     except TuneloopError as e:
         said = problem(e, service)
     known = [*STAGES, *sorted(set(manifest.stages) - set(STAGES))] if manifest else [*STAGES]
@@ -135,21 +139,21 @@ def _stage(service: Service, run_id: str, name: str, verify: bool) -> StoredStag
     own = f"training_runs/{run_id}/{name}/"
     if all(file.path.startswith(own) for file in record.outputs):
         return StoredStage(name, "done", record=record)
-    return StoredStage(name, "reused", "Another run had this result already.", record)
+    return StoredStage(name, "reused", "This result comes from another run.", record)
 
 
 def _record(artifacts: str, run_id: str, stage: str, verify: bool) -> Record | None:
     url = layout.record_url(artifacts, run_id, stage)
     record = read_model(Record, url)
     if record is not None and (record.run_id, record.stage) != (run_id, stage):
-        raise DataError(f"{url}: it is another stage's or run's; restore it")
+        raise DataError(f"{url}: the record belongs to another stage or run; restore the file")
     if record is not None and verify:
         records.verify_outputs(record, artifacts, url)
     return record
 
 
 def _unfinished(service: Service, run_id: str, name: str) -> StoredStage:
-    """The state of a stage without a record, from its progress and verdict files."""
+    """Determine the state of a stage without a record from its progress and verdict files."""
     prefix = layout.stage_prefix(service.artifacts, run_id, name)
     progress = read_model(Progress, progress_url(prefix))
     verdict = read_model(ArchivedVerdict, verdict_url(prefix))
@@ -166,29 +170,34 @@ def _unfinished(service: Service, run_id: str, name: str) -> StoredStage:
 
 
 def read_output(record: Record, name: str, artifacts: str, limit_bytes: int) -> bytes:
-    """An output for a page, verified.
+    """Read and verify an output of a stage.
 
     Raises:
-        DataError: it is missing, changed, or too long for a page.
+        DataError: the file is missing, was changed, or is too large for a page.
     """
     file = record.output(name)
     if file.size_bytes > limit_bytes:
-        raise DataError(f"{file.path}: holds {file.size_bytes} bytes, too many for a page")
+        raise DataError(
+            f"{file.path}: the file has {file.size_bytes} bytes, expected at most {limit_bytes} for"
+            " a page; download it instead"
+        )
     return records.read_output(file, artifacts)
 
 
 def load_curve(train: Record, artifacts: str) -> Curve | None:
-    """The loss by step; None where there are too few steps for a line.
+    """Read the loss of each step; returns None if there are too few steps for a line.
 
     Raises:
-        DataError: metrics.jsonl is missing or holds something else.
+        DataError: metrics.jsonl is missing or invalid.
     """
     data = read_output(train, "metrics.jsonl", artifacts, MAX_METRICS_BYTES)
     losses = []
     for number, line in jsonl.iter_jsonl(io.BytesIO(data), "metrics.jsonl"):
         loss = line.get("loss")
         if not isinstance(loss, float):
-            raise DataError(f"metrics.jsonl:{number}: found no loss, expected a number")
+            raise DataError(
+                f"metrics.jsonl:{number}: found no loss, expected a number; restore the file"
+            )
         losses.append(loss)
     return _draw(losses) if len(losses) > 1 else None
 

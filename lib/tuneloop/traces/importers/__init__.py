@@ -1,1 +1,1 @@
-"""Trace files of other tools."""
+"""Importers of trace files that other tools wrote."""

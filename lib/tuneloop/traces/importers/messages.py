@@ -1,7 +1,7 @@
 """Import format `messages`: chat messages, or prompt and completion, as other tools write them.
 
-Nothing is guessed. A conversation with more than one question is refused, and text without steps
-becomes one step as it is.
+A conversation with more than one question is refused. A response without recognizable steps becomes
+one step, unchanged.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ _THINK = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 
 def trace_of_record(value: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Read the trace on one line of another tool's training file.
+    """Convert one record of another tool's training file to a trace.
 
     Args:
-        value: has `messages` (or ShareGPT's `conversations`) or `prompt` and `completion` (or
-            `response`); other keys go to meta, where a dataset's filters find them.
-        place: `FILE:line`.
+        value: a record with `messages` (or ShareGPT's `conversations`), or with `prompt` and
+            `completion` (or `response`). Other keys are copied to meta, where dataset filters can
+            use them.
+        place: location of the record for error messages, as `FILE:line`.
 
     Raises:
-        DataError: it is neither, or holds more than a question and its answer.
+        DataError: the record has neither form, or it has more than one question and one answer.
     """
     rest = dict(value)
     if "messages" in rest or "conversations" in rest:
@@ -39,7 +40,7 @@ def trace_of_record(value: Mapping[str, Any], place: str) -> dict[str, Any]:
     if not isinstance(prompt, str) or not isinstance(response, str):
         raise DataError(
             f"{place}: found the keys {shorten(sorted(value))}, expected messages, or prompt and"
-            " completion with text in them; mend the line"
+            " completion with text in them; fix the line"
         )
     if system is not None:
         rest["system"] = system
@@ -66,22 +67,25 @@ def _turns(messages: Any, name: str, place: str) -> tuple[str | None, str, str]:
         content = found.get("content", found.get("value"))
         if role is None or not isinstance(content, str):
             raise DataError(
-                f"{place}: {name} holds {shorten(message)}, expected a role of system, user or"
-                " assistant and content that is text; mend the line"
+                f"{place}: {name} has {shorten(message)}, expected a role of system, user or"
+                " assistant and content that is text; fix the line"
             )
         said.append((role, content))
     roles = [role for role, _ in said]
     system = said.pop(0)[1] if roles[:1] == ["system"] else None
     if [role for role, _ in said] != ["user", "assistant"]:
         raise DataError(
-            f"{place}: {name} has the roles {roles}, expected one question and its answer; split"
-            " conversations of more turns before the import"
+            f"{place}: {name} has the roles {roles}, expected one user and one assistant message"
+            " after an optional system message; split longer conversations before the import"
         )
     return system, said[0][1], said[1][1]
 
 
 def _steps_and_answer(response: str) -> tuple[list[str], str]:
-    """Steps and answer: ours, or those of a `<think>` block, or the text as one step."""
+    """Split a response into steps and answer.
+
+    The forms tried in order are tuneloop's own, a `<think>` block, and the whole text as one step.
+    """
     parsed = parse_plain_response(response)
     if parsed.answer is not None and parsed.steps:
         return list(parsed.steps), parsed.answer

@@ -1,6 +1,6 @@
 """The table of trace file formats that `tuneloop traces import` reads.
 
-To add a format, write a function in a module of its own beside this one and add a row.
+To add a format, write a function in a new module of this package and add a row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 Convert = Callable[[Mapping[str, Any], str], Mapping[str, Any]]
 """(one JSON object of the file, `FILE:line`) -> the trace in it, not validated yet.
 
-Raises DataError if the object holds no trace.
+Raises DataError if the object does not have the expected format.
 """
 
 
@@ -23,7 +23,7 @@ class Importer:
     convert: Callable[[], Convert]
     """Import the format's module and return its function."""
     description: str
-    """What a line of the file holds; shown by `--help`."""
+    """Content of a line of the file; shown by `--help`."""
 
 
 def _trace() -> Convert:
@@ -40,4 +40,4 @@ IMPORTERS: dict[str, Importer] = {
     "trace": Importer(_trace, "a trace, as `traces export` prints it"),
     "messages": Importer(_messages, "chat messages, or prompt and completion"),
 }
-"""Every format by name. This module stays light: `tuneloop --help` reads it."""
+"""Formats by name. This module imports nothing heavy, because `tuneloop --help` imports it."""

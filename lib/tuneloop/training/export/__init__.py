@@ -1,1 +1,4 @@
-"""Dataset to training examples: exclusions, duplicates, decontamination, files, report. No JAX."""
+"""Export of a dataset to training examples: exclusions, duplicates, decontamination and report.
+
+Nothing in this package needs JAX.
+"""

@@ -1,9 +1,9 @@
-"""Whether a training example holds what the model is going to be asked.
+"""Detect training examples that contain prompts of the eval set.
 
-One rule: the eval set's prompts are compared as words, so that case, punctuation and white space
-hide nothing: a trace with an eval prompt as its own prompt, or an example with 13 words in a row of
-one anywhere in it, is contaminated. An eval prompt of fewer words is compared whole alone, since a
-short phrase is found everywhere.
+Texts are compared as words, so that case, punctuation and white space make no difference. An
+example is contaminated if its trace's prompt equals an eval prompt, or if any 13 consecutive words
+of the example are in an eval prompt. Eval prompts with fewer than 13 words are only compared as a
+whole, because short phrases occur everywhere.
 """
 
 from __future__ import annotations
@@ -12,38 +12,44 @@ from collections.abc import Mapping, Sequence
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from tuneloop.training.export.normalize import fold_all, fold_words, letters_of_all, words_of
+from tuneloop.training.export.normalize import (
+    letters_of_all,
+    normalize_all,
+    normalize_words,
+    words_of,
+)
 
 NGRAM_WORDS = 13
-"""The run of words that GPT-3's and lm-eval's checks look for."""
+"""Consecutive words that count as an overlap; GPT-3 and lm-eval use the same number."""
 ANCHOR_WORDS = 4
-"""What is looked for first: of every 13 words in a row, 4 that stand in a fixed place."""
+"""Words per anchor. The search for n-grams first looks for these shorter runs of words."""
 _ANCHOR_EVERY = NGRAM_WORDS - ANCHOR_WORDS + 1
 
 
 class ContaminationIndex:
-    """The prompts of an eval set, ready to be looked for.
+    """An index of an eval set's prompts.
 
-    Nearly every example holds nothing of them, so what is quick to see comes first: letters alone,
-    of many examples at once. Words are made of what that finds, and they decide.
+    Nearly all examples are clean, so the search starts with a fast filter that compares only the
+    letters and digits of many examples at once. The exact comparison by words runs on the examples
+    that pass the filter.
     """
 
     def __init__(self, prompts: Mapping[str, str]) -> None:
-        """Take the eval set's ids and prompts."""
+        """Build the index from the eval set's prompts by item id."""
         self._exact: dict[bytes, str] = {}
         self._grams: dict[bytes, str] = {}
         anchors: dict[bytes, None] = {}
         for item, prompt in prompts.items():
-            words = fold_words(prompt)
+            words = normalize_words(prompt)
             self._exact.setdefault(words, item)
             grams = _runs(words, NGRAM_WORDS)
             for gram in grams:
                 self._grams.setdefault(gram, item)
             if grams:
-                # Whichever 13 words are taken, they hold one of these whole.
+                # Every 13 consecutive words contain at least one of these anchors.
                 anchors.update(dict.fromkeys(_runs(words, ANCHOR_WORDS)[::_ANCHOR_EVERY]))
         self._exact_letters = {_letters(words) for words in self._exact}
-        # Few and short patterns: the automaton stays in the processor's cache.
+        # The anchors are few and short, so the automaton fits in the processor's cache.
         self._anchors = (
             BytesAhoCorasick(
                 list({_letters(anchor) for anchor in anchors}), implementation=Implementation.DFA
@@ -52,30 +58,35 @@ class ContaminationIndex:
             else None
         )
 
-    def find(self, trace_prompt: str, folded: bytes) -> str | None:
-        """Say which eval item an example holds, None if none.
+    def find(self, trace_prompt: str, normalized: bytes) -> str | None:
+        """Find an eval item that an example overlaps.
 
         Args:
             trace_prompt: the trace's own prompt, without the dataset's instruction.
-            folded: the example's text, from `fold_example`.
-        """
-        return self.find_all([trace_prompt], [folded])[0]
+            normalized: the example's normalized text, from `normalize_example`.
 
-    def find_all(self, trace_prompts: Sequence[str], folded: Sequence[bytes]) -> list[str | None]:
-        """`find` of each example."""
-        found: list[str | None] = [None] * len(folded)
-        for number, prompt in enumerate(letters_of_all(fold_all(trace_prompts))):
+        Returns:
+            A description of the overlap, or None if there is none.
+        """
+        return self.find_all([trace_prompt], [normalized])[0]
+
+    def find_all(
+        self, trace_prompts: Sequence[str], normalized: Sequence[bytes]
+    ) -> list[str | None]:
+        """Apply `find` to many examples at once, which is faster."""
+        found: list[str | None] = [None] * len(normalized)
+        for number, prompt in enumerate(letters_of_all(normalize_all(trace_prompts))):
             if prompt in self._exact_letters:
                 found[number] = self._find_exact(trace_prompts[number])
-        examples = letters_of_all(folded)
+        examples = letters_of_all(normalized)
         if self._holds_an_anchor(b" ".join(examples)):
             for number, letters in enumerate(examples):
                 if found[number] is None and self._holds_an_anchor(letters):
-                    found[number] = self._find_gram(words_of(folded[number]))
+                    found[number] = self._find_gram(words_of(normalized[number]))
         return found
 
     def _find_exact(self, trace_prompt: str) -> str | None:
-        item = self._exact.get(fold_words(trace_prompt))
+        item = self._exact.get(normalize_words(trace_prompt))
         return item and f"its prompt is that of eval item {item}"
 
     def _holds_an_anchor(self, letters: bytes) -> bool:
@@ -94,6 +105,6 @@ def _letters(words: bytes) -> bytes:
 
 
 def _runs(words: bytes, length: int) -> list[bytes]:
-    """Every run of so many words, in order."""
+    """List all runs of `length` consecutive words, in order."""
     parts = words.split(b" ")
     return [b" ".join(parts[at : at + length]) for at in range(len(parts) - length + 1)]

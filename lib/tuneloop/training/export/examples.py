@@ -1,7 +1,6 @@
-"""Traces to training examples, and the export formats that show them.
+"""Build training examples from traces.
 
-One rule: provenance wins. A trace's meta is carried along, but it cannot overwrite the keys that
-say where an example comes from.
+An example's metadata contains the trace's meta, but the meta cannot overwrite provenance keys.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from tuneloop.training.prompt_templates import Draft, recipe_named
 from tuneloop.training.schema import Refused, TrainingExample
 
 EXAMPLE_NAMESPACE = uuid.UUID("7d9b6c9e-8f0c-5b3a-9a51-2f6f4a0f7c11")
-"""Namespace of example ids; changing it renames every example."""
-_NAMESPACE = uuid_utils.UUID(str(EXAMPLE_NAMESPACE))  # three times as fast as uuid.uuid5
+"""UUID namespace of example ids; changing it changes every example id."""
+_NAMESPACE = uuid_utils.UUID(str(EXAMPLE_NAMESPACE))  # uuid_utils is 3 times as fast as uuid
 
 
 def example_id(build_id: str, trace_id: str, recipe: str) -> str:
-    """Name an example by what it is made of."""
+    """Compute an example's id from the dataset build, the trace and the recipe."""
     return str(uuid_utils.uuid5(_NAMESPACE, f"{build_id}/{trace_id}/{recipe}"))
 
 
@@ -34,19 +33,22 @@ def _raw(value: str | int) -> msgspec.Raw:
 class ExampleBuilder:
     """Applies one dataset's recipe and instruction to its traces.
 
-    The metadata holds no clock, so that the same traces give the same bytes wherever and whenever
-    they were stored.
+    The metadata contains no timestamps, so that the same traces always give the same bytes.
     """
 
     def __init__(self, build_id: str, recipe: str, instruction: str | None) -> None:
-        """Take what the manifest says; SpecError if there is no such recipe."""
+        """Create a builder with the values of a dataset manifest.
+
+        Raises:
+            SpecError: the recipe is unknown.
+        """
         self._build_id, self._recipe_name, self._instruction = build_id, recipe, instruction
         self._recipe = recipe_named(recipe)
         self._raw_build_id, self._raw_recipe = _raw(build_id), _raw(recipe)
         self._raw_version = lru_cache(maxsize=64)(_raw)
 
     def draft(self, row: TraceRow) -> Draft | Refused:
-        """What the example is going to say, or why the trace makes none."""
+        """Draft the example of a trace, or return the reason to exclude the trace."""
         draft = self._recipe.draft(row, self._instruction)
         if isinstance(draft, Draft):
             if not draft.answer or draft.answer.isspace():
@@ -56,7 +58,7 @@ class ExampleBuilder:
         return draft
 
     def render_response(self, draft: Draft) -> str:
-        """What the model should say."""
+        """Render the response that the model should give."""
         return self._recipe.render_response(draft.steps, draft.answer)
 
     def build(
@@ -67,14 +69,16 @@ class ExampleBuilder:
         dropped_steps: int = 0,
         overlap: str | None = None,
     ) -> TrainingExample:
-        """Put an example together.
+        """Build an example.
 
         Args:
             row: the trace.
-            prompt: what the user says.
-            response: what the model should say.
-            dropped_steps: how many of the trace's steps are missing in it, which is marked.
-            overlap: what of the eval set it holds, which is marked.
+            prompt: user text.
+            response: response that the model should give.
+            dropped_steps: number of the trace's steps that the response lacks. If it is not 0, it
+                is recorded in the metadata.
+            overlap: description of the overlap with the eval set, which is recorded in the
+                metadata; None if there is none.
         """
         metadata = {
             **(row.meta or {}),
@@ -97,7 +101,11 @@ class ExampleBuilder:
 
 
 def builder_of(manifest: DatasetManifest) -> ExampleBuilder:
-    """The builder for a dataset; SpecError if its recipe does not exist."""
+    """Return the builder of a dataset; builders are cached.
+
+    Raises:
+        SpecError: the dataset's recipe is unknown.
+    """
     return _builder(manifest.build_id, manifest.recipe, manifest.instruction)
 
 
@@ -110,14 +118,14 @@ def build_example(row: TraceRow, manifest: DatasetManifest) -> TrainingExample:
     """Apply the dataset's recipe and instruction to one trace.
 
     Raises:
-        DataError: the recipe makes no example of it.
+        DataError: the recipe cannot make an example of this trace.
     """
     builder = builder_of(manifest)
     draft = builder.draft(row)
     if isinstance(draft, Refused):
         raise DataError(
-            f"trace {row.id}: {manifest.recipe} makes no example of it ({draft.reason}:"
-            f" {draft.detail}), expected one of every trace; use format trace, or run the export"
-            " stage, which lists exclusions"
+            f"trace {row.id}: recipe {manifest.recipe} makes no example ({draft.reason}:"
+            f" {draft.detail}), expected one example per trace; use format trace, or run the export"
+            " stage, which lists excluded traces"
         )
     return builder.build(row, draft.prompt, builder.render_response(draft))

@@ -1,4 +1,4 @@
-"""Exclusions, and the accounts of an export: traces in = examples out + listed exclusions."""
+"""Excluded traces, and the check that every trace is either an example or a listed exclusion."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from tuneloop.errors import DataError
 from tuneloop.training.schema import REASONS
 
 Split = Literal["train", "validation"]
-"""Where an example goes."""
+"""The set of examples that a trace belongs to."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class Exclusion(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """One line of exclusions.jsonl; fields in sorted order."""
+    """One line of exclusions.jsonl. The fields are sorted, which makes the JSON canonical."""
 
     detail: str
-    """What was found, in words."""
+    """Description of what was found."""
     reason: str
     """One of `REASONS`."""
     row: int
-    """Which row of the dataset it is, from 0."""
+    """Row number in the dataset, from 0."""
     trace_id: str
+    """Id of the excluded trace."""
 
 
 def balance(
@@ -33,32 +34,37 @@ def balance(
     traces: Mapping[str, int],
     place: str,
 ) -> dict[str, int]:
-    """Check that every trace is an example or a listed exclusion, once.
+    """Check that every trace became exactly one example or one listed exclusion.
 
     Args:
-        outcomes: the ledger's, how many traces ended as which split or reason.
-        written: lines of the files by split, and those of exclusions.jsonl as `excluded`.
-        traces: how many there are, by whoever says so.
-        place: the dataset, as an error should name it.
+        outcomes: number of traces by outcome (a split or an exclusion reason), from the outcome
+            tables.
+        written: number of written lines by split, and those of exclusions.jsonl as `excluded`.
+        traces: number of traces by the source of the number, such as the manifest; all must be
+            equal.
+        place: the dataset, for error messages.
 
     Returns:
-        The record's counts: `examples`, `validation_examples`, `excluded` and one by reason.
+        Counts for the record: `examples`, `validation_examples`, `excluded`, and
+        `excluded_REASON` for each reason.
 
     Raises:
-        DataError: a trace is missing or counted twice, or no example is left.
+        DataError: a trace is missing or counted twice, or no example is left to train on.
     """
     excluded = {reason: outcomes.get(reason, 0) for reason in REASONS}
     examples: dict[str, int] = {split: outcomes.get(split, 0) for split in SPLITS}
     accounted = {**examples, "excluded": sum(excluded.values())}
     if written != accounted or {*traces.values()} != {sum(accounted.values())}:
         raise DataError(
-            f"{place}: traces are {dict(traces)}, accounted for as {accounted}, written as"
-            f" {dict(written)}; delete the stage's part records and run it again"
+            f"{place}: found {dict(traces)} traces, outcomes {accounted} and written lines"
+            f" {dict(written)}, expected equal counts; delete the records of the stage's shards and"
+            " run it again"
         )
     if not examples["train"]:
         raise DataError(
-            f"{place}: no example is left to train on, of {sum(accounted.values())} traces"
-            f" {excluded}; change the export's rules or the dataset"
+            f"{place}: found no example to train on among {sum(accounted.values())} traces"
+            f" (excluded: {excluded}), expected at least one; change the export's rules or the"
+            " dataset"
         )
     return {
         "examples": examples["train"],

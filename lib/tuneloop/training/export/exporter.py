@@ -1,8 +1,8 @@
-"""One trace after the other to examples, under the rules of an export.
+"""Turn the traces of a shard into examples and exclusions, under the rules of an export.
 
-One rule: every trace that comes in goes out as an example or as an exclusion, and stands in the
-ledger either way. What a trace becomes depends on itself, the dataset's manifest and the rules
-alone, so any number of processes can share the work; only duplicates wait for the whole ledger.
+Every trace becomes either an example or an exclusion and has one row in the outcome table. The
+result depends only on the trace, the dataset's manifest and the rules, so any number of processes
+can share the work. Duplicates are removed later, when the outcome tables of all shards exist.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,31 +23,58 @@ from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import ExampleBuilder
 from tuneloop.training.export.exclusions import Exclusion, Split
 from tuneloop.training.export.minhash import BANDS, band_keys
-from tuneloop.training.export.normalize import fold_example, fold_examples, words_of
+from tuneloop.training.export.normalize import normalize_example, normalize_examples, words_of
 from tuneloop.training.export.outcomes import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
 from tuneloop.training.prompt_templates import Draft
 from tuneloop.training.schema import Reason, Refused, TrainingExample
 
 CountTokens = Callable[[str, str], tuple[int, int]]
-"""(prompt, response) -> tokens before the model's first, and tokens the loss covers."""
+"""(prompt, response) -> (tokens before the model's first token, tokens that the loss covers)."""
 
 
 Lengths = tuple[int, int, int | None, int | None]
-"""Characters and tokens of prompt and response, as in `ledger.LENGTHS`."""
+"""Characters and tokens of prompt and response, in the order of `outcomes.LENGTHS`. The token
+counts are None without a tokenizer."""
+
+
+class _Limit(NamedTuple):
+    """A maximum length of an example, for prompt and response together."""
+
+    key: str
+    """Name of the export option that sets the limit."""
+    unit: str
+    maximum: int
+    column: int
+    """Index of the prompt's length in `Lengths`; the response's length is the next item."""
+
+    def prompt_length(self, lengths: Lengths) -> int:
+        return lengths[self.column] or 0
+
+    def total(self, lengths: Lengths) -> int:
+        return (lengths[self.column] or 0) + (lengths[self.column + 1] or 0)
+
+
+def _limits(rules: ExportSpec) -> tuple[_Limit, ...]:
+    columns = {"max_length_characters": ("characters", 0), "max_length_tokens": ("tokens", 2)}
+    return tuple(
+        _Limit(key, unit, maximum, column)
+        for key, (unit, column) in columns.items()
+        if (maximum := getattr(rules, key)) is not None
+    )
 
 
 class _Made(msgspec.Struct, frozen=True, gc=False):
-    """What a trace says, and what the ledger wants to know of it."""
+    """A drafted example with its rendered response and its lengths."""
 
     draft: Draft
     response: str
     lengths: Lengths
     dropped: int
-    """Steps that are missing in it."""
+    """Number of the trace's steps that were dropped to fit the length limit."""
 
 
 class ShardExporter:
-    """Makes the files of one shard: feed it the rows in order, then take what it gathered."""
+    """Exports one shard: call `add` with the rows in order, then read the attributes."""
 
     def __init__(
         self,
@@ -55,44 +83,44 @@ class ShardExporter:
         contamination: ContaminationIndex | None,
         count_tokens: CountTokens | None,
     ) -> None:
-        """Start with no rows.
+        """Create an exporter without rows.
 
         Args:
-            builder: makes examples by the dataset's recipe.
-            rules: the export's.
-            contamination: the eval set to keep out; None: it is not looked for.
-            count_tokens: None: lengths are characters alone.
+            builder: builds examples with the dataset's recipe.
+            rules: the rules of the export.
+            contamination: index of the eval set; None disables the contamination check.
+            count_tokens: counts tokens; None measures lengths in characters only.
         """
         self.entries: list[Entry] = []
-        """What became of each row."""
+        """Outcome of each row, for the outcome table."""
         self.exclusions: list[bytes] = []
         """Lines of exclusions.jsonl."""
         self._builder, self._rules = builder, rules
         self._contamination, self._count_tokens = contamination, count_tokens
-        self._limit = rules.max_length
+        self._limits = _limits(rules)
         self._wants_keys = rules.duplicates == "drop"
         self._wants_bands = rules.near_duplicates == "drop"
         self._compares = self._wants_keys or self._wants_bands or contamination is not None
         self._no_bands = (0,) * BANDS if self._wants_bands else ()
 
     def add(self, start: int, block: RowBlock) -> dict[Split, list[TrainingExample]]:
-        """Take the next rows.
+        """Export the next rows.
 
         Args:
-            start: which row of the dataset the first of them is, from 0.
-            block: the rows; any cut of the dataset into blocks gives the same.
+            start: row number of the block's first row in the dataset, from 0.
+            block: the rows. How the dataset is divided into blocks does not change the result.
 
         Returns:
-            The examples by where they go; none for a trace that is excluded.
+            The examples by split; excluded traces have none.
 
         Raises:
-            DataError: the rules say `fail` and a trace breaks them.
+            DataError: a trace breaks a rule that is set to `fail`.
         """
         made = [self._make(row) for row in block.rows]
-        folded = self._fold(made)
-        overlaps = self._find_overlaps(block, made, folded)
-        if self._limit is not None:
-            self._shorten_all(block, made, folded, self._limit)
+        normalized = self._normalize_all(made)
+        overlaps = self._find_overlaps(block, made, normalized)
+        if self._limits:
+            self._shorten_all(block, made, normalized)
         examples: dict[Split, list[TrainingExample]] = {"train": [], "validation": []}
         for number, row in enumerate(block.rows):
             one = made[number]
@@ -100,8 +128,8 @@ class ShardExporter:
                 self._refuse(start + number, row, one)
                 continue
             split, overlap, dropped = self._split_of(row), overlaps[number], one.dropped
-            key = duplicate_key(folded[number]) if self._wants_keys else NO_KEY
-            bands = band_keys(words_of(folded[number])) if self._wants_bands else ()
+            key = duplicate_key(normalized[number]) if self._wants_keys else NO_KEY
+            bands = band_keys(words_of(normalized[number])) if self._wants_bands else ()
             flags = (CONTAMINATED if overlap else 0) | (TRUNCATED if dropped else 0)
             self.entries.append(
                 Entry(start + number, row.id, split, key, *one.lengths, flags, bands)
@@ -125,11 +153,11 @@ class ShardExporter:
         )
         self.exclusions.append(exclusion_line(number, row.id, refused.reason, refused.detail))
 
-    def _fold(self, made: Sequence[_Made | Refused]) -> list[bytes]:
-        """The texts for comparisons; nothing that is looked at where nothing is compared."""
+    def _normalize_all(self, made: Sequence[_Made | Refused]) -> list[bytes]:
+        """Normalize the examples for comparisons; returns an empty list if no rule compares."""
         if not self._compares:
             return []
-        return fold_examples(
+        return normalize_examples(
             [
                 ("", "") if isinstance(one, Refused) else (one.draft.prompt, one.response)
                 for one in made
@@ -137,12 +165,16 @@ class ShardExporter:
         )
 
     def _find_overlaps(
-        self, block: RowBlock, made: list[_Made | Refused], folded: Sequence[bytes]
+        self, block: RowBlock, made: list[_Made | Refused], normalized: Sequence[bytes]
     ) -> Sequence[str | None]:
-        """What of the eval set each example holds; refuses those that the rules leave out."""
+        """Find each example's overlap with the eval set, and refuse examples if the rules say so.
+
+        Returns:
+            A description of the overlap for each example, None for those without one.
+        """
         if self._contamination is None:
             return [None] * len(made)
-        overlaps = self._contamination.find_all([row.prompt for row in block.rows], folded)
+        overlaps = self._contamination.find_all([row.prompt for row in block.rows], normalized)
         for number, overlap in enumerate(overlaps):
             if overlap is None or isinstance(made[number], Refused):
                 continue
@@ -150,24 +182,28 @@ class ShardExporter:
                 raise DataError(
                     f"{block.place(number)}: trace {block.rows[number].id}: {overlap}, expected no"
                     " overlap with the eval set; set export.contamination to drop or report, or"
-                    " mend the dataset"
+                    " remove the trace from the dataset"
                 )
             if self._rules.contamination == "drop":
                 made[number] = Refused("contaminated", overlap)
         return overlaps
 
     def _shorten_all(
-        self, block: RowBlock, made: list[_Made | Refused], folded: list[bytes], limit: int
+        self, block: RowBlock, made: list[_Made | Refused], normalized: list[bytes]
     ) -> None:
-        """Bring every example within the limit, or refuse it."""
+        """Shorten every example that is over a limit, or refuse it."""
         for number, one in enumerate(made):
-            if isinstance(one, Refused) or _total(one.lengths) <= limit:
+            if isinstance(one, Refused) or (limit := self._exceeded(one.lengths)) is None:
                 continue
             place, row = block.place(number), block.rows[number]
             shortened = self._shorten(place, row, one.draft, one.lengths, limit)
             made[number] = shortened
             if isinstance(shortened, _Made) and self._compares:
-                folded[number] = fold_example(shortened.draft.prompt, shortened.response)
+                normalized[number] = normalize_example(shortened.draft.prompt, shortened.response)
+
+    def _exceeded(self, lengths: Lengths) -> _Limit | None:
+        """Return the first limit that these lengths exceed; None if they keep all."""
+        return next((limit for limit in self._limits if limit.total(lengths) > limit.maximum), None)
 
     def _measure(self, prompt: str, response: str) -> Lengths:
         if self._count_tokens is None:
@@ -175,20 +211,26 @@ class ShardExporter:
         return len(prompt), len(response), *self._count_tokens(prompt, response)
 
     def _shorten(
-        self, place: str, row: TraceRow, draft: Draft, lengths: Lengths, limit: int
+        self, place: str, row: TraceRow, draft: Draft, lengths: Lengths, limit: _Limit
     ) -> _Made | Refused:
-        """The draft with as few steps gone as let it fit, or why it cannot be kept."""
-        unit = "characters" if self._count_tokens is None else "tokens"
-        found = f"{_total(lengths)} {unit}, expected at most {limit}"
+        """Drop as few steps as needed to fit the limits, or return the reason to exclude the trace.
+
+        Raises:
+            DataError: `over_length` is `fail`.
+        """
+        found = f"{limit.total(lengths)} {limit.unit}, expected at most {limit.maximum}"
         if self._rules.over_length == "fail":
             raise DataError(
-                f"{place}: trace {row.id}: {found}; raise export.max_length, or set"
+                f"{place}: trace {row.id}: {found}; raise export.{limit.key}, or set"
                 " export.over_length to drop or truncate_steps"
             )
-        prompt_length = lengths[0] if lengths[2] is None else lengths[2]
-        if prompt_length >= limit:
-            return Refused("no_trainable_tokens", f"its prompt alone has {prompt_length} {unit},"
-                           f" and {limit} is the limit")  # fmt: skip
+        for each in self._limits:
+            length = each.prompt_length(lengths)
+            if length >= each.maximum:
+                detail = (
+                    f"its prompt alone has {length} {each.unit}, expected fewer than {each.maximum}"
+                )
+                return Refused("no_trainable_tokens", detail)
         if self._rules.over_length == "drop":
             return Refused("over_length", found)
 
@@ -198,11 +240,11 @@ class ShardExporter:
             return _Made(shorter, response, self._measure(draft.prompt, response), dropped)
 
         def fits(dropped: int) -> bool:
-            return _total(without(dropped).lengths) <= limit
+            return self._exceeded(without(dropped).lengths) is None
 
         steps = len(draft.steps)
         dropped = bisect_left(range(steps + 1), True, lo=1, key=fits)
-        # Tokens may merge across a seam, so that fewer steps are not always fewer tokens.
+        # Tokens can merge where steps were cut out, so fewer steps are not always fewer tokens.
         while dropped <= steps and not fits(dropped):
             dropped += 1
         if dropped > steps:
@@ -220,27 +262,20 @@ class ShardExporter:
 
 
 def exclusion_line(row: int, trace_id: str, reason: Reason, detail: str) -> bytes:
-    """One line of exclusions.jsonl."""
+    """Encode one line of exclusions.jsonl."""
     return jsonl.encode_line(Exclusion(detail, reason, row, trace_id))
 
 
 def split_of(group: bytes, validation_fraction: float) -> Split:
-    """Where a group of traces goes: by its hash alone, so that no other trace can move it."""
+    """Assign a group of traces to a split by its hash, independently of all other traces."""
     digest = hashlib.blake2b(group, digest_size=8, usedforsecurity=False).digest()
     share = int.from_bytes(digest, "big") / 2**64
     return "validation" if share < validation_fraction else "train"
 
 
 def without_middle(draft: Draft, dropped: int) -> Draft:
-    """The draft without so many of its middle steps: how it begins and ends says most."""
+    """Drop this many steps from the middle; the first and the last steps matter most."""
     kept = len(draft.steps) - dropped
     head = -(-kept // 2)
     steps: Sequence[str] = [*draft.steps[:head], *draft.steps[len(draft.steps) - kept + head :]]
     return msgspec.structs.replace(draft, steps=steps)
-
-
-def _total(lengths: Lengths) -> int:
-    prompt, response, prompt_tokens, response_tokens = lengths
-    if prompt_tokens is None or response_tokens is None:
-        return prompt + response
-    return prompt_tokens + response_tokens

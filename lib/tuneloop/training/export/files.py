@@ -1,8 +1,9 @@
-"""Files of examples: JSON Lines, as they are or compressed, with random access to lines.
+"""Read and write files of examples: JSON Lines, plain or compressed, with random access to lines.
 
-One rule: what a file says does not depend on whether it is compressed; its index counts the bytes
-of the text. Compressed files are of the zstd seekable format: frames of a megabyte of text and a
-table of them at the end, which any zstd reads through and a seekable reader jumps into.
+Compression does not change the text, and index offsets count bytes of the uncompressed text.
+Compressed files use the zstd seekable format: frames of one megabyte of text, and a table of the
+frames at the end. Any zstd reader can decompress them, and a seekable reader can start at any
+frame.
 """
 
 from __future__ import annotations
@@ -21,19 +22,27 @@ if TYPE_CHECKING:
 
 PLAIN, COMPRESSED = ".jsonl", ".jsonl.zst"
 SUFFIXES = {"none": PLAIN, "zstd": COMPRESSED}
-"""How a file of examples is named, by the export's `compression`."""
+"""Suffix of example files by the value of `export.compression`."""
 _FRAME_BYTES = 1 << 20
 _LEVEL = 3
 
 
 def is_examples_file(url: str) -> bool:
-    """Whether a URL is that of one file rather than of a prefix."""
+    """Return whether a URL names one file of examples and not a prefix."""
     return url.endswith((PLAIN, COMPRESSED))
 
 
 @contextlib.contextmanager
 def text_writer(name: str, write: Callable[[bytes], None]) -> Iterator[Callable[[bytes], object]]:
-    """Give a function that takes text and hands on what belongs into the file of that name."""
+    """Open a writer for a file of examples.
+
+    Args:
+        name: name of the file; its suffix decides whether the text is compressed.
+        write: called with the bytes to store.
+
+    Yields:
+        A function that accepts blocks of text.
+    """
     if not name.endswith(COMPRESSED):
         yield write
         return
@@ -53,18 +62,21 @@ def text_writer(name: str, write: Callable[[bytes], None]) -> Iterator[Callable[
         sink, "w", level_or_option=_LEVEL, max_frame_content_size=_FRAME_BYTES
     )
     yield file.write
-    file.close()  # a file that is given up needs no table
+    file.close()  # Writes the frame table. After an error the file is discarded without one.
 
 
 def text_blocks(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The text of a file of that name.
+    """Decompress a file of examples, if its name has the suffix of a compressed file.
 
     Args:
-        name: of the file, or its URL.
-        blocks: what it holds; read to the end.
+        name: name or URL of the file.
+        blocks: the stored bytes; read to the end.
+
+    Yields:
+        Blocks of text.
 
     Raises:
-        DataError: it is not compressed as its name says.
+        DataError: the bytes are not zstd, or the file is truncated.
     """
     if not name.endswith(COMPRESSED):
         yield from blocks
@@ -76,30 +88,35 @@ def text_blocks(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
         for block in blocks:
             yield decompressor.decompress(block)
     except pyzstd.ZstdError as e:
-        raise DataError(f"{name}: is not zstd ({e}); export the dataset again") from e
+        raise DataError(f"{name}: is not valid zstd ({e}); export the dataset again") from e
     if not decompressor.at_frame_edge:
-        raise DataError(f"{name}: ends within a frame; restore it or export the dataset again")
+        raise DataError(
+            f"{name}: the file is truncated within a zstd frame; restore it or export the dataset"
+            " again"
+        )
 
 
 def read_line(url: str, row: int) -> bytes:
-    """Read one line of a file of examples, and little else of it.
+    """Read one line of a file of examples without reading the whole file.
 
     Args:
-        url: the file; its index lies beside it, as the export writes both.
-        row: which line, from 0.
+        url: the file; its index must be in the folder `index` next to it.
+        row: number of the line, from 0.
 
     Raises:
-        DataError: file or index is missing, or there are not so many lines.
+        DataError: the file or its index is missing, or the file has too few lines.
     """
     try:
         offsets = load_offsets(files.read(index_url(url)), index_url(url))
         if not 0 <= row < len(offsets) - 1:
             raise DataError(
-                f"{url}: has {len(offsets) - 1} examples, found no row {row}; count from 0"
+                f"{url}: has {len(offsets) - 1} examples and no row {row}; rows are counted from 0"
             )
         return _read_text(url, offsets[row], offsets[row + 1])
     except FileNotFoundError as e:
-        raise DataError(f"{url}: it or its index is missing; give a file of an export") from e
+        raise DataError(
+            f"{url}: the file or its index is missing; give the URL of a file that the export wrote"
+        ) from e
 
 
 def _read_text(url: str, start: int, stop: int) -> bytes:
@@ -114,7 +131,7 @@ def _read_text(url: str, start: int, stop: int) -> bytes:
 
 
 class _Ranges(io.RawIOBase):
-    """An object as a file that can be read anywhere; asks for what is read."""
+    """A seekable file object over a stored object; each read requests only its byte range."""
 
     def __init__(self, url: str) -> None:
         size = files.size_bytes(url)

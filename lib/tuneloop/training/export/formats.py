@@ -1,4 +1,4 @@
-"""Formats in which datasets and examples are handed to people and other tools."""
+"""Formats in which datasets and examples are exported for people and other tools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuneloop.training.schema import TrainingExample
 def training_example_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
     """Render a trace in the `training_example` format of the store's export."""
     example = build_example(row, manifest)
-    metadata: dict[str, Any] = example.metadata  # just made, and nobody else's
+    metadata: dict[str, Any] = example.metadata  # The example is new, so this may be changed.
     metadata["created_at"] = row.created_at
     return {
         "id": example.id,
@@ -25,7 +25,7 @@ def training_example_record(row: TraceRow, manifest: DatasetManifest) -> dict[st
 
 
 def tunix_sft_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
-    """Render a trace in the `tunix_sft` format: turns as text."""
+    """Render a trace in the `tunix_sft` format, whose `prompts` field holds both turns as text."""
     trace = {
         "prompt": row.prompt,
         "trace_steps": row.step_contents,
@@ -49,11 +49,11 @@ EXPORT_FORMATS: Mapping[str, Callable[[TraceRow, DatasetManifest], dict[str, Any
     "tunix_sft": tunix_sft_record,
     "training_example": training_example_record,
 }
-"""Formats of `GET /api/datasets/{key}/export.jsonl`."""
+"""Formats of `GET /api/datasets/{key}/export.jsonl`, by name."""
 
 
 def messages_record(example: TrainingExample) -> dict[str, Any]:
-    """An example as `messages`: what TRL, Axolotl and chat templates read; same columns in all."""
+    """Convert an example to `messages`, which TRL, Axolotl and chat templates read."""
     return {
         "id": example.id,
         "messages": [
@@ -64,9 +64,9 @@ def messages_record(example: TrainingExample) -> dict[str, Any]:
 
 
 def prompt_completion_record(example: TrainingExample) -> dict[str, Any]:
-    """An example as `prompt` and `completion`, as TRL's standard format has it."""
+    """Convert an example to TRL's standard format with `prompt` and `completion`."""
     return {"completion": example.response, "id": example.id, "prompt": example.prompt}
 
 
 VIEWS = {"messages": messages_record, "prompt_completion": prompt_completion_record}
-"""Views of examples for other tools, by name."""
+"""Example formats for other training tools, by name."""

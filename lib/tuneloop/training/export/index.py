@@ -1,8 +1,4 @@
-"""Examples files with an offset index for random access to lines, and the order of an epoch.
-
-One rule: the order in which examples are read is a function of their ids, the seed and the epoch
-alone. An example that is added or left out moves no two others past each other.
-"""
+"""Write files of examples with an index of line offsets, which allows random access to lines."""
 
 from __future__ import annotations
 
@@ -17,16 +13,16 @@ from tuneloop.training.schema import TrainingExample
 
 
 class IndexedFile:
-    """Puts lines behind one another and remembers where each begins."""
+    """Appends lines to a file and records the offset of each."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
-        """Start with no lines; `write` takes blocks of them."""
+        """Create a file without lines; `write` is called with blocks of lines."""
         self._write = write
         self.offsets = array("Q", [0])
 
     @property
     def rows(self) -> int:
-        """Lines until now."""
+        """Return the number of lines so far."""
         return len(self.offsets) - 1
 
     def add(self, examples: Sequence[TrainingExample]) -> None:
@@ -34,7 +30,7 @@ class IndexedFile:
         self.add_lines([jsonl.encode_line(example) for example in examples])
 
     def add_lines(self, lines: Sequence[bytes]) -> None:
-        """Append examples that are lines already."""
+        """Append examples that are already encoded as lines."""
         if lines:
             self._write(b"".join(lines))
             ends = accumulate(map(len, lines), initial=self.offsets.pop())
@@ -42,7 +38,7 @@ class IndexedFile:
 
 
 def dump_offsets(offsets: array[int]) -> bytes:
-    """Little-endian uint64: where each line begins, and the size of the file."""
+    """Serialize offsets as little-endian uint64: the start of each line, then the text's size."""
     if sys.byteorder == "big":
         offsets = array("Q", offsets)
         offsets.byteswap()
@@ -50,11 +46,16 @@ def dump_offsets(offsets: array[int]) -> bytes:
 
 
 def load_offsets(data: bytes, place: str) -> array[int]:
-    """Read `dump_offsets` back; DataError if the bytes are none."""
+    """Read offsets written by `dump_offsets`.
+
+    Raises:
+        DataError: the size of the data is not a positive multiple of 8 bytes.
+    """
     offsets = array("Q")
     if len(data) % offsets.itemsize or not data:
         raise DataError(
-            f"{place}: holds {len(data)} bytes, expected a multiple of 8; export the dataset again"
+            f"{place}: has {len(data)} bytes, expected a positive multiple of 8; export the dataset"
+            " again"
         )
     offsets.frombytes(data)
     if sys.byteorder == "big":
@@ -63,7 +64,7 @@ def load_offsets(data: bytes, place: str) -> array[int]:
 
 
 def index_url(url: str) -> str:
-    """Where the index of a file of examples lies."""
+    """Return the URL of the index that belongs to a file of examples."""
     folder, _, name = url.rpartition("/")
     index = f"index/{name.partition('.jsonl')[0]}.u64"
     return f"{folder}/{index}" if folder else index

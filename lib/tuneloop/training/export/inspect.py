@@ -1,7 +1,6 @@
-"""What training sees of an example: its turns, its tokens, and which of them the loss covers.
+"""Show an example as training sees it: its turns, its tokens, and which tokens the loss covers.
 
-One rule: text, ids and mask come from the functions that training calls, so what is shown is what
-is trained on.
+Text, ids and mask come from the same functions that training calls.
 """
 
 from __future__ import annotations
@@ -26,42 +25,44 @@ SPLIT_PREFIXES = ("examples-", "validation-")
 
 
 class Piece(NamedTuple):
-    """A token, or without a tokenizer a stretch of text."""
+    """A token, or a part of the text if there is no tokenizer."""
 
     text: str
     trained: bool
-    """Whether the loss covers it."""
+    """Whether the loss covers this piece."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """One example as it is trained on."""
+    """One example in the form that training uses."""
 
     example: TrainingExample
     text: str
-    """`<bos>` apart."""
+    """Training text, without `<bos>`."""
     pieces: tuple[Piece, ...]
+    """The whole text in order, with `<bos>` if there is a tokenizer."""
     has_tokens: bool
-    """Whether the pieces are tokens."""
+    """Whether the pieces are tokens; if not, sizes are in characters."""
     roles: tuple[str, ...] | None
-    """Of the turns in the text; None if they are not opened and closed in turn."""
+    """Roles of the turns found in the text; None if a turn is not closed properly."""
     expected_roles: tuple[str, ...]
+    """Roles of the turns that the chat template should produce."""
 
     @property
     def trained(self) -> int:
-        """Tokens, or characters, that the loss covers."""
+        """Count the tokens that the loss covers, or the characters without a tokenizer."""
         return sum(self._size(piece) for piece in self.pieces if piece.trained)
 
     @property
     def total(self) -> int:
-        """Tokens, or characters."""
+        """Count all tokens, or all characters without a tokenizer."""
         return sum(self._size(piece) for piece in self.pieces)
 
     def _size(self, piece: Piece) -> int:
         return 1 if self.has_tokens else len(piece.text)
 
     def summary(self) -> str:
-        """Counts, mask share and turn structure in a line."""
+        """Describe size, share under the loss and turns in one line."""
         unit = "tokens" if self.has_tokens else "characters (no tokenizer given)"
         share = 100 * self.trained / self.total
         turns = ", ".join(self.expected_roles)
@@ -77,20 +78,21 @@ def inspect_example(
     system_instruction: str | None,
     tokenizer: sentencepiece.SentencePieceProcessor | None,
 ) -> Inspection:
-    """Render an example, and cut it where the loss begins and ends.
+    """Render an example and split it into pieces with and without loss.
 
     Args:
         example: the example.
-        template: how the model writes turns.
-        system_instruction: the run's.
-        tokenizer: None: text is shown in two pieces.
+        template: chat template of the model.
+        system_instruction: system instruction of the run.
+        tokenizer: splits the text into tokens; None gives two pieces, the generation prompt and
+            the response.
     """
     before = template.render_generation_prompt(example.prompt, system_instruction)
     after = template.render_closed_response(example.response)
     if tokenizer is None:
         pieces = [Piece(before, False), Piece(after, True)]
     else:
-        # With the tokenizer comes the train extra.
+        # A tokenizer is only there with the train extra, which this import needs.
         from tuneloop.training.text.encode import encode_generation_prompt, encode_response
 
         prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, template)
@@ -111,18 +113,18 @@ def inspect_example(
 
 
 def render_html(inspection: Inspection) -> str:
-    """One page that needs nothing else; tokens under the loss are coloured."""
+    """Render a self-contained page in which the tokens under the loss are coloured."""
     return templating.render("training/export/inspect.html.j2", inspection=inspection).rstrip()
 
 
 def iter_examples(url: str) -> Iterator[tuple[str, TrainingExample]]:
-    """Stream the examples of a file, or of all files below a prefix whose names are an export's.
+    """Stream the examples of one file, or of all files of an export below a prefix.
 
     Yields:
-        Where it stands, as `URL:line`, and the example.
+        The location, as `URL:line`, and the example.
 
     Raises:
-        DataError: there is no such file, or a line is no example.
+        DataError: there is no such file, or a line is not a valid example.
     """
     urls = [url] if is_examples_file(url) else _files_below(url)
     for file in urls:
@@ -143,19 +145,26 @@ def _files_below(prefix: str) -> list[str]:
     ]
     if not found:
         raise DataError(
-            f"{prefix}: holds no examples-*.jsonl, expected those of an export; give the prefix of"
-            " an attempt, or a file"
+            f"{prefix}: found no files examples-*.jsonl, expected those of an export; give the"
+            " prefix of an attempt, or the URL of a file"
         )
     return found
 
 
 def find_example(url: str, example_id: str) -> tuple[str, TrainingExample]:
-    """The example of an id, or of a trace's id; DataError if there is none."""
+    """Find an example by its own id or by the id of its trace.
+
+    Returns:
+        The location, as `URL:line`, and the example.
+
+    Raises:
+        DataError: there is no such example.
+    """
     wanted = msgspec.Raw(msgspec.json.encode(example_id))
     for place, example in iter_examples(url):
         if example.id == example_id or example.metadata.get("source_trace_id") == wanted:
             return place, example
     raise DataError(
-        f"{url}: found no example with id or source_trace_id {example_id}; look into"
-        " exclusions.jsonl, where left-out traces stand with the reason"
+        f"{url}: found no example with id or source_trace_id {example_id}; look for the trace in"
+        " exclusions.jsonl, which lists excluded traces with the reason"
     )

@@ -1,7 +1,7 @@
-"""How long examples are: quantiles, histogram, and a picture of it.
+"""Statistics of example lengths: quantiles, a histogram and its picture.
 
-One rule: computed from (length, count) pairs, so that ten million examples need no more than there
-are different lengths.
+All are computed from (length, count) pairs, so that memory use depends on the number of distinct
+lengths and not on the number of examples.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ BINS = 20
 
 
 def summarise(counts: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """Quantiles, mean and histogram of a measure; at least one pair.
+    """Compute quantiles, mean and histogram.
 
     Args:
-        counts: (length, how many examples have it).
+        counts: pairs of a length and the number of examples with that length; at least one pair.
 
     Returns:
-        What goes into the record: `quantiles` by name, `mean`, and `histogram` with one more of
-        `edges` than of `counts`.
+        A dict for the record with `quantiles` by name, `mean`, and `histogram`, which has one more
+        `edges` than `counts`.
     """
     values, weights = np.array(counts, dtype=np.int64).T
     found = np.quantile(values, list(QUANTILES.values()), weights=weights, method="inverted_cdf")
@@ -41,5 +41,5 @@ def summarise(counts: Sequence[tuple[int, int]]) -> dict[str, Any]:
 
 
 def render_picture(lengths: dict[str, dict[str, Any]]) -> str:
-    """Draw the histograms, one above the other, as SVG that needs nothing else."""
+    """Draw the histograms, one above the other, as a self-contained SVG picture."""
     return templating.render("training/export/lengths.svg.j2", lengths=lengths).rstrip()

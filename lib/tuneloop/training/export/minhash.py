@@ -2,7 +2,7 @@
 
 One rule: sketch from rensa, setting from FineWeb (runs of 5 words, 14 bands of 8 values), so that
 two examples that share four fifths of their runs are found nine times in ten, and those that
-share half one time in twenty. Bands are compared by the ledger, over all shards at once.
+share half one time in twenty. Bands are compared over the outcome tables of all shards.
 """
 
 from __future__ import annotations

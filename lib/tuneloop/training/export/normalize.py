@@ -10,58 +10,58 @@ import unicodedata
 from collections.abc import Sequence
 
 _ASCII = [chr(code) for code in range(128)]
-_FOLDED = bytes(ord(" " if c.isspace() else c.lower()) for c in _ASCII) + bytes(range(128, 256))
+_NORMALIZED = bytes(ord(" " if c.isspace() else c.lower()) for c in _ASCII) + bytes(range(128, 256))
 _NO_WORD = "".join(c for c in _ASCII if not c.isalnum() and not c.isspace()).encode()
 _NO_LETTER = "".join(c for c in _ASCII if not c.isalnum()).encode()
 _NOT_IN_WORDS = re.compile(r"[^\w\s]+|_+")
 _SPACES = re.compile(rb"  +")
 _BETWEEN = b"\xff"
-"""Between texts that are folded together: no byte of ASCII, nor of UTF-8."""
+"""Between texts that are normalized together: no byte of ASCII, nor of UTF-8."""
 
 
-def fold(text: str) -> bytes:
+def normalize_text(text: str) -> bytes:
     """NFC, case and runs of white space made equal: two texts that read the same."""
     if text.isascii():
-        return _single_spaced(text.encode().translate(_FOLDED))
+        return _single_spaced(text.encode().translate(_NORMALIZED))
     return " ".join(_general(text).split()).encode("utf-8", "surrogatepass")
 
 
-def words_of(folded: bytes) -> bytes:
-    """Of what `fold` gave, letters and digits alone: words with one space between."""
-    if folded.isascii():
-        return _single_spaced(folded.translate(None, _NO_WORD))
-    words = _NOT_IN_WORDS.sub("", folded.decode("utf-8", "surrogatepass"))
+def words_of(normalized: bytes) -> bytes:
+    """Of what `normalize_text` gave, letters and digits alone: words with one space between."""
+    if normalized.isascii():
+        return _single_spaced(normalized.translate(None, _NO_WORD))
+    words = _NOT_IN_WORDS.sub("", normalized.decode("utf-8", "surrogatepass"))
     return " ".join(words.split()).encode("utf-8", "surrogatepass")
 
 
-def fold_words(text: str) -> bytes:
+def normalize_words(text: str) -> bytes:
     """The words of a text."""
-    return words_of(fold(text))
+    return words_of(normalize_text(text))
 
 
-def fold_example(prompt: str, response: str) -> bytes:
-    """`fold` of an example, with a NUL where the response begins: content has none."""
-    return fold(_example_text(prompt, response))
+def normalize_example(prompt: str, response: str) -> bytes:
+    """`normalize_text` of an example, with a NUL where the response begins: content has none."""
+    return normalize_text(_example_text(prompt, response))
 
 
-def fold_all(texts: Sequence[str]) -> list[bytes]:
-    """`fold` of each text."""
+def normalize_all(texts: Sequence[str]) -> list[bytes]:
+    """`normalize_text` of each text."""
     if not all(map(str.isascii, texts)):
-        return [fold(text) for text in texts]
-    folded = _BETWEEN.decode("latin-1").join(texts).encode("latin-1").translate(_FOLDED)
-    return [each.strip() for each in _SPACES.sub(b" ", folded).split(_BETWEEN)]
+        return [normalize_text(text) for text in texts]
+    normalized = _BETWEEN.decode("latin-1").join(texts).encode("latin-1").translate(_NORMALIZED)
+    return [each.strip() for each in _SPACES.sub(b" ", normalized).split(_BETWEEN)]
 
 
-def fold_examples(examples: Sequence[tuple[str, str]]) -> list[bytes]:
-    """`fold_example` of each prompt and response."""
-    return fold_all([_example_text(prompt, response) for prompt, response in examples])
+def normalize_examples(examples: Sequence[tuple[str, str]]) -> list[bytes]:
+    """`normalize_example` of each prompt and response."""
+    return normalize_all([_example_text(prompt, response) for prompt, response in examples])
 
 
-def letters_of_all(folded: Sequence[bytes]) -> list[bytes]:
+def letters_of_all(normalized: Sequence[bytes]) -> list[bytes]:
     """`words_of` of each, without the spaces: equal words have equal letters, not the reverse."""
-    if all(map(bytes.isascii, folded)):
-        return _BETWEEN.join(folded).translate(None, _NO_LETTER).split(_BETWEEN)
-    return [words_of(each).replace(b" ", b"") for each in folded]
+    if all(map(bytes.isascii, normalized)):
+        return _BETWEEN.join(normalized).translate(None, _NO_LETTER).split(_BETWEEN)
+    return [words_of(each).replace(b" ", b"") for each in normalized]
 
 
 def _example_text(prompt: str, response: str) -> str:

@@ -1,7 +1,7 @@
-"""The ledger: one row a trace with what became of it, written by each process, resolved by one.
+"""The outcome table: one row per trace with its outcome, and what is computed from all tables.
 
-One rule: what needs the whole dataset (duplicates, the closing of the accounts, length statistics)
-is computed here by DuckDB from Parquet, in bounded memory, and never by holding the corpus.
+Each process writes the table of its shard as Parquet. What needs the whole dataset (duplicates,
+the balance of all traces, length statistics) is computed by DuckDB in bounded memory.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ CONTAMINATED, TRUNCATED = 1, 2
 """Flags of an example that was kept: it overlaps the eval set; it lost steps."""
 
 
-def duplicate_key(folded: bytes) -> bytes:
-    """128 bits of an example's folded text; the same for examples that read the same."""
+def duplicate_key(normalized: bytes) -> bytes:
+    """128 bits of an example's normalized text; the same for examples that read the same."""
     # SHA-256 runs in hardware; BLAKE2 takes twice the time.
-    return hashlib.sha256(folded, usedforsecurity=False).digest()[:_KEY_BYTES]
+    return hashlib.sha256(normalized, usedforsecurity=False).digest()[:_KEY_BYTES]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -72,10 +72,10 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     response_tokens: int | None
     flags: int
     bands: tuple[int, ...]
-    """`near.band_keys`; as many in every entry, none where nobody looks for near-duplicates."""
+    """`minhash.band_keys`; as many in every entry, none where nobody looks for near-duplicates."""
 
 
-def dump_ledger(entries: Sequence[Entry]) -> bytes:
+def dump_outcomes(entries: Sequence[Entry]) -> bytes:
     """Write the entries of one shard as Parquet; the same bytes for the same entries."""
     arrays = {
         name: _column(list(map(attrgetter(name), entries)), kind) for name, kind in _COLUMNS.items()
@@ -126,22 +126,22 @@ _GONE = """
 """What goes of a slice."""
 
 
-class Book:
-    """The ledgers of all shards together."""
+class OutcomeTables:
+    """The outcome tables of all shards together."""
 
-    def __init__(self, ledgers: Sequence[Path], folder: Path) -> None:
+    def __init__(self, tables: Sequence[Path], folder: Path) -> None:
         """Open them; `folder` takes what does not fit into memory."""
-        self._duck = duckdb.connect(str(folder / "book.duckdb"))
+        self._duck = duckdb.connect(str(folder / "outcomes.duckdb"))
         self._duck.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         self._duck.execute("SET threads = 1")
         self._duck.execute("SET preserve_insertion_order = false")
         self._duck.execute("SET temp_directory = $folder", {"folder": str(folder / "spilled")})
-        files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in ledgers)
-        self._duck.execute(f"CREATE VIEW ledger AS SELECT * FROM read_parquet([{files}])")
+        files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in tables)
+        self._duck.execute(f"CREATE VIEW outcomes AS SELECT * FROM read_parquet([{files}])")
         self._duck.execute(
             "CREATE TABLE removed (row UBIGINT, trace_id VARCHAR, reason VARCHAR, kept_id VARCHAR)"
         )
-        self.traces: int = self._one("SELECT count(*) FROM ledger")
+        self.traces: int = self._one("SELECT count(*) FROM outcomes")
         self._partitions = self.traces // PARTITION_ROWS + 1
 
     def close(self) -> None:
@@ -180,7 +180,8 @@ class Book:
         """
         self._duck.execute(
             f"CREATE OR REPLACE TABLE part AS SELECT row, trace_id, {key} AS key"
-            f" FROM ledger ANTI JOIN removed USING (row) WHERE outcome IN {SPLITS} AND {condition}"
+            f" FROM outcomes ANTI JOIN removed USING (row) WHERE outcome IN {SPLITS}"
+            f" AND {condition}"
         )
         self._duck.execute(
             "CREATE OR REPLACE TABLE alike AS"
@@ -199,7 +200,7 @@ class Book:
         found = self._duck.execute(
             """
             SELECT coalesce(removed.reason, outcome), count(*)
-            FROM ledger LEFT JOIN removed USING (row) GROUP BY 1 ORDER BY 1
+            FROM outcomes LEFT JOIN removed USING (row) GROUP BY 1 ORDER BY 1
             """
         ).fetchall()
         return {str(name): int(count) for name, count in found}
@@ -207,14 +208,14 @@ class Book:
     def flagged(self, flag: int) -> int:
         """How many of the examples that stay carry a flag."""
         return self._one(
-            f"SELECT count(*) FROM ledger ANTI JOIN removed USING (row)"
+            f"SELECT count(*) FROM outcomes ANTI JOIN removed USING (row)"
             f" WHERE outcome IN {SPLITS} AND (flags & {flag}) > 0"
         )
 
     def lengths(self, name: str) -> list[tuple[int, int]]:
         """(length, how many examples that stay have it), by length; empty where not measured."""
         found = self._duck.execute(
-            f"SELECT {name}, count(*) FROM ledger ANTI JOIN removed USING (row)"
+            f"SELECT {name}, count(*) FROM outcomes ANTI JOIN removed USING (row)"
             f" WHERE outcome IN {SPLITS} AND {name} IS NOT NULL GROUP BY 1 ORDER BY 1"
         ).fetchall()
         return [(int(length), int(count)) for length, count in found]
@@ -224,8 +225,8 @@ class Book:
         return int(row[0])
 
 
-def read_outcomes(ledger: Path) -> tuple[list[int], list[str]]:
-    """Rows and outcomes of one shard's ledger, in order."""
-    with pyarrow.parquet.ParquetFile(ledger) as file:
-        table = file.read(columns=["row", "outcome"], use_threads=False)
-    return table["row"].to_pylist(), table["outcome"].to_pylist()
+def read_outcomes(table: Path) -> tuple[list[int], list[str]]:
+    """Read rows and outcomes of one shard's table, in order."""
+    with pyarrow.parquet.ParquetFile(table) as file:
+        columns = file.read(columns=["row", "outcome"], use_threads=False)
+    return columns["row"].to_pylist(), columns["outcome"].to_pylist()

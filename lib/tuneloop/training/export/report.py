@@ -1,7 +1,6 @@
-"""The export report: what became of the traces, for people.
+"""The export report, a Markdown page about examples, exclusions and lengths.
 
-One rule: it shows what the record holds and nothing else, so it is the same bytes for the same
-fingerprint.
+The report contains only data of the stage's record, so the same fingerprint gives the same bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +20,14 @@ def render_export_report(
     counts: Mapping[str, int],
     lengths: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """Render Markdown; the picture lies beside it as lengths.svg."""
+    """Render the report as Markdown; it refers to the picture lengths.svg in the same folder."""
+    limits = {"characters": rules.max_length_characters, "tokens": rules.max_length_tokens}
     return templating.render(
         "training/export/export_report.md.j2",
         manifest=manifest,
         rules=rules,
         counts=counts,
         lengths=lengths,
+        limits=[f"{limit} {unit}" for unit, limit in limits.items() if limit is not None],
         reasons=REASONS,
     )

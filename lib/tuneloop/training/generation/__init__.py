@@ -1,1 +1,1 @@
-"""Text generation with a model."""
+"""Text generation with trained models."""

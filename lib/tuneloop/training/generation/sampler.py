@@ -1,7 +1,7 @@
-"""Greedy generation with Tunix's Sampler in constant shapes.
+"""Greedy text generation with Tunix's Sampler.
 
-Every call has the same batch size, prompt length and step count, so that all batches and both
-models share one compilation.
+All calls use the same batch size, prompt length and step count, so that all batches and both models
+share one compilation.
 """
 
 from __future__ import annotations
@@ -19,48 +19,49 @@ from tuneloop.training.models.model_files import StoredModel
 from tuneloop.training.text.tokenizers import EOS_ID
 
 PROMPT_MULTIPLE = 8
-"""Prompt lengths are rounded up to this, so that similar sets share a compilation."""
+"""The prompt length is rounded up to a multiple of this, so that similar eval sets share a
+compilation."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model said to one prompt."""
+    """The text that a model generated for one prompt."""
 
     text: str
-    """Without the stop token."""
+    """Generated text, without the stop token."""
     tokens: int
-    """Generated, the stop token apart."""
+    """Generated tokens, without the stop token."""
     hit_limit: bool
-    """Whether it was cut off rather than ended by itself."""
+    """Whether generation reached `max_new_tokens` before a stop token."""
 
 
 class Generator:
-    """One compiled sampler; `use` swaps the weights under it."""
+    """A compiled sampler; `use` replaces its weights without another compilation."""
 
     def __init__(
         self, stored: StoredModel, prompts: Sequence[str], *, batch_size: int, max_new_tokens: int
     ) -> None:
-        """Fix the shapes.
+        """Prepare a sampler whose shapes fit all prompts.
 
         Args:
-            stored: the first model; others must have its shape and tokenizer.
+            stored: the first model; later models must have the same shape and tokenizer.
             prompts: rendered generation prompts, without `<bos>`; the longest sets the shape.
             batch_size: rows generated at once.
-            max_new_tokens: steps generated at most.
+            max_new_tokens: tokens generated per prompt at most.
 
         Raises:
             DataError: there are no prompts.
         """
         if not prompts:
             raise DataError(
-                "generation: found no prompts, expected at least one; mend the eval set"
+                "generation: found no prompts, expected at least one; add items to the eval set"
             )
         self._prompts = tuple(prompts)
         self._batch_size = batch_size
         self._max_new_tokens = max_new_tokens
         tokenizer = stored.tokenizer
-        # One more for <bos>, which the sampler puts in front. Too small a length would make Tunix
-        # switch to the next power of two without a word.
+        # Add 1 for <bos>, which the sampler prepends. If the length were too small, Tunix would
+        # silently use the next power of two.
         longest = 1 + max(len(ids) for ids in tokenizer.encode(list(prompts)))
         self.prompt_length = -(-longest // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
         family = stored.description.family
@@ -79,22 +80,24 @@ class Generator:
         )
 
     def use(self, stored: StoredModel) -> None:
-        """Generate with another model's weights from now on."""
+        """Use another model's weights for the following calls of `generate`."""
         self._sampler.transformer_state = nnx.variables(stored.model)
 
     def generate(self, check_stop: Callable[[], None], batches: range) -> list[Generation]:
-        """Answer prompts greedily, in order.
+        """Generate greedily for the prompts of some batches, in order.
 
         Args:
-            check_stop: called between batches; raises to end early.
-            batches: which ones; a batch is the same prompts whoever generates it.
+            check_stop: called before each batch; may raise to stop early.
+            batches: numbers of the batches, from 0. Batch i is always the same prompts, so
+                processes can share the batches among them.
         """
         done: list[Generation] = []
         for batch in batches:
             check_stop()
             start = batch * self._batch_size
             chunk = self._prompts[start : start + self._batch_size]
-            # The last batch is filled with its first prompt: another size would recompile.
+            # The last batch is padded with its first prompt, because another batch size would
+            # cause a recompilation.
             filled = [*chunk, *([chunk[0]] * (self._batch_size - len(chunk)))]
             output = self._sampler(
                 filled,
@@ -109,5 +112,5 @@ class Generator:
         return done
 
     def _generation(self, text: str, ids: np.ndarray) -> Generation:
-        # DecodeIds may leave half a character at a cut: SentencePiece writes U+FFFD for it.
+        # Text cut at the limit can end within a character; SentencePiece then writes U+FFFD.
         return Generation(text, len(ids), hit_limit=len(ids) >= self._max_new_tokens)

@@ -1,6 +1,6 @@
-"""Models as files: safetensors weights, a JSON description and the tokenizer.
+"""Read and write models as files: safetensors weights, a JSON description and the tokenizer.
 
-The digest of a model is the sha256 of its weights file. Equal weights give equal bytes.
+The digest of a model is the sha256 of its weights file; equal weights give equal bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DESCRIPTION = "model.json"
 
 
 def _spec_of_its_kind(value: Any) -> Any:
-    """Read a model spec with the spec class of its family."""
+    """Validate a model spec with the spec class of its family."""
     if not isinstance(value, dict):
         return value
     kind = str(value.get("kind"))
@@ -41,7 +41,7 @@ def _spec_of_its_kind(value: Any) -> Any:
 
 
 class ModelDescription(BaseModel):
-    """`model.json`: what the weights file does not hold."""
+    """Content of `model.json`: the architecture that belongs to the weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,13 +52,13 @@ class ModelDescription(BaseModel):
 
     @property
     def family(self) -> ModelFamily:
-        """The model's row in the table of families."""
+        """Return the model's row in the table of families."""
         return family_named(self.model.kind)
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model that was read from storage."""
+    """A model read from storage, with its tokenizer, description and digest."""
 
     model: Any
     tokenizer: sentencepiece.SentencePieceProcessor
@@ -67,13 +67,13 @@ class StoredModel:
 
 
 def dump_weights(model: Any) -> bytes:
-    """Serialize every parameter, sorted by name."""
+    """Serialize every parameter as safetensors, sorted by name."""
     data: bytes = safetensors_numpy.save(flat_params(model))
     return data
 
 
 def dump_description(spec: ModelSpecBase, vocab_size: int) -> bytes:
-    """Serialize the shape."""
+    """Serialize the model's spec and vocabulary size as `model.json`."""
     description = ModelDescription(model=spec, vocab_size=vocab_size)
     return description.model_dump_json(indent=1).encode() + b"\n"
 
@@ -84,10 +84,10 @@ def load_model(files: Mapping[str, bytes], weights_name: str, place: str) -> Sto
     Args:
         files: contents by name: the weights, `model.json` and `tokenizer.model`.
         weights_name: BASE_WEIGHTS or TUNED_WEIGHTS.
-        place: what an error names.
+        place: prefix of the files, for error messages.
 
     Raises:
-        DataError: a file is broken or they do not belong together.
+        DataError: a file is invalid, or the files are not from the same model.
     """
     try:
         description = ModelDescription.model_validate_json(files[DESCRIPTION])
@@ -101,8 +101,8 @@ def load_model(files: Mapping[str, bytes], weights_name: str, place: str) -> Sto
     tokenizer = load_tokenizer(files[TOKENIZER], template.turn_marks)
     if tokenizer.get_piece_size() != description.vocab_size:
         raise DataError(
-            f"{place}/{TOKENIZER}: has {tokenizer.get_piece_size()} pieces, the model"
-            f" {description.vocab_size}; they do not belong together, train again"
+            f"{place}/{TOKENIZER}: has {tokenizer.get_piece_size()} pieces, expected the model's"
+            f" {description.vocab_size}; train again to write files that match"
         )
     return StoredModel(
         model=family.module().build_model_from_params(

@@ -1,4 +1,4 @@
-"""Parameters of any flax.nnx model by dotted name: read them, check and set them."""
+"""Read, check and set the parameters of any flax.nnx model by dotted name."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from flax import nnx
 from tuneloop.errors import DataError
 
 NAMES_SHOWN = 3
-"""How many parameter names an error message lists."""
+"""Parameter names listed per error message."""
 
 
 def flat_params(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Copy every parameter out of a model, by dotted name such as `layers.0.attn.q_einsum.w`.
+    """Copy every parameter of a model, keyed by dotted name such as `layers.0.attn.q_einsum.w`.
 
     Args:
-        model: a concrete model.
+        model: a concrete model, not an abstract one.
 
     Returns:
-        Copies, sorted by name; later training steps do not change them.
+        Copies sorted by name; later training steps do not change them.
     """
     params = {name: np.array(variable.get_value()) for name, variable in _named_params(model)}
     return dict(sorted(params.items()))
 
 
 def load_params(model: nnx.Module, params: Mapping[str, np.ndarray]) -> None:
-    """Set every parameter from its dotted name, in place; the model may be abstract.
+    """Set every parameter by its dotted name, in place; the model may be abstract.
 
     Args:
-        model: changed in place, but only if everything fits.
-        params: what `flat_params` returned for a model of the same shape.
+        model: changed in place; unchanged if an error is raised.
+        params: arrays by parameter name, as `flat_params` returns them.
 
     Raises:
-        DataError: if names, shapes or dtypes are not those of the model.
+        DataError: names, shapes or dtypes do not match the model.
     """
     variables = dict(_named_params(model))
     _check_names(found=set(params), expected=set(variables))
@@ -47,7 +47,7 @@ def load_params(model: nnx.Module, params: Mapping[str, np.ndarray]) -> None:
 
 
 def param_items(model: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
-    """Paths and live variables of the model in flat-state order, layers by number."""
+    """List paths and live variables of the model in flat-state order, with layers by number."""
     return list(nnx.to_flat_state(nnx.state(model, nnx.Param)))
 
 

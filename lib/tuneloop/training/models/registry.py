@@ -1,7 +1,7 @@
 """The table of model families: from a model spec's `kind` to the code that builds such models.
 
-To add a family, write its spec class in `specs/model.py`, a module beside this one with the
-functions of `FamilyModule`, and a row in `FAMILIES`.
+To add a family, add its spec class to `specs/model.py`, a module with the functions of
+`FamilyModule` to this package, and a row to `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from tuneloop.validation import look_up
 
 
 class FamilyModule(Protocol):
-    """The functions that the module of every family has; `spec` is of the family's spec class."""
+    """Functions that the module of every family has; `spec` is an instance of its spec class."""
 
     def build_config(self, spec: Any, vocab_size: int) -> Any:
-        """Translate the spec into the model library's own configuration."""
+        """Build the model library's own configuration from the spec."""
 
     def build_model(self, spec: Any, vocab_size: int, seed: int) -> Any:
-        """Build a model with every weight drawn from the seed."""
+        """Build a model with random weights drawn from the seed."""
 
     def build_model_from_params(
         self, spec: Any, vocab_size: int, params: Mapping[str, np.ndarray]
     ) -> Any:
-        """Build a model with the given weights; DataError if they do not fit."""
+        """Build a model with the given weights; raises DataError if they do not match the spec."""
 
     def cache_shape(self, spec: Any) -> tuple[int, int, int]:
         """Return (num_layers, num_kv_heads, head_dim) of the key-value cache."""
@@ -36,18 +36,18 @@ class FamilyModule(Protocol):
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """One row of the table."""
+    """One row of the table of model families."""
 
     spec_class: type[ModelSpecBase]
-    """The spec whose `kind` names this row; it also names the family's chat template."""
+    """Spec class of the family; its `kind` is the key of this row."""
     module: Callable[[], FamilyModule]
-    """Import the family's module. JAX is loaded by this call, not with the table."""
+    """Import the family's module. JAX is imported by this call and not with the table."""
     lora_targets: tuple[str, ...]
     """Names of the submodules that LoRA adapts, as they appear in parameter names."""
 
     @property
     def chat_template(self) -> str:
-        """Name of a row in `chat_templates.CHAT_TEMPLATES`."""
+        """Return the family's key in `chat_templates.CHAT_TEMPLATES`."""
         return self.spec_class.chat_template
 
 
@@ -64,7 +64,8 @@ FAMILIES: dict[str, ModelFamily] = {
         lora_targets=(
             "q_einsum",
             "kv_einsum",
-            "qkv_einsum",  # instead of the two above where every head has its own keys and values
+            # Replaces the two above in models where every head has its own keys and values.
+            "qkv_einsum",
             "attn_vec_einsum",
             "gate_proj",
             "up_proj",
@@ -72,9 +73,13 @@ FAMILIES: dict[str, ModelFamily] = {
         ),
     ),
 }
-"""Every family by the `kind` of its model spec."""
+"""Model families by the `kind` of their spec."""
 
 
 def family_named(kind: str) -> ModelFamily:
-    """Look a family up; SpecError lists those that exist."""
+    """Look up a model family by the `kind` of its spec.
+
+    Raises:
+        SpecError: the kind is unknown; the message lists the known kinds.
+    """
     return look_up(FAMILIES, kind, "model kind")

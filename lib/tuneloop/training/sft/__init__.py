@@ -1,1 +1,1 @@
-"""Supervised fine-tuning with Tunix."""
+"""Supervised fine-tuning (SFT) with Tunix."""

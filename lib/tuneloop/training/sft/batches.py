@@ -1,4 +1,8 @@
-"""The token table of a training set, and the batch stream over it."""
+"""The token table of a training set, and the batch stream over it.
+
+Batch i is a function of the examples, the seed and i alone, so a resumed run continues at any step
+without reading earlier batches.
+"""
 
 from __future__ import annotations
 
@@ -21,51 +25,53 @@ OverLength = Literal["fail", "drop", "truncate"]
 
 @dataclass
 class LengthReport:
-    """How long the examples are, and what became of those that are too long."""
+    """Length statistics of the examples, and the examples that exceeded the length limit."""
 
     examples: int = 0
     """Examples read."""
     tokens: int = 0
     """Tokens kept."""
     trained_tokens: int = 0
-    """Tokens kept that the loss covers."""
+    """Kept tokens that the loss covers."""
     longest_tokens: int = 0
-    """The longest row, before any cut."""
+    """Tokens of the longest row, before truncation."""
     longest_response_tokens: int = 0
-    """The longest response as it is trained on, `<end_of_turn>` included."""
+    """Tokens of the longest response after truncation, closing turn mark included."""
     dropped_ids: list[str] = field(default_factory=list)
-    """Examples left out as too long."""
+    """Ids of examples that were dropped as too long."""
     truncated_ids: list[str] = field(default_factory=list)
-    """Examples whose tail was cut off: they do not teach the model to stop."""
+    """Ids of truncated examples. They lack the closing turn mark, so they do not teach the model to
+    stop."""
 
 
 @dataclass(frozen=True)
 class TokenTable:
-    """All rows of a training set, ragged, in one piece of memory."""
+    """All rows of a training set, of different lengths, in contiguous arrays."""
 
     ids: np.ndarray
-    """int32 (tokens,): the rows one after the other."""
+    """int32 (tokens,): the token ids of all rows, concatenated."""
     starts: np.ndarray
     """int64 (rows + 1,): row r is ids[starts[r]:starts[r + 1]]."""
     prompt_lengths: np.ndarray
-    """int32 (rows,): how many ids at a row's front stay outside the loss."""
+    """int32 (rows,): the number of ids at the start of each row that the loss does not cover."""
     example_ids: tuple[str, ...]
-    """Names the rows: an epoch's order depends on them."""
+    """Example id of each row; the order of an epoch depends on these ids."""
     _orders: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
-    """The orders of the last epochs asked for."""
+    """Cached row orders by (seed, epoch)."""
 
     def __len__(self) -> int:
-        """Rows."""
+        """Return the number of rows."""
         return len(self.prompt_lengths)
 
     def rows_at(self, step: int, *, seed: int, batch_size: int) -> list[int]:
-        """Which rows make batch `step`: epoch after epoch, each row once in an epoch."""
+        """Return the rows of batch `step`; each epoch contains every row once."""
         places = range(step * batch_size, (step + 1) * batch_size)
         return [self._order(seed, at // len(self))[at % len(self)] for at in places]
 
     def _order(self, seed: int, epoch: int) -> list[int]:
         if (seed, epoch) not in self._orders:
-            if len(self._orders) > 1:  # a batch reaches over two epochs, hardly ever over more
+            # Keep two orders: a batch can span two epochs, and rarely spans more.
+            if len(self._orders) > 1:
                 self._orders.clear()
             self._orders[seed, epoch] = epoch_order(self.example_ids, seed=seed, epoch=epoch)
         return self._orders[seed, epoch]
@@ -83,16 +89,17 @@ def build_token_table(
     """Encode every example.
 
     Args:
-        examples: (place, example) pairs; the place is what an error names.
-        tokenizer: from `load_tokenizer`.
-        system_instruction: put into every user turn.
-        max_length_tokens: the longest row, `<bos>` and `<end_of_turn>` included.
-        over_length: what happens to a longer one; `truncate` cuts the tail, and drops a row whose
-            prompt alone is too long, since nothing would be left to learn.
-        template: how the model writes turns.
+        examples: (place, example) pairs; the place is the location for error messages.
+        tokenizer: a tokenizer from `load_tokenizer`.
+        system_instruction: text added to every example; None for no text.
+        max_length_tokens: length limit of a row, `<bos>` and turn marks included.
+        over_length: treatment of rows over the limit. `fail` raises an error, `drop` drops the
+            row, `truncate` cuts the end of the response. `truncate` drops a row if its prompt
+            alone reaches the limit, since no response would remain.
+        template: chat template of the model family.
 
     Raises:
-        DataError: a row is too long under `fail`, or no row is left.
+        DataError: a row is over the limit and `over_length` is `fail`, or no row remains.
     """
     rows: list[np.ndarray] = []
     prompt_lengths: list[int] = []
@@ -121,7 +128,7 @@ def build_token_table(
         raise DataError(
             f"training examples: {report.examples} read, {len(report.dropped_ids)} dropped as"
             f" longer than {max_length_tokens} tokens, none left; raise train.max_length_tokens or"
-            " build a dataset with examples"
+            " export a dataset with examples"
         )
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     lengths = np.array(prompt_lengths, dtype=np.int32)
@@ -140,7 +147,7 @@ def _refuse_if_fail(
 
 @dataclass(frozen=True)
 class Batch:
-    """One optimizer update's rows, right-padded."""
+    """The rows of one optimizer update, padded on the right."""
 
     tokens: np.ndarray
     """int32 (batch, length), 0 = padding."""
@@ -149,15 +156,15 @@ class Batch:
 
     @property
     def token_count(self) -> int:
-        """Tokens that are not padding."""
+        """Count the tokens that are not padding."""
         return int((self.tokens != PAD_ID).sum())
 
 
 def batch_at(table: TokenTable, *, step: int, seed: int, batch_size: int, length: int) -> Batch:
-    """Make batch `step` (from 0); depends on nothing but the arguments.
+    """Build batch number `step`, counted from 0.
 
-    Every epoch reads each row once, in an order of its own; the batch in which one ends goes on
-    with the next.
+    Every epoch contains each row once, in an order of its own. A batch may contain the end of one
+    epoch and the beginning of the next.
     """
     rows = table.rows_at(step, seed=seed, batch_size=batch_size)
     tokens = np.full((batch_size, length), PAD_ID, dtype=np.int32)
@@ -170,12 +177,17 @@ def batch_at(table: TokenTable, *, step: int, seed: int, batch_size: int, length
 
 
 def epoch_order(ids: Sequence[str], *, seed: int, epoch: int) -> list[int]:
-    """In which order to read examples in an epoch, as positions in `ids`.
+    """Return the order of examples in an epoch.
+
+    Adding or removing an example does not change the relative order of the others.
 
     Args:
-        ids: the examples' ids; of two equal ones, the first comes first.
-        seed: the run's.
-        epoch: from 0; every epoch has an order of its own.
+        ids: example ids; equal ids keep their relative order.
+        seed: seed of the run.
+        epoch: number of the epoch, from 0; every epoch has an order of its own.
+
+    Returns:
+        Positions in `ids`, in reading order.
     """
     key = f"{seed}/{epoch}".encode()
 

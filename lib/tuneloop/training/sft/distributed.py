@@ -1,8 +1,8 @@
 """Several processes, or several devices, that train one model together: data parallelism.
 
 One rule: every process builds the same model and the same global batch, and hands JAX the rows of
-its own devices. Parameters and optimizer state are replicated, so that a gang's losses are a lone
-process's to rounding, and process 0 alone writes what the stage leaves (Orbax apart).
+its own devices. Parameters and optimizer state are replicated, so that a process group's losses are
+a lone process's to rounding, and process 0 alone writes what the stage leaves (Orbax apart).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ SHUTDOWN_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Gang:
+class ProcessGroup:
     """The devices that train together."""
 
-    processes: int
+    process_count: int
     mesh: Mesh | None
     """All devices of all processes on one axis; None: a single device, nothing is placed."""
 
@@ -85,19 +85,19 @@ class Gang:
     def should_stop(self, step: int, asked: bool) -> bool:
         """Whether all processes stop before this step; asked on each of them at every step.
 
-        A gang's SIGTERM is taken by XLA's own notifier, which has all processes agree on a step.
+        With several processes XLA's own notifier takes SIGTERM and has all agree on a step.
         """
-        if self.processes == 1:
+        if self.process_count == 1:
             return asked
         return bool(multihost_utils.reached_preemption_sync_point(step))
 
     def meet(self, name: str) -> None:
         """Wait until every process is here."""
-        if self.processes > 1:
+        if self.process_count > 1:
             multihost_utils.sync_global_devices(name)
 
 
-def join() -> Gang:
+def join() -> ProcessGroup:
     """Find the other processes, as the environment tells (see `k8s/pod.py`).
 
     TUNELOOP_PROCESSES is how many there are; absent, this one is alone. Off TPU
@@ -111,11 +111,13 @@ def join() -> Gang:
         try:
             _initialize(processes)
         except RuntimeError as e:
-            raise Transient(f"gang of {processes} processes: not all have met: {e}") from e
+            raise Transient(
+                f"process group of {processes}: not all processes have joined: {e}"
+            ) from e
         log.info("process %d of %d has joined", jax.process_index(), processes)
     devices = jax.devices()
     mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
-    return Gang(processes, mesh)
+    return ProcessGroup(processes, mesh)
 
 
 def _initialize(processes: int) -> None:

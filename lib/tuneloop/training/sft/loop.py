@@ -1,8 +1,8 @@
-"""Supervised fine-tuning with Tunix's PeftTrainer: full parameters, loss on the response alone.
+"""Supervised fine-tuning with Tunix's PeftTrainer: all parameters, loss on the response only.
 
-One rule: the run is a function of (weights, table, spec, seed). Where it was interrupted does not
-show: optimizer state and weights come back from Orbax, the batch stream is entered at its step,
-and a checkpoint whose metrics were lost is not resumed from.
+The result is a function of (weights, token table, spec, seed); interruptions do not change it.
+After one, Orbax restores optimizer state and weights, the batch stream continues at the restored
+step, and a checkpoint without stored metrics is not used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tunix.sft import hooks, metrics_logger, peft_trainer
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.sft.batches import TokenTable, batch_at
 from tuneloop.training.sft.checkpoints import checkpoints_folder, drop_checkpoints_ahead
-from tuneloop.training.sft.distributed import Gang
+from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.loss import model_inputs, response_loss
 from tuneloop.training.sft.metrics import StepMetrics, read_metrics, write_metrics
 from tuneloop.training.sft.optimizers import build_optimizer, learning_rate_schedule
@@ -32,20 +32,21 @@ NEVER = 2**31 - 1
 
 @dataclass(frozen=True)
 class Progress:
-    """What a finished or stopped training leaves."""
+    """The state of a training that has finished or was stopped."""
 
     metrics: list[StepMetrics]
+    """Metrics of all steps so far, including those of earlier processes."""
     resumed_from: int
-    """Step that this process started behind; 0 if it started from the beginning."""
+    """Step of the checkpoint that this process resumed from; 0 if there was none."""
     finished: bool
-    """False if it was asked to stop before its last step; run again to go on."""
+    """Whether the last step is done; if not, call `run_sft` again to continue."""
 
 
 class _LastValues(metrics_logger.MetricsLogger):  # type: ignore[misc]  # tunix is untyped
-    """Keeps the newest value of each metric, and touches no global listener.
+    """A metrics logger that keeps the newest value of each metric.
 
-    Tunix's own backends hang on jax.monitoring's global listeners: two trainers in one process
-    would write into each other's files.
+    Tunix's own loggers register global listeners with jax.monitoring, so two trainers in one
+    process would write to each other's files.
     """
 
     def __init__(self) -> None:
@@ -58,14 +59,14 @@ class _LastValues(metrics_logger.MetricsLogger):  # type: ignore[misc]  # tunix 
         self.last[metric_name] = float(scalar_value)
 
     def close(self) -> None:
-        """Leave the process-wide listeners alone."""
+        """Do nothing. Tunix's own method would remove the global listeners."""
 
 
 class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tunix is untyped
-    """Feeds batches by step number and collects metrics.
+    """Trainer hooks that supply batches by step number and collect metrics.
 
-    Data hooks rather than an iterator: Tunix would pull and throw away every batch before the
-    resumed step, and one more than asked for at the end.
+    With an iterator instead of data hooks, Tunix would read and discard every batch before the
+    resumed step, and one batch too many at the end.
     """
 
     def __init__(
@@ -79,19 +80,19 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
         report: Callable[[StepMetrics], None],
         should_stop: Callable[[], bool],
         values: _LastValues,
-        gang: Gang,
+        process_group: ProcessGroup,
     ) -> None:
         self.table, self.spec, self.seed = table, spec, seed
         self.resume_prefix, self.checkpoint_every = resume_prefix, checkpoint_every
         self.metrics, self.report, self.should_stop = metrics, report, should_stop
-        self.values, self.gang = values, gang
+        self.values, self.process_group = values, process_group
         self.schedule = learning_rate_schedule(spec.optimizer, spec.steps)
         self.tokens: dict[int, int] = {}
         self.since = time.perf_counter()
 
     def load_next_train_batch(self, train_ctx: Any) -> dict[str, Any] | None:
         step = train_ctx.train_steps
-        if step >= self.spec.steps or self.gang.should_stop(step, self.should_stop()):
+        if step >= self.spec.steps or self.process_group.should_stop(step, self.should_stop()):
             return None
         batch = batch_at(
             self.table,
@@ -101,13 +102,19 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
             length=self.spec.max_length_tokens,
         )
         self.tokens[step + 1] = batch.token_count
-        return self.gang.place_batch({"input_tokens": batch.tokens, "input_mask": batch.loss_mask})
+        return self.process_group.place_batch(
+            {"input_tokens": batch.tokens, "input_mask": batch.loss_mask}
+        )
 
     def load_next_eval_batch(self, train_ctx: Any) -> None:
         return None
 
     def on_train_step_end(self, train_ctx: Any, train_step: int, train_loss: float) -> None:
-        """Called one step late, so that the host waits for nothing; the last one at close."""
+        """Record a step's metrics.
+
+        Tunix calls this one step late, so that the host never waits for the device; the last call
+        comes when the trainer closes.
+        """
         now = time.perf_counter()
         row = StepMetrics(
             step=train_step,
@@ -153,32 +160,36 @@ def run_sft(
     checkpoint_every_steps: int,
     report: Callable[[StepMetrics], None],
     should_stop: Callable[[], bool],
-    gang: Gang,
+    process_group: ProcessGroup,
 ) -> Progress:
-    """Train in place, from the last usable checkpoint if there is one.
+    """Train a model in place, from the last usable checkpoint if there is one.
 
     Args:
-        model: changed in place; at its first weights even when resuming, Orbax overwrites them.
+        model: the model with its initial weights, changed in place. When resuming, Orbax overwrites
+            the weights.
         table: the encoded examples.
         spec: model, optimizer and batch shape.
-        seed: of the batch stream.
-        resume_prefix: where checkpoints and the metrics so far are kept; local or an object store.
-        checkpoint_every_steps: steps between checkpoints; the first and the last are saved too.
-        report: called with every step's metrics, one step late.
-        should_stop: asked before every step; true ends the training with a checkpoint.
-        gang: the devices; each of its processes makes this same call.
+        seed: seed of the batch stream.
+        resume_prefix: prefix for checkpoints and metrics, on a local disk or an object store.
+        checkpoint_every_steps: steps between checkpoints; the first and the last step are saved
+            too.
+        report: called with the metrics of every step, one step late.
+        should_stop: called before every step; if it returns true, training saves a checkpoint and
+            stops.
+        process_group: the processes and devices that train together; every process of the run
+            makes the same call.
 
     Raises:
-        SpecError: the batch does not divide among the devices.
+        SpecError: the batch size is not a multiple of the number of devices.
     """
-    gang.check_batch(spec.batch_size)
-    gang.replicate(model)
+    process_group.check_batch(spec.batch_size)
+    process_group.replicate(model)
     if jax.process_index() == 0:
         drop_checkpoints_ahead(resume_prefix)
-    gang.meet("checkpoints are usable")
+    process_group.meet("checkpoints are usable")
     metrics = read_metrics(resume_prefix)
     values = _LastValues()
-    with gang.active():
+    with process_group.active():
         trainer = _build_trainer(model, spec, resume_prefix, checkpoint_every_steps, values)
         resumed_from = trainer.train_steps
         del metrics[resumed_from:]
@@ -194,7 +205,7 @@ def run_sft(
             report,
             should_stop,
             values,
-            gang,
+            process_group,
         )
         trainer.with_training_hooks(loop)
         trainer.with_data_hooks(loop)
@@ -210,7 +221,7 @@ def _build_trainer(
     checkpoint_every_steps: int,
     values: _LastValues,
 ) -> Any:
-    """Tunix's trainer, with model and optimizer as the last checkpoint has them."""
+    """Build Tunix's trainer, with model and optimizer restored from the last checkpoint."""
     trainer = peft_trainer.PeftTrainer(
         model,
         build_optimizer(spec.optimizer, spec.steps),

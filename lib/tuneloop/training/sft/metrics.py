@@ -1,4 +1,4 @@
-"""Metrics of each optimizer step: metrics.jsonl."""
+"""Read and write metrics.jsonl, the metrics of each optimizer step."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ class StepMetrics:
     """One line of metrics.jsonl."""
 
     step: int
-    """From 1."""
+    """Number of the optimizer step, from 1."""
     loss: float
-    """Mean negative log-likelihood, nats a response token."""
+    """Mean negative log-likelihood in nats per response token."""
     learning_rate: float
-    """Of this update."""
+    """Learning rate used for this step's update."""
     grad_norm: float
-    """Global norm before clipping."""
+    """Global gradient norm before clipping."""
     tokens: int
-    """In the batch, padding apart."""
+    """Tokens in the batch, without padding."""
     step_seconds: float
-    """Wall time since the step before; the first one holds the compilation."""
+    """Wall time since the previous step; the first step includes compilation."""
 
 
 def metrics_url(resume_prefix: str) -> str:
-    """Return where the metrics so far are kept below a prefix."""
+    """Return the URL of metrics.jsonl below a prefix."""
     return paths.join(resume_prefix, "metrics.jsonl")
 
 
 def dump_metrics(metrics: list[StepMetrics]) -> bytes:
-    """Serialize metrics.jsonl."""
+    """Serialize metrics as JSON Lines."""
     return b"".join(jsonl.dump_line(asdict(row)) for row in metrics)
 
 
 def write_metrics(resume_prefix: str, metrics: list[StepMetrics]) -> None:
-    """Write the metrics so far."""
+    """Write metrics.jsonl, replacing an earlier one."""
     files.write(metrics_url(resume_prefix), dump_metrics(metrics))
 
 
 def read_metrics(resume_prefix: str) -> list[StepMetrics]:
-    """Read the metrics so far; empty if there are none."""
+    """Read metrics.jsonl; returns an empty list if the file does not exist."""
     try:
         lines = files.read(metrics_url(resume_prefix)).splitlines()
     except FileNotFoundError:

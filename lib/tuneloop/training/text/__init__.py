@@ -1,1 +1,1 @@
-"""Tokenizers, and text to token ids."""
+"""Tokenizers, and the encoding of examples as token ids."""

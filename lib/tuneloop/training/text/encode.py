@@ -1,9 +1,8 @@
-"""Examples to tokens, and the batch stream over them.
+"""Encode training examples as token ids.
 
-Rules: exactly one `<bos>`, put in as an id; the ids that generation starts from are a prefix of the
-ids that training saw; the loss covers the response and its `<end_of_turn>`, nothing else. Batch i
-is a function of the examples, the seed and i alone, so a run continues anywhere without reading
-what came before.
+Each row has exactly one `<bos>`, which is added as an id. The ids that generation starts from are a
+prefix of the ids used in training. The loss covers the response and its closing turn mark, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from tuneloop.training.text.tokenizers import BOS_ID
 def tokenizer_sentences(
     examples: Iterable[TrainingExample], system_instruction: str | None
 ) -> Iterator[str]:
-    """What the tokenizer is trained on: the lines of every turn, and the names of the roles.
+    """Yield the sentences to train the tokenizer on: the lines of all turns, and the role names.
 
-    The role names come once an example, so that each becomes a single piece.
+    The role names are repeated for every example, so that each of them becomes a single piece.
     """
     for example in examples:
         yield "user"
@@ -38,7 +37,7 @@ def encode_generation_prompt(
     system_instruction: str | None,
     template: ChatTemplate = DEFAULT_CHAT_TEMPLATE,
 ) -> list[int]:
-    """Ids of all that stands before the model's first token, `<bos>` first."""
+    """Encode the text before the model's first token; the first id is `<bos>`."""
     return [
         BOS_ID,
         *tokenizer.encode(template.render_generation_prompt(prompt, system_instruction)),
@@ -50,6 +49,6 @@ def encode_response(
     response: str,
     template: ChatTemplate = DEFAULT_CHAT_TEMPLATE,
 ) -> list[int]:
-    """Ids that the loss covers: the response and the end of its turn."""
+    """Encode the response and its closing turn mark: the ids that the loss covers."""
     ids: list[int] = tokenizer.encode(template.render_closed_response(response))
     return ids

@@ -1,7 +1,7 @@
-"""A small SentencePiece tokenizer trained on the examples' own text, with Gemma's special ids.
+"""Train and load SentencePiece tokenizers that have Gemma's special ids.
 
-One rule: the model's bytes are a function of the sentences and the spec alone, and any text at all
-can be a sentence.
+A trained tokenizer is a deterministic function of its sentences and its spec. Sentences may be any
+text.
 """
 
 from __future__ import annotations
@@ -18,64 +18,68 @@ from tuneloop.specs.model import TokenizerSpec
 
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = 0, 1, 2, 3
 SPECIAL_PIECES = {PAD_ID: "<pad>", EOS_ID: "<eos>", BOS_ID: "<bos>", UNK_ID: "<unk>"}
-"""Gemma's ids; Tunix takes 0 for padding."""
+"""Special pieces with the ids that Gemma uses; Tunix treats id 0 as padding."""
 
 START_OF_TURN = "<start_of_turn>"
 END_OF_TURN = "<end_of_turn>"
 NEWLINE = "\n"
 CONTROL_SYMBOLS = (START_OF_TURN, END_OF_TURN, NEWLINE)
-"""Text that is always one id of its own and never part of a longer piece."""
+"""Symbols that always have their own id and are never part of a longer piece."""
 
 PIECE_MULTIPLE = 64
-"""The piece count, which is the embedding's row count, must divide over tensor-parallel devices."""
+"""The vocabulary size is a multiple of this, so that the embedding rows divide evenly among
+tensor-parallel devices."""
 
 BYTE_PIECES = 256
-"""Byte fallback: characters without a piece of their own are spelled in UTF-8 bytes."""
+"""Pieces for byte fallback, which encodes characters without a piece as their UTF-8 bytes."""
 
 CHUNK_CHARACTERS = 4096
-"""Sentences are cut here: SentencePiece skips those over its byte limit without an error."""
+"""Characters per training sentence; longer ones are split, because SentencePiece silently skips
+sentences over its byte limit."""
 
 PADDING_PASSES = 4
-"""Two are enough unless the text itself spells the padding symbols."""
+"""Training attempts to reach a multiple of PIECE_MULTIPLE. Two are enough, unless the text contains
+the padding symbols."""
 
-# NUL and the "reserved" U+2585 make SentencePiece skip the whole sentence; newline is a symbol.
+# SentencePiece skips a whole sentence that has NUL or the reserved U+2585. Newline is a symbol of
+# its own.
 UNUSABLE_CHARACTERS = "\0\u2585\n"
 SPACE_MARK = "\u2581"
 """How SentencePiece writes a space inside pieces."""
 
 QUIET = 2
-"""Least log level that reaches stderr: errors."""
+"""SentencePiece's log level for errors; lower levels are not written to stderr."""
 
 
 def train_tokenizer(sentences: Iterable[str], spec: TokenizerSpec) -> bytes:
     """Train a BPE tokenizer.
 
     The vocabulary is padded with unused symbols to a multiple of 64, so that the embedding can have
-    exactly as many rows as there are pieces. Where the text has more distinct characters than the
-    vocabulary has room, the rarest are left to byte fallback.
+    exactly one row per piece. If the text has more distinct characters than fit in the vocabulary,
+    the rarest ones use byte fallback.
 
     Args:
-        sentences: any text; pieces never reach across sentences, lines or cut points.
-        spec: `vocab_size` is what is asked for: small text yields fewer pieces, and byte fallback
-            and control symbols (263 pieces) are never left out.
+        sentences: any text. Pieces never span sentences, lines or chunk boundaries.
+        spec: `vocab_size` is the requested size. A small text yields fewer pieces, and the 263
+            pieces for byte fallback, control symbols and special ids are always included.
 
     Returns:
-        A serialized SentencePiece model; the same bytes for the same arguments in every process.
+        A serialized SentencePiece model; the same arguments give the same bytes in every process.
 
     Raises:
-        DataError: if the sentences hold no text.
+        DataError: the sentences contain no text, or no multiple of 64 pieces can be reached.
     """
     texts = [text for sentence in sentences for text in _usable_texts(sentence)]
     if not texts:
         raise DataError(
-            "tokenizer: the sentences hold no text, expected at least one character besides "
+            "tokenizer: the sentences contain no text, expected at least one character besides "
             "newlines; export a dataset with examples"
         )
-    # Without a piece for the space, its mark is spelled in bytes and decodes as U+2581.
+    # Without a piece for the space, its mark is encoded as bytes and decodes to U+2581.
     texts.append(" ")
     fixed_pieces = len(SPECIAL_PIECES) + len(CONTROL_SYMBOLS) + BYTE_PIECES
     counts = Counter(character for text in texts for character in text.replace(" ", SPACE_MARK))
-    # Room for the space mark plus one learned character even if the spec asks for less.
+    # Leave room for the space mark and one learned character, even if the spec requests less.
     vocab_size = max(spec.vocab_size, fixed_pieces + 2)
     texts = list(_without_rare(texts, counts, room=vocab_size - fixed_pieces))
     unused = 0
@@ -86,34 +90,34 @@ def train_tokenizer(sentences: Iterable[str], spec: TokenizerSpec) -> bytes:
             return model
         unused += missing
     raise DataError(
-        f"tokenizer: the piece count did not settle on a multiple of {PIECE_MULTIPLE}, expected "
-        "text that does not spell <unused0>, <unused1>, ...; remove these from the traces"
+        f"tokenizer: training did not reach a multiple of {PIECE_MULTIPLE} pieces, expected "
+        "text that does not contain <unused0>, <unused1>, ...; remove these from the traces"
     )
 
 
 def load_tokenizer(
     model: bytes, turn_marks: Sequence[str] = (START_OF_TURN, END_OF_TURN)
 ) -> sentencepiece.SentencePieceProcessor:
-    """Load a tokenizer and check what training and generation rely on.
+    """Load a tokenizer and check the ids that training and generation rely on.
 
     Args:
         model: a serialized SentencePiece model.
-        turn_marks: of the model family.
+        turn_marks: the marks that open and close a turn in the model family's chat template.
 
     Returns:
-        The processor; pad, eos, bos, unk are ids 0, 1, 2, 3, and each turn mark is one id.
+        The processor. Pad, eos, bos and unk are ids 0, 1, 2 and 3; each turn mark is one id.
 
     Raises:
-        DataError: if the bytes are no model or the ids are others.
+        DataError: the bytes are not a SentencePiece model, or an id differs.
     """
-    # SentencePiece takes empty bytes for "no model given" and fails only when used.
+    # SentencePiece treats empty bytes as "no model given" and fails only on first use.
     if not model:
         raise DataError("tokenizer: found 0 bytes, expected a SentencePiece model; train it again")
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
         raise DataError(
-            f"tokenizer: found {len(model)} bytes that are no SentencePiece model; train it again"
+            f"tokenizer: found {len(model)} bytes, expected a SentencePiece model; train it again"
         ) from error
     _check_special_ids(processor)
     _check_turn_marks(processor, turn_marks)
@@ -121,8 +125,8 @@ def load_tokenizer(
 
 
 def _usable_texts(sentence: str) -> Iterator[str]:
-    """The parts of a sentence that SentencePiece can learn from."""
-    # JSON can carry half a surrogate pair, which has no UTF-8 form; it becomes "?".
+    """Yield the parts of a sentence that SentencePiece can learn from."""
+    # JSON can contain half of a surrogate pair, which UTF-8 cannot encode; it becomes "?".
     encodable = sentence.encode("utf-8", "replace").decode("utf-8")
     for line in re.split(f"[{UNUSABLE_CHARACTERS}]", encodable):
         for start in range(0, len(line), CHUNK_CHARACTERS):
@@ -130,14 +134,20 @@ def _usable_texts(sentence: str) -> Iterator[str]:
 
 
 def _without_rare(texts: list[str], counts: Counter[str], room: int) -> Iterator[str]:
-    """Texts split at the characters that find no room; SentencePiece fails rather than drop them.
+    """Split texts at the rarest characters, which do not fit in the vocabulary.
 
-    Its own `character_coverage` cannot be used: it takes 0.98 to 1, and text can need less.
+    SentencePiece would fail on them. Its `character_coverage` cannot be used instead, because it
+    accepts only 0.98 to 1 and some texts need less.
+
+    Args:
+        texts: training texts.
+        counts: occurrences of each character.
+        room: how many characters may have a piece.
     """
     if len(counts) <= room:
         yield from texts
         return
-    # Code points settle ties, so that the order of the sentences does not matter.
+    # Ties are broken by code point, so that the order of the sentences does not matter.
     ranked = sorted(counts, key=lambda character: (-counts[character], character))
     kept = {SPACE_MARK, " ", *ranked[: room - 1]}
     for text in texts:
@@ -146,14 +156,14 @@ def _without_rare(texts: list[str], counts: Counter[str], room: int) -> Iterator
 
 
 def _train_bpe(texts: list[str], vocab_size: int, unused: int) -> bytes:
-    """One SentencePiece training with `unused` padding symbols, in memory."""
+    """Run one SentencePiece training in memory, with this many `unused` padding symbols."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_writer=model,
         model_type="bpe",
         vocab_size=vocab_size,
-        # Little text cannot fill the vocabulary; that is no error.
+        # A small text cannot fill the vocabulary, which is not an error.
         hard_vocab_limit=False,
         pad_id=PAD_ID,
         eos_id=EOS_ID,
@@ -167,14 +177,14 @@ def _train_bpe(texts: list[str], vocab_size: int, unused: int) -> bytes:
         byte_fallback=True,
         character_coverage=1.0,
         split_digits=True,
-        # Decoding must give the very text back: no added, removed or normalized character.
+        # Decoding must return exactly the encoded text, so nothing is normalized.
         normalization_rule_name="identity",
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         allow_whitespace_only_pieces=True,
-        # UTF-8 takes 4 bytes a character at most.
+        # UTF-8 uses at most 4 bytes per character.
         max_sentence_length=4 * CHUNK_CHARACTERS,
-        # More threads may merge in another order.
+        # With more threads the merge order could vary.
         num_threads=1,
         minloglevel=QUIET,
     )
@@ -192,7 +202,7 @@ def _check_special_ids(processor: sentencepiece.SentencePieceProcessor) -> None:
     if found != expected:
         raise DataError(
             f"tokenizer: pad, eos, bos, unk are ids {found}, expected {expected} as in Gemma; "
-            "use a tokenizer made by tuneloop or Gemma's own"
+            "use a tokenizer trained by tuneloop or Gemma's own"
         )
 
 
@@ -203,6 +213,6 @@ def _check_turn_marks(
         ids = processor.encode(mark)
         if len(ids) != 1 or ids[0] == UNK_ID:
             raise DataError(
-                f"tokenizer: {mark} encodes to {len(ids)} ids {ids}, expected one id of its own; "
-                "use a tokenizer made by tuneloop or Gemma's own"
+                f"tokenizer: {mark} encodes to {len(ids)} ids {ids}, expected a single id; "
+                "use a tokenizer trained by tuneloop or Gemma's own"
             )

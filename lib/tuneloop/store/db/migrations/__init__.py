@@ -1,1 +1,1 @@
-"""Alembic's migrations of the store's database; run by `traces.migrate`, never by hand."""
+"""Alembic migrations of the store's database, run by `store.db.migrate` when the store starts."""

@@ -1,4 +1,4 @@
-"""Where Alembic begins: migrate over the connection, and in the transaction, of the caller."""
+"""Alembic's entry point; it migrates with the caller's connection and transaction."""
 
 from alembic import context
 

@@ -1,6 +1,7 @@
-"""Traces, scores, idempotency keys; takes over SQLite files from before there were migrations.
+"""Create the tables for traces, scores and idempotency keys.
 
-Written out and not taken from `tables.py`: that one moves on, this one never changes.
+SQLite files from versions without migrations are converted. The tables are spelled out here and not
+imported from `tables.py`, because this migration must never change.
 """
 
 import json
@@ -21,7 +22,7 @@ _OLD = ("traces", "scores", "idempotency")
 
 
 def upgrade() -> None:
-    """Make the tables; what stood in unversioned ones moves over."""
+    """Create the tables, and move rows over from tables of versions without migrations."""
     unversioned = sa.inspect(op.get_bind()).has_table("traces")
     if unversioned:
         _set_aside()
@@ -75,7 +76,7 @@ def _create() -> None:
 
 
 def _set_aside() -> None:
-    """Rename the old tables; their indexes go, since their names are taken."""
+    """Rename the old tables and drop their indexes, whose names the new tables need."""
     inspector = sa.inspect(op.get_bind())
     for table in [name for name in _OLD if inspector.has_table(name)]:
         for index in inspector.get_indexes(table):
@@ -108,6 +109,6 @@ def _source_of(meta: str | None) -> str | None:
 
 
 def downgrade() -> None:
-    """There is nothing before it."""
+    """Drop all tables, because this is the first revision."""
     for table in ("scores", "idempotency", "traces"):
         op.drop_table(table)
