@@ -91,7 +91,7 @@ def test_writer_counts_and_hashes(prefix: str) -> None:
     ("content", "message"),
     [
         (b"hellO", "sha256 is"),
-        (b"hell", "has 4 bytes, expected 5"),
+        (b"hell", "holds 4 bytes, expected 5"),
         (None, "missing, but a record names it"),
     ],
 )

@@ -369,7 +369,7 @@ def verified(
         yield block
     if count != expected_bytes:
         raise DataError(
-            f"{url}: has {count} bytes, expected {expected_bytes}, so it was changed after it was"
+            f"{url}: holds {count} bytes, expected {expected_bytes}, so it was changed after it was"
             " recorded; restore it or rebuild it"
         )
     if sha256.hexdigest() != expected_sha256:
