@@ -269,7 +269,7 @@ def test_both_length_limits_apply(tmp_path: Path) -> None:
     assert reasons(spec) == [(1, "over_length"), (2, "no_trainable_tokens")]
     assert lines_of(spec, "exclusions")[0]["detail"].endswith("tokens, expected at most 120")
     report = next(tmp_path.glob("tokens/**/export_report.md")).read_text()
-    assert "The limit is 10000 characters and 120 tokens for prompt and response together" in report
+    assert "The limit is 10000 characters and 120 tokens for prompt and response" in report
 
 
 CONTAMINATED = trace(
