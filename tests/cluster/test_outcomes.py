@@ -177,7 +177,9 @@ def test_no_node_takes_it(case: Case, make_node: Callable[..., Node]) -> None:
     timeouts = TimeoutSpec(unschedulable_seconds=1)
     broken = case.change(pod=tpu, timeouts=timeouts)
     sequence = broken.sequence()
-    with pytest.raises(StageFailed, match=r"no node takes .*: 0/1 nodes are available") as caught:
+    with pytest.raises(
+        StageFailed, match=r"no node fits pod .*: 0/1 nodes are available"
+    ) as caught:
         sequence.run(retry_failed=True, stop_on_interrupt=True)
     assert caught.value.exit_code == 21
     watch = broken.watch()

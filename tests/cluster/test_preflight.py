@@ -100,9 +100,9 @@ def test_what_is_missing_is_said_with_what_to_do(
     )
     found = prepared(tiny_run, repository, namespace, queue="tpu", service_account="puller")
     said = "\n".join(findings(client, found, "/x"))
-    assert "error: LocalQueue tpu: Kueue is not served" in said
+    assert "error: LocalQueue tpu: the cluster does not serve kueue.x-k8s.io" in said
     assert "names image pull secret registry, which does not exist; create it" in said
-    assert "ResourceQuota small: leaves 1.5 of requests.cpu, one stage needs 2" in said
+    assert "ResourceQuota small: leaves 1.5 of requests.cpu, but one stage needs 2" in said
     secrets = {"store_token_secret": "absent", "credentials_secret": "none"}
     found = prepared(tiny_run, repository, namespace, **secrets)
     said = "\n".join(findings(client, found, "/x"))

@@ -131,7 +131,7 @@ def test_a_run_that_cannot_start_is_explained_and_cancelled(
     assert verb("submit", placed.spec_path)[0] == 0
     code, out, err = verb("wait", run_id, *at, "--poll-seconds", "0.2")
     assert code == 21, err
-    assert f"::error title={run_id}%3A export::stage export: Unschedulable: no node takes" in out
+    assert f"::error title={run_id}%3A export::stage export: Unschedulable: no node fits pod" in out
     assert "stage export failed" in summary.read_text()
     # The workload was deleted, but its evidence remains.
     _, out, _ = verb("explain", run_id, *at)
@@ -146,7 +146,7 @@ def test_what_a_cluster_would_refuse_is_said_before_it_is_asked(
     cluster.kubectl("delete", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
     code, _, err = verb("check", placed.spec_path, "--server")
     assert code == 3
-    assert "error: ServiceAccount tuneloop-stage: is not there, expected it" in err
+    assert "error: ServiceAccount tuneloop-stage: does not exist; run `kubectl create" in err
     assert "1 problems, expected none; fix the problems above" in err
     code, out, _ = tuneloop("check", placed.spec_path)
     assert code == 0
@@ -155,7 +155,7 @@ def test_what_a_cluster_would_refuse_is_said_before_it_is_asked(
         "submit", placed.spec_path, "--context", "nowhere", "--kubeconfig", cluster.kubeconfig
     )
     assert code == 2
-    assert "--context nowhere: not in the kubeconfig, expected one of test" in err
+    assert "--context nowhere: the kubeconfig has no such context, expected one of: test" in err
     code, _, err = tuneloop("run", placed.spec_path, "--backend", "cluster", "--image", "x:latest")
     assert code == 3
     assert "pass --allow-tag" in err
