@@ -139,13 +139,13 @@ def test_rights_that_are_missing_are_named(
     path.write_text(json.dumps(config))
     limited = Cluster.connect(namespace, kubeconfig=str(path))
     said = findings(limited, prepared(tiny_run, repository, namespace), "/x")
-    denied = [line for line in said if "may not" in line]
-    assert [line.split(" may not ")[1].split(",")[0] for line in denied] == [
+    denied = [line for line in said if "no right to" in line]
+    assert [line.split("no right to ")[1].split(",")[0] for line in denied] == [
         *("create Job", "delete Job"),
         *("create ConfigMap", "patch ConfigMap"),
         *("list Pod", "get Pod/log", "list Event"),
     ]
-    assert [line for line in said if "could not be looked up" in line]
+    assert [line for line in said if "could not be checked" in line]
 
 
 @pytest.mark.usefixtures("jobset_api")

@@ -114,7 +114,7 @@ def test_a_run_that_cannot_start_is_explained_and_cancelled(
     said = " ".join(out.split())
     assert "cause no node fits pod " in said
     assert "0/1 nodes are available: 1 Insufficient cpu" in said
-    assert "do add a node pool of that shape" in said
+    assert "do add a node pool of this shape" in said
     code, out, _ = verb("status", run_id, *at)
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
