@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -218,11 +219,16 @@ def error_classes() -> list[type[errors.TuneloopError]]:
 
 def _line(text: str) -> str:
     """Text as one cell of a table: its first paragraph."""
-    return _escape(" ".join(text.split("\n\n")[0].split()).replace("<", "&lt;"))
+    return _escape(_without_tags(" ".join(text.split("\n\n")[0].split())))
 
 
 def _paragraphs(text: str | None) -> str:
-    return inspect.cleandoc(text or "").replace("\f", "").replace("<", "&lt;")
+    return _without_tags(inspect.cleandoc(text or "").replace("\f", ""))
+
+
+def _without_tags(text: str) -> str:
+    """Text whose `<` is not read as HTML. In code spans Markdown escapes it by itself."""
+    return re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", text)
 
 
 def _escape(text: str) -> str:

@@ -69,6 +69,14 @@ def test_every_key_of_a_spec_has_its_type_default_and_effect(model: type[BaseMod
         assert meaning or key == "kind", f"{key} of {model.__name__} has no docstring"
 
 
+def test_angle_brackets_are_escaped_once() -> None:
+    pages = {name: write() for name, write in reference.PAGES.items()}
+    assert "`<artifacts>/datasets/`" in pages["spec"]
+    for page in pages.values():
+        prose = re.sub(r"`[^`]*`", "", page)
+        assert not re.search(r"<[a-z]", prose)
+
+
 def test_every_place_of_a_spec_has_its_section() -> None:
     headings = "\n".join(re.findall(r"^## .*", reference.spec_page(), re.MULTILINE))
     for path in ("train.model", "execution.cluster.train", "execution.cluster.import"):
