@@ -37,8 +37,8 @@ PYTEST := $(BIN)/python -m pytest
 COVERAGE := --cov=tuneloop --cov-report=
 COVERAGE_GATE := --cov=tuneloop --cov-report=term:skip-covered --cov-fail-under=92
 
-# What to run after every edit: formatting, lint, types, and the tests that need neither JAX nor a server
-# nor Go. Types are checked while the tests run.
+# Run this after every edit: formatting, lint, types, and the tests that need no JAX, server or Go.
+# mypy and the tests run at the same time.
 quick: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -67,12 +67,12 @@ test: $(VENV)/.dev setup-debian
 fast: $(VENV)/.dev
 	$(PYTEST) -m "not slow" $(COVERAGE)
 
-# The coverage gate counts both groups, so it stands here: run `make fast slow`.
+# The coverage gate is checked here, after both groups: run `make fast slow`.
 slow: $(VENV)/.dev setup-debian
 	$(PYTEST) -m "slow and not images" $(COVERAGE_GATE) --cov-append
 
-# Lint, fast tests, slow tests, images, and no further than the first that fails. Of the images `base` and
-# `serve`; all of them are `make image-test`, which takes twice as long.
+# Run lint, fast tests, slow tests and image tests, and stop at the first group that fails. Only the
+# images `base` and `serve` are tested here; `make image-test` tests all targets and takes twice as long.
 check:
 	$(MAKE) lint
 	$(MAKE) fast

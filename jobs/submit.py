@@ -1,10 +1,10 @@
 """`python -m jobs submit RUN.yaml [OPTIONS]`: check a run on the cluster, then submit it detached.
 
-CI runs this on a merge: `tuneloop check --server`, then `tuneloop submit --detach`, with the options
-of both. The Job that the second one creates runs `python -m jobs.submit --run ID --artifacts URL`,
-the other half of this module: it runs the sequence of stages inside the cluster. If it is killed and
-started again, it continues. The Job owns every object that it creates, so deleting the Job ends the
-run.
+CI runs this on a merge: `tuneloop check --server`, then `tuneloop submit --detach`, with the
+options of both. The Job that the second one creates runs
+`python -m jobs.submit --run ID --artifacts URL`, the other half of this module: it runs the
+sequence of stages inside the cluster. If it is killed and started again, it continues. The Job owns
+every object that it creates, so deleting the Job ends the run.
 """
 
 from __future__ import annotations
