@@ -91,7 +91,7 @@ def tables() -> Tables:
     for title, kinds in (("a run on single machines", small), ("a run with the gang", large)):
         shown = [f"{kinds[name]:,}" for name in names]
         counts.append([title, *shown, megabytes(stored_bytes(kinds))])
-    kept: list[Row] = [["a run takes", "ttl_days", "runs that stand", "in etcd", "of 8 GiB"]]
+    kept: list[Row] = [["a run takes", "ttl_days", "runs kept", "in etcd", "of 8 GiB"]]
     for seconds, ttl in ((DAY, 3), (6 * 3600, 3), (3600, 3), (3600, 1), (900, 1)):
         runs, size = standing(small, seconds, ttl)
         share = f"{100 * size / ETCD_BYTES:.0f} %"

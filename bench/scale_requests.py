@@ -178,7 +178,7 @@ def tables() -> Tables:
         ("a run whose pod waits", waiting, 1),
         (f"{RUNS:,} runs whose pods run", running, RUNS),
         (f"{RUNS:,} that wait, in one namespace", in_one, RUNS),
-        ("the same, were all its events asked for", unselected, RUNS),
+        ("the same, if it listed all events", unselected, RUNS),
         (f"one gang of {gang:,} pods that run", look("Running", pods=gang), 1),
     )
     rows: list[Row] = [
