@@ -153,7 +153,7 @@ def test_what_submitter_and_ci_ask_is_what_their_roles_grant(
         code, _, err = tuneloop("check", spec, "--server", *ci)
         assert code == 3, err
         assert f"LocalQueue {queue}: does not exist, expected one of: none exists" in err
-        assert "warning: store_token: could not be looked up" in err
+        assert "warning: store_token: could not be checked" in err
     run.change(execution__cluster__queue=None, execution__cluster__store_token_secret=None)
     code, out, err = tuneloop("submit", spec, "--detach", "--json", *ci)
     assert code == 0, err
