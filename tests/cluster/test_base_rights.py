@@ -122,6 +122,7 @@ def supervise(client: Cluster, run: TinyRun, repository: Path) -> None:
     early.create(replace_failed=True)
     verdict = wait_until(lambda: (v := early.look()).is_final and v, "import has given up", 60)
     assert verdict.state == "DataError", verdict
+    early.archive_logs()  # as the sequence does after each poll
     run.change(execution__cluster__queue=None, execution__cluster__train=HUGE)
 
 
