@@ -17,7 +17,7 @@ Outcome = Literal["correct", "wrong", "no_answer"]
 class _Part(BaseModel):
     """Base class. Unknown keys are ignored, so older versions read newer files."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class Accuracy(_Part):

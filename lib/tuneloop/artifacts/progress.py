@@ -15,7 +15,7 @@ from tuneloop.storage import files, paths
 class Progress(BaseModel):
     """Progress of a stage; a stage may add values of its own."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     stage: str = ""
     """Name of the stage."""

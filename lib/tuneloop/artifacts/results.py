@@ -13,7 +13,7 @@ class RecordPart(BaseModel):
     """Base class of counts and results."""
 
     # Built when they are first used: `python -m jobs --help` needs none of them.
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class ExportCounts(RecordPart):

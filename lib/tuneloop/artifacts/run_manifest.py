@@ -15,7 +15,7 @@ from tuneloop.storage import files
 class DatasetOfRun(BaseModel):
     """The dataset that a run was planned for."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     key: str
     build_id: str
@@ -26,7 +26,7 @@ class DatasetOfRun(BaseModel):
 class RunManifest(BaseModel):
     """The identity of a run; keys of a newer tuneloop are ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     schema_version: Literal["1"] = "1"
     run_id: str
