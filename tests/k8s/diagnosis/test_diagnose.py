@@ -204,6 +204,18 @@ CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
         *("ImageError", 22, "Back-off pulling image"),
     ),
     "image invalid": (judged(job(), waits("InvalidImageName")), "ImageError", 22, "InvalidImage"),
+    "registry slow on a node with 404 in its name": (
+        judged(
+            job(),
+            waits("ErrImagePull", "registry.example:403/x@sha256:4010404a: i/o timeout"),
+            events=[event("Scheduled", "Successfully assigned ns/p-404 to node-04042557")],
+        ),
+        *("ImageError", None, "i/o timeout"),
+    ),
+    "image absent, status code only": (
+        judged(job(), waits("ErrImagePull", "unexpected status code 404: body")),
+        *("ImageError", 22, "status code 404"),
+    ),
     "registry slow": (judged(job(), waits("ErrImagePull", "i/o")), "ImageError", None, "i/o"),
     "registry down": (judged(job(), waits("ErrImagePull", "i/o", 999)), "ImageError", 22, "i/o"),
     "secret missing": (

@@ -7,6 +7,7 @@ clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from tuneloop.artifacts.verdict import Verdict
@@ -32,9 +33,9 @@ CONFIG_GRACE_SECONDS = 60.0
 DEADLINE_GRACE_SECONDS = 60.0
 """Time to allow for the controller to report an exceeded deadline itself."""
 
-_ABSENT_IMAGE = (
-    *("401", "403", "404", "unauthorized", "forbidden", "denied", "not found"),
-    *("manifest unknown", "does not exist", "invalid reference"),
+_ABSENT_IMAGE = re.compile(
+    r"(?<![\w.:/@-])40[134](?![\w.-])"  # a status code, not part of a digest or of a node's name
+    r"|unauthorized|forbidden|denied|not found|manifest unknown|does not exist|invalid reference"
 )
 """Parts of image pull errors that a retry cannot fix."""
 _PERMANENT_QUEUE = {"Misconfigured", "NoMatchingFlavor", "ExceedsMaxQuota"}
@@ -181,7 +182,7 @@ def _waiting_container(seen: Observation, timeouts: TimeoutSpec) -> Verdict | No
             said = " ".join((message, *_events(seen))).lower()
             final = (
                 reason in ("InvalidImageName", "ErrImageNeverPull")
-                or any(word in said for word in _ABSENT_IMAGE)
+                or _ABSENT_IMAGE.search(said) is not None
                 or age > timeouts.image_pull_seconds
             )
             return Verdict(
