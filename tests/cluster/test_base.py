@@ -272,7 +272,7 @@ def test_queues_cover_what_stages_ask_for(folder: Path) -> None:
 def test_the_documented_commands_make_the_secrets_that_the_store_reads(
     cluster: Cluster, base: str, repository: Path, tmp_path: Path
 ) -> None:
-    """The first block of shell in docs/how-to/cluster-base.md, as it stands there."""
+    """The first block of shell in docs/how-to/cluster-base.md, unchanged."""
     text = (repository / "docs/how-to/cluster-base.md").read_text()
     (script, *_) = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
     commands = {
