@@ -102,7 +102,7 @@ lock:
 	$(LOCK) --extra data --extra store --extra k8s -c requirements/dev.txt pyproject.toml -o requirements/base.txt
 	$(LOCK) --extra data --extra store --extra train --extra cuda -c requirements/dev.txt pyproject.toml -o requirements/train-cuda.txt
 	$(LOCK) --extra data --extra store --extra train --extra tpu -c requirements/dev.txt pyproject.toml -o requirements/train-tpu.txt
-	for name in audit gcs s3; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
+	for name in audit gcs s3 smollm2 torch; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
 	  requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 
 # docs/how-to/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.

@@ -20,6 +20,8 @@ from flax import nnx
 from tuneloop.demo.loop import CONFIG, INSTRUCTION, SEED
 from tuneloop.demo.tasks import demo_traces
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.models import gemma3
 from tuneloop.training.prompt_templates import RECIPES
@@ -57,9 +59,14 @@ def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
     return table, tokenizer.get_piece_size()
 
 
+def _architecture(spec: TrainSpec, vocab_size: int) -> Architecture:
+    assert isinstance(spec.model, RandomModelSpec)
+    return gemma3.architecture_of(spec.model, vocab_size)
+
+
 def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
     """Return the median step time of `run_sft`."""
-    model = gemma3.build_model(spec.model, vocab_size, SEED)
+    model = gemma3.build_model(_architecture(spec, vocab_size), SEED)
     with tempfile.TemporaryDirectory() as folder:
         progress = loop.run_sft(
             model,
@@ -77,7 +84,7 @@ def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
 
 def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
     """Return the median step time of only value_and_grad and the same optimizer."""
-    graph, params = nnx.split(gemma3.build_model(spec.model, vocab_size, SEED))
+    graph, params = nnx.split(gemma3.build_model(_architecture(spec, vocab_size), SEED))
     optimizer = optimizers.build_optimizer(spec.optimizer, spec.steps)
     state = optimizer.init(params)
 

@@ -41,6 +41,7 @@ Invoke = Callable[..., tuple[int, str, str]]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 TINY_MODEL = {
+    "kind": "random",
     "num_layers": 1,
     "embed_dim": 16,
     "hidden_dim": 32,

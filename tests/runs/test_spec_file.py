@@ -132,12 +132,14 @@ def test_invalid_utf8(tmp_path: Path) -> None:
 
 
 def test_heads_that_do_not_divide(tmp_path: Path) -> None:
-    text = GOOD.replace("  steps: 50", "  model: {num_heads: 3, num_kv_heads: 2}\n  steps: 50")
+    text = GOOD.replace(
+        "  steps: 50", "  model: {kind: random, num_heads: 3, num_kv_heads: 2}\n  steps: 50"
+    )
     with pytest.raises(
         SpecError, match=r"run.yaml:4: .*num_kv_heads is 2, expected a divisor of num_heads"
     ):
         load(tmp_path, text)
-    text = GOOD.replace("  steps: 50", "  model: {head_dim: 3}\n  steps: 50")
+    text = GOOD.replace("  steps: 50", "  model: {kind: random, head_dim: 3}\n  steps: 50")
     with pytest.raises(SpecError, match="head_dim is 3, expected an even number"):
         load(tmp_path, text)
 

@@ -8,7 +8,8 @@ from typing import Any
 import sentencepiece
 
 from tests.builders import TINY_MODEL
-from tuneloop.specs.model import Gemma3Spec, TokenizerSpec
+from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
 from tuneloop.specs.training import OptimizerSpec, TrainSpec
 from tuneloop.training.models import gemma3, model_files
 from tuneloop.training.schema import TrainingExample
@@ -16,8 +17,9 @@ from tuneloop.training.sft import loop
 from tuneloop.training.sft.batches import TokenTable, build_token_table
 from tuneloop.training.sft.distributed import ProcessGroup
 
+MODEL = RandomModelSpec(**TINY_MODEL)
 SPEC = TrainSpec(
-    model=Gemma3Spec(**TINY_MODEL),
+    model=MODEL,
     tokenizer=TokenizerSpec(vocab_size=300),
     optimizer=OptimizerSpec(learning_rate=0.02),
     steps=12,
@@ -28,6 +30,10 @@ EXAMPLES = [
     TrainingExample(id=str(n), prompt=f"Say {'abcd'[n % 4]}", response=f"Answer: {'abcd'[n % 4]}")
     for n in range(16)
 ]
+
+
+def architecture(vocab_size: int) -> Architecture:
+    return gemma3.architecture_of(MODEL, vocab_size)
 
 
 def build_table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
@@ -42,12 +48,12 @@ def build_table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
 
 
 def model_file_contents(tokenizer: bytes, vocab_size: int, tuned: bytes) -> dict[str, bytes]:
-    base = model_files.dump_weights(gemma3.build_model(SPEC.model, vocab_size, 0))
+    base = model_files.dump_weights(gemma3.build_model(architecture(vocab_size), 0))
     return {
         model_files.BASE_WEIGHTS: base,
         model_files.TUNED_WEIGHTS: tuned,
         model_files.TOKENIZER: tokenizer,
-        model_files.DESCRIPTION: model_files.dump_description(SPEC.model, vocab_size),
+        model_files.DESCRIPTION: model_files.dump_description(architecture(vocab_size)),
     }
 
 
@@ -57,7 +63,7 @@ ALONE = ProcessGroup(process_count=1, mesh=None)
 def train(
     table: TokenTable, vocab_size: int, folder: Path, stop_after: int | None = None
 ) -> tuple[loop.Progress, bytes]:
-    model = gemma3.build_model(SPEC.model, vocab_size, 0)
+    model = gemma3.build_model(architecture(vocab_size), 0)
     seen: list[Any] = []
     progress = loop.run_sft(
         model,

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tuneloop.specs.base import Spec
 
 
-class ModelSpecBase(Spec):
-    """Base class of the specs of all model families."""
+class RandomModelSpec(Spec):
+    """A model of the given shape with random weights drawn from the seed.
 
-    chat_template: ClassVar[str]
-    """Name of the chat template of this family, used in training and in generation."""
-    kind: str
-    """Name of the model family."""
+    It shows that the loop works on your data; it knows nothing before training.
+    """
 
-
-class Gemma3Spec(ModelSpecBase):
-    """A Gemma 3 text model of the given shape, with random weights drawn from the seed."""
-
-    chat_template = "gemma3"
-    kind: Literal["gemma3"] = "gemma3"
+    kind: Literal["random"] = "random"
+    family: Literal["gemma3"] = "gemma3"
+    """Model family, as in `FAMILIES`."""
     num_layers: int = Field(default=2, ge=1, le=128)
     """Number of transformer blocks; every sixth block uses global attention."""
     embed_dim: int = Field(default=128, ge=8, le=16384)
@@ -39,7 +34,7 @@ class Gemma3Spec(ModelSpecBase):
     """Tokens that a local attention layer looks back."""
 
     @model_validator(mode="after")
-    def _shape_fits(self) -> Gemma3Spec:
+    def _shape_fits(self) -> RandomModelSpec:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_kv_heads is {self.num_kv_heads}, expected a divisor of num_heads"
@@ -52,13 +47,33 @@ class Gemma3Spec(ModelSpecBase):
         return self
 
 
-ModelSpec = Gemma3Spec
-"""Any model that a run can train. With a second family this becomes a union discriminated by
-`kind`: `Annotated[Gemma3Spec | Qwen3Spec, Field(discriminator="kind")]`."""
+class PretrainedModelSpec(Spec):
+    """A model with published or tuned weights; give either `model` or `run`."""
+
+    kind: Literal["pretrained"]
+    model: str | None = Field(default=None, min_length=1, max_length=100)
+    """Name of a stored model, its folder under `<artifacts>/models/`; see `tuneloop models add`."""
+    run: str | None = Field(default=None, min_length=1)
+    """Id of a finished run, whose tuned model is trained further."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PretrainedModelSpec:
+        if (self.model is None) == (self.run is None):
+            raise ValueError(
+                "expected one of the two keys `model` (a stored model's name) and `run` (a run id)"
+            )
+        return self
+
+
+ModelSpec = Annotated[RandomModelSpec | PretrainedModelSpec, Field(discriminator="kind")]
+"""The model that a run starts from."""
 
 
 class TokenizerSpec(Spec):
-    """A SentencePiece BPE tokenizer that is trained on the text of the examples."""
+    """A SentencePiece BPE tokenizer that is trained on the text of the examples.
+
+    Only models with random weights use it; a pretrained model brings its own tokenizer.
+    """
 
     kind: Literal["sentencepiece_bpe"] = "sentencepiece_bpe"
     vocab_size: int = Field(default=400, ge=64, le=262144)

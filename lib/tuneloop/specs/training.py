@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tuneloop.specs.base import Spec
-from tuneloop.specs.model import Gemma3Spec, ModelSpec, TokenizerSpec
+from tuneloop.specs.model import ModelSpec, RandomModelSpec, TokenizerSpec
 
 
 class OptimizerSpec(Spec):
@@ -34,8 +34,8 @@ class OptimizerSpec(Spec):
 class TrainSpec(Spec):
     """Supervised fine-tuning (SFT) with the loss on the response tokens only."""
 
-    model: ModelSpec = Gemma3Spec()
-    """Model family and shape."""
+    model: ModelSpec = RandomModelSpec()
+    """Model that the run starts from: random weights, a stored model, or another run's."""
     tokenizer: TokenizerSpec = TokenizerSpec()
     """Tokenizer of the model."""
     optimizer: OptimizerSpec = OptimizerSpec()

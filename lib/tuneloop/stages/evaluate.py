@@ -31,6 +31,7 @@ from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.generation.sampler import Generation, Generator
 from tuneloop.training.models import model_files
+from tuneloop.training.models.registry import family_named
 from tuneloop.training.prompt_templates import Recipe, recipe_named
 
 SHARD_FILES = ("generations_before.jsonl", "generations_after.jsonl")
@@ -79,7 +80,7 @@ def _generate(
     train = stage.upstream("train")
     base = _load(train, model_files.BASE_WEIGHTS, stage)
     tuned = _load(train, model_files.TUNED_WEIGHTS, stage)
-    template = chat_template_named(base.description.family.chat_template)
+    template = chat_template_named(family_named(base.architecture.family).chat_template)
     prompts = [
         template.render_generation_prompt(
             recipe.render_prompt(item.prompt, spec.dataset.instruction), spec.system_instruction

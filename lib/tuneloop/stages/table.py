@@ -91,7 +91,7 @@ def _export_fields(inputs: RunInputs) -> Fields:
         "eval_prompts_sha256": inputs.eval_prompts_sha256,
         "tokenizer_sha256": inputs.tokenizer_sha256,
         "system_instruction": spec.system_instruction,
-        "chat_template": spec.train.model.chat_template,
+        "chat_template": "gemma3",
     }
 
 
@@ -103,7 +103,7 @@ def _export_identity(inputs: RunInputs) -> Fields:
         identity["eval_prompts_sha256"] = inputs.eval_prompts_sha256
     if inputs.tokenizer_sha256 is not None:
         identity["system_instruction"] = spec.system_instruction
-        identity["chat_template"] = spec.train.model.chat_template
+        identity["chat_template"] = "gemma3"
     return identity
 
 

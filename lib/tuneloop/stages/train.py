@@ -9,13 +9,14 @@ from itertools import islice
 from typing import Any
 
 from tuneloop.artifacts.results import TrainCounts, TrainResults
-from tuneloop.errors import Transient
+from tuneloop.errors import SpecError, Transient
+from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.stages import TrainStage
 from tuneloop.stages.context import Stage
 from tuneloop.storage import files, lines, paths
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.export.files import text_blocks
-from tuneloop.training.models import model_files
+from tuneloop.training.models import gemma3, model_files
 from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.registry import family_named
 from tuneloop.training.schema import TrainingExample, parse_example
@@ -70,7 +71,9 @@ def run(spec: TrainStage, stage: Stage) -> None:
 def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
     """Encode the examples, draw the base model, and write everything but the tuned weights."""
     options = spec.options
-    family = family_named(options.model.kind)
+    if not isinstance(options.model, RandomModelSpec):
+        raise SpecError("train.model: pretrained models are not supported yet; use kind: random")
+    family = family_named(options.model.family)
     sample = (e for _, e in islice(_examples(stage), options.tokenizer.sample_examples))
     tokenizer_model = train_tokenizer(
         encode.tokenizer_sentences(sample, spec.system_instruction), options.tokenizer
@@ -86,10 +89,9 @@ def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
         template=chat_template_named(family.chat_template),
     )
     stage.write_output(model_files.TOKENIZER, tokenizer_model)
-    stage.write_output(
-        model_files.DESCRIPTION, model_files.dump_description(options.model, vocab_size)
-    )
-    model = family.module().build_model(options.model, vocab_size, spec.seed)
+    architecture = gemma3.architecture_of(options.model, vocab_size)
+    stage.write_output(model_files.DESCRIPTION, model_files.dump_description(architecture))
+    model = family.module().build_model(architecture, spec.seed)
     base = model_files.dump_weights(model)
     stage.write_output(model_files.BASE_WEIGHTS, base)
     return Prepared(table, lengths, vocab_size, model, hashlib.sha256(base).hexdigest())

@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 
 from tuneloop.errors import DataError
-from tuneloop.specs.model import Gemma3Spec
+from tuneloop.specs.model import RandomModelSpec
 from tuneloop.training.models import gemma3
 from tuneloop.training.models.parameters import flat_params
 
-SPEC = Gemma3Spec(
+SPEC = RandomModelSpec(
     num_layers=1, embed_dim=16, hidden_dim=32, num_heads=2, num_kv_heads=1, head_dim=8
 )
+ARCHITECTURE = gemma3.architecture_of(SPEC, 64)
 
 
 def test_weights_are_a_function_of_the_seed() -> None:
-    first = flat_params(gemma3.build_model(SPEC, 64, 3))
-    again = flat_params(gemma3.build_model(SPEC, 64, 3))
-    other = flat_params(gemma3.build_model(SPEC, 64, 4))
+    first = flat_params(gemma3.build_model(ARCHITECTURE, 3))
+    again = flat_params(gemma3.build_model(ARCHITECTURE, 3))
+    other = flat_params(gemma3.build_model(ARCHITECTURE, 4))
     assert list(first) == sorted(first)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     embedding = "embedder.input_embedding"
@@ -27,7 +28,7 @@ def test_weights_are_a_function_of_the_seed() -> None:
 
 def test_no_weight_matrix_starts_at_zero() -> None:
     """Tunix initializes feed-forward kernels to zero, a saddle point that training never leaves."""
-    for name, array in flat_params(gemma3.build_model(SPEC, 64, 0)).items():
+    for name, array in flat_params(gemma3.build_model(ARCHITECTURE, 0)).items():
         assert array.dtype == np.float32, name
         assert np.isfinite(array).all(), name
         if array.ndim > 1:
@@ -35,8 +36,8 @@ def test_no_weight_matrix_starts_at_zero() -> None:
 
 
 def test_scales_follow_the_fan_in() -> None:
-    spec = Gemma3Spec(num_layers=1, embed_dim=256, hidden_dim=512, num_heads=4, num_kv_heads=4)
-    params = flat_params(gemma3.build_model(spec, 512, 0))
+    spec = RandomModelSpec(num_layers=1, embed_dim=256, hidden_dim=512, num_heads=4, num_kv_heads=4)
+    params = flat_params(gemma3.build_model(gemma3.architecture_of(spec, 512), 0))
     assert params["embedder.input_embedding"].std() == pytest.approx(256**-0.5, rel=0.02)
     assert params["layers.0.mlp.down_proj.kernel"].std() == pytest.approx(512**-0.5, rel=0.02)
     assert params["layers.0.attn.qkv_einsum.w"].std() == pytest.approx(256**-0.5, rel=0.02)
@@ -45,8 +46,8 @@ def test_scales_follow_the_fan_in() -> None:
 
 
 def test_params_round_trip() -> None:
-    params = flat_params(gemma3.build_model(SPEC, 64, 0))
-    loaded = flat_params(gemma3.build_model_from_params(SPEC, 64, params))
+    params = flat_params(gemma3.build_model(ARCHITECTURE, 0))
+    loaded = flat_params(gemma3.build_model_from_params(ARCHITECTURE, params))
     digests = [
         hashlib.sha256(b"".join(p[name].tobytes() for name in p)).hexdigest()
         for p in (params, loaded)
@@ -55,14 +56,10 @@ def test_params_round_trip() -> None:
 
 
 def test_params_of_another_shape_are_refused() -> None:
-    params = flat_params(gemma3.build_model(SPEC, 64, 0))
+    params = flat_params(gemma3.build_model(ARCHITECTURE, 0))
     with pytest.raises(DataError, match=r"input_embedding: found shape \(64, 16\).*\(128, 16\)"):
-        gemma3.build_model_from_params(SPEC, 128, params)
+        gemma3.build_model_from_params(gemma3.architecture_of(SPEC, 128), params)
     del params["final_norm.scale"]
     params["extra"] = np.zeros(1)
     with pytest.raises(DataError, match=r"1 missing \(final_norm.scale\) and 1 unknown \(extra\)"):
-        gemma3.build_model_from_params(SPEC, 64, params)
-
-
-def test_cache_shape() -> None:
-    assert gemma3.cache_shape(SPEC) == (1, 1, 8)
+        gemma3.build_model_from_params(ARCHITECTURE, params)

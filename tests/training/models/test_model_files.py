@@ -19,7 +19,7 @@ def test_a_stored_model_comes_back_bit_by_bit(stored: dict[str, bytes]) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        (model_files.DESCRIPTION, b"{}", "run/model.json: model is missing"),
+        (model_files.DESCRIPTION, b"{}", "run/model.json: family is missing"),
         (model_files.BASE_WEIGHTS, b"torn", "run/base.safetensors: not safetensors"),
         (model_files.TOKENIZER, b"torn", "expected a SentencePiece model"),
     ],

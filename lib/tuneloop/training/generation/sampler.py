@@ -16,6 +16,7 @@ from tunix.generate.sampler import CacheConfig, Sampler
 from tuneloop.errors import DataError
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.models.model_files import StoredModel
+from tuneloop.training.models.registry import family_named
 from tuneloop.training.text.tokenizers import EOS_ID
 
 PROMPT_MULTIPLE = 8
@@ -64,8 +65,8 @@ class Generator:
         # silently use the next power of two.
         longest = 1 + max(len(ids) for ids in tokenizer.encode(list(prompts)))
         self.prompt_length = -(-longest // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
-        family = stored.description.family
-        layers, kv_heads, head_dim = family.module().cache_shape(stored.description.model)
+        architecture = stored.architecture
+        family = family_named(architecture.family)
         _, end_of_turn = chat_template_named(family.chat_template).turn_marks
         self._stop_ids = [EOS_ID, tokenizer.piece_to_id(end_of_turn)]
         self._sampler = Sampler(
@@ -73,9 +74,9 @@ class Generator:
             tokenizer,
             CacheConfig(
                 cache_size=self.prompt_length + max_new_tokens,
-                num_layers=layers,
-                num_kv_heads=kv_heads,
-                head_dim=head_dim,
+                num_layers=architecture.num_layers,
+                num_kv_heads=architecture.num_kv_heads,
+                head_dim=architecture.head_dim,
             ),
         )
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import sentencepiece
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from tuneloop.errors import DataError
-from tuneloop.specs.model import ModelSpecBase
+from tuneloop.specs.architecture import Architecture
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.models.parameters import flat_params
-from tuneloop.training.models.registry import FAMILIES, ModelFamily, family_named
+from tuneloop.training.models.registry import family_named
 from tuneloop.training.text.tokenizers import load_tokenizer
 from tuneloop.validation import first_error
 
@@ -30,39 +30,13 @@ TOKENIZER = "tokenizer.model"
 DESCRIPTION = "model.json"
 
 
-def _spec_of_its_kind(value: Any) -> Any:
-    """Validate a model spec with the spec class of its family."""
-    if not isinstance(value, dict):
-        return value
-    kind = str(value.get("kind"))
-    if kind not in FAMILIES:
-        raise ValueError(f"kind is {kind!r}, expected one of: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[kind].spec_class.model_validate(value)
-
-
-class ModelDescription(BaseModel):
-    """Content of `model.json`: the architecture that belongs to the weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: Annotated[SerializeAsAny[ModelSpecBase], BeforeValidator(_spec_of_its_kind)]
-    """Kind and shape of the network."""
-    vocab_size: int
-    """Rows of the embedding."""
-
-    @property
-    def family(self) -> ModelFamily:
-        """Return the model's row in the table of families."""
-        return family_named(self.model.kind)
-
-
 @dataclass(frozen=True)
 class StoredModel:
     """A model read from storage, with its tokenizer, description and digest."""
 
     model: Any
     tokenizer: sentencepiece.SentencePieceProcessor
-    description: ModelDescription
+    architecture: Architecture
     digest: str
 
 
@@ -72,10 +46,9 @@ def dump_weights(model: Any) -> bytes:
     return data
 
 
-def dump_description(spec: ModelSpecBase, vocab_size: int) -> bytes:
-    """Serialize the model's spec and vocabulary size as `model.json`."""
-    description = ModelDescription(model=spec, vocab_size=vocab_size)
-    return description.model_dump_json(indent=1).encode() + b"\n"
+def dump_description(architecture: Architecture) -> bytes:
+    """Serialize the model's architecture as `model.json`."""
+    return architecture.model_dump_json(indent=1).encode() + b"\n"
 
 
 def load_model(files: Mapping[str, bytes], weights_name: str, place: str) -> StoredModel:
@@ -90,25 +63,23 @@ def load_model(files: Mapping[str, bytes], weights_name: str, place: str) -> Sto
         DataError: a file is invalid, or the files are not from the same model.
     """
     try:
-        description = ModelDescription.model_validate_json(files[DESCRIPTION])
+        architecture = Architecture.model_validate_json(files[DESCRIPTION])
         params: dict[str, np.ndarray] = safetensors_numpy.load(files[weights_name])
     except ValidationError as e:
         raise DataError(f"{place}/{DESCRIPTION}: {first_error(e)}; train again") from e
     except SafetensorError as e:
         raise DataError(f"{place}/{weights_name}: not safetensors ({e}); train again") from e
-    family = description.family
+    family = family_named(architecture.family)
     template = chat_template_named(family.chat_template)
     tokenizer = load_tokenizer(files[TOKENIZER], template.turn_marks)
-    if tokenizer.get_piece_size() != description.vocab_size:
+    if tokenizer.get_piece_size() != architecture.vocab_size:
         raise DataError(
             f"{place}/{TOKENIZER}: has {tokenizer.get_piece_size()} pieces, expected the model's"
-            f" {description.vocab_size}; train again to write files that match"
+            f" {architecture.vocab_size}; train again to write files that match"
         )
     return StoredModel(
-        model=family.module().build_model_from_params(
-            description.model, description.vocab_size, params
-        ),
+        model=family.module().build_model_from_params(architecture, params),
         tokenizer=tokenizer,
-        description=description,
+        architecture=architecture,
         digest=hashlib.sha256(files[weights_name]).hexdigest(),
     )

@@ -1,7 +1,7 @@
-"""The table of model families: from a model spec's `kind` to the code that builds such models.
+"""The table of model families: from an architecture's `family` to the code that builds it.
 
-To add a family, add its spec class to `specs/model.py`, a module with the functions of
-`FamilyModule` to this package, and a row to `FAMILIES`.
+To add a family, add a module with the functions of `FamilyModule` to this package, and a row to
+`FAMILIES`.
 """
 
 from __future__ import annotations
@@ -12,43 +12,32 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tuneloop.specs.model import Gemma3Spec, ModelSpecBase
+from tuneloop.specs.architecture import Architecture
 from tuneloop.validation import look_up
 
 
 class FamilyModule(Protocol):
-    """Functions that the module of every family has; `spec` is an instance of its spec class."""
+    """Functions that the module of every family has."""
 
-    def build_config(self, spec: Any, vocab_size: int) -> Any:
-        """Build the model library's own configuration from the spec."""
-
-    def build_model(self, spec: Any, vocab_size: int, seed: int) -> Any:
+    def build_model(self, architecture: Architecture, seed: int) -> Any:
         """Build a model with random weights drawn from the seed."""
 
     def build_model_from_params(
-        self, spec: Any, vocab_size: int, params: Mapping[str, np.ndarray]
+        self, architecture: Architecture, params: Mapping[str, np.ndarray]
     ) -> Any:
-        """Build a model with the given weights; raises DataError if they do not match the spec."""
-
-    def cache_shape(self, spec: Any) -> tuple[int, int, int]:
-        """Return (num_layers, num_kv_heads, head_dim) of the key-value cache."""
+        """Build a model with the given weights; raises DataError if they do not match."""
 
 
 @dataclass(frozen=True)
 class ModelFamily:
     """One row of the table of model families."""
 
-    spec_class: type[ModelSpecBase]
-    """Spec class of the family; its `kind` is the key of this row."""
     module: Callable[[], FamilyModule]
     """Import the family's module. JAX is imported by this call and not with the table."""
+    chat_template: str
+    """Key in `chat_templates.CHAT_TEMPLATES`; used for models that bring no template."""
     lora_targets: tuple[str, ...]
     """Names of the submodules that LoRA adapts, as they appear in parameter names."""
-
-    @property
-    def chat_template(self) -> str:
-        """Return the family's key in `chat_templates.CHAT_TEMPLATES`."""
-        return self.spec_class.chat_template
 
 
 def _gemma3() -> FamilyModule:
@@ -59,8 +48,8 @@ def _gemma3() -> FamilyModule:
 
 FAMILIES: dict[str, ModelFamily] = {
     "gemma3": ModelFamily(
-        spec_class=Gemma3Spec,
         module=_gemma3,
+        chat_template="gemma3",
         lora_targets=(
             "q_einsum",
             "kv_einsum",
@@ -73,13 +62,13 @@ FAMILIES: dict[str, ModelFamily] = {
         ),
     ),
 }
-"""Model families by the `kind` of their spec."""
+"""Model families by name."""
 
 
-def family_named(kind: str) -> ModelFamily:
-    """Look up a model family by the `kind` of its spec.
+def family_named(name: str) -> ModelFamily:
+    """Look up a model family.
 
     Raises:
-        SpecError: the kind is unknown; the message lists the known kinds.
+        SpecError: the family is unknown; the message lists the known families.
     """
-    return look_up(FAMILIES, kind, "model kind")
+    return look_up(FAMILIES, name, "model family")
