@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV ?= uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: setup setup-dev setup-debian loop quick lint types fast slow docs test check golden bench wheel lock clean image image-test sbom audit
+.PHONY: setup setup-dev setup-debian loop quick lint types fast slow docs test check golden bench bench-smoke wheel lock clean image image-test sbom audit
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -82,8 +82,13 @@ check:
 golden: $(VENV)/.dev
 	TUNELOOP_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -n 0 -m golden
 
+# Measure every figure of bench/ except those of the images.
 bench: $(VENV)/.dev
 	for script in $(filter-out bench/image.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
+
+# Run every script of bench/ with tiny sizes. `make slow` does the same, so `make check` does too.
+bench-smoke: $(VENV)/.dev setup-debian
+	$(PYTEST) -q tests/bench tests/cluster/test_bench.py
 
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --extra build

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from figure import print_figure
+from figure import print_figure, sized
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from tuneloop.datasets.build import build
@@ -39,9 +39,9 @@ from tuneloop.training.export.examples import EXAMPLE_NAMESPACE, builder_of
 from tuneloop.training.export.exporter import ShardExporter
 from tuneloop.training.export.index import IndexedFile
 
-ROWS = 50_000
-ROUNDS = 5
-EVAL_PROMPTS = 200
+ROWS = sized(50_000, 500)
+ROUNDS = sized(5, 1)
+EVAL_PROMPTS = sized(200, 20)
 PLAIN = ExportSpec(duplicates="keep", contamination="off")
 CHECKED = ExportSpec()
 

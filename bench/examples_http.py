@@ -20,7 +20,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
-from figure import print_figure
+from figure import print_figure, sized
 from store import REPOSITORY  # noqa: F401 - puts the tests on the path
 
 import examples
@@ -30,7 +30,7 @@ from tuneloop.datasets.read import iter_rows
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.traces.response_text import render_response
 
-ROUNDS = 3
+ROUNDS = sized(3, 1)
 
 
 def fill(manifest: DatasetManifest, folder: str) -> str:

@@ -13,15 +13,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from figure import print_figure
+from figure import print_figure, sized
 from store import REPOSITORY
 
 import examples
 from tests.builders import make_tiny_run
 from tuneloop.specs.stages import dump_stage_spec
 
-ROWS = 400_000
-ROUNDS = 2
+ROWS = sized(400_000, 800)
+ROUNDS = sized(2, 1)
 
 
 def run(folder: Path, count: int) -> float:

@@ -1,10 +1,25 @@
-"""Print the figure of a benchmark."""
+"""Print the figure of a benchmark, and choose its sizes: full, or tiny for a smoke run.
+
+In a smoke run (`--smoke`, or TUNELOOP_BENCH_SMOKE=1) a script does everything that it does
+otherwise, with tiny sizes and one round. Its figures then mean nothing, but a script that no longer
+fits the library fails.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
+import sys
 from collections.abc import Sequence
+
+SMOKE = "--smoke" in sys.argv or os.environ.get("TUNELOOP_BENCH_SMOKE", "0") != "0"
+"""Whether this is a smoke run."""
+
+
+def sized(full: int, smoke: int) -> int:
+    """Return a size or a number of rounds: `full`, or `smoke` in a smoke run."""
+    return smoke if SMOKE else full
 
 
 def print_figure(name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import REPOSITORY, open_bench
-from figure import print_figure
+from figure import print_figure, sized
 
 from tests.cluster.node import Node
 from tuneloop.artifacts import layout
@@ -21,7 +21,7 @@ from tuneloop.runs.sequence import Sequence
 from tuneloop.stages.table import STAGES
 
 POLL_SECONDS = 0.5
-ROUNDS = 3
+ROUNDS = sized(3, 1)
 
 
 class Timed(Cluster):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import yaml
-from figure import print_figure
+from figure import print_figure, sized
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -20,7 +20,7 @@ from tuneloop.runs.prepare import prepare  # noqa: E402
 from tuneloop.runs.spec_file import load_run_spec  # noqa: E402
 from tuneloop.specs.target import Target  # noqa: E402
 
-RUNS = 1000
+RUNS = sized(1000, 20)
 RIVAL_SHARE = 10
 """The rival writes only one of this many runs, and its time is multiplied by this number."""
 IMAGE = "registry.example/tuneloop@sha256:" + "0" * 64

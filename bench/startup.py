@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
-from figure import print_figure
+from figure import print_figure, sized
 
-ROUNDS = 15
+ROUNDS = sized(15, 1)
 BARE = """
 import typer
 app = typer.Typer(rich_markup_mode=None)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import optax
-from figure import print_figure
+from figure import print_figure, sized
 from flax import nnx
 
 from tuneloop.demo.loop import CONFIG, INSTRUCTION, SEED
@@ -31,8 +31,8 @@ from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_tabl
 from tuneloop.training.text.encode import tokenizer_sentences
 from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
 
-ROUNDS = 3
-STEPS = 20
+ROUNDS = sized(3, 1)
+STEPS = sized(20, 3)
 
 
 def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:

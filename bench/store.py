@@ -14,18 +14,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from figure import sized
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from tests.postgres import running_postgres  # noqa: E402 - needs the path above
 
-BATCH = 1000
+BATCH = sized(1000, 20)
 _WORDS = "add the numbers carry one then compare both sides of it and keep larger".split()
 _FOREIGN = "Añade los números, después répète — 数を足す、そして比べる".split()
 
 
 def make_bodies(batches: int, seed: int = 0) -> list[bytes]:
-    """Make JSON arrays of 1000 traces, like those of the measured peer.
+    """Make JSON arrays of BATCH traces, like those of the measured peer.
 
     A trace has 1,440 bytes and 5.5 steps on average. A quarter of the prompts use non-ASCII words.
     """

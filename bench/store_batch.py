@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from figure import print_figure
+from figure import print_figure, sized
 from store import BATCH, database_urls, make_bodies, post, running_store
 
 PATH = "/api/traces/batch"
-ROUNDS = 30
+ROUNDS = sized(30, 3)
 
 
 def serve_rival(kind: str, database: str) -> ThreadingHTTPServer:

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 import psycopg
-from figure import print_figure
+from figure import print_figure, sized
 from store import BATCH, database_urls, make_bodies, peak_mib, post, running_store
 
-TRACES, CHOSEN, ROUNDS = 100_000, 10_000, 5
+TRACES, CHOSEN, ROUNDS = sized(100_000, 200), sized(10_000, 20), sized(5, 1)
 SELECT = f"SELECT id, created_at, payload FROM traces ORDER BY created_at DESC LIMIT {CHOSEN}"
 
 

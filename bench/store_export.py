@@ -17,11 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from figure import print_figure
+from figure import print_figure, sized
 from store import BATCH, make_bodies, post, running_store
 
-TRACES = 100_000
-ROUNDS = 3
+TRACES = sized(100_000, 200)
+ROUNDS = sized(3, 1)
 BUILD = {"dataset_name": "bench", "dataset_version": "v1", "limit": TRACES, "seed": 1}
 
 

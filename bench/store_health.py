@@ -14,13 +14,14 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from figure import print_figure
+from figure import print_figure, sized
 from store import BATCH, database_urls, make_bodies, peak_mib, running_store
 
 from tuneloop.store.db.codec import fast_array
 from tuneloop.store.db.database import Database
 
-TRACES = 1_000_000
+TRACES = sized(1_000_000, 1000)
+IDLE_SECONDS = sized(5, 1)
 PAUSE_SECONDS = 0.01
 
 
@@ -62,13 +63,13 @@ def p99(seconds: list[float]) -> float:
 
 
 def measure(address: str, work: list[subprocess.Popen[bytes]] | None) -> list[float]:
-    """Probe while the work runs; without work, probe for five seconds."""
+    """Probe while the work runs; without work, probe for IDLE_SECONDS."""
     seconds: list[float] = []
     until = threading.Event()
     prober = threading.Thread(target=ask, args=(address, "/healthz", seconds, until))
     prober.start()
     if work is None:
-        time.sleep(5)
+        time.sleep(IDLE_SECONDS)
     for process in work or []:
         assert process.wait() == 0
     until.set()

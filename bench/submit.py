@@ -6,7 +6,7 @@ import copy
 import time
 
 from cluster import open_bench
-from figure import print_figure
+from figure import print_figure, sized
 from kubernetes import client, config
 
 from tuneloop.artifacts.submission import save_submission
@@ -14,7 +14,7 @@ from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.runs.sequence import Sequence
 
-RUNS = 200
+RUNS = sized(200, 3)
 
 
 def main() -> None:

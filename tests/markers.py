@@ -31,6 +31,7 @@ FILES = {
     "test_planted_secrets.py": "jax",
     "test_wheel.py": "jax",
     # These start other processes, or run a stage many times.
+    "bench/test_smoke.py": "slow",
     "cli/test_cli.py": "slow",
     "cli/test_imports.py": "slow",
     "stages/test_export.py": "slow",

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.images.conftest import Built
+from tests.bench.smoke import run_smoke
+from tests.images.conftest import TAG, Built
 from tests.images.container import Container, command, container
 from tuneloop.k8s.rendering.pod import CACHE
 from tuneloop.stages.command import stage_env
@@ -121,6 +122,12 @@ def test_sizes(built: Built) -> None:
     assert sizes["base"] <= BASE_BYTES
     assert sizes.get("train", 0) <= TRAIN_BYTES
     assert sizes["serve"] == sizes["base"]
+
+
+def test_the_benchmark_of_the_images_runs(built: Built) -> None:
+    measured = [target for target in built.images if target in ("base", "train")]
+    figures = run_smoke("image", "--tag", TAG, *measured)
+    assert len(figures) == 2 * len(measured)
 
 
 @pytest.mark.parametrize("target", ["base", "serve", "train"])

@@ -1,0 +1,53 @@
+"""Every script of bench/ runs with tiny sizes.
+
+tests/cluster/test_bench.py runs the scripts that need an API server. tests/images/test_images.py
+runs `image.py`, which needs built images.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests import postgres
+from tests.bench.smoke import FOLDER, run_smoke
+from tests.cluster.test_bench import SCRIPTS as ON_A_CLUSTER
+
+SCRIPTS = (
+    "step",  # first, because it takes longest
+    "examples",
+    "examples_http",
+    "examples_processes",
+    "plan",
+    "scale_objects",
+    "scale_requests",
+    "scale_store",
+    "startup",
+    "store_export",
+)
+WITH_POSTGRES = ("store_batch", "store_build", "store_health")
+SHARED = ("cluster", "figure", "scale", "store")
+"""Modules that the scripts import."""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_runs(script: str) -> None:
+    run_smoke(script)
+
+
+@pytest.mark.parametrize("script", WITH_POSTGRES)
+def test_a_script_with_both_databases_runs(script: str) -> None:
+    if postgres.binaries() is None:
+        if os.environ.get("CI"):
+            pytest.fail(postgres.MISSING)
+        pytest.skip(postgres.MISSING)
+    assert {one["figure"] for one in run_smoke(script)} == {
+        f"{script}_sqlite",
+        f"{script}_postgresql",
+    }
+
+
+def test_every_script_is_run_by_some_test() -> None:
+    run = {*SCRIPTS, *WITH_POSTGRES, *ON_A_CLUSTER, "image"}
+    assert {path.stem for path in FOLDER.glob("*.py")} == run | {*SHARED}
