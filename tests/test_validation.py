@@ -68,6 +68,55 @@ def test_sentence(sentence: str, value: dict[str, Any]) -> None:
     assert sentences({"name": "a"} | value) == [sentence]
 
 
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: Annotated[int, Field(ge=1)] = 9
+    cat: int = 0
+
+    @model_validator(mode="after")
+    def _never_eight(self) -> Cat:
+        if self.lives == 8:
+            raise ValueError("lives is 8, expected another number")
+        return self
+
+
+class Dog(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["dog"]
+    friend: Annotated[Cat | Dog, Field(discriminator="kind")] | None = None
+    name: str
+
+
+class Home(BaseModel):
+    pets: list[Annotated[Cat | Dog, Field(discriminator="kind")]]
+
+
+@pytest.mark.parametrize(
+    ("pet", "sentence"),
+    [
+        ({"kind": "cat", "lives": 0}, "pets.0.lives is 0, expected a value greater than"),
+        ({"kind": "cat", "cat": "x"}, "pets.0.cat is 'x', expected a valid integer"),
+        ({"kind": "cat", "lives": 8}, "pets.0: lives is 8, expected another number"),
+        ({"kind": "dog"}, "pets.0.name is missing, expected every required key of Home"),
+        ({"kind": "dog", "name": "x", "cat": 1}, "pets.0.cat is an unknown key"),
+        ({"kind": "cow"}, "pets.0.kind is 'cow', expected 'cat' or 'dog'"),
+        ({}, "pets.0.kind is missing, expected every required key of Home"),
+        (3, "pets.0 is 3, expected a valid dictionary or object to extract fields from"),
+        (
+            {"kind": "dog", "name": "x", "friend": {"kind": "cat", "lives": "y"}},
+            "pets.0.friend.lives is 'y', expected a valid integer",
+        ),
+    ],
+)
+def test_the_tag_of_a_union_is_not_in_the_location(pet: object, sentence: str) -> None:
+    value = {"pets": [pet]}
+    with pytest.raises(ValidationError) as caught:
+        Home.model_validate(value)
+    (found,) = all_errors(caught.value, value)
+    assert found.startswith(sentence)
+
+
 def test_missing_key() -> None:
     assert sentences({}) == ["name is missing, expected every required key of Outer"]
 

@@ -24,24 +24,63 @@ _SHOULD = re.compile(r"\w+ should (?:be |have )?")
 _PLAIN = re.compile(r"[\w./-]{1,60}")
 _FIELD = re.compile(r"Object (missing required|contains unknown) field (.*)")
 _BARE = re.compile(r"expected (?=greater |less |match )")
+_TAGS = ("kind", "stage")
+"""Keys that select the class of a value, as `Field(discriminator=...)` names them."""
 
 
-def first_error(error: ValidationError) -> str:
+def first_error(error: ValidationError, value: object = None) -> str:
     """Describe the first problem of a validation error.
 
     Args:
         error: raised by `model_validate` or by a model's constructor.
+        value: the value that was validated; it is needed if its class has a union by `kind`.
 
     Returns:
         One line without a full stop, for example
         `difficulty is 'impossible', expected 'easy', 'medium' or 'hard'`.
     """
-    return all_errors(error)[0]
+    return all_errors(error, value)[0]
 
 
-def all_errors(error: ValidationError) -> list[str]:
+def all_errors(error: ValidationError, value: object = None) -> list[str]:
     """Describe every problem of a validation error as `first_error` does, in pydantic's order."""
-    return [_sentence(details, error.title) for details in error.errors(include_url=False)]
+    return [
+        _sentence(details, path_of(details, value), error.title)
+        for details in error.errors(include_url=False)
+    ]
+
+
+def path_of(details: ErrorDetails, value: object) -> tuple[str | int, ...]:
+    """Return the keys and indices that lead to the wrong part of a value.
+
+    Pydantic's own location also has the tag of every union on the way, for example `random` in
+    `train.model.random.num_heads`. An error about a tag is located at its key.
+
+    Args:
+        details: one error of a validation error.
+        value: the value that was validated.
+    """
+    path: list[str | int] = []
+    at_tag = False
+    for part in details["loc"]:
+        if isinstance(value, Mapping) and not at_tag:
+            at_tag = part in [value.get(key) for key in _TAGS]
+            if at_tag:
+                continue
+        at_tag = False
+        path.append(part)
+        value = _child(value, part)
+    if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        path.append(details["ctx"]["discriminator"].strip("'"))
+    return tuple(path)
+
+
+def _child(value: object, part: str | int) -> object:
+    if isinstance(value, Mapping):
+        return value.get(part)
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return None
 
 
 def decode_error(error: ValueError) -> str:
@@ -87,9 +126,12 @@ def shorten(value: object, length: int = _SHOWN) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _sentence(details: ErrorDetails, title: str) -> str:
-    where = ".".join(map(_step, details["loc"]))
-    if details["type"] == "missing":
+def _sentence(details: ErrorDetails, path: tuple[str | int, ...], title: str) -> str:
+    where = ".".join(map(_step, path))
+    if details["type"] == "union_tag_invalid":
+        tag, expected = shorten(details["ctx"]["tag"]), details["ctx"]["expected_tags"]
+        return f"{where} is {tag}, expected {expected.replace(', ', ' or ')}"
+    if details["type"] in ("missing", "union_tag_not_found"):
         return f"{where} is missing, expected every required key of {title}"
     if details["type"] == "extra_forbidden":
         return f"{where} is an unknown key, expected only keys of {title}"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from tuneloop.errors import SpecError
-from tuneloop.validation import all_errors
+from tuneloop.validation import all_errors, path_of
 
 # libyaml's parser is ten times faster and also records lines; every PyYAML wheel contains it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -59,6 +59,7 @@ def load_model(
     place: str,
     what: str,
     renamed_keys: Mapping[str, str] = MappingProxyType({}),
+    renamed_kinds: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Model:
     """Parse and validate a file.
 
@@ -68,6 +69,7 @@ def load_model(
         place: path or URL of the file, for errors.
         what: what the file should hold, for errors.
         renamed_keys: path of an old key, such as `train.optimizer.b1` -> its new name.
+        renamed_kinds: path of a `kind`, such as `train.model.kind` -> old value -> what to write.
 
     Raises:
         SpecError: `parse_mapping` failed, a key is unknown or missing, or a value is invalid.
@@ -79,13 +81,34 @@ def load_model(
         # A misspelt key causes two errors, missing and unknown. The unknown key is in the file.
         errors = e.errors()
         at = next((i for i, d in enumerate(errors) if d["type"] == "extra_forbidden"), 0)
-        path = errors[at]["loc"]
+        details, path = errors[at], path_of(errors[at], value)
         line, key = _line_of(root, path), ".".join(map(str, path))
+        problem = f"{all_errors(e, value)[at]}; fix the line"
         if new_key := renamed_keys.get(key):
-            raise SpecError(
-                f"{place}:{line}: {key} is an old key, expected {new_key}; rename the key"
-            ) from e
-        raise SpecError(f"{place}:{line}: {all_errors(e)[at]}; fix the line") from e
+            problem = f"{key} is an old key, expected {new_key}; rename the key"
+        elif details["type"] == "union_tag_not_found":
+            problem = f"{key} is missing, expected {_kinds(model, path)}; add the key"
+        elif details["type"] == "union_tag_invalid":
+            found = details["ctx"]["tag"]
+            if new := renamed_kinds.get(key, {}).get(found):
+                problem = f"{key} is {found!r}, an old value, expected {new}; change the key"
+        raise SpecError(f"{place}:{line}: {problem}") from e
+
+
+def _kinds(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
+    """List the values that the last key of the path may have, which selects a class of a union."""
+    classes: tuple[Any, ...] = (model,)
+    for part in path:
+        fields = [
+            field
+            for each in classes
+            for name, field in getattr(each, "model_fields", {}).items()
+            if part in (name, field.alias)
+        ]
+        classes = tuple(
+            each for field in fields for each in get_args(field.annotation) or (field.annotation,)
+        )
+    return " or ".join(map(repr, classes))
 
 
 def _refuse_twice(node: yaml.Node | None, place: str) -> None:

@@ -71,6 +71,60 @@ def test_errors_name_the_line(old: str, new: str, line: int, message: str, tmp_p
     assert "\n" not in str(caught.value)
 
 
+MODEL_ERRORS = [  # keys of train.model, key with the error or -1 for model, message
+    (
+        "{kind: gemma3, num_heads: 2}",
+        0,
+        "train.model.kind is 'gemma3', an old value, expected kind: random with family: gemma3, or"
+        " kind: pretrained; change the key",
+    ),
+    (
+        "{num_heads: 2}",
+        -1,
+        "train.model.kind is missing, expected 'random' or 'pretrained'; add the key",
+    ),
+    (
+        "{kind: big}",
+        0,
+        "train.model.kind is 'big', expected 'random' or 'pretrained'; fix the line",
+    ),
+    (
+        "{kind: random, num_heads: 0}",
+        1,
+        "train.model.num_heads is 0, expected a value greater than or equal to 1; fix the line",
+    ),
+    (
+        "{kind: random, model: gemma}",
+        1,
+        "train.model.model is an unknown key, expected only keys of RunSpec; fix the line",
+    ),
+    (
+        "{kind: pretrained}",
+        -1,
+        "train.model: expected one of the two keys `model` (a stored model's name) and `run`"
+        " (a run id); fix the line",
+    ),
+    (
+        "{kind: pretrained, model: a, run: b}",
+        -1,
+        "train.model: expected one of the two keys `model` (a stored model's name) and `run`"
+        " (a run id); fix the line",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "at", "message"), MODEL_ERRORS)
+def test_errors_of_a_model_name_the_line_and_no_class(
+    model: str, at: int, message: str, tmp_path: Path
+) -> None:
+    block = "\n".join(f"    {part}" for part in model.strip("{}").split(", "))
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, GOOD.replace("  steps: 50", f"  model:\n{block}\n  steps: 50"))
+    line, _, found = str(caught.value).partition("run.yaml:")[2].partition(": ")
+    assert found == message
+    assert int(line) == 5 + at
+
+
 @pytest.mark.parametrize("old_key", RENAMED_KEYS)
 def test_an_old_key_names_the_new_one(old_key: str, tmp_path: Path) -> None:
     value: object = 0.5

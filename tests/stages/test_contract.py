@@ -163,7 +163,8 @@ def test_a_signal_asks_the_stage_to_stop(spec_url: str) -> None:
     [
         (None, 66, "missing; plan the run first"),
         ("{", 78, "plan the run again"),
-        ('{"stage": "bake"}', 78, "plan the run again"),
+        ('{"stage": "bake"}', 78, "stage is 'bake', expected 'export' or 'train' or 'eval' or"),
+        ('{"stage": "export"}', 78, "spec.json: run_id is missing, expected every required key"),
     ],
 )
 def test_a_bad_spec_is_refused(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneloop.errors import SpecError, UsageError
-from tuneloop.specs.renamed_keys import RENAMED_KEYS
+from tuneloop.specs.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
 from tuneloop.specs.run import RunSpec
 from tuneloop.stages.table import STAGES, names_in
 from tuneloop.storage import files
@@ -22,7 +22,7 @@ def load_run_spec(url: str) -> RunSpec:
         data = files.read(url)
     except FileNotFoundError as e:
         raise UsageError(f"{url}: no such file, expected a run spec; check the path") from e
-    spec = load_model(RunSpec, data, url, "keys of a run spec", RENAMED_KEYS)
+    spec = load_model(RunSpec, data, url, "keys of a run spec", RENAMED_KEYS, RENAMED_KINDS)
     _check_shard_counts(spec, url)
     return spec
 

@@ -1,4 +1,4 @@
-"""Old keys of the run spec and the keys that replaced them, for the error about an old key."""
+"""Old keys and values of the run spec and what replaced them, for the error about an old one."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ RENAMED_KEYS = {
     },
 }
 """Path of an old key in a run spec -> the key to write in its place."""
+
+RENAMED_KINDS = {
+    "train.model.kind": {"gemma3": "kind: random with family: gemma3, or kind: pretrained"},
+}
+"""Path of a `kind` in a run spec -> old value -> what to write in its place."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib
+import json
 import logging
 import os
 import secrets
@@ -119,11 +120,19 @@ def load_stage_spec(url: str) -> StageSpec:
     known: Any = Union[tuple(row.spec for row in STAGES.values())]  # noqa: UP007 - made at run time
     adapter = TypeAdapter[StageSpec](Annotated[known, Field(discriminator="stage")])
     try:
-        return adapter.validate_json(files.read(url))
+        data = files.read(url)
+        return adapter.validate_json(data)
     except FileNotFoundError as e:
         raise InputMissing(f"{url}: missing; plan the run first") from e
     except ValidationError as e:
-        raise SpecError(f"{url}: {first_error(e)}; plan the run again") from e
+        raise SpecError(f"{url}: {_first_error(e, data)}; plan the run again") from e
+
+
+def _first_error(error: ValidationError, data: bytes) -> str:
+    try:
+        return first_error(error, json.loads(data))
+    except ValueError:  # not JSON, so that no part of it has a location
+        return first_error(error)
 
 
 def _open_stage(name: str, url: str, shard_index: int, shard_count: int) -> Stage:
