@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tuneloop import jsonl
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.stages import ModelRef
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 
@@ -82,8 +83,18 @@ class ModelManifest(BaseModel):
     @property
     def digest(self) -> str:
         """Digest of what determines the model's behaviour; it enters fingerprints."""
-        identity = self.model_dump(mode="json", exclude={"name", "place", "licence", "source"})
+        identity = self.model_dump(
+            mode="json", exclude={"name", "place", "licence", "source", "base", "files"}
+        )
+        identity["files"] = [
+            (each.name, each.sha256) for each in self.files if not is_document(each.name)
+        ]
         return hashlib.sha256(jsonl.dump_line(identity)).hexdigest()
+
+
+def is_document(name: str) -> bool:
+    """Return whether a file is for people only, such as the model card and the licence."""
+    return name.upper().startswith(("README", "LICENSE", "LICENCE", "NOTICE", "USE_POLICY"))
 
 
 def weights_digest(weight_files: tuple[ModelFile, ...]) -> str:
@@ -112,6 +123,23 @@ def parse_model_manifest(data: bytes, place: str) -> ModelManifest:
 def model_prefix(artifacts: str, name: str) -> str:
     """Return the folder of a stored model."""
     return paths.join(artifacts, "models", name)
+
+
+def load_referenced_model(ref: ModelRef) -> ModelManifest:
+    """Read the manifest of the model that a stage spec refers to.
+
+    Raises:
+        InputMissing: there is none.
+        DataError: it is broken, or describes another model than the one the run was planned with.
+    """
+    manifest = load_model_manifest(ref.folder)
+    if manifest.digest != ref.digest:
+        raise DataError(
+            f"{paths.join(ref.folder, MANIFEST)}: digest is {manifest.digest[:12]}…, expected"
+            f" {ref.digest[:12]}…, so the model was changed after the run was planned; plan the run"
+            " again"
+        )
+    return manifest
 
 
 def load_model_manifest(folder: str) -> ModelManifest:

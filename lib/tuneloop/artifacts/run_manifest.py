@@ -23,6 +23,39 @@ class DatasetOfRun(BaseModel):
     trace_count: int
 
 
+class ModelOfRun(BaseModel):
+    """The model that a run starts from."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
+
+    name: str | None
+    """Name of the stored model, or id of the run that tuned it; null for random weights."""
+    family: str
+    parameters: int | None = None
+    """Number of parameters; null for random weights, whose vocabulary training determines."""
+    dtype: str | None = None
+    licence: str | None = None
+    random_weights: bool
+    """Whether the weights are random, or were random before this project's training."""
+    digest: str | None = None
+    """Digest of the model; null for random weights."""
+
+    @property
+    def words(self) -> str:
+        """The model in one line, such as `smollm2 (llama3, 134,515,008 parameters, bfloat16)`."""
+        if self.name is None:
+            return f"random weights ({self.family}); it knows nothing before training"
+        parts = [self.family]
+        if self.parameters is not None:
+            parts.append(f"{self.parameters:,} parameters")
+        if self.dtype is not None:
+            parts.append(self.dtype)
+        parts.append(f"licence {self.licence}" if self.licence else "licence not stated")
+        if self.random_weights:
+            parts.append("tuned from random weights")
+        return f"{self.name} ({', '.join(parts)})"
+
+
 class RunManifest(BaseModel):
     """The identity of a run; keys of a newer tuneloop are ignored."""
 
@@ -38,6 +71,8 @@ class RunManifest(BaseModel):
     instruction: str | None = None
     """Text appended to every prompt; null appends nothing."""
     dataset: DatasetOfRun
+    model: ModelOfRun | None = None
+    """The model that the run starts from; null in manifests of older versions."""
     stages: dict[str, str]
     """Stage name -> fingerprint."""
     image: str | None = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tuneloop.artifacts import progress
     from tuneloop.artifacts.verdict import Verdict
+    from tuneloop.runs.plan import Plan
     from tuneloop.runs.plan_table import PlanRow
     from tuneloop.runs.results import StageResult
     from tuneloop.runs.sequence import Callbacks
@@ -172,10 +173,11 @@ def report_text(summary: dict[str, Any]) -> str:
         return f"report: {summary['report']}"
 
 
-def print_plan(run_id: str, seed: int, rows: Sequence[PlanRow]) -> None:
+def print_plan(plan: Plan, rows: Sequence[PlanRow]) -> None:
     """Print the table of a plan to stdout, in 80 columns."""
     console = Console(highlight=False)
-    console.print(f"run {run_id}, seed {seed}", markup=False)
+    console.print(f"run {plan.run_id}, seed {plan.seed}", markup=False)
+    console.print(f"model {plan.model.words}", markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "fingerprint", "state", "where", "accelerator"):
         table.add_column(column)

@@ -88,6 +88,7 @@ def plan(run: RunOptions, as_json: Json = False) -> None:
     made, rows = prepared.plan, plan_rows(prepared.plan, prepared.backend)
     if as_json:
         stages = [row.as_json() for row in rows]
-        print_json({"run_id": made.run_id, "seed": made.seed, "stages": stages})
+        model = made.model.model_dump(mode="json")
+        print_json({"run_id": made.run_id, "seed": made.seed, "model": model, "stages": stages})
         return
-    display.print_plan(made.run_id, made.seed, rows)
+    display.print_plan(made, rows)

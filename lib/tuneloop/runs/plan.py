@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 from tuneloop import jsonl, provenance, resources
 from tuneloop.artifacts import records, run_manifest
-from tuneloop.artifacts.run_manifest import DatasetOfRun, RunManifest
+from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import InputMissing, SpecError
 from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
+from tuneloop.runs.base_model import FoundModel, find_base_model, model_of_run
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import DatasetRef, StageSpec
 from tuneloop.stages.table import STAGES, RunInputs, StageDef
@@ -40,6 +41,8 @@ class Plan:
     dataset: DatasetRef
     summary: DatasetOfRun
     """The dataset as the run manifest describes it."""
+    model: ModelOfRun
+    """The model that the run starts from, as the run manifest describes it."""
     stages: tuple[StageSpec, ...]
     """Stage specs in execution order."""
 
@@ -60,7 +63,7 @@ def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | Non
 
     Raises:
         DataError: the dataset or the eval set is broken.
-        InputMissing: the eval set is missing.
+        InputMissing: the eval set or the model is missing.
         SpecError: a URL holds a password, or the recipe or the scorer is unknown.
     """
     spec = _with_absolute_places(spec)
@@ -73,7 +76,9 @@ def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | Non
     def code(row: StageDef) -> str:
         return image_digest or provenance.code_identity(row.module, row.lock)
 
-    return build_plan(_read_inputs(spec, manifest, seed), manifest, code)
+    model = find_base_model(spec.train.model, spec.execution.artifacts)
+    inputs = _read_inputs(spec, manifest, seed, model)
+    return build_plan(inputs, manifest, code, model_of_run(spec.train.model, model))
 
 
 def _with_absolute_places(spec: RunSpec) -> RunSpec:
@@ -98,22 +103,32 @@ def _refuse_credentials(field: str, url: str) -> None:
         )
 
 
-def _read_inputs(spec: RunSpec, manifest: DatasetManifest, seed: int) -> RunInputs:
+def _read_inputs(
+    spec: RunSpec, manifest: DatasetManifest, seed: int, model: FoundModel | None
+) -> RunInputs:
     """Digest the outside inputs, and validate the eval set before training, not after it."""
     data = _read_input(spec.eval.eval_set, "the eval set", "eval.eval_set")
     items = parse_eval_set(data, spec.eval.eval_set)
     tokenizer = None
     if spec.export.tokenizer is not None:
-        model = _read_input(spec.export.tokenizer, "a SentencePiece model", "export.tokenizer")
-        tokenizer = hashlib.sha256(model).hexdigest()
+        found = _read_input(spec.export.tokenizer, "a SentencePiece model", "export.tokenizer")
+        tokenizer = hashlib.sha256(found).hexdigest()
     dataset = DatasetRef(
         key=manifest.dataset_key,
         build_id=manifest.build_id,
         recipe=manifest.recipe,
         instruction=manifest.instruction,
     )
-    eval_set = hashlib.sha256(data).hexdigest()
-    return RunInputs(spec, dataset, seed, eval_set, prompts_sha256(items), tokenizer)
+    return RunInputs(
+        spec,
+        dataset,
+        seed,
+        eval_set_sha256=hashlib.sha256(data).hexdigest(),
+        eval_prompts_sha256=prompts_sha256(items),
+        tokenizer_sha256=tokenizer,
+        model=model.manifest if model else None,
+        model_ref=model.ref if model else None,
+    )
 
 
 def _read_input(url: str, what: str, option: str) -> bytes:
@@ -125,13 +140,16 @@ def _read_input(url: str, what: str, option: str) -> bytes:
         ) from e
 
 
-def build_plan(inputs: RunInputs, manifest: DatasetManifest, code: CodeIdentity) -> Plan:
+def build_plan(
+    inputs: RunInputs, manifest: DatasetManifest, code: CodeIdentity, model: ModelOfRun
+) -> Plan:
     """Fingerprint every stage, then name the run after all of them.
 
     Args:
         inputs: the run spec and everything else that the results depend on.
         manifest: manifest of the dataset.
         code: returns the identity of a stage's code.
+        model: the model that the run starts from, for its manifest.
     """
     spec, fingerprints = inputs.spec, dict[str, str]()
     for name, row in STAGES.items():
@@ -163,7 +181,7 @@ def build_plan(inputs: RunInputs, manifest: DatasetManifest, code: CodeIdentity)
         content_sha256=manifest.content_sha256,
         trace_count=manifest.trace_count,
     )
-    return Plan(run_id, spec, inputs.seed, inputs.dataset, summary, stages)
+    return Plan(run_id, spec, inputs.seed, inputs.dataset, summary, model, stages)
 
 
 def _sha256(value: dict[str, Any]) -> str:
@@ -200,6 +218,7 @@ def write_run_manifest(plan: Plan, *, image: str | None = None) -> str:
         recipe=plan.dataset.recipe,
         instruction=plan.dataset.instruction,
         dataset=plan.summary,
+        model=plan.model,
         stages={stage.stage: stage.fingerprint for stage in plan.stages},
         image=image,
         provenance=provenance.gather(),

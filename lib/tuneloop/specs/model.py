@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from tuneloop.specs.base import Spec
 
+ModelName = Annotated[str, Field(pattern=r"^[a-z]([-.a-z0-9]{0,61}[a-z0-9])?$")]
+"""Name of a stored model: lower-case letters, digits, dashes and dots, starting with a letter."""
+
 
 class RandomModelSpec(Spec):
     """A model of the given shape with random weights drawn from the seed.
@@ -51,9 +54,9 @@ class PretrainedModelSpec(Spec):
     """A model with published or tuned weights; give either `model` or `run`."""
 
     kind: Literal["pretrained"]
-    model: str | None = Field(default=None, min_length=1, max_length=100)
+    model: ModelName | None = None
     """Name of a stored model, its folder under `<artifacts>/models/`; see `tuneloop models add`."""
-    run: str | None = Field(default=None, min_length=1)
+    run: str | None = Field(default=None, pattern=r"^[a-z0-9][-a-z0-9]{0,99}$")
     """Id of a finished run, whose tuned model is trained further."""
 
     @model_validator(mode="after")

@@ -27,6 +27,17 @@ class DatasetRef(Spec):
     """Text appended to every prompt, in training and evaluation; null appends nothing."""
 
 
+class ModelRef(Spec):
+    """The stored or tuned model that a run starts from, identified by its content."""
+
+    name: str
+    """Name of the stored model, or id of the run that tuned it."""
+    folder: str
+    """URL of the folder that holds the model's `manifest.json`."""
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    """Digest of the model; a stage refuses a manifest with another digest."""
+
+
 class StageSpec(Spec):
     """The input of one stage process, which reads it with `--spec URL`.
 
@@ -73,6 +84,8 @@ class TrainStage(StageSpec):
     stage: Literal["train"] = "train"
     options: TrainSpec
     """Options of the train stage."""
+    model: ModelRef | None = None
+    """Model that training starts from; null draws random weights of the shape in `options`."""
     system_instruction: str | None
     """Text placed before every user message; null adds nothing."""
 
@@ -85,6 +98,8 @@ class EvalStage(StageSpec):
     """Options of the eval stage."""
     eval_set_sha256: str
     """sha256 of the eval set at planning time; the stage refuses another content."""
+    model: ModelRef | None = None
+    """Model that training started from; null means random weights, which the train stage wrote."""
     system_instruction: str | None
     """Text placed before every user message; null adds nothing."""
 

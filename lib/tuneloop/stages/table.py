@@ -24,11 +24,13 @@ from tuneloop.specs.stages import (
     EvalStage,
     ExportStage,
     ImportStage,
+    ModelRef,
     StageSpec,
     TrainStage,
 )
 
 if TYPE_CHECKING:
+    from tuneloop.artifacts.model_manifest import ModelManifest
     from tuneloop.artifacts.records import Record
 
 Scope = Literal["single", "shared", "gang"]
@@ -48,6 +50,10 @@ class RunInputs:
     """Digest of the eval set's ids and prompts."""
     tokenizer_sha256: str | None
     """Digest of the tokenizer that counts tokens in the export; None if it counts characters."""
+    model: ModelManifest | None = None
+    """Manifest of the model that training starts from; None for random weights."""
+    model_ref: ModelRef | None = None
+    """Where that model is stored; never part of the identity. None for random weights."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,21 @@ def _export_summary(record: Record) -> str:
 
 
 def _train_fields(inputs: RunInputs) -> Fields:
-    return {"options": inputs.spec.train, "system_instruction": inputs.spec.system_instruction}
+    return {
+        "options": inputs.spec.train,
+        "model": inputs.model_ref,
+        "system_instruction": inputs.spec.system_instruction,
+    }
 
 
 def _train_identity(inputs: RunInputs) -> Fields:
+    """The content of a stored model; its name and place do not matter."""
     spec = inputs.spec
-    return {**spec.train.model_dump(mode="json"), "system_instruction": spec.system_instruction}
+    options = spec.train.model_dump(mode="json")
+    if inputs.model is not None:
+        options["model"] = {"kind": "pretrained", "digest": inputs.model.digest}
+        del options["tokenizer"]  # the model brings its own
+    return {**options, "system_instruction": spec.system_instruction}
 
 
 def _train_summary(record: Record) -> str:
@@ -135,6 +150,7 @@ def _eval_fields(inputs: RunInputs) -> Fields:
     return {
         "options": inputs.spec.eval,
         "eval_set_sha256": inputs.eval_set_sha256,
+        "model": inputs.model_ref,
         "system_instruction": inputs.spec.system_instruction,
     }
 

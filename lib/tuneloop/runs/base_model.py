@@ -1,0 +1,125 @@
+"""Find the model that a run starts from: its manifest and the folder that holds it.
+
+Only the manifest is read, so a plan costs the same for a model of any size.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.model_manifest import (
+    MANIFEST,
+    ModelManifest,
+    load_model_manifest,
+    model_prefix,
+    parse_model_manifest,
+)
+from tuneloop.artifacts.records import OutputFile
+from tuneloop.artifacts.run_manifest import ModelOfRun
+from tuneloop.errors import InputMissing, SpecError
+from tuneloop.specs.model import ModelSpec, PretrainedModelSpec, RandomModelSpec
+from tuneloop.specs.stages import ModelRef
+from tuneloop.storage import paths
+
+TUNED_MANIFEST = f"model/{MANIFEST}"
+"""Output of the train stage that describes the tuned model."""
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A stored or tuned model."""
+
+    manifest: ModelManifest
+    folder: str
+    """URL of the folder that holds the manifest."""
+
+    @property
+    def ref(self) -> ModelRef:
+        """The reference that stage specs carry."""
+        return ModelRef(name=self.manifest.name, folder=self.folder, digest=self.manifest.digest)
+
+
+def find_base_model(spec: ModelSpec, artifacts: str) -> FoundModel | None:
+    """Read the manifest of the model that a run starts from.
+
+    Args:
+        spec: `train.model` of the run spec.
+        artifacts: URL of the artifacts prefix.
+
+    Returns:
+        The model; None if the run starts from random weights.
+
+    Raises:
+        InputMissing: there is no such model, or the run has no tuned model yet.
+        DataError: the manifest or the record is broken.
+    """
+    if isinstance(spec, RandomModelSpec):
+        return None
+    if spec.run is not None:
+        return find_tuned_model(spec.run, artifacts)
+    return find_stored_model(_name_of(spec), artifacts)
+
+
+def _name_of(spec: PretrainedModelSpec) -> str:
+    if spec.model is None:  # the spec's own validator refuses this
+        raise SpecError("train.model: expected one of the two keys `model` and `run`")
+    return spec.model
+
+
+def find_stored_model(name: str, artifacts: str) -> FoundModel:
+    """Read the manifest of a model that `tuneloop models add` has stored.
+
+    Raises:
+        InputMissing: there is no such model.
+        DataError: the manifest is broken.
+    """
+    folder = model_prefix(artifacts, name)
+    try:
+        return FoundModel(load_model_manifest(folder), folder)
+    except InputMissing as e:
+        raise InputMissing(
+            f"{paths.join(folder, MANIFEST)}: missing, expected the manifest of model {name}; add"
+            f" it with `tuneloop models add {name} URL --artifacts {artifacts}`"
+        ) from e
+
+
+def find_tuned_model(run_id: str, artifacts: str) -> FoundModel:
+    """Read the manifest of the model that a run has tuned.
+
+    Raises:
+        InputMissing: the run has no finished train stage below this artifacts prefix.
+        DataError: the record or the manifest is broken, or the run is of an older version.
+    """
+    record = records.find(artifacts, run_id, "train")
+    if record is None:
+        raise InputMissing(
+            f"{layout.record_url(artifacts, run_id, 'train')}: missing, expected the record of a"
+            f" finished train stage of run {run_id}; finish the run, or give the --artifacts URL"
+            " that holds it"
+        )
+    file = record.output(TUNED_MANIFEST)
+    manifest = parse_model_manifest(records.read_output(file, artifacts), file.path)
+    return FoundModel(manifest, _folder_of(file, artifacts))
+
+
+def _folder_of(file: OutputFile, artifacts: str) -> str:
+    return paths.join(artifacts, re.sub(r"/[^/]*$", "", file.path))
+
+
+def model_of_run(spec: ModelSpec, found: FoundModel | None) -> ModelOfRun:
+    """Describe the model that a run starts from, for its manifest and for people."""
+    if found is None:
+        family = spec.family if isinstance(spec, RandomModelSpec) else ""
+        return ModelOfRun(name=None, family=family, random_weights=True)
+    manifest = found.manifest
+    return ModelOfRun(
+        name=manifest.name,
+        family=manifest.architecture.family,
+        parameters=manifest.parameters,
+        dtype=manifest.dtype,
+        licence=manifest.licence,
+        random_weights=manifest.random_weights,
+        digest=manifest.digest,
+    )
