@@ -1,0 +1,1 @@
+"""Low-rank adapters (LoRA and QLoRA): apply them, merge them, write them as a PEFT folder."""

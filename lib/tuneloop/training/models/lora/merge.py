@@ -1,0 +1,121 @@
+"""Take the adapters off a trained model, and merge them into the weights of its base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tuneloop.errors import DataError
+from tuneloop.specs.method import LoraMethod
+from tuneloop.training.models.lora.apply import A_SUFFIX, B_SUFFIX, lora_items
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The adapter of one layer, in Tunix's axes."""
+
+    a: np.ndarray
+    """float32 (*inputs, rank)."""
+    b: np.ndarray
+    """float32 (rank, *outputs)."""
+    scale: float
+    """alpha / rank."""
+    axes: str
+    """Axes of A, B and the weight as einsum letters, such as `Dr,rNH->NDH`."""
+
+
+def adapters_of(model: nnx.Module, method: LoraMethod) -> dict[str, Adapter]:
+    """Copy the adapters of a model to the host.
+
+    Args:
+        model: a model from `apply_lora`.
+        method: what it was made with.
+
+    Returns:
+        Adapters by the name of the weight that they add to, such as `layers.0.attn.q_einsum.w`.
+    """
+    matrices = {path: np.asarray(variable.get_value()) for path, variable in lora_items(model)}
+    adapters: dict[str, Adapter] = {}
+    for path, a in matrices.items():
+        if not path[-1].endswith(A_SUFFIX):
+            continue
+        weight = path[-1].removesuffix(A_SUFFIX)
+        axes = _axes(_module_at(model, path[:-1]), weight)
+        b = matrices[*path[:-1], weight + B_SUFFIX]
+        name = ".".join(map(str, (*path[:-1], weight)))
+        adapters[name] = Adapter(a, b, method.alpha / method.rank, axes)
+    return adapters
+
+
+def remove_adapters(model: nnx.Module) -> None:
+    """Turn a model from `apply_lora` back into the model without adapters, in place.
+
+    Only for weights that are not quantized. Keeping the model that went into `apply_lora` instead
+    would hold its weights twice, because Tunix's training step returns copies of the frozen ones.
+    """
+    for _, module in nnx.iter_modules(model):
+        added = {name for name in vars(module) if "_lora_" in name or name.startswith("qwix_")}
+        for name in added | {"disable_quant_stats_update"}:
+            delattr(module, name)
+    # qwix makes a subclass of the model's class for each model.
+    model.__class__ = type(model).__mro__[1]
+
+
+def merge_adapters(base: nnx.Module, adapters: Mapping[str, Adapter]) -> None:
+    """Add adapters to the weights of a model without adapters, in place.
+
+    The sum is computed in float32 and rounded once, to the dtype of each weight. Only one weight is
+    held twice at a time. Arrays that `base` shares with another model do not change there.
+
+    Args:
+        base: the model that the adapters were trained for: after `remove_adapters`, or loaded again
+            if its weights were quantized.
+        adapters: as `adapters_of` returns them.
+
+    Raises:
+        DataError: the model lacks a weight, or it has another shape.
+    """
+    variables = {
+        ".".join(map(str, path)): variable
+        for path, variable in nnx.to_flat_state(nnx.state(base, nnx.Param))
+    }
+    for name, adapter in adapters.items():
+        variable = variables.get(name)
+        shape = jax.eval_shape(lambda adapter=adapter: _delta(adapter)).shape
+        if variable is None or variable.shape != shape:
+            found = "no such weight" if variable is None else f"shape {variable.shape}"
+            raise DataError(
+                f"adapter of {name}: found {found} in the model, expected shape {shape};"
+                " merge the adapter into the model that it was trained for"
+            )
+        value = variable.get_value()
+        merged = (value.astype(jnp.float32) + _delta(adapter)).astype(value.dtype)
+        variable.set_value(jax.device_put(merged, value.sharding))
+
+
+def _delta(adapter: Adapter) -> jax.Array:
+    """Return `scale * B A`, float32 in the axes of the weight."""
+    product = jnp.einsum(adapter.axes, adapter.a, adapter.b, precision=jax.lax.Precision.HIGHEST)
+    return product * np.float32(adapter.scale)
+
+
+def _axes(module: Any, weight: str) -> str:
+    """Read the axes from a module: qwix notes the einsum with adapter next to the weight."""
+    if isinstance(module, nnx.Linear):
+        return "ir,ro->io"
+    with_adapter = getattr(module, f"{weight}_lora_einsum_str").split("->")[0].split(",")
+    own = module.einsum_str.split("->")[0].split(",")
+    return f"{with_adapter[1]},{with_adapter[2]}->{own[1]}"
+
+
+def _module_at(model: nnx.Module, path: tuple[Any, ...]) -> Any:
+    module: Any = model
+    for key in path:
+        module = module[key] if isinstance(key, int) else getattr(module, key)
+    return module
