@@ -1,0 +1,168 @@
+"""Generation in padded batches equals the simplest way to generate: one prompt, no cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tuneloop.errors import DataError, Transient
+from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.model import RandomModelSpec
+from tuneloop.training.generation.decoding import GREEDY, Sampling, can_share_prefix, is_windowed
+from tuneloop.training.generation.generator import Generator
+from tuneloop.training.models import gemma3
+
+VOCABULARY = 64
+NEW = 8
+SHAPE = {
+    "num_layers": 6,  # The sixth layer sees everything, the others a window.
+    "embed_dim": 32,
+    "hidden_dim": 32,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 8,
+}
+
+
+def architecture_with(window: int) -> Architecture:
+    spec = RandomModelSpec(**SHAPE, sliding_window_tokens=window)
+    return gemma3.architecture_of(spec, VOCABULARY)
+
+
+WINDOWED, FULL = architecture_with(8), architecture_with(512)
+
+
+def greedy_without_cache(model: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """Call the model on whole rows for each token: no cache, no padding before a row's end."""
+    length = max(map(len, prompts)) + NEW
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def next_ids(state: Any, tokens: jax.Array, last: jax.Array) -> jax.Array:
+        mask = jnp.tril(jnp.ones((1, length, length), bool))
+        logits, _ = nnx.merge(graph, state)(tokens, jnp.arange(length)[None], None, mask)
+        return jnp.argmax(logits[jnp.arange(len(last)), last], axis=-1)
+
+    tokens = np.zeros((len(prompts), length), np.int32)
+    rows, lengths = np.arange(len(prompts)), np.array([len(ids) for ids in prompts])
+    for row, ids in enumerate(prompts):
+        tokens[row, : len(ids)] = ids
+    for step in range(NEW):
+        tokens[rows, lengths + step] = next_ids(state, tokens, lengths + step - 1)
+    return [
+        tokens[row, length : length + NEW].tolist()
+        for row, length in zip(rows, lengths, strict=True)
+    ]
+
+
+def generator_of(model: Any, architecture: Architecture, **changes: Any) -> Generator:
+    options: dict[str, Any] = {"stop_ids": (), "batch_size": 4, "max_new_tokens": NEW}
+    return Generator(model, architecture, **options | changes)
+
+
+def answers(
+    generator: Generator, prompts: list[list[int]], sampling: Sampling = GREEDY
+) -> list[list[int]]:
+    found = generator.generate(prompts, generator.plan(prompts), sampling=sampling)
+    return [list(found[number].ids) for number in range(len(prompts))]
+
+
+def prompts_with(prefix: int) -> list[list[int]]:
+    """Prompts of several lengths; id 0 is a word like any other."""
+    rng = np.random.default_rng(0)
+    shared = rng.integers(0, VOCABULARY, prefix).tolist()
+    return [[*shared, number, *rng.integers(0, 9, number).tolist()] for number in (1, 20, 3, 9, 2)]
+
+
+@pytest.mark.parametrize("architecture", [WINDOWED, FULL], ids=["windowed", "full"])
+@pytest.mark.parametrize("prefix", [0, 20])
+def test_a_batch_of_any_lengths_gives_what_each_prompt_gives_alone(
+    architecture: Architecture, prefix: int
+) -> None:
+    model = gemma3.build_model(architecture, seed=3)
+    prompts = prompts_with(prefix)
+    generator = generator_of(model, architecture)
+    shares = generator.plan(prompts).prefix_tokens
+    assert shares == (16 if prefix and architecture is FULL else 0)
+    expected = greedy_without_cache(model, prompts)
+    assert len({tuple(ids) for ids in expected}) > 2
+    assert answers(generator, prompts) == expected
+    assert answers(generator, prompts[1:2]) == expected[1:2]
+
+
+def test_windows_are_recognised() -> None:
+    assert is_windowed(WINDOWED, 9) and not is_windowed(WINDOWED, 8)
+    assert can_share_prefix(FULL, 512) and not can_share_prefix(FULL, 513)
+    assert not can_share_prefix(FULL.model_copy(update={"family": "gemma4"}), 64)
+
+
+def test_generation_ends_before_a_stop_id_and_follows_the_weights() -> None:
+    first, second = (gemma3.build_model(FULL, seed) for seed in (3, 4))
+    prompts = prompts_with(0)
+    free = answers(generator_of(first, FULL), prompts)
+    stop = free[1][3]
+    generator = generator_of(first, FULL, stop_ids=(VOCABULARY + 1, stop))
+    found = generator.generate(prompts, generator.plan(prompts))
+    for number, ids in enumerate(free):
+        cut = ids.index(stop) if stop in ids else NEW
+        assert list(found[number].ids) == ids[:cut]
+        assert found[number].hit_limit == (stop not in ids)
+    generator.use(second)
+    other = generator.generate(prompts, generator.plan(prompts))
+    assert other != found
+    generator.use(first)
+    assert generator.generate(prompts, generator.plan(prompts)) == found
+
+
+def test_batches_can_be_shared_among_processes_and_stopped_between() -> None:
+    generator = generator_of(gemma3.build_model(FULL, 3), FULL)
+    prompts = prompts_with(20)
+    plan = generator.plan(prompts)
+    whole = generator.generate(prompts, plan)
+    parts = [generator.generate(prompts, plan, batches=range(n, n + 1)) for n in range(2)]
+    assert parts[0] | parts[1] == whole and not parts[0].keys() & parts[1].keys()
+    started: list[int] = []
+
+    def stop_at_the_second(number: int) -> None:
+        started.append(number)
+        if number:
+            raise Transient("stopped")
+
+    with pytest.raises(Transient):
+        generator.generate(prompts, plan, before_batch=stop_at_the_second)
+    assert started == [0, 1]
+
+
+def test_draws_depend_on_the_seed_and_the_prompts_number_alone() -> None:
+    generator = generator_of(gemma3.build_model(FULL, 3), FULL)
+    prompts = prompts_with(0)
+    greedy = answers(generator, prompts)
+
+    def drawn(prompts: list[list[int]], **sampling: Any) -> list[list[int]]:
+        return answers(generator, prompts, Sampling(**sampling))
+
+    hot = drawn(prompts, temperature=2.0, seed=1)
+    assert drawn(prompts, temperature=2.0, seed=1) == hot
+    assert drawn(prompts, temperature=2.0, seed=2) != hot
+    # The others are other prompts, so that this one is in another batch.
+    assert drawn([prompts[0], *prompts[:0:-1]], temperature=2.0, seed=1)[0] == hot[0]
+    assert drawn(prompts, temperature=1e-4) == greedy
+    assert drawn(prompts, temperature=5.0, top_p=1e-6) == greedy
+    assert drawn(prompts, temperature=2.0, top_p=0.9, seed=1) != greedy
+
+
+def test_prompts_that_cannot_be_generated_from_are_refused() -> None:
+    generator = generator_of(gemma3.build_model(FULL, 3), FULL)
+    with pytest.raises(DataError, match="found no prompts"):
+        generator.plan([])
+    with pytest.raises(DataError, match="prompt 1 has no tokens"):
+        generator.plan([[1], []])
+    with pytest.raises(ValueError, match="other parameters"):
+        generator.use(
+            gemma3.build_model(architecture_with(8).model_copy(update={"num_layers": 5}), 0)
+        )
