@@ -29,7 +29,8 @@ from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import distributed, loop, loss, optimizers
 from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_table
 from tuneloop.training.text.encode import tokenizer_sentences
-from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.trainer import train_tokenizer
 
 ROUNDS = sized(3, 1)
 STEPS = sized(20, 3)

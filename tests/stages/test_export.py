@@ -218,7 +218,8 @@ def test_over_length_leaves_out_middle_steps_whole(tmp_path: Path) -> None:
 def test_lengths_are_token_exact_with_a_tokenizer(tmp_path: Path) -> None:
     from tuneloop.specs.model import TokenizerSpec
     from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-    from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+    from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+    from tuneloop.training.text.trainer import train_tokenizer
 
     model = train_tokenizer(["Upper: red a", "Reasoning: a -> A"], TokenizerSpec(vocab_size=300))
     (tmp_path / "t.model").write_bytes(model)
@@ -246,7 +247,7 @@ def test_lengths_are_token_exact_with_a_tokenizer(tmp_path: Path) -> None:
 
 def test_both_length_limits_apply(tmp_path: Path) -> None:
     from tuneloop.specs.model import TokenizerSpec
-    from tuneloop.training.text.tokenizers import train_tokenizer
+    from tuneloop.training.text.trainer import train_tokenizer
 
     model = train_tokenizer(["Upper: red a", "Reasoning: a -> A"], TokenizerSpec(vocab_size=300))
     (tmp_path / "t.model").write_bytes(model)

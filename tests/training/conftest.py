@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 def tokenizer_model() -> bytes:
     from tests.training.tiny import EXAMPLES, SPEC
     from tuneloop.training.text.encode import tokenizer_sentences
-    from tuneloop.training.text.tokenizers import train_tokenizer
+    from tuneloop.training.text.trainer import train_tokenizer
 
     return train_tokenizer(tokenizer_sentences(EXAMPLES, None), SPEC.tokenizer)
 
 
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_model: bytes) -> sentencepiece.SentencePieceProcessor:
-    from tuneloop.training.text.tokenizers import load_tokenizer
+    from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 
     return load_tokenizer(tokenizer_model)
 

@@ -9,7 +9,8 @@ from tuneloop.specs.model import TokenizerSpec
 from tuneloop.training.chat_templates import CHAT_TEMPLATES, chat_template_named
 from tuneloop.training.renderers import CONTROL_TOKENS
 from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.trainer import train_tokenizer
 
 NASTY = st.lists(
     st.one_of(

@@ -89,7 +89,7 @@ def _tokenizer(
     if url is None:
         return None
     from tuneloop.storage import files
-    from tuneloop.training.text.tokenizers import load_tokenizer
+    from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 
     try:
         return load_tokenizer(files.read(url), template.turn_marks)

@@ -116,7 +116,7 @@ def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
         return None
     # SentencePiece comes with the train extra; counting characters does not need it.
     from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-    from tuneloop.training.text.tokenizers import load_tokenizer
+    from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 
     model = _read_input(spec.options.tokenizer)
     digest = hashlib.sha256(model).hexdigest()

@@ -23,7 +23,8 @@ from tuneloop.training.schema import TrainingExample, parse_example
 from tuneloop.training.sft import batches, distributed, loop, metrics
 from tuneloop.training.sft.batches import LengthReport, TokenTable
 from tuneloop.training.text import encode
-from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.trainer import train_tokenizer
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 WORD_JOINER = "\u2060"
+_HEADING = "Reasoning:\n"
 _ANSWER = re.compile(r"^Answer: ?", re.MULTILINE)
 
 
@@ -23,7 +24,7 @@ def render_response(steps: Sequence[str], final_answer: str) -> str:
 @lru_cache(maxsize=1024)
 def _reasoning_form(count: int) -> str:
     steps = "".join(f"{number}. %s\n" for number in range(1, count + 1))
-    return f"Reasoning:\n{steps}" if count else ""
+    return f"{_HEADING}{steps}" if count else ""
 
 
 @lru_cache(maxsize=1024)
@@ -54,6 +55,25 @@ def _unguarded(content: str, mark: str) -> str:
     return re.sub(rf"\n{WORD_JOINER}({WORD_JOINER}*{re.escape(mark)})", r"\n\1", content)
 
 
+def split_reasoning(response: str) -> tuple[str, str]:
+    """Split a response into its numbered steps and the rest, for models that think apart.
+
+    Returns:
+        The lines of the steps, without heading, and the text from the last `Answer:` on. The first
+        is empty if the response has no steps before an answer.
+    """
+    answers = list(_ANSWER.finditer(response))
+    if not answers or not response.startswith(_HEADING):
+        return "", response
+    start = answers[-1].start()
+    return response[len(_HEADING) : start].removesuffix("\n"), response[start:]
+
+
+def join_reasoning(reasoning: str, answer: str) -> str:
+    """Undo `split_reasoning`."""
+    return f"{_HEADING}{reasoning}\n{answer}" if reasoning else answer
+
+
 @dataclass(frozen=True)
 class ParsedResponse:
     """The steps and the answer found in a response."""
@@ -81,7 +101,7 @@ def parse_plain_response(response: str) -> ParsedResponse:
 
 def _parse_steps(text: str) -> tuple[str, ...]:
     steps: list[str] = []
-    for line in text.removeprefix("Reasoning:\n").removesuffix("\n").split("\n"):
+    for line in text.removeprefix(_HEADING).removesuffix("\n").split("\n"):
         marker = f"{len(steps) + 1}. "
         if line.startswith(marker):
             steps.append(line.removeprefix(marker))

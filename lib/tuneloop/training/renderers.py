@@ -1,27 +1,17 @@
 """Chat text of Gemma 2 and 3. No other module knows how these models write turns.
 
-Content cannot open or close a turn. If a prompt, a step, an answer or an instruction contains the
-text of a control token, a WORD JOINER (U+2060, invisible) is inserted after its `<`, so that no
-tokenizer recognizes the control token. If the content already has WORD JOINERs in that place, one
-more is inserted, so that `parse_response` returns any content unchanged. `traces/response_text.py`
-keeps steps and answers apart in the same way.
-
-Training text is `<bos>` + generation prompt + closed response. `text/encode.py` adds `<bos>` as an
-id and never as text, so there is exactly one.
+Content cannot open or close a turn: `control_tokens.py` changes prompts, steps, answers and
+instructions that spell a control token, and `parse_response` undoes it. `traces/response_text.py`
+keeps steps and answers apart in a similar way.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from tuneloop.traces.response_text import (
-    WORD_JOINER,
-    ParsedResponse,
-    parse_plain_response,
-    render_response,
-)
+from tuneloop.traces.response_text import ParsedResponse, parse_plain_response, render_response
+from tuneloop.training.control_tokens import ControlTokens
 
 CONTROL_TOKENS = (
     "<bos>",
@@ -47,26 +37,27 @@ CONTROL_TOKENS = (
 
 END_OF_TURN = "<end_of_turn>"
 
-_TOKENS = "|".join(re.escape(token[1:]) for token in CONTROL_TOKENS)
-_CONTROL = re.compile(f"<({WORD_JOINER}*(?:{_TOKENS}))")
-_NEUTRALISED = re.compile(f"<{WORD_JOINER}({WORD_JOINER}*(?:{_TOKENS}))")
+_CONTROL = ControlTokens(CONTROL_TOKENS)
 
 
 def neutralise_control_tokens(content: str) -> str:
     """Insert a WORD JOINER after the `<` of every control token in the content."""
-    if "<" not in content:
-        return content
-    return _CONTROL.sub(rf"<{WORD_JOINER}\1", content)
+    return _CONTROL.neutralise(content)
 
 
 def restore_control_tokens(content: str) -> str:
     """Undo `neutralise_control_tokens`, for text that goes back to people."""
-    return _NEUTRALISED.sub(r"<\1", content)
+    return _CONTROL.restore(content)
+
+
+def render_raw_gemma_turn(role: str, content: str) -> str:
+    """Render one closed turn of content that spells no control token."""
+    return f"<start_of_turn>{role}\n{content}{END_OF_TURN}"
 
 
 def render_gemma_turn(role: str, content: str) -> str:
     """Render one closed turn, without a line feed after it."""
-    return f"<start_of_turn>{role}\n{neutralise_control_tokens(content)}{END_OF_TURN}"
+    return render_raw_gemma_turn(role, neutralise_control_tokens(content))
 
 
 def render_gemma_user_turn(content: str) -> str:

@@ -14,7 +14,8 @@ from tuneloop.training.chat_templates import CHAT_TEMPLATES
 from tuneloop.training.export.index import IndexedFile, dump_offsets
 from tuneloop.training.export.inspect import inspect_example, render_html
 from tuneloop.training.schema import TrainingExample, parse_example
-from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.trainer import train_tokenizer
 
 
 def example(number: int) -> TrainingExample:

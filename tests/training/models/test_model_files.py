@@ -7,7 +7,7 @@ import pytest
 from tuneloop.errors import DataError
 from tuneloop.specs.model import TokenizerSpec
 from tuneloop.training.models import model_files
-from tuneloop.training.text.tokenizers import train_tokenizer
+from tuneloop.training.text.trainer import train_tokenizer
 
 
 def test_a_stored_model_comes_back_bit_by_bit(stored: dict[str, bytes]) -> None:

@@ -13,7 +13,8 @@ from tuneloop.training.generation.sampler import Generator
 from tuneloop.training.models import gemma3, model_files
 from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.registry import FAMILIES, ModelFamily, family_named
-from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.trainer import train_tokenizer
 
 TOY: Any = SimpleNamespace(
     build_model=gemma3.build_model,

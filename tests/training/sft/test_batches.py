@@ -16,7 +16,8 @@ from tuneloop.training.renderers import (
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft.batches import LengthReport, TokenTable, batch_at, build_token_table
 from tuneloop.training.text.encode import tokenizer_sentences
-from tuneloop.training.text.tokenizers import BOS_ID, PAD_ID, load_tokenizer, train_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.trainer import BOS_ID, PAD_ID, train_tokenizer
 
 
 def example(number: int, response: str = "Answer: ok") -> TrainingExample:

@@ -11,7 +11,8 @@ from tuneloop.training.text.encode import (
     encode_response,
     tokenizer_sentences,
 )
-from tuneloop.training.text.tokenizers import BOS_ID, load_tokenizer, train_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.trainer import BOS_ID, train_tokenizer
 
 EXAMPLES = [
     TrainingExample(id=f"e{number}", prompt=f"Question {number}", response="Answer: ok")

@@ -17,7 +17,7 @@ from tuneloop.errors import DataError
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.models.model_files import StoredModel
 from tuneloop.training.models.registry import family_named
-from tuneloop.training.text.tokenizers import EOS_ID
+from tuneloop.training.text.trainer import EOS_ID
 
 PROMPT_MULTIPLE = 8
 """The prompt length is rounded up to a multiple of this, so that similar eval sets share a

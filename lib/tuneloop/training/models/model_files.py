@@ -21,7 +21,7 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.registry import family_named
-from tuneloop.training.text.tokenizers import load_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 from tuneloop.validation import first_error
 
 BASE_WEIGHTS = "base.safetensors"

@@ -18,7 +18,7 @@ from tuneloop.errors import DataError
 from tuneloop.training.chat_templates import DEFAULT_CHAT_TEMPLATE, ChatTemplate
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-from tuneloop.training.text.tokenizers import PAD_ID
+from tuneloop.training.text.trainer import PAD_ID
 
 OverLength = Literal["fail", "drop", "truncate"]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from tunix.sft import utils as tunix_utils
 
-from tuneloop.training.text.tokenizers import PAD_ID
+from tuneloop.training.text.trainer import PAD_ID
 
 
 def response_loss(

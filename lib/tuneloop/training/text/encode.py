@@ -13,7 +13,7 @@ import sentencepiece
 
 from tuneloop.training.chat_templates import DEFAULT_CHAT_TEMPLATE, ChatTemplate
 from tuneloop.training.schema import TrainingExample
-from tuneloop.training.text.tokenizers import BOS_ID
+from tuneloop.training.text.trainer import BOS_ID
 
 
 def tokenizer_sentences(

@@ -1,218 +1,90 @@
-"""Train and load SentencePiece tokenizers that have Gemma's special ids.
-
-A trained tokenizer is a deterministic function of its sentences and its spec. Sentences may be any
-text.
-"""
+"""Tokenizers of all kinds behind one protocol, and how to load them from a model's files."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-
-import sentencepiece
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from tuneloop.errors import DataError
-from tuneloop.specs.model import TokenizerSpec
 
-PAD_ID, EOS_ID, BOS_ID, UNK_ID = 0, 1, 2, 3
-SPECIAL_PIECES = {PAD_ID: "<pad>", EOS_ID: "<eos>", BOS_ID: "<bos>", UNK_ID: "<unk>"}
-"""Special pieces with the ids that Gemma uses; Tunix treats id 0 as padding."""
-
-START_OF_TURN = "<start_of_turn>"
-END_OF_TURN = "<end_of_turn>"
-NEWLINE = "\n"
-CONTROL_SYMBOLS = (START_OF_TURN, END_OF_TURN, NEWLINE)
-"""Symbols that always have their own id and are never part of a longer piece."""
-
-PIECE_MULTIPLE = 64
-"""The vocabulary size is a multiple of this, so that the embedding rows divide evenly among
-tensor-parallel devices."""
-
-BYTE_PIECES = 256
-"""Pieces for byte fallback, which encodes characters without a piece as their UTF-8 bytes."""
-
-CHUNK_CHARACTERS = 4096
-"""Characters per training sentence; longer ones are split, because SentencePiece silently skips
-sentences over its byte limit."""
-
-PADDING_PASSES = 4
-"""Training attempts to reach a multiple of PIECE_MULTIPLE. Two are enough, unless the text contains
-the padding symbols."""
-
-# SentencePiece skips a whole sentence that has NUL or the reserved U+2585. Newline is a symbol of
-# its own.
-UNUSABLE_CHARACTERS = "\0\u2585\n"
-SPACE_MARK = "\u2581"
-"""How SentencePiece writes a space inside pieces."""
-
-QUIET = 2
-"""SentencePiece's log level for errors; lower levels are not written to stderr."""
+TOKENIZER_JSON = "tokenizer.json"
+TOKENIZER_MODEL = "tokenizer.model"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
-def train_tokenizer(sentences: Iterable[str], spec: TokenizerSpec) -> bytes:
-    """Train a BPE tokenizer.
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
 
-    The vocabulary is padded with unused symbols to a multiple of 64, so that the embedding can have
-    exactly one row per piece. If the text has more distinct characters than fit in the vocabulary,
-    the rarest ones use byte fallback.
+    @property
+    def vocab_size(self) -> int:
+        """Highest id + 1."""
+
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """Every string that plain text turns into one id, whatever stands around it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text as it stands.
+
+        Control tokens written in the text become their ids; no other ids are added. Half of a
+        surrogate pair, which UTF-8 cannot encode, counts as "?".
+        """
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Decode ids; control tokens become their text, incomplete characters U+FFFD."""
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token; None if there is no such token."""
+
+
+def load_tokenizer_files(files: Mapping[str, bytes], place: str) -> Tokenizer:
+    """Load the tokenizer of a model: tokenizer.json, or else tokenizer.model.
 
     Args:
-        sentences: any text. Pieces never span sentences, lines or chunk boundaries.
-        spec: `vocab_size` is the requested size. A small text yields fewer pieces, and the 263
-            pieces for byte fallback, control symbols and special ids are always included.
-
-    Returns:
-        A serialized SentencePiece model; the same arguments give the same bytes in every process.
+        files: contents by name; other files are ignored.
+        place: folder of the files, for error messages.
 
     Raises:
-        DataError: the sentences contain no text, or no multiple of 64 pieces can be reached.
+        DataError: there is no tokenizer, or it is not valid.
     """
-    texts = [text for sentence in sentences for text in _usable_texts(sentence)]
-    if not texts:
-        raise DataError(
-            "tokenizer: the sentences contain no text, expected at least one character besides "
-            "newlines; export a dataset with examples"
-        )
-    # Without a piece for the space, its mark is encoded as bytes and decodes to U+2581.
-    texts.append(" ")
-    fixed_pieces = len(SPECIAL_PIECES) + len(CONTROL_SYMBOLS) + BYTE_PIECES
-    counts = Counter(character for text in texts for character in text.replace(" ", SPACE_MARK))
-    # Leave room for the space mark and one learned character, even if the spec requests less.
-    vocab_size = max(spec.vocab_size, fixed_pieces + 2)
-    texts = list(_without_rare(texts, counts, room=vocab_size - fixed_pieces))
-    unused = 0
-    for _ in range(PADDING_PASSES):
-        model = _train_bpe(texts, vocab_size + unused, unused)
-        missing = -_piece_count(model) % PIECE_MULTIPLE
-        if not missing:
-            return model
-        unused += missing
+    # Each implementation needs a package of its own.
+    if TOKENIZER_JSON in files:
+        from tuneloop.training.text.json_tokenizer import JsonTokenizer
+
+        return JsonTokenizer.load(files, f"{place}/{TOKENIZER_JSON}")
+    if TOKENIZER_MODEL in files:
+        from tuneloop.training.text.sentencepiece_tokenizer import SentencePieceTokenizer
+
+        return SentencePieceTokenizer.load(files[TOKENIZER_MODEL], f"{place}/{TOKENIZER_MODEL}")
     raise DataError(
-        f"tokenizer: training did not reach a multiple of {PIECE_MULTIPLE} pieces, expected "
-        "text that does not contain <unused0>, <unused1>, ...; remove these from the traces"
+        f"{place}: found no tokenizer, expected {TOKENIZER_JSON} or {TOKENIZER_MODEL}; add the"
+        " model again, with the tokenizer's files"
     )
 
 
-def load_tokenizer(
-    model: bytes, turn_marks: Sequence[str] = (START_OF_TURN, END_OF_TURN)
-) -> sentencepiece.SentencePieceProcessor:
-    """Load a tokenizer and check the ids that training and generation rely on.
+def tokenizer_file(files: Mapping[str, bytes]) -> bytes:
+    """Return the file that `load_tokenizer_files` reads."""
+    return files[TOKENIZER_JSON if TOKENIZER_JSON in files else TOKENIZER_MODEL]
 
-    Args:
-        model: a serialized SentencePiece model.
-        turn_marks: the marks that open and close a turn in the model family's chat template.
 
-    Returns:
-        The processor. Pad, eos, bos and unk are ids 0, 1, 2 and 3; each turn mark is one id.
+def parse_json_object(data: bytes, place: str) -> dict[str, Any]:
+    """Parse a JSON file whose content must be an object.
 
     Raises:
-        DataError: the bytes are not a SentencePiece model, or an id differs.
+        DataError: it is not.
     """
-    # SentencePiece treats empty bytes as "no model given" and fails only on first use.
-    if not model:
-        raise DataError("tokenizer: found 0 bytes, expected a SentencePiece model; train it again")
     try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    except RuntimeError as error:
+        found = json.loads(data)
+    except ValueError as e:
+        raise DataError(f"{place}: not valid JSON ({e}); get the file again") from e
+    if not isinstance(found, dict):
         raise DataError(
-            f"tokenizer: found {len(model)} bytes, expected a SentencePiece model; train it again"
-        ) from error
-    _check_special_ids(processor)
-    _check_turn_marks(processor, turn_marks)
-    return processor
-
-
-def _usable_texts(sentence: str) -> Iterator[str]:
-    """Yield the parts of a sentence that SentencePiece can learn from."""
-    # JSON can contain half of a surrogate pair, which UTF-8 cannot encode; it becomes "?".
-    encodable = sentence.encode("utf-8", "replace").decode("utf-8")
-    for line in re.split(f"[{UNUSABLE_CHARACTERS}]", encodable):
-        for start in range(0, len(line), CHUNK_CHARACTERS):
-            yield line[start : start + CHUNK_CHARACTERS]
-
-
-def _without_rare(texts: list[str], counts: Counter[str], room: int) -> Iterator[str]:
-    """Split texts at the rarest characters, which do not fit in the vocabulary.
-
-    SentencePiece would fail on them. Its `character_coverage` cannot be used instead, because it
-    accepts only 0.98 to 1 and some texts need less.
-
-    Args:
-        texts: training texts.
-        counts: occurrences of each character.
-        room: how many characters may have a piece.
-    """
-    if len(counts) <= room:
-        yield from texts
-        return
-    # Ties are broken by code point, so that the order of the sentences does not matter.
-    ranked = sorted(counts, key=lambda character: (-counts[character], character))
-    kept = {SPACE_MARK, " ", *ranked[: room - 1]}
-    for text in texts:
-        parts = "".join(character if character in kept else NEWLINE for character in text)
-        yield from filter(None, parts.split(NEWLINE))
-
-
-def _train_bpe(texts: list[str], vocab_size: int, unused: int) -> bytes:
-    """Run one SentencePiece training in memory, with this many `unused` padding symbols."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=vocab_size,
-        # A small text cannot fill the vocabulary, which is not an error.
-        hard_vocab_limit=False,
-        pad_id=PAD_ID,
-        eos_id=EOS_ID,
-        bos_id=BOS_ID,
-        unk_id=UNK_ID,
-        pad_piece=SPECIAL_PIECES[PAD_ID],
-        eos_piece=SPECIAL_PIECES[EOS_ID],
-        bos_piece=SPECIAL_PIECES[BOS_ID],
-        unk_piece=SPECIAL_PIECES[UNK_ID],
-        user_defined_symbols=[*CONTROL_SYMBOLS, *(f"<unused{i}>" for i in range(unused))],
-        byte_fallback=True,
-        character_coverage=1.0,
-        split_digits=True,
-        # Decoding must return exactly the encoded text, so nothing is normalized.
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        # UTF-8 uses at most 4 bytes per character.
-        max_sentence_length=4 * CHUNK_CHARACTERS,
-        # With more threads the merge order could vary.
-        num_threads=1,
-        minloglevel=QUIET,
-    )
-    return model.getvalue()
-
-
-def _piece_count(model: bytes) -> int:
-    count: int = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
-    return count
-
-
-def _check_special_ids(processor: sentencepiece.SentencePieceProcessor) -> None:
-    found = (processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id())
-    expected = (PAD_ID, EOS_ID, BOS_ID, UNK_ID)
-    if found != expected:
-        raise DataError(
-            f"tokenizer: pad, eos, bos, unk are ids {found}, expected {expected} as in Gemma; "
-            "use a tokenizer trained by tuneloop or Gemma's own"
+            f"{place}: found {type(found).__name__}, expected a JSON object; get the file again"
         )
+    return found
 
 
-def _check_turn_marks(
-    processor: sentencepiece.SentencePieceProcessor, turn_marks: Sequence[str]
-) -> None:
-    for mark in turn_marks:
-        ids = processor.encode(mark)
-        if len(ids) != 1 or ids[0] == UNK_ID:
-            raise DataError(
-                f"tokenizer: {mark} encodes to {len(ids)} ids {ids}, expected a single id; "
-                "use a tokenizer trained by tuneloop or Gemma's own"
-            )
+def encodable(text: str) -> str:
+    """Return text that UTF-8 can encode: half of a surrogate pair becomes "?"."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -8,7 +8,8 @@ import pytest
 
 from tuneloop.errors import DataError
 from tuneloop.specs.model import TokenizerSpec
-from tuneloop.training.text.tokenizers import load_tokenizer, train_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.trainer import train_tokenizer
 
 SPEC = TokenizerSpec(vocab_size=320)
 TEXTS = {
@@ -42,7 +43,7 @@ def test_bytes_are_the_same_in_another_process() -> None:
     code = (
         "import hashlib;"
         "from tuneloop.specs.model import TokenizerSpec;"
-        "from tuneloop.training.text.tokenizers import train_tokenizer;"
+        "from tuneloop.training.text.trainer import train_tokenizer;"
         "s = [f'Question {n}: wörds, 零 and {n * n}' for n in range(200)];"
         "m = train_tokenizer(s, TokenizerSpec(vocab_size=320));"
         "print(hashlib.sha256(m).hexdigest())"
