@@ -61,7 +61,8 @@ def run(spec: TrainStage, stage: Stage) -> None:
     if not progress.finished:
         raise Transient(
             f"stage train: stopped by a signal after step {len(progress.metrics)} of"
-            f" {spec.options.steps}, checkpoint saved; run again to continue"
+            f" {spec.options.steps}, checkpoint of step {progress.checkpoint_step} saved; run again"
+            " to continue"
         )
     tuned = model_files.dump_weights(prepared.model)
     stage.write_output(model_files.TUNED_WEIGHTS, tuned)

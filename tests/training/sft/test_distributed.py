@@ -173,7 +173,7 @@ def test_asked_to_stop_all_stop_at_one_step_and_go_on_from_there(
     group = training(steps=3000)
     processes = group.start(2)
     progress = group.prefix / "progress.json"
-    wait_until(lambda: progress.exists() and b'"step"' in progress.read_bytes(), "it trains", 60)
+    wait_until(lambda: progress.exists() and b'"step"' in progress.read_bytes(), "it trains", 180)
     processes[1].send_signal(signal.SIGTERM)
     assert group.end(60) == [75, 75], group.logs()
     assert "checkpoint saved; run again to continue" in group.logs()
@@ -189,7 +189,7 @@ def test_killed_its_peers_end_and_the_next_gang_continues(
     group = training()
     processes = group.start(2)
     first = group.prefix / "resume" / "checkpoints" / "4"
-    wait_until(first.exists, "a checkpoint is there", 60)
+    wait_until(first.exists, "a checkpoint is there", 180)
     processes[0].kill()
     codes = group.end(60)
     if group.record() is None:  # Otherwise training finished before the kill.

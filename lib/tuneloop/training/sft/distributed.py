@@ -2,8 +2,8 @@
 
 Every process builds the same model and the same global batch, and passes the rows of its own
 devices to JAX. Parameters and optimizer state are replicated, so the losses equal those of a single
-process except for rounding. Only process 0 writes the stage's files, except for Orbax checkpoints,
-which all processes write.
+process except for rounding. Only process 0 writes the stage's files, except for checkpoints, which
+all processes write.
 """
 
 from __future__ import annotations
@@ -101,6 +101,18 @@ class ProcessGroup:
         if self.process_count == 1:
             return asked
         return bool(multihost_utils.reached_preemption_sync_point(step))
+
+    def share(self, number: int) -> int:
+        """Return the number that process 0 passes; every process makes the same call."""
+        if self.process_count == 1:
+            return number
+        return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+    def agree(self, holds: bool) -> bool:
+        """Return whether all processes pass true; every process makes the same call."""
+        if self.process_count == 1:
+            return holds
+        return bool(np.all(multihost_utils.process_allgather(np.bool_(holds))))
 
     def meet(self, name: str) -> None:
         """Wait until every process has reached this call."""

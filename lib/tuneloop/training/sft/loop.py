@@ -1,8 +1,8 @@
 """Supervised fine-tuning with Tunix's PeftTrainer: all parameters, loss on the response only.
 
 The result is a function of (weights, token table, spec, seed); interruptions do not change it.
-After one, Orbax restores optimizer state and weights, the batch stream continues at the restored
-step, and a checkpoint without stored metrics is not used.
+After one, a checkpoint restores optimizer state and weights, the batch stream continues at the
+restored step, and a checkpoint without stored metrics is not used.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from tunix.sft import hooks, metrics_logger, peft_trainer
 
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.sft.batches import TokenTable, batch_at
-from tuneloop.training.sft.checkpoints import checkpoints_folder, drop_checkpoints_ahead
+from tuneloop.training.sft.checkpoints import Checkpoints
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.loss import model_inputs, response_loss
 from tuneloop.training.sft.metrics import StepMetrics, read_metrics, write_metrics
@@ -40,6 +39,8 @@ class Progress:
     """Step of the checkpoint that this process resumed from; 0 if there was none."""
     finished: bool
     """Whether the last step is done; if not, call `run_sft` again to continue."""
+    checkpoint_step: int
+    """Step of the newest stored checkpoint; 0 if there is none."""
 
 
 class _LastValues(metrics_logger.MetricsLogger):  # type: ignore[misc]  # tunix is untyped
@@ -165,14 +166,13 @@ def run_sft(
     """Train a model in place, from the last usable checkpoint if there is one.
 
     Args:
-        model: the model with its initial weights, changed in place. When resuming, Orbax overwrites
-            the weights.
+        model: the model with its initial weights, changed in place. When resuming, the checkpoint
+            overwrites the weights.
         table: the encoded examples.
         spec: model, optimizer and batch shape.
         seed: seed of the batch stream.
         resume_prefix: prefix for checkpoints and metrics, on a local disk or an object store.
-        checkpoint_every_steps: steps between checkpoints; the first and the last step are saved
-            too.
+        checkpoint_every_steps: steps between checkpoints; the last step is saved too.
         report: called with the metrics of every step, one step late.
         should_stop: called before every step; if it returns true, training saves a checkpoint and
             stops.
@@ -184,14 +184,14 @@ def run_sft(
     """
     process_group.check_batch(spec.batch_size)
     process_group.replicate(model)
-    if jax.process_index() == 0:
-        drop_checkpoints_ahead(resume_prefix)
-    process_group.meet("checkpoints are usable")
+    checkpoints = Checkpoints(
+        resume_prefix, every_steps=checkpoint_every_steps, process_group=process_group
+    )
     metrics = read_metrics(resume_prefix)
     values = _LastValues()
     with process_group.active():
-        trainer = _build_trainer(model, spec, resume_prefix, checkpoint_every_steps, values)
-        resumed_from = trainer.train_steps
+        trainer = _build_trainer(model, spec, values)
+        resumed_from = checkpoints.resume(trainer, stored_steps=len(metrics))
         del metrics[resumed_from:]
         if resumed_from:
             log.info("resumed from the checkpoint of step %d", resumed_from)
@@ -211,27 +211,20 @@ def run_sft(
         trainer.with_data_hooks(loop)
         trainer.train(())
     loop.write_metrics()
-    return Progress(metrics, resumed_from, finished=trainer.train_steps >= spec.steps)
+    return Progress(
+        metrics,
+        resumed_from,
+        finished=trainer.train_steps >= spec.steps,
+        checkpoint_step=checkpoints.published_step,
+    )
 
 
-def _build_trainer(
-    model: Any,
-    spec: TrainSpec,
-    resume_prefix: str,
-    checkpoint_every_steps: int,
-    values: _LastValues,
-) -> Any:
-    """Build Tunix's trainer, with model and optimizer restored from the last checkpoint."""
+def _build_trainer(model: Any, spec: TrainSpec, values: _LastValues) -> Any:
+    """Build Tunix's trainer, at step 0."""
     trainer = peft_trainer.PeftTrainer(
         model,
         build_optimizer(spec.optimizer, spec.steps),
-        peft_trainer.TrainingConfig(
-            eval_every_n_steps=NEVER,
-            checkpoint_root_directory=checkpoints_folder(resume_prefix),
-            checkpointing_options=ocp.CheckpointManagerOptions(
-                save_interval_steps=checkpoint_every_steps, max_to_keep=2
-            ),
-        ),
+        peft_trainer.TrainingConfig(eval_every_n_steps=NEVER),
         metrics_logger=values,
     )
     trainer.with_loss_fn(response_loss).with_gen_model_input_fn(model_inputs)
