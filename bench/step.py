@@ -27,10 +27,10 @@ from tuneloop.training.models import gemma3
 from tuneloop.training.prompt_templates import RECIPES
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import distributed, loop, loss, optimizers
-from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_table
-from tuneloop.training.text.encode import tokenizer_sentences
+from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_table, padded_length
+from tuneloop.training.text.encode import encode_example, tokenizer_sentences
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
-from tuneloop.training.text.trainer import train_tokenizer
+from tuneloop.training.text.trainer import PAD_ID, train_tokenizer
 
 ROUNDS = sized(3, 1)
 STEPS = sized(20, 3)
@@ -52,8 +52,8 @@ def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
     tokenizer = load_tokenizer(train_tokenizer(tokenizer_sentences(examples, None), spec.tokenizer))
     table, _ = build_token_table(
         (("demo", example) for example in examples),
-        tokenizer,
-        system_instruction=None,
+        lambda example: encode_example(tokenizer, example, None),
+        pad_id=PAD_ID,
         max_length_tokens=spec.max_length_tokens,
         over_length="fail",
     )
@@ -106,11 +106,9 @@ def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
             step=number,
             seed=SEED,
             batch_size=spec.batch_size,
-            length=spec.max_length_tokens,
+            length=padded_length(table, spec.max_length_tokens),
         )
-        params, state, value = compiled(
-            params, state, {"input_tokens": batch.tokens, "input_mask": batch.loss_mask}
-        )
+        params, state, value = compiled(params, state, batch.arrays())
         value.block_until_ready()
         times.append(time.perf_counter() - since)
     return statistics.median(times[2:])

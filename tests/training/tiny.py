@@ -16,6 +16,8 @@ from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import loop
 from tuneloop.training.sft.batches import TokenTable, build_token_table
 from tuneloop.training.sft.distributed import ProcessGroup
+from tuneloop.training.text.encode import encode_example
+from tuneloop.training.text.trainer import PAD_ID
 
 MODEL = RandomModelSpec(**TINY_MODEL)
 SPEC = TrainSpec(
@@ -39,8 +41,8 @@ def architecture(vocab_size: int) -> Architecture:
 def build_table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
     table, _ = build_token_table(
         (("x", e) for e in EXAMPLES),
-        tokenizer,
-        system_instruction=None,
+        lambda example: encode_example(tokenizer, example, None),
+        pad_id=PAD_ID,
         max_length_tokens=SPEC.max_length_tokens,
         over_length="fail",
     )

@@ -24,7 +24,7 @@ from tuneloop.training.sft import batches, distributed, loop, metrics
 from tuneloop.training.sft.batches import LengthReport, TokenTable
 from tuneloop.training.text import encode
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
-from tuneloop.training.text.trainer import train_tokenizer
+from tuneloop.training.text.trainer import PAD_ID, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,15 @@ def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
     )
     tokenizer = load_tokenizer(tokenizer_model)
     vocab_size = tokenizer.get_piece_size()
+    template = chat_template_named(family.chat_template)
     table, lengths = batches.build_token_table(
         _examples(stage),
-        tokenizer,
-        system_instruction=spec.system_instruction,
+        lambda example: encode.encode_example(
+            tokenizer, example, spec.system_instruction, template
+        ),
+        pad_id=PAD_ID,
         max_length_tokens=options.max_length_tokens,
         over_length=options.over_length,
-        template=chat_template_named(family.chat_template),
     )
     stage.write_output(model_files.TOKENIZER, tokenizer_model)
     architecture = gemma3.architecture_of(options.model, vocab_size)

@@ -14,10 +14,20 @@ from tuneloop.training.renderers import (
     render_training_text,
 )
 from tuneloop.training.schema import TrainingExample
-from tuneloop.training.sft.batches import LengthReport, TokenTable, batch_at, build_token_table
-from tuneloop.training.text.encode import tokenizer_sentences
+from tuneloop.training.sft.batches import (
+    LengthReport,
+    TokenTable,
+    batch_at,
+    build_token_table,
+    padded_length,
+    sequential_batches,
+)
+from tuneloop.training.text.encode import encode_example, tokenizer_sentences
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
-from tuneloop.training.text.trainer import BOS_ID, PAD_ID, train_tokenizer
+from tuneloop.training.text.trainer import BOS_ID, train_tokenizer
+
+PAD = 77
+"""An id that also occurs in the text: nothing may depend on it."""
 
 
 def example(number: int, response: str = "Answer: ok") -> TrainingExample:
@@ -39,12 +49,14 @@ def table_of(
     **changes: Any,
 ) -> tuple[TokenTable, LengthReport]:
     options: dict[str, Any] = {
-        "system_instruction": None,
+        "pad_id": PAD,
         "max_length_tokens": 64,
         "over_length": "fail",
     }
     places = ((f"x.jsonl:{n}", e) for n, e in enumerate(examples, start=1))
-    return build_token_table(places, tokenizer, **{**options, **changes})
+    return build_token_table(
+        places, lambda e: encode_example(tokenizer, e, None), **{**options, **changes}
+    )
 
 
 def test_mask_covers_the_response_and_its_end_of_turn(
@@ -52,16 +64,56 @@ def test_mask_covers_the_response_and_its_end_of_turn(
 ) -> None:
     table, _ = table_of(EXAMPLES[:1], tokenizer)
     batch = batch_at(table, step=0, seed=0, batch_size=1, length=64)
-    tokens, mask = batch.tokens[0], batch.loss_mask[0]
+    tokens, mask, is_token = batch.tokens[0], batch.loss_mask[0], batch.segment_ids[0] == 1
     assert tokenizer.decode(tokens[mask].tolist()) == f"Answer: ok{END_OF_TURN}"
     prompt = tokens[: int(mask.argmax())].tolist()
     assert prompt[0] == BOS_ID
     assert tokens.tolist().count(BOS_ID) == 1
     assert tokenizer.decode(prompt[1:]) == render_generation_prompt("Question 0")
-    assert not mask[tokens == PAD_ID].any()
+    assert not mask[~is_token].any()
+    assert set(tokens[~is_token].tolist()) == {PAD}
     text = render_training_text("Question 0", "Answer: ok")
-    assert tokenizer.decode(tokens[tokens != PAD_ID][1:].tolist()) == text
-    assert batch.token_count == int((tokens != PAD_ID).sum())
+    assert tokenizer.decode(tokens[is_token][1:].tolist()) == text
+    assert batch.token_count == int(is_token.sum()) == table.longest
+    assert batch.example_ids == ("e0",)
+
+
+def test_the_pad_id_may_be_an_id_of_the_text() -> None:
+    """Id 0 is "!" in the tokenizers of Qwen 3 and Llama 3."""
+    rows = {"e0": ([0, 5, 0], [0, 7]), "e1": ([5], [0])}
+    examples = (("x", example(number)) for number in range(2))
+    table, _ = build_token_table(
+        examples, lambda e: rows[e.id], pad_id=0, max_length_tokens=8, over_length="fail"
+    )
+    (batch,) = sequential_batches(table, rows=2, batch_size=2, length=6)
+    assert batch.tokens.tolist() == [[0, 5, 0, 0, 7, 0], [5, 0, 0, 0, 0, 0]]
+    assert batch.segment_ids.tolist() == [[1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0]]
+    assert batch.loss_mask.tolist() == [
+        [False, False, False, True, True, False],
+        [False, True, False, False, False, False],
+    ]
+    assert batch.token_count == 7
+
+
+def test_rows_are_padded_to_the_longest_one_and_never_beyond_the_limit(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    table, _ = table_of(EXAMPLES, tokenizer)
+    assert table.longest <= padded_length(table, 1024) < table.longest + 8
+    assert padded_length(table, 1024) % 8 == 0
+    assert padded_length(table, table.longest) == table.longest
+
+
+def test_sequential_batches_read_the_first_rows_once_in_one_shape(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
+    table, _ = table_of(EXAMPLES[:7], tokenizer)
+    batches = list(sequential_batches(table, rows=5, batch_size=2, length=64))
+    assert [batch.example_ids for batch in batches] == [("e0", "e1"), ("e2", "e3"), ("e4",)]
+    assert {batch.tokens.shape for batch in batches} == {(2, 64)}
+    assert batches[-1].segment_ids[1].sum() == batches[-1].loss_mask[1].sum() == 0
+    every = sequential_batches(table, rows=1000, batch_size=4, length=64)
+    assert sum(batch.token_count for batch in every) == len(table.ids)
 
 
 def test_batches_depend_on_seed_and_step_alone(

@@ -1,12 +1,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
+from tests.training.tiny import architecture
+from tuneloop.training.models import gemma3
 from tuneloop.training.sft import loss
+
+
+def batch(
+    tokens: list[list[int]], segments: list[list[int]], targets: list[list[int]]
+) -> dict[str, jax.Array]:
+    return {
+        "tokens": jnp.array(tokens, jnp.int32),
+        "segment_ids": jnp.array(segments, jnp.int32),
+        "loss_mask": jnp.array(targets, bool),
+    }
 
 
 def test_loss_is_the_mean_over_masked_targets() -> None:
@@ -15,21 +30,78 @@ def test_loss_is_the_mean_over_masked_targets() -> None:
     def model(tokens: Any, positions: Any, cache: Any, mask: Any) -> tuple[Any, None]:
         return logits, None
 
-    tokens = jnp.array([[1, 2, 1]])
-    value = loss.response_loss(
-        model,
-        tokens,
-        input_mask=jnp.array([[False, True, True]]),
-        positions=None,  # type: ignore[arg-type]
-        attention_mask=None,  # type: ignore[arg-type]
-    )
+    both = loss.model_inputs(batch([[1, 2, 1]], [[1, 1, 1]], [[0, 1, 1]]))
     # Position 0 predicts token 2 with 0.25, position 1 predicts token 1 with 0.8.
-    assert float(value) == pytest.approx(-(math.log(0.25) + math.log(0.8)) / 2, rel=1e-5)
-    only_last = loss.response_loss(
-        model,
-        tokens,
-        input_mask=jnp.array([[False, False, True]]),
-        positions=None,  # type: ignore[arg-type]
-        attention_mask=None,  # type: ignore[arg-type]
+    expected = -(math.log(0.25) + math.log(0.8))
+    assert float(loss.response_loss(model, **both)) == pytest.approx(expected / 2, rel=1e-5)
+    total, count = loss.token_losses(model, **both)
+    assert [float(total), float(count)] == pytest.approx([expected, 2], rel=1e-5)
+    last = loss.model_inputs(batch([[1, 2, 1]], [[1, 1, 1]], [[0, 0, 1]]))
+    assert float(loss.response_loss(model, **last)) == pytest.approx(-math.log(0.8), rel=1e-5)
+    none = loss.model_inputs(batch([[1, 2, 1]], [[1, 1, 1]], [[0, 0, 0]]))
+    assert float(loss.response_loss(model, **none)) == 0
+
+
+def test_tokens_see_their_own_segment_and_padding_never_an_empty_row() -> None:
+    inputs = loss.model_inputs(batch([[7, 7, 7, 0, 0]], [[1, 1, 2, 0, 0]], [[0, 1, 1, 0, 0]]))
+    assert inputs["positions"].tolist() == [[0, 1, 2, 3, 4]]
+    assert inputs["attention_mask"][0].astype(int).tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 1, 1],
+    ]
+
+
+FIRST, SECOND = [2, 40, 41, 42, 43], [2, 50, 51, 52]
+LENGTH = 9
+
+
+@pytest.fixture(scope="module")
+def sums() -> Callable[..., list[float]]:
+    """Sum of the losses and number of targets of two rows, compiled for one shape."""
+    model = gemma3.build_model(architecture(64), 0)
+
+    @nnx.jit  # type: ignore[untyped-decorator]
+    def compiled(model: Any, arrays: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return loss.token_losses(model, **loss.model_inputs(arrays))
+
+    def compute(*arguments: list[list[int]]) -> list[float]:
+        return [float(value) for value in compiled(model, batch(*arguments))]
+
+    return compute
+
+
+def padded(row: list[int], pad: int = 0) -> list[int]:
+    return row + [pad] * (LENGTH - len(row))
+
+
+TWO_ROWS = (
+    [padded([1] * 5), padded([1] * 4)],
+    [padded([0, 0, 0, 1, 1]), padded([0, 0, 1, 1])],
+)
+
+
+@pytest.mark.parametrize("pad", [2, 43])
+def test_the_pad_id_does_not_change_the_loss(sums: Callable[..., list[float]], pad: int) -> None:
+    zero = sums([padded(FIRST), padded(SECOND)], *TWO_ROWS)
+    assert zero[1] == 4
+    assert sums([padded(FIRST, pad), padded(SECOND, pad)], *TWO_ROWS) == zero
+
+
+def test_two_segments_in_one_row_equal_two_rows(sums: Callable[..., list[float]]) -> None:
+    apart = sums([padded(FIRST), padded(SECOND)], *TWO_ROWS)
+    together = sums(
+        [FIRST + SECOND, padded([])],
+        [[1] * 5 + [2] * 4, padded([])],
+        [[0, 0, 0, 1, 1, 0, 0, 1, 1], padded([])],
     )
-    assert float(only_last) == pytest.approx(-math.log(0.8), rel=1e-5)
+    assert together == pytest.approx(apart, abs=1e-5)
+    # Without its segment ids the second example would read the first one.
+    joined = sums(
+        [FIRST + SECOND, padded([])],
+        [[1] * 9, padded([])],
+        [[0, 0, 0, 1, 1, 0, 0, 1, 1], padded([])],
+    )
+    assert abs(joined[0] - apart[0]) > 1e-3

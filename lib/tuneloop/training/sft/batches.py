@@ -1,26 +1,30 @@
-"""The token table of a training set, and the batch stream over it.
+"""The token table of a set of examples, and the batches over it.
 
-Batch i is a function of the examples, the seed and i alone, so a resumed run continues at any step
-without reading earlier batches.
+Training batch i is a function of the examples, the seed and i alone, so a resumed run continues at
+any step without reading earlier batches. Which places of a row hold tokens is carried by segment
+ids. It is never derived from the pad id, because any id may pad a row: id 0 is "!" in some
+tokenizers.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import sentencepiece
 
 from tuneloop.errors import DataError
-from tuneloop.training.chat_templates import DEFAULT_CHAT_TEMPLATE, ChatTemplate
 from tuneloop.training.schema import TrainingExample
-from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-from tuneloop.training.text.trainer import PAD_ID
 
 OverLength = Literal["fail", "drop", "truncate"]
+
+EncodeExample = Callable[[TrainingExample], tuple[list[int], list[int]]]
+"""Encodes an example as (prompt ids, response ids); the loss covers the response ids."""
+
+LENGTH_MULTIPLE = 8
+"""Rows are padded to a multiple of this, so that few different shapes are compiled."""
 
 
 @dataclass
@@ -56,12 +60,19 @@ class TokenTable:
     """int32 (rows,): the number of ids at the start of each row that the loss does not cover."""
     example_ids: tuple[str, ...]
     """Example id of each row; the order of an epoch depends on these ids."""
+    pad_id: int
+    """Id that fills the rest of a padded row; any id of the tokenizer, since nothing reads it."""
     _orders: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
     """Cached row orders by (seed, epoch)."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.prompt_lengths)
+
+    @property
+    def longest(self) -> int:
+        """Count the tokens of the longest row."""
+        return int(np.diff(self.starts).max())
 
     def rows_at(self, step: int, *, seed: int, batch_size: int) -> list[int]:
         """Return the rows of batch `step`; each epoch contains every row once."""
@@ -79,24 +90,22 @@ class TokenTable:
 
 def build_token_table(
     examples: Iterable[tuple[str, TrainingExample]],
-    tokenizer: sentencepiece.SentencePieceProcessor,
+    encode: EncodeExample,
     *,
-    system_instruction: str | None,
+    pad_id: int,
     max_length_tokens: int,
     over_length: OverLength,
-    template: ChatTemplate = DEFAULT_CHAT_TEMPLATE,
 ) -> tuple[TokenTable, LengthReport]:
     """Encode every example.
 
     Args:
         examples: (place, example) pairs; the place is the location for error messages.
-        tokenizer: a tokenizer from `load_tokenizer`.
-        system_instruction: text added to every example; None for no text.
+        encode: encodes one example, system instruction and control tokens included.
+        pad_id: id that will fill the rest of padded rows.
         max_length_tokens: length limit of a row, `<bos>` and turn marks included.
         over_length: treatment of rows over the limit. `fail` raises an error, `drop` drops the
             row, `truncate` cuts the end of the response. `truncate` drops a row if its prompt
             alone reaches the limit, since no response would remain.
-        template: chat template of the model family.
 
     Raises:
         DataError: a row is over the limit and `over_length` is `fail`, or no row remains.
@@ -106,8 +115,7 @@ def build_token_table(
     example_ids: list[str] = []
     report = LengthReport()
     for place, example in examples:
-        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, template)
-        response = encode_response(tokenizer, example.response, template)
+        prompt, response = encode(example)
         length = len(prompt) + len(response)
         report.examples += 1
         report.longest_tokens = max(report.longest_tokens, length)
@@ -132,7 +140,8 @@ def build_token_table(
         )
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     lengths = np.array(prompt_lengths, dtype=np.int32)
-    return TokenTable(np.concatenate(rows), starts, lengths, tuple(example_ids)), report
+    table = TokenTable(np.concatenate(rows), starts, lengths, tuple(example_ids), pad_id)
+    return table, report
 
 
 def _refuse_if_fail(
@@ -147,33 +156,80 @@ def _refuse_if_fail(
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of one optimizer update, padded on the right."""
+    """Rows of equal length, padded on the right."""
 
     tokens: np.ndarray
-    """int32 (batch, length), 0 = padding."""
+    """int32 (batch, length); `pad_id` where the segment id is 0."""
+    segment_ids: np.ndarray
+    """int32 (batch, length): 0 for padding; tokens of one example share a number from 1."""
     loss_mask: np.ndarray
     """bool (batch, length): true where the token is a target of the loss."""
+    example_ids: tuple[str, ...]
+    """Ids of the examples, in the order of the rows."""
 
     @property
     def token_count(self) -> int:
         """Count the tokens that are not padding."""
-        return int((self.tokens != PAD_ID).sum())
+        return int(np.count_nonzero(self.segment_ids))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that `loss.model_inputs` reads, by name."""
+        return {
+            "tokens": self.tokens,
+            "segment_ids": self.segment_ids,
+            "loss_mask": self.loss_mask,
+        }
+
+
+def padded_length(table: TokenTable, max_length_tokens: int) -> int:
+    """Return the length of padded rows: that of the longest row, rounded up to a multiple of 8.
+
+    Args:
+        table: the examples.
+        max_length_tokens: length limit of a row; the result is never above it.
+    """
+    return min(max_length_tokens, -(-table.longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
 
 
 def batch_at(table: TokenTable, *, step: int, seed: int, batch_size: int, length: int) -> Batch:
-    """Build batch number `step`, counted from 0.
+    """Build training batch number `step`, counted from 0.
 
     Every epoch contains each row once, in an order of its own. A batch may contain the end of one
     epoch and the beginning of the next.
     """
-    rows = table.rows_at(step, seed=seed, batch_size=batch_size)
-    tokens = np.full((batch_size, length), PAD_ID, dtype=np.int32)
-    loss_mask = np.zeros((batch_size, length), dtype=bool)
+    return _build_batch(table, table.rows_at(step, seed=seed, batch_size=batch_size), length)
+
+
+def sequential_batches(
+    table: TokenTable, *, rows: int, batch_size: int, length: int
+) -> Iterator[Batch]:
+    """Yield the first rows of a table once, in order, in batches of one shape.
+
+    Args:
+        table: the examples.
+        rows: how many rows to read; at most all of them.
+        batch_size: rows of a batch. The last batch is filled up with rows of padding, which hold
+            no targets.
+        length: length of padded rows.
+    """
+    for start in range(0, min(rows, len(table)), batch_size):
+        chosen = range(start, min(start + batch_size, rows, len(table)))
+        yield _build_batch(table, chosen, length, batch_size)
+
+
+def _build_batch(
+    table: TokenTable, rows: Sequence[int], length: int, batch_size: int | None = None
+) -> Batch:
+    shape = (batch_size or len(rows), length)
+    tokens = np.full(shape, table.pad_id, dtype=np.int32)
+    segment_ids = np.zeros(shape, dtype=np.int32)
+    loss_mask = np.zeros(shape, dtype=bool)
     for at, row in enumerate(rows):
         ids = table.ids[table.starts[row] : table.starts[row + 1]]
         tokens[at, : len(ids)] = ids
+        segment_ids[at, : len(ids)] = 1
         loss_mask[at, table.prompt_lengths[row] : len(ids)] = True
-    return Batch(tokens, loss_mask)
+    return Batch(tokens, segment_ids, loss_mask, tuple(table.example_ids[row] for row in rows))
 
 
 def epoch_order(ids: Sequence[str], *, seed: int, epoch: int) -> list[int]:

@@ -17,7 +17,7 @@ import jax
 from tunix.sft import hooks, metrics_logger, peft_trainer
 
 from tuneloop.specs.training import TrainSpec
-from tuneloop.training.sft.batches import TokenTable, batch_at
+from tuneloop.training.sft.batches import TokenTable, batch_at, padded_length
 from tuneloop.training.sft.checkpoints import Checkpoints
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.loss import model_inputs, response_loss
@@ -88,6 +88,7 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
         self.metrics, self.report, self.should_stop = metrics, report, should_stop
         self.values, self.process_group = values, process_group
         self.schedule = learning_rate_schedule(spec.optimizer, spec.steps)
+        self.length = padded_length(table, spec.max_length_tokens)
         self.tokens: dict[int, int] = {}
         self.since = time.perf_counter()
 
@@ -100,12 +101,10 @@ class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tuni
             step=step,
             seed=self.seed,
             batch_size=self.spec.batch_size,
-            length=self.spec.max_length_tokens,
+            length=self.length,
         )
         self.tokens[step + 1] = batch.token_count
-        return self.process_group.place_batch(
-            {"input_tokens": batch.tokens, "input_mask": batch.loss_mask}
-        )
+        return self.process_group.place_batch(batch.arrays())
 
     def load_next_eval_batch(self, train_ctx: Any) -> None:
         return None

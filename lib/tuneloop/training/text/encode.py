@@ -52,3 +52,14 @@ def encode_response(
     """Encode the response and its closing turn mark: the ids that the loss covers."""
     ids: list[int] = tokenizer.encode(template.render_closed_response(response))
     return ids
+
+
+def encode_example(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    example: TrainingExample,
+    system_instruction: str | None,
+    template: ChatTemplate = DEFAULT_CHAT_TEMPLATE,
+) -> tuple[list[int], list[int]]:
+    """Encode an example as (prompt ids, response ids); the loss covers the response ids."""
+    prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, template)
+    return prompt, encode_response(tokenizer, example.response, template)
