@@ -23,7 +23,8 @@ from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.training import TrainSpec
-from tuneloop.training.models import gemma3
+from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.prompt_templates import RECIPES
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import distributed, loop, loss, optimizers
@@ -67,7 +68,7 @@ def _architecture(spec: TrainSpec, vocab_size: int) -> Architecture:
 
 def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
     """Return the median step time of `run_sft`."""
-    model = gemma3.build_model(_architecture(spec, vocab_size), SEED)
+    model = build_random_model(_architecture(spec, vocab_size), SEED)
     with tempfile.TemporaryDirectory() as folder:
         progress = loop.run_sft(
             model,
@@ -85,7 +86,7 @@ def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
 
 def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
     """Return the median step time of only value_and_grad and the same optimizer."""
-    graph, params = nnx.split(gemma3.build_model(_architecture(spec, vocab_size), SEED))
+    graph, params = nnx.split(build_random_model(_architecture(spec, vocab_size), SEED))
     optimizer = optimizers.build_optimizer(spec.optimizer, spec.steps)
     state = optimizer.init(params)
 

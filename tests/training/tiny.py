@@ -11,7 +11,9 @@ from tests.builders import TINY_MODEL
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
 from tuneloop.specs.training import OptimizerSpec, TrainSpec
-from tuneloop.training.models import gemma3, model_files
+from tuneloop.training.models import model_files
+from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import loop
 from tuneloop.training.sft.batches import TokenTable, build_token_table
@@ -50,7 +52,7 @@ def build_table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
 
 
 def model_file_contents(tokenizer: bytes, vocab_size: int, tuned: bytes) -> dict[str, bytes]:
-    base = model_files.dump_weights(gemma3.build_model(architecture(vocab_size), 0))
+    base = model_files.dump_weights(build_random_model(architecture(vocab_size), 0))
     return {
         model_files.BASE_WEIGHTS: base,
         model_files.TUNED_WEIGHTS: tuned,
@@ -65,7 +67,7 @@ ALONE = ProcessGroup(process_count=1, mesh=None)
 def train(
     table: TokenTable, vocab_size: int, folder: Path, stop_after: int | None = None
 ) -> tuple[loop.Progress, bytes]:
-    model = gemma3.build_model(architecture(vocab_size), 0)
+    model = build_random_model(architecture(vocab_size), 0)
     seen: list[Any] = []
     progress = loop.run_sft(
         model,

@@ -16,8 +16,10 @@ from tuneloop.stages.context import Stage
 from tuneloop.storage import files, lines, paths
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.export.files import text_blocks
-from tuneloop.training.models import gemma3, model_files
+from tuneloop.training.models import model_files
+from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.parameters import flat_params
+from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.models.registry import family_named
 from tuneloop.training.schema import TrainingExample, parse_example
 from tuneloop.training.sft import batches, distributed, loop, metrics
@@ -95,7 +97,7 @@ def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
     stage.write_output(model_files.TOKENIZER, tokenizer_model)
     architecture = gemma3.architecture_of(options.model, vocab_size)
     stage.write_output(model_files.DESCRIPTION, model_files.dump_description(architecture))
-    model = family.module().build_model(architecture, spec.seed)
+    model = build_random_model(architecture, spec.seed)
     base = model_files.dump_weights(model)
     stage.write_output(model_files.BASE_WEIGHTS, base)
     return Prepared(table, lengths, vocab_size, model, hashlib.sha256(base).hexdigest())

@@ -1,38 +1,40 @@
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.builders import TINY_MODEL
-from tuneloop.errors import SpecError
+from tests.training.models.checkpoints import MODEL_TYPES, tiny_config
+from tuneloop.errors import DataError, SpecError
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
 from tuneloop.training.chat_templates import CHAT_TEMPLATES, chat_template_named
 from tuneloop.training.generation.sampler import Generator
-from tuneloop.training.models import gemma3, model_files
-from tuneloop.training.models.parameters import flat_params
-from tuneloop.training.models.registry import FAMILIES, ModelFamily, family_named
+from tuneloop.training.models import model_files
+from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.hf_config import parse_config
+from tuneloop.training.models.parameters import param_items
+from tuneloop.training.models.random_weights import build_random_model
+from tuneloop.training.models.registry import FAMILIES, family_named, lora_modules
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 from tuneloop.training.text.trainer import train_tokenizer
 
-TOY: Any = SimpleNamespace(
-    build_model=gemma3.build_model,
-    build_model_from_params=gemma3.build_model_from_params,
-)
+TOY: Any = SimpleNamespace(abstract_model=gemma3.abstract_model)
 
 
 def test_a_family_registered_from_outside_is_built_saved_loaded_and_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    row = ModelFamily(lambda: TOY, chat_template="gemma3", lora_targets=("q_einsum",))
+    row = dataclasses.replace(FAMILIES["gemma3"], module=lambda: TOY)
     monkeypatch.setitem(FAMILIES, "toy", row)
     tokenizer = train_tokenizer(["user model", "Say a", "Answer: a"], TokenizerSpec(vocab_size=300))
     vocab_size = load_tokenizer(tokenizer).get_piece_size()
     architecture = gemma3.architecture_of(RandomModelSpec(**TINY_MODEL), vocab_size)
-    toy = architecture.model_copy(update={"family": "toy", "num_layers": 2})
+    toy = architecture.model_copy(update={"family": "toy", "num_layers": 1})
     family = family_named("toy")
-    model = family.module().build_model(toy, 5)
+    model = build_random_model(toy, 5)
     files = {
         model_files.BASE_WEIGHTS: model_files.dump_weights(model),
         model_files.DESCRIPTION: model_files.dump_description(toy),
@@ -49,18 +51,25 @@ def test_a_family_registered_from_outside_is_built_saved_loaded_and_asked(
 
 
 def test_a_model_of_an_unknown_family_is_refused() -> None:
-    with pytest.raises(SpecError, match="model family 'opt' is unknown, expected one of: gemma3"):
+    with pytest.raises(
+        SpecError, match="model family 'opt' is unknown, expected one of: gemma2, gemma3"
+    ):
         family_named("opt")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_names_a_chat_template(name: str) -> None:
-    assert FAMILIES[name].chat_template in CHAT_TEMPLATES
+def test_families_without_a_template_of_their_own_say_so() -> None:
+    templates = {row.default_template for row in FAMILIES.values()} - {None}
+    assert templates <= CHAT_TEMPLATES.keys()
+    with pytest.raises(DataError, match="type llama: has no chat template"):
+        _ = FAMILIES["llama3"].chat_template
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2])
-def test_gemma3_lora_targets_are_all_matrices_but_the_embedding(kv_heads: int) -> None:
-    spec = RandomModelSpec(**{**TINY_MODEL, "num_heads": 2, "num_kv_heads": kv_heads})
-    names = flat_params(gemma3.build_model(gemma3.architecture_of(spec, 64), 0))
-    matrices = {name.split(".")[-2] for name in names if not name.endswith(".scale")}
-    assert matrices - {"embedder"} <= set(FAMILIES["gemma3"].lora_targets)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_lora_modules_are_all_matrices_but_the_embeddings(family: str, kv_heads: int) -> None:
+    config = tiny_config(MODEL_TYPES.get(family, family), num_key_value_heads=kv_heads)
+    architecture = parse_config(config, "config.json")
+    model = family_named(family).module().abstract_model(architecture, "float32")
+    paths = (path for path, variable in param_items(model) if len(variable.shape) > 1)
+    matrices = {path[-2] for path in paths}
+    assert matrices - {"embedder", "lm_head"} == set(lora_modules(architecture))

@@ -1,1 +1,1 @@
-"""Model families: one module each, same function names in each."""
+"""Models: families, checkpoints in Hugging Face layout, and their names and shapes."""

@@ -19,7 +19,7 @@ from safetensors import numpy as safetensors_numpy
 from tuneloop.errors import DataError
 from tuneloop.specs.architecture import Architecture
 from tuneloop.training.chat_templates import chat_template_named
-from tuneloop.training.models.parameters import flat_params
+from tuneloop.training.models.parameters import flat_params, load_params
 from tuneloop.training.models.registry import family_named
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 from tuneloop.validation import first_error
@@ -77,8 +77,10 @@ def load_model(files: Mapping[str, bytes], weights_name: str, place: str) -> Sto
             f"{place}/{TOKENIZER}: has {tokenizer.get_piece_size()} pieces, expected the model's"
             f" {architecture.vocab_size}; train again to write files that match"
         )
+    model = family.module().abstract_model(architecture, "float32")
+    load_params(model, params)
     return StoredModel(
-        model=family.module().build_model_from_params(architecture, params),
+        model=model,
         tokenizer=tokenizer,
         architecture=architecture,
         digest=hashlib.sha256(files[weights_name]).hexdigest(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -44,6 +45,16 @@ def load_params(model: nnx.Module, params: Mapping[str, np.ndarray]) -> None:
         _check_array(name, params[name], variable)
     for name, variable in variables.items():
         variable.set_value(jnp.array(params[name]))
+
+
+def set_abstract_dtype(model: nnx.Module, dtype: str) -> None:
+    """Change the dtype of every parameter of an abstract model, in place.
+
+    Tunix's Gemma 2 and Llama 3 have no setting for it. Their activations follow the parameters.
+    """
+    for _, variable in param_items(model):
+        shape: Any = jax.ShapeDtypeStruct
+        variable.set_value(shape(variable.shape, jnp.dtype(dtype)))
 
 
 def param_items(model: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:

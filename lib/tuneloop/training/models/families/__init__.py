@@ -1,0 +1,1 @@
+"""Model families: one module each, same function names in each."""
