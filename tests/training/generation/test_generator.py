@@ -15,7 +15,8 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.training.generation.decoding import GREEDY, Sampling, can_share_prefix, is_windowed
 from tuneloop.training.generation.generator import Generator
-from tuneloop.training.models import gemma3
+from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.random_weights import build_random_model
 
 VOCABULARY = 64
 NEW = 8
@@ -84,7 +85,7 @@ def prompts_with(prefix: int) -> list[list[int]]:
 def test_a_batch_of_any_lengths_gives_what_each_prompt_gives_alone(
     architecture: Architecture, prefix: int
 ) -> None:
-    model = gemma3.build_model(architecture, seed=3)
+    model = build_random_model(architecture, seed=3)
     prompts = prompts_with(prefix)
     generator = generator_of(model, architecture)
     shares = generator.plan(prompts).prefix_tokens
@@ -102,7 +103,7 @@ def test_windows_are_recognised() -> None:
 
 
 def test_generation_ends_before_a_stop_id_and_follows_the_weights() -> None:
-    first, second = (gemma3.build_model(FULL, seed) for seed in (3, 4))
+    first, second = (build_random_model(FULL, seed) for seed in (3, 4))
     prompts = prompts_with(0)
     free = answers(generator_of(first, FULL), prompts)
     stop = free[1][3]
@@ -120,7 +121,7 @@ def test_generation_ends_before_a_stop_id_and_follows_the_weights() -> None:
 
 
 def test_batches_can_be_shared_among_processes_and_stopped_between() -> None:
-    generator = generator_of(gemma3.build_model(FULL, 3), FULL)
+    generator = generator_of(build_random_model(FULL, 3), FULL)
     prompts = prompts_with(20)
     plan = generator.plan(prompts)
     whole = generator.generate(prompts, plan)
@@ -139,7 +140,7 @@ def test_batches_can_be_shared_among_processes_and_stopped_between() -> None:
 
 
 def test_draws_depend_on_the_seed_and_the_prompts_number_alone() -> None:
-    generator = generator_of(gemma3.build_model(FULL, 3), FULL)
+    generator = generator_of(build_random_model(FULL, 3), FULL)
     prompts = prompts_with(0)
     greedy = answers(generator, prompts)
 
@@ -157,12 +158,13 @@ def test_draws_depend_on_the_seed_and_the_prompts_number_alone() -> None:
 
 
 def test_prompts_that_cannot_be_generated_from_are_refused() -> None:
-    generator = generator_of(gemma3.build_model(FULL, 3), FULL)
+    generator = generator_of(build_random_model(FULL, 3), FULL)
     with pytest.raises(DataError, match="found no prompts"):
         generator.plan([])
     with pytest.raises(DataError, match="prompt 1 has no tokens"):
         generator.plan([[1], []])
+    shallower = architecture_with(8).model_copy(
+        update={"num_layers": 5, "layer_types": ("sliding",) * 5}
+    )
     with pytest.raises(ValueError, match="other parameters"):
-        generator.use(
-            gemma3.build_model(architecture_with(8).model_copy(update={"num_layers": 5}), 0)
-        )
+        generator.use(build_random_model(shallower, 0))

@@ -11,8 +11,9 @@ from flax import nnx
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.method import LoraMethod, QloraMethod
 from tuneloop.specs.model import RandomModelSpec
-from tuneloop.training.models import gemma3
+from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.lora.apply import apply_lora, lora_items
+from tuneloop.training.models.random_weights import build_random_model
 
 SHAPE = RandomModelSpec(
     num_layers=2, embed_dim=32, hidden_dim=64, num_heads=4, num_kv_heads=2, head_dim=16
@@ -26,7 +27,7 @@ IDS = np.arange(1, 25, dtype=np.int32).reshape(2, 12)
 
 def build(architecture: Architecture = ARCHITECTURE, dtype: Any = jnp.float32) -> Any:
     """Build a model with random weights."""
-    model = gemma3.build_model(architecture, 0)
+    model = build_random_model(architecture, 0)
     for _, variable in nnx.to_flat_state(nnx.state(model)):
         variable.set_value(variable.get_value().astype(dtype))
     return model

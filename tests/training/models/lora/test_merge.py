@@ -79,5 +79,6 @@ def test_another_model_is_refused() -> None:
     wider = ARCHITECTURE.model_copy(update={"hidden_dim": 128})
     with pytest.raises(DataError, match=r"down_proj\.kernel: found shape \(128, 32\) in the mode"):
         merge_adapters(build(wider), adapters)
+    shallower = ARCHITECTURE.model_copy(update={"num_layers": 1, "layer_types": ("sliding",)})
     with pytest.raises(DataError, match=r"layers\.1\..*: found no such weight in the model"):
-        merge_adapters(build(ARCHITECTURE.model_copy(update={"num_layers": 1})), adapters)
+        merge_adapters(build(shallower), adapters)
