@@ -29,7 +29,7 @@ from tuneloop.training.sft.checkpoint_manifest import (
 )
 
 FILE_BYTES = 64 << 20
-"""Target size of one file; an upload holds about three times as much in memory."""
+"""Largest size of a file's data; an upload holds about three times as much in memory."""
 
 Bounds = tuple[tuple[int, int], ...]
 """First index and end of a part of an array, for each dimension."""
@@ -43,20 +43,24 @@ class Snapshot:
     """All arrays of the state, also those that other processes store."""
     pieces: list[tuple[Piece, np.ndarray]]
     """The pieces that this process stores, in the order of the arrays."""
+    file_bytes: int
+    """Largest size of a file's data."""
 
 
-def take_snapshot(state: Any) -> Snapshot:
+def take_snapshot(state: Any, file_bytes: int = FILE_BYTES) -> Snapshot:
     """Copy this process's shards of every array to host memory; waits for the devices.
 
     Args:
         state: a pytree of JAX arrays. The copy stays valid when their buffers are donated.
+        file_bytes: largest size of a piece; a larger array is cut along its first dimension.
     """
     arrays = {name: _data(leaf) for name, leaf in _named(state).items()}
     for array in arrays.values():
         array.copy_to_host_async()
     return Snapshot(
         {name: _describe(array) for name, array in arrays.items()},
-        [found for name, array in arrays.items() for found in _own_pieces(name, array)],
+        [found for name, array in arrays.items() for found in _own_pieces(name, array, file_bytes)],
+        file_bytes,
     )
 
 
@@ -72,7 +76,7 @@ def write_files(
         written: called after each file.
     """
     found = []
-    for number, group in enumerate(_groups(snapshot.pieces)):
+    for number, group in enumerate(_groups(snapshot.pieces, snapshot.file_bytes)):
         name = f"{subfolder}/{jax.process_index():05d}-{number:05d}.safetensors"
         data = safetensors_numpy.save({piece.tensor: values for piece, values in group})
         with files.Writer(paths.join(folder, name)) as writer:
@@ -209,7 +213,7 @@ def _describe(array: jax.Array) -> StoredArray:
     return StoredArray(dtype=array.dtype.name, shape=array.shape)
 
 
-def _own_pieces(name: str, array: jax.Array) -> Iterator[tuple[Piece, np.ndarray]]:
+def _own_pieces(name: str, array: jax.Array, file_bytes: int) -> Iterator[tuple[Piece, np.ndarray]]:
     """Yield the pieces of an array that this process stores; one process stores each element."""
     if array.is_fully_addressable and jax.process_index() > 0:
         return  # an array of this process alone has the same value in all processes
@@ -220,29 +224,29 @@ def _own_pieces(name: str, array: jax.Array) -> Iterator[tuple[Piece, np.ndarray
         if shard.device.platform == "cpu":
             values = values.copy()  # there, JAX returns a view of the buffer
         start = tuple(a for a, _ in _bounds(shard.index, array.shape))
-        yield from _cut(name, start, values)
+        yield from _cut(name, start, values, file_bytes)
 
 
 def _cut(
-    name: str, start: tuple[int, ...], values: np.ndarray
+    name: str, start: tuple[int, ...], values: np.ndarray, file_bytes: int
 ) -> Iterator[tuple[Piece, np.ndarray]]:
-    """Cut a shard along its first dimension into pieces of at most FILE_BYTES."""
-    rows = max(1, FILE_BYTES * len(values) // values.nbytes) if values.nbytes > FILE_BYTES else 0
-    if not rows:
+    """Cut a shard along its first dimension into pieces of at most `file_bytes`, if it can be."""
+    if values.nbytes <= file_bytes:
         yield Piece(array=name, start=start, shape=values.shape), values
         return
+    rows = max(1, file_bytes * len(values) // values.nbytes)
     for first in range(0, len(values), rows):
         part = values[first : first + rows]
         yield Piece(array=name, start=(start[0] + first, *start[1:]), shape=part.shape), part
 
 
 def _groups(
-    pieces: Iterable[tuple[Piece, np.ndarray]],
+    pieces: Iterable[tuple[Piece, np.ndarray]], file_bytes: int
 ) -> Iterator[list[tuple[Piece, np.ndarray]]]:
-    """Group pieces, in order, into files of about FILE_BYTES."""
+    """Group pieces, in order, into files of at most `file_bytes` of data."""
     group: list[tuple[Piece, np.ndarray]] = []
     for piece, values in pieces:
-        if group and sum(v.nbytes for _, v in group) + values.nbytes > FILE_BYTES:
+        if group and sum(v.nbytes for _, v in group) + values.nbytes > file_bytes:
             yield group
             group = []
         group.append((piece, values))

@@ -24,6 +24,7 @@ from flax import nnx
 from tuneloop.errors import DataError, Transient, TuneloopError
 from tuneloop.storage import files, paths
 from tuneloop.training.sft.checkpoint_files import (
+    FILE_BYTES,
     Snapshot,
     read_state,
     take_snapshot,
@@ -79,6 +80,8 @@ class Checkpoints:
         every_steps: int,
         process_group: ProcessGroup,
         keep: int = KEEP,
+        file_bytes: int = FILE_BYTES,
+        stalled_seconds: float = STALLED_SECONDS,
     ) -> None:
         """Prepare to save below a prefix; nothing is read or written yet.
 
@@ -87,9 +90,12 @@ class Checkpoints:
             every_steps: steps between checkpoints.
             process_group: the processes that train together.
             keep: how many of the newest checkpoints are kept, besides the protected one.
+            file_bytes: largest size of a file's data.
+            stalled_seconds: seconds without a stored file after which `close` gives up.
         """
         self._prefix = checkpoints_prefix(resume_prefix)
         self._every_steps, self._keep, self._group = every_steps, keep, process_group
+        self._file_bytes, self._stalled_seconds = file_bytes, stalled_seconds
         self._attempt = ""
         self._stored: list[int] = []
         self._saved_step: int | None = None
@@ -166,7 +172,7 @@ class Checkpoints:
         if step == self._saved_step or not (force or step % self._every_steps == 0):
             return False
         self.wait()
-        snapshot = take_snapshot(trained_state(model, optimizer))
+        snapshot = take_snapshot(trained_state(model, optimizer), self._file_bytes)
         self._saved_step = step
         upload = self._upload = _Upload(step)
         upload.thread = threading.Thread(
@@ -210,7 +216,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the last checkpoint (Tunix's hook)."""
-        self.wait(STALLED_SECONDS)
+        self.wait(self._stalled_seconds)
 
     def _run(self, upload: _Upload, snapshot: Snapshot) -> None:
         """Store one checkpoint; runs in a thread."""
