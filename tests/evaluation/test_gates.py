@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuneloop.artifacts.delta_report import Accuracy, DeltaReport, Group, Paired
+from tuneloop.artifacts.delta_report import Accuracy, DeltaReport, Group, Guard, LostItem, Paired
 from tuneloop.evaluation.gates import Gate, gate_problems
 
 
@@ -16,10 +16,20 @@ REPORT = DeltaReport(
         name="all",
         base=accuracy(5),
         tuned=accuracy(8),
-        paired=Paired(improved=4, regressed=1, p_value=0.4),
+        paired=Paired(improved=4, regressed=1, p_value=0.4, gain_low=0.1, gain_high=0.5),
     ),
     categories=(),
     items=(),
+    guard=Guard(
+        name="general_v1.jsonl",
+        scorer="contains_answer",
+        base=accuracy(5),
+        tuned=accuracy(6),
+        kept=4,
+        kept_low=0.4,
+        kept_high=0.9,
+        lost=(LostItem(id="1", prompt="?", base_text="a", tuned_text="b"),),
+    ),
 )
 
 
@@ -31,6 +41,15 @@ REPORT = DeltaReport(
         (Gate(min_accuracy=0.81), ["accuracy is 80.0 % (8 of 10), expected at least 81.0 %"]),
         (Gate(min_gain=0.31), ["gain is +30.0 points, expected at least +31.0"]),
         (Gate(max_regressions=0), ["1 items regressed, expected at most 0"]),
+        (Gate(min_gain_low=0.1, min_guard_kept=0.8), []),
+        (
+            Gate(min_gain_low=0.4),
+            ["the lower end of the gain's interval is +10.0, expected at least +40.0"],
+        ),
+        (
+            Gate(min_guard_kept=0.81),
+            ["80.0 % of the guarded questions are kept (4 of 5), expected at least 81.0 %"],
+        ),
         (
             Gate(min_accuracy=float("nan")),
             ["accuracy is 80.0 % (8 of 10), expected at least nan %"],
@@ -39,3 +58,17 @@ REPORT = DeltaReport(
 )
 def test_every_limit_that_is_missed_is_a_clause(gate: Gate, problems: list[str]) -> None:
     assert gate_problems(REPORT, gate) == problems
+
+
+def test_a_gate_needs_the_figures_that_it_asks_for() -> None:
+    paired = Paired(improved=4, regressed=1, p_value=0.4)
+    old = REPORT.model_copy(
+        update={
+            "guard": None,
+            "overall": REPORT.overall.model_copy(update={"paired": paired}),
+        }
+    )
+    assert gate_problems(old, Gate(min_gain_low=-1, min_guard_kept=0)) == [
+        "the lower end of the gain's interval is unknown, expected at least -100.0",
+        "the report has no guard set, expected one; set eval.guard_set",
+    ]

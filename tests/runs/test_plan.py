@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.builders import TinyRun, letter_trace, make_tiny_run, publish_dataset
+from tests.builders import (
+    TinyRun,
+    letter_trace,
+    make_tiny_run,
+    publish_dataset,
+    write_eval_set,
+)
 from tuneloop import provenance
 from tuneloop.artifacts.run_manifest import read_run_manifest
 from tuneloop.datasets.schema import DatasetManifest
@@ -62,6 +68,7 @@ def test_azures_containers_are_no_credentials() -> None:
         ({"seed": 2}, ["train", "eval", "import"]),
         ({"system_instruction": "Be brief."}, ["train", "eval", "import"]),
         ({"eval__max_new_tokens": 17}, ["eval", "import"]),
+        ({"eval__base_examples": 2}, ["eval", "import"]),
         ({"name": "other"}, []),
         ({"execution__store_url": "http://127.0.0.1:9"}, []),
         ({"execution__checkpoint_every_steps": 1}, []),
@@ -81,6 +88,26 @@ def test_places_do_not_matter_but_contents_do(tiny_run: TinyRun, tmp_path: Path)
     assert fingerprints(other.plan()) == before
     with (tmp_path / "eval.jsonl").open("a") as file:
         file.write("\n")
+    after = fingerprints(tiny_run.plan())
+    assert [s for s in before if before[s] != after[s]] == ["eval", "import"]
+
+
+def test_the_content_of_a_guard_set_matters_to_export_and_eval(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    guard = tmp_path / "guard.jsonl"
+    write_eval_set(guard, 3)
+    assert changed(tiny_run, eval__guard_set=str(guard)) == ["export", "train", "eval", "import"]
+    before = fingerprints(tiny_run.plan())
+    (tmp_path / "elsewhere").mkdir()
+    moved = tmp_path / "elsewhere" / "guard.jsonl"
+    moved.write_bytes(guard.read_bytes())
+    assert changed(tiny_run, eval__guard_set=str(moved)) == []
+    write_eval_set(moved, 4)
+    assert fingerprints(tiny_run.plan())["export"] != before["export"]
+    # Training does not depend on questions that nobody looks for in its examples.
+    before = fingerprints(tiny_run.change(export__contamination="off").plan())
+    write_eval_set(moved, 5)
     after = fingerprints(tiny_run.plan())
     assert [s for s in before if before[s] != after[s]] == ["eval", "import"]
 
@@ -125,6 +152,12 @@ def test_a_plan_writes_nothing(tiny_run: TinyRun) -> None:
 def test_what_a_plan_needs_must_be_there(tiny_run: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="put it there, or change"):
         tiny_run.change(eval__eval_set=str(tmp_path / "none.jsonl")).plan()
+    tiny_run.change(eval__eval_set=str(tmp_path / "eval.jsonl"))
+    with pytest.raises(InputMissing, match=r"expected the guard set; .* change eval\.guard_set"):
+        tiny_run.change(eval__guard_set=str(tmp_path / "none.jsonl")).plan()
+    with pytest.raises(SpecError, match=r"eval\.guard_scorer 'none' is unknown"):
+        tiny_run.change(eval__guard_scorer="none").plan()
+    tiny_run.change(eval__guard_set=None, eval__guard_scorer="exact_match")
     with pytest.raises(DataError, match="build the dataset first"):
         tiny_run.change(dataset="none-v1").plan()
 

@@ -122,5 +122,7 @@ def test_a_scorer_registered_from_outside_scores_and_is_named_in_the_report(
 
 
 def test_an_unknown_scorer_lists_the_known() -> None:
-    with pytest.raises(SpecError, match=r"eval\.scorer 'x' is unknown, expected one of: exact_mat"):
+    with pytest.raises(
+        SpecError, match=r"eval\.scorer 'x' is unknown, expected one of: contains_answer, exact"
+    ):
         scorer_named("x")

@@ -288,6 +288,22 @@ def test_thirteen_words_of_an_eval_prompt_are_contamination(tmp_path: Path) -> N
     assert record.inputs["eval_prompts"] == spec.eval_prompts_sha256
 
 
+def test_questions_of_the_guard_set_are_contamination_too(tmp_path: Path) -> None:
+    plan_of(tmp_path, [trace(0), CONTAMINATED])
+    item = {"id": "g-0", "prompt": CONTAMINATED["prompt"], "expected_answer": "x"}
+    guard = tmp_path / "guard.jsonl"
+    guard.write_text(json.dumps({**item, "category": "c", "difficulty": "easy"}))
+    run = TinyRun(tmp_path, str(tmp_path / "artifacts"), tmp_path / "run.yaml")
+    spec = run.change(eval__guard_set=str(guard)).plan().stages[0]
+    assert isinstance(spec, ExportStage)
+    assert export(spec, tmp_path) == 0
+    record = records.load(spec.execution.artifacts, spec.run_id, "export", spec.fingerprint)
+    (line,) = lines_of(spec, "exclusions")
+    assert line["detail"] == "its prompt is that of eval item g-0 of the guard set"
+    assert record.results["contamination"]["guard_prompts_sha256"] == spec.guard_prompts_sha256
+    assert record.inputs["guard_prompts"] == spec.guard_prompts_sha256
+
+
 def test_contamination_can_fail_or_be_marked_or_not_be_looked_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -51,6 +51,10 @@ class Paired(_Part):
     """Items that only the base model answered correctly."""
     p_value: float
     """Exact McNemar test: two-sided binomial test of improved against regressed at 1/2."""
+    gain_low: float | None = None
+    """Lower end of the 95 % interval of the gain, -1 to 1; null in reports of older versions."""
+    gain_high: float | None = None
+    """Upper end of that interval."""
 
 
 class Group(_Part):
@@ -97,6 +101,51 @@ class Item(_Part):
         return "correct" not in (self.base.outcome, self.tuned.outcome)
 
 
+class BasePrompt(_Part):
+    """The base model asked with one kind of prompt, compared with the tuned model."""
+
+    examples: int
+    """Training examples in the prompt, as earlier turns; the tuned model is asked with none."""
+    base: Accuracy
+    paired: Paired
+
+    def gain(self, tuned: Accuracy) -> float:
+        """Accuracy won by tuning, -1 to 1."""
+        return (tuned.correct - self.base.correct) / tuned.total
+
+
+class LostItem(_Part):
+    """A guarded question that only the base model answered correctly."""
+
+    id: str
+    prompt: str
+    base_text: str
+    tuned_text: str
+
+
+class Guard(_Part):
+    """Both models on general questions, which tuning should not make worse."""
+
+    name: str
+    """File name of the guard set."""
+    scorer: str
+    """Name of the scorer."""
+    base: Accuracy
+    tuned: Accuracy
+    kept: int
+    """Questions that both models answered correctly."""
+    kept_low: float
+    """Lower end of the 95 % interval of `kept_share`."""
+    kept_high: float
+    """Upper end of that interval."""
+    lost: tuple[LostItem, ...]
+
+    @property
+    def kept_share(self) -> float:
+        """Share kept of the questions that the base answered correctly; 1 if there are none."""
+        return self.kept / self.base.correct if self.base.correct else 1.0
+
+
 class DeltaReport(_Part):
     """What the tuned model gained and lost against its base."""
 
@@ -107,6 +156,15 @@ class DeltaReport(_Part):
     overall: Group
     categories: tuple[Group, ...]
     items: tuple[Item, ...]
+    base_prompts: tuple[BasePrompt, ...] = ()
+    """The prompts that the base model was asked with, if there are several."""
+    base_examples: int = 0
+    """Training examples in the base model's prompt to which verdict, groups and items refer: the
+    prompt with which the base scores best."""
+    guard: Guard | None = None
+    """Result on the guard set; null if there is none."""
+    random_weights: bool = False
+    """Whether the base model has random weights, which know nothing before training."""
 
     @property
     def regressions(self) -> list[Item]:

@@ -50,6 +50,8 @@ class Contamination(RecordPart):
     """The export's option `contamination`."""
     eval_prompts_sha256: str | None
     """Digest of the eval prompts that were looked for; null if nothing was looked for."""
+    guard_prompts_sha256: str | None = None
+    """Digest of the prompts of the guard set that were looked for."""
     excluded: int
     """Traces excluded because they overlap the eval set."""
     kept: int
@@ -137,19 +139,41 @@ class EvalCounts(RecordPart):
     tuned_no_answer: int
     regressions: int
     """Items that only the base model answered correctly."""
+    guard_items: int = 0
+    """Questions of the guard set; 0 if there is none."""
+    guard_base_correct: int = 0
+    """Guarded questions that the base model answered correctly."""
+    guard_tuned_correct: int = 0
+    """Guarded questions that the tuned model answered correctly."""
+    guard_kept: int = 0
+    """Guarded questions that both models answered correctly."""
 
 
 class EvalResults(RecordPart):
     """Results of the eval stage."""
 
     accuracy_base: float
-    """Accuracy of the base model, 0 to 1."""
+    """Accuracy of the base model with the prompt of `base_examples`, 0 to 1."""
     accuracy_tuned: float
     """Accuracy of the tuned model, 0 to 1."""
     by_category: dict[str, tuple[float, float]]
     """Category -> accuracy of base and of tuned model."""
     verdict: str
     """improved, regressed, or no detectable difference."""
+    gain_low: float | None = None
+    """Lower end of the 95 % interval of the gain, -1 to 1; null in older records."""
+    gain_high: float | None = None
+    """Upper end of that interval."""
+    base_examples: int = 0
+    """Training examples in the base model's prompt that the verdict compares with."""
+    by_base_examples: dict[int, float] = {}
+    """Training examples in the base model's prompt -> its accuracy, if it was asked repeatedly."""
+    guard_kept_low: float | None = None
+    """Lower end of the 95 % interval of the guarded questions' kept share; null without guard."""
+    guard_kept_high: float | None = None
+    """Upper end of that interval."""
+    random_weights: bool = False
+    """Whether the base model has random weights."""
 
 
 class ImportCounts(RecordPart):

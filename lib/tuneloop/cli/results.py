@@ -68,6 +68,19 @@ def gate(
             min=0, help="Maximum number of items that only the base model answered correctly."
         ),
     ] = None,
+    min_gain_low: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Minimum lower end of the gain's 95 % interval."),
+    ] = None,
+    min_guard_kept: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Minimum share of the guarded questions the base answered correctly that must"
+            " still be correct.",
+        ),
+    ] = None,
 ) -> None:
     """Check the result of a run. Exit 13 if it fails the gate, 12 if there is none yet."""
     from tuneloop.cli import github
@@ -75,7 +88,7 @@ def gate(
     from tuneloop.evaluation.gates import Gate
     from tuneloop.runs.outcome import check_gate, load_outcome
 
-    asked = Gate(min_accuracy, min_gain, max_regressions)
+    asked = Gate(min_accuracy, min_gain, max_regressions, min_gain_low, min_guard_kept)
     run_id = run.run_id
     outcome = load_outcome(run.artifacts_url, run_id)
     try:

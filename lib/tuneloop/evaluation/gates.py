@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuneloop.artifacts.delta_report import DeltaReport
+from tuneloop.artifacts.delta_report import DeltaReport, Guard
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,11 @@ class Gate:
     """Minimum accuracy gain (tuned - base), from -1 to 1; 0 means no regression is allowed."""
     max_regressions: int | None = None
     """Maximum number of items that only the base model answers correctly."""
+    min_gain_low: float | None = None
+    """Minimum lower end of the gain's 95 % interval, from -1 to 1."""
+    min_guard_kept: float | None = None
+    """Minimum share, from 0 to 1, of the guarded questions that the base model answers correctly
+    that the tuned model must answer correctly too."""
 
 
 def gate_problems(report: DeltaReport, gate: Gate) -> list[str]:
@@ -35,12 +40,35 @@ def gate_problems(report: DeltaReport, gate: Gate) -> list[str]:
         )
     if gate.min_gain is not None and not found.gain >= gate.min_gain:
         problems.append(
-            f"gain is {100 * found.gain:+.1f} points, expected at least {100 * gate.min_gain:+.1f}"
+            f"gain is {_points(found.gain)} points, expected at least {_points(gate.min_gain)}"
+        )
+    low = found.paired.gain_low
+    if gate.min_gain_low is not None and not (low is not None and low >= gate.min_gain_low):
+        problems.append(
+            f"the lower end of the gain's interval is {_points(low)}, expected at least"
+            f" {_points(gate.min_gain_low)}"
         )
     regressed = found.paired.regressed
     if gate.max_regressions is not None and not regressed <= gate.max_regressions:
         problems.append(f"{regressed} items regressed, expected at most {gate.max_regressions}")
+    if gate.min_guard_kept is not None:
+        problems += _guard_problems(report.guard, gate.min_guard_kept)
     return problems
+
+
+def _guard_problems(guard: Guard | None, min_kept: float) -> list[str]:
+    if guard is None:
+        return ["the report has no guard set, expected one; set eval.guard_set"]
+    if guard.kept_share >= min_kept:
+        return []
+    return [
+        f"{_percent(guard.kept_share)} of the guarded questions are kept ({guard.kept} of"
+        f" {guard.base.correct}), expected at least {_percent(min_kept)}"
+    ]
+
+
+def _points(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:+.1f}"
 
 
 def _percent(share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from scipy import stats
@@ -20,13 +21,13 @@ def accuracy(outcomes: Sequence[Outcome]) -> Accuracy:
         outcomes: at least one outcome.
     """
     correct = outcomes.count("correct")
-    interval = stats.binomtest(correct, len(outcomes)).proportion_ci(CONFIDENCE, method="wilson")
+    low, high = share_interval(correct, len(outcomes))
     return Accuracy(
         correct=correct,
         wrong=outcomes.count("wrong"),
         no_answer=outcomes.count("no_answer"),
-        low=float(interval.low),
-        high=float(interval.high),
+        low=low,
+        high=high,
     )
 
 
@@ -41,4 +42,28 @@ def compare(base: Sequence[Outcome], tuned: Sequence[Outcome]) -> Paired:
     improved, regressed = pairs.count((False, True)), pairs.count((True, False))
     discordant = improved + regressed
     p_value = float(stats.binomtest(improved, discordant).pvalue) if discordant else 1.0
-    return Paired(improved=improved, regressed=regressed, p_value=p_value)
+    low, high = gain_interval(improved, regressed, len(pairs))
+    return Paired(
+        improved=improved, regressed=regressed, p_value=p_value, gain_low=low, gain_high=high
+    )
+
+
+def gain_interval(improved: int, regressed: int, items: int) -> tuple[float, float]:
+    """Compute the 95 % interval of the gain: a difference of two shares of the same items.
+
+    It is the adjusted Wald interval of Bonett and Price (2012), which adds one item to each of the
+    two counts. Unlike the plain Wald interval it keeps its confidence for small counts.
+    """
+    up, down, total = improved + 1, regressed + 1, items + 2
+    gain = (up - down) / total
+    error = math.sqrt(((up + down) / total - gain**2) / total)
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
+    return max(-1.0, gain - half), min(1.0, gain + half)
+
+
+def share_interval(count: int, total: int) -> tuple[float, float]:
+    """Compute the 95 % Wilson interval of a share; from 0 to 1 if the total is 0."""
+    if not total:
+        return 0.0, 1.0
+    interval = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -41,7 +41,8 @@ def render_comment(outcome: Outcome, links: dict[str, str] | None = None) -> str
 def _body(outcome: Outcome) -> Iterator[str]:
     run = code(outcome.run_id)
     if outcome.report is not None:
-        yield f"### tuneloop: {run}: {outcome.report.verdict}"
+        weights = ", from random weights" if outcome.report.random_weights else ""
+        yield f"### tuneloop: {run}: {outcome.report.verdict}{weights}"
         yield ""
         yield from _report(outcome.report)
     elif outcome.failure is not None:
@@ -70,8 +71,16 @@ def _report(report: DeltaReport) -> Iterator[str]:
     yield ""
     yield (
         f"95 % intervals: base {_interval(overall)[0]}, tuned {_interval(overall)[1]};"
-        f" exact McNemar p = {overall.paired.p_value:.2g}."
+        f" exact McNemar p = {overall.paired.p_value:.2g}{_gain(overall)}."
     )
+    if report.base_prompts:
+        yield f"The base model had {report.base_examples} examples in its prompt."
+    if report.guard is not None:
+        guard = report.guard
+        yield (
+            f"General questions: {guard.kept} of the {guard.base.correct} that the base model"
+            f" answered correctly are kept ({100 * guard.kept_share:.1f} %)."
+        )
     regressed = report.regressions
     if regressed:
         shown = regressed[:SHOWN_REGRESSIONS]
@@ -98,6 +107,14 @@ def _row(name: str, group: Group) -> str:
         str(group.paired.regressed),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _gain(group: Group) -> str:
+    low, high = group.paired.gain_low, group.paired.gain_high
+    if low is None or high is None:
+        return ""
+    interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return f"; gain {100 * group.gain:+.1f} points, 95 % interval {interval}"
 
 
 def _interval(group: Group) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | Non
         manifest = source.load_manifest(spec.dataset)
     recipe_named(manifest.recipe)
     scorer_named(spec.eval.scorer)
+    scorer_named(spec.eval.guard_scorer, "eval.guard_scorer")
     seed = next(s for s in (seed, spec.seed, manifest.seed) if s is not None)
 
     def code(row: StageDef) -> str:
@@ -107,8 +108,9 @@ def _read_inputs(
     spec: RunSpec, manifest: DatasetManifest, seed: int, model: FoundModel | None
 ) -> RunInputs:
     """Digest the outside inputs, and validate the eval set before training, not after it."""
-    data = _read_input(spec.eval.eval_set, "the eval set", "eval.eval_set")
-    items = parse_eval_set(data, spec.eval.eval_set)
+    eval_set_sha256, eval_prompts_sha256 = _read_eval_set(spec.eval.eval_set, "eval_set")
+    guard = spec.eval.guard_set
+    guard_digests = (None, None) if guard is None else _read_eval_set(guard, "guard_set")
     tokenizer = None
     if spec.export.tokenizer is not None:
         found = _read_input(spec.export.tokenizer, "a SentencePiece model", "export.tokenizer")
@@ -123,12 +125,20 @@ def _read_inputs(
         spec,
         dataset,
         seed,
-        eval_set_sha256=hashlib.sha256(data).hexdigest(),
-        eval_prompts_sha256=prompts_sha256(items),
+        eval_set_sha256=eval_set_sha256,
+        eval_prompts_sha256=eval_prompts_sha256,
+        guard_set_sha256=guard_digests[0],
+        guard_prompts_sha256=guard_digests[1],
         tokenizer_sha256=tokenizer,
         model=model.manifest if model else None,
         model_ref=model.ref if model else None,
     )
+
+
+def _read_eval_set(url: str, option: str) -> tuple[str, str]:
+    """Validate an eval set; return the digests of its file and of its prompts."""
+    data = _read_input(url, f"the {option.replace('_', ' ')}", f"eval.{option}")
+    return hashlib.sha256(data).hexdigest(), prompts_sha256(parse_eval_set(data, url))
 
 
 def _read_input(url: str, what: str, option: str) -> bytes:

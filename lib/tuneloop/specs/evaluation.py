@@ -18,6 +18,18 @@ class EvalSpec(Spec):
     """Prompts per generation batch; a larger batch is faster and needs more device memory."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Maximum tokens generated per answer; null means 4 more than the longest training response."""
+    base_examples: int = Field(default=0, ge=0, le=16)
+    """Training examples in the prompt of the base model, as earlier turns of the conversation. With
+    more than 0 the base model is asked with and without them, and the verdict compares the tuned
+    model with the better of the two. The examples have the item's category where they name one."""
+    guard_set: str | None = None
+    """URL of a JSONL eval set of general questions, which shows what tuning makes worse; null asks
+    none. The content enters the fingerprint, the location does not."""
+    guard_scorer: str = "contains_answer"
+    """Name of the scorer of the guard set, as listed in `evaluation/scorers/table.py`."""
+    guard_max_new_tokens: int = Field(default=64, ge=1)
+    """Maximum tokens generated per answer to a guarded question; a lower value is faster and counts
+    long answers as wrong."""
     allow_unchecked: bool = False
     """Evaluate even if the export did not search the training set for eval prompts; the report then
     carries a warning."""

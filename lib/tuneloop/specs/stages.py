@@ -70,6 +70,10 @@ class ExportStage(StageSpec):
     """URL of the eval set, whose prompts must not be trained on."""
     eval_prompts_sha256: str
     """sha256 of the prompts of the eval set; the export depends on nothing else of it."""
+    guard_set: str | None = None
+    """URL of the guard set, whose questions must not be trained on; null if there is none."""
+    guard_prompts_sha256: str | None = None
+    """sha256 of the prompts of the guard set; null if there is none."""
     tokenizer_sha256: str | None
     """sha256 of the tokenizer that counts tokens; null if only characters are counted."""
     system_instruction: str | None
@@ -98,6 +102,8 @@ class EvalStage(StageSpec):
     """Options of the eval stage."""
     eval_set_sha256: str
     """sha256 of the eval set at planning time; the stage refuses another content."""
+    guard_set_sha256: str | None = None
+    """sha256 of the guard set at planning time; null if there is none."""
     model: ModelRef | None = None
     """Model that training started from; null means random weights, which the train stage wrote."""
     system_instruction: str | None

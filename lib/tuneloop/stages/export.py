@@ -103,12 +103,21 @@ def _manifest(spec: ExportStage, source: DatasetSource) -> DatasetManifest:
 def _contamination(spec: ExportStage, stage: Stage) -> ContaminationIndex | None:
     if spec.options.contamination == "off":
         return None
-    data = _read_input(spec.eval_set)
-    items = parse_eval_set(data, spec.eval_set)
-    if prompts_sha256(items) != spec.eval_prompts_sha256:
-        raise DataError(f"{spec.eval_set}: changed after the run was planned; plan the run again")
+    prompts = _prompts(spec.eval_set, spec.eval_prompts_sha256)
     stage.inputs["eval_prompts"] = spec.eval_prompts_sha256
-    return ContaminationIndex({item.id: item.prompt for item in items})
+    if spec.guard_set is not None and spec.guard_prompts_sha256 is not None:
+        guarded = _prompts(spec.guard_set, spec.guard_prompts_sha256)
+        prompts |= {f"{name} of the guard set": prompt for name, prompt in guarded.items()}
+        stage.inputs["guard_prompts"] = spec.guard_prompts_sha256
+    return ContaminationIndex(prompts)
+
+
+def _prompts(eval_set: str, expected_sha256: str) -> dict[str, str]:
+    """Read the prompts of an eval set by item id."""
+    items = parse_eval_set(_read_input(eval_set), eval_set)
+    if prompts_sha256(items) != expected_sha256:
+        raise DataError(f"{eval_set}: changed after the run was planned; plan the run again")
+    return {item.id: item.prompt for item in items}
 
 
 def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
@@ -306,6 +315,7 @@ def _fill_record(
     contamination = Contamination(
         policy=spec.options.contamination,
         eval_prompts_sha256=spec.eval_prompts_sha256 if checked else None,
+        guard_prompts_sha256=spec.guard_prompts_sha256 if checked else None,
         excluded=counts.excluded_contaminated,
         kept=counts.contaminated_kept,
     )

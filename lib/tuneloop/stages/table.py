@@ -7,7 +7,7 @@ a row here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuneloop.artifacts.results import (
@@ -48,6 +48,10 @@ class RunInputs:
     """Digest of the eval set's file."""
     eval_prompts_sha256: str
     """Digest of the eval set's ids and prompts."""
+    guard_set_sha256: str | None = field(default=None, kw_only=True)
+    """Digest of the guard set's file; None without a guard set."""
+    guard_prompts_sha256: str | None = field(default=None, kw_only=True)
+    """Digest of the guard set's ids and prompts."""
     tokenizer_sha256: str | None
     """Digest of the tokenizer that counts tokens in the export; None if it counts characters."""
     model: ModelManifest | None = None
@@ -95,6 +99,8 @@ def _export_fields(inputs: RunInputs) -> Fields:
         "options": spec.export,
         "eval_set": spec.eval.eval_set,
         "eval_prompts_sha256": inputs.eval_prompts_sha256,
+        "guard_set": spec.eval.guard_set,
+        "guard_prompts_sha256": inputs.guard_prompts_sha256,
         "tokenizer_sha256": inputs.tokenizer_sha256,
         "system_instruction": spec.system_instruction,
         "chat_template": "gemma3",
@@ -107,6 +113,7 @@ def _export_identity(inputs: RunInputs) -> Fields:
     identity = {**spec.export.model_dump(mode="json"), "tokenizer": inputs.tokenizer_sha256}
     if spec.export.contamination != "off":
         identity["eval_prompts_sha256"] = inputs.eval_prompts_sha256
+        identity["guard_prompts_sha256"] = inputs.guard_prompts_sha256
     if inputs.tokenizer_sha256 is not None:
         identity["system_instruction"] = spec.system_instruction
         identity["chat_template"] = "gemma3"
@@ -150,25 +157,33 @@ def _eval_fields(inputs: RunInputs) -> Fields:
     return {
         "options": inputs.spec.eval,
         "eval_set_sha256": inputs.eval_set_sha256,
+        "guard_set_sha256": inputs.guard_set_sha256,
         "model": inputs.model_ref,
         "system_instruction": inputs.spec.system_instruction,
     }
 
 
 def _eval_identity(inputs: RunInputs) -> Fields:
-    """The eval set's name and content; the folder that holds it does not matter."""
+    """Name and content of the eval set and the guard set; their folders do not matter."""
     options = inputs.spec.eval
     return {
         **options.model_dump(mode="json"),
         "eval_set": options.eval_set.rsplit("/", 1)[-1],
         "eval_set_sha256": inputs.eval_set_sha256,
+        "guard_set": options.guard_set and options.guard_set.rsplit("/", 1)[-1],
+        "guard_set_sha256": inputs.guard_set_sha256,
     }
 
 
 def _eval_summary(record: Record) -> str:
     counts, results = record.counts_as(EvalCounts), record.results_as(EvalResults)
     base, tuned = 100 * results.accuracy_base, 100 * results.accuracy_tuned
-    return f"{counts.items} items, accuracy {base:.1f} % -> {tuned:.1f} %"
+    text = f"{counts.items} items, accuracy {base:.1f} % -> {tuned:.1f} %"
+    if results.random_weights:
+        text += ", from random weights"
+    if counts.guard_items:
+        text += f", {counts.guard_kept} of {counts.guard_base_correct} guarded answers kept"
+    return text
 
 
 def _import_summary(record: Record) -> str:

@@ -23,12 +23,13 @@ def render_markdown(report: DeltaReport, scored: Sequence[ScoredItem]) -> str:
         return [by_id[item.id] for item in items]
 
     environment = templating.environment(
-        percent=_percent, cell=_cell, code=_code, interval=_interval
+        percent=_percent, points=_points, cell=_cell, code=_code, interval=_interval
     )
     template = environment.get_template("evaluation/report/delta_report.md.j2")
     return template.render(
         report=report,
         scorer=scorer_named(report.header["scorer"]),
+        guard_scorer=scorer_named(report.guard.scorer) if report.guard else None,
         regressions=with_texts(report.regressions),
         still_wrong=with_texts(report.still_wrong),
         sample=scored[0],
@@ -37,6 +38,10 @@ def render_markdown(report: DeltaReport, scored: Sequence[ScoredItem]) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
 
 
 def _interval(accuracy_: Accuracy) -> str:

@@ -40,12 +40,13 @@ def score_exact_match(item: EvalItem, answer: str | None) -> Score:
     if answer is None:
         return Score.no_answer()
     found = normalise(answer, case_sensitive=item.case_sensitive)
-    accepted = _normalised(item)
+    accepted = accepted_spellings(item)
     if found in accepted:
         return Score.correct(answer, found)
     return Score.wrong(answer)
 
 
-def _normalised(item: EvalItem) -> set[str]:
+def accepted_spellings(item: EvalItem) -> set[str]:
+    """Return the normalised spellings of an item's correct answer."""
     spellings: Iterable[str] = (item.expected_answer, *item.accepted_answers)
     return {normalise(text, case_sensitive=item.case_sensitive) for text in spellings}

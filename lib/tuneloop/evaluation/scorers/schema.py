@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from tuneloop.artifacts.delta_report import Outcome
 from tuneloop.evaluation.sets.schema import EvalItem
@@ -44,6 +45,8 @@ class Scorer:
     """One row of the table of scorers."""
 
     score: Callable[[EvalItem, str | None], Score]
-    """(item, extracted answer or None) -> score; pure."""
+    """(item, what the scorer reads or None) -> score; pure."""
     description: str
     """Completes the sentence "Answers are compared by ..." in the report."""
+    reads: Literal["answer", "text"] = "answer"
+    """What is scored: the answer that the recipe extracts, or the whole generated text."""
