@@ -17,6 +17,8 @@ from tuneloop.training.renderers import parse_response
 from tuneloop.training.schema import Refused
 from tuneloop.validation import look_up
 
+CHAT = "chat"
+"""Key in a trace's meta; if its value is true, `trace_or_chat_v1` answers without reasoning."""
 CORRECTION = "correction"
 """Key in a trace's meta that holds the corrected trace for the recipe `critique_v1`."""
 
@@ -59,6 +61,16 @@ def _draft_answer(row: TraceRow, instruction: str | None) -> Draft:
     return Draft(_prompt_with_instruction(row.prompt, instruction), (), row.final_answer)
 
 
+def _draft_trace_or_chat(row: TraceRow, instruction: str | None) -> Draft:
+    if bytes((row.meta or {}).get(CHAT, b"")) == b"true":
+        return _draft_answer(row, instruction)
+    return _draft_trace(row, instruction)
+
+
+def _render_response_or_chat(steps: Sequence[str], answer: str) -> str:
+    return render_response(steps, answer) if steps else answer
+
+
 class _Correction(msgspec.Struct, frozen=True):
     """The JSON object expected in `meta.correction`; the steps are in order."""
 
@@ -90,6 +102,11 @@ RECIPES = {
     # Prompt -> answer alone.
     "answer_only_v1": Recipe(
         _draft_answer, _prompt_with_instruction, render_response, parse_response
+    ),
+    # Prompt -> steps and answer, or the bare answer of a chat. A model that is tuned on a task
+    # forgets less if ordinary replies are mixed in.
+    "trace_or_chat_v1": Recipe(
+        _draft_trace_or_chat, _prompt_with_instruction, _render_response_or_chat, parse_response
     ),
     # Prompt and flawed trace -> corrected trace. Eval prompts are used as they are.
     "critique_v1": Recipe(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -70,6 +71,12 @@ def parse_eval_set(data: bytes, place: str) -> tuple[EvalItem, ...]:
         rest = f" ({more} more problem{'s' if more > 1 else ''} in this file)" if more else ""
         raise DataError(found[0] + rest)
     return tuple(items)
+
+
+def dump_eval_set(items: Iterable[EvalItem]) -> bytes:
+    """Serialise an eval set, one item per line; `parse_eval_set` reads it."""
+    rows = (json.dumps(item.model_dump(mode="json"), ensure_ascii=False) for item in items)
+    return "".join(f"{row}\n" for row in rows).encode()
 
 
 def prompts_sha256(items: Iterable[EvalItem]) -> str:
