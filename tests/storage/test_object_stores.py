@@ -55,6 +55,8 @@ def test_what_is_written_is_read_and_listed(store: ObjectStore) -> None:
     files.write(store.url("listed", "ab", "c.txt"), b"")
     assert files.list_files(store.url("listed", "a")) == [url]
     assert files.list_folders(store.url("listed")) == ["a", "ab"]
+    assert files.list_names(store.url("listed")) == []
+    assert files.list_names(store.url("listed", "ab")) == ["c.txt"]
     assert files.size_bytes(store.url("listed", "ab", "c.txt")) == 0
     assert files.size_bytes(store.url("listed", "a")) is None
     files.delete_tree(store.url("listed", "a"))

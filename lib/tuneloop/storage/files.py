@@ -72,6 +72,12 @@ def _ask(url: str, verb: str, call: Callable[[Any, str], Any]) -> Any:
         return call(fs, path) if isinstance(fs, LocalFileSystem) else _patiently(call, fs, path)
 
 
+def local_path(url: str) -> str | None:
+    """Return the path of a local file or folder, or None if the URL is not local."""
+    fs, path = _open_fs(url)
+    return str(path) if isinstance(fs, LocalFileSystem) else None
+
+
 def exists(url: str) -> bool:
     """Return whether there is an object at this URL."""
     return size_bytes(url) is not None
@@ -101,12 +107,22 @@ def list_files(prefix: str) -> list[str]:
 
 def list_folders(prefix: str) -> list[str]:
     """Return the sorted names of the folders directly below a prefix; empty if there are none."""
+    return _names_below(prefix, folders=True)
+
+
+def list_names(prefix: str) -> list[str]:
+    """Return the sorted names of the files directly below a prefix; empty if there are none."""
+    return _names_below(prefix, folders=False)
+
+
+def _names_below(prefix: str, *, folders: bool) -> list[str]:
     try:
         found = _ask(prefix, "read", lambda fs, path: fs.ls(path, detail=True))
     except FileNotFoundError:
         return []
-    folders = (entry["name"] for entry in found if entry["type"] == "directory")
-    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in folders)
+    # fsspec lists a symbolic link, such as those of the Hugging Face cache, with the type `other`.
+    entries = (entry["name"] for entry in found if (entry["type"] == "directory") == folders)
+    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in entries)
 
 
 def read(url: str) -> bytes:

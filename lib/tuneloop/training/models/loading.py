@@ -1,0 +1,241 @@
+"""Load a checkpoint in Hugging Face layout into a model, straight to the devices.
+
+All names, shapes and dtypes are checked before anything is allocated. Each process then reads only
+the bytes of its own shards, so its memory grows by these shards and one block of a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+from tuneloop.errors import DataError
+from tuneloop.specs.architecture import Architecture
+from tuneloop.training.models.hf_layout import CheckpointFiles, StoredTensor
+from tuneloop.training.models.naming import LM_HEAD, TensorRule, name_style, rule_of
+from tuneloop.training.models.parameters import param_items
+from tuneloop.training.models.registry import family_named
+
+Placement = Literal["own", "replicated"]
+_SHARDING_METADATA = ("sharding_names", "out_sharding", "sharding")
+_NAMES_SHOWN = 4
+
+IGNORED = re.compile(
+    r"(model\.)?(vision_tower|vision_model|multi_modal_projector|embed_vision)\..*"
+    r"|.*\.rotary_emb\.inv_freq"
+)
+"""Tensors that a text model leaves unread: vision models, and frequencies that old files store."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one parameter comes from."""
+
+    rule: TensorRule
+    shape: tuple[int, ...]
+    tensors: tuple[StoredTensor, ...]
+    """One per name in the rule."""
+    dtype: np.dtype[Any]
+    """Dtype of the parameter."""
+
+
+def load_model(
+    folder: CheckpointFiles,
+    architecture: Architecture,
+    *,
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
+    placement: Placement = "own",
+) -> Any:
+    """Load a model; every process of a group makes the same call.
+
+    Args:
+        folder: opened checkpoint.
+        architecture: family and shape, from its `config.json` or manifest.
+        dtype: dtype of the parameters, such as `float32`; null keeps the dtypes of the file.
+        mesh: devices of all processes; null uses the default device.
+        placement: with a mesh, `own` shards each parameter as the model's code asks for it along
+            the axes that the mesh has, and `replicated` puts a copy on every device and takes
+            the marks of sharding off the parameters.
+
+    Returns:
+        The model, with its parameters on the devices.
+
+    Raises:
+        DataError: tensors are missing, unknown or misshapen; the message names tensor and file.
+        SpecError: the family is unknown.
+    """
+    compute_dtype = dtype or most_common_dtype(folder)
+    model = family_named(architecture.family).module().abstract_model(architecture, compute_dtype)
+    variables = {".".join(map(str, path)): variable for path, variable in param_items(model)}
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    sources = plan_loading(folder, architecture, shapes, dtype)
+    # The largest parameters first: the copy to the device of one shard is made beside what is
+    # already loaded, and the last ones are the smallest.
+    for name in sorted(sources, key=lambda name: -_size_bytes(sources[name])):
+        variable, source = variables[name], sources[name]
+        sharding = _sharding(variable, source.shape, mesh, placement)
+        variable.set_value(_place(source, sharding))
+        if placement == "replicated":
+            _remove_sharding_marks(variable)
+    return model
+
+
+def most_common_dtype(folder: CheckpointFiles) -> str:
+    """Return the dtype of most weights, such as `bfloat16`, counted by elements."""
+    counts: Counter[str] = Counter()
+    for tensor in folder.tensors.values():
+        if not IGNORED.fullmatch(tensor.name):
+            counts[tensor.dtype.name] += max(1, tensor.stop - tensor.start) // tensor.dtype.itemsize
+    return counts.most_common(1)[0][0] if counts else "float32"
+
+
+def plan_loading(
+    folder: CheckpointFiles,
+    architecture: Architecture,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str | None = None,
+) -> dict[str, Source]:
+    """Find the tensors of each parameter; nothing is read or allocated.
+
+    Args:
+        folder: opened checkpoint.
+        architecture: family and shape.
+        shapes: shape of each parameter by its dotted name.
+        dtype: dtype of the parameters; null keeps those of the file, the widest of stacked ones.
+
+    Raises:
+        DataError: tensors are missing, unknown or misshapen; the message lists all of them.
+    """
+    style = name_style(folder.tensors)
+    problems: list[str] = []
+    sources: dict[str, Source] = {}
+    unused = dict(folder.tensors)
+    for param, shape in shapes.items():
+        rule = rule_of(architecture.family, param)
+        expected = rule.tensor_shape(shape)
+        found = []
+        for standard in rule.tensors:
+            name = style.stored_name(standard)
+            tensor = unused.pop(name, None)
+            if tensor is None:
+                problems.append(f"{name} {expected} is missing")
+            elif tensor.shape != expected:
+                problems.append(
+                    f"{name} is {tensor.shape} in {tensor.file.url}, expected {expected}"
+                )
+            else:
+                found.append(tensor)
+        if len(found) == len(rule.tensors):
+            dtypes = [each.dtype for each in found]
+            wanted = np.dtype(dtype) if dtype else np.result_type(*dtypes)
+            sources[param] = Source(rule, shape, tuple(found), wanted)
+    if architecture.tied_embeddings:
+        unused.pop(style.stored_name(LM_HEAD), None)  # a copy of the embedding
+    problems += [
+        f"{name} {tensor.shape} in {tensor.file.url} is unknown"
+        for name, tensor in unused.items()
+        if not IGNORED.fullmatch(name)
+    ]
+    if problems:
+        raise DataError(_sentence(folder.url, problems, architecture))
+    return sources
+
+
+def _sentence(url: str, problems: Sequence[str], architecture: Architecture) -> str:
+    shown = "; ".join(problems[:_NAMES_SHOWN])
+    more = len(problems) - _NAMES_SHOWN
+    return (
+        f"{url}: {len(problems)} tensors do not fit the {architecture.family} model that its"
+        f" config.json describes: {shown}{f'; and {more} more' if more > 0 else ''}; copy the model"
+        " again, or correct config.json"
+    )
+
+
+def _size_bytes(source: Source) -> int:
+    return int(np.prod(source.shape)) * source.dtype.itemsize
+
+
+def _place(source: Source, sharding: Any) -> Any:
+    def read(index: tuple[slice, ...] | None) -> np.ndarray:
+        return read_slice(source, index or ())
+
+    array: Any = jax.make_array_from_callback(source.shape, sharding, read)
+    # Otherwise the host copies of several parameters could be in memory at once.
+    return array.block_until_ready()
+
+
+def read_slice(source: Source, index: tuple[slice, ...]) -> np.ndarray:
+    """Read a part of a parameter; only the needed rows of its tensors are read.
+
+    Args:
+        source: where the parameter comes from.
+        index: one slice per axis of the parameter, with steps of 1.
+
+    Returns:
+        A new array of the parameter's dtype.
+    """
+    bounds = [part.indices(size) for part, size in zip(index, source.shape, strict=True)]
+    ranges = [range(start, stop) for start, stop, _ in bounds]
+    out = np.empty([len(each) for each in ranges], source.dtype)
+    if not source.rule.is_stacked:
+        _read_part(source, source.tensors[0], ranges, out)
+        return out
+    for position, number in enumerate(ranges[0]):
+        _read_part(source, source.tensors[number], ranges[1:], out[position])
+    return out
+
+
+def _read_part(
+    source: Source, tensor: StoredTensor, ranges: Sequence[range], out: np.ndarray
+) -> None:
+    """Read a part of one tensor into `out`, which has the parameter's order of axes."""
+    order = source.rule.order
+    split = source.rule.split_shape(source.shape)
+    wanted = [ranges[axis] for axis in order]
+    target = out.transpose(order)  # axes in the order of the tensor
+    row_bytes = int(np.prod(split[1:])) * tensor.dtype.itemsize
+    columns = tuple(slice(each.start, each.stop) for each in wanted[1:])
+    first_row = wanted[0].start
+    for first, last, data in tensor.blocks(wanted[0], row_bytes):
+        rows = data.view(tensor.dtype).reshape(last - first, *split[1:])
+        target[first - first_row : last - first_row] = rows[(slice(None), *columns)]
+
+
+def _sharding(variable: Any, shape: tuple[int, ...], mesh: Mesh | None, placement: str) -> Any:
+    if mesh is None:
+        return SingleDeviceSharding(jax.devices()[0])
+    axes = () if placement == "replicated" else _sharded_axes(variable, shape, mesh)
+    return NamedSharding(mesh, P(*axes))  # type: ignore[no-untyped-call]
+
+
+def _sharded_axes(variable: Any, shape: tuple[int, ...], mesh: Mesh) -> tuple[Any, ...]:
+    """Return the mesh axis of each axis of a parameter, or None where it is not split.
+
+    An axis that the mesh does not have, or that does not divide the parameter evenly, is left out.
+    """
+    metadata = variable.get_metadata()
+    given = next((metadata[key] for key in _SHARDING_METADATA if metadata.get(key)), ())
+    axes: list[Any] = []
+    for axis, size in zip(given, shape, strict=False):
+        names = axis if isinstance(axis, tuple) else (axis,)
+        present = tuple(name for name in names if name in mesh.shape)
+        count = int(np.prod([mesh.shape[name] for name in present]))
+        axes.append(present if present and size % count == 0 else None)
+    return tuple(axes)
+
+
+def _remove_sharding_marks(variable: nnx.Variable[Any]) -> None:
+    # Tunix would shard the optimizer state and the gradients by these names.
+    for name in _SHARDING_METADATA:
+        if name in variable.get_metadata():
+            variable.del_metadata(name)
