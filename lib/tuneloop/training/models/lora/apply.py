@@ -18,7 +18,7 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.method import LoraMethod, QloraMethod
 from tuneloop.training.models.lora.provider import AdapterProvider
 from tuneloop.training.models.lora.targets import adapted_modules
-from tuneloop.training.models.registry import family_named
+from tuneloop.training.models.patches.quantized_einsum import allow_quantized_weights
 
 QUANTIZATION_TILE = 64
 """Inputs of a layer that share one scale in quantized weights; smaller where a width is no
@@ -47,8 +47,10 @@ def apply_lora(
     Raises:
         SpecError: the targets do not fit the family, or not every target layer was found.
     """
-    modules = adapted_modules(architecture, method, family_named(architecture.family).lora_targets)
-    adapted = _abstract_adapted(model, _provider(architecture, method, modules))
+    modules = adapted_modules(architecture, method)
+    is_quantized = isinstance(method, QloraMethod)
+    provider = _provider(architecture, method, modules)
+    adapted = _abstract_adapted(model, provider, is_quantized=is_quantized)
     _check_count(adapted, modules, architecture)
     sharding = _sharding_of_adapters(model)
     rng = np.random.default_rng(seed)
@@ -58,7 +60,7 @@ def apply_lora(
             _initialize(path, variable, rng, sharding)
         elif path in base:
             variable.set_value(base[path].get_raw_value())
-    if isinstance(method, QloraMethod):
+    if is_quantized:
         _quantize(adapted, base)
     return adapted
 
@@ -85,7 +87,9 @@ def _provider(
     )
 
 
-def _abstract_adapted(model: nnx.Module, provider: AdapterProvider) -> nnx.Module:
+def _abstract_adapted(
+    model: nnx.Module, provider: AdapterProvider, *, is_quantized: bool
+) -> nnx.Module:
     """Build the adapted model with shapes instead of arrays.
 
     qwix finds the layers by running the model. On real arrays that would copy the model, run it,
@@ -95,10 +99,11 @@ def _abstract_adapted(model: nnx.Module, provider: AdapterProvider) -> nnx.Modul
     ids = jnp.zeros((1, 2), jnp.int32)
 
     def build(state: Any) -> nnx.Module:
+        shapes = nnx.merge(graph, state)
+        if is_quantized:
+            allow_quantized_weights(shapes)
         arguments = (ids, ids, None, jnp.ones((1, 2, 2), bool))
-        return qwix.apply_lora_to_model(
-            nnx.merge(graph, state), provider, *arguments, rngs=nnx.Rngs(0)
-        )
+        return qwix.apply_lora_to_model(shapes, provider, *arguments, rngs=nnx.Rngs(0))
 
     adapted: nnx.Module = nnx.eval_shape(build, state)
     return adapted

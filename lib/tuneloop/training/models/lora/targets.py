@@ -2,66 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tuneloop.errors import SpecError
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.method import LoraMethod
-
-PROJECTIONS: dict[str, tuple[str, ...]] = {
-    "q_einsum": ("q_proj",),
-    "kv_einsum": ("k_proj", "v_proj"),
-    "qkv_einsum": ("q_proj", "k_proj", "v_proj"),
-    "attn_vec_einsum": ("o_proj",),
-    **{
-        name: (name,)
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    },
-}
-"""Name of a Tunix module -> the Hugging Face projections that it computes, in their order."""
+from tuneloop.training.models.naming import projections_of
+from tuneloop.training.models.registry import lora_modules
 
 
-def adapted_modules(
-    architecture: Architecture, method: LoraMethod, family_modules: tuple[str, ...]
-) -> tuple[str, ...]:
+def adapted_modules(architecture: Architecture, method: LoraMethod) -> tuple[str, ...]:
     """Return the names of the modules that get an adapter in each block.
 
     Args:
-        architecture: decides which of the family's modules the blocks have.
+        architecture: family and shape of the model.
         method: the targets.
-        family_modules: the family's `lora_targets`.
 
     Returns:
-        Names of Tunix modules, such as `q_einsum`, in the order of `family_modules`.
+        Names of Tunix modules, such as `q_einsum`.
 
     Raises:
         SpecError: the targets contain a part of a module only.
     """
-    modules = _modules_of_block(architecture, family_modules)
+    modules = lora_modules(architecture)
     if method.targets == "all-linear":
         return modules
     wanted: set[str] = set(method.targets)
+    chosen = []
     for module in modules:
-        parts = set(PROJECTIONS[module])
+        parts = set(_projections(architecture.family, module))
         if wanted & parts and not parts <= wanted:
+            missing = _listed(parts - wanted)
             raise SpecError(
-                f"train.method.targets: has {_listed(wanted & parts)} without"
-                f" {_listed(parts - wanted)}, expected both or neither, because"
-                f" {architecture.family} computes {_listed(parts)} in one layer; add"
-                f" {_listed(parts - wanted)}"
+                f"train.method.targets: has {_listed(wanted & parts)} without {missing}, expected"
+                f" both or neither, because this {architecture.family} model computes"
+                f" {_listed(parts)} in one layer; add {missing}"
             )
-    return tuple(module for module in modules if set(PROJECTIONS[module]) <= wanted)
+        if parts <= wanted:
+            chosen.append(module)
+    return tuple(chosen)
 
 
-def _modules_of_block(
-    architecture: Architecture, family_modules: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Leave out the attention modules of the other kind: Tunix's Gemma has q and kv, or qkv."""
-    shared = architecture.num_heads == architecture.num_kv_heads
-    absent = {"q_einsum", "kv_einsum"} if shared else {"qkv_einsum"}
-    return tuple(
-        name for name in family_modules if name not in absent or "qkv_einsum" not in family_modules
-    )
+def _projections(family: str, module: str) -> list[str]:
+    """Return the Hugging Face names of a module's parts, such as `k_proj` and `v_proj`."""
+    room = "mlp" if module in ("gate_proj", "up_proj", "down_proj") else "attn"
+    names = projections_of(family, f"layers.0.{room}.{module}")
+    return [name.rpartition(".")[2] for name in names]
 
 
-def _listed(names: set[str]) -> str:
-    order = {name: at for at, name in enumerate(PROJECTIONS)}
-    return " and ".join(sorted(names, key=order.__getitem__))
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(sorted(names, key=lambda name: "qkv".find(name[0])))

@@ -1,0 +1,81 @@
+"""Write adapters as a folder that PEFT, vLLM and transformers read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors import numpy as safetensors_numpy
+
+from tuneloop.specs.method import LoraMethod
+from tuneloop.training.models.lora.merge import Adapter
+from tuneloop.training.models.naming import projections_of
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""What PEFT puts before the name of a module of the base."""
+
+
+def peft_files(
+    adapters: Mapping[str, Adapter], family: str, method: LoraMethod, base: str
+) -> dict[str, bytes]:
+    """Return the files of a PEFT adapter folder.
+
+    Args:
+        adapters: adapters by weight, as `adapters_of` returns them.
+        family: family of the model.
+        method: rank, alpha and dropout.
+        base: hub id or folder of the base model, which PEFT loads first.
+
+    Raises:
+        DataError: the family has no Hugging Face name for a weight.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for name, adapter in sorted(adapters.items()):
+        projections = projections_of(family, name.rpartition(".")[0])
+        for projection, (a, b) in zip(
+            projections, peft_matrices(adapter, len(projections)), strict=True
+        ):
+            tensors[f"{PREFIX}{projection}.lora_A.weight"] = a
+            tensors[f"{PREFIX}{projection}.lora_B.weight"] = b
+    modules = {name.split(".")[-3] for name in tensors}
+    weights: bytes = safetensors_numpy.save(tensors, metadata={"format": "pt"})
+    return {CONFIG: _config(method, base, sorted(modules)), WEIGHTS: weights}
+
+
+def peft_matrices(adapter: Adapter, parts: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return A and B of each Hugging Face projection that a layer computes.
+
+    Args:
+        adapter: the adapter of one layer.
+        parts: number of projections; with more than one, the first output axis of B counts them,
+            and all of them share A.
+
+    Returns:
+        Pairs of float32 (rank, inputs) and (outputs, rank), contiguous.
+    """
+    rank = adapter.a.shape[-1]
+    a = np.ascontiguousarray(adapter.a.reshape(-1, rank).T)
+    outputs = [adapter.b] if parts == 1 else [adapter.b[:, part] for part in range(parts)]
+    # Each projection has its own copy of A: safetensors refuses two names for one array.
+    return [(a.copy(), np.ascontiguousarray(b.reshape(rank, -1).T)) for b in outputs]
+
+
+def _config(method: LoraMethod, base: str, modules: list[str]) -> bytes:
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": method.rank,
+        # vLLM wants a whole number where it is one.
+        "lora_alpha": int(method.alpha) if method.alpha.is_integer() else method.alpha,
+        "lora_dropout": method.dropout,
+        "target_modules": modules,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    return json.dumps(config, indent=2).encode() + b"\n"
