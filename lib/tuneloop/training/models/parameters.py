@@ -29,6 +29,17 @@ def flat_params(model: nnx.Module) -> dict[str, np.ndarray]:
     return dict(sorted(params.items()))
 
 
+def live_params(model: nnx.Module) -> dict[str, Any]:
+    """Return every parameter's own array by dotted name, sorted; nothing is copied.
+
+    The arrays end with the next training step, which reuses their memory.
+    """
+    return {
+        name: variable.get_value()
+        for name, variable in sorted(_named_params(model), key=lambda each: each[0])
+    }
+
+
 def load_params(model: nnx.Module, params: Mapping[str, np.ndarray]) -> None:
     """Set every parameter by its dotted name, in place; the model may be abstract.
 
