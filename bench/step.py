@@ -56,7 +56,6 @@ def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
         lambda example: encode_example(tokenizer, example, None),
         pad_id=PAD_ID,
         max_length_tokens=spec.max_length_tokens,
-        over_length="fail",
     )
     return table, tokenizer.get_piece_size()
 

@@ -211,7 +211,6 @@ def stage_specs(run_name: str = "demo") -> dict[str, StageSpec]:
             eval_prompts_sha256="f" * 64,
             tokenizer_sha256=None,
             system_instruction=None,
-            chat_template="gemma3",
         ),
         "train": TrainStage(
             **of("train", "export"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -226,28 +225,7 @@ def test_an_example_that_is_too_long(tuneloop: Invoke, tiny_run: TinyRun, store:
     assert code == 12
     assert "examples-00000-of-00001.jsonl:" in sentence(err)
     assert "expected at most 34; raise train.max_length_tokens" in sentence(err)
-    assert "or set train.over_length to drop or truncate" in sentence(err)
-
-
-@pytest.mark.parametrize("policy", ["drop", "truncate"])
-def test_over_length_policies_say_what_they_did(
-    policy: str, tuneloop: Invoke, tiny_run: TinyRun, store: str
-) -> None:
-    from tests.builders import publish_dataset
-
-    shutil.rmtree(tiny_run.artifacts)
-    traces = [letter_trace(number) for number in range(104)]
-    traces[3]["steps"].append({"i": 1, "type": "reason", "content": "long " * 4000})
-    publish_dataset(tiny_run.artifacts, traces)
-    tiny_run.change(train__over_length=policy, train__steps=1, execution__store_url=store)
-    code, _, err = tuneloop("run", tiny_run.spec_path)
-    assert code == 0, err
-    (record,) = Path(tiny_run.artifacts).glob("training_runs/*/train/record.json")
-    value = json.loads(record.read_bytes())
-    assert value["counts"]["dropped_over_length"] == (1 if policy == "drop" else 0)
-    assert value["counts"]["truncated_over_length"] == (1 if policy == "truncate" else 0)
-    ids = value["results"]["dropped_ids" if policy == "drop" else "truncated_ids"]
-    assert len(ids) == 1
+    assert "or set export.over_length to drop or truncate_steps" in sentence(err)
 
 
 def in_a_namespace(script: str, repository: Path) -> subprocess.CompletedProcess[str]:

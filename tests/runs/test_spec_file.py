@@ -28,7 +28,7 @@ import:
 """
 
 
-def load(tmp_path: Path, text: str | bytes) -> object:
+def load(tmp_path: Path, text: str | bytes) -> RunSpec:
     path = tmp_path / "run.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return load_run_spec(str(path))
@@ -143,13 +143,16 @@ def test_an_old_key_names_the_new_one(old_key: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("old_key", RENAMED_KEYS)
 def test_the_new_key_exists(old_key: str) -> None:
-    *parents, _ = old_key.split(".")
+    new_key = RENAMED_KEYS[old_key].split(",")[0]
+    *parents, key = (new_key if "." in new_key else f"{old_key}.{new_key}").split(".")
+    if "." not in new_key:
+        del parents[-1]
     model: Any = RunSpec
     for parent in parents:
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
         kinds = (fields[parent].annotation, *get_args(fields[parent].annotation))
         model = next(kind for kind in kinds if hasattr(kind, "model_fields"))
-    assert RENAMED_KEYS[old_key].split(",")[0] in model.model_fields
+    assert key in model.model_fields
 
 
 def _merged(first: Any, second: Any) -> Any:
@@ -161,13 +164,32 @@ def _merged(first: Any, second: Any) -> Any:
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ("over_length: drop", "over_length is drop, expected max_length_characters or"),
-        ("max_length_tokens: 64", "max_length_tokens is 64, expected a tokenizer to count with"),
+        ("over_length: drop", "export.over_length is drop, expected export.max_length_ch"),
+        ("max_length_tokens: 64", "export.max_length_tokens is 64, expected export.tokenizer"),
     ],
 )
 def test_export_limits_are_complete(limits: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=message):
         load(tmp_path, f"{GOOD}export:\n  {limits}\n")
+
+
+PRETRAINED = yaml.safe_dump(
+    _merged(yaml.safe_load(GOOD), {"train": {"model": {"kind": "pretrained", "model": "small"}}})
+)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ("tokenizer: t.model", "export.tokenizer is t.model, expected none"),
+        ("max_length_tokens: 65", r"is 65, expected at most train.max_length_tokens \(64\)"),
+    ],
+)
+def test_a_pretrained_model_counts_by_itself(limits: str, message: str, tmp_path: Path) -> None:
+    spec = load(tmp_path, f"{PRETRAINED}export:\n  over_length: drop\n")
+    assert spec.export.max_length_tokens is None
+    with pytest.raises(SpecError, match=message):
+        load(tmp_path, f"{PRETRAINED}export:\n  {limits}\n")
 
 
 def test_crlf_and_bom_are_read(tmp_path: Path) -> None:

@@ -63,8 +63,6 @@ UPSTREAM = {
         loss_last=1.0,
         base_digest="b" * 64,
         tuned_digest="t" * 64,
-        dropped_ids=[],
-        truncated_ids=[],
     ),
 }
 

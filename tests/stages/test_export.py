@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobs.__main__ import main
 from tests.builders import TinyRun, letter_trace, make_tiny_run, publish_dataset, write_eval_set
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.model_manifest import ModelFile, dump_model_manifest
 from tuneloop.artifacts.records import Record
 from tuneloop.errors import DataError
 from tuneloop.specs.stages import ExportStage, dump_stage_spec
 from tuneloop.training.export.files import read_line
 from tuneloop.training.export.index import load_offsets
 from tuneloop.training.export.inspect import iter_examples
+
+if TYPE_CHECKING:
+    from tuneloop.training.text.chat_format import ChatFormat
 
 THIRTEEN = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
@@ -217,22 +223,14 @@ def test_over_length_leaves_out_middle_steps_whole(tmp_path: Path) -> None:
 
 def test_lengths_are_token_exact_with_a_tokenizer(tmp_path: Path) -> None:
     from tuneloop.specs.model import TokenizerSpec
-    from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-    from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+    from tuneloop.training.text.chat_format import load_chat_format
     from tuneloop.training.text.trainer import train_tokenizer
 
     model = train_tokenizer(["Upper: red a", "Reasoning: a -> A"], TokenizerSpec(vocab_size=300))
     (tmp_path / "t.model").write_bytes(model)
     spec, record = exported(tmp_path, [trace(n) for n in range(9)], tokenizer=str(tmp_path / "t.model"))  # fmt: skip # noqa: E501
-    tokenizer = load_tokenizer(model)
-    examples = lines_of(spec, "examples-")
-    prompts = [len(encode_generation_prompt(tokenizer, e["prompt"], None)) for e in examples]
-    responses = [len(encode_response(tokenizer, e["response"])) for e in examples]
-    lengths = record.results["lengths"]
-    assert lengths["prompt_tokens"]["quantiles"]["max"] == max(prompts)
-    assert lengths["response_tokens"]["quantiles"]["min"] == min(responses)
-    assert sum(lengths["prompt_tokens"]["histogram"]["counts"]) == 9
-    longest = max(a + b for a, b in zip(prompts, responses, strict=True))
+    chat = load_chat_format({"tokenizer.model": model}, place="t")
+    longest = check_lengths(spec, record, chat)
     (tmp_path / "more").mkdir()
     _, fits = exported(
         tmp_path / "more",
@@ -242,7 +240,98 @@ def test_lengths_are_token_exact_with_a_tokenizer(tmp_path: Path) -> None:
         over_length="drop",
     )
     assert fits.counts["excluded_over_length"] >= 1
-    assert fits.results["lengths"]["prompt_tokens"]["quantiles"]["max"] <= max(prompts)
+
+
+def check_lengths(spec: ExportStage, record: Record, chat: ChatFormat) -> int:
+    """Compare the record with the ids of training; return the tokens of the longest example."""
+    system = spec.system_instruction
+    pairs = [
+        tuple(map(len, chat.encode_example(e["prompt"], e["response"], system)))
+        for e in lines_of(spec, "examples-")
+    ]
+    lengths = record.results["lengths"]
+    assert lengths["prompt_tokens"]["quantiles"]["max"] == max(before for before, _ in pairs)
+    assert lengths["response_tokens"]["quantiles"]["min"] == min(after for _, after in pairs)
+    assert sum(lengths["prompt_tokens"]["histogram"]["counts"]) == len(pairs)
+    return max(map(sum, pairs))
+
+
+def stored_model(folder: Path, **changes: Any) -> Path:
+    """Store the text files of a model, with its manifest, where `train.model` finds them."""
+    from tests.model_manifests import make_manifest
+    from tests.training.text.models import model_files
+
+    place = folder / "artifacts/models/small"
+    place.mkdir(parents=True)
+    found = []
+    for name, data in model_files(**changes).items():
+        (place / name).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        found.append(ModelFile(name=name, size_bytes=len(data), sha256=digest))
+    manifest = make_manifest(name="small", files=tuple(found))
+    (place / "manifest.json").write_bytes(dump_model_manifest(manifest))
+    return place
+
+
+def pretrained_plan(folder: Path, limit: int, traces: list[dict[str, Any]] = LONG) -> ExportStage:
+    """The export of a run that starts from the stored model."""
+    run = make_tiny_run(folder)
+    publish_dataset(run.artifacts, traces, dataset_name="own", limit=10_000)
+    stage = run.change(
+        dataset="own-v1",
+        system_instruction="Be brief",
+        train__model={"kind": "pretrained", "model": "small"},
+        train__max_length_tokens=limit,
+        export__over_length="drop",
+    )
+    found = stage.plan().stages[0]
+    assert isinstance(found, ExportStage)
+    return found
+
+
+def test_a_pretrained_model_counts_with_its_own_tokenizer_and_the_limit_of_training(
+    tmp_path: Path,
+) -> None:
+    from tuneloop.training.text.chat_format import load_chat_format
+
+    folder = stored_model(tmp_path)
+    spec = pretrained_plan(tmp_path, limit=180)
+    assert spec.options.max_length_tokens == 180
+    assert export(spec, tmp_path) == 0
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    chat = load_chat_format(files, place="small")
+    assert 0 < check_lengths(spec, record_of(spec), chat) <= 180
+    assert reasons(spec) == [(1, "over_length"), (2, "no_trainable_tokens")]
+    assert record_of(spec).inputs["model"] == spec.model.digest if spec.model else False
+
+
+def test_a_model_that_changed_after_the_plan_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = stored_model(tmp_path)
+    spec = pretrained_plan(tmp_path, limit=180)
+    (folder / "chat_template.jinja").write_bytes(b"x")
+    assert export(spec, tmp_path) == 65
+    assert "chat_template.jinja: holds 1 bytes, expected" in caplog.text
+    shutil.rmtree(folder)
+    stored_model(tmp_path, eos_token="<|im_end|>")
+    assert export(spec, tmp_path) == 65
+    assert "the model changed after the run was planned" in caplog.text
+
+
+def test_models_that_differ_in_weights_alone_share_the_export(tmp_path: Path) -> None:
+    from tests.model_manifests import make_manifest
+    from tuneloop.artifacts.model_manifest import parse_model_manifest
+
+    place = stored_model(tmp_path) / "manifest.json"
+    first = pretrained_plan(tmp_path, limit=180)
+    manifest = parse_model_manifest(place.read_bytes(), "m")
+    other = make_manifest(name="small", files=manifest.files, weights_sha256="9" * 64)
+    place.write_bytes(dump_model_manifest(other))
+    second = pretrained_plan(tmp_path, limit=180)
+    assert first.model != second.model
+    assert first.fingerprint == second.fingerprint
+    assert pretrained_plan(tmp_path, limit=251).fingerprint != first.fingerprint
 
 
 def test_both_length_limits_apply(tmp_path: Path) -> None:

@@ -46,7 +46,6 @@ def build_table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
         lambda example: encode_example(tokenizer, example, None),
         pad_id=PAD_ID,
         max_length_tokens=SPEC.max_length_tokens,
-        over_length="fail",
     )
     return table
 

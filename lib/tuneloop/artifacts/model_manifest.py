@@ -19,6 +19,15 @@ from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 
 MANIFEST = "manifest.json"
+TEXT_FILES = (
+    "chat_template.jinja",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+)
+"""Files that determine the token ids of a conversation."""
 
 
 class ModelFile(BaseModel):
@@ -79,6 +88,11 @@ class ModelManifest(BaseModel):
     def weight_files(self) -> tuple[ModelFile, ...]:
         """The safetensors files, sorted by name."""
         return tuple(each for each in self.files if each.name.endswith(".safetensors"))
+
+    @property
+    def text_digests(self) -> dict[str, str]:
+        """Digests of the files that determine the token ids of a conversation, by name."""
+        return {each.name: each.sha256 for each in self.files if each.name in TEXT_FILES}
 
     @property
     def digest(self) -> str:

@@ -89,16 +89,12 @@ class TrainCounts(RecordPart):
 
     examples: int
     """Examples read."""
-    dropped_over_length: int
-    """Examples dropped because they were too long."""
-    truncated_over_length: int
-    """Examples whose tail was cut off."""
     tokens: int
     """Tokens of all rows."""
     trained_tokens: int
     """Tokens that the loss covers."""
     longest_tokens: int
-    """Tokens of the longest row, before any cut."""
+    """Tokens of the longest row."""
     longest_response_tokens: int
     """Tokens of the longest response, end of turn included."""
     vocab_size: int
@@ -122,10 +118,6 @@ class TrainResults(RecordPart):
     """sha256 of the base model's weights file."""
     tuned_digest: str
     """sha256 of the tuned model's weights file."""
-    dropped_ids: list[str]
-    """Ids of examples dropped because they were too long."""
-    truncated_ids: list[str]
-    """Ids of examples whose tail was cut off."""
 
 
 class EvalCounts(RecordPart):

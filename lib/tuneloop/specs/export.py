@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tuneloop.specs.base import Spec
 
@@ -19,11 +19,13 @@ class ExportSpec(Spec):
     max_length_characters: int | None = Field(default=None, ge=8)
     """Maximum characters of an example, prompt and response together; null sets no limit."""
     max_length_tokens: int | None = Field(default=None, ge=8)
-    """Maximum tokens of an example as it is trained on, chat template included; needs `tokenizer`;
-    null sets no limit."""
+    """Maximum tokens of an example as it is trained on, chat template included. A pretrained model
+    counts with its own tokenizer, and null means `train.max_length_tokens`. With random weights it
+    needs `tokenizer`, and null sets no limit."""
     tokenizer: str | None = None
-    """URL of the SentencePiece model that counts tokens; null counts characters only. The content
-    enters the fingerprint, the location does not."""
+    """URL of a tokenizer.model or tokenizer.json that counts tokens; only for random weights, whose
+    own tokenizer is trained later. Null counts characters only. The content enters the fingerprint,
+    the location does not."""
     over_length: Literal["fail", "drop", "truncate_steps"] = "fail"
     """What to do with an example over a limit: fail with its id, drop it, or remove middle steps
     until it fits (`truncate_steps`)."""
@@ -41,17 +43,3 @@ class ExportSpec(Spec):
     group_by: str | None = Field(default=None, min_length=1)
     """Key of a trace's meta that names its group; one group never spans training and validation.
     Null, or a trace without the key, groups by prompt."""
-
-    @model_validator(mode="after")
-    def _limits_are_complete(self) -> ExportSpec:
-        if self.max_length_tokens is not None and self.tokenizer is None:
-            raise ValueError(
-                f"max_length_tokens is {self.max_length_tokens}, expected a tokenizer to count with"
-            )
-        has_limit = self.max_length_characters is not None or self.max_length_tokens is not None
-        if self.over_length != "fail" and not has_limit:
-            raise ValueError(
-                f"over_length is {self.over_length}, expected max_length_characters or"
-                " max_length_tokens with it"
-            )
-        return self

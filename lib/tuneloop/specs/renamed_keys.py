@@ -8,6 +8,7 @@ RENAMED_KEYS = {
     "train.optimizer.clip_norm": "max_grad_norm",
     "train.optimizer.b1": "beta1",
     "train.optimizer.b2": "beta2",
+    "train.over_length": "export.over_length",
     "export.max_length": "max_length_characters, or max_length_tokens with a tokenizer",
     "execution.cluster.graces": "timeouts",
     **{
@@ -15,7 +16,8 @@ RENAMED_KEYS = {
         for stage in ("export", "train", "eval", "import")
     },
 }
-"""Path of an old key in a run spec -> the key to write in its place."""
+"""Path of an old key in a run spec -> the key to write in its place, or the path of a key in
+another section."""
 
 RENAMED_KINDS = {
     "train.model.kind": {"gemma3": "kind: random with family: gemma3, or kind: pretrained"},

@@ -6,13 +6,14 @@ Only identity enters the fingerprint.
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tuneloop.specs.base import Seed, Spec
 from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.import_traces import ImportSpec
+from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.training import TrainSpec
 
 
@@ -60,3 +61,36 @@ class RunSpec(Spec):
     """Options of the import stage."""
     execution: ExecutionSpec = ExecutionSpec()
     """Execution settings: storage, checkpoints and cluster; never part of the fingerprint."""
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether training starts from stored weights, which bring their own tokenizer."""
+        return isinstance(self.train.model, PretrainedModelSpec)
+
+    @model_validator(mode="after")
+    def _lengths_can_be_counted(self) -> RunSpec:
+        export, limit = self.export, self.train.max_length_tokens
+        tokens = export.max_length_tokens
+        if self.starts_pretrained:
+            if export.tokenizer is not None:
+                raise ValueError(
+                    f"export.tokenizer is {export.tokenizer}, expected none, because a pretrained"
+                    " model counts with its own tokenizer; remove it"
+                )
+            if tokens is not None and tokens > limit:
+                raise ValueError(
+                    f"export.max_length_tokens is {tokens}, expected at most"
+                    f" train.max_length_tokens ({limit}), over which training refuses an example"
+                )
+            return self
+        if tokens is not None and export.tokenizer is None:
+            raise ValueError(
+                f"export.max_length_tokens is {tokens}, expected export.tokenizer to count with,"
+                " because the tokenizer of random weights is trained after the export"
+            )
+        if export.over_length != "fail" and export.max_length_characters is None and tokens is None:
+            raise ValueError(
+                f"export.over_length is {export.over_length}, expected"
+                " export.max_length_characters or export.max_length_tokens with it"
+            )
+        return self

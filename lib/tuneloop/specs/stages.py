@@ -74,12 +74,14 @@ class ExportStage(StageSpec):
     """URL of the guard set, whose questions must not be trained on; null if there is none."""
     guard_prompts_sha256: str | None = None
     """sha256 of the prompts of the guard set; null if there is none."""
+    model: ModelRef | None = None
+    """Pretrained model that counts tokens; null means random weights, which have no tokenizer."""
+    thinking: Literal["steps", "plain"] = "plain"
+    """Thinking mode of the model, which decides how its tokens are counted."""
     tokenizer_sha256: str | None
-    """sha256 of the tokenizer that counts tokens; null if only characters are counted."""
+    """sha256 of `options.tokenizer`; null if there is none."""
     system_instruction: str | None
     """System instruction counted in the tokens of every prompt; ignored without a tokenizer."""
-    chat_template: str
-    """Name of the chat template used to count tokens; ignored without a tokenizer."""
 
 
 class TrainStage(StageSpec):

@@ -45,6 +45,8 @@ class TrainSpec(Spec):
     batch_size: int = Field(ge=1)
     """Examples per optimizer update, over all devices together."""
     max_length_tokens: int = Field(ge=8)
-    """Maximum tokens of an example: prompt, response and control tokens together."""
-    over_length: Literal["fail", "drop", "truncate"] = "fail"
-    """What to do with a longer example: fail with its id, drop it, or cut its end (`truncate`)."""
+    """Maximum tokens of an example: prompt, response and control tokens together. A longer example
+    fails the stage; `export.over_length` drops or shortens such examples before training."""
+    thinking: Literal["steps", "plain"] = "plain"
+    """Where the reasoning steps of a response go: into the thinking block of a model that has one,
+    such as Qwen 3 (`steps`), or into its text, with thinking switched off (`plain`)."""

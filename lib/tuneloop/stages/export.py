@@ -14,11 +14,13 @@ import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from tuneloop import resources
 from tuneloop.artifacts import records
+from tuneloop.artifacts.model_manifest import load_model_manifest
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.results import Contamination, ExportCounts, ExportResults
 from tuneloop.datasets.read import RowBlock, cut_blocks
@@ -29,7 +31,6 @@ from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
 from tuneloop.specs.stages import ExportStage
 from tuneloop.stages.context import Stage
 from tuneloop.storage import files, lines, paths
-from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.export import lengths, outcomes
 from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import builder_of
@@ -39,6 +40,9 @@ from tuneloop.training.export.files import SUFFIXES, text_blocks, text_writer
 from tuneloop.training.export.index import IndexedFile, dump_offsets, index_url
 from tuneloop.training.export.minhash import BANDS
 from tuneloop.training.export.report import render_export_report
+
+if TYPE_CHECKING:
+    from tuneloop.training.text.chat_format import ChatFormat
 
 OUTCOMES, EXCLUSIONS = "outcomes/{}.parquet", "exclusions/{}.jsonl"
 """Intermediate files of a shard of output files."""
@@ -121,27 +125,43 @@ def _prompts(eval_set: str, expected_sha256: str) -> dict[str, str]:
 
 
 def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
-    if spec.options.tokenizer is None:
+    """Count tokens exactly as training counts them; None if there is no tokenizer yet."""
+    chat_format = _chat_format(spec, stage)
+    if chat_format is None:
         return None
-    # SentencePiece comes with the train extra; counting characters does not need it.
-    from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-    from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
-
-    model = _read_input(spec.options.tokenizer)
-    digest = hashlib.sha256(model).hexdigest()
-    if digest != spec.tokenizer_sha256:
-        raise DataError(
-            f"{spec.options.tokenizer}: changed after the run was planned; plan the run again"
-        )
-    stage.inputs["tokenizer"] = digest
-    template, system = chat_template_named(spec.chat_template), spec.system_instruction
-    tokenizer = load_tokenizer(model, template.turn_marks)
+    system = spec.system_instruction
 
     def count(prompt: str, response: str) -> tuple[int, int]:
-        before = len(encode_generation_prompt(tokenizer, prompt, system, template))
-        return before, len(encode_response(tokenizer, response, template))
+        before, after = chat_format.encode_example(prompt, response, system)
+        return len(before), len(after)
 
     return count
+
+
+def _chat_format(spec: ExportStage, stage: Stage) -> ChatFormat | None:
+    if spec.model is None and spec.options.tokenizer is None:
+        return None
+    # Tokenizers come with the train extra; counting characters does not need it.
+    from tuneloop.training.text.chat_format import load_chat_format
+    from tuneloop.training.text.stored_format import read_chat_format
+    from tuneloop.training.text.tokenizers import tokenizer_name
+
+    if spec.model is not None:
+        manifest = load_model_manifest(spec.model.folder)
+        if manifest.digest != spec.model.digest:
+            raise DataError(
+                f"{spec.model.folder}: the model changed after the run was planned; plan the run"
+                " again"
+            )
+        stage.inputs["model"] = manifest.digest
+        return read_chat_format(manifest, spec.model.folder, thinking=spec.thinking)
+    url = str(spec.options.tokenizer)
+    data = _read_input(url)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != spec.tokenizer_sha256:
+        raise DataError(f"{url}: changed after the run was planned; plan the run again")
+    stage.inputs["tokenizer"] = digest
+    return load_chat_format({tokenizer_name(data): data}, place=url)
 
 
 def _read_input(url: str) -> bytes:

@@ -18,6 +18,7 @@ from tuneloop.artifacts.results import (
     TrainCounts,
     TrainResults,
 )
+from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import (
     DatasetRef,
@@ -93,30 +94,45 @@ class StageDef:
     """Whether the stage calls the trace store and so needs its token."""
 
 
+def _export_options(spec: RunSpec) -> ExportSpec:
+    """A pretrained model can count tokens, so the limit of training is kept in the export."""
+    tokens = spec.export.max_length_tokens
+    if tokens is None and spec.starts_pretrained:
+        tokens = spec.train.max_length_tokens
+    return spec.export.model_copy(update={"max_length_tokens": tokens})
+
+
 def _export_fields(inputs: RunInputs) -> Fields:
     spec = inputs.spec
     return {
-        "options": spec.export,
+        "options": _export_options(spec),
         "eval_set": spec.eval.eval_set,
         "eval_prompts_sha256": inputs.eval_prompts_sha256,
         "guard_set": spec.eval.guard_set,
         "guard_prompts_sha256": inputs.guard_prompts_sha256,
+        "model": inputs.model_ref,
+        "thinking": spec.train.thinking,
         "tokenizer_sha256": inputs.tokenizer_sha256,
         "system_instruction": spec.system_instruction,
-        "chat_template": "gemma3",
     }
 
 
 def _export_identity(inputs: RunInputs) -> Fields:
     """Contents instead of locations, and only the contents that these options use."""
     spec = inputs.spec
-    identity = {**spec.export.model_dump(mode="json"), "tokenizer": inputs.tokenizer_sha256}
+    options = _export_options(spec).model_dump(mode="json")
+    identity: Fields = {**options, "tokenizer": inputs.tokenizer_sha256}
     if spec.export.contamination != "off":
         identity["eval_prompts_sha256"] = inputs.eval_prompts_sha256
         identity["guard_prompts_sha256"] = inputs.guard_prompts_sha256
-    if inputs.tokenizer_sha256 is not None:
+    if inputs.model is not None:
+        # Not the whole model: runs with other weights share the export.
+        identity["model"] = {
+            "text_files": inputs.model.text_digests,
+            "thinking": spec.train.thinking,
+        }
+    if inputs.model is not None or inputs.tokenizer_sha256 is not None:
         identity["system_instruction"] = spec.system_instruction
-        identity["chat_template"] = "gemma3"
     return identity
 
 
@@ -145,12 +161,7 @@ def _train_identity(inputs: RunInputs) -> Fields:
 
 def _train_summary(record: Record) -> str:
     counts, results = record.counts_as(TrainCounts), record.results_as(TrainResults)
-    text = f"{counts.steps} steps, loss {results.loss_first:.3f} -> {results.loss_last:.3f}"
-    if counts.dropped_over_length:
-        text += f", {counts.dropped_over_length} dropped as too long"
-    if counts.truncated_over_length:
-        text += f", {counts.truncated_over_length} truncated"
-    return text
+    return f"{counts.steps} steps, loss {results.loss_first:.3f} -> {results.loss_last:.3f}"
 
 
 def _eval_fields(inputs: RunInputs) -> Fields:

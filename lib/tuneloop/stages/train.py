@@ -92,7 +92,6 @@ def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
         ),
         pad_id=PAD_ID,
         max_length_tokens=options.max_length_tokens,
-        over_length=options.over_length,
     )
     stage.write_output(model_files.TOKENIZER, tokenizer_model)
     architecture = gemma3.architecture_of(options.model, vocab_size)
@@ -109,8 +108,6 @@ def _fill_record(
     lengths = prepared.lengths
     counts = TrainCounts(
         examples=lengths.examples,
-        dropped_over_length=len(lengths.dropped_ids),
-        truncated_over_length=len(lengths.truncated_ids),
         tokens=lengths.tokens,
         trained_tokens=lengths.trained_tokens,
         longest_tokens=lengths.longest_tokens,
@@ -125,8 +122,6 @@ def _fill_record(
         loss_last=progress.metrics[-1].loss,
         base_digest=prepared.base_digest,
         tuned_digest=tuned_digest,
-        dropped_ids=lengths.dropped_ids,
-        truncated_ids=lengths.truncated_ids,
     )
     stage.set_results(counts, results)
 

@@ -51,7 +51,6 @@ def table_of(
     options: dict[str, Any] = {
         "pad_id": PAD,
         "max_length_tokens": 64,
-        "over_length": "fail",
     }
     places = ((f"x.jsonl:{n}", e) for n, e in enumerate(examples, start=1))
     return build_token_table(
@@ -82,9 +81,7 @@ def test_the_pad_id_may_be_an_id_of_the_text() -> None:
     """Id 0 is "!" in the tokenizers of Qwen 3 and Llama 3."""
     rows = {"e0": ([0, 5, 0], [0, 7]), "e1": ([5], [0])}
     examples = (("x", example(number)) for number in range(2))
-    table, _ = build_token_table(
-        examples, lambda e: rows[e.id], pad_id=0, max_length_tokens=8, over_length="fail"
-    )
+    table, _ = build_token_table(examples, lambda e: rows[e.id], pad_id=0, max_length_tokens=8)
     (batch,) = sequential_batches(table, rows=2, batch_size=2, length=6)
     assert batch.tokens.tolist() == [[0, 5, 0, 0, 7, 0], [5, 0, 0, 0, 0, 0]]
     assert batch.segment_ids.tolist() == [[1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0]]
@@ -153,39 +150,13 @@ def test_a_batch_larger_than_the_table_holds_every_row(
 LONG = [example(1), example(2, "Answer: " + "x" * 100), example(3)]
 
 
-def test_over_length_fails_by_default(tokenizer: sentencepiece.SentencePieceProcessor) -> None:
+def test_an_example_over_the_limit_is_refused(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
     with pytest.raises(DataError, match=r"x\.jsonl:2: example e2 has \d+ tokens, expected at mo"):
         table_of(LONG, tokenizer)
 
 
-def test_over_length_drops_and_says_which(
-    tokenizer: sentencepiece.SentencePieceProcessor,
-) -> None:
-    table, report = table_of(LONG, tokenizer, over_length="drop")
-    assert len(table) == 2
-    assert (report.examples, report.dropped_ids, report.truncated_ids) == (3, ["e2"], [])
-    assert report.longest_tokens > 100
-
-
-def test_over_length_truncates_and_says_which(
-    tokenizer: sentencepiece.SentencePieceProcessor,
-) -> None:
-    table, report = table_of(LONG, tokenizer, over_length="truncate")
-    assert len(table) == 3
-    assert np.diff(table.starts).max() == 64
-    assert (report.dropped_ids, report.truncated_ids) == ([], ["e2"])
-    assert 0 < report.longest_response_tokens < 64
-
-
-def test_a_prompt_that_fills_the_row_leaves_nothing_to_learn(
-    tokenizer: sentencepiece.SentencePieceProcessor,
-) -> None:
-    _, report = table_of(EXAMPLES[:1] + LONG, tokenizer, over_length="truncate")
-    assert report.dropped_ids == []
-    with pytest.raises(DataError, match="4 read, 4 dropped as longer than 8 tokens, none left"):
-        table_of(EXAMPLES[:4], tokenizer, over_length="truncate", max_length_tokens=8)
-
-
 def test_no_examples_is_an_error(tokenizer: sentencepiece.SentencePieceProcessor) -> None:
-    with pytest.raises(DataError, match="0 read"):
+    with pytest.raises(DataError, match="training examples: found none"):
         table_of([], tokenizer)

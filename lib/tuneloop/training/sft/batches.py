@@ -11,14 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from tuneloop.errors import DataError
 from tuneloop.training.schema import TrainingExample
-
-OverLength = Literal["fail", "drop", "truncate"]
 
 EncodeExample = Callable[[TrainingExample], tuple[list[int], list[int]]]
 """Encodes an example as (prompt ids, response ids); the loss covers the response ids."""
@@ -29,23 +26,18 @@ LENGTH_MULTIPLE = 8
 
 @dataclass
 class LengthReport:
-    """Length statistics of the examples, and the examples that exceeded the length limit."""
+    """Length statistics of the examples."""
 
     examples: int = 0
     """Examples read."""
     tokens: int = 0
-    """Tokens kept."""
+    """Tokens of all rows."""
     trained_tokens: int = 0
-    """Kept tokens that the loss covers."""
+    """Tokens that the loss covers."""
     longest_tokens: int = 0
-    """Tokens of the longest row, before truncation."""
+    """Tokens of the longest row."""
     longest_response_tokens: int = 0
-    """Tokens of the longest response after truncation, closing turn mark included."""
-    dropped_ids: list[str] = field(default_factory=list)
-    """Ids of examples that were dropped as too long."""
-    truncated_ids: list[str] = field(default_factory=list)
-    """Ids of truncated examples. They lack the closing turn mark, so they do not teach the model to
-    stop."""
+    """Tokens of the longest response, closing turn mark included."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,6 @@ def build_token_table(
     *,
     pad_id: int,
     max_length_tokens: int,
-    over_length: OverLength,
 ) -> tuple[TokenTable, LengthReport]:
     """Encode every example.
 
@@ -103,12 +94,10 @@ def build_token_table(
         encode: encodes one example, system instruction and control tokens included.
         pad_id: id that will fill the rest of padded rows.
         max_length_tokens: length limit of a row, `<bos>` and turn marks included.
-        over_length: treatment of rows over the limit. `fail` raises an error, `drop` drops the
-            row, `truncate` cuts the end of the response. `truncate` drops a row if its prompt
-            alone reaches the limit, since no response would remain.
 
     Raises:
-        DataError: a row is over the limit and `over_length` is `fail`, or no row remains.
+        DataError: a row is over the limit, or there is no row. The export drops or shortens long
+            examples, where a response can still be cut between its steps.
     """
     rows: list[np.ndarray] = []
     prompt_lengths: list[int] = []
@@ -120,12 +109,12 @@ def build_token_table(
         report.examples += 1
         report.longest_tokens = max(report.longest_tokens, length)
         if length > max_length_tokens:
-            _refuse_if_fail(place, example, length, max_length_tokens, over_length)
-            if over_length == "drop" or len(prompt) >= max_length_tokens:
-                report.dropped_ids.append(example.id)
-                continue
-            report.truncated_ids.append(example.id)
-            response = response[: max_length_tokens - len(prompt)]
+            raise DataError(
+                f"{place}: example {example.id} has {length} tokens, expected at most"
+                f" {max_length_tokens}; raise train.max_length_tokens, or set export.over_length to"
+                " drop or truncate_steps with export.max_length_characters or"
+                " export.max_length_tokens"
+            )
         report.longest_response_tokens = max(report.longest_response_tokens, len(response))
         rows.append(np.array(prompt + response, dtype=np.int32))
         prompt_lengths.append(len(prompt))
@@ -134,24 +123,12 @@ def build_token_table(
         report.trained_tokens += len(response)
     if not rows:
         raise DataError(
-            f"training examples: {report.examples} read, {len(report.dropped_ids)} dropped as"
-            f" longer than {max_length_tokens} tokens, none left; raise train.max_length_tokens or"
-            " export a dataset with examples"
+            "training examples: found none, expected at least one; export a dataset with examples"
         )
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     lengths = np.array(prompt_lengths, dtype=np.int32)
     table = TokenTable(np.concatenate(rows), starts, lengths, tuple(example_ids), pad_id)
     return table, report
-
-
-def _refuse_if_fail(
-    place: str, example: TrainingExample, length: int, limit: int, over_length: OverLength
-) -> None:
-    if over_length == "fail":
-        raise DataError(
-            f"{place}: example {example.id} has {length} tokens, expected at most {limit}; raise"
-            " train.max_length_tokens, or set train.over_length to drop or truncate"
-        )
 
 
 @dataclass(frozen=True)

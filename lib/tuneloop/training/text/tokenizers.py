@@ -68,6 +68,11 @@ def tokenizer_file(files: Mapping[str, bytes]) -> bytes:
     return files[TOKENIZER_JSON if TOKENIZER_JSON in files else TOKENIZER_MODEL]
 
 
+def tokenizer_name(data: bytes) -> str:
+    """Return the name of the tokenizer file that has this content."""
+    return TOKENIZER_JSON if data.lstrip()[:1] == b"{" else TOKENIZER_MODEL
+
+
 def parse_json_object(data: bytes, place: str) -> dict[str, Any]:
     """Parse a JSON file whose content must be an object.
 
