@@ -21,9 +21,10 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.storage import files
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.hf_layout import open_folder
-from tuneloop.training.models.loading import load_model, most_common_dtype
+from tuneloop.training.models.loading import load_model
 from tuneloop.training.models.naming import params_to_tensors
 from tuneloop.training.models.parameters import flat_params, param_items
+from tuneloop.training.models.tensors import most_common_dtype
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 

@@ -6,8 +6,6 @@ the bytes of its own shards, so its memory grows by these shards and one block o
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,22 +16,15 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from tuneloop.errors import DataError
 from tuneloop.specs.architecture import Architecture
 from tuneloop.training.models.hf_layout import CheckpointFiles, StoredTensor
-from tuneloop.training.models.naming import LM_HEAD, TensorRule, name_style, rule_of
+from tuneloop.training.models.naming import TensorRule, name_style, rule_of
 from tuneloop.training.models.parameters import param_items
 from tuneloop.training.models.registry import family_named
+from tuneloop.training.models.tensors import check_tensors, most_common_dtype
 
 Placement = Literal["own", "replicated"]
 _SHARDING_METADATA = ("sharding_names", "out_sharding", "sharding")
-_NAMES_SHOWN = 4
-
-IGNORED = re.compile(
-    r"(model\.)?(vision_tower|vision_model|multi_modal_projector|embed_vision)\..*"
-    r"|.*\.rotary_emb\.inv_freq"
-)
-"""Tensors that a text model leaves unread: vision models, and frequencies that old files store."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +65,12 @@ def load_model(
         DataError: tensors are missing, unknown or misshapen; the message names tensor and file.
         SpecError: the family is unknown.
     """
+    check_tensors(folder, architecture)
     compute_dtype = dtype or most_common_dtype(folder)
     model = family_named(architecture.family).module().abstract_model(architecture, compute_dtype)
     variables = {".".join(map(str, path)): variable for path, variable in param_items(model)}
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    sources = plan_loading(folder, architecture, shapes, dtype)
+    sources = _sources(folder, architecture.family, shapes, dtype)
     # The largest parameters first: the copy to the device of one shard is made beside what is
     # already loaded, and the last ones are the smallest.
     for name in sorted(sources, key=lambda name: -_size_bytes(sources[name])):
@@ -90,75 +82,19 @@ def load_model(
     return model
 
 
-def most_common_dtype(folder: CheckpointFiles) -> str:
-    """Return the dtype of most weights, such as `bfloat16`, counted by elements."""
-    counts: Counter[str] = Counter()
-    for tensor in folder.tensors.values():
-        if not IGNORED.fullmatch(tensor.name):
-            counts[tensor.dtype.name] += max(1, tensor.stop - tensor.start) // tensor.dtype.itemsize
-    return counts.most_common(1)[0][0] if counts else "float32"
-
-
-def plan_loading(
-    folder: CheckpointFiles,
-    architecture: Architecture,
-    shapes: Mapping[str, tuple[int, ...]],
-    dtype: str | None = None,
+def _sources(
+    folder: CheckpointFiles, family: str, shapes: Mapping[str, tuple[int, ...]], dtype: str | None
 ) -> dict[str, Source]:
-    """Find the tensors of each parameter; nothing is read or allocated.
-
-    Args:
-        folder: opened checkpoint.
-        architecture: family and shape.
-        shapes: shape of each parameter by its dotted name.
-        dtype: dtype of the parameters; null keeps those of the file, the widest of stacked ones.
-
-    Raises:
-        DataError: tensors are missing, unknown or misshapen; the message lists all of them.
-    """
+    """Find the tensors of each parameter in a checkpoint that `check_tensors` has accepted."""
     style = name_style(folder.tensors)
-    problems: list[str] = []
     sources: dict[str, Source] = {}
-    unused = dict(folder.tensors)
     for param, shape in shapes.items():
-        rule = rule_of(architecture.family, param)
-        expected = rule.tensor_shape(shape)
-        found = []
-        for standard in rule.tensors:
-            name = style.stored_name(standard)
-            tensor = unused.pop(name, None)
-            if tensor is None:
-                problems.append(f"{name} {expected} is missing")
-            elif tensor.shape != expected:
-                problems.append(
-                    f"{name} is {tensor.shape} in {tensor.file.url}, expected {expected}"
-                )
-            else:
-                found.append(tensor)
-        if len(found) == len(rule.tensors):
-            dtypes = [each.dtype for each in found]
-            wanted = np.dtype(dtype) if dtype else np.result_type(*dtypes)
-            sources[param] = Source(rule, shape, tuple(found), wanted)
-    if architecture.tied_embeddings:
-        unused.pop(style.stored_name(LM_HEAD), None)  # a copy of the embedding
-    problems += [
-        f"{name} {tensor.shape} in {tensor.file.url} is unknown"
-        for name, tensor in unused.items()
-        if not IGNORED.fullmatch(name)
-    ]
-    if problems:
-        raise DataError(_sentence(folder.url, problems, architecture))
+        rule = rule_of(family, param)
+        tensors = tuple(folder.tensors[style.stored_name(name)] for name in rule.tensors)
+        # Stacked tensors of two dtypes become the wider one.
+        wanted = np.dtype(dtype) if dtype else np.result_type(*(each.dtype for each in tensors))
+        sources[param] = Source(rule, shape, tensors, wanted)
     return sources
-
-
-def _sentence(url: str, problems: Sequence[str], architecture: Architecture) -> str:
-    shown = "; ".join(problems[:_NAMES_SHOWN])
-    more = len(problems) - _NAMES_SHOWN
-    return (
-        f"{url}: {len(problems)} tensors do not fit the {architecture.family} model that its"
-        f" config.json describes: {shown}{f'; and {more} more' if more > 0 else ''}; copy the model"
-        " again, or correct config.json"
-    )
 
 
 def _size_bytes(source: Source) -> int:

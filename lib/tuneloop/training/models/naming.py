@@ -182,6 +182,13 @@ def rule_of(family: str, param: str) -> TensorRule:
     return TensorRule(names, rule.order, rule.rows)
 
 
+def layer_tensors(family: str) -> tuple[str, ...]:
+    """Return the tensors of one layer, such as `self_attn.q_proj.weight`, in sorted order."""
+    rules = _LAYER_RULES[family].values()
+    names = {name.removeprefix(_LAYER) for rule in rules for name in rule.tensors}
+    return tuple(sorted(names))
+
+
 def projections_of(family: str, module: str) -> tuple[str, ...]:
     """Return the Hugging Face modules that a Tunix module stands for, in stacked order.
 
