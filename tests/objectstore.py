@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import boto3
 import httpx
@@ -61,6 +61,20 @@ class Bucket(Protocol):
 
 
 @dataclass
+class _Hold:
+    """Uploads that a proxy does not answer."""
+
+    name: bytes
+    caught: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def is_upload(self, request: web.Request, body: bytes) -> bool:
+        # S3 has the name in the path; GCS in the query or in the head of the body.
+        named = self.name in unquote(request.raw_path).encode() + body[:1000]
+        return named and request.method in ("PUT", "POST")
+
+
+@dataclass
 class FaultyProxy:
     """A proxy that passes requests on to a server and makes some of them fail."""
 
@@ -71,6 +85,7 @@ class FaultyProxy:
     requests: int = 0
     faults: Counter[Any] = field(default_factory=Counter)
     port: int = field(default_factory=free_port)
+    _hold: _Hold | None = None
 
     @property
     def url(self) -> str:
@@ -85,6 +100,21 @@ class FaultyProxy:
             yield
         finally:
             self.share = 0.0
+
+    @contextlib.contextmanager
+    def holding(self, name: str) -> Iterator[threading.Event]:
+        """Never answer uploads of objects whose name contains this text.
+
+        Yields:
+            An event that is set at the first such upload. A test kills the client then, and so
+            knows which objects the client has stored.
+        """
+        self._hold = hold = _Hold(name.encode())
+        try:
+            yield hold.caught
+        finally:
+            self._hold = None
+            hold.ended.set()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -120,6 +150,12 @@ class FaultyProxy:
             fault = self._random.choice(FAULTS)
             self.faults[fault] += 1
         body = await request.read()
+        hold = self._hold
+        if hold is not None and hold.is_upload(request, body):
+            hold.caught.set()
+            while not hold.ended.is_set():
+                await asyncio.sleep(0.05)
+            return self._reset(request)
         if fault in (429, 503):
             kind, text = BUSY[self.protocol]
             return web.Response(status=fault, content_type=kind, text=text % fault)

@@ -21,6 +21,7 @@ from safetensors import numpy as safetensors_numpy
 
 from tests.builders import REPOSITORY, TinyRun, make_tiny_run
 from tests.cluster.controlplane import wait_until
+from tests.objectstore import STORES, ObjectStore
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
@@ -43,8 +44,16 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
 class Training:
     """A copy of the run without its train stage, which a process group then runs."""
 
-    def __init__(self, alone: tuple[TinyRun, Plan], folder: Path, **options: Any) -> None:
+    def __init__(
+        self,
+        alone: tuple[TinyRun, Plan],
+        folder: Path,
+        bucket: ObjectStore | None = None,
+        checkpoint_every_steps: int = 4,
+        **options: Any,
+    ) -> None:
         run, plan = alone
+        self.bucket = bucket
         self.artifacts = str(folder / "artifacts")
         shutil.copytree(run.artifacts, self.artifacts)
         stage = plan.stages[1]
@@ -53,7 +62,10 @@ class Training:
         self.prefix = Path(layout.stage_prefix(self.artifacts, plan.run_id, "train"))
         shutil.rmtree(self.prefix)
         Path(layout.pointer_url(self.artifacts, stage.fingerprint)).unlink()
-        execution = stage.execution.model_copy(update={"artifacts": self.artifacts})
+        url = upload(Path(self.artifacts), bucket) if bucket else self.artifacts
+        execution = stage.execution.model_copy(
+            update={"artifacts": url, "checkpoint_every_steps": checkpoint_every_steps}
+        )
         changed = stage.options.model_copy(update=options)
         spec = stage.model_copy(update={"execution": execution, "options": changed})
         self.spec = folder / "train.json"
@@ -66,6 +78,7 @@ class Training:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
         shared = {"TUNELOOP_PROCESSES": str(count), "TUNELOOP_COORDINATOR": address}
+        shared |= self.bucket.environment if self.bucket else {}
         self.processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "jobs", "train", "--spec", str(self.spec)],
@@ -91,7 +104,23 @@ class Training:
         return "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))
 
     def record(self) -> Record | None:
+        if self.bucket:
+            download(self.bucket, Path(self.artifacts))
         return records.find(self.artifacts, self.run_id, "train")
+
+
+def upload(folder: Path, bucket: ObjectStore) -> str:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            bucket.bucket.put(f"artifacts/{file.relative_to(folder)}", file.read_bytes())
+    return bucket.url("artifacts")
+
+
+def download(bucket: ObjectStore, folder: Path) -> None:
+    for name in bucket.bucket.names():
+        path = folder / name.removeprefix("artifacts/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bucket.bucket.get(name))
 
 
 @pytest.fixture
@@ -182,19 +211,65 @@ def test_asked_to_stop_all_stop_at_one_step_and_go_on_from_there(
     assert group.record() is None
 
 
-def test_killed_its_peers_end_and_the_next_gang_continues(
-    alone: tuple[TinyRun, Plan], training: Callable[..., Training]
-) -> None:
-    """If the first process is killed, the other one ends within seconds."""
-    group = training()
-    processes = group.start(2)
-    first = group.prefix / "resume" / "checkpoints" / "4"
-    wait_until(first.exists, "a checkpoint is there", 180)
-    processes[0].kill()
-    codes = group.end(60)
-    if group.record() is None:  # Otherwise training finished before the kill.
-        assert codes[0] == -signal.SIGKILL
-        assert codes[1] in (-signal.SIGABRT, 75, 70), group.logs()
+LONG: dict[str, Any] = {"steps": 100, "checkpoint_every_steps": 10}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    alone: tuple[TinyRun, Plan], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Result of two processes that train 100 steps."""
+    group = Training(alone, tmp_path_factory.mktemp("undisturbed"), **LONG)
     group.start(2)
     assert group.end() == [0, 0], group.logs()
-    assert_same_training(alone, group)
+    return result(group)
+
+
+def result(group: Training) -> dict[str, Any]:
+    """Losses and digests of the models; equal only if every bit is equal."""
+    record = group.record()
+    assert record is not None, group.logs()
+    rows = metrics(group.artifacts, record)
+    kept = [(row["step"], row["loss"], row["grad_norm"], row["tokens"]) for row in rows]
+    return {"metrics": kept, **record.results}
+
+
+@pytest.fixture(params=["file", *sorted(STORES)])
+def bucket(request: pytest.FixtureRequest) -> Iterator[ObjectStore | None]:
+    if request.param == "file":
+        yield None
+        return
+    with STORES[request.param]() as found:
+        yield found
+
+
+def kill_first_process_at_step_60(group: Training) -> None:
+    """Kill one process when the checkpoint of step 50 is complete, on any store."""
+    if group.bucket is None:
+        processes = group.start(2)
+        complete = group.prefix / "resume" / "checkpoints" / "50" / "manifest.json"
+        wait_until(complete.exists, "step 50 is stored", 180)
+        processes[0].kill()
+        return
+    with group.bucket.proxy.holding("checkpoints/60/") as caught:
+        processes = group.start(2)
+        assert caught.wait(180), group.logs()
+        processes[0].kill()
+        processes[0].wait()
+
+
+def test_killed_its_peers_end_and_the_next_gang_continues_with_the_same_bits(
+    undisturbed: dict[str, Any], training: Callable[..., Training], bucket: ObjectStore | None
+) -> None:
+    """If the first process is killed, the other one ends within seconds."""
+    group = training(bucket=bucket, **LONG)
+    kill_first_process_at_step_60(group)
+    codes = group.end()
+    assert codes[0] == -signal.SIGKILL
+    assert codes[1] in (-signal.SIGABRT, 75, 70), group.logs()
+    group.start(2)
+    assert group.end() == [0, 0], group.logs()
+    assert result(group) == undisturbed
+    record = group.record()
+    assert record is not None
+    assert record.counts["resumed_from_step"] >= 50

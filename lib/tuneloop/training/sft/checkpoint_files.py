@@ -172,11 +172,16 @@ class _Arriving:
     def build(self) -> jax.Array:
         """Place the array on the target's devices and release the host memory."""
         target = self._target
-        built = jax.make_array_from_callback(
-            target.shape,
-            target.sharding,
-            lambda index: self._buffer(_bounds(index or (), target.shape)),
-        )
+        built: jax.Array
+        if target.committed:
+            built = jax.make_array_from_callback(
+                target.shape,
+                target.sharding,
+                lambda index: self._buffer(_bounds(index or (), target.shape)),
+            )
+        else:
+            # Such as the step count of an optimizer, which JAX may still move to all devices.
+            built = jnp.array(self._buffer(_bounds((), target.shape)))
         self._buffers = {}
         return built
 

@@ -1,0 +1,96 @@
+"""The whole loop with artifacts on GCS and S3, killed in training: the bytes of a local run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.builders import TinyRun, make_tiny_run
+from tests.objectstore import STORES, ObjectStore
+from tests.test_kill import contents, fresh_store, stage_process
+from tuneloop.runs import store_app
+from tuneloop.runs.local import run_plan
+
+__all__ = ["fresh_store"]
+
+KILLED_AT = {
+    # Training has stored the checkpoint of step 50 and half of the next one.
+    "gs": ("checkpoints/60/", 50),
+    # The files of step 50 are stored, its manifest is not.
+    "s3": ("checkpoints/50/manifest.json", 40),
+}
+"""Protocol -> (the upload at which training is killed, the step from which it must resume)."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """The run with local artifacts."""
+    run = make_tiny_run(tmp_path_factory.mktemp("undisturbed"))
+    run.change(train__steps=100, execution__checkpoint_every_steps=10)
+    with store_app.running(f"sqlite:///{run.folder / 'store.db'}", run.artifacts) as url:
+        run_plan(run.change(execution__store_url=url).plan())
+    return run
+
+
+@pytest.fixture(params=sorted(STORES))
+def bucket(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    with STORES[request.param]() as found:
+        yield found
+
+
+def kill_training(command: list[str], env: dict[str, str], at: str, bucket: ObjectStore) -> str:
+    """Run the loop and kill its train stage at an upload; returns what the loop printed."""
+    with bucket.proxy.holding(at) as caught:
+        runner = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+        try:
+            assert caught.wait(240), "training never reached the upload"
+            victim = stage_process(runner.pid, "train")
+            assert victim is not None
+            os.kill(victim, signal.SIGKILL)
+            _, said = runner.communicate(timeout=120)
+        finally:
+            runner.kill()
+            runner.wait()
+    assert runner.returncode == 20, said
+    return said
+
+
+def download(bucket: ObjectStore, folder: Path) -> None:
+    for name in bucket.bucket.names():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bucket.bucket.get(name))
+
+
+def test_killed_in_training_the_loop_ends_in_the_same_bytes(
+    undisturbed: TinyRun, bucket: ObjectStore, tmp_path: Path, fresh_store: str
+) -> None:
+    for file in Path(undisturbed.artifacts, "datasets").rglob("*"):
+        if file.is_file():
+            name = file.relative_to(undisturbed.artifacts)
+            bucket.bucket.put(f"artifacts/{name}", file.read_bytes())
+    command = [
+        *(sys.executable, "-m", "tuneloop.cli", "run", str(undisturbed.spec_path)),
+        *("--artifacts", bucket.url("artifacts"), "--store", fresh_store),
+    ]
+    env = {**os.environ, **bucket.environment}
+    at, resumed_from = KILLED_AT[bucket.proxy.protocol]
+    assert "killed by SIGKILL" in kill_training(command, env, at, bucket)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not list(Path.cwd().glob("*:"))  # Orbax took s3://tests for a folder named `s3:`.
+
+    download(bucket, tmp_path)
+    run_id = undisturbed.plan().run_id
+    record = tmp_path / "artifacts" / "training_runs" / run_id / "train" / "record.json"
+    assert json.loads(record.read_bytes())["counts"]["resumed_from_step"] == resumed_from
+    local = contents(Path(undisturbed.artifacts), run_id)
+    assert contents(tmp_path / "artifacts", run_id) == local
+    assert len(local["metrics"]) == 100
