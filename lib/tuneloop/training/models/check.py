@@ -99,7 +99,7 @@ def check_model(model: Any, reference: Reference, place: str) -> CheckResult:
         DataError: the reference is of a model with another vocabulary.
     """
     with jax.default_matmul_precision("highest"):
-        ours = np.asarray(_logits(model, reference.ids), np.float32)
+        ours = np.asarray(compute_logits(model, reference.ids), np.float32)
         if ours.shape != reference.logits.shape:
             raise DataError(
                 f"{place}: has {ours.shape[-1]} logits per token, but the reference"
@@ -127,11 +127,11 @@ def continue_greedily(model: Any, generated: np.ndarray) -> np.ndarray:
     ids = np.zeros((1, generated.size), np.int32)
     ids[0, :PROMPT_TOKENS] = generated[:PROMPT_TOKENS]
     for place in range(PROMPT_TOKENS, generated.size):
-        ids[0, place] = np.asarray(_logits(model, ids)[0, place - 1]).argmax()
+        ids[0, place] = np.asarray(compute_logits(model, ids)[0, place - 1]).argmax()
     return ids[0, PROMPT_TOKENS:]
 
 
-def _compute_logits(model: Any, ids: Any) -> Any:
+def _full_rows(model: Any, ids: Any) -> Any:
     """Compute logits of full rows: (batch, length, vocabulary)."""
     batch, length = ids.shape
     positions = jnp.broadcast_to(jnp.arange(length), (batch, length))
@@ -139,4 +139,5 @@ def _compute_logits(model: Any, ids: Any) -> Any:
     return model(ids, positions, None, jnp.broadcast_to(causal, (batch, length, length)))[0]
 
 
-_logits: Callable[[Any, Any], Any] = nnx.jit(_compute_logits)
+compute_logits: Callable[[Any, Any], Any] = nnx.jit(_full_rows)
+"""(model, int32 (batch, length)) -> logits (batch, length, vocabulary), compiled."""
