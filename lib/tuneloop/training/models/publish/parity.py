@@ -29,8 +29,9 @@ from tuneloop.training.models.check import (
 )
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.hf_layout import open_folder
-from tuneloop.training.models.loading import load_model, most_common_dtype
+from tuneloop.training.models.loading import load_model
 from tuneloop.training.models.publish import mlx_reader
+from tuneloop.training.models.tensors import most_common_dtype
 
 log = logging.getLogger(__name__)
 
