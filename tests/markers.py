@@ -23,7 +23,9 @@ FOLDERS = {
 FILES = {
     # These run the train or eval stage, in this process or in one that they start.
     "demo/test_loop.py": "jax",
+    "cli/test_models.py": "jax",
     "docs/test_laptop.py": "jax",
+    "models/test_add.py": "jax",
     "runs/test_local.py": "jax",
     "stages/test_evaluate.py": "jax",
     "stages/test_shards.py": "jax",

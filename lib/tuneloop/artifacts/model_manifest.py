@@ -60,8 +60,9 @@ class ModelManifest(BaseModel):
     """URL of the folder that holds the files; null means the folder of the manifest."""
     weights_sha256: str
     """Digest of the weights: sha256 of the (name, sha256) lines of the safetensors files."""
-    tokenizer_sha256: str
-    """Digest of the tokenizer file that is used (`tokenizer.json`, else `tokenizer.model`)."""
+    tokenizer_sha256: str | None
+    """Digest of the tokenizer file that is used (`tokenizer.json`, else `tokenizer.model`); null
+    for a model without a tokenizer, which can be checked, but not trained."""
     chat_template_sha256: str | None
     """Digest of the chat template's text; null for a base model, which has none."""
     licence: str | None = None

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from tuneloop.cli import cluster, examples, results, runs, store
+from tuneloop.cli import cluster, examples, models, results, runs, store
 from tuneloop.errors import (
     VERB_EXIT_CODES,
     QuotaExceeded,
@@ -39,6 +39,7 @@ cluster.register(app)
 results.register(app)
 store.register(app)
 examples.register(app)
+models.register(app)
 
 
 def main() -> NoReturn:

@@ -85,6 +85,28 @@ def find_stored_model(name: str, artifacts: str) -> FoundModel:
         ) from e
 
 
+def find_model(name: str, artifacts: str) -> FoundModel:
+    """Read the manifest of a stored model or, if there is none of this name, of a run's model.
+
+    Args:
+        name: name of a stored model, or id of a run.
+        artifacts: URL of the artifacts prefix.
+
+    Raises:
+        InputMissing: there is neither.
+        DataError: a file is broken.
+    """
+    try:
+        return find_stored_model(name, artifacts)
+    except InputMissing as missing:
+        if records.find(artifacts, name, "train") is None:
+            raise InputMissing(
+                f"{name}: neither a model nor a finished run below {artifacts}, expected a name of"
+                " `tuneloop models list` or a run id; check the name and --artifacts"
+            ) from missing
+    return find_tuned_model(name, artifacts)
+
+
 def find_tuned_model(run_id: str, artifacts: str) -> FoundModel:
     """Read the manifest of the model that a run has tuned.
 

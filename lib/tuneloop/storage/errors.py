@@ -26,13 +26,17 @@ _PASSING_CLASSES = {
     "botocore.exceptions.IncompleteReadError",
     "botocore.parsers.ResponseParserError",
     "gcsfs.retry.ChecksumError",
+    "httpx.TransportError",
     "requests.exceptions.RequestException",
 }
 _NO_CREDENTIALS = {
     "botocore.exceptions.NoCredentialsError",
     "google.auth.exceptions.GoogleAuthError",
 }
-_LIBRARIES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "s3fs"}
+_LIBRARIES = {
+    *("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "httpx", "huggingface_hub"),
+    *("requests", "s3fs"),
+}
 _TENSORSTORE_CODE = re.compile(r"\[os_error_code='(\d+)'\]")
 
 
@@ -125,6 +129,8 @@ def _status(error: BaseException) -> int | None:
     found = getattr(error, "code", None) or getattr(error, "status", None)
     if isinstance(answer, dict):
         found = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    elif found is None:
+        found = getattr(answer, "status_code", None)
     return int(str(found)) if str(found).isdecimal() else None
 
 
