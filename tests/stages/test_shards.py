@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.__main__ import main
-from tests.builders import TinyRun, make_tiny_run
+from tests.builders import TinyRun, make_tiny_run, write_eval_set
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
@@ -20,9 +20,15 @@ from tuneloop.specs.stages import StageSpec, dump_stage_spec
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
-    """A run on one process, until its evaluation: 11 files of examples, 2 batches of prompts."""
-    run = make_tiny_run(tmp_path_factory.mktemp("whole")).change(
-        export__shard_examples=10, train__steps=2
+    """A run on one process, until its evaluation: 11 files of examples, 8 batches of prompts."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_eval_set(folder / "guard.jsonl", 3)
+    run = make_tiny_run(folder).change(
+        export__shard_examples=10,
+        train__steps=2,
+        eval__base_examples=2,
+        eval__guard_set=str(folder / "guard.jsonl"),
+        eval__guard_max_new_tokens=8,
     )
     plan = run.plan()
     run_plan(replace(plan, stages=plan.stages[:3]))
@@ -79,12 +85,14 @@ def test_export_is_the_same_for_any_number_of_processes(again: Any, count: int) 
 
 def test_eval_is_the_same_for_any_number_of_processes(again: Any) -> None:
     url, spec, whole = again(2)
-    for index in range(3):  # more than there are batches: one has nothing to do
+    for index in range(3):  # the second has batches of both models
         assert work(url, "eval", index, 3) == 0
     merged = record_of(spec)
     assert merged is not None
     assert merged.content() == whole.content()
     assert (merged.counts, merged.results) == (whole.counts, whole.results)
+    assert whole.counts["guard_items"] == 3
+    assert whole.results["by_base_examples"].keys() == {"0", "2"}
 
 
 def test_killed_between_part_and_merge_the_next_try_merges(again: Any) -> None:

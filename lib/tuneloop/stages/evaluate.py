@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from tuneloop import jsonl, resources
 from tuneloop.artifacts import records
-from tuneloop.artifacts.delta_report import dump_report
+from tuneloop.artifacts.delta_report import DeltaReport, Guard, Outcome, dump_report
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import (
     EvalCounts,
@@ -18,7 +19,13 @@ from tuneloop.artifacts.results import (
     TrainResults,
 )
 from tuneloop.errors import DataError, InputMissing, SpecError
-from tuneloop.evaluation.report.build import ScoredItem, build_report
+from tuneloop.evaluation.report.build import (
+    ScoredItem,
+    build_guard,
+    build_report,
+    compare_prompts,
+    fairest,
+)
 from tuneloop.evaluation.report.render import render_markdown
 from tuneloop.evaluation.scorers.schema import Score, Scorer
 from tuneloop.evaluation.scorers.table import scorer_named
@@ -26,119 +33,156 @@ from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sh
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.context import Stage
+from tuneloop.stages.eval_models import open_models
+from tuneloop.stages.eval_passes import Asker, Generation, Pass, Question, choose_shots
+from tuneloop.stages.exported import iter_examples
 from tuneloop.storage import files
 from tuneloop.traces.response_text import ParsedResponse
-from tuneloop.training.chat_templates import chat_template_named
-from tuneloop.training.generation.sampler import Generation, Generator
-from tuneloop.training.models import model_files
-from tuneloop.training.models.registry import family_named
 from tuneloop.training.prompt_templates import Recipe, recipe_named
 
-SHARD_FILES = ("generations_before.jsonl", "generations_after.jsonl")
-"""Files that each shard leaves for the merge: generations of base and tuned model."""
+Items = tuple[EvalItem, ...]
+Scored = list[tuple[Score, ParsedResponse]]
+
+BEFORE, BEFORE_WITH_EXAMPLES, AFTER = "before", "before_with_examples", "after"
+GUARD_BEFORE, GUARD_AFTER = "guard_before", "guard_after"
+SHARD_FILE = "generations_{}.jsonl"
+"""File that each shard leaves for the merge, for each pass: rows of item number and generation."""
 SPARE_TOKENS = 4
 """Tokens beyond the longest training response, which reveal a model that does not stop."""
 
 
 def run(spec: EvalStage, stage: Stage) -> None:
-    """Generate with both models in one compilation, score, and write traces and report."""
-    items = _eval_set(spec, stage)
+    """Generate with both models, score, and write traces and report."""
+    items, guard = _eval_set(spec, stage), _guard_set(spec, stage)
     _contamination(spec, stage, items)
-    mine = stage.block(-(-len(items) // spec.options.batch_size))
-    before, after = _generate(spec, stage, items, mine) if mine else ([], [])
+    base, tuned = open_models(spec, stage)
+    asker = Asker(
+        {"base": base, "tuned": tuned},
+        spec.system_instruction,
+        spec.options.batch_size,
+        check_stop=stage.check_stop,
+        progress=stage.progress,
+    )
+    found = asker.ask(_passes(spec, stage, items, guard), stage.block)
     if stage.shard_count == 1:
-        _assemble(spec, stage, items, before, after)
+        _assemble(spec, stage, items, guard, found)
         return
-    for name, generations in zip(SHARD_FILES, (before, after), strict=True):
-        with stage.output(name) as output:
-            for generation in generations:
-                output.write_row(jsonl.dump_line(asdict(generation)))
+    for name, generations in found.items():
+        with stage.output(SHARD_FILE.format(name)) as output:
+            for number, generation in generations.items():
+                row = {"item": number, **asdict(generation)}
+                output.write_row(jsonl.dump_line(row))
 
 
 def merge(spec: EvalStage, stage: Stage, shards: list[Record]) -> None:
     """Score the generations of all shards, in the order of the eval set."""
-    base, tuned = (
-        [
-            Generation(**json.loads(line))
-            for shard in shards
-            for line in records.read_output(shard.output(name), stage.artifacts).splitlines()
-        ]
-        for name in SHARD_FILES
-    )
-    _assemble(spec, stage, _eval_set(spec, stage), base, tuned)
+    found: dict[str, dict[int, Generation]] = {}
+    for shard in shards:
+        for file in shard.outputs_like(SHARD_FILE.partition("{")[0]):
+            name = file.name.removeprefix("generations_").removesuffix(".jsonl")
+            rows = records.read_output(file, stage.artifacts).splitlines()
+            for row in map(json.loads, rows):
+                number = row.pop("item")
+                found.setdefault(name, {})[number] = Generation(**row)
+    items, guard = _eval_set(spec, stage), _guard_set(spec, stage)
+    _assemble(spec, stage, items, guard, found)
 
 
-def _generate(
-    spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...], batches: range
-) -> tuple[list[Generation], list[Generation]]:
-    """Generate answers of base and tuned model to the items of some batches.
-
-    The items of a batch and the longest prompt do not depend on the number of processes, so the
-    answers do not depend on it either.
-    """
-    recipe = recipe_named(spec.dataset.recipe)
-    train = stage.upstream("train")
-    base = _load(train, model_files.BASE_WEIGHTS, stage)
-    tuned = _load(train, model_files.TUNED_WEIGHTS, stage)
-    template = chat_template_named(family_named(base.architecture.family).chat_template)
-    prompts = [
-        template.render_generation_prompt(
-            recipe.render_prompt(item.prompt, spec.dataset.instruction), spec.system_instruction
-        )
-        for item in items
-    ]
-    longest = train.counts_as(TrainCounts).longest_response_tokens
-    generator = Generator(
-        base,
-        prompts,
-        batch_size=spec.options.batch_size,
-        max_new_tokens=spec.options.max_new_tokens or longest + SPARE_TOKENS,
-    )
-    total = 2 * len(batches)
-    stage.progress(0, total)
-    before = generator.generate(stage.check_stop, batches)
-    stage.progress(len(batches), total)
-    generator.use(tuned)
-    after = generator.generate(stage.check_stop, batches)
-    stage.progress(total, total)
-    return before, after
+def _passes(spec: EvalStage, stage: Stage, items: Items, guard: Items) -> list[Pass]:
+    """List what to ask, the base model first."""
+    recipe, options = recipe_named(spec.dataset.recipe), spec.options
+    texts = [recipe.render_prompt(item.prompt, spec.dataset.instruction) for item in items]
+    questions = tuple(map(Question, texts))
+    longest = stage.upstream("train").counts_as(TrainCounts).longest_response_tokens
+    limit = options.max_new_tokens or longest + SPARE_TOKENS
+    base = [Pass(BEFORE, "base", questions, limit)]
+    if options.base_examples:
+        examples = (example for _, example in iter_examples(stage))
+        shots = choose_shots(examples, items, set(texts), options.base_examples)
+        shown = (Question(text, shots[i.category]) for text, i in zip(texts, items, strict=True))
+        base.append(Pass(BEFORE_WITH_EXAMPLES, "base", tuple(shown), limit))
+    tuned = [Pass(AFTER, "tuned", questions, limit)]
+    if guard:
+        # General questions are asked as users ask them, without the dataset's instruction.
+        asked, limit = tuple(Question(item.prompt) for item in guard), options.guard_max_new_tokens
+        base.append(Pass(GUARD_BEFORE, "base", asked, limit))
+        tuned.append(Pass(GUARD_AFTER, "tuned", asked, limit))
+    return [*base, *tuned]
 
 
 def _assemble(
     spec: EvalStage,
     stage: Stage,
-    items: tuple[EvalItem, ...],
-    base_generations: list[Generation],
-    tuned_generations: list[Generation],
+    items: Items,
+    guard: Items,
+    found: Mapping[str, Mapping[int, Generation]],
 ) -> None:
-    recipe = recipe_named(spec.dataset.recipe)
+    """Score all generations, and write traces, report and results."""
+    options, recipe = spec.options, recipe_named(spec.dataset.recipe)
+    scorer = scorer_named(options.scorer)
     trained = stage.upstream("train").results_as(TrainResults)
-    base_digest, tuned_digest = trained.base_digest, trained.tuned_digest
-    scorer = scorer_named(spec.options.scorer)
-    before, after = (
-        [_score(item, one, recipe, scorer) for item, one in zip(items, generations, strict=True)]
-        for generations in (base_generations, tuned_generations)
+    generations = {name: [each[n] for n in range(len(each))] for name, each in found.items()}
+    scored = {
+        name: _score_all(items, generations[name], recipe, scorer)
+        for name in (BEFORE, BEFORE_WITH_EXAMPLES, AFTER)
+        if name in generations
+    }
+    for name, answers in scored.items():
+        digest = trained.tuned_digest if name == AFTER else trained.base_digest
+        _write_traces(stage, name, digest, items, generations[name], answers)
+    prompts = {0: BEFORE}
+    if options.base_examples:
+        prompts[options.base_examples] = BEFORE_WITH_EXAMPLES
+    compared = compare_prompts(
+        {examples: _outcomes(scored[name]) for examples, name in prompts.items()},
+        _outcomes(scored[AFTER]),
     )
-    _write_traces(stage, "eval_before.jsonl", base_digest, items, base_generations, before)
-    _write_traces(stage, "eval_after.jsonl", tuned_digest, items, tuned_generations, after)
-    scored = [
-        ScoredItem(item, base[0], tuned[0], base_one.text, tuned_one.text)
-        for item, base, tuned, base_one, tuned_one in zip(
-            items, before, after, base_generations, tuned_generations, strict=True
-        )
-    ]
-    header = _header(spec, base_digest, tuned_digest, _contamination(spec, stage, items))
-    report = build_report(scored, header)
-    stage.write_output("delta_report.md", render_markdown(report, scored).encode())
+    fair = fairest(compared).examples
+    pairs = _pairs(items, prompts[fair], AFTER, scored, generations)
+    report = build_report(
+        pairs,
+        _header(spec, trained, _contamination(spec, stage, items)),
+        base_prompts=compared if len(compared) > 1 else (),
+        base_examples=fair,
+        guard=_guard(spec, guard, generations, recipe),
+        random_weights=spec.model is None,
+    )
+    stage.write_output("delta_report.md", render_markdown(report, pairs).encode())
     stage.write_output("delta_report.json", dump_report(report))
-    overall = report.overall
+    _set_results(stage, report)
+
+
+def _guard(
+    spec: EvalStage,
+    items: Items,
+    generations: Mapping[str, list[Generation]],
+    recipe: Recipe,
+) -> Guard | None:
+    if spec.options.guard_set is None:
+        return None
+    name = spec.options.guard_set.rsplit("/", 1)[-1]
+    scorer = scorer_named(spec.options.guard_scorer)
+    scored = {
+        each: _score_all(items, generations[each], recipe, scorer)
+        for each in (GUARD_BEFORE, GUARD_AFTER)
+    }
+    pairs = _pairs(items, GUARD_BEFORE, GUARD_AFTER, scored, generations)
+    return build_guard(name, spec.options.guard_scorer, pairs)
+
+
+def _set_results(stage: Stage, report: DeltaReport) -> None:
+    overall, guard = report.overall, report.guard
     counts = EvalCounts(
-        items=len(items),
+        items=overall.base.total,
         base_correct=overall.base.correct,
         base_no_answer=overall.base.no_answer,
         tuned_correct=overall.tuned.correct,
         tuned_no_answer=overall.tuned.no_answer,
         regressions=len(report.regressions),
+        guard_items=guard.base.total if guard else 0,
+        guard_base_correct=guard.base.correct if guard else 0,
+        guard_tuned_correct=guard.tuned.correct if guard else 0,
+        guard_kept=guard.kept if guard else 0,
     )
     results = EvalResults(
         accuracy_base=overall.base.share,
@@ -147,21 +191,36 @@ def _assemble(
             group.name: (group.base.share, group.tuned.share) for group in report.categories
         },
         verdict=report.verdict,
+        gain_low=overall.paired.gain_low,
+        gain_high=overall.paired.gain_high,
+        base_examples=report.base_examples,
+        by_base_examples={one.examples: one.base.share for one in report.base_prompts},
+        guard_kept_low=guard.kept_low if guard else None,
+        guard_kept_high=guard.kept_high if guard else None,
+        random_weights=report.random_weights,
     )
     stage.set_results(counts, results)
 
 
-def _eval_set(spec: EvalStage, stage: Stage) -> tuple[EvalItem, ...]:
-    url = spec.options.eval_set
+def _eval_set(spec: EvalStage, stage: Stage) -> Items:
+    return _read_set(stage, "eval_set", spec.options.eval_set, spec.eval_set_sha256)
+
+
+def _guard_set(spec: EvalStage, stage: Stage) -> Items:
+    """Read the guard set; empty if there is none."""
+    if spec.options.guard_set is None or spec.guard_set_sha256 is None:
+        return ()
+    return _read_set(stage, "guard_set", spec.options.guard_set, spec.guard_set_sha256)
+
+
+def _read_set(stage: Stage, name: str, url: str, expected_sha256: str) -> Items:
     try:
         data = files.read(resources.input_url(url))
     except FileNotFoundError as e:
-        raise InputMissing(
-            f"{url}: missing; put the eval set there, or change eval.eval_set"
-        ) from e
-    if hashlib.sha256(data).hexdigest() != spec.eval_set_sha256:
+        raise InputMissing(f"{url}: missing; put the set there, or change eval.{name}") from e
+    if hashlib.sha256(data).hexdigest() != expected_sha256:
         raise DataError(f"{url}: changed after the run was planned; plan the run again")
-    stage.inputs["eval_set"] = spec.eval_set_sha256
+    stage.inputs[name] = expected_sha256
     return parse_eval_set(data, url)
 
 
@@ -185,28 +244,45 @@ def _contamination(spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...]) -
     return "NOT CHECKED: the training set may hold the eval set"
 
 
-def _load(train: records.Record, weights: str, stage: Stage) -> model_files.StoredModel:
-    names = (weights, model_files.TOKENIZER, model_files.DESCRIPTION)
-    contents = {name: records.read_output(train.output(name), stage.artifacts) for name in names}
-    return model_files.load_model(contents, weights, f"record of {train.run_id}/train")
+def _score_all(
+    items: Items, generations: Sequence[Generation], recipe: Recipe, scorer: Scorer
+) -> Scored:
+    found = []
+    for item, generation in zip(items, generations, strict=True):
+        parsed = recipe.parse_response(generation.text)
+        read = parsed.answer if scorer.reads == "answer" else generation.text
+        found.append((scorer.score(item, read), parsed))
+    return found
 
 
-def _score(
-    item: EvalItem, generation: Generation, recipe: Recipe, scorer: Scorer
-) -> tuple[Score, ParsedResponse]:
-    parsed = recipe.parse_response(generation.text)
-    return scorer.score(item, parsed.answer), parsed
+def _outcomes(scored: Scored) -> list[Outcome]:
+    return [score.outcome for score, _ in scored]
+
+
+def _pairs(
+    items: Items,
+    before: str,
+    after: str,
+    scored: Mapping[str, Scored],
+    generations: Mapping[str, Sequence[Generation]],
+) -> list[ScoredItem]:
+    """Put both models' answers to each item together; `before` and `after` name passes."""
+    columns = (items, scored[before], scored[after], generations[before], generations[after])
+    return [
+        ScoredItem(item, base[0], tuned[0], base_generation.text, tuned_generation.text)
+        for item, base, tuned, base_generation, tuned_generation in zip(*columns, strict=True)
+    ]
 
 
 def _write_traces(
     stage: Stage,
     name: str,
     digest: str,
-    items: tuple[EvalItem, ...],
-    generations: list[Generation],
-    scored: list[tuple[Score, ParsedResponse]],
+    items: Items,
+    generations: Sequence[Generation],
+    scored: Scored,
 ) -> None:
-    with stage.output(name) as output:
+    with stage.output(f"eval_{name}.jsonl") as output:
         for item, generation, (score, parsed) in zip(items, generations, scored, strict=True):
             # Name the fingerprint, not the run: runs that share the evaluation share the bytes.
             meta = {
@@ -221,9 +297,7 @@ def _write_traces(
             output.write_row(jsonl.dump_line(trace))
 
 
-def _header(
-    spec: EvalStage, base_digest: str, tuned_digest: str, contamination: str
-) -> dict[str, str]:
+def _header(spec: EvalStage, trained: TrainResults, contamination: str) -> dict[str, str]:
     """Build the header of the report, which must not depend on when or where the stage ran."""
     return {
         "evaluation": spec.fingerprint,
@@ -236,7 +310,7 @@ def _header(
         "instruction": spec.dataset.instruction or "none",
         "system instruction": spec.system_instruction or "none",
         "seed": str(spec.seed),
-        "base model": base_digest,
-        "tuned model": tuned_digest,
+        "base model": trained.base_digest,
+        "tuned model": trained.tuned_digest,
         "decoding": f"greedy, batch {spec.options.batch_size}",
     }

@@ -10,14 +10,15 @@ from tests.builders import TINY_MODEL
 from tests.training.models.checkpoints import MODEL_TYPES, tiny_config
 from tuneloop.errors import DataError, SpecError
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
-from tuneloop.training.chat_templates import CHAT_TEMPLATES, chat_template_named
-from tuneloop.training.generation.sampler import Generator
+from tuneloop.training.chat_templates import CHAT_TEMPLATES
+from tuneloop.training.generation.generator import Generator
 from tuneloop.training.models import model_files
 from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.parameters import param_items
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.models.registry import FAMILIES, family_named, lora_modules
+from tuneloop.training.text.chat_format import load_chat_format
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 from tuneloop.training.text.trainer import train_tokenizer
 
@@ -33,7 +34,6 @@ def test_a_family_registered_from_outside_is_built_saved_loaded_and_asked(
     vocab_size = load_tokenizer(tokenizer).get_piece_size()
     architecture = gemma3.architecture_of(RandomModelSpec(**TINY_MODEL), vocab_size)
     toy = architecture.model_copy(update={"family": "toy", "num_layers": 1})
-    family = family_named("toy")
     model = build_random_model(toy, 5)
     files = {
         model_files.BASE_WEIGHTS: model_files.dump_weights(model),
@@ -43,11 +43,13 @@ def test_a_family_registered_from_outside_is_built_saved_loaded_and_asked(
     stored = model_files.load_model(files, model_files.BASE_WEIGHTS, "toy")
     assert stored.architecture == toy
     assert model_files.dump_weights(stored.model) == files[model_files.BASE_WEIGHTS]
-    template = chat_template_named(family.chat_template)
-    prompts = [template.render_generation_prompt("Say a", None)]
-    generator = Generator(stored, prompts, batch_size=8, max_new_tokens=8)
-    (said,) = generator.generate(lambda: None, range(1))
-    assert said.tokens <= 8
+    chat_format = load_chat_format({"tokenizer.model": tokenizer}, place="toy")
+    prompts = [chat_format.encode_prompt("Say a", None)]
+    generator = Generator(
+        stored.model, toy, stop_ids=chat_format.stop_ids, batch_size=8, max_new_tokens=8
+    )
+    said = generator.generate(prompts, generator.plan(prompts))
+    assert len(said[0].ids) <= 8
 
 
 def test_a_model_of_an_unknown_family_is_refused() -> None:

@@ -86,6 +86,10 @@ class Decoder:
             raise ValueError("the model has other parameters than the first model")
         self._leaves = leaves
 
+    def release(self) -> None:
+        """Drop the weights; `use` must be called before the next batch."""
+        self._leaves = []
+
     def share_prefix(self, ids: np.ndarray) -> Cache:
         """Compute the keys and values of tokens that all rows start with.
 

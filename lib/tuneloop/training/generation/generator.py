@@ -10,7 +10,13 @@ import numpy as np
 
 from tuneloop.errors import DataError
 from tuneloop.specs.architecture import Architecture
-from tuneloop.training.generation.batches import BatchPlan, TokenIds, pad_left, plan_batches
+from tuneloop.training.generation.batches import (
+    SHORTEST,
+    BatchPlan,
+    TokenIds,
+    pad_left,
+    plan_batches,
+)
 from tuneloop.training.generation.decoding import (
     GREEDY,
     Cache,
@@ -61,33 +67,21 @@ class Generator:
             max_new_tokens=max_new_tokens,
         )
 
+        self._prefix: tuple[list[int], Cache] | None = None
+
     def use(self, model: Any) -> None:
         """Use another model's weights for the following calls of `generate`."""
+        self._prefix = None
         self._decoder.use(model)
 
+    def release(self) -> None:
+        """Drop the weights, so that the next model can be loaded into their memory."""
+        self._prefix = None
+        self._decoder.release()
+
     def plan(self, prompts: Sequence[TokenIds]) -> BatchPlan:
-        """Arrange prompts in batches; processes that share the work make the same plan.
-
-        Args:
-            prompts: token ids of all prompts.
-
-        Raises:
-            DataError: there are no prompts, or one of them is empty.
-        """
-        if not prompts:
-            raise DataError(
-                "generation: found no prompts, expected at least one; add items to the eval set"
-            )
-        for number, ids in enumerate(prompts):
-            if not ids:
-                raise DataError(
-                    f"generation: prompt {number} has no tokens, expected at least one; use a chat"
-                    " template that marks the start of the answer"
-                )
-        # The longest prompt is rounded up to at most 1.5 times its length, or to 16.
-        room = 16 + max(map(len, prompts)) * 3 // 2 + self._max_new_tokens
-        may_share = can_share_prefix(self._architecture, room)
-        return plan_batches(prompts, self._batch_size, share_prefix=may_share)
+        """Arrange prompts in batches for `generate`; see `plan_prompts`."""
+        return plan_prompts(prompts, self._architecture, self._batch_size, self._max_new_tokens)
 
     def generate(
         self,
@@ -110,13 +104,10 @@ class Generator:
         Returns:
             Number of the prompt -> its answer.
         """
-        prefix: Cache | None = None
+        shared = list(prompts[0][: plan.prefix_tokens])
         found: dict[int, NewTokens] = {}
         for number in range(len(plan.batches)) if batches is None else batches:
             before_batch(number)
-            if plan.prefix_tokens and prefix is None:
-                shared = np.array(prompts[0][: plan.prefix_tokens], np.int32)
-                prefix = self._decoder.share_prefix(shared)
             batch = plan.batches[number]
             rest = [prompts[i][plan.prefix_tokens :] for i in batch.indexes]
             tokens, lengths = pad_left(rest, batch.padded_tokens, self._batch_size)
@@ -126,10 +117,53 @@ class Generator:
                 lengths,
                 numbers,
                 cache_tokens=plan.longest_tokens + self._max_new_tokens,
-                prefix=prefix,
+                prefix=self._cache_of(shared),
                 sampling=sampling,
             )
             for row, index in enumerate(batch.indexes):
                 new = tuple(int(each) for each in ids[row, : counts[row]])
                 found[index] = NewTokens(new, hit_limit=not bool(stopped[row]))
         return found
+
+    def _cache_of(self, prefix: list[int]) -> Cache | None:
+        """Return the keys and values of a prefix, which the last one's batches have computed."""
+        if not prefix:
+            return None
+        if self._prefix is None or self._prefix[0] != prefix:
+            self._prefix = prefix, self._decoder.share_prefix(np.array(prefix, np.int32))
+        return self._prefix[1]
+
+
+def plan_prompts(
+    prompts: Sequence[TokenIds], architecture: Architecture, batch_size: int, max_new_tokens: int
+) -> BatchPlan:
+    """Arrange prompts in batches; processes that share the work make the same plan.
+
+    Args:
+        prompts: token ids of all prompts.
+        architecture: architecture of the model.
+        batch_size: rows of a batch.
+        max_new_tokens: tokens generated per prompt at most.
+
+    Raises:
+        DataError: there are no prompts, one of them is empty, or one is too long for the model.
+    """
+    if not prompts:
+        raise DataError(
+            "generation: found no prompts, expected at least one; add items to the eval set"
+        )
+    for number, ids in enumerate(prompts):
+        if not ids:
+            raise DataError(
+                f"generation: prompt {number} has no tokens, expected at least one; use a chat"
+                " template that marks the start of the answer"
+            )
+        if len(ids) + max_new_tokens > architecture.max_positions:
+            raise DataError(
+                f"generation: prompt {number} has {len(ids)} tokens and the answer up to"
+                f" {max_new_tokens}, expected at most {architecture.max_positions} together as the"
+                " model was trained for; shorten the prompt or lower the maximum of new tokens"
+            )
+    # The longest prompt is rounded up to at most 1.5 times its length, or to SHORTEST.
+    room = SHORTEST + max(map(len, prompts)) * 3 // 2 + max_new_tokens
+    return plan_batches(prompts, batch_size, share_prefix=can_share_prefix(architecture, room))
