@@ -27,6 +27,7 @@ FILES = {
     "docs/test_laptop.py": "jax",
     "models/test_add.py": "jax",
     "runs/test_local.py": "jax",
+    "stages/test_eval_passes.py": "jax",
     "stages/test_evaluate.py": "jax",
     "stages/test_shards.py": "jax",
     "test_kill.py": "jax",
