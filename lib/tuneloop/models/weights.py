@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,26 +43,18 @@ def check_weights(source: Source, weights: list[str], config: bytes) -> CheckedW
     """
     from tuneloop.training.models.hf_config import parse_config
     from tuneloop.training.models.hf_layout import open_folder
-    from tuneloop.training.models.loading import most_common_dtype, plan_loading
+    from tuneloop.training.models.tensors import (
+        check_tensors,
+        count_parameters,
+        most_common_dtype,
+    )
 
     place = source.file_url(CONFIG)
     architecture = parse_config(parse_json(config, place), place)
     index = [name for name in source.names if name.endswith(".json")]
     folder = open_folder(source.url, [*weights, *index])
-    shapes = _param_shapes(architecture)
-    plan_loading(folder, architecture, shapes)
-    parameters = sum(math.prod(shape) for shape in shapes.values())
-    return CheckedWeights(architecture, most_common_dtype(folder), parameters)
-
-
-def _param_shapes(architecture: Architecture) -> Mapping[str, tuple[int, ...]]:
-    from tuneloop.training.models.parameters import param_items
-    from tuneloop.training.models.registry import family_named
-
-    model = family_named(architecture.family).module().abstract_model(architecture, "float32")
-    return {
-        ".".join(map(str, path)): tuple(variable.shape) for path, variable in param_items(model)
-    }
+    check_tensors(folder, architecture)
+    return CheckedWeights(architecture, most_common_dtype(folder), count_parameters(architecture))
 
 
 def open_weights(manifest: ModelManifest, folder: str) -> CheckpointFiles:
