@@ -78,7 +78,12 @@ def make_reference(model: Any, architecture: Architecture, seed: int = 0) -> Ref
 
 
 def check_folder(
-    folder: str, architecture: Architecture, reference: Reference, mesh: Mesh | None = None
+    folder: str,
+    architecture: Architecture,
+    reference: Reference,
+    *,
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
 ) -> list[Parity]:
     """Read a written model folder again and compare it with the model in memory.
 
@@ -86,6 +91,7 @@ def check_folder(
         folder: URL of the folder; mlx-lm reads local ones alone.
         architecture: family and shape of the model in memory.
         reference: of `make_reference`.
+        dtype: dtype of the parameters in memory; None if it is that of the written weights.
         mesh: devices to load the model onto; None uses the default device.
 
     Returns:
@@ -96,8 +102,8 @@ def check_folder(
     """
     stored = open_folder(folder)
     _check_config(folder, architecture)
-    dtype = most_common_dtype(stored)
-    model = load_model(stored, architecture, mesh=mesh)
+    dtype = dtype or most_common_dtype(stored)
+    model = load_model(stored, architecture, dtype=dtype, mesh=mesh)
     found = [_compare("tuneloop", model, architecture, reference, folder, dtype)]
     reason = mlx_reader.why_not(folder, architecture, reference.generated.size)
     if reason is not None:
