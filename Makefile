@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV ?= uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: setup setup-dev setup-debian loop quick lint types fast slow docs test check golden bench bench-smoke wheel lock clean image image-test sbom audit
+.PHONY: setup setup-dev setup-debian loop quick lint types fast slow docs test check check-torch golden bench bench-smoke wheel lock clean image image-test sbom audit
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -78,6 +78,16 @@ check:
 	$(MAKE) fast
 	$(MAKE) slow
 	$(MAKE) image-test TARGETS="base serve"
+
+# Check that transformers and PEFT read what tuneloop writes, for a small model of each family. PyTorch
+# needs an environment of its own: 5.6 GB and about five minutes for the first run.
+check-torch: $(VENV)/.dev $(VENV)/torch/.done
+	$(BIN)/python -m tests.torch.check $(VENV)/torch/bin/python
+
+$(VENV)/torch/.done: requirements/torch.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/torch
+	$(VENV)/torch/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/torch.txt
+	touch $@
 
 golden: $(VENV)/.dev
 	TUNELOOP_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -n 0 -m golden
