@@ -18,7 +18,7 @@ from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.lora.merge import adapters_of, merge_adapters
 from tuneloop.training.models.lora.peft import peft_files
-from tuneloop.training.models.naming import params_to_tensors
+from tuneloop.training.models.naming import NameStyle, params_to_tensors
 from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.patches.quantized_einsum import allow_quantized_weights
 from tuneloop.training.models.registry import FAMILIES
@@ -94,6 +94,17 @@ def test_tunix_still_cannot_use_quantized_weights_of_qwen(
     model = apply_lora(build(architecture), architecture, NF4, 0)
     with pytest.raises(TypeError):
         logits(model)
+
+
+def test_names_are_those_of_a_multimodal_model_in_memory() -> None:
+    architecture = architecture_of("gemma3")
+    adapters = adapters_of(adapted(build(architecture), architecture=architecture), LORA)
+    found = []
+    for style in (None, NameStyle("language_model.model.", "language_model.")):
+        files = peft_files(adapters, "gemma3", LORA, "org/base", style)
+        tensors = safetensors.numpy.load(files["adapter_model.safetensors"])
+        found.append({name.partition("layers.")[0] for name in tensors})
+    assert found == [{"base_model.model.model."}, {"base_model.model.model.language_model."}]
 
 
 def test_the_peft_config_is_what_vllm_and_peft_expect() -> None:

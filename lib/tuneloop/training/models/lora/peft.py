@@ -11,16 +11,22 @@ from safetensors import numpy as safetensors_numpy
 
 from tuneloop.specs.method import LoraMethod
 from tuneloop.training.models.lora.merge import Adapter
-from tuneloop.training.models.naming import projections_of
+from tuneloop.training.models.naming import NameStyle, projections_of
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What PEFT puts before the name of a module of the base."""
+MULTIMODAL_BODY = "model.language_model."
+"""Prefix that the text model of a multimodal model has in memory, whatever its file's names."""
 
 
 def peft_files(
-    adapters: Mapping[str, Adapter], family: str, method: LoraMethod, base: str
+    adapters: Mapping[str, Adapter],
+    family: str,
+    method: LoraMethod,
+    base: str,
+    style: NameStyle | None = None,
 ) -> dict[str, bytes]:
     """Return the files of a PEFT adapter folder.
 
@@ -29,18 +35,22 @@ def peft_files(
         family: family of the model.
         method: rank, alpha and dropout.
         base: hub id or folder of the base model, which PEFT loads first.
+        style: prefixes of the names in the base's files; None for those of a text model.
 
     Raises:
         DataError: the family has no Hugging Face name for a weight.
     """
+    is_multimodal = style is not None and "language_model." in style.body
+    body = MULTIMODAL_BODY if is_multimodal else "model."
     tensors: dict[str, np.ndarray] = {}
     for name, adapter in sorted(adapters.items()):
         projections = projections_of(family, name.rpartition(".")[0])
         for projection, (a, b) in zip(
             projections, peft_matrices(adapter, len(projections)), strict=True
         ):
-            tensors[f"{PREFIX}{projection}.lora_A.weight"] = a
-            tensors[f"{PREFIX}{projection}.lora_B.weight"] = b
+            module = PREFIX + body + projection.removeprefix("model.")
+            tensors[f"{module}.lora_A.weight"] = a
+            tensors[f"{module}.lora_B.weight"] = b
     modules = {name.split(".")[-3] for name in tensors}
     weights: bytes = safetensors_numpy.save(tensors, metadata={"format": "pt"})
     return {CONFIG: _config(method, base, sorted(modules)), WEIGHTS: weights}

@@ -92,7 +92,7 @@ def tuned_documents(
 def adapter_documents(
     adapters: Mapping[str, Adapter],
     method: LoraMethod,
-    base: ModelManifest,
+    base: ModelFolder,
     card: ModelCard,
 ) -> dict[str, bytes]:
     """Return all files of the PEFT adapter folder of a tuned model.
@@ -100,13 +100,17 @@ def adapter_documents(
     Args:
         adapters: as `adapters_of` returns them.
         method: what they were trained with.
-        base: manifest of the model that they are for.
+        base: folder of the model that they are for.
         card: facts of the model card, with `adapter_only`.
 
     Raises:
         DataError: the family has no Hugging Face name for a weight.
     """
-    found = peft_files(adapters, base.architecture.family, method, base_reference(base))
+    manifest = base.manifest
+    style = name_style(base.weights.tensors)
+    found = peft_files(
+        adapters, manifest.architecture.family, method, base_reference(manifest), style
+    )
     return {**found, model_card.NAME: render_card(card)}
 
 
