@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ from flax import nnx
 
 from tests.training.models.lora.models import ARCHITECTURE, INT8, LORA, adapted, build, logits
 from tuneloop.errors import DataError
+from tuneloop.specs.method import FullMethod, LoraMethod
 from tuneloop.training.models.lora.merge import (
     adapters_of,
     merge_adapters,
+    merge_trained,
     remove_adapters,
 )
 from tuneloop.training.models.parameters import flat_params
@@ -72,6 +76,26 @@ def test_adapters_of_quantized_weights_merge_into_the_original_ones() -> None:
     expected = np.array(logits(adapted(base)))
     merge_adapters(base, adapters)
     assert np.abs(logits(base) - expected).max() < 2e-5
+
+
+@pytest.mark.parametrize("method", [LORA, INT8], ids=["lora", "qlora"])
+def test_a_trained_model_becomes_the_one_that_is_handed_on(method: LoraMethod) -> None:
+    loads: list[Any] = []
+
+    def load_base() -> Any:
+        loads.append(build())
+        return loads[-1]
+
+    expected = np.array(logits(adapted(build())))
+    merged, adapters = merge_trained(adapted(build(), method), method, load_base)
+    assert len(loads) == (1 if method is INT8 else 0)
+    assert len(adapters) == 6 * ARCHITECTURE.num_layers
+    assert np.abs(logits(merged) - expected).max() < 2e-5
+
+
+def test_full_training_has_nothing_to_merge() -> None:
+    model = build()
+    assert merge_trained(model, FullMethod(), build) == (model, {})
 
 
 def test_another_model_is_refused() -> None:

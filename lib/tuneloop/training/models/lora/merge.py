@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from tuneloop.errors import DataError
-from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.method import FullMethod, LoraMethod, MethodSpec, QloraMethod
 from tuneloop.training.models.lora.apply import A_SUFFIX, B_SUFFIX, lora_items
 
 
@@ -97,6 +97,34 @@ def merge_adapters(base: nnx.Module, adapters: Mapping[str, Adapter]) -> None:
         value = variable.get_value()
         merged = (value.astype(jnp.float32) + _delta(adapter)).astype(value.dtype)
         variable.set_value(jax.device_put(merged, value.sharding))
+
+
+def merge_trained(
+    model: nnx.Module, method: MethodSpec, load_base: Callable[[], Any]
+) -> tuple[Any, dict[str, Adapter]]:
+    """Turn a trained model into the one that is handed on.
+
+    Args:
+        model: the model after its last step; not usable afterwards.
+        method: how it was trained.
+        load_base: loads the model that training started from; called for quantized weights alone,
+            after the quantized ones are freed.
+
+    Returns:
+        The model with merged weights, and the adapters by weight; none for full training, which
+        returns `model` itself.
+    """
+    if isinstance(method, FullMethod):
+        return model, {}
+    adapters = adapters_of(model, method)
+    if isinstance(method, QloraMethod):
+        for array in jax.tree.leaves(nnx.state(model)):
+            array.delete()
+        model = load_base()
+    else:
+        remove_adapters(model)
+    merge_adapters(model, adapters)
+    return model, adapters
 
 
 def _delta(adapter: Adapter) -> jax.Array:
