@@ -108,6 +108,8 @@ class EvalStage(StageSpec):
     """sha256 of the guard set at planning time; null if there is none."""
     model: ModelRef | None = None
     """Model that training started from; null means random weights, which the train stage wrote."""
+    thinking: Literal["steps", "plain"] = "plain"
+    """Thinking mode that the model was trained with; its prompts and answers have the same."""
     system_instruction: str | None
     """Text placed before every user message; null adds nothing."""
 

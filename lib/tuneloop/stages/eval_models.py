@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneloop.artifacts import records
+from tuneloop.artifacts.model_manifest import MANIFEST, load_referenced_model, parse_model_manifest
+from tuneloop.artifacts.records import Record
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.context import Stage
+from tuneloop.storage import paths
 from tuneloop.training.models import model_files
+from tuneloop.training.models.loading import load_model
+from tuneloop.training.models.stored import ModelFolder, open_model_folder, verify_weights
 from tuneloop.training.text.chat_format import ChatFormat, load_chat_format
+from tuneloop.training.text.layout import Thinking
+
+TUNED_FOLDER, BASE_FOLDER = "model", "base"
+"""First parts of the names of the train stage's outputs that hold a model."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +37,38 @@ def open_models(spec: EvalStage, stage: Stage) -> tuple[EvaluatedModel, Evaluate
     """Open the base model and the tuned model of the train stage.
 
     Raises:
-        DataError: a file of a model is broken.
+        InputMissing: the base model is gone.
+        DataError: a file of a model is broken, or the base model was changed.
     """
     train = stage.upstream("train")
+    if not any(file.name == f"{TUNED_FOLDER}/{MANIFEST}" for file in train.outputs):
+        return _open_flat_outputs(train, stage)
+    tuned = _open_output(train, TUNED_FOLDER, stage)
+    if spec.model is None:
+        base = _open_output(train, BASE_FOLDER, stage)
+    else:
+        base = open_model_folder(spec.model.folder, load_referenced_model(spec.model))
+    return _evaluated(base, spec.thinking), _evaluated(tuned, spec.thinking)
+
+
+def _open_output(train: Record, name: str, stage: Stage) -> ModelFolder:
+    """Open a model that the train stage wrote, through the manifest that its record verifies."""
+    file = train.output(f"{name}/{MANIFEST}")
+    place = paths.join(stage.artifacts, file.path)
+    manifest = parse_model_manifest(records.read_output(file, stage.artifacts), place)
+    return open_model_folder(place.removesuffix(f"/{MANIFEST}"), manifest)
+
+
+def _evaluated(folder: ModelFolder, thinking: Thinking) -> EvaluatedModel:
+    def load() -> Any:
+        verify_weights(folder)
+        return load_model(folder.weights, folder.manifest.architecture)
+
+    return EvaluatedModel(folder.manifest.architecture, folder.chat_format(thinking), load)
+
+
+def _open_flat_outputs(train: Record, stage: Stage) -> tuple[EvaluatedModel, EvaluatedModel]:
+    """Open the models of a train stage that wrote `base.safetensors` and `tuned.safetensors`."""
 
     def read(name: str) -> bytes:
         return records.read_output(train.output(name), stage.artifacts)
@@ -45,6 +83,7 @@ def open_models(spec: EvalStage, stage: Stage) -> tuple[EvaluatedModel, Evaluate
         contents = {name: read(name) for name in names}
         return model_files.load_model(contents, weights, place).model
 
-    return EvaluatedModel(
-        architecture, chat_format, load=lambda: load(model_files.BASE_WEIGHTS)
-    ), EvaluatedModel(architecture, chat_format, load=lambda: load(model_files.TUNED_WEIGHTS))
+    return (
+        EvaluatedModel(architecture, chat_format, lambda: load(model_files.BASE_WEIGHTS)),
+        EvaluatedModel(architecture, chat_format, lambda: load(model_files.TUNED_WEIGHTS)),
+    )

@@ -103,6 +103,7 @@ class Asker:
         groups = [group for asked in passes for group in self._groups(asked)]
         tasks = [(group, batch) for group in groups for batch in range(len(group.plan.batches))]
         mine = [tasks[number] for number in share(len(tasks))]
+        self._done = 0
         self.progress(0, len(mine))
         found: dict[str, dict[int, Generation]] = {asked.name: {} for asked in passes}
         for name in self.models:

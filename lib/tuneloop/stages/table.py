@@ -170,6 +170,7 @@ def _eval_fields(inputs: RunInputs) -> Fields:
         "eval_set_sha256": inputs.eval_set_sha256,
         "guard_set_sha256": inputs.guard_set_sha256,
         "model": inputs.model_ref,
+        "thinking": inputs.spec.train.thinking,
         "system_instruction": inputs.spec.system_instruction,
     }
 

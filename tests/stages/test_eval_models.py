@@ -1,0 +1,143 @@
+"""The two models of an evaluation, opened from the folders that a train stage writes."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import TINY_MODEL, stage_specs
+from tests.stages.test_evaluate import record
+from tuneloop.artifacts import records
+from tuneloop.artifacts.records import OutputFile
+from tuneloop.errors import DataError
+from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
+from tuneloop.specs.stages import EvalStage, ModelRef
+from tuneloop.stages.context import Stage
+from tuneloop.stages.eval_models import EvaluatedModel, open_models
+from tuneloop.stages.eval_passes import Asker, Pass, Question
+from tuneloop.training.chat_templates import chat_template_named
+from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.parameters import flat_params, live_params
+from tuneloop.training.models.publish.text_files import trained_text_files
+from tuneloop.training.models.random_weights import build_random_model
+from tuneloop.training.models.stored import Lineage, write_model_folder
+from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.trainer import train_tokenizer
+
+SENTENCES = ["user", "model", "Say a", "Answer: a"]
+BASE_SEED, TUNED_SEED = 1, 2
+
+
+def write_model(folder: Path, seed: int) -> str:
+    """Write a model with random weights; returns its manifest's digest."""
+    tokenizer = train_tokenizer(SENTENCES, TokenizerSpec(vocab_size=300))
+    processor = load_tokenizer(tokenizer)
+    template = chat_template_named("gemma3")
+    architecture = gemma3.architecture_of(RandomModelSpec(**TINY_MODEL), processor.get_piece_size())
+    folder.mkdir(parents=True)
+    return write_model_folder(
+        live_params(build_random_model(architecture, seed)),
+        architecture,
+        Lineage(name=folder.name, source=f"random weights, seed {seed}"),
+        trained_text_files(tokenizer, template, processor.piece_to_id(template.turn_marks[1])),
+        lambda name: (folder / name).open("wb"),
+    ).digest
+
+
+def trained_stage(folder: Path, names: tuple[str, ...], ref: ModelRef | None) -> Stage:
+    """An eval stage whose train stage wrote models with these names."""
+    artifacts = folder / "artifacts"
+    spec = stage_specs()["eval"]
+    assert isinstance(spec, EvalStage)
+    execution = spec.execution.model_copy(update={"artifacts": str(artifacts)})
+    spec = spec.model_copy(update={"execution": execution, "model": ref})
+    started = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
+    stage = Stage(spec, started_at=started, attempt="a")
+    outputs = []
+    for name, seed in zip(names, (TUNED_SEED, BASE_SEED), strict=False):
+        place = artifacts / "training_runs" / spec.run_id / "train" / "attempts" / "a" / name
+        write_model(place, seed)
+        for path in sorted(place.iterdir()):
+            data = path.read_bytes()
+            outputs.append(
+                OutputFile(
+                    name=f"{name}/{path.name}",
+                    path=path.relative_to(artifacts).as_posix(),
+                    size_bytes=len(data),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                )
+            )
+    records.publish(record(stage, "train", tuple(outputs)), stage.artifacts)
+    return stage
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_base_and_tuned_model_are_the_ones_that_were_written(tmp_path: Path, stored: bool) -> None:
+    ref = None
+    if stored:
+        digest = write_model(tmp_path / "base", BASE_SEED)
+        ref = ModelRef(name="base", folder=str(tmp_path / "base"), digest=digest)
+    stage = trained_stage(tmp_path, ("model",) if stored else ("model", "base"), ref)
+    assert isinstance(stage.spec, EvalStage)
+    base, tuned = open_models(stage.spec, stage)
+    assert base.architecture == tuned.architecture
+    assert base.chat_format.digest == tuned.chat_format.digest
+    for model, seed in ((base, BASE_SEED), (tuned, TUNED_SEED)):
+        found, expected = model.load(), build_random_model(model.architecture, seed)
+        assert all(
+            (array == flat_params(expected)[name]).all()
+            for name, array in flat_params(found).items()
+        )
+
+
+def test_one_model_at_a_time_is_loaded_and_only_if_it_is_asked(tmp_path: Path) -> None:
+    stage = trained_stage(tmp_path, ("model", "base"), None)
+    assert isinstance(stage.spec, EvalStage)
+    events: list[str] = []
+
+    def watched(name: str, model: EvaluatedModel) -> EvaluatedModel:
+        def load() -> Any:
+            events.append(name)
+            return model.load()
+
+        return replace(model, load=load)
+
+    base, tuned = open_models(stage.spec, stage)
+    questions = tuple(Question(text) for text in ("Say a", "Say b", "Say c"))
+    passes = [Pass("x", "base", questions, 4), Pass("y", "tuned", questions, 4)]
+    asker = Asker(
+        {"base": watched("base", base), "tuned": watched("tuned", tuned)},
+        system_instruction=None,
+        batch_size=2,
+        check_stop=lambda: events.append("batch"),
+        progress=lambda step, total: events.append(f"{step}/{total}"),
+    )
+    whole = asker.ask(passes, range)
+    assert events == [
+        *("0/4", "base", "batch", "1/4", "batch", "2/4"),
+        *("tuned", "batch", "3/4", "batch", "4/4"),
+    ]
+    assert whole["x"].keys() == whole["y"].keys() == {0, 1, 2}
+    events.clear()
+    # The third of three processes has one batch, of the tuned model.
+    share = asker.ask(passes, lambda total: range(total - 1, total))
+    assert [event for event in events if event in ("base", "tuned")] == ["tuned"]
+    assert share["x"] == {}
+    assert share["y"].items() <= whole["y"].items() and share["y"]
+
+
+def test_weights_that_were_changed_are_refused_before_anyone_is_asked(tmp_path: Path) -> None:
+    stage = trained_stage(tmp_path, ("model", "base"), None)
+    assert isinstance(stage.spec, EvalStage)
+    base, _ = open_models(stage.spec, stage)
+    (weights,) = tmp_path.rglob("base/*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(DataError, match="sha256"):
+        base.load()
