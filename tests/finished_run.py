@@ -26,6 +26,7 @@ COUNTS: dict[str, dict[str, int]] = {
     "eval": {"items": 36, "base_correct": 2, "tuned_correct": 27, "regressions": 1},
     "import": {"traces": 72},
 }
+RANDOM_WEIGHTS: dict[str, Any] = {"name": None, "family": "gemma3", "random_weights": True}
 SECONDS = {"export": 0.049, "train": 200.4, "eval": 17.953, "import": 0.664}
 
 
@@ -36,6 +37,7 @@ def publish_run(
     *,
     stages: Iterable[str] = STAGES,
     metrics: bytes | None = None,
+    model: dict[str, Any] | None = RANDOM_WEIGHTS,
 ) -> None:
     """Write a run with the records of some stages."""
     manifest = load_manifest(artifacts, dataset_key)
@@ -61,6 +63,7 @@ def publish_run(
             "content_sha256": manifest.content_sha256,
             "trace_count": manifest.trace_count,
         },
+        "model": model,
         "stages": fingerprints,
         "image": None,
         "provenance": {"git_commit": "2e84a5bb450440647fadc24f1a24f5a177b193de", "git_dirty": True},

@@ -39,6 +39,10 @@ class ModelOfRun(BaseModel):
     """Whether the weights are random, or were random before this project's training."""
     digest: str | None = None
     """Digest of the model; null for random weights."""
+    weights_bytes: int | None = None
+    """Size of the files with weights; null for random weights."""
+    place: str | None = None
+    """URL of the folder that holds the model's files; null for random weights."""
 
     @property
     def words(self) -> str:

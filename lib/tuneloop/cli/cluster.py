@@ -48,13 +48,16 @@ def check(
     ] = False,
 ) -> None:
     """Check a run for problems on a cluster. Write nothing."""
+    from tuneloop.k8s.checks.base_model import check_base_model
     from tuneloop.k8s.checks.offline import check_documents, check_execution
     from tuneloop.k8s.checks.preflight import preflight
     from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
 
     prepared = run.place_on_cluster()
     documents = stage_files(prepared.backend.submission)
-    findings = check_execution(prepared.plan.spec.execution) + check_documents(documents)
+    execution = prepared.plan.spec.execution
+    findings = check_execution(execution) + check_base_model(prepared.plan.model, execution)
+    findings += check_documents(documents)
     if server:
         placement = cluster_of(prepared.plan.spec)
         client = cluster.connect(placement.namespace)

@@ -144,4 +144,6 @@ def model_of_run(spec: ModelSpec, found: FoundModel | None) -> ModelOfRun:
         licence=manifest.licence,
         random_weights=manifest.random_weights,
         digest=manifest.digest,
+        weights_bytes=sum(file.size_bytes for file in manifest.weight_files),
+        place=manifest.place or found.folder,
     )

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.finished_run import publish_run, torn
-from tests.store.web.looking import look, text_of
+from tests.store.web.looking import HOSTILE, look, text_of
 from tuneloop.artifacts import layout
 from tuneloop.storage import files
 from tuneloop.store.web import run_pages
@@ -21,6 +21,7 @@ def test_a_run(http: TestClient, artifacts: Path, run_id: str) -> None:
     said = text_of(page)
     for part in (
         "State finished Accuracy 5.6 % → 72.2 % Verdict improved Dataset letters-v1 , 104 traces",
+        "Base model random weights (gemma3); it knows nothing before training",
         "Planned from commit 2e84a5bb4504 , with uncommitted changes",
         "train done 3 min 20 s examples 104 parameters 7,520 steps 50 tokens 57,460",
         "Loss 6.25 → 0.592",
@@ -35,6 +36,26 @@ def test_a_run(http: TestClient, artifacts: Path, run_id: str) -> None:
     assert "<h3>By category</h3>" in page
     assert "<h2>One item in full" not in page
     assert run_id in text_of(look(http, "/runs"))
+
+
+def test_a_run_names_its_base_model_and_licence(
+    http: TestClient, artifacts: Path, run_id: str
+) -> None:
+    model = {
+        "name": "small-llama",
+        "family": "llama3",
+        "parameters": 6464,
+        "dtype": "bfloat16",
+        "licence": HOSTILE,
+        "random_weights": False,
+    }
+    publish_run(str(artifacts), "letters-v1", "tuned-1", stages=[], model=model)
+    assert run_id in text_of(look(http, "/runs"))
+    said = text_of(look(http, "/runs/tuned-1"))
+    expected = f"small-llama (llama3, 6,464 parameters, bfloat16, licence {HOSTILE})"
+    assert f"Base model {expected} Recipe" in said
+    publish_run(str(artifacts), "letters-v1", "old-1", stages=[], model=None)
+    assert "Base model" not in text_of(look(http, "/runs/old-1"))
 
 
 def test_what_a_model_wrote_is_no_markup() -> None:
