@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from tests.training.models.lora.models import (
     ARCHITECTURE,
@@ -25,6 +27,7 @@ from tuneloop.errors import SpecError
 from tuneloop.specs.method import LoraMethod
 from tuneloop.training.models import registry
 from tuneloop.training.models.lora.apply import apply_lora, lora_items
+from tuneloop.training.models.lora.merge import adapters_of, merge_adapters
 from tuneloop.training.models.lora.provider import adapter_dropout
 
 
@@ -59,6 +62,21 @@ def test_the_base_is_shared_and_not_copied(base: Any) -> None:
     kernel = base.layers[0].mlp.up_proj.kernel.get_value()
     assert model.layers[0].mlp.up_proj.kernel.get_value() is kernel
     assert not list(lora_items(base))
+
+
+def test_adapters_are_on_every_device_of_the_models_mesh() -> None:
+    mesh = Mesh(np.array(jax.devices()[:1]), ("fsdp",))
+    placed = NamedSharding(mesh, P("fsdp"))
+    base = build()
+    for _, variable in nnx.to_flat_state(nnx.state(base)):
+        variable.set_value(jax.device_put(variable.get_value(), placed))
+    model = adapted(base)
+    for _, variable in lora_items(apply_lora(base, ARCHITECTURE, LORA, 0)):
+        value = variable.get_value()
+        assert value.sharding == NamedSharding(mesh, P())
+        assert not {"out_sharding", "sharding"} & set(variable.get_metadata())
+    merge_adapters(base, adapters_of(model, LORA))
+    assert base.layers[0].mlp.up_proj.kernel.get_value().sharding == placed
 
 
 def test_every_linear_layer_of_a_block_has_an_adapter(base: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from flax import nnx
 
 from tuneloop.errors import DataError
 from tuneloop.specs.method import FullMethod, LoraMethod, MethodSpec, QloraMethod
+from tuneloop.training.models.hf_writer import host_array
 from tuneloop.training.models.lora.apply import A_SUFFIX, B_SUFFIX, lora_items
 
 
@@ -40,7 +42,7 @@ def adapters_of(model: nnx.Module, method: LoraMethod) -> dict[str, Adapter]:
     Returns:
         Adapters by the name of the weight that they add to, such as `layers.0.attn.q_einsum.w`.
     """
-    matrices = {path: np.asarray(variable.get_value()) for path, variable in lora_items(model)}
+    matrices = {path: host_array(variable.get_value()) for path, variable in lora_items(model)}
     adapters: dict[str, Adapter] = {}
     for path, a in matrices.items():
         if not path[-1].endswith(A_SUFFIX):
@@ -87,7 +89,7 @@ def merge_adapters(base: nnx.Module, adapters: Mapping[str, Adapter]) -> None:
     }
     for name, adapter in adapters.items():
         variable = variables.get(name)
-        shape = jax.eval_shape(lambda adapter=adapter: _delta(adapter)).shape
+        shape = _weight_shape(adapter)
         if variable is None or variable.shape != shape:
             found = "no such weight" if variable is None else f"shape {variable.shape}"
             raise DataError(
@@ -95,7 +97,7 @@ def merge_adapters(base: nnx.Module, adapters: Mapping[str, Adapter]) -> None:
                 " merge the adapter into the model that it was trained for"
             )
         value = variable.get_value()
-        merged = (value.astype(jnp.float32) + _delta(adapter)).astype(value.dtype)
+        merged = _add(value, adapter.a, adapter.b, axes=adapter.axes, scale=adapter.scale)
         variable.set_value(jax.device_put(merged, value.sharding))
 
 
@@ -127,10 +129,19 @@ def merge_trained(
     return model, adapters
 
 
-def _delta(adapter: Adapter) -> jax.Array:
-    """Return `scale * B A`, float32 in the axes of the weight."""
-    product = jnp.einsum(adapter.axes, adapter.a, adapter.b, precision=jax.lax.Precision.HIGHEST)
-    return product * np.float32(adapter.scale)
+def _weight_shape(adapter: Adapter) -> tuple[int, ...]:
+    inputs, weight = adapter.axes.split("->")
+    letters = inputs.replace(",", "")
+    sizes = dict(zip(letters, (*adapter.a.shape, *adapter.b.shape), strict=True))
+    return tuple(sizes[letter] for letter in weight)
+
+
+# Compiled, so that in a process group the host's A and B meet weights on the devices of all.
+@functools.partial(jax.jit, static_argnames=("axes", "scale"))
+def _add(value: jax.Array, a: Any, b: Any, *, axes: str, scale: float) -> jax.Array:
+    """Return `value + scale * B A`, computed in float32, in the dtype of `value`."""
+    product = jnp.einsum(axes, a, b, precision=jax.lax.Precision.HIGHEST)
+    return (value.astype(jnp.float32) + product * np.float32(scale)).astype(value.dtype)
 
 
 def _axes(module: Any, weight: str) -> str:
