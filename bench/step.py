@@ -29,6 +29,8 @@ from tuneloop.training.prompt_templates import RECIPES
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import distributed, loop, loss, optimizers
 from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_table, padded_length
+from tuneloop.training.sft.callbacks import SftOptions
+from tuneloop.training.sft.trainer import NEVER
 from tuneloop.training.text.encode import encode_example, tokenizer_sentences
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 from tuneloop.training.text.trainer import PAD_ID, train_tokenizer
@@ -69,24 +71,21 @@ def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
     """Return the median step time of `run_sft`."""
     model = build_random_model(_architecture(spec, vocab_size), SEED)
     with tempfile.TemporaryDirectory() as folder:
-        progress = loop.run_sft(
-            model,
-            table,
+        options = SftOptions(
             spec,
             seed=SEED,
             resume_prefix=folder,
-            checkpoint_every_steps=loop.NEVER,
-            report=lambda row: None,
-            should_stop=lambda: False,
+            checkpoint_every_steps=NEVER,
             process_group=distributed.join(),
         )
+        progress = loop.run_sft(model, table, options)
     return statistics.median(row.step_seconds for row in progress.metrics[2:])
 
 
 def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
     """Return the median step time of only value_and_grad and the same optimizer."""
     graph, params = nnx.split(build_random_model(_architecture(spec, vocab_size), SEED))
-    optimizer = optimizers.build_optimizer(spec.optimizer, spec.steps)
+    optimizer = optimizers.build_optimizer(spec.optimizer, STEPS)
     state = optimizer.init(params)
 
     def loss_of(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
@@ -99,7 +98,7 @@ def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
 
     compiled: Callable[..., Any] = jax.jit(step, donate_argnums=(0, 1))
     times = []
-    for number in range(spec.steps):
+    for number in range(STEPS):
         since = time.perf_counter()
         batch = batch_at(
             table,

@@ -22,6 +22,7 @@ from tests.builders import make_tiny_run
 from tuneloop.artifacts import records
 from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
+from tuneloop.training.sft.metrics import MEASURED
 
 KILLS = 10
 STAGES = ("export", "train", "eval", "import")
@@ -121,7 +122,7 @@ def contents(artifacts: Path, run_id: str) -> dict[str, Any]:
     for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"):
         found[name] = (run / name).read_bytes()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
-    found["metrics"] = [{k: v for k, v in r.items() if k != "step_seconds"} for r in rows]
+    found["metrics"] = [{k: v for k, v in r.items() if k not in MEASURED} for r in rows]
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tuneloop.validation import all_errors, decode_error, first_error, shorten
 
@@ -113,6 +113,34 @@ def test_the_tag_of_a_union_is_not_in_the_location(pet: object, sentence: str) -
     value = {"pets": [pet]}
     with pytest.raises(ValidationError) as caught:
         Home.model_validate(value)
+    (found,) = all_errors(caught.value, value)
+    assert found.startswith(sentence)
+
+
+def a_dog_by_default(value: Any) -> Any:
+    return {"kind": "dog", **value} if isinstance(value, dict) else value
+
+
+class Kennel(BaseModel):
+    pet: Annotated[
+        Annotated[Cat | Dog, Field(discriminator="kind")], BeforeValidator(a_dog_by_default)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pet", "sentence"),
+    [
+        ({}, "pet.name is missing, expected every required key of Kennel"),
+        ({"name": 1}, "pet.name is 1, expected a valid string"),
+        ({"name": "x", "cat": 1}, "pet.cat is an unknown key"),
+        ({"kind": "cat", "lives": 8}, "pet: lives is 8, expected another number"),
+        ({"kind": "cow"}, "pet.kind is 'cow', expected 'cat' or 'dog'"),
+    ],
+)
+def test_nor_is_the_tag_that_a_value_has_by_default(pet: object, sentence: str) -> None:
+    value = {"pet": pet}
+    with pytest.raises(ValidationError) as caught:
+        Kennel.model_validate(value)
     (found,) = all_errors(caught.value, value)
     assert found.startswith(sentence)
 

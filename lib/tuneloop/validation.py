@@ -24,6 +24,7 @@ _SHOULD = re.compile(r"\w+ should (?:be |have )?")
 _PLAIN = re.compile(r"[\w./-]{1,60}")
 _FIELD = re.compile(r"Object (missing required|contains unknown) field (.*)")
 _BARE = re.compile(r"expected (?=greater |less |match )")
+_ABOUT_A_WHOLE_MODEL = ("value_error", "assertion_error")
 _TAGS = ("kind", "stage")
 """Keys that select the class of a value, as `Field(discriminator=...)` names them."""
 
@@ -62,9 +63,13 @@ def path_of(details: ErrorDetails, value: object) -> tuple[str | int, ...]:
     """
     path: list[str | int] = []
     at_tag = False
-    for part in details["loc"]:
+    whole = details["type"] in _ABOUT_A_WHOLE_MODEL
+    for number, part in enumerate(details["loc"], start=1):
         if isinstance(value, Mapping) and not at_tag:
-            at_tag = part in [value.get(key) for key in _TAGS]
+            tags = [value[key] for key in _TAGS if key in value]
+            # Without a tag in the value, its class is a default; the location has its tag anyway.
+            ends = number == len(details["loc"]) and not whole
+            at_tag = part in tags if tags else part not in value and not ends
             if at_tag:
                 continue
         at_tag = False
@@ -138,7 +143,7 @@ def _sentence(details: ErrorDetails, path: tuple[str | int, ...], title: str) ->
     message = _expectation(details)
     if not where:
         return message
-    if details["type"] in ("value_error", "assertion_error") and isinstance(
+    if details["type"] in _ABOUT_A_WHOLE_MODEL and isinstance(
         details["input"], Mapping | BaseModel
     ):
         return f"{where}: {message}"  # a validator of the whole model names the fields itself

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tuneloop.training.sft.metrics import MEASURED
+
 
 def demo(workdir: Path, repository: Path) -> dict[str, Any]:
     done = subprocess.run(
@@ -94,7 +96,7 @@ def test_two_fresh_folders_hold_the_same_bytes(
     for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
     rows = [
-        [{**json.loads(line), "step_seconds": 0} for line in metrics.splitlines()]
+        [{**json.loads(line), **dict.fromkeys(MEASURED)} for line in metrics.splitlines()]
         for metrics in ((run / "metrics.jsonl").read_bytes() for run in (a, b))
     ]
     assert rows[0] == rows[1]

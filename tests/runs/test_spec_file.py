@@ -45,14 +45,17 @@ def test_a_good_spec(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", ["demo.yaml", "sft_tiny.yaml"])
 def test_the_shipped_configs_load(config: str, repository: Path) -> None:
-    assert load_run_spec(str(repository / "jobs" / "configs" / config)).train.steps >= 1
+    assert load_run_spec(str(repository / "jobs" / "configs" / config)).train.steps
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
         ("steps: 50", "steps: 0", 4, "train.steps is 0, expected a value greater than or equal"),
-        ("  steps: 50\n", "", 3, "train.steps is missing"),
+        ("  steps: 50\n", "", 3, "train: expected one of the two keys `steps` and `epochs`"),
+        ("steps: 50", "epochs: 0", 4, "train.epochs is 0, expected a value greater than 0"),
+        ("learning_rate: 5e-3", "beta3: 1", 8, "train.optimizer.beta3 is an unknown key"),
+        ("learning_rate: 5e-3", "kind: sgd", 8, "train.optimizer.kind is 'sgd', expected"),
         ("learning_rate", "lerning_rate", 8, "lerning_rate is an unknown key"),
         ("name: demo", "name: Demo", 1, "name is 'Demo', expected a value that matches"),
         ("batch_size: 64", "batch_size: [1]", 5, "train.batch_size is [1]"),

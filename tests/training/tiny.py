@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,18 @@ import sentencepiece
 
 from tests.builders import TINY_MODEL
 from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
-from tuneloop.specs.training import OptimizerSpec, TrainSpec
+from tuneloop.specs.optimizer import AdamWSpec
+from tuneloop.specs.training import TrainSpec
 from tuneloop.training.models import model_files
 from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import loop
 from tuneloop.training.sft.batches import TokenTable, build_token_table
+from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.text.encode import encode_example
 from tuneloop.training.text.trainer import PAD_ID
@@ -25,7 +30,7 @@ MODEL = RandomModelSpec(**TINY_MODEL)
 SPEC = TrainSpec(
     model=MODEL,
     tokenizer=TokenizerSpec(vocab_size=300),
-    optimizer=OptimizerSpec(learning_rate=0.02),
+    optimizer=AdamWSpec(learning_rate=0.02),
     steps=12,
     batch_size=8,
     max_length_tokens=48,
@@ -40,9 +45,12 @@ def architecture(vocab_size: int) -> Architecture:
     return gemma3.architecture_of(MODEL, vocab_size)
 
 
-def build_table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
+def build_table(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    examples: Sequence[TrainingExample] = EXAMPLES,
+) -> TokenTable:
     table, _ = build_token_table(
-        (("x", e) for e in EXAMPLES),
+        (("x", e) for e in examples),
         lambda example: encode_example(tokenizer, example, None),
         pad_id=PAD_ID,
         max_length_tokens=SPEC.max_length_tokens,
@@ -64,14 +72,34 @@ ALONE = ProcessGroup(process_count=1, mesh=None)
 
 
 def train(
-    table: TokenTable, vocab_size: int, folder: Path, stop_after: int | None = None
+    table: TokenTable,
+    vocab_size: int,
+    folder: Path,
+    stop_after: int | None = None,
+    *,
+    held_out: TokenTable | None = None,
+    earlier: loop.EarlierRun | None = None,
+    lora: LoraMethod | None = None,
+    **changes: Any,
 ) -> tuple[loop.Progress, bytes]:
-    model = build_random_model(architecture(vocab_size), 0)
+    """Train the tiny model; returns the progress and the weights, those of adapters too.
+
+    Args:
+        table: the examples.
+        vocab_size: rows of the embedding.
+        folder: folder for checkpoints and metrics.
+        stop_after: number of reported steps after which training is asked to stop.
+        held_out: the validation examples.
+        earlier: training to continue.
+        lora: adapters to train instead of the model's own weights.
+        changes: keys of the train spec that differ from SPEC.
+    """
+    model: Any = build_random_model(architecture(vocab_size), 0)
+    if lora is not None:
+        model = apply_lora(model, architecture(vocab_size), lora, seed=0)
     seen: list[Any] = []
-    progress = loop.run_sft(
-        model,
-        table,
-        SPEC,
+    options = SftOptions(
+        TrainSpec.model_validate({**SPEC.model_dump(), **changes}),
         seed=0,
         resume_prefix=str(folder),
         checkpoint_every_steps=4,
@@ -79,4 +107,5 @@ def train(
         should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
         process_group=ALONE,
     )
+    progress = loop.run_sft(model, table, options, validation=held_out, earlier=earlier)
     return progress, model_files.dump_weights(model)

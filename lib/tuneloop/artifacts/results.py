@@ -105,6 +105,11 @@ class TrainCounts(RecordPart):
     """Optimizer updates."""
     resumed_from_step: int
     """Step of the checkpoint that this process started from; 0 for none."""
+    validation_examples: int = 0
+    """Validation examples; 0 without validation."""
+    kept_step: int = 0
+    """Step whose weights are the tuned model: the last one, or the one with the lowest validation
+    loss."""
 
 
 class TrainResults(RecordPart):
@@ -114,6 +119,16 @@ class TrainResults(RecordPart):
     """Loss of the first step, nats per response token."""
     loss_last: float
     """Loss of the last step."""
+    validation_loss_first: float | None = None
+    """Validation loss before the first step, nats per response token; null without validation."""
+    validation_loss_last: float | None = None
+    """Validation loss after the last step."""
+    validation_loss_best: float | None = None
+    """Lowest validation loss after a step."""
+    best_step: int | None = None
+    """First step with the lowest validation loss."""
+    stopped_early: bool = False
+    """Whether training ended before its last step, because validation did not improve."""
     base_digest: str
     """sha256 of the base model's weights file."""
     tuned_digest: str

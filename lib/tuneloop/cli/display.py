@@ -155,9 +155,10 @@ def _loss_curve(summary: dict[str, Any]) -> str:
     """Return the loss per step as one line of bars, on a log scale; empty without metrics."""
     url = paths.join(summary["artifacts"], "training_runs", summary["run_id"], "metrics.jsonl")
     try:
-        losses = [json.loads(line)["loss"] for line in files.read(url).splitlines()]
+        rows = [json.loads(line) for line in files.read(url).splitlines()]
     except FileNotFoundError:
         return ""
+    losses = [row["loss"] for row in rows if row["step"]]
     picked = losses[:: max(1, len(losses) // CURVE_POINTS)]
     logs = [math.log(max(loss, 1e-9)) for loss in picked]
     low, high = min(logs), max(logs)

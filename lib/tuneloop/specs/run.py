@@ -68,6 +68,15 @@ class RunSpec(Spec):
         return isinstance(self.train.model, PretrainedModelSpec)
 
     @model_validator(mode="after")
+    def _has_validation_examples(self) -> RunSpec:
+        if self.train.validation is not None and not self.export.validation_fraction:
+            raise ValueError(
+                "train.validation needs validation examples, but export.validation_fraction is 0;"
+                " set it to a share such as 0.05, or remove train.validation"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lengths_can_be_counted(self) -> RunSpec:
         export, limit = self.export, self.train.max_length_tokens
         tokens = export.max_length_tokens

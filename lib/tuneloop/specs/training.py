@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tuneloop.specs.base import Spec
 from tuneloop.specs.model import ModelSpec, RandomModelSpec, TokenizerSpec
+from tuneloop.specs.optimizer import AdamWSpec, OptimizerSpec
 
 
-class OptimizerSpec(Spec):
-    """AdamW with gradient clipping, linear warm-up and cosine decay."""
+class ValidationSpec(Spec):
+    """Validation while training, on the export's validation examples.
 
-    kind: Literal["adamw"] = "adamw"
-    learning_rate: float = Field(default=5e-3, gt=0, lt=10)
-    """Peak learning rate, reached at the end of the warm-up."""
-    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps, 0 to 1, in which the learning rate rises linearly from 0; at least one
-    step."""
-    min_lr_ratio: float = Field(default=0.05, ge=0, le=1)
-    """Learning rate of the last step as a share of the peak, 0 to 1."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """Decay rate of the first moment, 0 to 1; a higher value averages over more steps."""
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    """Decay rate of the second moment, 0 to 1; a higher value averages over more steps."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay coefficient; 0 turns it off."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Maximum global gradient norm; gradients with a larger norm are scaled down to it."""
+    The validation loss is the mean over all response tokens of the validation examples, without
+    dropout. It is computed before the first step, every `every_steps` steps and after the last
+    step. It needs `export.validation_fraction` above 0.
+    """
+
+    every_steps: int = Field(ge=1)
+    """Optimizer updates between validations."""
+    max_examples: int | None = Field(default=1000, ge=1)
+    """Maximum number of validation examples that are used, the same ones each time; null uses
+    all."""
+    keep: Literal["best", "last"] = "best"
+    """Weights that the stage exports: those with the lowest validation loss after any validated
+    step, or those after the last step."""
+    patience: int | None = Field(default=None, ge=1)
+    """Number of validations in a row without a new lowest loss after which training stops; null
+    trains all steps."""
 
 
 class TrainSpec(Spec):
@@ -38,15 +39,45 @@ class TrainSpec(Spec):
     """Model that the run starts from: random weights, a stored model, or another run's."""
     tokenizer: TokenizerSpec = TokenizerSpec()
     """Tokenizer of the model."""
-    optimizer: OptimizerSpec = OptimizerSpec()
+    optimizer: OptimizerSpec = AdamWSpec()
     """Optimizer and learning rate schedule."""
-    steps: int = Field(ge=1)
-    """Number of optimizer updates."""
+    steps: int | None = Field(default=None, ge=1)
+    """Number of optimizer updates; give either `steps` or `epochs`."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training examples, rounded up to whole optimizer updates; the last update
+    may read examples of the next pass. Give either `steps` or `epochs`."""
+    continue_from: str | None = Field(default=None, min_length=1)
+    """Id of a finished run that this run continues, with its weights, optimizer state and place in
+    the data; null starts from `model`. `steps` or `epochs` count from the start of that run, so a
+    run of 50 steps is continued to 100 by `steps: 100`. All other options of training, the seed and
+    the dataset must be the same, except for `validation`. The learning rate follows the schedule of
+    the new number of steps; with a `constant` schedule and `warmup_steps`, the result equals that
+    of one longer run."""
     batch_size: int = Field(ge=1)
     """Examples per optimizer update, over all devices together."""
+    accumulation_steps: int = Field(default=1, ge=1)
+    """Number of parts that a batch is computed in, one after the other, before the optimizer
+    update; must divide `batch_size`. A higher value needs less memory. The result is that of the
+    whole batch: every response token has the same weight."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the computation. With bfloat16, the forward and backward passes use copies
+    of the weights in bfloat16; trained weights, gradients and optimizer state stay float32."""
+    validation: ValidationSpec | None = None
+    """Validation while training; null computes no validation loss."""
     max_length_tokens: int = Field(ge=8)
     """Maximum tokens of an example: prompt, response and control tokens together. A longer example
     fails the stage; `export.over_length` drops or shortens such examples before training."""
     thinking: Literal["steps", "plain"] = "plain"
     """Where the reasoning steps of a response go: into the thinking block of a model that has one,
     such as Qwen 3 (`steps`), or into its text, with thinking switched off (`plain`)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainSpec:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("expected one of the two keys `steps` and `epochs`")
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps is {self.accumulation_steps}, expected a divisor of batch_size"
+                f" ({self.batch_size})"
+            )
+        return self

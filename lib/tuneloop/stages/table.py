@@ -161,7 +161,13 @@ def _train_identity(inputs: RunInputs) -> Fields:
 
 def _train_summary(record: Record) -> str:
     counts, results = record.counts_as(TrainCounts), record.results_as(TrainResults)
-    return f"{counts.steps} steps, loss {results.loss_first:.3f} -> {results.loss_last:.3f}"
+    text = f"{counts.steps} steps, loss {results.loss_first:.3f} -> {results.loss_last:.3f}"
+    if results.validation_loss_first is not None and results.validation_loss_best is not None:
+        first, best = results.validation_loss_first, results.validation_loss_best
+        text += f", validation {first:.3f} -> {best:.3f} at step {results.best_step}"
+    if results.stopped_early:
+        text += ", stopped early"
+    return text
 
 
 def _eval_fields(inputs: RunInputs) -> Fields:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -24,9 +25,13 @@ from tuneloop.training.models.registry import family_named
 from tuneloop.training.schema import TrainingExample, parse_example
 from tuneloop.training.sft import batches, distributed, loop, metrics
 from tuneloop.training.sft.batches import LengthReport, TokenTable
+from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.text import encode
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 from tuneloop.training.text.trainer import PAD_ID, train_tokenizer
+
+TRAINING, VALIDATION = "examples-", "validation-"
+"""First parts of the names of the export's files."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Prepared:
     """The inputs of the training loop."""
 
     table: TokenTable
+    validation: TokenTable | None
+    """Encoded validation examples; None without validation, or if the export has none."""
     lengths: LengthReport
     vocab_size: int
     model: Any
@@ -49,26 +56,25 @@ def run(spec: TrainStage, stage: Stage) -> None:
     group = distributed.join()
     stage.at_end = lambda: group.meet("the record is published")
     prepared = _prepare(spec, stage)
-    progress = loop.run_sft(
-        prepared.model,
-        prepared.table,
+    steps = batches.total_steps(spec.options, len(prepared.table))
+    options = SftOptions(
         spec.options,
         seed=spec.seed,
         resume_prefix=paths.join(stage.prefix, "resume"),
         checkpoint_every_steps=spec.execution.checkpoint_every_steps,
-        report=lambda row: stage.progress(row.step, spec.options.steps, loss=round(row.loss, 4)),
-        should_stop=stage.should_stop,
         process_group=group,
+        report=lambda row: stage.progress(row.step, steps, loss=round(row.loss, 4)),
+        should_stop=stage.should_stop,
     )
+    progress = loop.run_sft(prepared.model, prepared.table, options, validation=prepared.validation)
     if not progress.finished:
         raise Transient(
-            f"stage train: stopped by a signal after step {len(progress.metrics)} of"
-            f" {spec.options.steps}, checkpoint of step {progress.checkpoint_step} saved; run again"
-            " to continue"
+            f"stage train: stopped by a signal after step {len(progress.metrics)} of {steps},"
+            f" checkpoint of step {progress.checkpoint_step} saved; run again to continue"
         )
     tuned = model_files.dump_weights(prepared.model)
     stage.write_output(model_files.TUNED_WEIGHTS, tuned)
-    stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.metrics), has_timings=True)
+    stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.history), has_timings=True)
     _fill_record(stage, prepared, progress, hashlib.sha256(tuned).hexdigest())
 
 
@@ -85,21 +91,25 @@ def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
     tokenizer = load_tokenizer(tokenizer_model)
     vocab_size = tokenizer.get_piece_size()
     template = chat_template_named(family.chat_template)
-    table, lengths = batches.build_token_table(
-        _examples(stage),
-        lambda example: encode.encode_example(
+    build_table = partial(
+        batches.build_token_table,
+        encode=lambda example: encode.encode_example(
             tokenizer, example, spec.system_instruction, template
         ),
         pad_id=PAD_ID,
         max_length_tokens=options.max_length_tokens,
     )
+    table, lengths = build_table(_examples(stage))
+    validation = None
+    if options.validation is not None and _has_rows(stage, VALIDATION):
+        validation, _ = build_table(_examples(stage, VALIDATION))
     stage.write_output(model_files.TOKENIZER, tokenizer_model)
     architecture = gemma3.architecture_of(options.model, vocab_size)
     stage.write_output(model_files.DESCRIPTION, model_files.dump_description(architecture))
     model = build_random_model(architecture, spec.seed)
     base = model_files.dump_weights(model)
     stage.write_output(model_files.BASE_WEIGHTS, base)
-    return Prepared(table, lengths, vocab_size, model, hashlib.sha256(base).hexdigest())
+    return Prepared(table, validation, lengths, vocab_size, model, hashlib.sha256(base).hexdigest())
 
 
 def _fill_record(
@@ -116,19 +126,32 @@ def _fill_record(
         parameters=sum(array.size for array in flat_params(prepared.model).values()),
         steps=len(progress.metrics),
         resumed_from_step=progress.resumed_from,
+        validation_examples=0 if prepared.validation is None else len(prepared.validation),
+        kept_step=progress.kept_step,
     )
+    losses = progress.history.validation_losses
+    best = progress.history.best_step()
     results = TrainResults(
         loss_first=progress.metrics[0].loss,
         loss_last=progress.metrics[-1].loss,
+        validation_loss_first=losses.get(0),
+        validation_loss_last=losses.get(len(progress.metrics)),
+        validation_loss_best=None if best is None else losses[best],
+        best_step=best,
+        stopped_early=progress.stopped_early,
         base_digest=prepared.base_digest,
         tuned_digest=tuned_digest,
     )
     stage.set_results(counts, results)
 
 
-def _examples(stage: Stage) -> Iterator[tuple[str, TrainingExample]]:
+def _has_rows(stage: Stage, prefix: str) -> bool:
+    return any(file.rows for file in stage.upstream("export").outputs_like(prefix))
+
+
+def _examples(stage: Stage, prefix: str = TRAINING) -> Iterator[tuple[str, TrainingExample]]:
     """Stream (place, example) from every shard of the export, verified."""
-    for file in stage.upstream("export").outputs_like("examples-"):
+    for file in stage.upstream("export").outputs_like(prefix):
         place = paths.join(stage.artifacts, file.path)
         stored = files.iter_verified(place, file.size_bytes, file.sha256)
         found = lines.iter_lines(text_blocks(file.name, stored))

@@ -88,9 +88,12 @@ def test_metrics_without_losses(http: TestClient, artifacts: Path) -> None:
     publish_run(str(artifacts), key, "odd-1", metrics=b'{"step":1}\n')
     publish_run(str(artifacts), key, "odd-2", metrics=b'{"loss":1.5}\n')
     publish_run(str(artifacts), key, "odd-3", metrics=b'{"loss":0.0}\n{"loss":-0.0}\n')
+    validated = b'{"step":0,"validation_loss":3.0}\n{"loss":2.0,"step":1}\n{"loss":1.0,"step":2}\n'
+    publish_run(str(artifacts), key, "odd-4", metrics=validated)
     assert "metrics.jsonl:1: found no loss" in text_of(look(http, "/runs/odd-1"))
     assert "Loss by step" not in text_of(look(http, "/runs/odd-2"))
     assert "lowest 0 at step 1" in text_of(look(http, "/runs/odd-3"))
+    assert "2 at step 1, 1 at step 2" in text_of(look(http, "/runs/odd-4"))
 
 
 def test_unfinished_runs(http: TestClient, artifacts: Path) -> None:

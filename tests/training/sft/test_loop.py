@@ -15,7 +15,10 @@ from tuneloop.training.sft.batches import TokenTable
 
 
 def without_times(progress: loop.Progress) -> list[tuple[Any, ...]]:
-    return [(m.step, m.loss, m.learning_rate, m.grad_norm, m.tokens) for m in progress.metrics]
+    return [
+        (m.step, m.loss, m.learning_rate, m.grad_norm, m.tokens, m.validation_loss)
+        for m in progress.metrics
+    ]
 
 
 def test_loss_falls_and_every_step_is_reported(undisturbed: tuple[loop.Progress, bytes]) -> None:
@@ -25,6 +28,12 @@ def test_loss_falls_and_every_step_is_reported(undisturbed: tuple[loop.Progress,
     assert progress.metrics[-1].loss < progress.metrics[0].loss / 2
     assert progress.metrics[0].learning_rate == 0
     assert all(m.grad_norm > 0 and m.tokens > 8 and m.step_seconds > 0 for m in progress.metrics)
+    assert all(0 < m.padding_share < 1 for m in progress.metrics)
+    assert progress.metrics[0].tokens_per_second == pytest.approx(
+        progress.metrics[0].tokens / progress.metrics[0].step_seconds
+    )
+    assert not progress.stopped_early
+    assert progress.kept_step == progress.total_steps == 12
 
 
 @pytest.mark.parametrize("stop_after", [2, 5])

@@ -1,13 +1,103 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import jax
 import numpy as np
+import pytest
 
 from tuneloop.training.sft import metrics
+from tuneloop.training.sft.metrics import History, StepMetrics
+
+
+def row(step: int) -> StepMetrics:
+    return StepMetrics(
+        step=step,
+        loss=float(np.float32(0.1)),
+        learning_rate=0.0,
+        grad_norm=1.5,
+        tokens=10,
+        padding_share=0.25,
+        step_seconds=0.5,
+        tokens_per_second=20.0,
+        host_memory_bytes=1024,
+        device_memory_bytes=None,
+    )
+
+
+def history(steps: int, losses: dict[int, float]) -> History:
+    made = History()
+    for step in range(steps + 1):
+        if step in losses:
+            made.add_validation(step, losses[step])
+        if step < steps:
+            made.add(row(step + 1))
+    return made
 
 
 def test_dumped_metrics_are_strict_json() -> None:
-    row = metrics.StepMetrics(1, float(np.float32(0.1)), 0.0, 1.5, 10, 0.25)
-    assert metrics.dump_metrics([row]) == (
-        b'{"grad_norm":1.5,"learning_rate":0.0,"loss":0.10000000149011612,"step":1,'
-        b'"step_seconds":0.25,"tokens":10}\n'
+    assert metrics.dump_metrics(history(1, {})) == (
+        b'{"device_memory_bytes":null,"grad_norm":1.5,"host_memory_bytes":1024,"learning_rate":0.0,'
+        b'"loss":0.10000000149011612,"padding_share":0.25,"step":1,"step_seconds":0.5,'
+        b'"tokens":10,"tokens_per_second":20.0,"validation_loss":null}\n'
     )
+
+
+def test_the_validation_loss_before_training_is_a_line_of_its_own() -> None:
+    lines = metrics.dump_metrics(history(2, {0: 3.0, 2: 2.0})).splitlines()
+    assert lines[0] == b'{"step":0,"validation_loss":3.0}'
+    assert [b'"validation_loss":2.0' in line for line in lines] == [False, False, True]
+
+
+@pytest.mark.parametrize("losses", [{}, {0: 3.0}, {0: 3.0, 2: 2.0, 3: 2.5}])
+def test_stored_and_read_it_is_the_same_history(losses: dict[int, float], tmp_path: Path) -> None:
+    made = history(3, losses)
+    metrics.write_metrics(str(tmp_path), made)
+    assert metrics.read_metrics(str(tmp_path)) == made
+    assert metrics.read_metrics(str(tmp_path / "none")) == History()
+
+
+def test_a_validation_is_in_the_row_of_its_step_whichever_comes_first() -> None:
+    made = history(2, {})
+    made.add_validation(2, 0.5)
+    assert [each.validation_loss for each in made.steps] == [None, 0.5]
+    made.add_validation(3, 0.4)
+    assert made.add(row(3)).validation_loss == 0.4
+
+
+def test_a_validation_without_the_metrics_of_its_step_is_not_stored() -> None:
+    made = history(2, {2: 0.5})
+    made.add_validation(3, 0.4)
+    stored = metrics.parse_metrics(metrics.dump_metrics(made))
+    assert stored.validation_losses == {2: 0.5}
+
+
+def test_cut_forgets_what_came_later() -> None:
+    made = history(4, {0: 3.0, 2: 2.0, 4: 1.0})
+    made.cut(2)
+    assert made == history(2, {0: 3.0, 2: 2.0})
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "since"),
+    [
+        ({}, None, 0),
+        ({0: 1.0}, None, 0),
+        ({0: 1.0, 2: 3.0}, 2, 0),
+        ({0: 9.0, 2: 3.0, 4: 2.0, 6: 2.5, 8: 2.0}, 4, 2),
+    ],
+)
+def test_the_best_step_is_the_first_with_the_lowest_loss_after_training(
+    losses: dict[int, float], best: int | None, since: int
+) -> None:
+    made = history(8, losses)
+    assert (made.best_step(), made.validations_since_best()) == (best, since)
+
+
+def test_memory_is_in_bytes() -> None:
+    array = jax.numpy.ones(1 << 20)
+    host, device = metrics.memory_bytes()
+    assert array.nbytes < host < 1 << 40
+    assert device is None or device >= array.nbytes
+    assert device is not None or jax.default_backend() == "cpu", sys.platform

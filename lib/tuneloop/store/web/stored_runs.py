@@ -193,6 +193,8 @@ def load_curve(train: Record, artifacts: str) -> Curve | None:
     data = read_output(train, "metrics.jsonl", artifacts, MAX_METRICS_BYTES)
     losses = []
     for number, line in jsonl.iter_jsonl(io.BytesIO(data), "metrics.jsonl"):
+        if line.get("step") == 0:
+            continue  # the validation loss before training
         loss = line.get("loss")
         if not isinstance(loss, float):
             raise DataError(

@@ -9,12 +9,15 @@ tokenizers.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
 from tuneloop.errors import DataError
+from tuneloop.specs.training import TrainSpec
 from tuneloop.training.schema import TrainingExample
 
 EncodeExample = Callable[[TrainingExample], tuple[list[int], list[int]]]
@@ -149,13 +152,35 @@ class Batch:
         """Count the tokens that are not padding."""
         return int(np.count_nonzero(self.segment_ids))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays that `loss.model_inputs` reads, by name."""
-        return {
+    @property
+    def padding_share(self) -> float:
+        """Return the share of the batch that is padding, 0 to 1."""
+        return 1 - self.token_count / self.segment_ids.size
+
+    def arrays(self, parts: int | None = None) -> dict[str, np.ndarray]:
+        """Return the arrays that `loss.model_inputs` reads, by name.
+
+        Args:
+            parts: number of parts that the rows are split into; the arrays then have the shape
+                (parts, rows of a part, length). None keeps (rows, length).
+        """
+        arrays = {
             "tokens": self.tokens,
             "segment_ids": self.segment_ids,
             "loss_mask": self.loss_mask,
         }
+        if parts is None:
+            return arrays
+        shape = (parts, -1, self.tokens.shape[1])
+        return {name: array.reshape(shape) for name, array in arrays.items()}
+
+
+def total_steps(spec: TrainSpec, examples: int) -> int:
+    """Return the number of optimizer updates of a training on this many examples."""
+    if spec.steps is not None:
+        return spec.steps
+    # A fraction, because 0.1 as a float is a little more than a tenth.
+    return math.ceil(Fraction(repr(spec.epochs)) * examples / spec.batch_size)
 
 
 def padded_length(table: TokenTable, max_length_tokens: int) -> int:
@@ -178,20 +203,19 @@ def batch_at(table: TokenTable, *, step: int, seed: int, batch_size: int, length
 
 
 def sequential_batches(
-    table: TokenTable, *, rows: int, batch_size: int, length: int
+    table: TokenTable, *, rows: Sequence[int], batch_size: int, length: int
 ) -> Iterator[Batch]:
-    """Yield the first rows of a table once, in order, in batches of one shape.
+    """Yield rows of a table in the given order, in batches of one shape.
 
     Args:
         table: the examples.
-        rows: how many rows to read; at most all of them.
+        rows: numbers of the rows.
         batch_size: rows of a batch. The last batch is filled up with rows of padding, which hold
             no targets.
         length: length of padded rows.
     """
-    for start in range(0, min(rows, len(table)), batch_size):
-        chosen = range(start, min(start + batch_size, rows, len(table)))
-        yield _build_batch(table, chosen, length, batch_size)
+    for start in range(0, len(rows), batch_size):
+        yield _build_batch(table, rows[start : start + batch_size], length, batch_size)
 
 
 def _build_batch(

@@ -52,16 +52,21 @@ class ProcessGroup:
         with self.mesh:
             yield
 
-    def check_batch(self, batch_size: int) -> None:
+    def check_batch(self, batch_size: int, parts: int = 1) -> None:
         """Check that the rows divide evenly; Tunix would silently replicate uneven batches.
 
+        Args:
+            batch_size: rows of a batch.
+            parts: number of parts that a batch is computed in.
+
         Raises:
-            SpecError: the batch size is not a multiple of the number of devices.
+            SpecError: the rows of a part are not a multiple of the number of devices.
         """
-        if self.mesh is not None and batch_size % self.mesh.size:
+        if self.mesh is not None and batch_size % (self.mesh.size * parts):
+            in_parts = f" in {parts} parts (accumulation_steps)" if parts > 1 else ""
             raise SpecError(
-                f"train.batch_size: {batch_size} rows do not divide evenly among {self.mesh.size}"
-                f" devices; choose a multiple of {self.mesh.size}"
+                f"train.batch_size: {batch_size} rows{in_parts} do not divide evenly among"
+                f" {self.mesh.size} devices; choose a multiple of {self.mesh.size * parts}"
             )
 
     def replicate(self, model: Any) -> None:
@@ -78,29 +83,36 @@ class ProcessGroup:
                 if name in variable.get_metadata():
                     variable.del_metadata(name)
 
-    def place_batch(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    def place_batch(self, batch: dict[str, np.ndarray], *, row_axis: int) -> dict[str, Any]:
         """Convert a global batch to global arrays that are split over the devices by rows.
 
         Args:
             batch: the whole batch, the same in every process; each process places only the rows of
                 its own devices.
+            row_axis: axis of the arrays that counts the rows.
         """
         if self.mesh is None:
             return dict(batch)
-        by_rows = NamedSharding(self.mesh, P(AXIS))  # type: ignore[no-untyped-call]
+        axes = [None] * row_axis
+        spec = P(*axes, AXIS)  # type: ignore[no-untyped-call]
+        by_rows = NamedSharding(self.mesh, spec)
         return {
             name: jax.make_array_from_callback(rows.shape, by_rows, rows.__getitem__)
             for name, rows in batch.items()
         }
 
-    def should_stop(self, step: int, asked: bool) -> bool:
-        """Return whether all processes stop before this step; call it at every step in each.
+    def should_stop(self, number: int, asked: bool) -> bool:
+        """Return whether all processes stop now; all of them make the same calls.
 
-        With several processes XLA's own notifier takes SIGTERM and has all agree on a step.
+        With several processes XLA's own notifier takes SIGTERM and has all agree on a call.
+
+        Args:
+            number: number of the call, which rises from call to call.
+            asked: whether this process was asked to stop, if it is alone.
         """
         if self.process_count == 1:
             return asked
-        return bool(multihost_utils.reached_preemption_sync_point(step))
+        return bool(multihost_utils.reached_preemption_sync_point(number))
 
     def share(self, number: int) -> int:
         """Return the number that process 0 passes; every process makes the same call."""

@@ -1,6 +1,6 @@
-"""Supervised fine-tuning with Tunix's PeftTrainer: all parameters, loss on the response only.
+"""Supervised fine-tuning with Tunix's PeftTrainer, with the loss on the response only.
 
-The result is a function of (weights, token table, spec, seed); interruptions do not change it.
+The result is a function of (weights, token tables, spec, seed); interruptions do not change it.
 After one, a checkpoint restores optimizer state and weights, the batch stream continues at the
 restored step, and a checkpoint without stored metrics is not used.
 """
@@ -8,159 +8,69 @@ restored step, and a checkpoint without stored metrics is not used.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-from tunix.sft import hooks, metrics_logger, peft_trainer
+import numpy as np
 
-from tuneloop.specs.training import TrainSpec
-from tuneloop.training.sft.batches import TokenTable, batch_at, padded_length
+from tuneloop.errors import DataError, SpecError
+from tuneloop.training.sft.batches import TokenTable, total_steps
+from tuneloop.training.sft.callbacks import Callbacks, SftOptions
 from tuneloop.training.sft.checkpoints import Checkpoints
-from tuneloop.training.sft.distributed import ProcessGroup
-from tuneloop.training.sft.loss import model_inputs, response_loss
-from tuneloop.training.sft.metrics import StepMetrics, read_metrics, write_metrics
-from tuneloop.training.sft.optimizers import build_optimizer, learning_rate_schedule
+from tuneloop.training.sft.metrics import History, StepMetrics, read_metrics
+from tuneloop.training.sft.trainer import SftTrainer
+from tuneloop.training.sft.validation import Validation
 
 log = logging.getLogger(__name__)
 
-NEVER = 2**31 - 1
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """The end of a finished training that this one continues."""
+
+    resume_prefix: str
+    """URL of the prefix of its checkpoints and metrics."""
+    step: int
+    """Its number of steps."""
 
 
 @dataclass(frozen=True)
 class Progress:
     """The state of a training that has finished or was stopped."""
 
-    metrics: list[StepMetrics]
-    """Metrics of all steps so far, including those of earlier processes."""
+    history: History
+    """Metrics of all steps so far, including those of earlier processes and runs."""
     resumed_from: int
     """Step of the checkpoint that this process resumed from; 0 if there was none."""
     finished: bool
-    """Whether the last step is done; if not, call `run_sft` again to continue."""
+    """Whether training is over, after its last step or early; if not, call `run_sft` again to
+    continue."""
     checkpoint_step: int
     """Step of the newest stored checkpoint; 0 if there is none."""
+    total_steps: int
+    """Number of steps of the whole training; fewer are done if it stopped early."""
+    kept_step: int
+    """Number of steps of the weights that the model now has; fewer than all if those of an earlier
+    step are kept, which had the lowest validation loss."""
 
+    @property
+    def metrics(self) -> list[StepMetrics]:
+        """Metrics of the steps so far."""
+        return self.history.steps
 
-class _LastValues(metrics_logger.MetricsLogger):  # type: ignore[misc]  # tunix is untyped
-    """A metrics logger that keeps the newest value of each metric.
-
-    Tunix's own loggers register global listeners with jax.monitoring, so two trainers in one
-    process would write to each other's files.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.last: dict[str, float] = {}
-
-    def log(
-        self, metrics_prefix: str, metric_name: str, scalar_value: Any, mode: Any, step: int
-    ) -> None:
-        self.last[metric_name] = float(scalar_value)
-
-    def close(self) -> None:
-        """Do nothing. Tunix's own method would remove the global listeners."""
-
-
-class _Loop(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tunix is untyped
-    """Trainer hooks that supply batches by step number and collect metrics.
-
-    With an iterator instead of data hooks, Tunix would read and discard every batch before the
-    resumed step, and one batch too many at the end.
-    """
-
-    def __init__(
-        self,
-        table: TokenTable,
-        spec: TrainSpec,
-        seed: int,
-        resume_prefix: str,
-        checkpoint_every: int,
-        metrics: list[StepMetrics],
-        report: Callable[[StepMetrics], None],
-        should_stop: Callable[[], bool],
-        values: _LastValues,
-        process_group: ProcessGroup,
-    ) -> None:
-        self.table, self.spec, self.seed = table, spec, seed
-        self.resume_prefix, self.checkpoint_every = resume_prefix, checkpoint_every
-        self.metrics, self.report, self.should_stop = metrics, report, should_stop
-        self.values, self.process_group = values, process_group
-        self.schedule = learning_rate_schedule(spec.optimizer, spec.steps)
-        self.length = padded_length(table, spec.max_length_tokens)
-        self.tokens: dict[int, int] = {}
-        self.since = time.perf_counter()
-
-    def load_next_train_batch(self, train_ctx: Any) -> dict[str, Any] | None:
-        step = train_ctx.train_steps
-        if step >= self.spec.steps or self.process_group.should_stop(step, self.should_stop()):
-            return None
-        batch = batch_at(
-            self.table,
-            step=step,
-            seed=self.seed,
-            batch_size=self.spec.batch_size,
-            length=self.length,
-        )
-        self.tokens[step + 1] = batch.token_count
-        return self.process_group.place_batch(batch.arrays())
-
-    def load_next_eval_batch(self, train_ctx: Any) -> None:
-        return None
-
-    def on_train_step_end(self, train_ctx: Any, train_step: int, train_loss: float) -> None:
-        """Record a step's metrics.
-
-        Tunix calls this one step late, so that the host never waits for the device; the last call
-        comes when the trainer closes.
-        """
-        now = time.perf_counter()
-        row = StepMetrics(
-            step=train_step,
-            loss=float(train_loss),
-            learning_rate=float(self.schedule(train_step - 1)),
-            grad_norm=self.values.last["grad_norm"],
-            tokens=self.tokens.pop(train_step),
-            step_seconds=now - self.since,
-        )
-        self.since = now
-        self.metrics.append(row)
-        self.report(row)
-        if train_step % self.checkpoint_every == 0 or train_step in (1, self.spec.steps):
-            self.write_metrics()
-
-    def write_metrics(self) -> None:
-        if jax.process_index() == 0:
-            write_metrics(self.resume_prefix, self.metrics)
-
-    def on_train_start(self, train_ctx: Any) -> None:
-        self.since = time.perf_counter()
-
-    def on_train_end(self, train_ctx: Any) -> None:
-        pass
-
-    def on_train_step_start(self, train_ctx: Any) -> None:
-        pass
-
-    def on_eval_step_start(self, train_ctx: Any) -> None:
-        pass
-
-    def on_eval_step_end(self, train_ctx: Any, eval_loss: float) -> None:
-        pass
+    @property
+    def stopped_early(self) -> bool:
+        """Whether training ended before its last step, because validation did not improve."""
+        return self.finished and len(self.history.steps) < self.total_steps
 
 
 def run_sft(
     model: Any,
     table: TokenTable,
-    spec: TrainSpec,
+    options: SftOptions,
     *,
-    seed: int,
-    resume_prefix: str,
-    checkpoint_every_steps: int,
-    report: Callable[[StepMetrics], None],
-    should_stop: Callable[[], bool],
-    process_group: ProcessGroup,
+    validation: TokenTable | None = None,
+    earlier: EarlierRun | None = None,
 ) -> Progress:
     """Train a model in place, from the last usable checkpoint if there is one.
 
@@ -168,63 +78,108 @@ def run_sft(
         model: the model with its initial weights, changed in place. When resuming, the checkpoint
             overwrites the weights.
         table: the encoded examples.
-        spec: model, optimizer and batch shape.
-        seed: seed of the batch stream.
-        resume_prefix: prefix for checkpoints and metrics, on a local disk or an object store.
-        checkpoint_every_steps: steps between checkpoints; the last step is saved too.
-        report: called with the metrics of every step, one step late.
-        should_stop: called before every step; if it returns true, training saves a checkpoint and
-            stops.
-        process_group: the processes and devices that train together; every process of the run
-            makes the same call.
+        options: everything else.
+        validation: the encoded validation examples; needed if the spec asks for validation.
+        earlier: the training to continue; its checkpoint is used until this one has its own.
 
     Raises:
-        SpecError: the batch size is not a multiple of the number of devices.
+        SpecError: the batch does not divide evenly among the devices, validation has no examples,
+            or the earlier training has no patience left.
+        DataError: a loss is infinite or not a number.
     """
-    process_group.check_batch(spec.batch_size)
-    process_group.replicate(model)
-    checkpoints = Checkpoints(
-        resume_prefix, every_steps=checkpoint_every_steps, process_group=process_group
-    )
-    metrics = read_metrics(resume_prefix)
-    values = _LastValues()
-    with process_group.active():
-        trainer = _build_trainer(model, spec, values)
-        resumed_from = checkpoints.resume(trainer, stored_steps=len(metrics))
-        del metrics[resumed_from:]
-        if resumed_from:
-            log.info("resumed from the checkpoint of step %d", resumed_from)
-        loop = _Loop(
+    spec, group = options.spec, options.process_group
+    group.check_batch(spec.batch_size, spec.accumulation_steps)
+    validator = _validator(validation, options)
+    group.replicate(model)
+    steps = total_steps(spec, len(table))
+    checkpoints = _checkpoints(options, options.resume_prefix)
+    with group.active():
+        trainer = SftTrainer(model, spec, steps=steps, seed=options.seed)
+        history = read_metrics(options.resume_prefix)
+        resumed_from = checkpoints.resume(trainer, stored_steps=len(history.steps))
+        history.cut(resumed_from)
+        if not resumed_from and earlier is not None:
+            history = _continue(earlier, trainer, options)
+            _check_patience(validator, history, earlier)
+        if trainer.train_steps:
+            log.info("continuing after step %d", trainer.train_steps)
+        callbacks = Callbacks(
             table,
-            spec,
-            seed,
-            resume_prefix,
-            checkpoint_every_steps,
-            metrics,
-            report,
-            should_stop,
-            values,
-            process_group,
+            validator,
+            options,
+            total_steps=steps,
+            history=history,
+            checkpoints=checkpoints,
         )
-        trainer.with_training_hooks(loop)
-        trainer.with_data_hooks(loop)
-        trainer.train(())
-    loop.write_metrics()
+        _train(trainer, callbacks, checkpoints)
+        kept_step = trainer.train_steps
+        if callbacks.is_finished and callbacks.best_step:
+            kept_step = callbacks.best_step
+        if kept_step < trainer.train_steps:
+            log.info("keeping the weights of step %d, the best validated ones", kept_step)
+            source = checkpoints
+            if earlier is not None and kept_step <= earlier.step:
+                source = _checkpoints(options, earlier.resume_prefix)
+            source.load(kept_step, trainer.model, trainer.optimizer)
     return Progress(
-        metrics,
+        history,
         resumed_from,
-        finished=trainer.train_steps >= spec.steps,
+        finished=callbacks.is_finished,
         checkpoint_step=checkpoints.published_step,
+        total_steps=steps,
+        kept_step=kept_step,
     )
 
 
-def _build_trainer(model: Any, spec: TrainSpec, values: _LastValues) -> Any:
-    """Build Tunix's trainer, at step 0."""
-    trainer = peft_trainer.PeftTrainer(
-        model,
-        build_optimizer(spec.optimizer, spec.steps),
-        peft_trainer.TrainingConfig(eval_every_n_steps=NEVER),
-        metrics_logger=values,
+def _train(trainer: SftTrainer, callbacks: Callbacks, checkpoints: Checkpoints) -> None:
+    """Run Tunix's loop until the end or a request to stop; the metrics are stored in any case."""
+    if callbacks.best_step:
+        checkpoints.protect(callbacks.best_step)
+    trainer.with_training_hooks(callbacks)
+    trainer.with_data_hooks(callbacks)
+    try:
+        with np.errstate(over="ignore"):  # Tunix computes the perplexity of every loss
+            trainer.train(())
+    except DataError:
+        checkpoints.close()  # the checkpoint before the error may still be on its way
+        raise
+    finally:
+        callbacks.write_metrics()
+
+
+def _validator(table: TokenTable | None, options: SftOptions) -> Validation | None:
+    if options.spec.validation is None:
+        return None
+    if table is None:
+        raise SpecError(
+            "train.validation: the export has no validation examples, expected at least one; raise"
+            " export.validation_fraction, or remove train.validation"
+        )
+    return Validation(table, options.spec, options.spec.validation, options.process_group)
+
+
+def _checkpoints(options: SftOptions, resume_prefix: str) -> Checkpoints:
+    return Checkpoints(
+        resume_prefix,
+        every_steps=options.checkpoint_every_steps,
+        process_group=options.process_group,
     )
-    trainer.with_loss_fn(response_loss).with_gen_model_input_fn(model_inputs)
-    return trainer
+
+
+def _continue(earlier: EarlierRun, trainer: SftTrainer, options: SftOptions) -> History:
+    """Restore the end of an earlier training; returns its history."""
+    source = _checkpoints(options, earlier.resume_prefix)
+    source.load(earlier.step, trainer.model, trainer.optimizer)
+    trainer.start_at(earlier.step)
+    history = read_metrics(earlier.resume_prefix)
+    history.cut(earlier.step)
+    return history
+
+
+def _check_patience(validator: Validation | None, history: History, earlier: EarlierRun) -> None:
+    if validator is not None and not validator.has_patience(history):
+        raise SpecError(
+            f"train.validation.patience: the run to continue stopped at step {earlier.step} after"
+            f" {history.validations_since_best()} validations without improvement; raise the"
+            " patience, or set it to null"
+        )

@@ -1,30 +1,121 @@
-"""Read and write metrics.jsonl, the metrics of each optimizer step."""
+"""The history of a training, and metrics.jsonl, which stores it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+import resource
+from dataclasses import asdict, dataclass, field, replace
+
+import jax
 
 from tuneloop import jsonl
 from tuneloop.storage import files, paths
 
+MEASURED = ("step_seconds", "tokens_per_second", "host_memory_bytes", "device_memory_bytes")
+"""Fields of StepMetrics that differ between two runs of the same spec."""
+
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """One line of metrics.jsonl."""
+    """One optimizer step; a line of metrics.jsonl."""
 
     step: int
     """Number of the optimizer step, from 1."""
     loss: float
-    """Mean negative log-likelihood in nats per response token."""
+    """Mean negative log-likelihood in nats per response token, before this step's update."""
     learning_rate: float
     """Learning rate used for this step's update."""
     grad_norm: float
     """Global gradient norm before clipping."""
     tokens: int
     """Tokens in the batch, without padding."""
+    padding_share: float
+    """Share of the batch, 0 to 1, that is padding."""
     step_seconds: float
-    """Wall time since the previous step; the first step includes compilation."""
+    """Wall time since the previous step, without validation; the first step includes
+    compilation."""
+    tokens_per_second: float
+    """`tokens` per second of `step_seconds`."""
+    host_memory_bytes: int
+    """Largest resident memory of this process so far."""
+    device_memory_bytes: int | None
+    """Largest memory in use on a device of this process so far; null if the backend, such as a
+    CPU's, does not report it."""
+    validation_loss: float | None = None
+    """Validation loss after this step's update; null if it was not computed."""
+
+
+@dataclass
+class History:
+    """All steps and validations so far, including those of earlier processes."""
+
+    steps: list[StepMetrics] = field(default_factory=list)
+    """Metrics of the steps 1, 2, ..."""
+    validation_losses: dict[int, float] = field(default_factory=dict)
+    """Number of finished steps -> validation loss; 0 is the model before training."""
+
+    def add(self, row: StepMetrics) -> StepMetrics:
+        """Append the next step, with its validation loss if that is known; returns the row."""
+        row = replace(row, validation_loss=self.validation_losses.get(row.step))
+        self.steps.append(row)
+        return row
+
+    def add_validation(self, step: int, loss: float) -> None:
+        """Note the validation loss after a step, whose metrics may follow later."""
+        self.validation_losses[step] = loss
+        if 0 < step <= len(self.steps):
+            self.steps[step - 1] = replace(self.steps[step - 1], validation_loss=loss)
+
+    def cut(self, step: int) -> None:
+        """Forget everything after a step."""
+        del self.steps[step:]
+        self.validation_losses = {s: v for s, v in self.validation_losses.items() if s <= step}
+
+    def best_step(self) -> int | None:
+        """Return the first step with the lowest validation loss; None if none was validated.
+
+        The model before training is not a candidate.
+        """
+        trained = {step: loss for step, loss in self.validation_losses.items() if step}
+        return min(trained, key=lambda step: (trained[step], step)) if trained else None
+
+    def validations_since_best(self) -> int:
+        """Count the validations after the best one."""
+        best = self.best_step()
+        return 0 if best is None else sum(step > best for step in self.validation_losses)
+
+
+def memory_bytes() -> tuple[int, int | None]:
+    """Return the peak memory of this process so far, on the host and on its fullest device."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stats["peak_bytes_in_use"] for stats in found if "peak_bytes_in_use" in stats]
+    return host, max(peaks, default=None)
+
+
+def dump_metrics(history: History) -> bytes:
+    """Serialize the history as JSON Lines.
+
+    With validation, the first line is `{"step":0,"validation_loss":...}`, the loss before training.
+    """
+    lines = [jsonl.dump_line(asdict(row)) for row in history.steps]
+    if 0 in history.validation_losses:
+        first = {"step": 0, "validation_loss": history.validation_losses[0]}
+        lines.insert(0, jsonl.dump_line(first))
+    return b"".join(lines)
+
+
+def parse_metrics(data: bytes) -> History:
+    """Read the lines of `dump_metrics`."""
+    history = History()
+    for line in data.splitlines():
+        value = json.loads(line)
+        if value["step"]:
+            history.steps.append(StepMetrics(**value))
+        if value["validation_loss"] is not None:
+            history.validation_losses[value["step"]] = value["validation_loss"]
+    return history
 
 
 def metrics_url(resume_prefix: str) -> str:
@@ -32,20 +123,19 @@ def metrics_url(resume_prefix: str) -> str:
     return paths.join(resume_prefix, "metrics.jsonl")
 
 
-def dump_metrics(metrics: list[StepMetrics]) -> bytes:
-    """Serialize metrics as JSON Lines."""
-    return b"".join(jsonl.dump_line(asdict(row)) for row in metrics)
-
-
-def write_metrics(resume_prefix: str, metrics: list[StepMetrics]) -> None:
+def write_metrics(resume_prefix: str, history: History) -> None:
     """Write metrics.jsonl, replacing an earlier one."""
-    files.write(metrics_url(resume_prefix), dump_metrics(metrics))
+    files.write(metrics_url(resume_prefix), dump_metrics(history))
 
 
-def read_metrics(resume_prefix: str) -> list[StepMetrics]:
-    """Read metrics.jsonl; returns an empty list if the file does not exist."""
+def read_metrics(resume_prefix: str) -> History:
+    """Read metrics.jsonl; returns an empty history if the file does not exist."""
     try:
-        lines = files.read(metrics_url(resume_prefix)).splitlines()
+        return parse_metrics(files.read(metrics_url(resume_prefix)))
     except FileNotFoundError:
-        lines = []
-    return [StepMetrics(**json.loads(line)) for line in lines]
+        return History()
+
+
+def is_finite(*values: float) -> bool:
+    """Return whether no value is infinite or NaN."""
+    return all(map(math.isfinite, values))

@@ -1,0 +1,224 @@
+"""What happens between two steps of the trainer: batches, metrics, validation, and the end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from tunix.sft import hooks
+
+from tuneloop.errors import DataError
+from tuneloop.specs.training import TrainSpec
+from tuneloop.training.sft.batches import Batch, TokenTable, batch_at, padded_length
+from tuneloop.training.sft.checkpoints import Checkpoints
+from tuneloop.training.sft.distributed import ProcessGroup
+from tuneloop.training.sft.metrics import (
+    History,
+    StepMetrics,
+    is_finite,
+    memory_bytes,
+    write_metrics,
+)
+from tuneloop.training.sft.optimizers import learning_rate_schedule
+from tuneloop.training.sft.validation import Validation
+
+log = logging.getLogger(__name__)
+
+IDS_SHOWN = 16
+"""Example ids in the error message about a batch; the log has all of them."""
+
+
+@dataclass(frozen=True)
+class SftOptions:
+    """How `run_sft` trains, besides the data."""
+
+    spec: TrainSpec
+    """Optimizer, batch shape and validation."""
+    seed: int
+    """Seed of the batch stream and of dropout."""
+    resume_prefix: str
+    """URL of the prefix for checkpoints and metrics, on a local disk or an object store."""
+    checkpoint_every_steps: int
+    """Steps between checkpoints; the last step, and a best one that is kept, are saved too."""
+    process_group: ProcessGroup
+    """Processes and devices that train together; every process of the run makes the same call."""
+    report: Callable[[StepMetrics], None] = lambda row: None
+    """Called with the metrics of every step, one step late."""
+    should_stop: Callable[[], bool] = lambda: False
+    """Called before every step and every batch of validation; if it returns true, training saves a
+    checkpoint and stops."""
+
+
+class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tunix is untyped
+    """Trainer hooks that supply batches by step number, validate, and collect metrics.
+
+    With an iterator instead of data hooks, Tunix would read and discard every batch before the
+    resumed step, and one batch too many at the end.
+    """
+
+    def __init__(
+        self,
+        table: TokenTable,
+        validation: Validation | None,
+        options: SftOptions,
+        *,
+        total_steps: int,
+        history: History,
+        checkpoints: Checkpoints,
+    ) -> None:
+        """Prepare for a training whose earlier steps are in the history."""
+        self._table, self._validation, self._options = table, validation, options
+        self._total_steps, self._history = total_steps, history
+        self._checkpoints = checkpoints
+        self._length = padded_length(table, options.spec.max_length_tokens)
+        self._schedule = learning_rate_schedule(options.spec.optimizer, total_steps)
+        self._batches: dict[int, Batch] = {}
+        self._polls = 0
+        self._since = time.perf_counter()
+        self.is_finished = False
+        """Whether the last step is done, or training has stopped early; false after a request to
+        stop."""
+
+    @property
+    def best_step(self) -> int | None:
+        """The step whose weights are kept so far; None if those of the last step will be."""
+        keeps_best = self._validation is not None and self._validation.options.keep == "best"
+        return self._history.best_step() if keeps_best else None
+
+    def load_next_train_batch(self, trainer: Any) -> dict[str, Any] | None:
+        """Return the next batch; None ends the training."""
+        step = trainer.train_steps
+        is_last = step >= self._total_steps
+        if self._validation is not None:
+            if not self._validate(trainer, step, is_last=is_last):
+                return None
+            is_last = is_last or not self._validation.has_patience(self._history)
+        if is_last:
+            self.is_finished = True
+            return None
+        return None if self._should_stop() else self._next_batch(step)
+
+    def _next_batch(self, step: int) -> dict[str, Any]:
+        spec = self._options.spec
+        batch = batch_at(
+            self._table,
+            step=step,
+            seed=self._options.seed,
+            batch_size=spec.batch_size,
+            length=self._length,
+        )
+        self._batches[step + 1] = batch
+        arrays = batch.arrays(spec.accumulation_steps)
+        return self._options.process_group.place_batch(arrays, row_axis=1)
+
+    def _should_stop(self) -> bool:
+        # Processes that train together agree on a call: all of them make the same calls.
+        self._polls += 1
+        group = self._options.process_group
+        return group.should_stop(self._polls, self._options.should_stop())
+
+    def _validate(self, trainer: Any, step: int, *, is_last: bool) -> bool:
+        """Validate if it is due; returns false if training was asked to stop meanwhile."""
+        validation, history = self._validation, self._history
+        if validation is None or not validation.is_due(step, history, is_last=is_last):
+            return True
+        # The step may still be running. Its time does not count as time of validation, and its own
+        # error is better than one about validation.
+        newest = trainer.newest_values()
+        if newest is not None and not is_finite(*newest):
+            raise not_finite(_step_values(step, *newest), self._batches[step])
+        since = time.perf_counter()
+        loss = validation.measure(trainer, self._should_stop)
+        self._since += time.perf_counter() - since
+        if loss is None:
+            return False
+        if not is_finite(loss):
+            found = f"the validation loss after step {step} is {loss}"
+            raise not_finite(found, self._batches.get(step))
+        history.add_validation(step, loss)
+        log.info("validation loss after step %d: %.4f", step, loss)
+        if self.best_step == step:
+            self._checkpoints.save(step, trainer.model, trainer.optimizer, force=True)
+            self._checkpoints.protect(step)
+        return True
+
+    def on_train_step_end(self, trainer: Any, train_step: int, train_loss: float) -> None:
+        """Record a step's metrics.
+
+        Tunix calls this one step late, so that the host never waits for the device; the last call
+        comes when the trainer closes.
+
+        Raises:
+            DataError: the loss or the gradient is infinite or not a number.
+        """
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        batch = self._batches.pop(train_step)
+        grad_norm = trainer.values.last["grad_norm"]
+        if not is_finite(train_loss, grad_norm):
+            raise not_finite(_step_values(train_step, train_loss, grad_norm), batch)
+        host_memory, device_memory = memory_bytes()
+        row = StepMetrics(
+            step=train_step,
+            loss=float(train_loss),
+            learning_rate=float(self._schedule(train_step - 1)),
+            grad_norm=grad_norm,
+            tokens=batch.token_count,
+            padding_share=batch.padding_share,
+            step_seconds=seconds,
+            tokens_per_second=batch.token_count / seconds,
+            host_memory_bytes=host_memory,
+            device_memory_bytes=device_memory,
+        )
+        self._options.report(self._history.add(row))
+        if train_step == 1 or self._checkpoints.latest_step() == train_step:
+            self.write_metrics()
+
+    def write_metrics(self) -> None:
+        """Store the history; a checkpoint is used only if the metrics of its step are stored."""
+        if jax.process_index() == 0:
+            write_metrics(self._options.resume_prefix, self._history)
+
+    def on_train_start(self, trainer: Any) -> None:
+        """Start the clock of the first step."""
+        self._since = time.perf_counter()
+
+    def load_next_eval_batch(self, trainer: Any) -> None:
+        """Return no batch: Tunix's own evaluation is not used."""
+
+    def on_train_end(self, trainer: Any) -> None:
+        """Do nothing."""
+
+    def on_train_step_start(self, trainer: Any) -> None:
+        """Do nothing."""
+
+    def on_eval_step_start(self, trainer: Any) -> None:
+        """Do nothing."""
+
+    def on_eval_step_end(self, trainer: Any, eval_loss: float) -> None:
+        """Do nothing."""
+
+
+def _step_values(step: int, loss: float, grad_norm: float) -> str:
+    return f"the loss of step {step} is {loss} and its gradient norm {grad_norm}"
+
+
+def not_finite(values: str, batch: Batch | None) -> DataError:
+    """Build the error about a loss or a gradient that is infinite or not a number.
+
+    Args:
+        values: what was found and where, such as `the loss of step 7 is nan`.
+        batch: the batch of the step; None if this process has not computed a step yet.
+    """
+    ids = batch.example_ids if batch else ()
+    log.error("%s; the examples of the batch: %s", values, ", ".join(ids))
+    shown = ", ".join(ids[:IDS_SHOWN]) or "none yet"
+    shown += f" and {len(ids) - IDS_SHOWN} more (see the log)" if len(ids) > IDS_SHOWN else ""
+    return DataError(
+        f"training: {values}, expected finite numbers; lower train.optimizer.learning_rate or"
+        f" max_grad_norm, or look at the examples of the batch: {shown}"
+    )
