@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import shutil
@@ -16,8 +15,9 @@ import pytest
 
 from jobs.__main__ import main
 from tests.builders import TinyRun, letter_trace, make_tiny_run, publish_dataset, write_eval_set
+from tests.training.text.models import store_model
 from tuneloop.artifacts import layout, records
-from tuneloop.artifacts.model_manifest import ModelFile, dump_model_manifest
+from tuneloop.artifacts.model_manifest import dump_model_manifest
 from tuneloop.artifacts.records import Record
 from tuneloop.errors import DataError
 from tuneloop.specs.stages import ExportStage, dump_stage_spec
@@ -256,23 +256,6 @@ def check_lengths(spec: ExportStage, record: Record, chat: ChatFormat) -> int:
     return max(map(sum, pairs))
 
 
-def stored_model(folder: Path, **changes: Any) -> Path:
-    """Store the text files of a model, with its manifest, where `train.model` finds them."""
-    from tests.model_manifests import make_manifest
-    from tests.training.text.models import model_files
-
-    place = folder / "artifacts/models/small"
-    place.mkdir(parents=True)
-    found = []
-    for name, data in model_files(**changes).items():
-        (place / name).write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        found.append(ModelFile(name=name, size_bytes=len(data), sha256=digest))
-    manifest = make_manifest(name="small", files=tuple(found))
-    (place / "manifest.json").write_bytes(dump_model_manifest(manifest))
-    return place
-
-
 def pretrained_plan(folder: Path, limit: int, traces: list[dict[str, Any]] = LONG) -> ExportStage:
     """The export of a run that starts from the stored model."""
     run = make_tiny_run(folder)
@@ -294,7 +277,7 @@ def test_a_pretrained_model_counts_with_its_own_tokenizer_and_the_limit_of_train
 ) -> None:
     from tuneloop.training.text.chat_format import load_chat_format
 
-    folder = stored_model(tmp_path)
+    folder = store_model(str(tmp_path / "artifacts"))
     spec = pretrained_plan(tmp_path, limit=180)
     assert spec.options.max_length_tokens == 180
     assert export(spec, tmp_path) == 0
@@ -308,13 +291,13 @@ def test_a_pretrained_model_counts_with_its_own_tokenizer_and_the_limit_of_train
 def test_a_model_that_changed_after_the_plan_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = stored_model(tmp_path)
+    folder = store_model(str(tmp_path / "artifacts"))
     spec = pretrained_plan(tmp_path, limit=180)
     (folder / "chat_template.jinja").write_bytes(b"x")
     assert export(spec, tmp_path) == 65
     assert "chat_template.jinja: holds 1 bytes, expected" in caplog.text
     shutil.rmtree(folder)
-    stored_model(tmp_path, eos_token="<|im_end|>")
+    store_model(str(tmp_path / "artifacts"), eos_token="<|im_end|>")
     assert export(spec, tmp_path) == 65
     assert "the model changed after the run was planned" in caplog.text
 
@@ -323,7 +306,7 @@ def test_models_that_differ_in_weights_alone_share_the_export(tmp_path: Path) ->
     from tests.model_manifests import make_manifest
     from tuneloop.artifacts.model_manifest import parse_model_manifest
 
-    place = stored_model(tmp_path) / "manifest.json"
+    place = store_model(str(tmp_path / "artifacts")) / "manifest.json"
     first = pretrained_plan(tmp_path, limit=180)
     manifest = parse_model_manifest(place.read_bytes(), "m")
     other = make_manifest(name="small", files=manifest.files, weights_sha256="9" * 64)

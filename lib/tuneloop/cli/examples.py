@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, expand_groups
 from tuneloop.cli.options import Json, print_json
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
-    import sentencepiece
-
-    from tuneloop.training.chat_templates import ChatTemplate
     from tuneloop.training.export.inspect import Inspection
+    from tuneloop.training.text.chat_format import ChatFormat
 
 examples_app = typer.Typer(
     help="Inspect, measure and convert training examples.", no_args_is_help=True
@@ -28,28 +28,76 @@ ExamplesUrl = Annotated[
         metavar="URL", help="An examples-*.jsonl[.zst] file, or a prefix with such files."
     ),
 ]
-TokenizerUrl = Annotated[
-    str | None, typer.Option(help="SentencePiece model, such as the train stage's tokenizer.model.")
-]
-Family = Annotated[str, typer.Option(help="Chat template: gemma2, gemma3 or gemma4.")]
-System = Annotated[str | None, typer.Option(help="System instruction of the run.")]
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """The model whose tokenizer and chat template are used."""
+
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Name of a stored model, or id of a run that tuned one."),
+    ] = None
+    artifacts: Annotated[
+        str, typer.Option("--artifacts", help="Artifacts URL that holds the model.")
+    ] = DEFAULT_ARTIFACTS
+    thinking: Annotated[
+        Literal["steps", "plain"], typer.Option("--thinking", help="As `train.thinking` of a run.")
+    ] = "plain"
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", help="Without a model: a tokenizer.model or tokenizer.json."),
+    ] = None
+    family: Annotated[
+        str, typer.Option("--family", help="Without a tokenizer: family of the chat template.")
+    ] = "gemma3"
+    system_instruction: Annotated[
+        str | None, typer.Option("--system-instruction", help="System instruction of the run.")
+    ] = None
+
+    def chat_format(self) -> ChatFormat | None:
+        """Load the chat format; None if neither a model nor a tokenizer is given."""
+        if self.model is not None and self.tokenizer is not None:
+            raise UsageError(
+                "--tokenizer: given together with --model, expected one of them; leave one out"
+            )
+        if self.model is not None:
+            from tuneloop.runs.base_model import find_model
+            from tuneloop.storage import paths
+            from tuneloop.training.text.stored_format import read_chat_format
+
+            found = find_model(self.model, paths.absolute(self.artifacts))
+            return read_chat_format(found.manifest, found.folder, thinking=self.thinking)
+        if self.tokenizer is None:
+            return None
+        from tuneloop.storage import files
+        from tuneloop.training.text.chat_format import load_chat_format
+        from tuneloop.training.text.tokenizers import tokenizer_name
+
+        try:
+            data = files.read(self.tokenizer)
+        except FileNotFoundError as e:
+            raise UsageError(
+                f"{self.tokenizer}: no such file, expected a tokenizer.model or tokenizer.json;"
+                " check the path"
+            ) from e
+        return load_chat_format({tokenizer_name(data): data}, place=self.tokenizer)
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
+    for verb in (inspect, stats):
+        examples_app.command()(expand_groups(verb))
     app.add_typer(examples_app, name="examples")
 
 
-@examples_app.command("inspect")
 def inspect(
     url: ExamplesUrl,
+    chat: ChatOptions,
     example_id: Annotated[
         str | None, typer.Option("--id", help="Id of the example or of its trace.")
     ] = None,
     row: Annotated[int, typer.Option(min=0, help="Line of the file, from 0, without --id.")] = 0,
-    tokenizer: TokenizerUrl = None,
-    family: Family = "gemma3",
-    system_instruction: System = None,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page to this path.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -60,12 +108,13 @@ def inspect(
     from tuneloop.training.export.inspect import (
         find_example,
         inspect_example,
+        inspect_text,
         iter_examples,
         render_html,
     )
     from tuneloop.training.schema import parse_example
 
-    chat = chat_template_named(family)
+    template, chat_format = chat_template_named(chat.family), chat.chat_format()
     if example_id is not None:
         _, example = find_example(url, example_id)
     elif is_examples_file(url):
@@ -74,29 +123,16 @@ def inspect(
         raise UsageError("--row: found a prefix, expected one file; give a file, or --id")
     else:
         _, example = next(iter_examples(url))
-    found = inspect_example(example, chat, system_instruction, _tokenizer(tokenizer, chat))
+    if chat_format is None:
+        found = inspect_text(example, template, chat.system_instruction)
+    else:
+        found = inspect_example(example, chat_format, chat.system_instruction)
     if html is not None:
         files.write(str(html), render_html(found).encode())
     if as_json:
         print_json(_as_json(found))
     else:
         _print(found)
-
-
-def _tokenizer(
-    url: str | None, template: ChatTemplate
-) -> sentencepiece.SentencePieceProcessor | None:
-    if url is None:
-        return None
-    from tuneloop.storage import files
-    from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
-
-    try:
-        return load_tokenizer(files.read(url), template.turn_marks)
-    except FileNotFoundError as e:
-        raise UsageError(
-            f"{url}: no such file, expected a SentencePiece model; check the path"
-        ) from e
 
 
 def _as_json(found: Inspection) -> dict[str, Any]:
@@ -125,35 +161,29 @@ def _print(found: Inspection) -> None:
     console.print(text)
 
 
-@examples_app.command("stats")
 def stats(
     url: ExamplesUrl,
-    tokenizer: TokenizerUrl = None,
-    family: Family = "gemma3",
-    system_instruction: System = None,
+    chat: ChatOptions,
     as_json: Json = False,
 ) -> None:
     """Count examples and measure their lengths."""
-    from tuneloop.training.chat_templates import chat_template_named
     from tuneloop.training.export.inspect import iter_examples
     from tuneloop.training.export.lengths import summarise
 
-    chat = chat_template_named(family)
     measured: dict[str, Counter[int]] = {}
     count = 0
-    processor = _tokenizer(tokenizer, chat)
+    chat_format = chat.chat_format()
     for _, example in iter_examples(url):
         count += 1
         lengths = {
             "prompt_characters": len(example.prompt),
             "response_characters": len(example.response),
         }
-        if processor is not None:
-            from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-
-            before = encode_generation_prompt(processor, example.prompt, system_instruction, chat)
-            lengths["prompt_tokens"] = len(before)
-            lengths["response_tokens"] = len(encode_response(processor, example.response, chat))
+        if chat_format is not None:
+            before, after = chat_format.encode_example(
+                example.prompt, example.response, chat.system_instruction
+            )
+            lengths["prompt_tokens"], lengths["response_tokens"] = len(before), len(after)
         for name, length in lengths.items():
             measured.setdefault(name, Counter())[length] += 1
     found = {name: summarise(sorted(counts.items())) for name, counts in measured.items()}

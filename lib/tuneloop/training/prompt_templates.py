@@ -12,8 +12,11 @@ from typing import Annotated
 import msgspec
 
 from tuneloop.datasets.schema import TraceRow
-from tuneloop.traces.response_text import ParsedResponse, render_response
-from tuneloop.training.renderers import parse_response
+from tuneloop.traces.response_text import (
+    ParsedResponse,
+    parse_plain_response,
+    render_response,
+)
 from tuneloop.training.schema import Refused
 from tuneloop.validation import look_up
 
@@ -45,7 +48,7 @@ class Recipe:
     render_response: Callable[[Sequence[str], str], str]
     """(steps in order, answer) -> response that the model should give."""
     parse_response: Callable[[str], ParsedResponse]
-    """Generated text -> steps and answer."""
+    """Text from `ChatFormat.decode_response` -> steps and answer."""
 
 
 def _prompt_with_instruction(prompt: str, instruction: str | None) -> str:
@@ -98,19 +101,24 @@ def _draft_critique(row: TraceRow, instruction: str | None) -> Draft | Refused:
 
 RECIPES = {
     # Prompt -> steps and answer.
-    "trace_sft_v1": Recipe(_draft_trace, _prompt_with_instruction, render_response, parse_response),
+    "trace_sft_v1": Recipe(
+        _draft_trace, _prompt_with_instruction, render_response, parse_plain_response
+    ),
     # Prompt -> answer alone.
     "answer_only_v1": Recipe(
-        _draft_answer, _prompt_with_instruction, render_response, parse_response
+        _draft_answer, _prompt_with_instruction, render_response, parse_plain_response
     ),
     # Prompt -> steps and answer, or the bare answer of a chat. A model that is tuned on a task
     # forgets less if ordinary replies are mixed in.
     "trace_or_chat_v1": Recipe(
-        _draft_trace_or_chat, _prompt_with_instruction, _render_response_or_chat, parse_response
+        _draft_trace_or_chat,
+        _prompt_with_instruction,
+        _render_response_or_chat,
+        parse_plain_response,
     ),
     # Prompt and flawed trace -> corrected trace. Eval prompts are used as they are.
     "critique_v1": Recipe(
-        _draft_critique, _prompt_with_instruction, render_response, parse_response
+        _draft_critique, _prompt_with_instruction, render_response, parse_plain_response
     ),
 }
 """Recipes by the name that dataset manifests use."""

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.builders import Invoke
+from tests.training.text.models import model_files, store_model
 from tuneloop import jsonl
 from tuneloop.specs.model import TokenizerSpec
-from tuneloop.training.chat_templates import CHAT_TEMPLATES
 from tuneloop.training.export.index import IndexedFile, dump_offsets
 from tuneloop.training.export.inspect import inspect_example, render_html
 from tuneloop.training.schema import TrainingExample, parse_example
-from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.chat_format import load_chat_format
 from tuneloop.training.text.trainer import train_tokenizer
 
 
@@ -49,12 +49,14 @@ def shard(tmp_path: Path) -> Path:
 
 
 def test_the_mask_covers_the_response_and_the_end_of_its_turn(shard: Path) -> None:
-    tokenizer = load_tokenizer((shard.parent / "t.model").read_bytes())
-    found = inspect_example(example(1), CHAT_TEMPLATES["gemma3"], None, tokenizer)
+    model = (shard.parent / "t.model").read_bytes()
+    chat = load_chat_format({"tokenizer.model": model}, place="t.model")
+    found = inspect_example(example(1), chat, None)
     trained = "".join(piece.text for piece in found.pieces if piece.trained)
     assert trained == "Answer: 1<end_of_turn>"
-    assert "".join(piece.text for piece in found.pieces) == f"<bos>{found.text}"
-    assert found.roles == ("user", "model")
+    assert "".join(piece.text for piece in found.pieces) == found.text
+    assert found.text.startswith("<bos><start_of_turn>user\nSay 1 <b>")
+    assert found.roles == ("user", "assistant")
     assert f"{found.total} tokens, loss on {found.trained}" in found.summary()
     page = render_html(found)
     assert page.count('class="trained"') == found.trained + 1
@@ -77,10 +79,36 @@ def test_inspect_shows_text_counts_and_a_page(shard: Path, tuneloop: Invoke) -> 
     )
     assert code == 0
     assert "Be brief" in out
-    assert "turns: user, model" in out
+    assert "turns: user, assistant" in out
     assert "Be brief" in (shard.parent / "page.html").read_text()
     code, out, _ = tuneloop("examples", "inspect", str(shard), "--family", "gemma4")
     assert (code, "<|turn>model" in out, "no tokenizer given" in out) == (0, True, True)
+
+
+def test_characters_of_several_tokens_are_shown_with_their_last_one() -> None:
+    chat = load_chat_format(model_files(), place="small")
+    one = TrainingExample(id="e", prompt="é", response="漢 🎉")
+    texts = [piece.text for piece in inspect_example(one, chat, None).pieces if piece.trained]
+    assert texts == ["", "", "漢", " ", "", "", "", "🎉", "<|im_end|>"]
+
+
+def test_a_stored_model_shows_its_own_tokens(shard: Path, tuneloop: Invoke) -> None:
+    artifacts = str(shard.parent / "artifacts")
+    store_model(artifacts)
+    model = ("--model", "small", "--artifacts", artifacts)
+    code, out, _ = tuneloop("examples", "inspect", str(shard), *model, "--json")
+    found = json.loads(out)
+    assert (code, found["unit"]) == (0, "tokens")
+    assert found["text"] == (
+        "<|im_start|>user\nSay 0 <b><|im_end|>\n<|im_start|>assistant\nAnswer: 0<|im_end|>"
+    )
+    assert [text for text, trained in found["pieces"] if trained][-1] == "<|im_end|>"
+    code, out, _ = tuneloop("examples", "stats", str(shard), *model, "--json")
+    assert json.loads(out)["lengths"]["response_tokens"]["quantiles"]["max"] == 10
+    code, _, err = tuneloop("examples", "inspect", str(shard), *model, "--thinking", "steps")
+    assert (code, "does not write reasoning apart" in err) == (3, True)
+    code, _, err = tuneloop("examples", "inspect", str(shard), *model, "--tokenizer", "t.model")
+    assert (code, "--tokenizer: given together with --model" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +119,7 @@ def test_inspect_shows_text_counts_and_a_page(shard: Path, tuneloop: Invoke) -> 
         (("inspect", "FOLDER", "--row", "1"), 2, "give a file, or --id"),
         (("inspect", "FILE", "--family", "x"), 3, "chat template 'x' is unknown"),
         (("inspect", "FILE", "--tokenizer", "no.model"), 2, "no such file"),
+        (("inspect", "FILE", "--model", "no"), 12, "no: neither a model nor a finished run"),
         (("inspect", "FOLDER/no.jsonl"), 12, "the file or its index is missing"),
         (("stats", "FOLDER/no.jsonl"), 12, "no such file, expected examples"),
         (("stats", "FOLDER/index"), 12, "found no files examples-*.jsonl"),

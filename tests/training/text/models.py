@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
+
+from tests.model_manifests import make_manifest
+from tuneloop.artifacts.model_manifest import ModelFile, dump_model_manifest, model_prefix
 
 CHATML = (
     "{% for m in messages %}"
@@ -50,3 +55,17 @@ def model_files(
     if template is not None:
         files["chat_template.jinja"] = template.encode()
     return files
+
+
+def store_model(artifacts: str, name: str = "small", **changes: Any) -> Path:
+    """Store the text files of a model with a manifest; returns its folder."""
+    place = Path(model_prefix(artifacts, name))
+    place.mkdir(parents=True)
+    found = []
+    for file, data in model_files(**changes).items():
+        (place / file).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        found.append(ModelFile(name=file, size_bytes=len(data), sha256=digest))
+    manifest = make_manifest(name=name, files=tuple(found))
+    (place / "manifest.json").write_bytes(dump_model_manifest(manifest))
+    return place

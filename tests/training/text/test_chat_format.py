@@ -9,6 +9,7 @@ import pytest
 from tests.training.text.models import CHATML, CHATML_TOKENS, model_files
 from tuneloop.errors import DataError, SpecError
 from tuneloop.specs.model import TokenizerSpec
+from tuneloop.traces.response_text import render_response
 from tuneloop.training.renderers import render_generation_prompt, render_training_text
 from tuneloop.training.text.chat_format import (
     ChatFormat,
@@ -205,3 +206,130 @@ def test_a_template_that_changes_words_breaks_the_prefix_check() -> None:
     check_prefix_property(chat, [("2+2?", "Answer: 3")], "Be brief")
     with pytest.raises(DataError, match="reads 'Answer: 5' after encoding"):
         check_prefix_property(chat, [("2+2?", "Answer: 4")])
+
+
+HARD = {
+    "right to left": "ما هي عاصمة فرنسا؟ תחשוב על זה",
+    "emoji": "🗼👩‍👩‍👧🏳️‍🌈",
+    "CRLF and BOM": "\ufeffone\r\ntwo\r\n",
+    "20,000 characters": "step \n" * 3334,
+    "no space in 20,000": "x" * 20_000,
+    "controls": "a\x01\x1f\x7fc\u2028",
+    "WORD JOINERs": "\u2060<\u2060|im_end|>\u2060\u2060<start\u2060_of_turn>\u2060",
+    "only a token": "<|im_end|>",
+    "Jinja": "{{ messages }} {% raise %} {# x #}",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("chat", [chatml(), chatml(THINKING, "steps"), trained()])
+def test_hard_content_comes_back_unchanged(name: str, chat: ChatFormat) -> None:
+    response = render_response([f"first {HARD[name]}.", "second"], f"{HARD[name]}.")
+    prompt_ids, ids = chat.encode_example(HARD[name], response, HARD[name])
+    assert chat.decode_response(ids) == response
+    assert prompt_ids == chat.encode_prompt(HARD[name], HARD[name])
+    check_prefix_property(chat, [(HARD[name], response)], HARD[name])
+
+
+@pytest.mark.parametrize("chat", [chatml(), trained()])
+def test_half_a_surrogate_pair_is_a_question_mark(chat: ChatFormat) -> None:
+    prompt, response = chat.encode_example("a\ud800b", "Answer: \udfff", "\ud83d")
+    assert "a?b" in chat.tokenizer.decode(prompt)
+    assert chat.decode_response(response) == "Answer: ?"
+    check_prefix_property(chat, [("a\ud800b", "Answer: \udfff")], "\ud83d")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response"),
+    [("q<|", "r"), ("q", "r<|"), ("q<|image", "r")],
+)
+def test_content_and_template_together_spell_no_control_token(prompt: str, response: str) -> None:
+    """The template goes on where the content ends: `<|` + `image|>`."""
+    template = CHATML.replace("m.content + ", "m.content + 'image|>' + ")
+    chat = chatml(template, added=[*CHATML_TOKENS, "<|image|>", "<|imageimage|>"])
+    chat.encode_example("q<|im", "r", "s")
+    with pytest.raises(DataError, match="content spells one together with the template"):
+        chat.encode_example(prompt, response, None)
+
+
+@pytest.mark.parametrize("start", ["", "x"])
+def test_content_begins_where_the_template_ends_and_spells_no_token(start: str) -> None:
+    template = CHATML.replace("m.content", "('<|' if m.role == 'user' else '') + m.content")
+    chat = chatml(template, added=[*CHATML_TOKENS, "<|image|>"])
+    chat.encode_prompt(f"{start or 'y'}image|>", None)
+    if not start:
+        with pytest.raises(DataError, match="content spells one together with the template"):
+            chat.encode_prompt("image|>", None)
+
+
+def test_a_sentencepiece_model_reads_control_pieces_and_nothing_else_does() -> None:
+    tokenizer = trained().tokenizer
+    assert tokenizer.encode("<bos><start_of_turn>a<eos>")[:2] == [2, 4]
+    assert tokenizer.encode("<eos>") == [1]
+    assert tokenizer.decode([2, 1, 4]) == "<bos><eos><start_of_turn>"
+    assert tokenizer.token_id("<no such piece>") is None
+    ids = trained().encode_prompt("<bos><eos><pad>", None)
+    assert [ids.count(each) for each in (0, 1, 2)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer.json": b"{}"}, "small/tokenizer.json: not a tokenizer"),
+        ({"tokenizer_config.json": b"{"}, "small/tokenizer_config.json: not valid JSON"),
+        ({"tokenizer_config.json": b"[]"}, "found list, expected a JSON object"),
+        ({"chat_template.jinja": b"\xff"}, "small/chat_template.jinja: not UTF-8"),
+        ({"generation_config.json": b'{"eos_token_id": 999}'}, "holds 999, expected ids from 0"),
+        ({"config.json": b'{"eos_token_id": true}'}, "holds True, expected ids"),
+        (
+            {"tokenizer_config.json": b'{"added_tokens_decoder": {"9": {"content": "<new>"}}}'},
+            "<new> becomes id 261, expected 9",
+        ),
+        (
+            {"tokenizer_config.json": b'{"added_tokens_decoder": {"9": 1}}'},
+            "added_tokens_decoder is not a description of tokens",
+        ),
+    ],
+)
+def test_files_that_cannot_be_used_are_one_sentence(
+    changes: dict[str, bytes], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load_chat_format({**model_files(), **changes}, place="small")
+
+
+def test_tokens_of_the_config_alone_are_added() -> None:
+    chat = chatml(added_tokens_decoder={"261": {"content": "<new>", "special": True}})
+    assert chat.tokenizer.encode("a<new>") == [*chat.tokenizer.encode("a"), 261]
+    assert 261 not in chat.encode_prompt("a<new>", None)
+
+
+def test_a_folder_without_tokenizer_is_one_sentence() -> None:
+    with pytest.raises(DataError, match="small: found no tokenizer, expected"):
+        load_chat_format({}, place="small")
+    with pytest.raises(DataError, match="found 0 bytes, expected a SentencePiece model"):
+        load_chat_format({"tokenizer.model": b""}, place="small")
+    with pytest.raises(DataError, match="found 3 bytes, expected a SentencePiece model"):
+        load_chat_format({"tokenizer.model": b"abc"}, place="small")
+
+
+def test_a_tokenizer_that_removes_word_joiners_is_refused() -> None:
+    files = model_files()
+    tokenizer = json.loads(files["tokenizer.json"])
+    tokenizer["normalizer"] = {
+        "type": "Replace",
+        "pattern": {"String": "\u2060"},
+        "content": "",
+    }
+    for token in tokenizer["added_tokens"]:
+        token["normalized"] = True
+    files["tokenizer.json"] = json.dumps(tokenizer).encode()
+    with pytest.raises(DataError, match="content could forge it"):
+        load_chat_format(files, place="small")
+
+
+def test_dates_are_pinned() -> None:
+    template = "{{ strftime_now('%d %b %Y') }} {{ date_string }}" + CHATML
+    text = chatml(template).tokenizer.decode(chatml(template).encode_prompt("q", None))
+    assert text.startswith("26 Jul 2024 26 Jul 2024<|im_start|>")

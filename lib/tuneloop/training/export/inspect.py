@@ -1,11 +1,11 @@
 """Show an example as training sees it: its turns, its tokens, and which tokens the loss covers.
 
-Text, ids and mask come from the same functions that training calls.
+Ids and mask come from the same functions that training calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,9 +19,12 @@ from tuneloop.training.export.files import is_examples_file, text_blocks
 from tuneloop.training.schema import TrainingExample, parse_example
 
 if TYPE_CHECKING:
-    import sentencepiece
+    from tuneloop.training.text.chat_format import ChatFormat
+    from tuneloop.training.text.tokenizers import Tokenizer
 
 SPLIT_PREFIXES = ("examples-", "validation-")
+INCOMPLETE = "\ufffd"
+"""What decoders write for the bytes of an incomplete character."""
 
 
 class Piece(NamedTuple):
@@ -38,13 +41,13 @@ class Inspection:
 
     example: TrainingExample
     text: str
-    """Training text, without `<bos>`."""
+    """Training text; without `<bos>` if there is no tokenizer."""
     pieces: tuple[Piece, ...]
-    """The whole text in order, with `<bos>` if there is a tokenizer."""
+    """The whole text in order."""
     has_tokens: bool
     """Whether the pieces are tokens; if not, sizes are in characters."""
     roles: tuple[str, ...] | None
-    """Roles of the turns found in the text; None if a turn is not closed properly."""
+    """Roles of the turns; None if a turn is not closed properly."""
     expected_roles: tuple[str, ...]
     """Roles of the turns that the chat template should produce."""
 
@@ -72,44 +75,64 @@ class Inspection:
         return f"{self.total} {unit}, loss on {self.trained} ({share:.1f} %), turns: {turns}"
 
 
-def inspect_example(
-    example: TrainingExample,
-    template: ChatTemplate,
-    system_instruction: str | None,
-    tokenizer: sentencepiece.SentencePieceProcessor | None,
+def inspect_text(
+    example: TrainingExample, template: ChatTemplate, system_instruction: str | None
 ) -> Inspection:
-    """Render an example and split it into pieces with and without loss.
-
-    Args:
-        example: the example.
-        template: chat template of the model.
-        system_instruction: system instruction of the run.
-        tokenizer: splits the text into tokens; None gives two pieces, the generation prompt and
-            the response.
-    """
+    """Render an example with a built-in template: its prompt, and its response with loss."""
     before = template.render_generation_prompt(example.prompt, system_instruction)
     after = template.render_closed_response(example.response)
-    if tokenizer is None:
-        pieces = [Piece(before, False), Piece(after, True)]
-    else:
-        # A tokenizer is only there with the train extra, which this import needs.
-        from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-
-        prompt = encode_generation_prompt(tokenizer, example.prompt, system_instruction, template)
-        response = encode_response(tokenizer, example.response, template)
-        pieces = [
-            Piece(tokenizer.id_to_piece(token).replace("\u2581", " "), trained)
-            for ids, trained in ((prompt, False), (response, True))
-            for token in ids
-        ]
     return Inspection(
         example=example,
         text=before + after,
-        pieces=tuple(pieces),
-        has_tokens=tokenizer is not None,
+        pieces=(Piece(before, False), Piece(after, True)),
+        has_tokens=False,
         roles=template.roles_in(before + after),
         expected_roles=template.turns(system_instruction),
     )
+
+
+def inspect_example(
+    example: TrainingExample, chat_format: ChatFormat, system_instruction: str | None
+) -> Inspection:
+    """Encode an example as training does, and show each token with and without loss.
+
+    Args:
+        example: the example.
+        chat_format: tokenizer and chat template of the model.
+        system_instruction: system instruction of the run.
+
+    Raises:
+        DataError: the chat template cannot render the example.
+    """
+    prompt, response = chat_format.encode_example(
+        example.prompt, example.response, system_instruction
+    )
+    texts = _texts_of([*prompt, *response], chat_format.tokenizer)
+    pieces = [Piece(text, at >= len(prompt)) for at, text in enumerate(texts)]
+    # `encode_example` refuses content that would open or close a turn.
+    roles = chat_format.roles(system_instruction)
+    return Inspection(
+        example=example,
+        text=chat_format.tokenizer.decode([*prompt, *response]),
+        pieces=tuple(pieces),
+        has_tokens=True,
+        roles=roles,
+        expected_roles=roles,
+    )
+
+
+def _texts_of(ids: Sequence[int], tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield the text of each token; a character of several tokens is shown with the last one."""
+    waiting: list[int] = []
+    for number, token in enumerate(ids, start=1):
+        waiting.append(token)
+        text = tokenizer.decode(waiting)
+        # A character has at most four bytes, and each of its tokens has at least one.
+        if INCOMPLETE in text and len(waiting) < 4 and number < len(ids):
+            yield ""
+        else:
+            yield text
+            waiting = []
 
 
 def render_html(inspection: Inspection) -> str:

@@ -130,6 +130,11 @@ class ChatFormat:
             self.control.restore(reasoning), self.control.restore(answer.lstrip("\n"))
         )
 
+    def roles(self, system: str | None) -> tuple[str, ...]:
+        """Return the roles of an example's turns, in order."""
+        messages = self._messages("", system, ())
+        return (*(message["role"] for message in messages), "assistant")
+
     def _messages(
         self, prompt: str, system: str | None, shots: Sequence[tuple[str, str]]
     ) -> list[Message]:

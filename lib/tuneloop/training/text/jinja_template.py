@@ -19,7 +19,7 @@ from jinja2.parser import Parser
 
 from tuneloop.errors import DataError
 from tuneloop.training.text.layout import Message
-from tuneloop.training.text.tokenizers import TOKENIZER_CONFIG, parse_json_object
+from tuneloop.training.text.tokenizers import TOKENIZER_CONFIG, encodable, parse_json_object
 
 TEMPLATE_FILE = "chat_template.jinja"
 TODAY = datetime.date(2024, 7, 26)
@@ -115,10 +115,10 @@ def find_template(files: Mapping[str, bytes], place: str) -> tuple[str, str] | N
 def _default_template(listed: Any, place: str) -> str:
     """Return the template itself, or of several named ones that with the name `default`."""
     if isinstance(listed, list) and all(isinstance(each, dict) for each in listed):
-        listed = {each.get("name"): each.get("template") for each in listed}
+        listed = {str(each.get("name")): each.get("template") for each in listed}
     if isinstance(listed, dict):
         if "default" not in listed:
-            names = ", ".join(sorted(map(str, listed)))
+            names = ", ".join(sorted(listed)) or "none"
             raise DataError(
                 f"{place}: chat_template has the templates {names}, expected one with the name"
                 " default; add it"
@@ -129,7 +129,7 @@ def _default_template(listed: Any, place: str) -> str:
             f"{place}: chat_template is {type(listed).__name__}, expected text, or a list of named"
             " templates; get the file again"
         )
-    return listed
+    return encodable(listed)
 
 
 def _described(messages: Sequence[Message]) -> str:

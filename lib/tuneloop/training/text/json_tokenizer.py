@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+import msgspec
 import tokenizers
 
 from tuneloop.errors import DataError
@@ -67,25 +68,42 @@ class JsonTokenizer:
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token; None if there is no such token."""
-        found: int | None = self._tokenizer.token_to_id(token)
+        found: int | None = self._tokenizer.token_to_id(encodable(token))
         return found
+
+
+class _AddedToken(msgspec.Struct, frozen=True):
+    """A token as tokenizer_config.json describes it under its id."""
+
+    content: str
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = True
+    special: bool = False
 
 
 def _add_tokens(tokenizer: tokenizers.Tokenizer, config: bytes, place: str) -> None:
     """Add the tokens that tokenizer_config.json lists and tokenizer.json lacks."""
-    listed = parse_json_object(config, place.replace(TOKENIZER_JSON, TOKENIZER_CONFIG)).get(
-        "added_tokens_decoder"
-    )
+    place = place.removesuffix(TOKENIZER_JSON) + TOKENIZER_CONFIG
+    listed = parse_json_object(config, place).get("added_tokens_decoder") or {}
+    try:
+        # The ids are keys of a JSON object, so they are text.
+        tokens = msgspec.convert(listed, dict[int, _AddedToken], strict=False)
+    except ValueError as e:  # msgspec.ValidationError or UnicodeEncodeError
+        raise DataError(
+            f"{place}: added_tokens_decoder is not a description of tokens by id ({e}); get the"
+            " file again"
+        ) from e
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    for token_id, fields in sorted((listed or {}).items(), key=lambda item: int(item[0])):
+    for token_id, token in sorted(tokens.items()):
+        fields = msgspec.structs.asdict(token) | {"content": encodable(token.content)}
         if fields["content"] in known:
             continue
-        names = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
-        token = tokenizers.AddedToken(**{name: fields[name] for name in names if name in fields})
-        tokenizer.add_tokens([token])
+        tokenizer.add_tokens([tokenizers.AddedToken(**fields)])
         found = tokenizer.token_to_id(fields["content"])
-        if found != int(token_id):
+        if found != token_id:
             raise DataError(
-                f"{place}: {fields['content']} becomes id {found}, expected {token_id} as in"
-                f" {TOKENIZER_CONFIG}; get both files of the same version"
+                f"{place}: {token.content} becomes id {found}, expected {token_id} as listed here;"
+                f" get this file and {TOKENIZER_JSON} of the same version"
             )

@@ -8,7 +8,12 @@ from typing import Any
 from tuneloop.errors import DataError
 from tuneloop.training.control_tokens import ControlTokens
 from tuneloop.training.text.layout import Layout, Template
-from tuneloop.training.text.tokenizers import TOKENIZER_CONFIG, Tokenizer, parse_json_object
+from tuneloop.training.text.tokenizers import (
+    TOKENIZER_CONFIG,
+    Tokenizer,
+    encodable,
+    parse_json_object,
+)
 
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 ID_FILES = ("generation_config.json", "config.json")
@@ -24,7 +29,7 @@ def special_tokens(files: Mapping[str, bytes], place: str) -> dict[str, str]:
         for key, value in parse_json_object(files[name], f"{place}/{name}").items():
             text = value.get("content") if isinstance(value, dict) else value
             if key.endswith("_token") and isinstance(text, str):
-                found[key] = text
+                found[key] = encodable(text)
     return found
 
 
