@@ -22,6 +22,7 @@ from tuneloop.cli import app
 from tuneloop.specs.run import RunSpec
 
 PAGES = ("tutorial/laptop.md", "tutorial/kind.md", "tutorial/gke.md")
+GUIDES = ("how-to/models.md",)
 OPERATORS = set("();<>|&")
 KEYWORDS = {"until", "while", "if", "then", "do", "else", "!"}
 
@@ -67,7 +68,7 @@ def test_blocks_are_shell(page: str) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *GUIDES])
 def test_verbs_and_options_of_tuneloop_exist(page: str) -> None:
     calls = list(commands(page, "tuneloop"))
     calls += [call[2:] for call in commands(page, "python") if call[:3] == ["-m", "jobs", SUBMIT]]

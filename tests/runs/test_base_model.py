@@ -91,6 +91,12 @@ def test_a_missing_model_is_one_sentence(tiny_run: TinyRun) -> None:
     )
 
 
+def test_a_model_without_a_tokenizer_cannot_be_trained(tiny_run: TinyRun) -> None:
+    publish_manifest(tiny_run.artifacts, tokenizer_sha256=None)
+    with pytest.raises(DataError, match="model small-llama: has no tokenizer"):
+        pretrained(tiny_run, model="small-llama")
+
+
 def test_a_run_without_a_tuned_model_is_one_sentence(tiny_run: TinyRun) -> None:
     with pytest.raises(InputMissing, match="expected the record of a finished train stage of run"):
         pretrained(tiny_run, run="first-1a2b3c4d")

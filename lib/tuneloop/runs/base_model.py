@@ -18,8 +18,8 @@ from tuneloop.artifacts.model_manifest import (
 )
 from tuneloop.artifacts.records import OutputFile
 from tuneloop.artifacts.run_manifest import ModelOfRun
-from tuneloop.errors import InputMissing, SpecError
-from tuneloop.specs.model import ModelSpec, PretrainedModelSpec, RandomModelSpec
+from tuneloop.errors import DataError, InputMissing, SpecError
+from tuneloop.specs.model import ModelSpec, RandomModelSpec
 from tuneloop.specs.stages import ModelRef
 from tuneloop.storage import paths
 
@@ -59,13 +59,16 @@ def find_base_model(spec: ModelSpec, artifacts: str) -> FoundModel | None:
         return None
     if spec.run is not None:
         return find_tuned_model(spec.run, artifacts)
-    return find_stored_model(_name_of(spec), artifacts)
-
-
-def _name_of(spec: PretrainedModelSpec) -> str:
     if spec.model is None:  # the spec's own validator refuses this
         raise SpecError("train.model: expected one of the two keys `model` and `run`")
-    return spec.model
+    found = find_stored_model(spec.model, artifacts)
+    if found.manifest.tokenizer_sha256 is None:
+        raise DataError(
+            f"model {spec.model}: has no tokenizer, expected one to encode the examples with; add"
+            " the model again, from a folder with tokenizer.json or tokenizer.model, under another"
+            " name"
+        )
+    return found
 
 
 def find_stored_model(name: str, artifacts: str) -> FoundModel:
