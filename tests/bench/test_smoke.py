@@ -19,6 +19,7 @@ SCRIPTS = (
     "examples",
     "examples_http",
     "examples_processes",
+    "lora_1b",
     "plan",
     "scale_objects",
     "scale_requests",

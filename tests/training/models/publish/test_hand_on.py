@@ -104,7 +104,7 @@ def test_a_merged_model_and_its_adapter_are_handed_on(model_type: str, tmp_path:
 
     # The adapter's files and the base give the merged weights, by Hugging Face's names alone.
     card = dataclasses.replace(CARD, adapter_only=True)
-    documents = adapter_documents(adapters, LORA, base, card)
+    documents = adapter_documents(adapters, LORA, base.manifest, card, base.weights)
     assert sorted(documents) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     config = json.loads(documents["adapter_config.json"])
     assert config["base_model_name_or_path"] == "org/base"

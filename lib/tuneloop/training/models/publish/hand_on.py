@@ -92,25 +92,25 @@ def tuned_documents(
 def adapter_documents(
     adapters: Mapping[str, Adapter],
     method: LoraMethod,
-    base: ModelFolder,
+    base: ModelManifest,
     card: ModelCard,
+    weights: CheckpointFiles | None = None,
 ) -> dict[str, bytes]:
     """Return all files of the PEFT adapter folder of a tuned model.
 
     Args:
         adapters: as `adapters_of` returns them.
         method: what they were trained with.
-        base: folder of the model that they are for.
+        base: manifest of the model that they are for.
         card: facts of the model card, with `adapter_only`.
+        weights: weights of the base; those of a multimodal model have other names. None for random
+            weights.
 
     Raises:
         DataError: the family has no Hugging Face name for a weight.
     """
-    manifest = base.manifest
-    style = name_style(base.weights.tensors)
-    found = peft_files(
-        adapters, manifest.architecture.family, method, base_reference(manifest), style
-    )
+    style = name_style(weights.tensors) if weights is not None else None
+    found = peft_files(adapters, base.architecture.family, method, base_reference(base), style)
     return {**found, model_card.NAME: render_card(card)}
 
 
