@@ -134,7 +134,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--train", folder, *(["--smoke"] if SMOKE else [])]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     measured = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps(measured))
+    print("measured:", json.dumps(measured))
     print_figure("lora_1b", "GB", [(measured["peak_gb"], LIMIT_GB)])
 
 
