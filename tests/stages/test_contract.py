@@ -136,7 +136,9 @@ def test_the_termination_message_fits(spec_url: str, termination: Path) -> None:
     json.loads(termination.read_bytes())
 
 
-@pytest.mark.parametrize(("module", "extra"), [("duckdb", "data"), ("sentencepiece", "train")])
+@pytest.mark.parametrize(
+    ("module", "extra"), [("duckdb", "data"), ("sentencepiece", "train"), ("tokenizers", "train")]
+)
 def test_a_missing_extra_says_what_to_install(
     module: str, extra: str, spec_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,8 +31,9 @@ def explain(error: Exception, stage: str, place: str) -> Exception:
     if refused := errors.refusal(error, place):
         return refused
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tuneloop"):
-        # The export needs SentencePiece only to count tokens, so its extra does not contain it.
-        extra = "train" if error.name == "sentencepiece" else STAGES[stage].extra
+        # The export needs tokenizers only to count tokens, so its extra does not contain them.
+        counts_tokens = error.name in ("sentencepiece", "tokenizers")
+        extra = "train" if counts_tokens else STAGES[stage].extra
         return UsageError(
             f"stage {stage}: Python module {error.name} is not installed; install the {extra}"
             f" extra: `make setup` in a checkout, else the lock {STAGES[stage].lock} with pip"

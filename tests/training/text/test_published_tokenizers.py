@@ -135,6 +135,22 @@ def test_the_others_do_not_think(family: str) -> None:
         chat_of(family, "steps")
 
 
+@pytest.mark.parametrize(
+    ("family", "ids", "rows"),
+    [
+        ("gemma3", 262_145, 262_144),  # the last id is an image token
+        ("llama3", 128_256, 128_256),
+        ("llama3_1", 128_256, 128_256),
+        ("qwen3", 151_669, 151_936),
+    ],
+)
+def test_conversations_need_no_more_rows_than_published_models_have(
+    family: str, ids: int, rows: int
+) -> None:
+    assert chat_of(family).tokenizer.vocab_size == ids
+    assert 128_000 < chat_of(family).vocab_size <= rows
+
+
 @cache
 def control_tokens() -> dict[str, list[str]]:
     """Return the control tokens of every family, sorted."""

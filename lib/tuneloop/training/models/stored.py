@@ -69,9 +69,9 @@ class ModelFolder:
         """
         found = load_chat_format(self.contents, place=self.url, thinking=thinking)
         rows = self.manifest.architecture.vocab_size
-        if found.tokenizer.vocab_size > rows:
+        if found.vocab_size > rows:
             raise DataError(
-                f"{self.url}: the tokenizer has {found.tokenizer.vocab_size} ids, expected at most"
+                f"{self.url}: the tokenizer has {found.vocab_size} ids, expected at most"
                 f" the model's {rows}; use the tokenizer that the model was trained with"
             )
         return found

@@ -57,6 +57,20 @@ class ChatFormat:
     _expected: dict[tuple[bool, int], tuple[int, int]] = field(default_factory=dict, repr=False)
     """Control tokens of prompt and response, by (has a system instruction, number of shots)."""
 
+    @property
+    def vocab_size(self) -> int:
+        """Embedding rows that conversations need: the highest id that they can have, + 1.
+
+        Control tokens that the template never writes do not count, because content cannot spell
+        them: Gemma 3's tokenizer has an image token for which its text models have no row.
+        """
+        prompt, response = self.encode_example(STAND_IN, STAND_IN, STAND_IN)
+        unused = self.control_ids - {*prompt, *response, *self.stop_ids, self.pad_id}
+        size = self.tokenizer.vocab_size
+        while size - 1 in unused:
+            size -= 1
+        return size
+
     def encode_prompt(
         self, prompt: str, system: str | None, shots: Sequence[tuple[str, str]] = ()
     ) -> list[int]:
