@@ -142,7 +142,7 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(stored: Path, tmp_p
     params = live_params(model)
     write_model_folder(params, architecture, LINEAGE, DOCUMENTS, opener(tmp_path / "model"))
     with pytest.raises(
-        DataError, match="the tokenizer has 261 ids, expected at most the model's 200"
+        DataError, match="the tokenizer needs 259 rows, expected at most the model's 200"
     ):
         load_stored_model(str(tmp_path / "model"))
 

@@ -71,7 +71,7 @@ class ModelFolder:
         rows = self.manifest.architecture.vocab_size
         if found.vocab_size > rows:
             raise DataError(
-                f"{self.url}: the tokenizer has {found.vocab_size} ids, expected at most"
+                f"{self.url}: the tokenizer needs {found.vocab_size} rows, expected at most"
                 f" the model's {rows}; use the tokenizer that the model was trained with"
             )
         return found
