@@ -78,6 +78,8 @@ class Stage:
         self.shard_index, self.shard_count = shard_index, shard_count
         self.shard = layout.shard_name(shard_index, shard_count)
         self.process_index, self.process_count = process_position(os.environ)
+        self.holds_unsaved_work = False
+        """Whether ending the process now would lose work that the stage can still save."""
         self.at_end: Callable[[], None] = lambda: None
         """Called after the record is published; a process group ends together here."""
         self.spec = spec

@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, Union
@@ -26,12 +25,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
-from tuneloop.errors import EXIT_OK, InputMissing, SpecError, UsageError
+from tuneloop.errors import EXIT_OK, InputMissing, SpecError, Transient, UsageError
 from tuneloop.specs.stages import StageSpec
 from tuneloop.stages import reuse
 from tuneloop.stages.context import Stage
 from tuneloop.stages.failures import explain, report_failure
 from tuneloop.stages.heartbeat import Heartbeat
+from tuneloop.stages.stopping import StopOnSignal
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
 from tuneloop.validation import first_error
@@ -102,8 +102,14 @@ def _work_of(name: str) -> tuple[Run, Merge]:
     )
 
 
+def _abandon(stage: Stage) -> NoReturn:
+    """End a stage that was asked to stop and does not; the next attempt starts where it did."""
+    error = Transient(f"stage {stage.spec.stage}: stopped by a signal; run again to continue")
+    _leave(report_failure(error))
+
+
 def _leave(code: int) -> NoReturn:
-    """End a process of a group at once; a normal exit would wait for processes that are gone."""
+    """End the process at once; a normal exit would wait for threads or processes that are busy."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -160,8 +166,7 @@ def _ensure_record(
     """Do the work unless a record exists; lock and heartbeat are held until the stack closes."""
     if stage.existing_record() is not None:
         return
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stage.request_stop())
+    stack.enter_context(StopOnSignal(stage, lambda: _abandon(stage)))
     if stage.process_count == 1:
         # A second process waits for the first, which may outlive the run that started it.
         stack.enter_context(files.exclusive(stage.own_url("lock"), stage.should_stop))

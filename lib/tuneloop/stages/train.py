@@ -57,20 +57,28 @@ def run(spec: TrainStage, stage: Stage) -> None:
     stage.at_end = lambda: group.meet("the record is published")
     prepared = _prepare(spec, stage)
     steps = batches.total_steps(spec.options, len(prepared.table))
+
+    def report(row: metrics.StepMetrics) -> None:
+        stage.holds_unsaved_work = True
+        stage.progress(row.step, steps, loss=round(row.loss, 4))
+
     options = SftOptions(
         spec.options,
         seed=spec.seed,
         resume_prefix=paths.join(stage.prefix, "resume"),
         checkpoint_every_steps=spec.execution.checkpoint_every_steps,
         process_group=group,
-        report=lambda row: stage.progress(row.step, steps, loss=round(row.loss, 4)),
+        report=report,
         should_stop=stage.should_stop,
     )
     progress = loop.run_sft(prepared.model, prepared.table, options, validation=prepared.validation)
     if not progress.finished:
+        stage.holds_unsaved_work = False  # the checkpoint is stored, or cannot be
+        step = progress.checkpoint_step
+        saved = f"checkpoint of step {step} saved" if step else "no checkpoint saved"
         raise Transient(
             f"stage train: stopped by a signal after step {len(progress.metrics)} of {steps},"
-            f" checkpoint of step {progress.checkpoint_step} saved; run again to continue"
+            f" {saved}; run again to continue"
         )
     tuned = model_files.dump_weights(prepared.model)
     stage.write_output(model_files.TUNED_WEIGHTS, tuned)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +36,6 @@ _LIBRARIES = {
     *("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "httpx", "huggingface_hub"),
     *("requests", "s3fs"),
 }
-_TENSORSTORE_CODE = re.compile(r"\[os_error_code='(\d+)'\]")
 
 
 @contextlib.contextmanager
@@ -72,14 +70,10 @@ def sentences(url: str, verb: str) -> Iterator[None]:
 def refusal(error: Exception, place: str) -> Exception | None:
     """Translate another library's error about a full or inaccessible disk.
 
-    Orbax writes files itself, through tensorstore, whose errors contain the code as text.
-
     Returns:
         Unavailable or PermissionDenied, or None if the error has another cause.
     """
     code = error.errno if isinstance(error, OSError) else None
-    if found := _TENSORSTORE_CODE.search(str(error)):
-        code = int(found[1])
     if code not in _FULL | _DENIED:
         return None
     return _sentence_of(OSError(code, os.strerror(code)), place, "written")
