@@ -123,6 +123,7 @@ def test_a_checkpoint_of_an_adapter_holds_no_base_weights(tmp_path: Path) -> Non
 
 def test_the_newest_are_kept_and_the_protected_one(prefix: str) -> None:
     training = Training()
+    training.step()
     checkpoints = open_checkpoints(prefix)
     assert checkpoints.restore(training.model, training.optimizer, stored_steps=0) == 0
     saved = []
@@ -135,11 +136,13 @@ def test_the_newest_are_kept_and_the_protected_one(prefix: str) -> None:
     assert saved == [2, 4, 6, 8, 10, 11]
     assert steps_in(prefix) == [4, 10, 11]
     assert checkpoints.published_step == 11
-    with_best = Training(1)
-    checkpoints.load(4, with_best.model, with_best.optimizer)
-    assert with_best.bits() == training.bits()
+    best = Training(1)
+    checkpoints.load(4, best.model)
+    assert best.bits() != training.bits()
+    checkpoints.load(4, best.model, best.optimizer)
+    assert best.bits() == training.bits()
     with pytest.raises(DataError, match=r"checkpoints/6/manifest.json: is missing"):
-        checkpoints.load(6, with_best.model, with_best.optimizer)
+        checkpoints.load(6, best.model)
 
 
 def test_a_later_step_does_not_change_what_is_being_saved(tmp_path: Path) -> None:
@@ -233,6 +236,14 @@ def test_a_broken_one_is_named_and_the_one_before_is_used(
     assert "checkpoint of step 4 is unusable, using an older one" in caplog.text
     assert words in caplog.text
     assert run(str(tmp_path), Training(1), 4) == bits[4:]  # It was stored again.
+
+
+def test_if_all_are_broken_training_starts_again(tmp_path: Path) -> None:
+    undisturbed = run(str(tmp_path), Training(), 4)
+    for path in tmp_path.glob("checkpoints/*/*/*.safetensors"):
+        path.write_bytes(cut(path.read_bytes()))
+    assert run(str(tmp_path), Training(), 4) == undisturbed
+    assert steps_in(str(tmp_path)) == [2, 4]
 
 
 def test_a_store_that_refuses_for_good_ends_training(tmp_path: Path) -> None:

@@ -13,58 +13,25 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
-import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 from flax import nnx
 
-from tuneloop.errors import DataError, Transient, TuneloopError
-from tuneloop.storage import files, paths
-from tuneloop.training.sft.checkpoint_files import (
-    FILE_BYTES,
-    Snapshot,
-    read_state,
-    take_snapshot,
-    write_files,
-)
-from tuneloop.training.sft.checkpoint_manifest import (
-    MANIFEST,
-    CheckpointFile,
-    CheckpointManifest,
-    ProcessFiles,
-    dump_manifest,
-    parse_manifest,
-)
+from tuneloop.errors import DataError, Transient
+from tuneloop.storage import paths
+from tuneloop.training.sft.checkpoint.arrays import layout_of
+from tuneloop.training.sft.checkpoint.folder import CheckpointFolder
+from tuneloop.training.sft.checkpoint.upload import Upload
+from tuneloop.training.sft.checkpoint.write import FILE_BYTES, take_snapshot
 from tuneloop.training.sft.distributed import ProcessGroup
 
 log = logging.getLogger(__name__)
 
 KEEP = 2
 """Newest checkpoints that are kept: if the last one is unusable, the one before it is used."""
-POLL_SECONDS = 0.5
-"""Seconds between looks for the files of the other processes."""
 STALLED_SECONDS = 8.0
-"""Seconds without a stored file after which a stopped training no longer waits for its upload."""
-
-
-@dataclass
-class _Upload:
-    """One checkpoint on its way to the store."""
-
-    step: int
-    thread: threading.Thread | None = None
-    own_files_done: threading.Event = field(default_factory=threading.Event)
-    """This process's files are stored, or have failed."""
-    all_files_done: threading.Event = field(default_factory=threading.Event)
-    """The same holds for every process."""
-    last_sign: float = field(default_factory=time.monotonic)
-    """When the last file was stored."""
-    is_published: bool = False
-    """The manifest is stored; in processes other than the first: this process's files are."""
-    error: Exception | None = None
+"""Seconds without a stored file after which a training that ends no longer waits for its upload."""
 
 
 class Checkpoints:
@@ -93,14 +60,13 @@ class Checkpoints:
             file_bytes: largest size of a file's data.
             stalled_seconds: seconds without a stored file after which `close` gives up.
         """
-        self._prefix = checkpoints_prefix(resume_prefix)
+        self._folder = CheckpointFolder(checkpoints_prefix(resume_prefix))
         self._every_steps, self._keep, self._group = every_steps, keep, process_group
         self._file_bytes, self._stalled_seconds = file_bytes, stalled_seconds
         self._attempt = ""
-        self._stored: list[int] = []
         self._saved_step: int | None = None
         self._protected: int | None = None
-        self._upload: _Upload | None = None
+        self._upload: Upload | None = None
         self.published_step = 0
         """Step of the newest checkpoint that is complete in the store; 0 for none."""
 
@@ -108,38 +74,57 @@ class Checkpoints:
         """Restore a new trainer from the newest usable checkpoint and save its later ones.
 
         Args:
-            trainer: Tunix's PeftTrainer, built without a checkpoint directory.
-            stored_steps: number of steps whose metrics are stored. The checkpoint of a step is
-                stored before its metrics are known, so a newer one would leave a gap; it is
-                deleted.
+            trainer: a new `SftTrainer`.
+            stored_steps: number of steps whose metrics are stored; newer checkpoints are deleted.
 
         Returns:
             The step of the checkpoint; 0 if there is none.
         """
         step = self.restore(trainer.model, trainer.optimizer, stored_steps)
-        accumulation = trainer.config.get_with_default("gradient_accumulation_steps", 1)
-        trainer._train_steps, trainer._iter_steps = step, step * accumulation
+        trainer.start_at(step)
         trainer.checkpoint_manager = self
         return step
 
     def restore(self, model: Any, optimizer: Any, stored_steps: int) -> int:
-        """Restore model and optimizer in place from the newest usable checkpoint; see `resume`."""
+        """Restore model and optimizer in place from the newest usable checkpoint; see `resume`.
+
+        The old optimizer state is released first, so that devices need not hold both.
+        """
         self._attempt = f"{self._group.share(secrets.randbits(31)):08x}"
         if jax.process_index() == 0:
-            self._stored = self._clean(stored_steps)
-        self.published_step = self._read_newest(model, optimizer)
-        self._saved_step = self.published_step or None
-        return self.published_step
+            self._folder.clean(stored_steps)
+        layout = layout_of(trained_state(model, optimizer))
+        step, unusable = self._newest(), False
+        while step:
+            state = self._read_or_none(step, layout, optimizer)
+            if self._group.agree(state is not None):
+                _update(model, optimizer, state)
+                break
+            unusable = True
+            if jax.process_index() == 0:
+                self._folder.drop(step)
+            step = self._newest()
+        if unusable and not step:
+            fresh = nnx.Optimizer(model, optimizer.tx, wrt=optimizer.wrt)
+            nnx.update(optimizer, nnx.state(fresh, nnx.optimizer.OptState))
+        self.published_step, self._saved_step = step, step or None
+        return step
 
-    def load(self, step: int, model: Any, optimizer: Any) -> None:
-        """Restore model and optimizer in place from the checkpoint of a step.
+    def load(self, step: int, model: Any, optimizer: Any = None) -> None:
+        """Restore a model in place from the checkpoint of a step, such as the best one.
+
+        Args:
+            step: step of a checkpoint that is still kept.
+            model: the model.
+            optimizer: its optimizer; None leaves it as it is.
 
         Raises:
             DataError: there is no such checkpoint, or it is broken.
         """
         self.wait()
         self._group.meet("the checkpoint is stored")
-        self._read(step, model, optimizer)
+        layout = layout_of(trained_state(model, optimizer))
+        _update(model, optimizer, self._folder.read(step, layout))
 
     def latest_step(self) -> int | None:
         """Return the step of the newest checkpoint that was restored or saved (Tunix's hook)."""
@@ -174,11 +159,13 @@ class Checkpoints:
         self.wait()
         snapshot = take_snapshot(trained_state(model, optimizer), self._file_bytes)
         self._saved_step = step
-        upload = self._upload = _Upload(step)
-        upload.thread = threading.Thread(
-            target=self._run, args=(upload, snapshot), name=f"checkpoint-{step}", daemon=True
-        )
-        upload.thread.start()
+
+        def done() -> None:
+            self._folder.add(step)
+            self._folder.prune(self._keep, self._protected)
+
+        self._upload = Upload(step, self._folder.url(step), self._attempt, self._group, done)
+        self._upload.start(snapshot)
         return True
 
     def protect(self, step: int) -> None:
@@ -198,146 +185,31 @@ class Checkpoints:
             TuneloopError: the storage refuses for good.
         """
         upload, self._upload = self._upload, None
-        if upload is None or upload.thread is None:
+        if upload is None:
             return
-        while not upload.own_files_done.wait(stalled_seconds):
-            if stalled_seconds and time.monotonic() - upload.last_sign > stalled_seconds:
-                break
-        self._group.meet("each process has stored its files")
-        upload.all_files_done.set()
-        upload.thread.join(stalled_seconds)
-        if upload.is_published:
+        error = upload.wait(stalled_seconds)
+        if error is None:
             self.published_step = upload.step
-            return
-        error = upload.error or Transient("the storage does not answer")
-        if not isinstance(error, Transient):
+        elif isinstance(error, Transient):
+            log.warning("the checkpoint of step %d is not stored: %s", upload.step, error)
+        else:
             raise error
-        log.warning("the checkpoint of step %d is not stored: %s", upload.step, error)
 
     def close(self) -> None:
         """Wait for the last checkpoint (Tunix's hook)."""
         self.wait(self._stalled_seconds)
 
-    def _run(self, upload: _Upload, snapshot: Snapshot) -> None:
-        """Store one checkpoint; runs in a thread."""
+    def _newest(self) -> int:
+        """Return the step of the newest stored checkpoint, as process 0 sees it; 0 for none."""
+        return self._group.share(self._folder.steps[-1] if self._folder.steps else 0)
+
+    def _read_or_none(self, step: int, layout: Any, optimizer: Any) -> Any:
+        """Read a checkpoint; a broken one is logged, and None is returned."""
         try:
-            self._publish(upload, snapshot)
-        except Exception as e:  # raised again, or logged, by the thread that trains
-            upload.error = e
-        finally:
-            upload.own_files_done.set()
-
-    def _publish(self, upload: _Upload, snapshot: Snapshot) -> None:
-        def sign() -> None:
-            upload.last_sign = time.monotonic()
-
-        folder = self._folder(upload.step)
-        own = write_files(snapshot, folder, self._attempt, sign)
-        process_index = jax.process_index()
-        if process_index > 0:
-            files.write(self._list_url(upload.step, process_index), dump_manifest(own))
-            upload.is_published = True
-            return
-        upload.own_files_done.set()
-        manifest = CheckpointManifest(
-            step=upload.step,
-            arrays=snapshot.arrays,
-            files=own.files + self._files_of_others(upload),
-        )
-        if not files.publish(paths.join(folder, MANIFEST), dump_manifest(manifest)):
-            log.warning("%s: another process has stored this checkpoint; its files stay", folder)
-        upload.is_published = True
-        log.info("checkpoint of step %d stored", upload.step)
-        self._stored.append(upload.step)
-        self._prune()
-
-    def _files_of_others(self, upload: _Upload) -> tuple[CheckpointFile, ...]:
-        """Wait for the files of the other processes.
-
-        Not by a barrier of JAX: it would be a computation on the devices in the middle of training.
-        """
-        found: list[CheckpointFile] = []
-        for index in range(1, self._group.process_count):
-            url = self._list_url(upload.step, index)
-            while True:
-                none_comes = upload.all_files_done.is_set()
-                try:
-                    found += ProcessFiles.model_validate_json(files.read(url)).files
-                    break
-                except FileNotFoundError as e:
-                    if none_comes:
-                        raise Transient(f"{url}: process {index} has not stored its files") from e
-                upload.all_files_done.wait(POLL_SECONDS)
-        return tuple(found)
-
-    def _prune(self) -> None:
-        """Delete checkpoints that are no longer kept; a failure is tried again after the next."""
-        self._stored.sort()
-        for step in self._stored[: -self._keep]:
-            if step == self._protected:
-                continue
-            try:
-                self._delete(step)
-            except TuneloopError as e:  # too many checkpoints are no reason to stop training
-                log.warning("the old checkpoint of step %d is not deleted: %s", step, e)
-                return
-            self._stored.remove(step)
-
-    def _delete(self, step: int) -> None:
-        # The manifest first, so that it never names files that are gone.
-        files.delete_tree(paths.join(self._folder(step), MANIFEST))
-        files.delete_tree(self._folder(step))
-
-    def _clean(self, stored_steps: int) -> list[int]:
-        """Delete unfinished checkpoints and those without metrics; returns the steps of the rest.
-
-        Called before this attempt writes anything.
-        """
-        kept = []
-        for name in files.list_folders(self._prefix):
-            folder = paths.join(self._prefix, name)
-            if not name.isdecimal() or not files.exists(paths.join(folder, MANIFEST)):
-                log.info("%s: no manifest, so the checkpoint is unfinished; deleting it", folder)
-                files.delete_tree(folder)
-            elif int(name) > stored_steps:
-                log.info("deleting the checkpoint of step %s: its metrics were not written", name)
-                self._delete(int(name))
-            else:
-                kept.append(int(name))
-        return sorted(kept)
-
-    def _read_newest(self, model: Any, optimizer: Any) -> int:
-        """Restore from the newest checkpoint that every process can read; returns its step."""
-        while step := self._group.share(self._stored[-1] if self._stored else 0):
-            try:
-                self._read(step, model, optimizer)
-                is_read = True
-            except DataError as e:
-                is_read = False
-                log.warning("checkpoint of step %d is unusable, using an older one: %s", step, e)
-            if self._group.agree(is_read):
-                return step
-            if jax.process_index() == 0:
-                self._delete(step)
-                self._stored.remove(step)
-        return 0
-
-    def _read(self, step: int, model: Any, optimizer: Any) -> None:
-        folder = self._folder(step)
-        url = paths.join(folder, MANIFEST)
-        try:
-            data = files.read(url)
-        except FileNotFoundError as e:
-            raise DataError(f"{url}: is missing, so there is no such checkpoint") from e
-        state = read_state(parse_manifest(data, url), folder, trained_state(model, optimizer))
-        nnx.update(model, state["model"])
-        nnx.update(optimizer, state["optimizer"])
-
-    def _folder(self, step: int) -> str:
-        return paths.join(self._prefix, str(step))
-
-    def _list_url(self, step: int, process_index: int) -> str:
-        return paths.join(self._folder(step), self._attempt, f"{process_index:05d}.json")
+            return self._folder.read(step, layout, lambda: _release(optimizer))
+        except DataError as e:
+            log.warning("checkpoint of step %d is unusable, using an older one: %s", step, e)
+            return None
 
 
 def checkpoints_prefix(resume_prefix: str) -> str:
@@ -345,14 +217,27 @@ def checkpoints_prefix(resume_prefix: str) -> str:
     return paths.join(resume_prefix, "checkpoints")
 
 
-def trained_state(model: Any, optimizer: Any) -> dict[str, Any]:
+def trained_state(model: Any, optimizer: Any = None) -> dict[str, Any]:
     """Return what training changes, as a pytree of arrays.
 
     With LoRA, the base weights are not part of it. The state of random generators is, because
     dropout would otherwise repeat itself after a restart.
     """
     has_lora = bool(jax.tree.leaves(nnx.state(model, nnx.LoRAParam)))
-    trained = (
-        nnx.state(model, nnx.Any(nnx.LoRAParam, nnx.RngState)) if has_lora else nnx.state(model)
-    )
-    return {"model": trained, "optimizer": nnx.state(optimizer, nnx.optimizer.OptState)}
+    wanted = (nnx.LoRAParam, nnx.RngState) if has_lora else (...,)
+    state = {"model": nnx.state(model, nnx.Any(*wanted))}
+    if optimizer is not None:
+        state["optimizer"] = nnx.state(optimizer, nnx.optimizer.OptState)
+    return state
+
+
+def _update(model: Any, optimizer: Any, state: dict[str, Any]) -> None:
+    nnx.update(model, state["model"])
+    if optimizer is not None:
+        nnx.update(optimizer, state["optimizer"])
+
+
+def _release(optimizer: Any) -> None:
+    """Drop the arrays of an optimizer, whose state is about to be read."""
+    state = nnx.state(optimizer, nnx.optimizer.OptState)
+    nnx.update(optimizer, jax.eval_shape(lambda: state))
