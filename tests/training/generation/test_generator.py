@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
+from tests.training.generation.simple import greedy_without_cache
 from tuneloop.errors import DataError, Transient
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.model import RandomModelSpec
@@ -36,29 +34,6 @@ def architecture_with(window: int) -> Architecture:
 
 
 WINDOWED, FULL = architecture_with(8), architecture_with(512)
-
-
-def greedy_without_cache(model: Any, prompts: list[list[int]]) -> list[list[int]]:
-    """Call the model on whole rows for each token: no cache, no padding before a row's end."""
-    length = max(map(len, prompts)) + NEW
-    graph, state = nnx.split(model)
-
-    @jax.jit
-    def next_ids(state: Any, tokens: jax.Array, last: jax.Array) -> jax.Array:
-        mask = jnp.tril(jnp.ones((1, length, length), bool))
-        logits, _ = nnx.merge(graph, state)(tokens, jnp.arange(length)[None], None, mask)
-        return jnp.argmax(logits[jnp.arange(len(last)), last], axis=-1)
-
-    tokens = np.zeros((len(prompts), length), np.int32)
-    rows, lengths = np.arange(len(prompts)), np.array([len(ids) for ids in prompts])
-    for row, ids in enumerate(prompts):
-        tokens[row, : len(ids)] = ids
-    for step in range(NEW):
-        tokens[rows, lengths + step] = next_ids(state, tokens, lengths + step - 1)
-    return [
-        tokens[row, length : length + NEW].tolist()
-        for row, length in zip(rows, lengths, strict=True)
-    ]
 
 
 def generator_of(model: Any, architecture: Architecture, **changes: Any) -> Generator:
@@ -90,7 +65,7 @@ def test_a_batch_of_any_lengths_gives_what_each_prompt_gives_alone(
     generator = generator_of(model, architecture)
     shares = generator.plan(prompts).prefix_tokens
     assert shares == (16 if prefix and architecture is FULL else 0)
-    expected = greedy_without_cache(model, prompts)
+    expected = greedy_without_cache(model, prompts, NEW)
     assert len({tuple(ids) for ids in expected}) > 2
     assert answers(generator, prompts) == expected
     assert answers(generator, prompts[1:2]) == expected[1:2]
