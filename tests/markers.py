@@ -47,6 +47,7 @@ FILES = {
 IMPORTS = {
     "jax": (
         *("flax", "jax", "optax", "orbax", "qwix", "tunix"),
+        "tests.chat_model",
         "tests.training.tiny",
         *(f"tuneloop.training.{room}" for room in ("generation", "models", "sft")),
     ),

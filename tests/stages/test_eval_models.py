@@ -10,43 +10,20 @@ from typing import Any
 
 import pytest
 
-from tests.builders import TINY_MODEL, stage_specs
+from tests.builders import stage_specs
+from tests.chat_model import write_chat_model
 from tests.stages.test_evaluate import record
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import OutputFile
 from tuneloop.errors import DataError
-from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
 from tuneloop.specs.stages import EvalStage, ModelRef
 from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_models import EvaluatedModel, open_models
 from tuneloop.stages.eval_passes import Asker, Pass, Question
-from tuneloop.training.chat_templates import chat_template_named
-from tuneloop.training.models.families import gemma3
-from tuneloop.training.models.parameters import flat_params, live_params
-from tuneloop.training.models.publish.text_files import trained_text_files
+from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.random_weights import build_random_model
-from tuneloop.training.models.stored import Lineage, write_model_folder
-from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
-from tuneloop.training.text.trainer import train_tokenizer
 
-SENTENCES = ["user", "model", "Say a", "Answer: a"]
 BASE_SEED, TUNED_SEED = 1, 2
-
-
-def write_model(folder: Path, seed: int) -> str:
-    """Write a model with random weights; returns its manifest's digest."""
-    tokenizer = train_tokenizer(SENTENCES, TokenizerSpec(vocab_size=300))
-    processor = load_tokenizer(tokenizer)
-    template = chat_template_named("gemma3")
-    architecture = gemma3.architecture_of(RandomModelSpec(**TINY_MODEL), processor.get_piece_size())
-    folder.mkdir(parents=True)
-    return write_model_folder(
-        live_params(build_random_model(architecture, seed)),
-        architecture,
-        Lineage(name=folder.name, source=f"random weights, seed {seed}"),
-        trained_text_files(tokenizer, template, processor.piece_to_id(template.turn_marks[1])),
-        lambda name: (folder / name).open("wb"),
-    ).digest
 
 
 def trained_stage(folder: Path, names: tuple[str, ...], ref: ModelRef | None) -> Stage:
@@ -61,7 +38,7 @@ def trained_stage(folder: Path, names: tuple[str, ...], ref: ModelRef | None) ->
     outputs = []
     for name, seed in zip(names, (TUNED_SEED, BASE_SEED), strict=False):
         place = artifacts / "training_runs" / spec.run_id / "train" / "attempts" / "a" / name
-        write_model(place, seed)
+        write_chat_model(place, seed)
         for path in sorted(place.iterdir()):
             data = path.read_bytes()
             outputs.append(
@@ -80,7 +57,7 @@ def trained_stage(folder: Path, names: tuple[str, ...], ref: ModelRef | None) ->
 def test_base_and_tuned_model_are_the_ones_that_were_written(tmp_path: Path, stored: bool) -> None:
     ref = None
     if stored:
-        digest = write_model(tmp_path / "base", BASE_SEED)
+        digest = write_chat_model(tmp_path / "base", BASE_SEED)
         ref = ModelRef(name="base", folder=str(tmp_path / "base"), digest=digest)
     stage = trained_stage(tmp_path, ("model",) if stored else ("model", "base"), ref)
     assert isinstance(stage.spec, EvalStage)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from tuneloop.cli import cluster, examples, models, results, runs, store
+from tuneloop.cli import cluster, examples, generate, models, results, runs, store
 from tuneloop.errors import (
     VERB_EXIT_CODES,
     QuotaExceeded,
@@ -40,6 +40,7 @@ results.register(app)
 store.register(app)
 examples.register(app)
 models.register(app)
+generate.register(app)
 
 
 def main() -> NoReturn:

@@ -312,9 +312,9 @@ def _draw(logits: jax.Array, top_p: jax.Array, keys: jax.Array, step: jax.Array)
     order = jnp.argsort(logits, axis=-1, descending=True)
     ordered = jnp.take_along_axis(logits, order, axis=-1)
     probabilities = jax.nn.softmax(ordered, axis=-1)
-    # A token is kept if those before it have less than top_p, so the first one always is.
+    # A token is kept if those before it have less than top_p; the first one always is.
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    kept = jnp.where(before < top_p, ordered, -jnp.inf)
+    kept = jnp.where((before < top_p).at[:, 0].set(True), ordered, -jnp.inf)
     step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
     place = jax.vmap(jax.random.categorical)(step_keys, kept)
     return jnp.take_along_axis(order, place[:, None], axis=-1)[:, 0].astype(jnp.int32)
