@@ -23,6 +23,7 @@ from tuneloop.training.sft import loop
 from tuneloop.training.sft.batches import TokenTable, build_token_table
 from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.distributed import ProcessGroup
+from tuneloop.training.sft.earlier import EarlierRun
 from tuneloop.training.text.encode import encode_example
 from tuneloop.training.text.trainer import PAD_ID
 
@@ -78,7 +79,7 @@ def train(
     stop_after: int | None = None,
     *,
     held_out: TokenTable | None = None,
-    earlier: loop.EarlierRun | None = None,
+    earlier: EarlierRun | None = None,
     lora: LoraMethod | None = None,
     **changes: Any,
 ) -> tuple[loop.Progress, bytes]:

@@ -105,6 +105,8 @@ class TrainCounts(RecordPart):
     """Optimizer updates."""
     resumed_from_step: int
     """Step of the checkpoint that this process started from; 0 for none."""
+    continued_from_step: int = 0
+    """Steps of the earlier run that this run continues; 0 for none."""
     validation_examples: int = 0
     """Validation examples; 0 without validation."""
     kept_step: int = 0

@@ -26,6 +26,7 @@ from tuneloop.specs.stages import DatasetRef, StageSpec
 from tuneloop.stages.table import STAGES, RunInputs, StageDef
 from tuneloop.storage import files, paths
 from tuneloop.training.prompt_templates import recipe_named
+from tuneloop.training.sft.earlier import find_earlier_run
 
 CodeIdentity = Callable[[StageDef], str]
 """Returns the identity of the code that a stage runs."""
@@ -63,8 +64,9 @@ def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | Non
 
     Raises:
         DataError: the dataset or the eval set is broken.
-        InputMissing: the eval set or the model is missing.
-        SpecError: a URL holds a password, or the recipe or the scorer is unknown.
+        InputMissing: the eval set, the model, or the run to continue is missing.
+        SpecError: a URL holds a password, the recipe or the scorer is unknown, or the run to
+            continue has other options.
     """
     spec = _with_absolute_places(spec)
     with DatasetSource(spec.execution.datasets) as source:
@@ -77,6 +79,12 @@ def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | Non
     def code(row: StageDef) -> str:
         return image_digest or provenance.code_identity(row.module, row.lock)
 
+    find_earlier_run(
+        spec.train,
+        seed=seed,
+        system_instruction=spec.system_instruction,
+        artifacts=spec.execution.artifacts,
+    )
     model = find_base_model(spec.train.model, spec.execution.artifacts)
     inputs = _read_inputs(spec, manifest, seed, model)
     return build_plan(inputs, manifest, code, model_of_run(spec.train.model, model))

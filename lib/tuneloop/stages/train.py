@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +24,10 @@ from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.models.registry import family_named
 from tuneloop.training.schema import TrainingExample, parse_example
-from tuneloop.training.sft import batches, distributed, loop, metrics
+from tuneloop.training.sft import batches, distributed, loop, metrics, tensorboard
 from tuneloop.training.sft.batches import LengthReport, TokenTable
 from tuneloop.training.sft.callbacks import SftOptions
+from tuneloop.training.sft.earlier import EarlierRun, check_same_examples, find_earlier_run
 from tuneloop.training.text import encode
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 from tuneloop.training.text.trainer import PAD_ID, train_tokenizer
@@ -55,6 +57,13 @@ def run(spec: TrainStage, stage: Stage) -> None:
     """
     group = distributed.join()
     stage.at_end = lambda: group.meet("the record is published")
+    earlier = find_earlier_run(
+        spec.options,
+        seed=spec.seed,
+        system_instruction=spec.system_instruction,
+        artifacts=stage.artifacts,
+    )
+    check_same_examples(spec.options, stage.upstream("export"), stage.artifacts)
     prepared = _prepare(spec, stage)
     steps = batches.total_steps(spec.options, len(prepared.table))
 
@@ -71,7 +80,9 @@ def run(spec: TrainStage, stage: Stage) -> None:
         report=report,
         should_stop=stage.should_stop,
     )
-    progress = loop.run_sft(prepared.model, prepared.table, options, validation=prepared.validation)
+    progress = loop.run_sft(
+        prepared.model, prepared.table, options, validation=prepared.validation, earlier=earlier
+    )
     if not progress.finished:
         stage.holds_unsaved_work = False  # the checkpoint is stored, or cannot be
         step = progress.checkpoint_step
@@ -83,7 +94,9 @@ def run(spec: TrainStage, stage: Stage) -> None:
     tuned = model_files.dump_weights(prepared.model)
     stage.write_output(model_files.TUNED_WEIGHTS, tuned)
     stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.history), has_timings=True)
-    _fill_record(stage, prepared, progress, hashlib.sha256(tuned).hexdigest())
+    events = tensorboard.dump_events(progress.history, time.time())
+    stage.write_output(tensorboard.EVENTS, events, has_timings=True)
+    _fill_record(stage, prepared, progress, earlier, hashlib.sha256(tuned).hexdigest())
 
 
 def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
@@ -121,7 +134,11 @@ def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
 
 
 def _fill_record(
-    stage: Stage, prepared: Prepared, progress: loop.Progress, tuned_digest: str
+    stage: Stage,
+    prepared: Prepared,
+    progress: loop.Progress,
+    earlier: EarlierRun | None,
+    tuned_digest: str,
 ) -> None:
     lengths = prepared.lengths
     counts = TrainCounts(
@@ -134,6 +151,7 @@ def _fill_record(
         parameters=sum(array.size for array in flat_params(prepared.model).values()),
         steps=len(progress.metrics),
         resumed_from_step=progress.resumed_from,
+        continued_from_step=0 if earlier is None else earlier.step,
         validation_examples=0 if prepared.validation is None else len(prepared.validation),
         kept_step=progress.kept_step,
     )

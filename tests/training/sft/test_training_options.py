@@ -20,7 +20,8 @@ from tuneloop.training.models import model_files
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft.batches import TokenTable, total_steps
-from tuneloop.training.sft.loop import EarlierRun, Progress
+from tuneloop.training.sft.earlier import EarlierRun
+from tuneloop.training.sft.loop import Progress
 from tuneloop.training.sft.metrics import read_metrics
 from tuneloop.training.sft.validation import chosen_rows
 

@@ -17,21 +17,12 @@ from tuneloop.errors import DataError, SpecError
 from tuneloop.training.sft.batches import TokenTable, total_steps
 from tuneloop.training.sft.callbacks import Callbacks, SftOptions
 from tuneloop.training.sft.checkpoints import Checkpoints
+from tuneloop.training.sft.earlier import EarlierRun
 from tuneloop.training.sft.metrics import History, StepMetrics, read_metrics
 from tuneloop.training.sft.trainer import SftTrainer
 from tuneloop.training.sft.validation import Validation
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EarlierRun:
-    """The end of a finished training that this one continues."""
-
-    resume_prefix: str
-    """URL of the prefix of its checkpoints and metrics."""
-    step: int
-    """Its number of steps."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ def run_sft(
         history.cut(resumed_from)
         if not resumed_from and earlier is not None:
             history = _continue(earlier, trainer, options)
-            _check_patience(validator, history, earlier)
+            _check_goes_on(validator, history, earlier, steps)
         if trainer.train_steps:
             log.info("continuing after step %d", trainer.train_steps)
         callbacks = Callbacks(
@@ -176,7 +167,15 @@ def _continue(earlier: EarlierRun, trainer: SftTrainer, options: SftOptions) -> 
     return history
 
 
-def _check_patience(validator: Validation | None, history: History, earlier: EarlierRun) -> None:
+def _check_goes_on(
+    validator: Validation | None, history: History, earlier: EarlierRun, steps: int
+) -> None:
+    """Raise SpecError if the earlier training leaves nothing to do."""
+    if steps <= earlier.step:
+        raise SpecError(
+            f"train: {steps} steps are asked for, expected more than the {earlier.step} steps of"
+            " the run to continue, which are counted too; raise epochs or steps"
+        )
     if validator is not None and not validator.has_patience(history):
         raise SpecError(
             f"train.validation.patience: the run to continue stopped at step {earlier.step} after"
