@@ -25,6 +25,7 @@ FILES = {
     "demo/test_loop.py": "jax",
     "cli/test_models.py": "jax",
     "docs/test_laptop.py": "jax",
+    "models/test_gguf.py": "jax",
     "models/test_weights.py": "jax",
     "runs/test_local.py": "jax",
     "stages/test_eval_passes.py": "jax",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuneloop.artifacts.model_manifest import (
     MANIFEST,
@@ -23,9 +25,9 @@ from tuneloop.artifacts.model_manifest import (
 )
 from tuneloop.errors import DataError, InputMissing, UsageError
 from tuneloop.models import describe, selection
-from tuneloop.models.sources import Source, is_hub_url, open_source
+from tuneloop.models.sources import Source, is_gguf, is_hub_url, open_source, refuse_credentials
 from tuneloop.models.tokens import check_tokenizer, template_digest
-from tuneloop.models.weights import check_weights
+from tuneloop.models.weights import check_weights, convert_gguf
 from tuneloop.storage import files, paths
 
 NAME = re.compile(r"[a-z]([-.a-z0-9]{0,61}[a-z0-9])?")
@@ -68,6 +70,8 @@ def add_model(request: Request, progress: Progress = lambda done, total: None) -
         InputMissing: there is nothing at the URL.
     """
     check_name(request.name)
+    if is_gguf(request.url):
+        return _add_gguf(request, progress)
     if request.in_place and is_hub_url(request.url):
         raise UsageError(
             f"--in-place: {request.url} is on the hub, expected a folder that stays as it is; add"
@@ -83,6 +87,37 @@ def check_name(name: str) -> None:
             f"model name {name!r}: expected up to 63 lower-case letters, digits, dashes and dots,"
             " starting with a letter; choose another name"
         )
+
+
+def _add_gguf(request: Request, progress: Progress) -> ModelManifest:
+    """Convert a GGUF file to a folder in Hugging Face layout, and add that."""
+    if request.in_place:
+        raise UsageError(
+            f"--in-place: {request.url} is a GGUF file, which is converted to Hugging Face layout;"
+            " add it without --in-place"
+        )
+    refuse_credentials(request.url)
+    label = paths.absolute(request.url)
+    with tempfile.TemporaryDirectory(prefix="tuneloop-gguf-") as folder:
+        local = _local_copy(label, Path(folder) / "source.gguf")
+        converted = Path(folder) / "model"
+        names = convert_gguf(local, converted, request.dtype, label)
+        return _add_folder(request, Source(str(converted), names, label), progress)
+
+
+def _local_copy(url: str, path: Path) -> Path:
+    """Return the local path of a file, which is copied to `path` from anywhere else."""
+    if "://" not in url:
+        if not Path(url).is_file():
+            raise InputMissing(f"{url}: missing, expected a GGUF file; check the path")
+        return Path(url)
+    try:
+        with path.open("wb") as file:
+            for block in files.iter_blocks(url):
+                file.write(block)
+    except FileNotFoundError as e:
+        raise InputMissing(f"{url}: missing, expected a GGUF file; check the URL") from e
+    return path
 
 
 def _add_folder(request: Request, source: Source, progress: Progress) -> ModelManifest:

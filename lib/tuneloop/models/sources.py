@@ -76,6 +76,11 @@ def is_hub_url(url: str) -> bool:
     return _HUB_ID.fullmatch(url) is not None and not Path(url).exists()
 
 
+def is_gguf(url: str) -> bool:
+    """Return whether a URL names one GGUF file."""
+    return url.lower().endswith(".gguf")
+
+
 def refuse_credentials(url: str) -> None:
     """Refuse a URL with a password: it is copied into the model's manifest."""
     if urlsplit(url).password is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tuneloop.artifacts.model_manifest import ModelManifest
+from tuneloop.models.describe import CARD
 from tuneloop.models.selection import CONFIG, parse_json
 from tuneloop.models.sources import Source
 from tuneloop.specs.architecture import Architecture
@@ -55,6 +59,64 @@ def check_weights(source: Source, weights: list[str], config: bytes) -> CheckedW
     folder = open_folder(source.url, [*weights, *index])
     check_tensors(folder, architecture)
     return CheckedWeights(architecture, most_common_dtype(folder), count_parameters(architecture))
+
+
+def convert_gguf(path: Path, folder: Path, dtype: str, label: str) -> tuple[str, ...]:
+    """Convert a GGUF file to a folder in Hugging Face layout, one tensor at a time.
+
+    Args:
+        path: local path of the file.
+        folder: local folder that receives the files; it is created.
+        dtype: dtype of the weights, such as `float32`, which keeps every bit of the expanded
+            weights.
+        label: where the file comes from, for error messages and the model card.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        DataError: the file is torn, or of a kind that is not supported.
+    """
+    from tuneloop.training.models.gguf import open_gguf
+    from tuneloop.training.models.hf_writer import write_weights
+    from tuneloop.training.text.gguf_vocabulary import vocabulary_files
+
+    found = open_gguf(path, dtype)
+    contents = vocabulary_files(found.fields, label)
+    contents[CONFIG] = _dump(found.config)
+    contents["generation_config.json"] = _dump(_stop_ids(found.fields))
+    contents[CARD] = _card(found.fields, found.licence, label, dtype)
+    folder.mkdir(parents=True)
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    written = write_weights(found.tensors, lambda name: (folder / name).open("wb"))
+    return (*contents, *written)
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _stop_ids(fields: Mapping[str, Any]) -> dict[str, Any]:
+    def token_id(name: str) -> int | None:
+        return fields.get(f"tokenizer.ggml.{name}_token_id")
+
+    ends = dict.fromkeys(each for each in map(token_id, ("eos", "eot")) if each is not None)
+    found = {"bos_token_id": token_id("bos"), "pad_token_id": token_id("padding")}
+    return {
+        **{key: value for key, value in found.items() if value is not None},
+        **({"eos_token_id": list(ends)} if ends else {}),
+    }
+
+
+def _card(fields: Mapping[str, Any], licence: str | None, label: str, dtype: str) -> bytes:
+    front = f"---\nlicense: {json.dumps(licence)}\n---\n\n" if licence else ""
+    name = " ".join(str(fields.get("general.name", "Model")).split())
+    file = label.rsplit("/", 1)[-1]
+    return (
+        f"{front}# {name}\n\nConverted from the GGUF file `{file}`. Its weights were expanded to"
+        f" {dtype}; what was lost when they were quantized stays lost.\n"
+    ).encode()
 
 
 def open_weights(manifest: ModelManifest, folder: str) -> CheckpointFiles:
