@@ -20,6 +20,7 @@ SCRIPTS = (
     "examples_http",
     "examples_processes",
     "lora_1b",
+    "load",
     "plan",
     "scale_objects",
     "scale_requests",
