@@ -195,6 +195,12 @@ def test_a_pretrained_model_counts_by_itself(limits: str, message: str, tmp_path
         load(tmp_path, f"{PRETRAINED}export:\n  {limits}\n")
 
 
+def test_random_weights_do_not_think(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="train.thinking is steps, expected plain"):
+        load(tmp_path, GOOD.replace("  steps: 50", "  thinking: steps\n  steps: 50"))
+    load(tmp_path, PRETRAINED.replace("train:", "train:\n  thinking: steps"))
+
+
 def test_crlf_and_bom_are_read(tmp_path: Path) -> None:
     load(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
 

@@ -121,7 +121,7 @@ def _read_inputs(
     guard_digests = (None, None) if guard is None else _read_eval_set(guard, "guard_set")
     tokenizer = None
     if spec.export.tokenizer is not None:
-        found = _read_input(spec.export.tokenizer, "a SentencePiece model", "export.tokenizer")
+        found = _read_input(spec.export.tokenizer, "a tokenizer", "export.tokenizer")
         tokenizer = hashlib.sha256(found).hexdigest()
     dataset = DatasetRef(
         key=manifest.dataset_key,

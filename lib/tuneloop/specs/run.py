@@ -77,7 +77,7 @@ class RunSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _lengths_can_be_counted(self) -> RunSpec:
+    def _model_and_export_agree(self) -> RunSpec:
         export, limit = self.export, self.train.max_length_tokens
         tokens = export.max_length_tokens
         if self.starts_pretrained:
@@ -92,6 +92,11 @@ class RunSpec(Spec):
                     f" train.max_length_tokens ({limit}), over which training refuses an example"
                 )
             return self
+        if self.train.thinking != "plain":
+            raise ValueError(
+                f"train.thinking is {self.train.thinking}, expected plain, because a model with"
+                " random weights has no thinking block"
+            )
         if tokens is not None and export.tokenizer is None:
             raise ValueError(
                 f"export.max_length_tokens is {tokens}, expected export.tokenizer to count with,"

@@ -31,6 +31,7 @@ from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
 from tuneloop.specs.stages import ExportStage
 from tuneloop.stages.context import Stage
 from tuneloop.storage import files, lines, paths
+from tuneloop.traces.response_text import render_response
 from tuneloop.training.export import lengths, outcomes
 from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import builder_of
@@ -48,6 +49,13 @@ OUTCOMES, EXCLUSIONS = "outcomes/{}.parquet", "exclusions/{}.jsonl"
 """Intermediate files of a shard of output files."""
 PREFIXES: dict[Split, str] = {"train": "examples", "validation": "validation"}
 """Split -> prefix of its file names."""
+
+
+PROBES = (
+    ("What is 2 + 2?", render_response(["2 + 2 is 4"], "4")),
+    ("Name a colour.", render_response([], "blue")),
+)
+"""Conversations whose ids are checked before the first trace is read."""
 
 
 def run(spec: ExportStage, stage: Stage) -> None:
@@ -129,7 +137,11 @@ def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
     chat_format = _chat_format(spec, stage)
     if chat_format is None:
         return None
+    from tuneloop.training.text.chat_format import check_prefix_property
+
     system = spec.system_instruction
+    # The export comes first: a model whose template cannot be trained on fails here.
+    check_prefix_property(chat_format, PROBES, system)
 
     def count(prompt: str, response: str) -> tuple[int, int]:
         before, after = chat_format.encode_example(prompt, response, system)

@@ -5,7 +5,9 @@ The reference is transformers, which is installed for tests alone.
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import unicodedata
 from collections import Counter
 from functools import cache
@@ -234,8 +236,6 @@ def test_built_in_templates_equal_the_model_s_own(family: str) -> None:
     ("family", "pre"), [("llama3", "llama-bpe"), ("llama3_1", "llama-bpe"), ("qwen3", "qwen2")]
 )
 def test_a_gguf_file_gives_the_same_tokenizer(family: str, pre: str) -> None:
-    import json
-
     content = json.loads(files_of(family)["tokenizer.json"])
     ids = dict(content["model"]["vocab"])
     types = dict.fromkeys(ids, 1)
@@ -253,9 +253,42 @@ def test_a_gguf_file_gives_the_same_tokenizer(family: str, pre: str) -> None:
             line if isinstance(line, str) else " ".join(line) for line in merges
         ],
     }
-    assert list(ids.values()) and sorted(ids.values()) == list(range(len(ids)))
     built = load_tokenizer_files(vocabulary_files(fields, "m.gguf"), "m")
     rng = random.Random(f"gguf {family}")
     for _ in range(100):
         text = plain_text(rng, 30)
         assert built.encode(text) == chat_of(family).tokenizer.encode(text)
+
+
+def test_a_gguf_file_of_gemma_gives_the_same_ids() -> None:
+    """Its vocabulary is SentencePiece's: pieces with scores, here made from the order of merges."""
+    content = json.loads(files_of("gemma3")["tokenizer.json"])
+    ids = dict(content["model"]["vocab"])
+    types = {token: 6 if re.fullmatch("<0x..>", token) else 1 for token in ids}
+    for token in content["added_tokens"]:
+        ids[token["content"]] = token["id"]
+        types[token["content"]] = 3 if token["special"] else 4
+    types["<unk>"] = 2
+    scores: dict[str, float] = {}
+    for rank, merge in enumerate(content["model"]["merges"]):
+        scores.setdefault("".join(merge.split(" ") if isinstance(merge, str) else merge), -rank)
+    tokens = sorted(ids, key=ids.__getitem__)
+    fields = {
+        "general.architecture": "gemma3",
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [scores.get(token, -1e6) for token in tokens],
+        "tokenizer.ggml.token_type": [types[token] for token in tokens],
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.chat_template": json.loads(files_of("gemma3")["tokenizer_config.json"])[
+            "chat_template"
+        ],
+    }
+    built = load_chat_format(vocabulary_files(fields, "m.gguf"), place="m")
+    rng = random.Random("gguf gemma3")
+    for _ in range(200):
+        prompt, answer, system = plain_text(rng, 20), response(rng), plain_text(rng)
+        expected = chat_of("gemma3").encode_example(prompt, answer, system)
+        assert built.encode_example(prompt, answer, system) == expected
