@@ -196,7 +196,7 @@ def test_a_pretrained_model_counts_by_itself(limits: str, message: str, tmp_path
 
 
 def test_random_weights_do_not_think(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="train.thinking is steps, expected plain"):
+    with pytest.raises(SpecError, match="thinking is steps, expected plain"):
         load(tmp_path, GOOD.replace("  steps: 50", "  thinking: steps\n  steps: 50"))
     load(tmp_path, PRETRAINED.replace("train:", "train:\n  thinking: steps"))
 
