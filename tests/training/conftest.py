@@ -48,15 +48,3 @@ def undisturbed(
     from tests.training.tiny import train
 
     return train(table, tokenizer.get_piece_size(), tmp_path_factory.mktemp("undisturbed"))
-
-
-@pytest.fixture(scope="session")
-def stored(
-    undisturbed: tuple[Progress, bytes],
-    tokenizer_model: bytes,
-    tokenizer: sentencepiece.SentencePieceProcessor,
-) -> dict[str, bytes]:
-    """Files of the base model and of the tuned model."""
-    from tests.training.tiny import model_file_contents
-
-    return model_file_contents(tokenizer_model, tokenizer.get_piece_size(), tuned=undisturbed[1])

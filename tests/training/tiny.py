@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
+from safetensors import numpy as safetensors_numpy
 
 from tests.builders import TINY_MODEL
 from tuneloop.specs.architecture import Architecture
@@ -14,9 +15,9 @@ from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
 from tuneloop.specs.optimizer import AdamWSpec
 from tuneloop.specs.training import TrainSpec
-from tuneloop.training.models import model_files
 from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.lora.apply import apply_lora
+from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import loop
@@ -59,14 +60,10 @@ def build_table(
     return table
 
 
-def model_file_contents(tokenizer: bytes, vocab_size: int, tuned: bytes) -> dict[str, bytes]:
-    base = model_files.dump_weights(build_random_model(architecture(vocab_size), 0))
-    return {
-        model_files.BASE_WEIGHTS: base,
-        model_files.TUNED_WEIGHTS: tuned,
-        model_files.TOKENIZER: tokenizer,
-        model_files.DESCRIPTION: model_files.dump_description(architecture(vocab_size)),
-    }
+def dump_params(model: Any) -> bytes:
+    """Return all parameters as bytes, to compare models."""
+    data: bytes = safetensors_numpy.save(flat_params(model))
+    return data
 
 
 ALONE = ProcessGroup(process_count=1, mesh=None)
@@ -109,4 +106,4 @@ def train(
         process_group=ALONE,
     )
     progress = loop.run_sft(model, table, options, validation=held_out, earlier=earlier)
-    return progress, model_files.dump_weights(model)
+    return progress, dump_params(model)

@@ -114,6 +114,21 @@ class TrainCounts(RecordPart):
     loss."""
 
 
+class ParityResult(RecordPart):
+    """How a published model, read again, compares with the one in memory."""
+
+    reader: str
+    """`tuneloop`, or another program with its version."""
+    dtype: str
+    """Dtype that both sides computed in."""
+    max_difference: float
+    """Largest absolute difference of two logits."""
+    limit: float
+    """Largest difference that passes."""
+    greedy_equal: int
+    """Greedy tokens that are equal, of 16."""
+
+
 class TrainResults(RecordPart):
     """Results of the train stage."""
 
@@ -132,9 +147,11 @@ class TrainResults(RecordPart):
     stopped_early: bool = False
     """Whether training ended before its last step, because validation did not improve."""
     base_digest: str
-    """sha256 of the base model's weights file."""
+    """Digest of the base model's weights, as in its manifest."""
     tuned_digest: str
-    """sha256 of the tuned model's weights file."""
+    """Digest of the tuned model's weights, as in its manifest."""
+    parity: list[ParityResult] = []
+    """What each reader found that read the published model again."""
 
 
 class EvalCounts(RecordPart):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from tuneloop.specs.base import Spec
+from tuneloop.specs.method import FullMethod, MethodSpec
 from tuneloop.specs.model import ModelSpec, RandomModelSpec, TokenizerSpec
 from tuneloop.specs.optimizer import AdamWSpec, OptimizerSpec
 
@@ -39,6 +40,8 @@ class TrainSpec(Spec):
     """Model that the run starts from: random weights, a stored model, or another run's."""
     tokenizer: TokenizerSpec = TokenizerSpec()
     """Tokenizer of the model."""
+    method: MethodSpec = FullMethod()
+    """What is trained: all weights, or adapters beside frozen weights."""
     optimizer: OptimizerSpec = AdamWSpec()
     """Optimizer and learning rate schedule."""
     steps: int | None = Field(default=None, ge=1)

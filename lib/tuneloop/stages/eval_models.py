@@ -13,10 +13,9 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.context import Stage
 from tuneloop.storage import paths
-from tuneloop.training.models import model_files
 from tuneloop.training.models.loading import load_model
 from tuneloop.training.models.stored import ModelFolder, open_model_folder, verify_weights
-from tuneloop.training.text.chat_format import ChatFormat, load_chat_format
+from tuneloop.training.text.chat_format import ChatFormat
 from tuneloop.training.text.layout import Thinking
 
 TUNED_FOLDER, BASE_FOLDER = "model", "base"
@@ -41,8 +40,6 @@ def open_models(spec: EvalStage, stage: Stage) -> tuple[EvaluatedModel, Evaluate
         DataError: a file of a model is broken, or the base model was changed.
     """
     train = stage.upstream("train")
-    if not any(file.name == f"{TUNED_FOLDER}/{MANIFEST}" for file in train.outputs):
-        return _open_flat_outputs(train, stage)
     tuned = _open_output(train, TUNED_FOLDER, stage)
     if spec.model is None:
         base = _open_output(train, BASE_FOLDER, stage)
@@ -65,25 +62,3 @@ def _evaluated(folder: ModelFolder, thinking: Thinking) -> EvaluatedModel:
         return load_model(folder.weights, folder.manifest.architecture)
 
     return EvaluatedModel(folder.manifest.architecture, folder.chat_format(thinking), load)
-
-
-def _open_flat_outputs(train: Record, stage: Stage) -> tuple[EvaluatedModel, EvaluatedModel]:
-    """Open the models of a train stage that wrote `base.safetensors` and `tuned.safetensors`."""
-
-    def read(name: str) -> bytes:
-        return records.read_output(train.output(name), stage.artifacts)
-
-    place = f"record of {train.run_id}/train"
-    architecture = Architecture.model_validate_json(read(model_files.DESCRIPTION))
-    tokenizer = {model_files.TOKENIZER: read(model_files.TOKENIZER)}
-    chat_format = load_chat_format(tokenizer, place=place)
-
-    def load(weights: str) -> Any:
-        names = (weights, model_files.TOKENIZER, model_files.DESCRIPTION)
-        contents = {name: read(name) for name in names}
-        return model_files.load_model(contents, weights, place).model
-
-    return (
-        EvaluatedModel(architecture, chat_format, lambda: load(model_files.BASE_WEIGHTS)),
-        EvaluatedModel(architecture, chat_format, lambda: load(model_files.TUNED_WEIGHTS)),
-    )

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from tuneloop import jsonl, resources
 from tuneloop.artifacts import records
 from tuneloop.artifacts.delta_report import DeltaReport, Guard, Outcome, dump_report
+from tuneloop.artifacts.model_manifest import load_referenced_model
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import (
     EvalCounts,
@@ -145,7 +146,7 @@ def _assemble(
         base_prompts=compared if len(compared) > 1 else (),
         base_examples=fair,
         guard=_guard(spec, guard, generations, recipe),
-        random_weights=spec.model is None,
+        random_weights=spec.model is None or load_referenced_model(spec.model).random_weights,
     )
     stage.write_output("delta_report.md", render_markdown(report, pairs).encode())
     stage.write_output("delta_report.json", dump_report(report))

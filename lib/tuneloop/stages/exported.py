@@ -9,13 +9,21 @@ from tuneloop.storage import files, lines, paths
 from tuneloop.training.export.files import text_blocks
 from tuneloop.training.schema import TrainingExample, parse_example
 
+TRAINING, VALIDATION = "examples-", "validation-"
+"""First parts of the names of the export's files."""
 
-def iter_examples(stage: Stage, prefix: str = "examples-") -> Iterator[tuple[str, TrainingExample]]:
+
+def has_rows(stage: Stage, prefix: str) -> bool:
+    """Return whether the export has an example in files of this name."""
+    return any(file.rows for file in stage.upstream("export").outputs_like(prefix))
+
+
+def iter_examples(stage: Stage, prefix: str = TRAINING) -> Iterator[tuple[str, TrainingExample]]:
     """Stream (place, example) from every file of examples, verified.
 
     Args:
         stage: a stage that has the export upstream.
-        prefix: start of the file names: `examples-` or `validation-`.
+        prefix: TRAINING or VALIDATION.
     """
     for file in stage.upstream("export").outputs_like(prefix):
         place = paths.join(stage.artifacts, file.path)

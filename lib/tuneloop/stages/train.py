@@ -1,57 +1,48 @@
-"""Train: examples -> tokenizer, base model, tuned model, metrics. Real Tunix SFT."""
+"""Train: examples -> tuned model, metrics. Real Tunix SFT, from stored or random weights."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from typing import Any
 
-from tuneloop.artifacts.results import TrainCounts, TrainResults
-from tuneloop.errors import SpecError, Transient
+from tuneloop.artifacts.results import ExportCounts, ParityResult, TrainCounts, TrainResults
+from tuneloop.errors import DataError, SpecError, Transient
+from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.stages import TrainStage
+from tuneloop.stages import tuned_model
+from tuneloop.stages.base_model import BaseModel, draw_random, open_stored
 from tuneloop.stages.context import Stage
-from tuneloop.storage import files, lines, paths
-from tuneloop.training.chat_templates import chat_template_named
-from tuneloop.training.export.files import text_blocks
-from tuneloop.training.models import model_files
-from tuneloop.training.models.families import gemma3
-from tuneloop.training.models.parameters import flat_params
-from tuneloop.training.models.random_weights import build_random_model
-from tuneloop.training.models.registry import family_named
-from tuneloop.training.schema import TrainingExample, parse_example
+from tuneloop.stages.exported import TRAINING, VALIDATION, has_rows, iter_examples
+from tuneloop.storage import paths
+from tuneloop.training.models.lora.apply import apply_lora
+from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import batches, distributed, loop, metrics, tensorboard
 from tuneloop.training.sft.batches import LengthReport, TokenTable
 from tuneloop.training.sft.callbacks import SftOptions
+from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.earlier import EarlierRun, check_same_examples, find_earlier_run
-from tuneloop.training.text import encode
-from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
-from tuneloop.training.text.trainer import PAD_ID, train_tokenizer
+from tuneloop.training.text.chat_format import ChatFormat, check_prefix_property
 
-TRAINING, VALIDATION = "examples-", "validation-"
-"""First parts of the names of the export's files."""
+PREFIX_SAMPLES = 16
+"""Training examples on which the prefix property is checked before the first step."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The inputs of the training loop."""
+class Data:
+    """The encoded examples."""
 
     table: TokenTable
     validation: TokenTable | None
-    """Encoded validation examples; None without validation, or if the export has none."""
+    """Validation examples; None without validation, or if the export has none."""
     lengths: LengthReport
-    vocab_size: int
-    model: Any
-    """The base model, which training changes in place."""
-    base_digest: str
 
 
 def run(spec: TrainStage, stage: Stage) -> None:
-    """Train the tokenizer, draw the base model, tune it, and write both models.
+    """Open or draw the base model, encode the examples, tune the model, and publish it.
 
     In a process group every process does all of this, and the first one writes.
     """
@@ -64,8 +55,35 @@ def run(spec: TrainStage, stage: Stage) -> None:
         artifacts=stage.artifacts,
     )
     check_same_examples(spec.options, stage.upstream("export"), stage.artifacts)
-    prepared = _prepare(spec, stage)
-    steps = batches.total_steps(spec.options, len(prepared.table))
+    base = _base_model(spec, stage, group)
+    data = _encode(spec, stage, base.chat_format)
+    model = _trainable(spec, base)
+    progress = _train(model, data, spec, stage, group, earlier)
+    model, adapters = tuned_model.take_adapters(model, base, spec)
+    stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.history), has_timings=True)
+    events = tensorboard.dump_events(progress.history, time.time())
+    stage.write_output(tensorboard.EVENTS, events, has_timings=True)
+    counts, results = _counts(base, data, progress, earlier), _results(base, progress)
+    exported = stage.upstream("export").counts_as(ExportCounts)
+    facts = tuned_model.model_card(spec, base, exported, counts, results)
+    manifest, readers = tuned_model.publish(model, adapters, base, spec, stage, facts)
+    found = {
+        "tuned_digest": manifest.weights_sha256,
+        "parity": [ParityResult(**asdict(reader)) for reader in readers],
+    }
+    stage.set_results(counts, results.model_copy(update=found))
+
+
+def _train(
+    model: Any,
+    data: Data,
+    spec: TrainStage,
+    stage: Stage,
+    group: ProcessGroup,
+    earlier: EarlierRun | None,
+) -> loop.Progress:
+    """Train the model in place; raises Transient if a signal stops it."""
+    steps = batches.total_steps(spec.options, len(data.table))
 
     def report(row: metrics.StepMetrics) -> None:
         stage.holds_unsaved_work = True
@@ -80,9 +98,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
         report=report,
         should_stop=stage.should_stop,
     )
-    progress = loop.run_sft(
-        prepared.model, prepared.table, options, validation=prepared.validation, earlier=earlier
-    )
+    progress = loop.run_sft(model, data.table, options, validation=data.validation, earlier=earlier)
     if not progress.finished:
         stage.holds_unsaved_work = False  # the checkpoint is stored, or cannot be
         step = progress.checkpoint_step
@@ -91,73 +107,84 @@ def run(spec: TrainStage, stage: Stage) -> None:
             f"stage train: stopped by a signal after step {len(progress.metrics)} of {steps},"
             f" {saved}; run again to continue"
         )
-    tuned = model_files.dump_weights(prepared.model)
-    stage.write_output(model_files.TUNED_WEIGHTS, tuned)
-    stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.history), has_timings=True)
-    events = tensorboard.dump_events(progress.history, time.time())
-    stage.write_output(tensorboard.EVENTS, events, has_timings=True)
-    _fill_record(stage, prepared, progress, earlier, hashlib.sha256(tuned).hexdigest())
+    return progress
 
 
-def _prepare(spec: TrainStage, stage: Stage) -> Prepared:
-    """Encode the examples, draw the base model, and write everything but the tuned weights."""
-    options = spec.options
-    if not isinstance(options.model, RandomModelSpec):
-        raise SpecError("train.model: pretrained models are not supported yet; use kind: random")
-    family = family_named(options.model.family)
-    sample = (e for _, e in islice(_examples(stage), options.tokenizer.sample_examples))
-    tokenizer_model = train_tokenizer(
-        encode.tokenizer_sentences(sample, spec.system_instruction), options.tokenizer
-    )
-    tokenizer = load_tokenizer(tokenizer_model)
-    vocab_size = tokenizer.get_piece_size()
-    template = chat_template_named(family.chat_template)
+def _base_model(spec: TrainStage, stage: Stage, group: ProcessGroup) -> BaseModel:
+    if spec.model is not None:
+        return open_stored(spec.model, spec.options, group)
+    if not isinstance(spec.options.model, RandomModelSpec):
+        raise SpecError(
+            "train.model: the stage spec of a pretrained model has no reference to it, expected"
+            " `model` with name, folder and digest; plan the run again"
+        )
+    examples = (example for _, example in iter_examples(stage, TRAINING))
+    return draw_random(spec, spec.options.model, examples, stage)
+
+
+def _encode(spec: TrainStage, stage: Stage, chat_format: ChatFormat) -> Data:
+    """Encode training and validation examples, and check that generation starts alike."""
+    system = spec.system_instruction
+
+    def encode(example: TrainingExample) -> tuple[list[int], list[int]]:
+        return chat_format.encode_example(example.prompt, example.response, system)
+
+    check_prefix_property(chat_format, _samples(stage), system)
     build_table = partial(
         batches.build_token_table,
-        encode=lambda example: encode.encode_example(
-            tokenizer, example, spec.system_instruction, template
-        ),
-        pad_id=PAD_ID,
-        max_length_tokens=options.max_length_tokens,
+        encode=encode,
+        pad_id=chat_format.pad_id,
+        max_length_tokens=spec.options.max_length_tokens,
     )
-    table, lengths = build_table(_examples(stage))
+    table, lengths = build_table(iter_examples(stage, TRAINING))
     validation = None
-    if options.validation is not None and _has_rows(stage, VALIDATION):
-        validation, _ = build_table(_examples(stage, VALIDATION))
-    stage.write_output(model_files.TOKENIZER, tokenizer_model)
-    architecture = gemma3.architecture_of(options.model, vocab_size)
-    stage.write_output(model_files.DESCRIPTION, model_files.dump_description(architecture))
-    model = build_random_model(architecture, spec.seed)
-    base = model_files.dump_weights(model)
-    stage.write_output(model_files.BASE_WEIGHTS, base)
-    return Prepared(table, validation, lengths, vocab_size, model, hashlib.sha256(base).hexdigest())
+    if spec.options.validation is not None and has_rows(stage, VALIDATION):
+        validation, _ = build_table(iter_examples(stage, VALIDATION))
+    return Data(table, validation, lengths)
 
 
-def _fill_record(
-    stage: Stage,
-    prepared: Prepared,
-    progress: loop.Progress,
-    earlier: EarlierRun | None,
-    tuned_digest: str,
-) -> None:
-    lengths = prepared.lengths
-    counts = TrainCounts(
+def _samples(stage: Stage) -> Iterator[tuple[str, str]]:
+    for number, (_, example) in enumerate(iter_examples(stage, TRAINING)):
+        if number == PREFIX_SAMPLES:
+            return
+        yield example.prompt, example.response
+
+
+def _trainable(spec: TrainStage, base: BaseModel) -> Any:
+    """Load the model, with adapters if these are what is trained."""
+    model = base.load()
+    method = spec.options.method
+    if isinstance(method, LoraMethod):
+        return apply_lora(model, base.architecture, method, spec.seed)
+    return model
+
+
+def _counts(
+    base: BaseModel, data: Data, progress: loop.Progress, earlier: EarlierRun | None
+) -> TrainCounts:
+    lengths = data.lengths
+    return TrainCounts(
         examples=lengths.examples,
         tokens=lengths.tokens,
         trained_tokens=lengths.trained_tokens,
         longest_tokens=lengths.longest_tokens,
         longest_response_tokens=lengths.longest_response_tokens,
-        vocab_size=prepared.vocab_size,
-        parameters=sum(array.size for array in flat_params(prepared.model).values()),
+        vocab_size=base.architecture.vocab_size,
+        parameters=base.manifest.parameters,
         steps=len(progress.metrics),
         resumed_from_step=progress.resumed_from,
         continued_from_step=0 if earlier is None else earlier.step,
-        validation_examples=0 if prepared.validation is None else len(prepared.validation),
+        validation_examples=0 if data.validation is None else len(data.validation),
         kept_step=progress.kept_step,
     )
+
+
+def _results(base: BaseModel, progress: loop.Progress) -> TrainResults:
+    if not progress.metrics:
+        raise DataError("stage train: no step was made, expected at least one; raise train.steps")
     losses = progress.history.validation_losses
     best = progress.history.best_step()
-    results = TrainResults(
+    return TrainResults(
         loss_first=progress.metrics[0].loss,
         loss_last=progress.metrics[-1].loss,
         validation_loss_first=losses.get(0),
@@ -165,22 +192,6 @@ def _fill_record(
         validation_loss_best=None if best is None else losses[best],
         best_step=best,
         stopped_early=progress.stopped_early,
-        base_digest=prepared.base_digest,
-        tuned_digest=tuned_digest,
+        base_digest=base.manifest.weights_sha256,
+        tuned_digest="",
     )
-    stage.set_results(counts, results)
-
-
-def _has_rows(stage: Stage, prefix: str) -> bool:
-    return any(file.rows for file in stage.upstream("export").outputs_like(prefix))
-
-
-def _examples(stage: Stage, prefix: str = TRAINING) -> Iterator[tuple[str, TrainingExample]]:
-    """Stream (place, example) from every shard of the export, verified."""
-    for file in stage.upstream("export").outputs_like(prefix):
-        place = paths.join(stage.artifacts, file.path)
-        stored = files.iter_verified(place, file.size_bytes, file.sha256)
-        found = lines.iter_lines(text_blocks(file.name, stored))
-        for number, line in enumerate(found, start=1):
-            at = f"{place}:{number}"
-            yield at, parse_example(line, at)

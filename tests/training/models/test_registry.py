@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,17 +9,18 @@ import pytest
 
 from tests.builders import TINY_MODEL
 from tests.training.models.checkpoints import MODEL_TYPES, tiny_config
+from tests.training.tiny import dump_params
 from tuneloop.errors import DataError, SpecError
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
 from tuneloop.training.chat_templates import CHAT_TEMPLATES
 from tuneloop.training.generation.generator import Generator
-from tuneloop.training.models import model_files
 from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.hf_config import parse_config
-from tuneloop.training.models.parameters import param_items
+from tuneloop.training.models.naming import LAYER_RULES
+from tuneloop.training.models.parameters import live_params, param_items
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.models.registry import FAMILIES, family_named, lora_modules
-from tuneloop.training.text.chat_format import load_chat_format
+from tuneloop.training.models.stored import Lineage, load_stored_model, write_model_folder
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 from tuneloop.training.text.trainer import train_tokenizer
 
@@ -26,24 +28,28 @@ TOY: Any = SimpleNamespace(abstract_model=gemma3.abstract_model)
 
 
 def test_a_family_registered_from_outside_is_built_saved_loaded_and_asked(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     row = dataclasses.replace(FAMILIES["gemma3"], module=lambda: TOY)
     monkeypatch.setitem(FAMILIES, "toy", row)
+    monkeypatch.setitem(LAYER_RULES, "toy", LAYER_RULES["gemma3"])
     tokenizer = train_tokenizer(["user model", "Say a", "Answer: a"], TokenizerSpec(vocab_size=300))
     vocab_size = load_tokenizer(tokenizer).get_piece_size()
     architecture = gemma3.architecture_of(RandomModelSpec(**TINY_MODEL), vocab_size)
     toy = architecture.model_copy(update={"family": "toy", "num_layers": 1})
     model = build_random_model(toy, 5)
-    files = {
-        model_files.BASE_WEIGHTS: model_files.dump_weights(model),
-        model_files.DESCRIPTION: model_files.dump_description(toy),
-        model_files.TOKENIZER: tokenizer,
-    }
-    stored = model_files.load_model(files, model_files.BASE_WEIGHTS, "toy")
+    files = {"tokenizer.model": tokenizer}
+    write_model_folder(
+        live_params(model),
+        toy,
+        Lineage("toy", "a test"),
+        files,
+        lambda name: (tmp_path / name).open("wb"),
+    )
+    stored = load_stored_model(str(tmp_path))
     assert stored.architecture == toy
-    assert model_files.dump_weights(stored.model) == files[model_files.BASE_WEIGHTS]
-    chat_format = load_chat_format({"tokenizer.model": tokenizer}, place="toy")
+    assert dump_params(stored.model) == dump_params(model)
+    chat_format = stored.chat_format
     prompts = [chat_format.encode_prompt("Say a", None)]
     generator = Generator(
         stored.model, toy, stop_ids=chat_format.stop_ids, batch_size=8, max_new_tokens=8

@@ -27,7 +27,6 @@ from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
 from tuneloop.specs.stages import TrainStage, dump_stage_spec
-from tuneloop.training.models import model_files
 
 EXPORT_AND_TRAIN = 2
 
@@ -158,9 +157,9 @@ def assert_same_training(alone: tuple[TinyRun, Plan], found: Training) -> None:
         for a, r in ((run.artifacts, one), (found.artifacts, other))
     ]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
-    base = model_files.BASE_WEIGHTS
+    base = "base/model.safetensors"
     assert one.output(base).sha256 == other.output(base).sha256
-    tuned = model_files.TUNED_WEIGHTS
+    tuned = "model/model.safetensors"
     expected, got = weights(run.artifacts, one, tuned), weights(found.artifacts, other, tuned)
     assert expected.keys() == got.keys()
     for name, array in expected.items():

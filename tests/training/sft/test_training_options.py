@@ -12,11 +12,10 @@ import pytest
 import sentencepiece
 from safetensors import numpy as safetensors_numpy
 
-from tests.training.tiny import EXAMPLES, SPEC, architecture, build_table, train
+from tests.training.tiny import EXAMPLES, SPEC, architecture, build_table, dump_params, train
 from tuneloop.errors import DataError, SpecError
 from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.training import TrainSpec
-from tuneloop.training.models import model_files
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft.batches import TokenTable, total_steps
@@ -72,7 +71,7 @@ def arrays(weights: bytes) -> dict[str, np.ndarray]:
 
 def initial(tokenizer: sentencepiece.SentencePieceProcessor) -> dict[str, np.ndarray]:
     model = build_random_model(architecture(tokenizer.get_piece_size()), 0)
-    return arrays(model_files.dump_weights(model))
+    return arrays(dump_params(model))
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ _PRE_NORMS = {
     "post_attention_layernorm.w": "post_attention_layernorm",
 }
 
-_LAYER_RULES: dict[str, dict[str, TensorRule]] = {
+LAYER_RULES: dict[str, dict[str, TensorRule]] = {
     "gemma3": {
         **_GEMMA_ATTENTION,
         **_FEED_FORWARD,
@@ -169,12 +169,12 @@ def rule_of(family: str, param: str) -> TensorRule:
         DataError: the table has no rule for the parameter.
     """
     numbered = _NUMBERED.fullmatch(param)
-    table = _LAYER_RULES.get(family, {}) if numbered else _TOP_RULES
+    table = LAYER_RULES.get(family, {}) if numbered else _TOP_RULES
     rule = table.get(numbered[2] if numbered else param)
     if rule is None:
         raise DataError(
             f"model parameter {param}: has no Hugging Face name in family {family}, expected one of"
-            f" the {len(_LAYER_RULES.get(family, {}))} names per layer; add it to naming.py"
+            f" the {len(LAYER_RULES.get(family, {}))} names per layer; add it to naming.py"
         )
     if numbered is None:
         return rule
@@ -184,7 +184,7 @@ def rule_of(family: str, param: str) -> TensorRule:
 
 def layer_tensors(family: str) -> tuple[str, ...]:
     """Return the tensors of one layer, such as `self_attn.q_proj.weight`, in sorted order."""
-    rules = _LAYER_RULES[family].values()
+    rules = LAYER_RULES[family].values()
     names = {name.removeprefix(_LAYER) for rule in rules for name in rule.tensors}
     return tuple(sorted(names))
 

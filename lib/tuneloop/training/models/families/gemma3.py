@@ -37,6 +37,7 @@ def architecture_of(spec: RandomModelSpec, vocab_size: int) -> Architecture:
         rope=Rope(theta=GLOBAL_ROPE_BASE),
         local_rope=Rope(theta=LOCAL_ROPE_BASE),
         layer_types=tuple(pattern[layer % len(pattern)] for layer in range(spec.num_layers)),
+        query_scalar=float(spec.head_dim),
     )
 
 

@@ -1,0 +1,172 @@
+"""Publish the tuned model: merge adapters, write the model folder, and read it again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tuneloop.artifacts.model_manifest import ModelManifest
+from tuneloop.artifacts.results import ExportCounts, TrainCounts, TrainResults
+from tuneloop.specs.method import LoraMethod, QloraMethod
+from tuneloop.specs.stages import TrainStage
+from tuneloop.stages.base_model import BaseModel, opener
+from tuneloop.stages.context import Stage
+from tuneloop.storage import paths
+from tuneloop.training.models.lora.merge import (
+    Adapter,
+    adapters_of,
+    merge_adapters,
+    remove_adapters,
+)
+from tuneloop.training.models.parameters import live_params
+from tuneloop.training.models.publish import card, parity
+from tuneloop.training.models.publish.hand_on import (
+    adapter_documents,
+    round_weights,
+    tuned_documents,
+)
+from tuneloop.training.models.publish.parity import Parity
+from tuneloop.training.models.stored import Lineage, write_model_folder
+
+MODEL_FOLDER, ADAPTER_FOLDER = "model", "adapter"
+"""First parts of the names of the outputs: the tuned model, and its adapter for PEFT."""
+
+
+def take_adapters(model: Any, base: BaseModel, spec: TrainStage) -> tuple[Any, dict[str, Adapter]]:
+    """Return the tuned model without adapters, and the adapters that were merged into it.
+
+    Args:
+        model: the trained model; do not use it afterwards.
+        base: the model that training started from.
+        spec: the stage's spec.
+    """
+    method = spec.options.method
+    if not isinstance(method, LoraMethod):
+        return model, {}
+    adapters = adapters_of(model, method)
+    if isinstance(method, QloraMethod):
+        # The adapters go into the original weights, not into the quantized ones.
+        del model
+        model = base.load()
+    else:
+        remove_adapters(model)
+    merge_adapters(model, adapters)
+    return model, adapters
+
+
+def publish(
+    model: Any,
+    adapters: dict[str, Adapter],
+    base: BaseModel,
+    spec: TrainStage,
+    stage: Stage,
+    facts: card.ModelCard,
+) -> tuple[ModelManifest, list[Parity]]:
+    """Write `model/...` and, for LoRA, `adapter/...`; check what was written.
+
+    Every process of a group makes the same call; the first one writes and checks.
+
+    Args:
+        model: the tuned model, with adapters merged.
+        adapters: the merged adapters; empty if all weights were trained.
+        base: the model that training started from.
+        spec: the stage's spec.
+        stage: the train stage.
+        facts: content of the model card.
+
+    Returns:
+        The manifest of the model, and what each reader found.
+
+    Raises:
+        DataError: the written model computes something else than the one in memory.
+    """
+    folder, architecture = base.folder, base.architecture
+    round_weights(model, architecture, folder.weights if folder else None)
+    reference = parity.make_reference(model, architecture)
+    manifest = write_model_folder(
+        live_params(model),
+        architecture,
+        Lineage(
+            name=facts.name,
+            source=base.manifest.source,
+            licence=base.manifest.licence,
+            random_weights=base.manifest.random_weights,
+            base=None if base.manifest.random_weights else base.manifest.name,
+        ),
+        _documents(base, facts),
+        opener(stage, MODEL_FOLDER),
+        base=folder,
+    )
+    method = spec.options.method
+    if isinstance(method, LoraMethod):
+        about_adapter = replace(facts, adapter_only=True)
+        contents = adapter_documents(adapters, method, base.manifest, about_adapter)
+        for name, data in contents.items():
+            stage.write_output(f"{ADAPTER_FOLDER}/{name}", data)
+    if stage.process_index:
+        return manifest, []
+    dtype = str(next(iter(live_params(model).values())).dtype)
+    del model
+    url = paths.join(stage.prefix, "attempts", stage.attempt, MODEL_FOLDER)
+    return manifest, parity.check_folder(url, architecture, reference, dtype=dtype)
+
+
+def _documents(base: BaseModel, facts: card.ModelCard) -> dict[str, bytes]:
+    if base.folder is None:
+        return {**base.documents, card.NAME: card.render_card(facts)}
+    return tuned_documents(base.folder, base.chat_format.stop_ids, facts)
+
+
+def model_card(
+    spec: TrainStage,
+    base: BaseModel,
+    exported: ExportCounts,
+    counts: TrainCounts,
+    results: TrainResults,
+) -> card.ModelCard:
+    """Collect the facts of the model card; equal fingerprints give equal cards."""
+    options = spec.options
+    training: dict[str, str | int | float] = {"method": options.method.kind}
+    if isinstance(options.method, LoraMethod):
+        training |= {"rank": options.method.rank, "alpha": options.method.alpha}
+    training |= {
+        "optimizer": options.optimizer.kind,
+        "learning_rate": options.optimizer.learning_rate,
+        "steps": counts.steps,
+        "batch_size": options.batch_size,
+        "first_loss": results.loss_first,
+        "last_loss": results.loss_last,
+    }
+    accounts = exported.model_dump()
+    kept = {name: accounts.pop(name) for name in ("traces", "examples", "validation_examples")}
+    data = {
+        **kept,
+        "tokens": counts.tokens,
+        "trained_tokens": counts.trained_tokens,
+        **{name: value for name, value in accounts.items() if name.startswith("excluded_")},
+        "truncated": accounts["truncated"],
+    }
+    return card.ModelCard(
+        name=tuned_name(spec, base),
+        family=base.architecture.family,
+        parameters=base.manifest.parameters,
+        dtype=base.manifest.dtype,
+        base=None if base.manifest.random_weights else base.manifest.source,
+        licence=base.manifest.licence,
+        random_weights=base.manifest.random_weights,
+        lineage={
+            "dataset": spec.dataset.key,
+            "dataset build": spec.dataset.build_id,
+            "recipe": spec.dataset.recipe,
+            "seed": spec.seed,
+            "training fingerprint": spec.fingerprint,
+        },
+        data=data,
+        training=training,
+    )
+
+
+def tuned_name(spec: TrainStage, base: BaseModel) -> str:
+    """Name the tuned model after its base and its training, not after a run: runs share both."""
+    before = "random" if spec.model is None else base.manifest.name
+    return f"{before}-tuned-{spec.fingerprint[:8]}"
