@@ -125,6 +125,7 @@ def test_a_published_multimodal_file_leaves_most_keys_out() -> None:
     [
         ("qwen2", {"sliding_window": 16, "max_window_layers": 1}, ()),
         ("qwen3", {"use_sliding_window": False, "layer_types": ["full_attention"] * 2}, ()),
+        ("qwen2", {"use_sliding_window": True}, ()),  # from layer 28 on, of 2
         ("qwen3", {"head_dim": ...}, ()),
         ("llama", {"head_dim": None, "num_key_value_heads": None}, ()),
         ("gemma3_text", {"sliding_window_pattern": 3}, ("sliding", "sliding", "full") * 2),
@@ -160,7 +161,11 @@ def test_layers_and_widths(
         ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu', .* expected silu"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config is"),
-        ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True"),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "max_window_layers": 1},
+            "layers from 1 on have a sliding window, which",
+        ),
         ("qwen3", {"layer_types": ["sliding_attention"] * 2}, "expected full_attention alone"),
         ("gemma2", {"tie_word_embeddings": False}, "tie_word_embeddings is False"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention is"),

@@ -68,6 +68,8 @@ def test_a_sharded_folder_is_one_model_and_other_files_do_not_matter(tmp_path: P
     folder = open_folder(str(tmp_path))
     assert list(folder.tensors) == ["a", "b"]
     assert len(folder.files) == 2
+    assert folder.home_of("b") == f"{tmp_path}/model-00002-of-00002.safetensors"
+    assert folder.home_of("c") == str(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(DataError, match=r"index\.json: names 'model-00002-of-00002\.safetensors'"):
         open_folder(str(tmp_path))

@@ -264,7 +264,16 @@ def _layer_types(values: Mapping[str, Any], family: str, place: str) -> tuple[st
 
 
 def _only_full(values: Mapping[str, Any], place: str) -> tuple[str, ...]:
+    """Refuse sliding windows, which Tunix has in its Gemmas alone."""
     given = values.get("layer_types")
+    if given is None and values.get("use_sliding_window") and values["sliding_window"] is not None:
+        first = values["max_window_layers"]
+        if not isinstance(first, int) or first < values["num_hidden_layers"]:
+            raise DataError(
+                f"{place}: use_sliding_window is true, and layers from {shorten(first)} on have a"
+                f" sliding window, which tuneloop does not support for {values['model_type']}"
+                " models; choose another checkpoint"
+            )
     if given is not None and set(given) != {"full_attention"}:
         raise DataError(
             f"{place}: layer_types is {shorten(given)}, which tuneloop does not support for"

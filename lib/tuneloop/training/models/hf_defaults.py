@@ -38,6 +38,9 @@ _QWEN: dict[str, Any] = {
     "max_position_embeddings": 32768,
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
+    "use_sliding_window": False,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
 }
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -88,7 +91,7 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "gemma2": _GEMMA_REFUSED,
     "llama3": {**_SILU, "attention_bias": _NO, "mlp_bias": _NO},
-    "qwen2": {**_SILU, "use_sliding_window": _NO},
-    "qwen3": {**_SILU, "attention_bias": _NO, "use_sliding_window": _NO},
+    "qwen2": _SILU,
+    "qwen3": {**_SILU, "attention_bias": _NO},
 }
 """Family -> settings that change the model's output -> the values that are supported."""

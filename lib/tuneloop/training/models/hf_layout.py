@@ -135,6 +135,14 @@ class CheckpointFiles:
     tensors: Mapping[str, StoredTensor]
     """Tensors by name, in sorted order."""
     files: tuple[TensorFile, ...]
+    weight_map: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Name of a tensor -> name of the file that holds it, as the index says; empty without one."""
+
+    def home_of(self, name: str) -> str:
+        """Return the URL of the file that should hold a tensor."""
+        if name in self.weight_map:
+            return paths.join(self.url, self.weight_map[name])
+        return self.files[0].url if len(self.files) == 1 else self.url
 
     @property
     def bytes_read(self) -> int:
@@ -154,7 +162,8 @@ def open_folder(url: str, names: Iterable[str] | None = None) -> CheckpointFiles
         DataError: a file is torn or malformed, or the index names a file that is missing.
     """
     listed = set(files.list_names(url) if names is None else names)
-    found = [_open_file(paths.join(url, name)) for name in _weight_files(url, listed)]
+    names, weight_map = _weight_files(url, listed)
+    found = [_open_file(paths.join(url, name)) for name in names]
     tensors: dict[str, StoredTensor] = {}
     for _, stored in found:
         for each in stored:
@@ -165,18 +174,19 @@ def open_folder(url: str, names: Iterable[str] | None = None) -> CheckpointFiles
                     " again"
                 )
             tensors[each.name] = each
-    return CheckpointFiles(url, dict(sorted(tensors.items())), tuple(file for file, _ in found))
+    opened = tuple(file for file, _ in found)
+    return CheckpointFiles(url, dict(sorted(tensors.items())), opened, weight_map)
 
 
-def _weight_files(url: str, listed: set[str]) -> Sequence[str]:
+def _weight_files(url: str, listed: set[str]) -> tuple[Sequence[str], Mapping[str, str]]:
     """Choose the files as transformers does: one file before an index before any other name."""
     if WEIGHTS in listed:
-        return [WEIGHTS]
+        return [WEIGHTS], {}
     if INDEX in listed:
         return _indexed_files(paths.join(url, INDEX), listed)
     others = sorted(name for name in listed if name.endswith(".safetensors"))
     if len(others) == 1:
-        return others
+        return others, {}
     found = f"{len(others)} safetensors files and no {INDEX}" if others else "no safetensors file"
     raise InputMissing(
         f"{url}: has {found}, expected {WEIGHTS} or {INDEX} with its files; convert or copy the"
@@ -184,9 +194,10 @@ def _weight_files(url: str, listed: set[str]) -> Sequence[str]:
     )
 
 
-def _indexed_files(url: str, listed: set[str]) -> Sequence[str]:
+def _indexed_files(url: str, listed: set[str]) -> tuple[Sequence[str], Mapping[str, str]]:
     try:
-        named = set(json.loads(files.read(url))["weight_map"].values())
+        weight_map = dict(json.loads(files.read(url))["weight_map"].items())
+        named = set(weight_map.values())
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise DataError(
             f"{url}: found no object weight_map, expected an index of safetensors files; copy the"
@@ -197,7 +208,7 @@ def _indexed_files(url: str, listed: set[str]) -> Sequence[str]:
             f"{url}: names {shorten(missing[0])}, which is not in the folder, expected all"
             f" {len(named)} files; copy the model again"
         )
-    return sorted(named)
+    return sorted(named), weight_map
 
 
 def read_exactly(url: str, start: int, stop: int) -> bytes:

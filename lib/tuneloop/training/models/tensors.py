@@ -84,7 +84,7 @@ def check_tensors(folder: CheckpointFiles, architecture: Architecture) -> None:
         name = style.stored_name(standard)
         tensor = unused.pop(name, None)
         if tensor is None:
-            problems.append(f"{name} {expected} is missing")
+            problems.append(f"{name} {expected} is missing in {folder.home_of(name)}")
         elif tensor.shape != expected:
             problems.append(f"{name} is {tensor.shape} in {tensor.file.url}, expected {expected}")
         else:
