@@ -72,8 +72,9 @@ def test_own_traces_go_through_the_loop(
     manifest = json.loads((Path(summary["report"]).parent / "run_manifest.json").read_bytes())
     assert manifest["seed"] == built["seed"]  # drawn once, kept through the loop
 
-    code, out, _ = tuneloop("run", spec, "--store", store)
+    code, out, err = tuneloop("run", spec, "--store", store)
     assert code == 0
+    assert "model    random weights (gemma3); it knows nothing before training" in err
     assert out.count("cached") == 4
     assert max(len(line) for line in out.splitlines() if "/" not in line) <= 80
     code, out, _ = tuneloop("plan", spec, "--json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from tuneloop.cli.option_groups import (
     expand_groups,
 )
 from tuneloop.cli.options import Json, NewSeed, PollSeconds, print_json
+
+if TYPE_CHECKING:
+    from tuneloop.runs.plan import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -39,12 +42,16 @@ def demo(
         result = run_demo(
             workdir,
             stored=lambda count, key: view.line(f"store    {count} traces, dataset {key}"),
-            planned=lambda plan: view.line(f"run      {plan.run_id}"),
+            planned=lambda plan: view.line(_headline(plan)),
             started=view.started,
             progress=view.progress,
             finished=view.finished,
         )
     options.print_run(result.plan.artifacts, result.plan.run_id, result.stages, as_json=as_json)
+
+
+def _headline(plan: Plan) -> str:
+    return f"run      {plan.run_id}\nmodel    {plan.model.words}"
 
 
 def run(
@@ -69,7 +76,7 @@ def run(
     made = prepared.plan
     with display.Progress(quiet=as_json) as view:
         sequence = Sequence(prepared.start(), display.sequence_callbacks(view))
-        view.line(f"run      {made.run_id}")
+        view.line(_headline(made))
         results = sequence.run(retry_failed=True, stop_on_interrupt=True)
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json)
 
