@@ -4,7 +4,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuneloop.traces.response_text import parse_plain_response, render_response
+from tuneloop.traces.response_text import (
+    join_reasoning,
+    parse_plain_response,
+    render_response,
+    split_reasoning,
+)
 
 CONTENT = st.lists(
     st.one_of(
@@ -67,3 +72,18 @@ def test_lines_that_read_as_none_of_the_form_are_left_alone() -> None:
 def test_parsing_what_models_write(text: str, steps: tuple[str, ...], answer: str | None) -> None:
     parsed = parse_plain_response(text)
     assert (parsed.steps, parsed.answer) == (steps, answer)
+
+
+@given(st.lists(CONTENT, max_size=12), CONTENT)
+def test_steps_apart_from_the_answer_are_joined_again(steps: list[str], answer: str) -> None:
+    response = render_response(steps, answer)
+    reasoning, rest = split_reasoning(response)
+    assert join_reasoning(reasoning, rest) == response
+    assert rest == render_response([], answer)
+    assert reasoning.startswith("1. ") if steps else reasoning == ""
+
+
+@pytest.mark.parametrize("response", ["", "Hello", "Reasoning:\n1. a", "Answer: x", "a\nAnswer: x"])
+def test_text_without_numbered_steps_before_an_answer_has_no_reasoning(response: str) -> None:
+    assert split_reasoning(response) == ("", response)
+    assert join_reasoning("", response) == response

@@ -12,9 +12,12 @@ from tuneloop.training.text.encode import encode_generation_prompt, encode_respo
 from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
 from tuneloop.training.text.trainer import train_tokenizer
 
+MARKS = sorted({mark for row in CHAT_TEMPLATES.values() for mark in row.turn_marks})
 NASTY = st.lists(
     st.one_of(
-        st.sampled_from([*CONTROL_TOKENS, "<", ">", "|", "\u2060", "turn|>", "<|turn", "\n"]),
+        st.sampled_from(
+            [*CONTROL_TOKENS, *MARKS, "<", ">", "|", "\u2060", "turn|>", "<|turn", "\n"]
+        ),
         st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8),
     ),
     max_size=12,
@@ -42,9 +45,10 @@ def test_no_content_changes_the_number_of_turns(
     template = CHAT_TEMPLATES[name]
     text = template.render_training_text(prompt, response, system)
     assert template.roles_in(text) == template.turns(system)
-    for other in CHAT_TEMPLATES.values():
-        if other.turn_marks != template.turn_marks:
-            assert not any(mark in text for mark in other.turn_marks)
+    for mark in {*CONTROL_TOKENS, *template.turn_marks}:
+        assert text.count(mark) == (
+            len(template.turns(system)) if mark in template.turn_marks else 0
+        )
 
 
 @given(name=TEMPLATE, prompt=NASTY, response=NASTY, system=st.none() | NASTY)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple
 
+from tuneloop.training.control_tokens import ControlTokens
 from tuneloop.training.renderers import (
+    CONTROL_TOKENS,
     apply_system_instruction,
-    neutralise_control_tokens,
     render_raw_gemma_turn,
 )
 from tuneloop.validation import look_up
@@ -71,12 +73,13 @@ class ChatTemplate:
             turns.insert(0, Turn("system", system))
         elif system:
             turns = [Turn("user", apply_system_instruction(prompt, system))]
-        safe = [Turn(role, neutralise_control_tokens(content)) for role, content in turns]
+        control = _control_tokens(self.turn_marks)
+        safe = [Turn(role, control.neutralise(content)) for role, content in turns]
         return self.render(safe, open_turn=True)
 
     def render_closed_response(self, response: str) -> str:
         """Render the model's turn with its closing mark: the text that the loss covers."""
-        return neutralise_control_tokens(response) + self.turn_marks[1]
+        return _control_tokens(self.turn_marks).neutralise(response) + self.turn_marks[1]
 
     def render_training_text(self, prompt: str, response: str, system: str | None = None) -> str:
         """Render a whole training example, without `bos`."""
@@ -102,6 +105,12 @@ class ChatTemplate:
                 return None
             roles.append(content.partition(self.header_end)[0])
         return tuple(roles)
+
+
+@cache
+def _control_tokens(turn_marks: tuple[str, str]) -> ControlTokens:
+    """Return the tokens that content must not spell where no tokenizer lists them."""
+    return ControlTokens([*CONTROL_TOKENS, *turn_marks])
 
 
 def _gemma4_turn(role: str, content: str) -> str:
