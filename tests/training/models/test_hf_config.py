@@ -145,6 +145,7 @@ def test_layers_and_widths(
     ("model_type", "changes", "message"),
     [
         ("llama", {"model_type": "mistral"}, "model_type is 'mistral', expected one of gemma2, "),
+        ("llama", {"model_type": "gemma4_text"}, "does not support Gemma 4, whose layers share"),
         ("llama", {"model_type": ...}, "model_type is None, expected one of"),
         ("llama", {"rope_scaling": {"type": "yarn", "factor": 2}}, "rope_type is 'yarn'"),
         (

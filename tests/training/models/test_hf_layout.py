@@ -108,9 +108,9 @@ def entry(dtype: str, shape: list[int], *offsets: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "holds 0 bytes and a header of None"),
-        (b"\x01\x02", "holds 2 bytes and a header of None"),
-        (struct.pack("<Q", 1 << 40) + b"{}", "holds 10 bytes and a header of 1099511627776"),
+        (b"", "holds 0 bytes and no header"),
+        (b"\x01\x02", "holds 2 bytes and no header"),
+        (struct.pack("<Q", 1 << 40) + b"{}", "holds 10 bytes and a header of 1099511627776 bytes"),
         (struct.pack("<Q", 3) + b"abc", "the header is not JSON"),
         (struct.pack("<Q", 2) + b"[]", r"the header is \[\], expected an object"),
         (struct.pack("<Q", 3) + b'"\xff"', "the header is not JSON"),

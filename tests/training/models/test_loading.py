@@ -169,7 +169,10 @@ def test_another_vocabulary_is_named(tmp_path: Path) -> None:
     name = "model.embed_tokens.weight"
     tensors[name] = np.concatenate([tensors[name], tensors[name][:64]])
     message = refused(tmp_path, architecture, tensors)
-    assert f"{name} is (192, 64) in {tmp_path}/model.safetensors, expected (128, 64)" in message
+    assert (
+        f"{name} is (192, 64) in {tmp_path}/model.safetensors, expected (128, 64) (vocab_size 128)"
+        in message
+    )
 
 
 def test_quantized_weights_are_refused(tmp_path: Path) -> None:

@@ -190,6 +190,12 @@ def text_config(config: Mapping[str, Any], place: str) -> Mapping[str, Any]:
         return {"model_type": "gemma3_text", **given, **nested}
     if model_type not in FAMILY_OF_MODEL_TYPE:
         known = ", ".join(sorted({*FAMILY_OF_MODEL_TYPE, "gemma3"}))
+        if str(model_type).startswith("gemma4"):
+            raise DataError(
+                f"{place}: model_type is {model_type}, but tuneloop does not support Gemma 4, whose"
+                " layers share keys and values or have heads of two widths, expected one of"
+                f" {known}; choose a model of one of these families"
+            )
         raise DataError(
             f"{place}: model_type is {shorten(model_type)}, expected one of {known}; choose a model"
             " of one of these families"

@@ -245,9 +245,10 @@ def _read_header(url: str, size: int) -> tuple[dict[str, Any], int]:
     """Read the JSON header and the offset of the data behind it."""
     length = struct.unpack("<Q", read_exactly(url, 0, 8))[0] if size >= 8 else None
     if length is None or length > min(size - 8, _MAX_HEADER_BYTES):
+        header_size = "no header" if length is None else f"a header of {length} bytes"
         raise DataError(
-            f"{url}: holds {size} bytes and a header of {shorten(length)}, expected a complete"
-            " safetensors file; copy the model again"
+            f"{url}: holds {size} bytes and {header_size}, expected a complete safetensors file;"
+            " copy the model again"
         )
     try:
         header = json.loads(read_exactly(url, 8, 8 + length))

@@ -86,7 +86,10 @@ def check_tensors(folder: CheckpointFiles, architecture: Architecture) -> None:
         if tensor is None:
             problems.append(f"{name} {expected} is missing in {folder.home_of(name)}")
         elif tensor.shape != expected:
-            problems.append(f"{name} is {tensor.shape} in {tensor.file.url}, expected {expected}")
+            why = f" (vocab_size {expected[0]})" if standard in (EMBEDDING, LM_HEAD) else ""
+            problems.append(
+                f"{name} is {tensor.shape} in {tensor.file.url}, expected {expected}{why}"
+            )
         else:
             _ = tensor.dtype  # raises for a dtype that is not supported
     if architecture.tied_embeddings:
@@ -103,8 +106,9 @@ def check_tensors(folder: CheckpointFiles, architecture: Architecture) -> None:
 def _sentence(url: str, problems: Sequence[str], architecture: Architecture) -> str:
     shown = "; ".join(problems[:_NAMES_SHOWN])
     more = len(problems) - _NAMES_SHOWN
+    many = "tensor does" if len(problems) == 1 else "tensors do"
     return (
-        f"{url}: {len(problems)} tensors do not fit the {architecture.family} model that its"
+        f"{url}: {len(problems)} {many} not fit the {architecture.family} model that its"
         f" config.json describes: {shown}{f'; and {more} more' if more > 0 else ''}; copy the model"
         " again, or correct config.json"
     )
