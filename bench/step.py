@@ -31,9 +31,9 @@ from tuneloop.training.sft import distributed, loop, loss, optimizers
 from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_table, padded_length
 from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.trainer import NEVER
-from tuneloop.training.text.encode import encode_example, tokenizer_sentences
-from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
-from tuneloop.training.text.trainer import PAD_ID, train_tokenizer
+from tuneloop.training.text.chat_format import load_chat_format
+from tuneloop.training.text.tokenizers import TOKENIZER_MODEL
+from tuneloop.training.text.trainer import tokenizer_sentences, train_tokenizer
 
 ROUNDS = sized(3, 1)
 STEPS = sized(20, 3)
@@ -52,14 +52,15 @@ def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
         )
         for number, trace in enumerate(demo_traces(2000, SEED))
     ]
-    tokenizer = load_tokenizer(train_tokenizer(tokenizer_sentences(examples, None), spec.tokenizer))
+    tokenizer = train_tokenizer(tokenizer_sentences(examples, None), spec.tokenizer)
+    chat_format = load_chat_format({TOKENIZER_MODEL: tokenizer}, place="bench")
     table, _ = build_token_table(
         (("demo", example) for example in examples),
-        lambda example: encode_example(tokenizer, example, None),
-        pad_id=PAD_ID,
+        lambda example: chat_format.encode_example(example.prompt, example.response, None),
+        pad_id=chat_format.pad_id,
         max_length_tokens=spec.max_length_tokens,
     )
-    return table, tokenizer.get_piece_size()
+    return table, chat_format.tokenizer.vocab_size
 
 
 def _architecture(spec: TrainSpec, vocab_size: int) -> Architecture:

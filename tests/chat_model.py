@@ -12,7 +12,7 @@ from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.publish.text_files import trained_text_files
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.models.stored import Lineage, write_model_folder
-from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.chat_format import load_chat_format
 from tuneloop.training.text.trainer import train_tokenizer
 
 SENTENCES = ["user", "model", "Say a", "Answer: a"]
@@ -21,14 +21,16 @@ SENTENCES = ["user", "model", "Say a", "Answer: a"]
 def write_chat_model(folder: Path, seed: int) -> str:
     """Write a tiny model with random weights and its manifest; returns the manifest's digest."""
     tokenizer = train_tokenizer(SENTENCES, TokenizerSpec(vocab_size=300))
-    processor = load_tokenizer(tokenizer)
+    chat_format = load_chat_format({"tokenizer.model": tokenizer}, place="tiny")
     template = chat_template_named("gemma3")
-    architecture = gemma3.architecture_of(RandomModelSpec(**TINY_MODEL), processor.get_piece_size())
+    architecture = gemma3.architecture_of(
+        RandomModelSpec(**TINY_MODEL), chat_format.tokenizer.vocab_size
+    )
     folder.mkdir(parents=True)
     return write_model_folder(
         live_params(build_random_model(architecture, seed)),
         architecture,
         Lineage(name=folder.name, source=f"random weights, seed {seed}"),
-        trained_text_files(tokenizer, template, processor.piece_to_id(template.turn_marks[1])),
+        trained_text_files(tokenizer, template, chat_format.stop_ids[0]),
         lambda name: (folder / name).open("wb"),
     ).digest

@@ -10,41 +10,39 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    import sentencepiece
-
     from tuneloop.training.sft.batches import TokenTable
     from tuneloop.training.sft.loop import Progress
+    from tuneloop.training.text.chat_format import ChatFormat
 
 
 @pytest.fixture(scope="session")
 def tokenizer_model() -> bytes:
     from tests.training.tiny import EXAMPLES, SPEC
-    from tuneloop.training.text.encode import tokenizer_sentences
-    from tuneloop.training.text.trainer import train_tokenizer
+    from tuneloop.training.text.trainer import tokenizer_sentences, train_tokenizer
 
     return train_tokenizer(tokenizer_sentences(EXAMPLES, None), SPEC.tokenizer)
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tokenizer_model: bytes) -> sentencepiece.SentencePieceProcessor:
-    from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+def chat_format(tokenizer_model: bytes) -> ChatFormat:
+    from tuneloop.training.text.chat_format import load_chat_format
 
-    return load_tokenizer(tokenizer_model)
+    return load_chat_format({"tokenizer.model": tokenizer_model}, place="tiny")
 
 
 @pytest.fixture(scope="session")
-def table(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
+def table(chat_format: ChatFormat) -> TokenTable:
     from tests.training.tiny import build_table
 
-    return build_table(tokenizer)
+    return build_table(chat_format)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(
     table: TokenTable,
-    tokenizer: sentencepiece.SentencePieceProcessor,
+    chat_format: ChatFormat,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Progress, bytes]:
     from tests.training.tiny import train
 
-    return train(table, tokenizer.get_piece_size(), tmp_path_factory.mktemp("undisturbed"))
+    return train(table, chat_format.tokenizer.vocab_size, tmp_path_factory.mktemp("undisturbed"))

@@ -8,8 +8,7 @@ from tuneloop.errors import SpecError
 from tuneloop.specs.model import TokenizerSpec
 from tuneloop.training.chat_templates import CHAT_TEMPLATES, chat_template_named
 from tuneloop.training.renderers import CONTROL_TOKENS
-from tuneloop.training.text.encode import encode_generation_prompt, encode_response
-from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from tuneloop.training.text.trainer import train_tokenizer
 
 MARKS = sorted({mark for row in CHAT_TEMPLATES.values() for mark in row.turn_marks})
@@ -23,7 +22,7 @@ NASTY = st.lists(
     max_size=12,
 ).map("".join)
 TEMPLATE = st.sampled_from(sorted(CHAT_TEMPLATES))
-TOKENIZER = load_tokenizer(
+TOKENIZER = SentencePieceTokenizer(
     train_tokenizer(["user model system", "Reasoning: 1. a", "Answer: b"], TokenizerSpec())
 )
 
@@ -58,10 +57,9 @@ def test_generation_starts_from_a_byte_and_token_prefix_of_training(
     template = CHAT_TEMPLATES[name]
     text = template.render_training_text(prompt, response, system)
     assert text.startswith(template.render_generation_prompt(prompt, system))
-    before = encode_generation_prompt(TOKENIZER, prompt, system, template)
-    whole = TOKENIZER.encode(text)
-    assert whole[: len(before) - 1] == before[1:]
-    assert whole[len(before) - 1 :] == encode_response(TOKENIZER, response, template)
+    before = TOKENIZER.encode(template.render_generation_prompt(prompt, system))
+    after = TOKENIZER.encode(template.render_closed_response(response))
+    assert TOKENIZER.encode(text) == [*before, *after]
 
 
 @pytest.mark.parametrize(

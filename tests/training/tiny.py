@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 from safetensors import numpy as safetensors_numpy
 
 from tests.builders import TINY_MODEL
@@ -25,8 +24,7 @@ from tuneloop.training.sft.batches import TokenTable, build_token_table
 from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.earlier import EarlierRun
-from tuneloop.training.text.encode import encode_example
-from tuneloop.training.text.trainer import PAD_ID
+from tuneloop.training.text.chat_format import ChatFormat
 
 MODEL = RandomModelSpec(**TINY_MODEL)
 SPEC = TrainSpec(
@@ -48,13 +46,13 @@ def architecture(vocab_size: int) -> Architecture:
 
 
 def build_table(
-    tokenizer: sentencepiece.SentencePieceProcessor,
+    chat_format: ChatFormat,
     examples: Sequence[TrainingExample] = EXAMPLES,
 ) -> TokenTable:
     table, _ = build_token_table(
         (("x", e) for e in examples),
-        lambda example: encode_example(tokenizer, example, None),
-        pad_id=PAD_ID,
+        lambda example: chat_format.encode_example(example.prompt, example.response, None),
+        pad_id=chat_format.pad_id,
         max_length_tokens=SPEC.max_length_tokens,
     )
     return table

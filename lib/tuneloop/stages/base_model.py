@@ -32,10 +32,9 @@ from tuneloop.training.models.stored import (
 )
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft.distributed import ProcessGroup
-from tuneloop.training.text import encode
 from tuneloop.training.text.chat_format import ChatFormat, load_chat_format
-from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
-from tuneloop.training.text.trainer import train_tokenizer
+from tuneloop.training.text.tokenizers import TOKENIZER_MODEL
+from tuneloop.training.text.trainer import tokenizer_sentences, train_tokenizer
 
 BASE_FOLDER = "base"
 """First part of the names of the outputs that hold a base model with random weights."""
@@ -110,13 +109,12 @@ def draw_random(
     options = spec.options
     sample = islice(examples, options.tokenizer.sample_examples)
     tokenizer_model = train_tokenizer(
-        encode.tokenizer_sentences(sample, spec.system_instruction), options.tokenizer
+        tokenizer_sentences(sample, spec.system_instruction), options.tokenizer
     )
-    tokenizer = load_tokenizer(tokenizer_model)
+    bare = load_chat_format({TOKENIZER_MODEL: tokenizer_model}, place=BASE_FOLDER)
     template = chat_template_named(family_named(model.family).chat_template)
-    end_of_turn_id = tokenizer.piece_to_id(template.turn_marks[1])
-    documents = text_files.trained_text_files(tokenizer_model, template, end_of_turn_id)
-    architecture = gemma3.architecture_of(model, tokenizer.get_piece_size())
+    documents = text_files.trained_text_files(tokenizer_model, template, bare.stop_ids[0])
+    architecture = gemma3.architecture_of(model, bare.tokenizer.vocab_size)
     manifest = write_model_folder(
         live_params(build_random_model(architecture, spec.seed)),
         architecture,

@@ -21,7 +21,7 @@ from tuneloop.training.models.parameters import live_params, param_items
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.models.registry import FAMILIES, family_named, lora_modules
 from tuneloop.training.models.stored import Lineage, load_stored_model, write_model_folder
-from tuneloop.training.text.sentencepiece_tokenizer import load_tokenizer
+from tuneloop.training.text.tokenizers import load_tokenizer_files
 from tuneloop.training.text.trainer import train_tokenizer
 
 TOY: Any = SimpleNamespace(abstract_model=gemma3.abstract_model)
@@ -34,11 +34,11 @@ def test_a_family_registered_from_outside_is_built_saved_loaded_and_asked(
     monkeypatch.setitem(FAMILIES, "toy", row)
     monkeypatch.setitem(LAYER_RULES, "toy", LAYER_RULES["gemma3"])
     tokenizer = train_tokenizer(["user model", "Say a", "Answer: a"], TokenizerSpec(vocab_size=300))
-    vocab_size = load_tokenizer(tokenizer).get_piece_size()
+    files = {"tokenizer.model": tokenizer}
+    vocab_size = load_tokenizer_files(files, "toy").vocab_size
     architecture = gemma3.architecture_of(RandomModelSpec(**TINY_MODEL), vocab_size)
     toy = architecture.model_copy(update={"family": "toy", "num_layers": 1})
     model = build_random_model(toy, 5)
-    files = {"tokenizer.model": tokenizer}
     write_model_folder(
         live_params(model),
         toy,

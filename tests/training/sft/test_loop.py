@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sentencepiece
 
 from tests.training.tiny import train
 from tuneloop.storage import files
 from tuneloop.training.sft import loop
 from tuneloop.training.sft.batches import TokenTable
+from tuneloop.training.text.chat_format import ChatFormat
 
 
 def without_times(progress: loop.Progress) -> list[tuple[Any, ...]]:
@@ -41,12 +41,12 @@ def test_stopped_and_resumed_is_bit_identical(
     stop_after: int,
     undisturbed: tuple[loop.Progress, bytes],
     table: TokenTable,
-    tokenizer: sentencepiece.SentencePieceProcessor,
+    chat_format: ChatFormat,
     tmp_path: Path,
 ) -> None:
-    stopped, _ = train(table, tokenizer.get_piece_size(), tmp_path, stop_after)
+    stopped, _ = train(table, chat_format.tokenizer.vocab_size, tmp_path, stop_after)
     assert not stopped.finished
-    resumed, weights = train(table, tokenizer.get_piece_size(), tmp_path)
+    resumed, weights = train(table, chat_format.tokenizer.vocab_size, tmp_path)
     assert resumed.finished
     assert resumed.resumed_from == len(stopped.metrics)
     assert without_times(resumed) == without_times(undisturbed[0])
@@ -56,15 +56,15 @@ def test_stopped_and_resumed_is_bit_identical(
 def test_a_checkpoint_without_its_metrics_is_not_resumed_from(
     undisturbed: tuple[loop.Progress, bytes],
     table: TokenTable,
-    tokenizer: sentencepiece.SentencePieceProcessor,
+    chat_format: ChatFormat,
     tmp_path: Path,
 ) -> None:
     """The process is killed right after a save: the checkpoint exists, but its metrics do not."""
-    train(table, tokenizer.get_piece_size(), tmp_path, 7)
+    train(table, chat_format.tokenizer.vocab_size, tmp_path, 7)
     url = str(tmp_path / "metrics.jsonl")
     lines = files.read(url).splitlines(keepends=True)
     files.write(url, b"".join(lines[:5]))
-    resumed, weights = train(table, tokenizer.get_piece_size(), tmp_path)
+    resumed, weights = train(table, chat_format.tokenizer.vocab_size, tmp_path)
     assert resumed.resumed_from == 4
     assert without_times(resumed) == without_times(undisturbed[0])
     assert weights == undisturbed[1]
@@ -73,12 +73,12 @@ def test_a_checkpoint_without_its_metrics_is_not_resumed_from(
 def test_a_finished_training_is_restored_without_a_step(
     undisturbed: tuple[loop.Progress, bytes],
     table: TokenTable,
-    tokenizer: sentencepiece.SentencePieceProcessor,
+    chat_format: ChatFormat,
     tmp_path: Path,
 ) -> None:
     """The process is killed between the last step and the record."""
-    train(table, tokenizer.get_piece_size(), tmp_path)
-    again, weights = train(table, tokenizer.get_piece_size(), tmp_path)
+    train(table, chat_format.tokenizer.vocab_size, tmp_path)
+    again, weights = train(table, chat_format.tokenizer.vocab_size, tmp_path)
     assert again.resumed_from == 12
     assert without_times(again) == without_times(undisturbed[0])
     assert weights == undisturbed[1]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sentencepiece
 from safetensors import numpy as safetensors_numpy
 
 from tests.training.tiny import EXAMPLES, SPEC, architecture, build_table, dump_params, train
@@ -23,6 +22,7 @@ from tuneloop.training.sft.earlier import EarlierRun
 from tuneloop.training.sft.loop import Progress
 from tuneloop.training.sft.metrics import read_metrics
 from tuneloop.training.sft.validation import chosen_rows
+from tuneloop.training.text.chat_format import ChatFormat
 
 UNSEEN = [
     TrainingExample(id=f"v{n}", prompt=f"Say {'abcd'[n % 4]}", response="Answer: " + "b a " * n)
@@ -35,27 +35,27 @@ Train = Callable[..., tuple[Progress, bytes]]
 
 
 @pytest.fixture(scope="module")
-def held_out(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
-    return build_table(tokenizer, UNSEEN)
+def held_out(chat_format: ChatFormat) -> TokenTable:
+    return build_table(chat_format, UNSEEN)
 
 
 @pytest.fixture(scope="module")
-def mixed(tokenizer: sentencepiece.SentencePieceProcessor) -> TokenTable:
+def mixed(chat_format: ChatFormat) -> TokenTable:
     """Examples whose responses have different lengths."""
-    return build_table(tokenizer, [*EXAMPLES[:5], *UNSEEN])
+    return build_table(chat_format, [*EXAMPLES[:5], *UNSEEN])
 
 
 @pytest.fixture
-def fit(
-    table: TokenTable, tokenizer: sentencepiece.SentencePieceProcessor, tmp_path: Path
-) -> Train:
+def fit(table: TokenTable, chat_format: ChatFormat, tmp_path: Path) -> Train:
     """Train the tiny model in a folder of this test."""
 
     def run(
         folder: str = "a", stop_after: int | None = None, **keys: Any
     ) -> tuple[Progress, bytes]:
         examples = keys.pop("examples", table)
-        return train(examples, tokenizer.get_piece_size(), tmp_path / folder, stop_after, **keys)
+        return train(
+            examples, chat_format.tokenizer.vocab_size, tmp_path / folder, stop_after, **keys
+        )
 
     return run
 
@@ -69,8 +69,8 @@ def arrays(weights: bytes) -> dict[str, np.ndarray]:
     return found
 
 
-def initial(tokenizer: sentencepiece.SentencePieceProcessor) -> dict[str, np.ndarray]:
-    model = build_random_model(architecture(tokenizer.get_piece_size()), 0)
+def initial(chat_format: ChatFormat) -> dict[str, np.ndarray]:
+    model = build_random_model(architecture(chat_format.tokenizer.vocab_size), 0)
     return arrays(dump_params(model))
 
 
@@ -153,12 +153,12 @@ def test_validation_without_examples_is_refused(fit: Train) -> None:
 
 
 def test_the_validation_examples_do_not_depend_on_the_others(
-    tokenizer: sentencepiece.SentencePieceProcessor, held_out: TokenTable
+    chat_format: ChatFormat, held_out: TokenTable
 ) -> None:
     assert chosen_rows(held_out, None) == chosen_rows(held_out, 100) == list(range(11))
     chosen = {held_out.example_ids[row] for row in chosen_rows(held_out, 5)}
     assert len(chosen) == 5
-    fewer = build_table(tokenizer, [each for each in UNSEEN if each.id != min(chosen)])
+    fewer = build_table(chat_format, [each for each in UNSEEN if each.id != min(chosen)])
     others = {fewer.example_ids[row] for row in chosen_rows(fewer, 5)}
     assert chosen - others == {min(chosen)}
 
@@ -232,7 +232,7 @@ def test_a_validation_loss_that_is_not_a_number_ends_training(
 
 
 def test_bfloat16_computes_with_copies_and_keeps_float32_weights(
-    fit: Train, undisturbed: tuple[Progress, bytes], tokenizer: sentencepiece.SentencePieceProcessor
+    fit: Train, undisturbed: tuple[Progress, bytes], chat_format: ChatFormat
 ) -> None:
     progress, _ = fit(dtype="bfloat16")
     assert losses(progress) != losses(undisturbed[0])
@@ -242,7 +242,7 @@ def test_bfloat16_computes_with_copies_and_keeps_float32_weights(
     _, weights = fit(
         "small", dtype="bfloat16", steps=1, optimizer={**AT_ONCE, "learning_rate": 1e-4}
     )
-    before, after = initial(tokenizer), arrays(weights)
+    before, after = initial(chat_format), arrays(weights)
     changes = after["layers.0.mlp.gate_proj.kernel"] - before["layers.0.mlp.gate_proj.kernel"]
     assert changes.dtype == np.float32
     assert np.median(np.abs(changes)) == pytest.approx(1e-4, rel=0.01)
@@ -259,7 +259,7 @@ def test_the_state_of_an_optimizer_of_two_parts_survives_an_interruption(fit: Tr
 
 
 def test_adapters_with_dropout_resume_and_leave_the_model_as_it_is(
-    fit: Train, held_out: TokenTable, tokenizer: sentencepiece.SentencePieceProcessor
+    fit: Train, held_out: TokenTable, chat_format: ChatFormat
 ) -> None:
     """Dropout is a function of seed, step and part of the batch; validation has none."""
     keys: dict[str, Any] = {
@@ -282,7 +282,7 @@ def test_adapters_with_dropout_resume_and_leave_the_model_as_it_is(
     assert losses(plain)[:2] == pytest.approx(losses(whole)[:2], rel=1e-5)
     assert losses(plain)[4] != pytest.approx(losses(whole)[4], rel=1e-5)
     tuned = arrays(weights)
-    for name, array in initial(tokenizer).items():
+    for name, array in initial(chat_format).items():
         np.testing.assert_array_equal(tuned.pop(name), array, err_msg=name)
     assert tuned
     assert all("lora" in name for name in tuned)

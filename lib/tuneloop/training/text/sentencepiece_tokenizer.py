@@ -10,7 +10,6 @@ from sentencepiece import sentencepiece_model_pb2
 
 from tuneloop.errors import DataError
 from tuneloop.training.text.tokenizers import encodable
-from tuneloop.training.text.trainer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 
 class SentencePieceTokenizer:
@@ -104,44 +103,3 @@ class SentencePieceTokenizer:
         """Return the id of a piece; None if there is no such piece."""
         found: int = self._processor.piece_to_id(token)
         return found if self._processor.id_to_piece(found) == token else None
-
-
-def load_tokenizer(
-    model: bytes, turn_marks: Sequence[str] = ("<start_of_turn>", "<end_of_turn>")
-) -> sentencepiece.SentencePieceProcessor:
-    """Load a trained tokenizer and check the ids that training and generation rely on.
-
-    Args:
-        model: a serialized SentencePiece model.
-        turn_marks: the marks that open and close a turn in the model family's chat template.
-
-    Returns:
-        The processor. Pad, eos, bos and unk are ids 0, 1, 2 and 3; each turn mark is one id.
-
-    Raises:
-        DataError: the bytes are not a SentencePiece model, or an id differs.
-    """
-    # SentencePiece treats empty bytes as "no model given" and fails only on first use.
-    if not model:
-        raise DataError("tokenizer: found 0 bytes, expected a SentencePiece model; train it again")
-    try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    except RuntimeError as error:
-        raise DataError(
-            f"tokenizer: found {len(model)} bytes, expected a SentencePiece model; train it again"
-        ) from error
-    found = (processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id())
-    expected = (PAD_ID, EOS_ID, BOS_ID, UNK_ID)
-    if found != expected:
-        raise DataError(
-            f"tokenizer: pad, eos, bos, unk are ids {found}, expected {expected} as in Gemma; "
-            "use a tokenizer trained by tuneloop or Gemma's own"
-        )
-    for mark in turn_marks:
-        ids = processor.encode(mark)
-        if len(ids) != 1 or ids[0] == UNK_ID:
-            raise DataError(
-                f"tokenizer: {mark} encodes to {len(ids)} ids {ids}, expected a single id; "
-                "use a tokenizer trained by tuneloop or Gemma's own"
-            )
-    return processor

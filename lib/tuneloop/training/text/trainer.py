@@ -15,6 +15,7 @@ import sentencepiece
 
 from tuneloop.errors import DataError
 from tuneloop.specs.model import TokenizerSpec
+from tuneloop.training.schema import TrainingExample
 
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = 0, 1, 2, 3
 SPECIAL_PIECES = {PAD_ID: "<pad>", EOS_ID: "<eos>", BOS_ID: "<bos>", UNK_ID: "<unk>"}
@@ -49,6 +50,21 @@ SPACE_MARK = "\u2581"
 
 QUIET = 2
 """SentencePiece's log level for errors; lower levels are not written to stderr."""
+
+
+def tokenizer_sentences(
+    examples: Iterable[TrainingExample], system_instruction: str | None
+) -> Iterator[str]:
+    """Yield the sentences to train the tokenizer on: the lines of all turns, and the role names.
+
+    The role names are repeated for every example, so that each of them becomes a single piece.
+    """
+    for example in examples:
+        yield "user"
+        yield from (system_instruction or "").split("\n")
+        yield from example.prompt.split("\n")
+        yield "model"
+        yield from example.response.split("\n")
 
 
 def train_tokenizer(sentences: Iterable[str], spec: TokenizerSpec) -> bytes:
