@@ -26,6 +26,7 @@ FILES = {
     "cli/test_models.py": "jax",
     "docs/test_laptop.py": "jax",
     "models/test_gguf.py": "jax",
+    "models/test_lifecycle.py": "jax",
     "models/test_weights.py": "jax",
     "runs/test_local.py": "jax",
     "stages/test_eval_passes.py": "jax",

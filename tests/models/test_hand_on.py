@@ -116,6 +116,7 @@ def test_the_card_has_the_figures_and_the_manifest_its_digest(
     assert "| all | 36 | 5.6% | 72.2% |" in text
     assert "Eval set letters_v1.jsonl, scorer exact_match" in text
     manifest = load_model_manifest(str(tmp_path / "out"))
+    assert manifest.source == f"tuneloop run {RUN}"
     for file in manifest.files:
         data = (tmp_path / "out" / file.name).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (file.size_bytes, file.sha256)

@@ -47,7 +47,7 @@ class ModelManifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: str
-    """Name of the model, or the run that tuned it."""
+    """Name of the model, such as `gemma3-1b`, or `gemma3-1b-tuned-1a2b3c4d` after training."""
     architecture: Architecture
     """Family and shape."""
     dtype: str

@@ -29,7 +29,7 @@ class ModelOfRun(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     name: str | None
-    """Name of the stored model, or id of the run that tuned it; null for random weights."""
+    """Name of the model; null for random weights."""
     family: str
     parameters: int | None = None
     """Number of parameters; null for random weights, whose vocabulary training determines."""

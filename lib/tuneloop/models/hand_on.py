@@ -75,7 +75,7 @@ def export_model(
     if not outputs:
         raise UsageError(_nothing(run_id, adapter))
     report = _report(artifacts, run_id)
-    written = _changed_files(outputs, report, artifacts)
+    written = _changed_files(outputs, report, artifacts, run_id)
     if not target.startswith(HUB):
         refuse_credentials(target)
         folder = paths.absolute(target)
@@ -114,7 +114,7 @@ def _report(artifacts: str, run_id: str) -> DeltaReport | None:
 
 
 def _changed_files(
-    outputs: dict[str, OutputFile], report: DeltaReport | None, artifacts: str
+    outputs: dict[str, OutputFile], report: DeltaReport | None, artifacts: str, run_id: str
 ) -> dict[str, bytes]:
     """Return the files that are not copied as they are: the card, and the manifest with it."""
     changed: dict[str, bytes] = {}
@@ -128,7 +128,9 @@ def _changed_files(
             _described(CARD, changed[CARD]) if each.name == CARD else each
             for each in manifest.files
         )
-        changed[MANIFEST] = dump_model_manifest(manifest.model_copy(update={"files": described}))
+        # Where the base came from may be a path of this machine, which is nobody else's business.
+        update = {"files": described, "source": f"tuneloop run {run_id}"}
+        changed[MANIFEST] = dump_model_manifest(manifest.model_copy(update=update))
     return changed
 
 

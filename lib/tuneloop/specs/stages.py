@@ -31,7 +31,7 @@ class ModelRef(Spec):
     """The stored or tuned model that a run starts from, identified by its content."""
 
     name: str
-    """Name of the stored model, or id of the run that tuned it."""
+    """Name of the model, for messages."""
     folder: str
     """URL of the folder that holds the model's `manifest.json`."""
     digest: str = Field(pattern="^[0-9a-f]{64}$")

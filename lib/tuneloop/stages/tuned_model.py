@@ -22,6 +22,7 @@ from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.publish import card, parity
 from tuneloop.training.models.publish.hand_on import (
     adapter_documents,
+    base_reference,
     round_weights,
     tuned_documents,
 )
@@ -151,7 +152,7 @@ def model_card(
         family=base.architecture.family,
         parameters=base.manifest.parameters,
         dtype=base.manifest.dtype,
-        base=None if base.manifest.random_weights else base.manifest.source,
+        base=None if base.manifest.random_weights else base_reference(base.manifest),
         licence=base.manifest.licence,
         random_weights=base.manifest.random_weights,
         lineage={

@@ -163,3 +163,5 @@ def test_other_tools_find_the_base_by_its_hub_id(source: str, expected: str) -> 
         chat_template_sha256=None,
     )
     assert base_reference(manifest) == expected
+    tuned = manifest.model_copy(update={"name": "base-tuned", "base": "base"})
+    assert base_reference(tuned) == "base-tuned"

@@ -116,7 +116,8 @@ def adapter_documents(
 
 def base_reference(base: ModelManifest) -> str:
     """Return how other tools find a base model: its hub id, or else its name here."""
-    if base.source.startswith(HUB_SCHEME):
+    # A model that was tuned here keeps the source of its base, and is not what the hub has.
+    if base.base is None and base.source.startswith(HUB_SCHEME):
         # hf://OWNER/NAME@REVISION or with a path below it
         owner_and_name: list[Any] = base.source.removeprefix(HUB_SCHEME).split("/")[:2]
         return "/".join(owner_and_name).partition("@")[0]
