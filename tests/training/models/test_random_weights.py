@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.training.models.checkpoints import tiny_config
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.random_weights import POST_NORM_SCALE, build_random_model
 
@@ -41,3 +43,15 @@ def test_scales_follow_the_fan_in() -> None:
     assert params["layers.0.attn.qkv_einsum.w"].std() == pytest.approx(256**-0.5, rel=0.02)
     assert (params["layers.0.post_ffw_norm.scale"] == np.float32(POST_NORM_SCALE)).all()
     assert (params["final_norm.scale"] == 0).all()
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "llama", "qwen2", "qwen3"])
+def test_every_family_can_start_from_random_weights(model_type: str) -> None:
+    """Only Gemma 3 is offered to users; the others are for tests and benchmarks."""
+    architecture = parse_config(tiny_config(model_type), "config.json")
+    for name, array in flat_params(build_random_model(architecture, 0)).items():
+        if array.ndim > 1:
+            assert 0.05 < array.std() < 0.2, name
+        else:
+            is_factor = name.endswith(".w")  # Gemma adds 1 to its scales, and biases start at 0
+            assert (array == (1.0 if is_factor else 0.0)).all(), name
