@@ -29,19 +29,33 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     workdir: Annotated[
-        Path, typer.Option(help="Folder for store.db and artifacts/; run again to continue.")
-    ] = Path(".tuneloop/demo"),
+        Path | None,
+        typer.Option(
+            help="Folder for store.db and artifacts/; run again to continue. The default is"
+            " .tuneloop/demo, or .tuneloop/real with --real.",
+            show_default=False,
+        ),
+    ] = None,
+    real: Annotated[
+        bool,
+        typer.Option(
+            "--real",
+            help="Tune a published model, SmolLM2-135M-Instruct, instead of a tiny one with random"
+            " weights. Takes a quarter of an hour on two cores.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the whole loop on this machine with demo traces."""
     from tuneloop.cli import display
-    from tuneloop.demo.loop import run_demo
+    from tuneloop.demo.loop import REAL, TINY, run_demo
 
     view = display.Progress(quiet=as_json)
     with view:
         result = run_demo(
-            workdir,
-            stored=lambda count, key: view.line(f"store    {count} traces, dataset {key}"),
+            REAL if real else TINY,
+            workdir or Path(".tuneloop", "real" if real else "demo"),
+            say=view.line,
             planned=lambda plan: view.line(_headline(plan)),
             started=view.started,
             progress=view.progress,

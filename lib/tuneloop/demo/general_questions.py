@@ -193,13 +193,11 @@ OPEN_PROMPTS = (
     "Give one tip for saving money.",
     "Name three fruits.",
     "Name three colors.",
-    "Name three animals that live on a farm.",
     "Name three musical instruments.",
     "Name two kinds of weather.",
     "Explain in one sentence what a volcano is.",
     "Explain in one sentence what a library is.",
     "Explain in one sentence what the internet is.",
-    "Explain in one sentence why leaves are green.",
     "Explain in one sentence what a democracy is.",
     "Explain in one sentence what a computer does.",
     "What should I wear when it is cold?",
@@ -214,15 +212,11 @@ OPEN_PROMPTS = (
     "Describe winter in one sentence.",
     "Who are you?",
     "Can you help me with my homework?",
-    "Hello! How are you?",
     "Good morning!",
     "Tell me a fact about the moon.",
     "Tell me a fact about dolphins.",
     "Tell me a fact about Rome.",
-    'Translate "good morning" into French.',
-    'Translate "thank you" into Spanish.',
     "Correct this sentence: She go to school.",
-    "Correct this sentence: I has two dog.",
     "Finish the sentence: The sun rises in the",
 )
 """Prompts without one correct answer; replay only."""
@@ -246,7 +240,11 @@ def is_guarded(question: Question) -> bool:
 
 
 def replay_prompts() -> list[str]:
-    """Return the prompts to which the base model's own answers are trained on again."""
+    """Return the prompts whose answers by the base model may be trained on again.
+
+    `real_replay.jsonl` holds the answers that are used: those that end by themselves and, where the
+    table has accepted answers, contain one.
+    """
     return [q.prompt for q in questions() if not is_guarded(q)] + list(OPEN_PROMPTS)
 
 
