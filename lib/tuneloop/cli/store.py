@@ -25,6 +25,13 @@ tokens_app = typer.Typer(help="Create tokens of the trace store.", no_args_is_he
 eval_sets_app = typer.Typer(help="Validate eval sets.", no_args_is_help=True)
 
 
+GymTask = Annotated[
+    str, typer.Argument(metavar="TASK", help="Task of reasoning-gym, such as chain_sum.")
+]
+GymCount = Annotated[int, typer.Option(min=1, help="Number of problems.")]
+GymSeed = Annotated[int, typer.Option(min=0, help="Seed of the problems.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command()(serve)
@@ -147,6 +154,20 @@ def traces_import(
         print_json({"traces": count})
     else:
         typer.echo(f"{count} traces of {file} are in the store")
+
+
+@traces_app.command("generate")
+def traces_generate(
+    task: GymTask,
+    count: GymCount = 100,
+    seed: GymSeed = 0,
+) -> None:
+    """Print traces of a reasoning-gym task as NDJSON for `traces import`."""
+    from tuneloop.jsonl import dump_line
+    from tuneloop.traces.gym import draw_problems, problem_to_trace
+
+    for problem in draw_problems(task, count, seed):
+        sys.stdout.buffer.write(dump_line(problem_to_trace(problem)))
 
 
 @traces_app.command("list")
@@ -275,6 +296,29 @@ def datasets_export(
     manifest = load_manifest(artifacts, key)
     for _, row in iter_rows(manifest, artifacts):
         sys.stdout.buffer.write(encode_line(EXPORT_FORMATS[export_format](row, manifest)))
+
+
+@eval_sets_app.command("generate")
+def eval_sets_generate(
+    task: GymTask,
+    count: GymCount = 100,
+    seed: GymSeed = 1,
+) -> None:
+    """Print problems of a reasoning-gym task as an eval set."""
+    from tuneloop.evaluation.sets.schema import EvalItem, dump_eval_set
+    from tuneloop.traces.gym import draw_problems
+
+    items = [
+        EvalItem(
+            id=f"{task}-{seed}-{number:05d}",
+            prompt=problem.question,
+            expected_answer=problem.answer,
+            category=task,
+            difficulty="medium",
+        )
+        for number, problem in enumerate(draw_problems(task, count, seed), start=1)
+    ]
+    sys.stdout.buffer.write(dump_eval_set(items))
 
 
 @eval_sets_app.command("check")

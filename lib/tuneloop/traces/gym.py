@@ -1,0 +1,75 @@
+"""Problems of reasoning-gym: about a hundred generators of tasks whose answers are computed.
+
+reasoning-gym states the answer of a problem and no reasoning, so a trace of it has one step that
+says where the answer comes from. Use such traces with the recipe `answer_only_v1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from tuneloop.errors import DataError, UsageError
+from tuneloop.traces.schema import build_trace
+
+SOURCE = "reasoning-gym"
+"""`meta.source` of the traces, and the name of the package."""
+STEP = "Computed by reasoning-gym."
+
+
+class GymProblem(NamedTuple):
+    """One problem of a task."""
+
+    task: str
+    question: str
+    answer: str
+
+
+def draw_problems(task: str, count: int, seed: int) -> Iterator[GymProblem]:
+    """Draw problems of one task, each with its own question.
+
+    Args:
+        task: a task name of reasoning-gym, such as `chain_sum`.
+        count: number of problems.
+        seed: seed of the draw. Problems of two seeds may overlap; the export stage drops traces
+            that overlap the eval set.
+
+    Raises:
+        UsageError: reasoning-gym is not installed, or has no such task.
+        DataError: the task has fewer than `count` different questions, or one without an answer.
+    """
+    try:
+        import reasoning_gym
+    except ModuleNotFoundError as e:
+        raise UsageError(
+            f"task {task}: the package reasoning-gym is not installed, expected it; install"
+            " requirements/tasks.txt"
+        ) from e
+    from reasoning_gym.factory import DATASETS
+
+    if task not in DATASETS:
+        known = ", ".join(sorted(DATASETS))
+        raise UsageError(f"task {task}: unknown, expected a task of reasoning-gym: {known}")
+    # Small tasks repeat questions, so draw more than are needed.
+    drawn = reasoning_gym.create_dataset(task, size=4 * count, seed=seed)
+    seen: set[str] = set()
+    for row in drawn:
+        question, answer = str(row["question"]).strip(), row["answer"]
+        if answer is None or not str(answer).strip():
+            raise DataError(
+                f"task {task}: a question has no single answer, expected one; choose another task"
+            )
+        if question not in seen:
+            seen.add(question)
+            yield GymProblem(task, question, str(answer))
+        if len(seen) == count:
+            return
+    raise DataError(
+        f"task {task}: found {len(seen)} different questions, expected {count}; request fewer"
+    )
+
+
+def problem_to_trace(problem: GymProblem) -> dict[str, Any]:
+    """Build the trace of a problem: question, one step that names the source, and the answer."""
+    meta = {"source": SOURCE, "category": problem.task}
+    return build_trace(problem.question, (STEP,), problem.answer, meta=meta, step_type="source")
