@@ -16,7 +16,6 @@ from tuneloop.evaluation.sets.schema import parse_eval_set
 from tuneloop.traces.gym import draw_problems, problem_to_trace
 from tuneloop.traces.schema import parse_trace
 
-
 # reasoning-gym and the packages that it imports warn when they are imported.
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -77,6 +77,7 @@ def run_demo(
     workdir: Path,
     *,
     say: Callable[[str], None],
+    planned: Callable[[Plan], None],
     started: Callable[[str], None],
     progress: Progress,
     finished: Callable[[StageResult], None],
@@ -86,7 +87,8 @@ def run_demo(
     Args:
         demo: what to run.
         workdir: folder for `store.db` and `artifacts/`.
-        say: called with a line for people: the stored model, traces and dataset, and the run.
+        say: called with a line for people: the stored model, the traces and the dataset.
+        planned: called with the plan.
         started: see `run_plan`.
         progress: see `run_plan`.
         finished: see `run_plan`.
@@ -101,7 +103,7 @@ def run_demo(
         count, key = fill_store(demo, store_url, spec.dataset)
         say(f"store    {count} traces, dataset {key}")
         plan = load_plan(placed_spec(spec, artifacts, store_url))
-        say(f"run      {plan.run_id}")
+        planned(plan)
         stages = run_plan(plan, started=started, progress=progress, finished=finished)
     return DemoResult(plan, stages)
 
