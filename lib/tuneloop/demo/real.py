@@ -31,7 +31,7 @@ LICENCE = "apache-2.0"
 
 SOURCE = "tuneloop-real"
 """`meta.source` of the traces of the real demo."""
-TRACES_PER_TASK = 90
+TRACES_PER_TASK = 100
 REPLAY_STEP = "Reply of the base model, without reasoning."
 """The step of a replay trace, because a trace has at least one; it is not trained on."""
 

@@ -1,13 +1,13 @@
 """Generated tasks that teach a real model to reason in steps: the traces of `make loop-real`.
 
-    coins    "How much are 3 pens at 14 cents and 1 cup at 37 cents?"
-             -> 14+14=28; 28+14=42; 42+37=79                              -> 79
-    dates    "Day 3 is a Tuesday. Which weekday is day 19?"
-             -> 19-3=16; 16-14=2; Wednesday 1 Thursday 2                  -> Thursday
+    bus      "5 get on, 3 get off and 8 get on a bus with 23. How many?"
+             -> 23+5=28; 28-3=25; 25+8=33                              -> 33
+    coins    "How much are 4 pens at 7 cents and 1 cup at 30 cents?"
+             -> 4*7=28; 28+30=58                                       -> 58
     minutes  "How many minutes are 3 hours and 25 minutes?"
-             -> 3*60=180; 180+25=205                                      -> 205
-    words    "Which word is third from the end: lamp, river, stone, bird, tree?"
-             -> tree 1 bird 2 stone 3                                     -> stone
+             -> 3*60=180; 180+25=205                                   -> 205
+    words    "Which word is number 3 from the end: lamp, river, stone, bird, tree?"
+             -> up to 3: tree 1 bird 2 stone 3                         -> stone
 
 Every answer is computed from operands. Whether a problem belongs to training or to evaluation
 depends only on its task and operands, not on its wording. No evaluated calculation is therefore
@@ -38,15 +38,12 @@ FORM = 'Show steps, then "Answer:".'
 """States how to answer; it ends every prompt. It is short, because the export drops a trace that
 shares 13 words in a row with an eval prompt."""
 
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 THINGS = ("pen", "cup", "key", "map", "hat", "bag", "ball", "book", "card", "doll", "fork", "lamp")
 WORDS = tuple(
     "apple bird boat bread bridge chair cloud coat desk door farm fish flower forest garden glass "
     "hill horse house island lake leaf moon mouse park plate river road rock rope sand ship snow "
     "spoon star stone table tower train tree water window".split()
 )
-ORDINALS = ("first", "second", "third", "fourth")
-
 Split = Literal["train", "eval"]
 
 
@@ -148,37 +145,28 @@ def task_eval_items(per_task: int, seed: int) -> list[EvalItem]:
     ]
 
 
-def _numbered(words: list[str]) -> str:
-    return " ".join(f"{word} {number}" for number, word in enumerate(words, start=1))
+def _bus(rng: random.Random) -> Problem:
+    """Draw a problem with additions and subtractions of one digit."""
+    start, moves = rng.randint(15, 79), [rng.randint(2, 9) for _ in range(3)]
+    signs = rng.choice(("+-+", "++-", "-++", "+--", "-+-"))
+    people, steps, words = start, [], []
+    for sign, move in zip(signs, moves, strict=True):
+        after = people + move if sign == "+" else people - move
+        steps.append(f"{people}{sign}{move}={after}")
+        words.append(f"{move} get {'on' if sign == '+' else 'off'}")
+        people = after
+    prompt = f"{words[0]}, {words[1]} and {words[2]} a bus with {start}. How many? {FORM}"
+    return Problem((start, signs, *moves), prompt, tuple(steps), str(people))
 
 
 def _coins(rng: random.Random) -> Problem:
-    """Draw a problem with a chain of additions."""
-    count, price, other = rng.randint(2, 3), rng.randint(11, 49), rng.randint(11, 89)
+    """Draw a problem with a small multiplication and an addition."""
+    count, price, other = rng.randint(2, 5), rng.randint(2, 12), 10 * rng.randint(1, 9)
     many, one = rng.sample(THINGS, 2)
-    steps, total = [], price
-    for added in [price] * (count - 1) + [other]:
-        steps.append(f"{total}+{added}={total + added}")
-        total += added
+    product = count * price
+    steps = (f"{count}*{price}={product}", f"{product}+{other}={product + other}")
     prompt = f"How much are {count} {many}s at {price} cents and 1 {one} at {other} cents? {FORM}"
-    return Problem((count, price, other), prompt, tuple(steps), str(total))
-
-
-def _dates(rng: random.Random) -> Problem:
-    """Draw a problem with two subtractions and a count along the week."""
-    days = 0
-    while days % 7 == 0 or days > 27:
-        first, last = sorted(rng.sample(range(1, 32), 2))
-        days = last - first
-    weeks, rest = divmod(days, 7)
-    weekday = rng.randrange(7)
-    steps = [f"{last}-{first}={days}"]
-    if weeks:
-        steps.append(f"{days}-{7 * weeks}={rest}")
-    counted = [WEEKDAYS[(weekday + number) % 7] for number in range(1, rest + 1)]
-    steps.append(_numbered(counted))
-    prompt = f"Day {first} is a {WEEKDAYS[weekday]}. Which weekday is day {last}? {FORM}"
-    return Problem((first, last), prompt, tuple(steps), counted[-1])
+    return Problem((count, price, other), prompt, steps, str(product + other))
 
 
 def _minutes(rng: random.Random) -> Problem:
@@ -194,14 +182,16 @@ def _words(rng: random.Random) -> Problem:
     """Draw a problem that needs copying by position, last first."""
     words = rng.sample(WORDS, 5)
     position = rng.randint(2, 4)
-    reverse = words[::-1][:position]
-    prompt = f"Which word is {ORDINALS[position - 1]} from the end: {', '.join(words)}? {FORM}"
-    return Problem((position, *words), prompt, (_numbered(reverse),), reverse[-1])
+    backwards = words[::-1][:position]
+    counted = " ".join(f"{word} {number}" for number, word in enumerate(backwards, start=1))
+    prompt = f"Which word is number {position} from the end: {', '.join(words)}? {FORM}"
+    steps = (f"up to {position}: {counted}",)
+    return Problem((position, *words), prompt, steps, backwards[-1])
 
 
 TASKS: dict[str, Callable[[random.Random], Problem]] = {
+    "bus": _bus,
     "coins": _coins,
-    "dates": _dates,
     "minutes": _minutes,
     "words": _words,
 }
