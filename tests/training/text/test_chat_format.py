@@ -263,6 +263,12 @@ def test_content_begins_where_the_template_ends_and_spells_no_token(start: str) 
             chat.encode_prompt("image|>", None)
 
 
+@pytest.mark.parametrize("chat", [chatml(), trained()])
+def test_ids_of_rows_that_only_the_model_has_are_no_text(chat: ChatFormat) -> None:
+    ids = chat.tokenizer.encode("ab")
+    assert chat.decode_response([ids[0], 9999, *ids[1:], 2**31 - 1]) == "ab"
+
+
 def test_a_sentencepiece_model_reads_control_pieces_and_nothing_else_does() -> None:
     tokenizer = trained().tokenizer
     assert tokenizer.encode("<bos><start_of_turn>a<eos>")[:2] == [2, 4]

@@ -95,7 +95,7 @@ class SentencePieceTokenizer:
                 yield self._processor.decode(plain)
                 yield self._control_texts[token_id]
                 plain = []
-            else:
+            elif token_id < self.vocab_size:
                 plain.append(token_id)
         yield self._processor.decode(plain)
 

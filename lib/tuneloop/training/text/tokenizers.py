@@ -32,7 +32,10 @@ class Tokenizer(Protocol):
         """
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Decode ids; control tokens become their text, incomplete characters U+FFFD."""
+        """Decode ids; control tokens become their text, incomplete characters U+FFFD.
+
+        Ids that only the model has, whose embedding can have more rows, become no text.
+        """
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token; None if there is no such token."""
