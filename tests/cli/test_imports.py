@@ -54,3 +54,41 @@ def test_plan_loads_nothing_heavy(tiny_run: TinyRun, image: str | None) -> None:
     assert not modules & (HEAVY | {"httpx"})
     # Only a run on a cluster reads the table of accelerators.
     assert ("tuneloop.k8s.accelerators.table" in modules) == (image is not None)
+
+
+HIDDEN = """
+import sys
+hidden = sys.argv.pop(1)
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == hidden:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from tuneloop.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "verb"),
+    [
+        ("huggingface_hub", "train", ("models", "add", "tiny", "hf://org/tiny")),
+        ("kubernetes_validate", "k8s", ("check",)),
+    ],
+)
+def test_a_missing_extra_is_one_sentence(
+    module: str, extra: str, verb: tuple[str, ...], tiny_run: TinyRun
+) -> None:
+    if verb == ("check",):
+        image = "registry.example/tuneloop@sha256:" + "1" * 64
+        tiny_run.change(execution__cluster={"namespace": "n", "image": image})
+        verb = ("check", str(tiny_run.spec_path))
+    command = [sys.executable, "-c", HIDDEN, module, *verb]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"tuneloop: Python module {module} is not installed; install the {extra} extra:"
+    )
+    assert len(done.stderr.splitlines()) == 1

@@ -26,6 +26,10 @@ CANCELLED = 30
 TYPER_INTERRUPTED = 130
 """Exit code that typer gives a KeyboardInterrupt."""
 
+EXTRAS = {"kubernetes": ("k8s", "base.txt"), "kubernetes_validate": ("k8s", "base.txt")}
+"""Module -> the extra that installs it and a lock that has it; the others are of `train`, whose
+lock has all packages but these."""
+
 app = typer.Typer(
     name="tuneloop",
     help="Fine-tune a model on reasoning traces and evaluate it, as Kubernetes batch jobs.",
@@ -51,6 +55,11 @@ def main() -> NoReturn:
     except TuneloopError as e:
         typer.echo(f"tuneloop: {e}", err=True)
         sys.exit(_verb_code(e))
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] in ("", "tuneloop", "jobs"):
+            raise
+        typer.echo(f"tuneloop: {_missing_extra(str(e.name))}", err=True)
+        sys.exit(UsageError.exit_code)
     except SystemExit as e:
         if e.code != TYPER_INTERRUPTED:
             raise
@@ -61,6 +70,14 @@ def main() -> NoReturn:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _missing_extra(module: str) -> str:
+    extra, lock = EXTRAS.get(module.partition(".")[0], ("train", "train.txt"))
+    return (
+        f"Python module {module} is not installed; install the {extra} extra: `make setup` in a"
+        f" checkout, else the lock requirements/{lock} with pip"
+    )
 
 
 def _verb_code(error: TuneloopError) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from tuneloop.errors import (
     SpecError,
     TuneloopError,
     Unavailable,
-    UsageError,
 )
 from tuneloop.models.sources import HUB, Source
 from tuneloop.storage import paths
@@ -83,11 +81,6 @@ def upload(folder: Path, url: str, message: str) -> str:
 
 
 def _api() -> Any:
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UsageError(
-            "hf://: Python module huggingface_hub is not installed; install the train extra:"
-            " `make setup` in a checkout, else the lock requirements/train.txt with pip"
-        )
     from huggingface_hub import HfApi
 
     return HfApi(library_name="tuneloop")
