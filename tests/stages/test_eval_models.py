@@ -13,6 +13,7 @@ import pytest
 from tests.builders import stage_specs
 from tests.chat_model import write_chat_model
 from tests.stages.test_evaluate import record
+from tests.training.params import flat_params
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import OutputFile
 from tuneloop.errors import DataError
@@ -20,7 +21,6 @@ from tuneloop.specs.stages import EvalStage, ModelRef
 from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_models import EvaluatedModel, open_models
 from tuneloop.stages.eval_passes import Asker, Pass, Question
-from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.random_weights import build_random_model
 
 BASE_SEED, TUNED_SEED = 1, 2

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import numpy as safetensors_numpy
 
 from tests.builders import TINY_MODEL
+from tests.training.params import flat_params
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
@@ -16,7 +17,6 @@ from tuneloop.specs.optimizer import AdamWSpec
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.lora.apply import apply_lora
-from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import loop

@@ -14,6 +14,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from tests.training.models.checkpoints import CONFIGS, random_tensors, tiny_config, write_folder
+from tests.training.params import flat_params
 from tuneloop.errors import DataError
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.hf_layout import open_folder
@@ -24,7 +25,7 @@ from tuneloop.training.models.hf_writer import (
     write_weights,
 )
 from tuneloop.training.models.loading import load_model
-from tuneloop.training.models.parameters import flat_params, live_params
+from tuneloop.training.models.parameters import live_params
 
 HF_TINY = Path(__file__).parents[2] / "data" / "hf_tiny"
 FOLDERS = sorted(each.name for each in HF_TINY.iterdir() if each.is_dir())

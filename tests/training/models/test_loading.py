@@ -16,6 +16,7 @@ from tests.training.models.checkpoints import (
     tiny_config,
     write_folder,
 )
+from tests.training.params import flat_params
 from tuneloop.errors import DataError
 from tuneloop.specs.architecture import Architecture
 from tuneloop.storage import files
@@ -23,7 +24,7 @@ from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.hf_layout import open_folder
 from tuneloop.training.models.loading import load_model
 from tuneloop.training.models.naming import params_to_tensors
-from tuneloop.training.models.parameters import flat_params, param_items
+from tuneloop.training.models.parameters import param_items
 from tuneloop.training.models.tensors import most_common_dtype
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

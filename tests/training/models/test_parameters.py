@@ -1,39 +1,29 @@
 from __future__ import annotations
 
-import hashlib
-
+import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from tuneloop.errors import DataError
-from tuneloop.specs.model import RandomModelSpec
-from tuneloop.training.models.families import gemma3
-from tuneloop.training.models.parameters import flat_params, load_params
+from tests.training.models.checkpoints import tiny_config
+from tuneloop.training.models.hf_config import parse_config
+from tuneloop.training.models.parameters import live_params, param_items, set_abstract_dtype
 from tuneloop.training.models.random_weights import build_random_model
+from tuneloop.training.models.registry import family_named
 
-SPEC = RandomModelSpec(
-    num_layers=1, embed_dim=16, hidden_dim=32, num_heads=2, num_kv_heads=1, head_dim=8
-)
-ARCHITECTURE = gemma3.architecture_of(SPEC, 64)
+ARCHITECTURE = parse_config(tiny_config("llama", num_hidden_layers=1), "config.json")
 
 
-def test_params_round_trip() -> None:
-    params = flat_params(build_random_model(ARCHITECTURE, 0))
-    model = gemma3.abstract_model(ARCHITECTURE, "float32")
-    load_params(model, params)
-    digests = [
-        hashlib.sha256(b"".join(p[name].tobytes() for name in p)).hexdigest()
-        for p in (params, flat_params(model))
-    ]
-    assert digests[0] == digests[1]
+def test_live_parameters_are_the_models_own_arrays_by_sorted_name() -> None:
+    model = build_random_model(ARCHITECTURE, 0)
+    params = live_params(model)
+    assert list(params) == sorted(params)
+    assert params["final_norm.w"] is model.final_norm.w.get_value()
+    assert params["layers.0.attn.q_proj.w"].shape == (64, 4, 16)
+    assert np.asarray(params["lm_head.w"]).std() > 0.05
 
 
-def test_params_of_another_shape_are_refused() -> None:
-    params = flat_params(build_random_model(ARCHITECTURE, 0))
-    wider = gemma3.abstract_model(gemma3.architecture_of(SPEC, 128), "float32")
-    with pytest.raises(DataError, match=r"input_embedding: found shape \(64, 16\).*\(128, 16\)"):
-        load_params(wider, params)
-    del params["final_norm.scale"]
-    params["extra"] = np.zeros(1)
-    with pytest.raises(DataError, match=r"1 missing \(final_norm.scale\) and 1 unknown \(extra\)"):
-        load_params(gemma3.abstract_model(ARCHITECTURE, "float32"), params)
+def test_the_dtype_of_a_model_changes_before_anything_is_allocated() -> None:
+    model = family_named("llama3").module().abstract_model(ARCHITECTURE, "float32")
+    before = {path: variable.shape for path, variable in param_items(model)}
+    set_abstract_dtype(model, "bfloat16")
+    assert {variable.dtype for _, variable in param_items(model)} == {jnp.dtype("bfloat16")}
+    assert {path: variable.shape for path, variable in param_items(model)} == before

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.training.models.checkpoints import tiny_config
+from tests.training.params import flat_params
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.hf_config import parse_config
-from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.random_weights import POST_NORM_SCALE, build_random_model
 
 SPEC = RandomModelSpec(

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from tests.training.models.checkpoints import random_tensors, tiny_config, write_folder
+from tests.training.params import flat_params
 from tests.training.text.models import CHATML, model_files
 from tuneloop.artifacts.model_manifest import ModelManifest, load_model_manifest
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.hf_layout import open_folder
 from tuneloop.training.models.loading import load_model
-from tuneloop.training.models.parameters import flat_params, live_params
+from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.stored import (
     Lineage,
     StoredModel,

@@ -12,6 +12,7 @@ import safetensors.numpy
 
 from tests.training.models.checkpoints import MODEL_TYPES, tiny_config
 from tests.training.models.lora.models import INT8, LORA, NF4, adapted, build, logits
+from tests.training.params import flat_params
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.method import QloraMethod
 from tuneloop.training.models.hf_config import parse_config
@@ -19,7 +20,6 @@ from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.lora.merge import adapters_of, merge_adapters
 from tuneloop.training.models.lora.peft import peft_files
 from tuneloop.training.models.naming import NameStyle, params_to_tensors
-from tuneloop.training.models.parameters import flat_params
 from tuneloop.training.models.patches.quantized_einsum import allow_quantized_weights
 from tuneloop.training.models.registry import FAMILIES
 

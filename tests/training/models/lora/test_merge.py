@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from tests.training.models.lora.models import ARCHITECTURE, INT8, LORA, adapted, build, logits
+from tests.training.params import flat_params
 from tuneloop.errors import DataError
 from tuneloop.specs.method import FullMethod, LoraMethod
 from tuneloop.training.models.lora.merge import (
@@ -18,7 +19,6 @@ from tuneloop.training.models.lora.merge import (
     merge_trained,
     remove_adapters,
 )
-from tuneloop.training.models.parameters import flat_params
 
 
 def test_the_merged_model_equals_the_adapted_one() -> None:

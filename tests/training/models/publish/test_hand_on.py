@@ -17,6 +17,7 @@ import safetensors.numpy
 from tests.training.models.checkpoints import random_tensors, tiny_config, write_folder
 from tests.training.models.lora.models import LORA, adapted
 from tests.training.models.publish.test_card import CARD
+from tests.training.params import flat_params
 from tests.training.text.models import model_files
 from tuneloop.artifacts.model_manifest import ModelManifest
 from tuneloop.specs.architecture import Architecture
@@ -24,7 +25,7 @@ from tuneloop.training.models.hf_config import dump_config, parse_config
 from tuneloop.training.models.hf_layout import open_folder
 from tuneloop.training.models.loading import load_model
 from tuneloop.training.models.lora.merge import adapters_of, merge_adapters, remove_adapters
-from tuneloop.training.models.parameters import flat_params, live_params
+from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.publish import parity
 from tuneloop.training.models.publish.hand_on import (
     adapter_documents,
