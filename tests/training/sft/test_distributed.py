@@ -27,6 +27,7 @@ from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
 from tuneloop.specs.stages import TrainStage, dump_stage_spec
+from tuneloop.training.sft.metrics import MEASURED
 
 EXPORT_AND_TRAIN = 2
 
@@ -34,7 +35,10 @@ EXPORT_AND_TRAIN = 2
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
     """The run with one process on one device."""
-    run = make_tiny_run(tmp_path_factory.mktemp("alone"))
+    run = make_tiny_run(tmp_path_factory.mktemp("alone")).change(
+        export__validation_fraction=0.2,
+        train__validation={"every_steps": 5, "keep": "last"},
+    )
     plan = run.plan()
     run_plan(replace(plan, stages=plan.stages[:EXPORT_AND_TRAIN]))
     return run, plan
@@ -153,9 +157,11 @@ def assert_same_training(alone: tuple[TinyRun, Plan], found: Training) -> None:
     assert one is not None
     assert other is not None, found.logs()
     losses = [
-        [row["loss"] for row in metrics(a, r)]
+        [row.get(name) or 0 for row in metrics(a, r) for name in ("loss", "validation_loss")]
         for a, r in ((run.artifacts, one), (found.artifacts, other))
     ]
+    assert len(losses[0]) == 2 * 13  # 12 steps, and the validation before them
+    assert sum(loss > 0 for loss in losses[0]) == 12 + 4
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     base = "base/model.safetensors"
     assert one.output(base).sha256 == other.output(base).sha256
@@ -178,10 +184,10 @@ def test_two_processes_train_as_one_does(
     assert group.end(30) == [0, 0]
 
 
-def test_a_process_with_two_devices_uses_both(
+def test_a_process_with_two_devices_uses_both_for_each_part_of_a_batch(
     alone: tuple[TinyRun, Plan], training: Callable[..., Training]
 ) -> None:
-    pair = training()
+    pair = training(accumulation_steps=2)
     pair.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert pair.end() == [0], pair.logs()
     assert_same_training(alone, pair)
@@ -229,7 +235,7 @@ def result(group: Training) -> dict[str, Any]:
     record = group.record()
     assert record is not None, group.logs()
     rows = metrics(group.artifacts, record)
-    kept = [(row["step"], row["loss"], row["grad_norm"], row["tokens"]) for row in rows]
+    kept = [{name: row[name] for name in row if name not in MEASURED} for row in rows]
     return {"metrics": kept, **record.results}
 
 
