@@ -92,6 +92,9 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
     def load_next_train_batch(self, trainer: Any) -> dict[str, Any] | None:
         """Return the next batch; None ends the training."""
         step = trainer.train_steps
+        if self._checkpoints.latest_step() == step:
+            # Tunix reports the step later. Killed in between, the checkpoint would be of no use.
+            self._record_newest(trainer, step)
         is_last = step >= self._total_steps
         if self._validation is not None:
             if not self._validate(trainer, step, is_last=is_last):
@@ -128,9 +131,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
             return True
         # The step may still be running. Its time does not count as time of validation, and its own
         # error is better than one about validation.
-        newest = trainer.newest_values()
-        if newest is not None and not is_finite(*newest):
-            raise not_finite(_step_values(step, *newest), self._batches[step])
+        self._record_newest(trainer, step)
         since = time.perf_counter()
         loss = validation.measure(trainer, self._should_stop)
         self._since += time.perf_counter() - since
@@ -151,21 +152,34 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
 
         Tunix calls this one step late, so that the host never waits for the device; the last call
         comes when the trainer closes.
+        """
+        self._record(train_step, float(train_loss), trainer.values.last["grad_norm"])
+
+    def _record_newest(self, trainer: Any, step: int) -> None:
+        """Record the newest step at once; waits for its end."""
+        newest = trainer.newest_values()
+        if newest is not None:
+            self._record(step, *newest)
+
+    def _record(self, step: int, loss: float, grad_norm: float) -> None:
+        """Add a step to the history, unless it is there.
 
         Raises:
             DataError: the loss or the gradient is infinite or not a number.
         """
+        if step <= len(self._history.steps):
+            return
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
-        batch = self._batches.pop(train_step)
-        grad_norm = trainer.values.last["grad_norm"]
-        if not is_finite(train_loss, grad_norm):
-            raise not_finite(_step_values(train_step, train_loss, grad_norm), batch)
+        batch = self._batches[step]
+        if not is_finite(loss, grad_norm):
+            found = f"the loss of step {step} is {loss} and its gradient norm {grad_norm}"
+            raise not_finite(found, batch)
         host_memory, device_memory = memory_bytes()
         row = StepMetrics(
-            step=train_step,
-            loss=float(train_loss),
-            learning_rate=float(self._schedule(train_step - 1)),
+            step=step,
+            loss=loss,
+            learning_rate=float(self._schedule(step - 1)),
             grad_norm=grad_norm,
             tokens=batch.token_count,
             padding_share=batch.padding_share,
@@ -175,7 +189,8 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
             device_memory_bytes=device_memory,
         )
         self._options.report(self._history.add(row))
-        if train_step == 1 or self._checkpoints.latest_step() == train_step:
+        self._batches.pop(step - 1, None)
+        if step == 1 or self._checkpoints.latest_step() == step:
             self.write_metrics()
 
     def write_metrics(self) -> None:
@@ -201,10 +216,6 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
 
     def on_eval_step_end(self, trainer: Any, eval_loss: float) -> None:
         """Do nothing."""
-
-
-def _step_values(step: int, loss: float, grad_norm: float) -> str:
-    return f"the loss of step {step} is {loss} and its gradient norm {grad_norm}"
 
 
 def not_finite(values: str, batch: Batch | None) -> DataError:
