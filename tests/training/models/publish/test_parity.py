@@ -29,6 +29,8 @@ LLAMA_31 = {
 }
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("gemma3_text", {}),
+    # mlx-lm rounds the square root of this width.
+    "gemma3 of width 40": ("gemma3_text", {"hidden_size": 40}),
     "gemma2": ("gemma2", {}),
     "llama31": ("llama", LLAMA_31),
     "llama tied": ("llama", {"tie_word_embeddings": True}),
