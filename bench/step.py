@@ -17,7 +17,7 @@ import optax
 from figure import print_figure, sized
 from flax import nnx
 
-from tuneloop.demo.loop import CONFIG, INSTRUCTION, SEED
+from tuneloop.demo.loop import SEED, TINY
 from tuneloop.demo.tasks import demo_traces
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.architecture import Architecture
@@ -45,7 +45,7 @@ def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
     examples = [
         TrainingExample(
             id=str(number),
-            prompt=recipe.render_prompt(trace["prompt"], INSTRUCTION),
+            prompt=recipe.render_prompt(trace["prompt"], TINY.instruction),
             response=recipe.render_response(
                 [step["content"] for step in trace["steps"]], trace["final_answer"]
             ),
@@ -116,7 +116,7 @@ def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
 
 def main() -> None:
     """Measure both alternately and print medians."""
-    spec = load_run_spec(CONFIG).train.model_copy(update={"steps": STEPS})
+    spec = load_run_spec(TINY.config).train.model_copy(update={"steps": STEPS})
     table, vocab_size = inputs(spec)
     pairs = [(ours(spec, table, vocab_size), bare(spec, table, vocab_size)) for _ in range(ROUNDS)]
     print_figure("step", "s", pairs)

@@ -21,7 +21,7 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.node import Node
 from tuneloop.artifacts import layout, records
-from tuneloop.demo.loop import CONFIG, fill_store, placed_spec
+from tuneloop.demo.loop import TINY, fill_store, placed_spec
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.rendering.manifests import dump_files, stage_files
@@ -91,8 +91,8 @@ def account(cluster: controlplane.Cluster, namespace: str) -> None:
 def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
     cluster: controlplane.Cluster, namespace: str, tmp_path: Path, repository: Path, store: str
 ) -> None:
-    spec = load_run_spec(str(repository / CONFIG))
-    fill_store(store, spec.dataset)
+    spec = load_run_spec(str(repository / TINY.config))
+    fill_store(TINY, store, spec.dataset)
     spec = placed_spec(spec, str(tmp_path / "artifacts"), store)
     place = ClusterSpec(namespace=namespace)
     execution = spec.execution.model_copy(update={"cluster": place})
