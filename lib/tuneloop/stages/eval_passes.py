@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tuneloop.errors import DataError
 from tuneloop.evaluation.sets.schema import EvalItem
-from tuneloop.stages.eval_models import EvaluatedModel
+from tuneloop.stages.models.evaluated import EvaluatedModel
 from tuneloop.training.generation.batches import BatchPlan
 from tuneloop.training.generation.generator import Generator, NewTokens, plan_prompts
 from tuneloop.training.schema import TrainingExample

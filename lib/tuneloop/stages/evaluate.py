@@ -34,9 +34,9 @@ from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sh
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_models import open_models
 from tuneloop.stages.eval_passes import Asker, Generation, Pass, Question, choose_shots
 from tuneloop.stages.exported import iter_examples
+from tuneloop.stages.models.evaluated import open_models
 from tuneloop.storage import files
 from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.training.prompt_templates import Recipe, recipe_named

@@ -13,10 +13,10 @@ from tuneloop.errors import DataError, SpecError, Transient
 from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.stages import TrainStage
-from tuneloop.stages import tuned_model
-from tuneloop.stages.base_model import BaseModel, draw_random, open_stored
 from tuneloop.stages.context import Stage
 from tuneloop.stages.exported import TRAINING, VALIDATION, has_rows, iter_examples
+from tuneloop.stages.models import tuned
+from tuneloop.stages.models.base import BaseModel, draw_random, open_stored
 from tuneloop.storage import paths
 from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.schema import TrainingExample
@@ -59,14 +59,14 @@ def run(spec: TrainStage, stage: Stage) -> None:
     data = _encode(spec, stage, base.chat_format)
     model = _trainable(spec, base)
     progress = _train(model, data, spec, stage, group, earlier)
-    model, adapters = tuned_model.take_adapters(model, base, spec)
+    model, adapters = tuned.take_adapters(model, base, spec)
     stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.history), has_timings=True)
     events = tensorboard.dump_events(progress.history, time.time())
     stage.write_output(tensorboard.EVENTS, events, has_timings=True)
     counts, results = _counts(base, data, progress, earlier), _results(base, progress)
     exported = stage.upstream("export").counts_as(ExportCounts)
-    facts = tuned_model.model_card(spec, base, exported, counts, results)
-    manifest, readers = tuned_model.publish(model, adapters, base, spec, stage, facts)
+    facts = tuned.model_card(spec, base, exported, counts, results)
+    manifest, readers = tuned.publish(model, adapters, base, spec, stage, facts)
     found = {
         "tuned_digest": manifest.weights_sha256,
         "parity": [ParityResult(**asdict(reader)) for reader in readers],

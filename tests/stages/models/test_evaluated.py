@@ -19,8 +19,8 @@ from tuneloop.artifacts.records import OutputFile
 from tuneloop.errors import DataError
 from tuneloop.specs.stages import EvalStage, ModelRef
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_models import EvaluatedModel, open_models
 from tuneloop.stages.eval_passes import Asker, Pass, Question
+from tuneloop.stages.models.evaluated import EvaluatedModel, open_models
 from tuneloop.training.models.random_weights import build_random_model
 
 BASE_SEED, TUNED_SEED = 1, 2

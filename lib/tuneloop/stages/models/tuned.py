@@ -9,8 +9,8 @@ from tuneloop.artifacts.model_manifest import ModelManifest
 from tuneloop.artifacts.results import ExportCounts, TrainCounts, TrainResults
 from tuneloop.specs.method import LoraMethod, QloraMethod
 from tuneloop.specs.stages import TrainStage
-from tuneloop.stages.base_model import BaseModel, opener
 from tuneloop.stages.context import Stage
+from tuneloop.stages.models.base import BaseModel, opener
 from tuneloop.storage import paths
 from tuneloop.training.models.lora.merge import (
     Adapter,

@@ -1,0 +1,1 @@
+"""The models that stages start from, publish and evaluate, as folders with a manifest."""
