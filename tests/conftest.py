@@ -39,7 +39,7 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 settings.register_profile("quick", settings.get_profile("tests"), max_examples=20)
 
-# Orbax and Tunix log through absl, whose handler closes any stream that is not the process's own.
+# Tunix logs through absl, whose handler closes any stream that is not the process's own.
 # If absl were imported within a test, its handler would have pytest's captured stream. uvicorn,
 # which configures logging again, would then close that stream for all later tests.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__

@@ -1,4 +1,7 @@
-"""The whole loop with artifacts on GCS and S3, killed in training: the bytes of a local run."""
+"""The whole loop with artifacts on GCS and S3, killed in training: the bytes of a local run.
+
+As in a pod, the root file system is read-only, and TMPDIR is small.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,14 @@ from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
 
 __all__ = ["fresh_store"]
+
+POD = """
+mount -t tmpfs -o size=8m tmpfs "$TMPDIR"
+mount --bind "$JAX_COMPILATION_CACHE_DIR" "$JAX_COMPILATION_CACHE_DIR"
+mount -o remount,bind,ro /
+exec "$@"
+"""
+"""Runs a command with these mounts, in a namespace of its own."""
 
 KILLED_AT = {
     # Training has stored the checkpoint of step 50 and half of the next one.
@@ -76,16 +87,19 @@ def test_killed_in_training_the_loop_ends_in_the_same_bytes(
         if file.is_file():
             name = file.relative_to(undisturbed.artifacts)
             bucket.bucket.put(f"artifacts/{name}", file.read_bytes())
+    folder = tmp_path / "tmp"
+    folder.mkdir()
     command = [
+        *("unshare", "--map-root-user", "--mount", "sh", "-ec", POD, "pod"),
         *(sys.executable, "-m", "tuneloop.cli", "run", str(undisturbed.spec_path)),
         *("--artifacts", bucket.url("artifacts"), "--store", fresh_store),
     ]
-    env = {**os.environ, **bucket.environment}
+    env = {**os.environ, **bucket.environment, "TMPDIR": str(folder)}
+    Path(env["JAX_COMPILATION_CACHE_DIR"]).mkdir(parents=True, exist_ok=True)
     at, resumed_from = KILLED_AT[bucket.proxy.protocol]
     assert "killed by SIGKILL" in kill_training(command, env, at, bucket)
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert not list(Path.cwd().glob("*:"))  # Orbax took s3://tests for a folder named `s3:`.
 
     download(bucket, tmp_path)
     run_id = undisturbed.plan().run_id

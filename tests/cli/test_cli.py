@@ -244,7 +244,7 @@ def in_a_namespace(script: str, repository: Path) -> subprocess.CompletedProcess
     [
         # Room for the manifest of the run, not for the examples.
         ("mount -t tmpfs -o size=64k tmpfs {0}", "No space left on device; free some space"),
-        # Room for the model, not for its checkpoints, which Orbax writes in a way of its own.
+        # Room for the model, not for its checkpoints, which a thread writes.
         ("mount -t tmpfs -o size=420k tmpfs {0}", "No space left on device; free some space"),
         ("mount --bind {0} {0} && mount -o remount,bind,ro {0}", "Read-only file system; grant"),
     ],

@@ -252,8 +252,11 @@ def kill_first_process_at_step_60(group: Training) -> None:
     """Kill one process when the checkpoint of step 50 is complete, on any store."""
     if group.bucket is None:
         processes = group.start(2)
-        complete = group.prefix / "resume" / "checkpoints" / "50" / "manifest.json"
+        resume = group.prefix / "resume"
+        complete = resume / "checkpoints" / "50" / "manifest.json"
         wait_until(complete.exists, "step 50 is stored", 180)
+        rows = resume / "metrics.jsonl"  # written one step later
+        wait_until(lambda: rows.read_bytes().count(b"\n") >= 50, "its metrics are stored")
         processes[0].kill()
         return
     with group.bucket.proxy.holding("checkpoints/60/") as caught:
