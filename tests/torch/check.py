@@ -91,7 +91,8 @@ def export(place: Path) -> None:
 
 def save(model: Any, architecture: Any, base: Reference, place: Path, kind: str) -> None:
     """Write a model folder with a tokenizer, and what it must compute."""
-    files = model_files()
+    # By its model type alone, transformers would take the tokenizer for that of the family.
+    files = model_files(tokenizer_class="PreTrainedTokenizerFast")
     chat = load_chat_format(files, place="tests")
     documents = inherited_text_files(files, chat.stop_ids, "tests")
     params = live_params(model)

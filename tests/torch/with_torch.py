@@ -16,6 +16,7 @@ import peft
 import torch
 import transformers
 
+transformers.utils.logging.disable_progress_bar()
 TOLERANCE = 2e-5
 PROMPT, NEW = 12, 16
 SHAPE: dict[str, Any] = {
@@ -50,7 +51,10 @@ def configs() -> dict[str, Any]:
 def make(folder: Path) -> None:
     """Save a model of each family with random weights, and what it computes."""
     for name, config in configs().items():
-        model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+        # Eager attention: the fused kernels have no soft cap, which Gemma 2 needs.
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
         generator = torch.Generator().manual_seed(1)
         centre = 0.0 if name.startswith("gemma") else 1.0
         with torch.no_grad():
@@ -86,7 +90,6 @@ def verify(folder: Path) -> int:
             place = folder / name / kind
             expected = np.load(folder / name / f"{kind}.npz")
             read = folder / name / "base" if kind == "adapter" else place
-            # Eager attention: the fused kernels have no soft cap, which Gemma 2 needs.
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 read, dtype=torch.float32, attn_implementation="eager"
             )
