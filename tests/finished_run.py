@@ -51,7 +51,11 @@ def publish_run(
             "name": "letters",
             "dataset": dataset_key,
             "train": {"steps": 50, "batch_size": 64, "optimizer": {"learning_rate": 0.02}},
-            "eval": {"eval_set": f"{artifacts}/letters_v1.jsonl", "batch_size": 8},
+            "eval": {
+                "eval_set": f"{artifacts}/letters_v1.jsonl",
+                "guard_set": f"{artifacts}/general_v1.jsonl",
+                "batch_size": 8,
+            },
             "execution": {"artifacts": artifacts},
         },
         "seed": 3,

@@ -19,6 +19,7 @@ SCRIPTS = (
     "examples",
     "examples_http",
     "examples_processes",
+    "generate",
     "lora_1b",
     "load",
     "plan",

@@ -64,6 +64,25 @@ def test_a_chat_without_a_terminal_answers_each_line(
     assert not second["forgotten"]
 
 
+def test_a_chat_at_a_terminal_ends_with_the_input(
+    artifacts: Path, tuneloop: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = iter(["Say a", "  ", "Say b"])
+
+    def ask(shown: str) -> str:
+        assert shown == "> "
+        for turn in turns:
+            return turn
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", ask)
+    code, out, err = tuneloop("chat", "tiny", "--artifacts", artifacts, *SHORT)
+    assert code == 0, err
+    assert out.count("\n") >= 2
+    assert err.count("note: the answer was cut after 4 tokens") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

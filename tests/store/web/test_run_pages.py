@@ -28,6 +28,7 @@ def test_a_run(http: TestClient, artifacts: Path, run_id: str) -> None:
         "Loss by step: 6.25 at step 1, 0.592 at step 50; lowest 0.431 at step 48.",
         "Delta report: improved",
         '"eval_set": "letters_v1.jsonl"',
+        '"guard_set": "general_v1.jsonl"',
     ):
         assert part in said
     assert str(artifacts) not in page

@@ -108,8 +108,9 @@ def _spec(found: StoredRun) -> str:
         return ""
     spec = {name: v for name, v in found.manifest.spec.items() if name != "execution"}
     if isinstance(spec.get("eval"), dict):
-        eval_set = str(spec["eval"].get("eval_set", "")).rsplit("/", 1)[-1]
-        spec["eval"] = {**spec["eval"], "eval_set": eval_set}
+        sets = {name: spec["eval"].get(name) for name in ("eval_set", "guard_set")}
+        names = {name: str(url).rsplit("/", 1)[-1] for name, url in sets.items() if url}
+        spec["eval"] = {**spec["eval"], **names}
     return json.dumps(spec, indent=2, ensure_ascii=False)
 
 
