@@ -29,27 +29,33 @@ def tune(tiny: TinyRun, stages: int, **model: str) -> Plan:
     return plan
 
 
-@pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
-    """A small Llama, tuned with LoRA and evaluated."""
-    folder = tmp_path_factory.mktemp("lifecycle")
-    run = make_tiny_run(folder).change(
+@pytest.fixture
+def run(tmp_path: Path) -> TinyRun:
+    """A run whose artifacts hold a small Llama."""
+    run = make_tiny_run(tmp_path).change(
         train__steps=2,
         train__max_length_tokens=256,
         train__method=LORA,
         eval__max_new_tokens=4,
     )
-    source = copy_checkpoint(folder / "source")
+    source = copy_checkpoint(tmp_path / "source")
     for name, data in model_files(eos_token="<|im_end|>").items():
         (source / name).write_bytes(data)
     add_model(Request("small-llama", str(source), run.artifacts))
-    return run, tune(run, 3, model="small-llama")
+    return run
 
 
-def test_a_tuned_model_is_a_model(
-    tuned: tuple[TinyRun, Plan], tuneloop: Invoke, tmp_path: Path
+def test_a_checkpoint_is_tuned_evaluated_handed_on_and_tuned_again(
+    run: TinyRun, tuneloop: Invoke, tmp_path: Path
 ) -> None:
-    run, plan = tuned
+    """One test, because training it once is what takes time."""
+    plan = tune(run, 3, model="small-llama")
+    check_that_it_is_a_model(run, plan, tuneloop, tmp_path)
+    check_that_the_export_can_be_added(run, plan, tmp_path)
+    check_that_a_run_goes_on_from_it(run, plan)
+
+
+def check_that_it_is_a_model(run: TinyRun, plan: Plan, tuneloop: Invoke, tmp_path: Path) -> None:
     at = ("--artifacts", run.artifacts)
     code, out, _ = tuneloop("models", "show", plan.run_id, *at, "--json")
     shown = json.loads(out)
@@ -75,22 +81,16 @@ def test_a_tuned_model_is_a_model(
     assert (config["r"], config["lora_alpha"]) == (4, 8)
 
 
-def test_an_exported_folder_can_be_added_again(
-    tuned: tuple[TinyRun, Plan], tuneloop: Invoke, tmp_path: Path
-) -> None:
-    run, plan = tuned
-    at = ("--artifacts", run.artifacts)
-    assert tuneloop("models", "export", plan.run_id, tmp_path / "out", *at)[0] == 0
+def check_that_the_export_can_be_added(run: TinyRun, plan: Plan, tmp_path: Path) -> None:
     found = find_tuned_model(plan.run_id, run.artifacts)
     exported = load_model_manifest(str(tmp_path / "out"))
     assert exported.digest == found.manifest.digest
-    added = add_model(Request("again", str(tmp_path / "out"), str(tmp_path / "artifacts")))
+    added = add_model(Request("again", str(tmp_path / "out"), str(tmp_path / "elsewhere")))
     assert added.digest == found.manifest.digest
     assert added.licence == "apache-2.0"
 
 
-def test_a_run_goes_on_from_a_tuned_model(tuned: tuple[TinyRun, Plan]) -> None:
-    run, plan = tuned
+def check_that_a_run_goes_on_from_it(run: TinyRun, plan: Plan) -> None:
     again = tune(run, 2, run=plan.run_id)
     assert again.run_id != plan.run_id
     first = find_tuned_model(plan.run_id, run.artifacts).manifest
