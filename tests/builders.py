@@ -51,6 +51,9 @@ TINY_MODEL = {
     "sliding_window_tokens": 32,
 }
 
+METHODS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"rank": 4, "dropout": 0.1}}
+"""Kind of a training method -> options for a tiny model."""
+
 TINY_SPEC = {
     "name": "tiny",
     "dataset": "letters-v1",

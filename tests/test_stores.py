@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import TinyRun, make_tiny_run
+from tests.builders import METHODS, TinyRun, make_tiny_run
 from tests.objectstore import STORES, ObjectStore
 from tests.test_kill import contents, fresh_store, stage_process
 from tuneloop.runs import store_app
@@ -33,19 +33,20 @@ exec "$@"
 
 KILLED_AT = {
     # Training has stored the checkpoint of step 50 and half of the next one.
-    "gs": ("checkpoints/60/", 50),
+    "gs": ("full", "checkpoints/60/", 50),
     # The files of step 50 are stored, its manifest is not.
-    "s3": ("checkpoints/50/manifest.json", 40),
+    "s3": ("lora", "checkpoints/50/manifest.json", 40),
 }
-"""Protocol -> (the upload at which training is killed, the step from which it must resume)."""
+"""Protocol -> (method, upload at which training is killed, step from which it must resume)."""
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """The run with local artifacts."""
-    run = make_tiny_run(tmp_path_factory.mktemp("undisturbed"))
+def undisturbed_run(folder: Path, method: str) -> TinyRun:
+    """Run the loop with local artifacts."""
+    folder.mkdir()
+    run = make_tiny_run(folder)
+    run.change(train__method={"kind": method, **METHODS[method]})
     run.change(train__steps=100, execution__checkpoint_every_steps=10)
-    with store_app.running(f"sqlite:///{run.folder / 'store.db'}", run.artifacts) as url:
+    with store_app.running(f"sqlite:///{folder / 'store.db'}", run.artifacts) as url:
         run_plan(run.change(execution__store_url=url).plan())
     return run
 
@@ -81,8 +82,10 @@ def download(bucket: ObjectStore, folder: Path) -> None:
 
 
 def test_killed_in_training_the_loop_ends_in_the_same_bytes(
-    undisturbed: TinyRun, bucket: ObjectStore, tmp_path: Path, fresh_store: str
+    bucket: ObjectStore, tmp_path: Path, fresh_store: str
 ) -> None:
+    method, at, resumed_from = KILLED_AT[bucket.proxy.protocol]
+    undisturbed = undisturbed_run(tmp_path / "undisturbed", method)
     for file in Path(undisturbed.artifacts, "datasets").rglob("*"):
         if file.is_file():
             name = file.relative_to(undisturbed.artifacts)
@@ -96,7 +99,6 @@ def test_killed_in_training_the_loop_ends_in_the_same_bytes(
     ]
     env = {**os.environ, **bucket.environment, "TMPDIR": str(folder)}
     Path(env["JAX_COMPILATION_CACHE_DIR"]).mkdir(parents=True, exist_ok=True)
-    at, resumed_from = KILLED_AT[bucket.proxy.protocol]
     assert "killed by SIGKILL" in kill_training(command, env, at, bucket)
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -99,13 +99,14 @@ def _train(
         should_stop=stage.should_stop,
     )
     progress = loop.run_sft(model, data.table, options, validation=data.validation, earlier=earlier)
+    steps_done = len(progress.metrics)
+    stage.holds_unsaved_work = progress.finished and progress.checkpoint_step < steps_done
     if not progress.finished:
-        stage.holds_unsaved_work = False  # the checkpoint is stored, or cannot be
         step = progress.checkpoint_step
         saved = f"checkpoint of step {step} saved" if step else "no checkpoint saved"
         raise Transient(
-            f"stage train: stopped by a signal after step {len(progress.metrics)} of {steps},"
-            f" {saved}; run again to continue"
+            f"stage train: stopped by a signal after step {steps_done} of {steps}, {saved}; run"
+            " again to continue"
         )
     return progress
 
