@@ -118,15 +118,16 @@ class ParityResult(RecordPart):
     """How a published model, read again, compares with the one in memory."""
 
     reader: str
-    """`tuneloop`, or another program with its version."""
+    """`tuneloop`, another program with its version, or `adapter`: the files of the adapter, added
+    to the base and compared with the merged weights."""
     dtype: str
     """Dtype that both sides computed in."""
     max_difference: float
-    """Largest absolute difference of two logits."""
+    """Largest absolute difference of two logits; for an adapter, of two weights."""
     limit: float
     """Largest difference that passes."""
-    greedy_equal: int
-    """Greedy tokens that are equal, of 16."""
+    greedy_equal: int | None = None
+    """Greedy tokens that are equal, of 16; null for an adapter."""
 
 
 class TrainResults(RecordPart):

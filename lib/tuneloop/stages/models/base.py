@@ -84,8 +84,10 @@ def open_stored(ref: ModelRef, options: TrainSpec, group: ProcessGroup) -> BaseM
     chat_format = folder.chat_format(options.thinking)
     verify_weights(folder)
     architecture = folder.manifest.architecture
-    # Weights that are trained are float32. Those beside adapters have the dtype of the computation.
-    dtype = "float32" if isinstance(options.method, FullMethod) else options.dtype
+    # Weights that are trained are float32. Those beside adapters keep their own dtype if bfloat16
+    # is computed, so that they are handed on with the same bits.
+    is_exact = options.dtype == "float32" or isinstance(options.method, FullMethod)
+    dtype = "float32" if is_exact else None
 
     def load() -> Any:
         return load_model(

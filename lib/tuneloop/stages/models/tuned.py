@@ -7,19 +7,16 @@ from typing import Any
 
 from tuneloop.artifacts.model_manifest import ModelManifest
 from tuneloop.artifacts.results import ExportCounts, TrainCounts, TrainResults
-from tuneloop.specs.method import LoraMethod, QloraMethod
+from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.stages import TrainStage
 from tuneloop.stages.context import Stage
-from tuneloop.stages.models.base import BaseModel, opener
+from tuneloop.stages.models.base import BASE_FOLDER, BaseModel, opener
 from tuneloop.storage import paths
-from tuneloop.training.models.lora.merge import (
-    Adapter,
-    adapters_of,
-    merge_adapters,
-    remove_adapters,
-)
+from tuneloop.training.models.hf_layout import open_folder
+from tuneloop.training.models.lora.merge import Adapter, merge_trained
 from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.publish import card, parity
+from tuneloop.training.models.publish.adapter_parity import check_adapter
 from tuneloop.training.models.publish.hand_on import (
     adapter_documents,
     base_reference,
@@ -41,18 +38,7 @@ def take_adapters(model: Any, base: BaseModel, spec: TrainStage) -> tuple[Any, d
         base: the model that training started from.
         spec: the stage's spec.
     """
-    method = spec.options.method
-    if not isinstance(method, LoraMethod):
-        return model, {}
-    adapters = adapters_of(model, method)
-    if isinstance(method, QloraMethod):
-        # The adapters go into the original weights, not into the quantized ones.
-        del model
-        model = base.load()
-    else:
-        remove_adapters(model)
-    merge_adapters(model, adapters)
-    return model, adapters
+    return merge_trained(model, spec.options.method, base.load)
 
 
 def publish(
@@ -99,17 +85,30 @@ def publish(
         base=folder,
     )
     method = spec.options.method
+    contents: dict[str, bytes] = {}
     if isinstance(method, LoraMethod):
         about_adapter = replace(facts, adapter_only=True)
-        contents = adapter_documents(adapters, method, base.manifest, about_adapter)
+        weights = folder.weights if folder else None
+        contents = adapter_documents(adapters, method, base.manifest, about_adapter, weights)
         for name, data in contents.items():
             stage.write_output(f"{ADAPTER_FOLDER}/{name}", data)
     if stage.process_index:
         return manifest, []
-    dtype = str(next(iter(live_params(model).values())).dtype)
+    dtypes = {str(array.dtype) for array in live_params(model).values()}
+    dtype = "float32" if dtypes == {"float32"} else None
     del model
-    url = paths.join(stage.prefix, "attempts", stage.attempt, MODEL_FOLDER)
-    return manifest, parity.check_folder(url, architecture, reference, dtype=dtype)
+    url = _written(stage, MODEL_FOLDER)
+    found = parity.check_folder(url, architecture, reference, dtype=dtype)
+    if contents:
+        before = folder.weights if folder else open_folder(_written(stage, BASE_FOLDER))
+        place = _written(stage, ADAPTER_FOLDER)
+        found.append(check_adapter(contents, before, open_folder(url), place))
+    return manifest, found
+
+
+def _written(stage: Stage, folder: str) -> str:
+    """Return the URL of a folder of this attempt's outputs."""
+    return paths.join(stage.prefix, "attempts", stage.attempt, folder)
 
 
 def _documents(base: BaseModel, facts: card.ModelCard) -> dict[str, bytes]:

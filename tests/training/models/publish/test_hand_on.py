@@ -24,9 +24,16 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.training.models.hf_config import dump_config, parse_config
 from tuneloop.training.models.hf_layout import open_folder
 from tuneloop.training.models.loading import load_model
-from tuneloop.training.models.lora.merge import adapters_of, merge_adapters, remove_adapters
+from tuneloop.training.models.lora.apply import apply_lora, lora_items
+from tuneloop.training.models.lora.merge import (
+    adapters_of,
+    merge_adapters,
+    merge_trained,
+    remove_adapters,
+)
 from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.publish import parity
+from tuneloop.training.models.publish.adapter_parity import check_adapter
 from tuneloop.training.models.publish.hand_on import (
     adapter_documents,
     base_reference,
@@ -56,11 +63,16 @@ def opener(folder: Path) -> Callable[[str], Any]:
     return open_file
 
 
-def base_folder(place: Path, model_type: str, dtype: Any = np.float32) -> ModelFolder:
+def base_folder(
+    place: Path, model_type: str, dtype: Any = np.float32, norm_dtype: Any = None
+) -> ModelFolder:
     """Write a base as `models add` stores it."""
     config = tiny_config(model_type, vocab_size=VOCABULARY)
     architecture = parse_config(config, "config.json")
-    source = write_folder(place / "source", config, random_tensors(config, dtype))
+    tensors = random_tensors(config, dtype)
+    norms = {name: each for name, each in tensors.items() if each.ndim == 1}
+    tensors |= {name: each.astype(norm_dtype or dtype) for name, each in norms.items()}
+    source = write_folder(place / "source", config, tensors)
     model = load_model(open_folder(str(source)), architecture)
     documents = {
         **model_files(),
@@ -73,7 +85,7 @@ def base_folder(place: Path, model_type: str, dtype: Any = np.float32) -> ModelF
 
 
 def handed_on(
-    model: Any, base: ModelFolder, folder: Path, dtype: str = "float32"
+    model: Any, base: ModelFolder, folder: Path, dtype: str | None = "float32"
 ) -> tuple[ModelManifest, list[parity.Parity]]:
     """Write a trained model as the train stage does, with its gate; `dtype` is that in memory."""
     architecture = base.manifest.architecture
@@ -127,6 +139,26 @@ def test_without_training_every_bit_of_the_base_is_handed_on(tmp_path: Path) -> 
     handed_on(model, base, tmp_path / "model")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("base", "model")]
     assert weights[0] == weights[1]
+
+
+def test_weights_without_adapter_keep_their_bits_and_mixed_dtypes(tmp_path: Path) -> None:
+    base = base_folder(tmp_path, "llama", ml_dtypes.bfloat16, norm_dtype=np.float32)
+    architecture = base.manifest.architecture
+    method = LORA.model_copy(update={"targets": ("q_proj", "v_proj")})
+    model = apply_lora(load_model(base.weights, architecture), architecture, method, 0)
+    for path, variable in lora_items(model):
+        if path[-1].endswith("_lora_b"):
+            variable.set_value(variable.get_value() + 0.1)
+    merged, adapters = merge_trained(model, method, lambda: None)
+    _, found = handed_on(merged, base, tmp_path / "model", dtype=None)
+    assert found[0].max_difference == 0
+    written = open_folder(str(tmp_path / "model"))
+    assert written.tensors["model.norm.weight"].dtype == np.float32
+    for name, tensor in base.weights.tensors.items():
+        same = np.array_equal(tensor.array(), written.tensors[name].array())
+        assert same == (".q_proj." not in name and ".v_proj." not in name), name
+    files = adapter_documents(adapters, method, base.manifest, CARD)
+    assert check_adapter(files, base.weights, written, "adapter").dtype == "bfloat16"
 
 
 def test_float32_weights_are_compared_as_they_are_written(tmp_path: Path) -> None:

@@ -48,15 +48,15 @@ class Parity:
     """What one reader found in a model folder."""
 
     reader: str
-    """`tuneloop`, or `mlx-lm` with its version."""
+    """`tuneloop`; `mlx-lm` with its version; or `adapter`, for the files of an adapter."""
     dtype: str
     """Dtype that both sides computed in."""
     max_difference: float
-    """Largest absolute difference of two logits."""
+    """Largest absolute difference of two logits; for an adapter, of two weights."""
     limit: float
     """Largest difference that passes."""
-    greedy_equal: int
-    """Greedy tokens that are equal, of `NEW_TOKENS`."""
+    greedy_equal: int | None
+    """Greedy tokens that are equal, of `NEW_TOKENS`; None for an adapter."""
 
 
 def make_reference(model: Any, architecture: Architecture, seed: int = 0) -> Reference:
@@ -91,7 +91,7 @@ def check_folder(
         folder: URL of the folder; mlx-lm reads local ones alone.
         architecture: family and shape of the model in memory.
         reference: of `make_reference`.
-        dtype: dtype of the parameters in memory; None if it is that of the written weights.
+        dtype: dtype of the parameters in memory; None if they have those of the written weights.
         mesh: devices to load the model onto; None uses the default device.
 
     Returns:
@@ -102,15 +102,15 @@ def check_folder(
     """
     stored = open_folder(folder)
     _check_config(folder, architecture)
-    dtype = dtype or most_common_dtype(stored)
     model = load_model(stored, architecture, dtype=dtype, mesh=mesh)
-    found = [_compare("tuneloop", model, architecture, reference, folder, dtype)]
+    computed = dtype or most_common_dtype(stored)
+    found = [_compare("tuneloop", model, architecture, reference, folder, computed)]
     reason = mlx_reader.why_not(folder, architecture, reference.generated.size)
     if reason is not None:
         log.info("parity: read again by tuneloop alone, because %s", reason)
         return found
     theirs = mlx_reader.make_reference(folder, reference.generated[:PROMPT_TOKENS], NEW_TOKENS)
-    if dtype != "float32":
+    if computed != "float32":
         del model  # before there is another one
         model = load_model(stored, architecture, dtype="float32", mesh=mesh)
     name = f"mlx-lm {mlx_reader.version()}"
