@@ -11,6 +11,7 @@ from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.base import Spec
 from tuneloop.specs.renamed_keys import RENAMED_KEYS
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.training import TrainSpec
 
 GOOD = """\
 name: demo
@@ -227,6 +228,26 @@ def test_heads_that_do_not_divide(tmp_path: Path) -> None:
     text = GOOD.replace("  steps: 50", "  model: {kind: random, head_dim: 3}\n  steps: 50")
     with pytest.raises(SpecError, match="head_dim is 3, expected an even number"):
         load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("keys", "rate"),
+    [
+        ("{kind: random}", 0.005),
+        ("{kind: pretrained, model: small}", 2e-5),
+        ("{kind: pretrained, model: small}\n  method: {kind: lora}", 2e-4),
+        ("{kind: pretrained, run: a-1}\n  method: {kind: qlora}\n  optimizer: {beta1: 0.5}", 2e-4),
+        ("{kind: pretrained, model: small}\n  optimizer: {learning_rate: 0.1}", 0.1),
+    ],
+)
+def test_the_default_learning_rate_depends_on_what_is_trained(
+    keys: str, rate: float, tmp_path: Path
+) -> None:
+    text = GOOD.replace("  optimizer:\n    learning_rate: 5e-3\n", f"  model: {keys}\n")
+    spec = load(tmp_path, text)
+    assert spec.train.optimizer.learning_rate == rate
+    again = TrainSpec.model_validate_json(spec.train.model_dump_json())
+    assert again == spec.train
 
 
 def test_no_such_file(tmp_path: Path) -> None:

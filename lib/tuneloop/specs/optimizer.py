@@ -15,7 +15,8 @@ class _OptimizerBase(Spec):
     """Keys that every optimizer has."""
 
     learning_rate: float = Field(default=5e-3, gt=0, lt=10)
-    """Peak learning rate, reached at the end of the warm-up."""
+    """Peak learning rate, reached at the end of the warm-up. The default is for random weights; for
+    a pretrained model it is 2e-5, or 2e-4 with adapters."""
     schedule: Schedule = "cosine"
     """Course of the learning rate after the warm-up: a cosine curve or a straight line down to
     `min_lr_ratio`, or constant at the peak."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,11 @@ from tuneloop.specs.base import Spec
 from tuneloop.specs.method import FullMethod, MethodSpec
 from tuneloop.specs.model import ModelSpec, RandomModelSpec, TokenizerSpec
 from tuneloop.specs.optimizer import AdamWSpec, OptimizerSpec
+
+PRETRAINED_LEARNING_RATE = 2e-5
+"""Default peak when all weights of a pretrained model are trained."""
+ADAPTER_LEARNING_RATE = 2e-4
+"""Default peak when adapters of a pretrained model are trained."""
 
 
 class ValidationSpec(Spec):
@@ -64,7 +69,8 @@ class TrainSpec(Spec):
     whole batch: every response token has the same weight."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the computation. With bfloat16, the forward and backward passes use copies
-    of the weights in bfloat16; trained weights, gradients and optimizer state stay float32."""
+    of the weights in bfloat16; trained weights, gradients and optimizer state stay float32. Frozen
+    weights beside adapters are kept in this format."""
     validation: ValidationSpec | None = None
     """Validation while training; null computes no validation loss."""
     max_length_tokens: int = Field(ge=8)
@@ -73,6 +79,19 @@ class TrainSpec(Spec):
     thinking: Literal["steps", "plain"] = "plain"
     """Where the reasoning steps of a response go: into the thinking block of a model that has one,
     such as Qwen 3 (`steps`), or into its text, with thinking switched off (`plain`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_learning_rate(cls, value: Any) -> Any:
+        """Set the default learning rate of pretrained models; the field's is for random ones."""
+        if not isinstance(value, dict) or _kind(value.get("model")) != "pretrained":
+            return value
+        optimizer = value.get("optimizer", {})
+        if not isinstance(optimizer, dict) or "learning_rate" in optimizer:
+            return value
+        has_adapters = _kind(value.get("method")) in ("lora", "qlora")
+        rate = ADAPTER_LEARNING_RATE if has_adapters else PRETRAINED_LEARNING_RATE
+        return {**value, "optimizer": {**optimizer, "learning_rate": rate}}
 
     @model_validator(mode="after")
     def _fits(self) -> TrainSpec:
@@ -84,3 +103,8 @@ class TrainSpec(Spec):
                 f" ({self.batch_size})"
             )
         return self
+
+
+def _kind(value: Any) -> Any:
+    """Return the tag of a part of a spec, which may be a mapping or a model."""
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)

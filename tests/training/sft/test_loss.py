@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from tests.training.tiny import architecture
+from tests.training.models.checkpoints import tiny_config
+from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.sft import loss
 
@@ -54,14 +55,18 @@ def test_tokens_see_their_own_segment_and_padding_never_an_empty_row() -> None:
     ]
 
 
-FIRST, SECOND = [2, 40, 41, 42, 43], [2, 50, 51, 52]
-LENGTH = 9
+FIRST, SECOND = [2, 10, 11, 12, 13, 14, 15], [2, 20, 21, 22, 23]
+LENGTH = 12
+WINDOW = {"gemma2": {"sliding_window": 3}, "gemma3_text": {"sliding_window": 3}}
+
+Sums = Callable[..., list[float]]
 
 
-@pytest.fixture(scope="module")
-def sums() -> Callable[..., list[float]]:
-    """Sum of the losses and number of targets of two rows, compiled for one shape."""
-    model = build_random_model(architecture(64), 0)
+@pytest.fixture(scope="module", params=["gemma2", "gemma3_text", "llama", "qwen2", "qwen3"])
+def sums(request: pytest.FixtureRequest) -> Sums:
+    """Sum of the losses and number of targets of two rows, by a tiny model of each family."""
+    config = tiny_config(request.param, **WINDOW.get(request.param, {}))
+    model = build_random_model(parse_config(config, "config.json"), 0)
 
     @nnx.jit  # type: ignore[untyped-decorator]
     def compiled(model: Any, arrays: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -77,31 +82,26 @@ def padded(row: list[int], pad: int = 0) -> list[int]:
     return row + [pad] * (LENGTH - len(row))
 
 
+FIRST_TARGETS, SECOND_TARGETS = [0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 1]
 TWO_ROWS = (
-    [padded([1] * 5), padded([1] * 4)],
-    [padded([0, 0, 0, 1, 1]), padded([0, 0, 1, 1])],
+    [padded([1] * 7), padded([1] * 5)],
+    [padded(FIRST_TARGETS), padded(SECOND_TARGETS)],
 )
 
 
-@pytest.mark.parametrize("pad", [2, 43])
-def test_the_pad_id_does_not_change_the_loss(sums: Callable[..., list[float]], pad: int) -> None:
+def test_the_pad_id_does_not_change_the_loss(sums: Sums) -> None:
     zero = sums([padded(FIRST), padded(SECOND)], *TWO_ROWS)
-    assert zero[1] == 4
-    assert sums([padded(FIRST, pad), padded(SECOND, pad)], *TWO_ROWS) == zero
+    assert zero[1] == 7
+    for pad in (2, 15):
+        assert sums([padded(FIRST, pad), padded(SECOND, pad)], *TWO_ROWS) == zero
 
 
-def test_two_segments_in_one_row_equal_two_rows(sums: Callable[..., list[float]]) -> None:
+def test_two_segments_in_one_row_equal_two_rows(sums: Sums) -> None:
+    """With positions that start again, Gemma 2's sliding window would be wrong."""
     apart = sums([padded(FIRST), padded(SECOND)], *TWO_ROWS)
-    together = sums(
-        [FIRST + SECOND, padded([])],
-        [[1] * 5 + [2] * 4, padded([])],
-        [[0, 0, 0, 1, 1, 0, 0, 1, 1], padded([])],
-    )
-    assert together == pytest.approx(apart, abs=1e-5)
-    # Without its segment ids the second example would read the first one.
-    joined = sums(
-        [FIRST + SECOND, padded([])],
-        [[1] * 9, padded([])],
-        [[0, 0, 0, 1, 1, 0, 0, 1, 1], padded([])],
-    )
+    tokens, targets = [FIRST + SECOND, padded([])], [FIRST_TARGETS + SECOND_TARGETS, padded([])]
+    together = sums(tokens, [[1] * 7 + [2] * 5, padded([])], targets)
+    assert together == pytest.approx(apart, abs=2e-5)
+    # Without segment ids the second example would read the first one.
+    joined = sums(tokens, [[1] * 12, padded([])], targets)
     assert abs(joined[0] - apart[0]) > 1e-3

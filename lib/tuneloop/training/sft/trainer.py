@@ -6,6 +6,7 @@ Everything else (loop, optimizer, hooks, saving) is Tunix's.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -129,7 +130,7 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
         key = jax.random.fold_in(jax.random.key(self._seed), optimizer.step.get_value())
 
         def loss_of(trained: Any, part: dict[str, jax.Array], key: jax.Array) -> jax.Array:
-            copy = _with_compute_dtype(nnx.merge(graph, trained, rest), self._dtype)
+            copy = with_compute_dtype(nnx.merge(graph, trained, rest), self._dtype)
             with adapter_dropout(copy, key):
                 total, _ = token_losses(copy, **model_inputs(part))
             return total / targets
@@ -168,15 +169,15 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             model: not changed; its dropout is off.
             inputs: arrays of a batch, each of shape (rows, length).
         """
-        copy = _with_compute_dtype(nnx.merge(*nnx.split(model)), self._dtype)
+        copy = with_compute_dtype(nnx.merge(*nnx.split(model)), self._dtype)
         return token_losses(copy, **model_inputs(inputs))
 
 
-def _with_compute_dtype(model: Any, dtype: jnp.dtype) -> Any:
+def with_compute_dtype(model: Any, dtype: jnp.dtype) -> Any:
     """Convert a copy of a model to bfloat16, if that is the dtype of the computation.
 
     Adapters stay float32; their layers return the dtype of the model. Quantized weights stay as
-    they are. Some of Tunix's families convert to a `dtype` that each module holds.
+    they are. Some of Tunix's families convert to a `dtype` that each module or its config holds.
 
     Args:
         model: changed in place. Its variables may be tracers, so that gradients are computed with
@@ -193,4 +194,7 @@ def _with_compute_dtype(model: Any, dtype: jnp.dtype) -> Any:
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "dtype"):
             module.dtype = dtype
+        config: Any = getattr(module, "config", None)
+        if hasattr(config, "dtype"):
+            module.config = dataclasses.replace(config, dtype=dtype)
     return model
