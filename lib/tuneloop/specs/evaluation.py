@@ -15,7 +15,8 @@ class EvalSpec(Spec):
     scorer: str = "exact_match"
     """Name of the scorer, as listed in `evaluation/scorers/table.py`."""
     batch_size: int = Field(default=64, ge=1)
-    """Prompts per generation batch; a larger batch is faster and needs more device memory."""
+    """Maximum prompts per generation batch; a larger batch is faster and needs more device
+    memory."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Maximum tokens generated per answer; null means 4 more than the longest training response."""
     base_examples: int = Field(default=0, ge=0, le=16)

@@ -28,6 +28,18 @@ def test_every_prompt_is_in_one_batch_that_is_long_enough() -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompts", "batch_size", "rows", "batches"),
+    [
+        *((75, 64, 40, 2), (300, 64, 64, 5), (160, 64, 56, 3), (10, 64, 16, 1), (64, 64, 64, 1)),
+        *((1, 1, 1, 1), (5, 4, 4, 2), (10, 8, 8, 2)),
+    ],
+)
+def test_few_rows_are_padding(prompts: int, batch_size: int, rows: int, batches: int) -> None:
+    plan = plan_batches(prompts_of(*[20] * prompts), batch_size, share_prefix=False)
+    assert (plan.rows, len(plan.batches)) == (rows, batches)
+
+
+@pytest.mark.parametrize(
     ("length", "padded"),
     [(1, 16), (16, 16), (17, 24), (24, 24), (25, 32), (33, 48), (49, 64), (65, 96), (97, 128)],
 )

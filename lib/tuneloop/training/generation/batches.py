@@ -17,6 +17,8 @@ SHORTEST = 16
 BATCHES_PER_SHAPE = 3
 """A shape that fewer batches than this would use is not compiled; they use the next longer one. To
 compile a small model takes as long as a few of its batches."""
+ROW_MULTIPLE = 8
+"""The rows of a batch are rounded up to a multiple of this, so that similar sets share a shape."""
 PREFIX_MULTIPLE = 8
 """The length of a shared prefix is rounded down to a multiple of this."""
 SHORTEST_PREFIX = 16
@@ -30,7 +32,7 @@ class Batch:
     """Prompts that are generated together."""
 
     indexes: tuple[int, ...]
-    """Numbers of the prompts; at most the batch size."""
+    """Numbers of the prompts; at most `BatchPlan.rows`."""
     padded_tokens: int
     """Tokens of every row after padding, without the shared prefix."""
 
@@ -39,6 +41,8 @@ class Batch:
 class BatchPlan:
     """The batches of all prompts."""
 
+    rows: int
+    """Rows of every batch, prompts and padding."""
     prefix_tokens: int
     """Tokens at the start of every prompt that are computed once; 0 for none."""
     batches: tuple[Batch, ...]
@@ -55,18 +59,19 @@ def plan_batches(prompts: Sequence[TokenIds], batch_size: int, *, share_prefix: 
 
     Args:
         prompts: token ids of at least one prompt; no prompt is empty.
-        batch_size: rows of a batch. Only the batch of the shortest prompts may have fewer prompts.
+        batch_size: rows of a batch at most. The prompts are divided evenly, so that few rows are
+            padding.
         share_prefix: whether tokens that all prompts start with are computed only once.
     """
     prefix = _shared_prefix(prompts) if share_prefix else 0
+    rows = _rows(len(prompts), batch_size)
     longest_first = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    chunks = [
-        tuple(sorted(longest_first[at : at + batch_size]))
-        for at in range(0, len(prompts), batch_size)
-    ]
+    chunks = [tuple(sorted(longest_first[at : at + rows])) for at in range(0, len(prompts), rows)]
     needed = [max(len(prompts[i]) for i in chunk) - prefix for chunk in chunks]
     lengths = _few_lengths([_rounded_up(length) for length in needed])
-    return BatchPlan(prefix, tuple(Batch(*each) for each in zip(chunks, lengths, strict=True)))
+    return BatchPlan(
+        rows, prefix, tuple(Batch(*each) for each in zip(chunks, lengths, strict=True))
+    )
 
 
 def pad_left(
@@ -88,6 +93,13 @@ def pad_left(
         tokens[row, padded_tokens - len(ids) :] = ids
         lengths[row] = len(ids)
     return tokens, lengths
+
+
+def _rows(prompts: int, batch_size: int) -> int:
+    """Return the rows of a batch: as few as the same number of batches needs, rounded up."""
+    batches = -(-prompts // batch_size)
+    needed = -(-prompts // batches)
+    return min(batch_size, -(-needed // ROW_MULTIPLE) * ROW_MULTIPLE)
 
 
 def _shared_prefix(prompts: Sequence[TokenIds]) -> int:

@@ -54,8 +54,8 @@ class Generator:
             model: the first model; `use` replaces it.
             architecture: architecture of all models.
             stop_ids: ids after which an answer is complete.
-            batch_size: rows generated at once. A batch with fewer prompts is filled up, because
-                another number of rows would be compiled again.
+            batch_size: rows generated at once at most. A batch with fewer prompts is filled up,
+                because another number of rows would be compiled again.
             max_new_tokens: tokens generated per prompt at most.
         """
         self._architecture = architecture
@@ -110,8 +110,8 @@ class Generator:
             before_batch(number)
             batch = plan.batches[number]
             rest = [prompts[i][plan.prefix_tokens :] for i in batch.indexes]
-            tokens, lengths = pad_left(rest, batch.padded_tokens, self._batch_size)
-            numbers = np.resize(np.array(batch.indexes, np.int32), self._batch_size)
+            tokens, lengths = pad_left(rest, batch.padded_tokens, plan.rows)
+            numbers = np.resize(np.array(batch.indexes, np.int32), plan.rows)
             ids, counts, stopped = self._decoder.run(
                 tokens,
                 lengths,
@@ -142,7 +142,7 @@ def plan_prompts(
     Args:
         prompts: token ids of all prompts.
         architecture: architecture of the model.
-        batch_size: rows of a batch.
+        batch_size: rows of a batch at most.
         max_new_tokens: tokens generated per prompt at most.
 
     Raises:
