@@ -12,7 +12,15 @@ from markdown_it import MarkdownIt
 
 from tests.builders import Invoke, letter_trace, publish_dataset
 from tests.finished_run import publish_run, torn
-from tuneloop.artifacts.delta_report import Answer, DeltaReport, Group, Item
+from tuneloop.artifacts.delta_report import (
+    Answer,
+    BasePrompt,
+    DeltaReport,
+    Group,
+    Guard,
+    Item,
+    Paired,
+)
 from tuneloop.runs.comment import SHOWN_REGRESSIONS, code, console_url, marker, render_comment
 from tuneloop.runs.outcome import Failure, Outcome
 
@@ -184,6 +192,35 @@ def test_nothing_foreign_gets_out_of_its_code_span() -> None:
     assert "470 more categories are in the report." in body
     assert f"Regressions ({SHOWN_REGRESSIONS} of {len(items)})" in body
     assert "-60.0" in body
+
+
+def test_a_comment_says_what_the_base_was_and_what_was_lost() -> None:
+    full = group("all", 3, 9, 10)
+    paired = Paired(improved=6, regressed=0, p_value=0.03, gain_low=0.2, gain_high=0.9)
+    report = DeltaReport(
+        verdict="improved",
+        overall=full.model_copy(update={"paired": paired}),
+        categories=(),
+        items=(),
+        base_prompts=(BasePrompt(examples=2, base=full.base, paired=paired),),
+        base_examples=2,
+        guard=Guard(
+            name="general.jsonl",
+            scorer="contains_answer",
+            base=full.tuned,
+            tuned=full.tuned,
+            kept=8,
+            kept_low=0.5,
+            kept_high=0.98,
+            lost=(),
+        ),
+        random_weights=True,
+    )
+    text = render_comment(outcome(report))
+    assert ": improved, from random weights\n" in text
+    assert "p = 0.03; gain +60.0 points, 95 % interval +20.0 to +90.0." in text
+    assert "with 2 training examples in its prompt." in text
+    assert "8 of the 9 that the base model answered correctly are kept (88.9 %)." in text
 
 
 @pytest.mark.parametrize(

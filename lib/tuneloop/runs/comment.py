@@ -74,7 +74,8 @@ def _report(report: DeltaReport) -> Iterator[str]:
         f" exact McNemar p = {overall.paired.p_value:.2g}{_gain(overall)}."
     )
     if report.base_prompts:
-        yield f"The base model had {report.base_examples} examples in its prompt."
+        shown = report.base_examples or "no"
+        yield f"Base model as it scores best: with {shown} training examples in its prompt."
     if report.guard is not None:
         guard = report.guard
         yield (
