@@ -74,8 +74,8 @@ def _report(report: DeltaReport) -> Iterator[str]:
         f" exact McNemar p = {overall.paired.p_value:.2g}{_gain(overall)}."
     )
     if report.base_prompts:
-        shown = report.base_examples or "no"
-        yield f"Base model as it scores best: with {shown} training examples in its prompt."
+        examples = report.base_examples or "no"
+        yield f"Base model as it scores best: with {examples} training examples in its prompt."
     if report.guard is not None:
         guard = report.guard
         yield (
