@@ -88,12 +88,19 @@ def test_metrics_without_losses(http: TestClient, artifacts: Path) -> None:
     publish_run(str(artifacts), key, "odd-1", metrics=b'{"step":1}\n')
     publish_run(str(artifacts), key, "odd-2", metrics=b'{"loss":1.5}\n')
     publish_run(str(artifacts), key, "odd-3", metrics=b'{"loss":0.0}\n{"loss":-0.0}\n')
-    validated = b'{"step":0,"validation_loss":3.0}\n{"loss":2.0,"step":1}\n{"loss":1.0,"step":2}\n'
+    validated = (
+        b'{"step":0,"validation_loss":4.0}\n{"loss":2.0,"step":1,"validation_loss":null}\n'
+        b'{"loss":1.0,"step":2,"validation_loss":3.0}\n'
+    )
     publish_run(str(artifacts), key, "odd-4", metrics=validated)
     assert "metrics.jsonl:1: found no loss" in text_of(look(http, "/runs/odd-1"))
     assert "Loss by step" not in text_of(look(http, "/runs/odd-2"))
     assert "lowest 0 at step 1" in text_of(look(http, "/runs/odd-3"))
-    assert "2 at step 1, 1 at step 2" in text_of(look(http, "/runs/odd-4"))
+    page = look(http, "/runs/odd-4")
+    assert "2 at step 1, 1 at step 2" in text_of(page)
+    assert "Validation loss: lowest 3 after step 2." in text_of(page)
+    assert '<polyline points="0.0,60.0 600.0,90.0"/>' in page
+    assert '<polyline class="validation" points="0.0,0.0 600.0,30.0"/>' in page
 
 
 def test_unfinished_runs(http: TestClient, artifacts: Path) -> None:
