@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from tuneloop.specs.base import Spec
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """A linear layer of a transformer block, by its Hugging Face name."""
-Targets = Literal["all-linear"] | Annotated[tuple[Projection, ...], Field(min_length=1)]
+
+
+def _kind_of_targets(value: object) -> str:
+    return "name" if isinstance(value, str) else "list"
+
+
+# The discriminator makes an error speak of the form that was meant.
+Targets = Annotated[
+    Annotated[Literal["all-linear"], Tag("name")]
+    | Annotated[tuple[Projection, ...], Field(min_length=1), Tag("list")],
+    Discriminator(_kind_of_targets),
+]
 
 
 class FullMethod(Spec):
