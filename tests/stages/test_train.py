@@ -86,12 +86,17 @@ def test_a_run_continues_another_one_with_more_steps(
     first: tuple[TinyRun, Plan, Record], next_run: TinyRun
 ) -> None:
     run, _, record = first
-    _, continued = trained(next_run)
+    plan, continued = trained(next_run)
     counts = continued.counts_as(TrainCounts)
     assert (counts.steps, counts.resumed_from_step, counts.continued_from_step) == (10, 0, 6)
     before, after = metrics(run, record), metrics(next_run, continued)
     assert after[: len(before)] == before
     assert [row["step"] for row in after] == list(range(11))
+    options = plan.spec.train.model_copy(update={"continue_from": plan.run_id, "steps": 20})
+    found = find_earlier_run(options, seed=1, system_instruction=None, artifacts=run.artifacts)
+    assert found is not None
+    assert found.earlier is not None
+    assert (found.step, found.earlier.step) == (10, 6)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,10 @@ def test_a_run_that_stopped_early_is_continued_with_more_patience_only(
     more, _ = fit("third", held_out=held_out, earlier=earlier, **keys)
     assert len(more.metrics) == earlier.step + 1
     assert more.kept_step == first.kept_step  # whose checkpoint is in the folder of the first run
+    third = EarlierRun(str(tmp_path / "third"), earlier.step + 1, earlier)
+    keys["steps"] = third.step + 1
+    last, _ = fit("fourth", held_out=held_out, earlier=third, **keys)
+    assert (last.kept_step, len(last.metrics)) == (first.kept_step, third.step + 1)
 
 
 AT_ONCE: dict[str, Any] = {"kind": "adamw", "schedule": "constant", "warmup_steps": 0}

@@ -145,6 +145,8 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         if self.best_step == step:
             self._checkpoints.save(step, trainer.model, trainer.optimizer, force=True)
             self._checkpoints.protect(step)
+        if self._checkpoints.latest_step() == step:
+            self.write_metrics()
         return True
 
     def on_train_step_end(self, trainer: Any, train_step: int, train_loss: float) -> None:

@@ -33,6 +33,8 @@ class EarlierRun:
     """URL of the prefix of its checkpoints and metrics."""
     step: int
     """Its number of steps."""
+    earlier: EarlierRun | None = None
+    """The run that it continued in turn, whose checkpoints it did not copy."""
 
 
 def find_earlier_run(
@@ -61,7 +63,8 @@ def find_earlier_run(
             f"{layout.run_prefix(artifacts, run_id)}: no finished training, expected the run that"
             " train.continue_from names; finish it, or correct the id"
         )
-    _check_options(options, manifest, seed, system_instruction)
+    its_options = _options_of(manifest)
+    _check_options(options, its_options, manifest, seed, system_instruction)
     step = record.counts_as(TrainCounts).steps
     if options.steps is not None and options.steps <= step:
         raise SpecError(
@@ -69,7 +72,10 @@ def find_earlier_run(
             " which are counted too; raise it"
         )
     prefix = layout.stage_prefix(artifacts, _trained_by(record), "train")
-    return EarlierRun(paths.join(prefix, "resume"), step)
+    before = find_earlier_run(
+        its_options, seed=seed, system_instruction=system_instruction, artifacts=artifacts
+    )
+    return EarlierRun(paths.join(prefix, "resume"), step, before)
 
 
 def check_same_examples(options: TrainSpec, export: Record, artifacts: str) -> None:
@@ -98,17 +104,24 @@ def _digests(export: Record) -> list[tuple[str, str]]:
     return [(file.name, file.sha256) for file in export.outputs_like(EXAMPLES)]
 
 
-def _check_options(
-    options: TrainSpec, manifest: RunManifest, seed: int, system_instruction: str | None
-) -> None:
-    run_id = manifest.run_id
+def _options_of(manifest: RunManifest) -> TrainSpec:
     try:
-        earlier = TrainSpec.model_validate(manifest.spec.get("train"))
+        return TrainSpec.model_validate(manifest.spec.get("train"))
     except ValidationError as e:
         raise DataError(
-            f"run {run_id}: train.{first_error(e)}; it was planned by another version of tuneloop,"
-            " with which it can be continued"
+            f"run {manifest.run_id}: train.{first_error(e)}; it was planned by another version of"
+            " tuneloop, with which it can be continued"
         ) from e
+
+
+def _check_options(
+    options: TrainSpec,
+    earlier: TrainSpec,
+    manifest: RunManifest,
+    seed: int,
+    system_instruction: str | None,
+) -> None:
+    run_id = manifest.run_id
     found = earlier.model_dump(exclude=set(MAY_DIFFER))
     expected = options.model_dump(exclude=set(MAY_DIFFER))
     differing = [f"train.{key}" for key in expected if expected[key] != found[key]]

@@ -107,11 +107,7 @@ def run_sft(
         if callbacks.is_finished and callbacks.best_step:
             kept_step = callbacks.best_step
         if kept_step < trainer.train_steps:
-            log.info("keeping the weights of step %d, the best validated ones", kept_step)
-            source = checkpoints
-            if earlier is not None and kept_step <= earlier.step:
-                source = _checkpoints(options, earlier.resume_prefix)
-            source.load(kept_step, trainer.model, trainer.optimizer)
+            _restore_best(kept_step, trainer, checkpoints, options, earlier)
     return Progress(
         history,
         resumed_from,
@@ -136,6 +132,21 @@ def _train(trainer: SftTrainer, callbacks: Callbacks, checkpoints: Checkpoints) 
         raise
     finally:
         callbacks.write_metrics()
+
+
+def _restore_best(
+    step: int,
+    trainer: SftTrainer,
+    checkpoints: Checkpoints,
+    options: SftOptions,
+    earlier: EarlierRun | None,
+) -> None:
+    """Restore the weights of the best step, which may be one of a run that was continued."""
+    log.info("keeping the weights of step %d, which have the lowest validation loss", step)
+    while earlier is not None and step <= earlier.step:
+        checkpoints = _checkpoints(options, earlier.resume_prefix)
+        earlier = earlier.earlier
+    checkpoints.load(step, trainer.model, trainer.optimizer)
 
 
 def _validator(table: TokenTable | None, options: SftOptions) -> Validation | None:
