@@ -8,10 +8,13 @@ import pytest
 
 from tuneloop.demo import real
 from tuneloop.demo.general_questions import guard_items, questions, replay_prompts
+from tuneloop.demo.loop import REAL
 from tuneloop.demo.real_tasks import TASKS
 from tuneloop.errors import InputMissing
 from tuneloop.evaluation.scorers.contains_answer import score_contains_answer
-from tuneloop.evaluation.sets.schema import EvalItem
+from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set
+from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.traces.schema import parse_trace
 
 
@@ -69,6 +72,15 @@ def test_a_missing_model_names_the_package_and_the_remedy(
     monkeypatch.setattr(real, "PACKAGE", package)
     with pytest.raises(InputMissing, match=f"{message}.*requirements/smollm2.txt"):
         real.model_file()
+
+
+def test_the_run_spec_names_the_model_and_files_that_exist(repository: Path) -> None:
+    spec = load_run_spec(str(repository / REAL.config))
+    assert spec.train.model == PretrainedModelSpec(kind="pretrained", model=real.MODEL)
+    assert spec.eval.base_examples == 2
+    for name in (spec.eval.eval_set, spec.eval.guard_set):
+        assert name is not None
+        assert len(parse_eval_set((repository / name).read_bytes(), name)) >= 150
 
 
 def test_the_replay_file_has_one_object_per_line(repository: Path) -> None:
