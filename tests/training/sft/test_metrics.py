@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tuneloop.storage import files
 from tuneloop.training.sft import metrics
 from tuneloop.training.sft.metrics import History, StepMetrics
 
@@ -53,7 +54,7 @@ def test_the_validation_loss_before_training_is_a_line_of_its_own() -> None:
 @pytest.mark.parametrize("losses", [{}, {0: 3.0}, {0: 3.0, 2: 2.0, 3: 2.5}])
 def test_stored_and_read_it_is_the_same_history(losses: dict[int, float], tmp_path: Path) -> None:
     made = history(3, losses)
-    metrics.write_metrics(str(tmp_path), made)
+    files.write(metrics.metrics_url(str(tmp_path)), metrics.dump_metrics(made))
     assert metrics.read_metrics(str(tmp_path)) == made
     assert metrics.read_metrics(str(tmp_path / "none")) == History()
 

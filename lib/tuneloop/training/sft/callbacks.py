@@ -13,15 +13,17 @@ from tunix.sft import hooks
 
 from tuneloop.errors import DataError
 from tuneloop.specs.training import TrainSpec
+from tuneloop.training.sft.background import BackgroundFile
 from tuneloop.training.sft.batches import Batch, TokenTable, batch_at, padded_length
-from tuneloop.training.sft.checkpoints import Checkpoints
+from tuneloop.training.sft.checkpoints import STALLED_SECONDS, Checkpoints
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.metrics import (
     History,
     StepMetrics,
+    dump_metrics,
     is_finite,
     memory_bytes,
-    write_metrics,
+    metrics_url,
 )
 from tuneloop.training.sft.optimizers import learning_rate_schedule
 from tuneloop.training.sft.validation import Validation
@@ -77,7 +79,10 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         self._length = padded_length(table, options.spec.max_length_tokens)
         self._schedule = learning_rate_schedule(options.spec.optimizer, total_steps)
         self._batches: dict[int, Batch] = {}
+        self._file = BackgroundFile(metrics_url(options.resume_prefix))
+        self._written = b""
         self._polls = 0
+        self._is_ending = False
         self._since = time.perf_counter()
         self.is_finished = False
         """Whether the last step is done, or training has stopped early; false after a request to
@@ -90,7 +95,12 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         return self._history.best_step() if keeps_best else None
 
     def load_next_train_batch(self, trainer: Any) -> dict[str, Any] | None:
-        """Return the next batch; None ends the training."""
+        """Return the next batch; None ends the training (Tunix's hook)."""
+        batch = self._next_batch_or_end(trainer)
+        self._is_ending = batch is None
+        return batch
+
+    def _next_batch_or_end(self, trainer: Any) -> dict[str, Any] | None:
         step = trainer.train_steps
         if self._checkpoints.latest_step() == step:
             # Tunix reports the step later. Killed in between, the checkpoint would be of no use.
@@ -143,10 +153,9 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         history.add_validation(step, loss)
         log.info("validation loss after step %d: %.4f", step, loss)
         if self.best_step == step:
-            self._checkpoints.save(step, trainer.model, trainer.optimizer, force=True)
-            self._checkpoints.protect(step)
+            self._checkpoints.save_best(step, trainer.model, trainer.optimizer)
         if self._checkpoints.latest_step() == step:
-            self.write_metrics()
+            self._write_metrics()
         return True
 
     def on_train_step_end(self, trainer: Any, train_step: int, train_loss: float) -> None:
@@ -192,13 +201,21 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         )
         self._options.report(self._history.add(row))
         self._batches.pop(step - 1, None)
-        if step == 1 or self._checkpoints.latest_step() == step:
-            self.write_metrics()
+        if step == 1 or self._is_ending or self._checkpoints.latest_step() == step:
+            self._write_metrics()
 
-    def write_metrics(self) -> None:
+    def _write_metrics(self) -> None:
         """Store the history; a checkpoint is used only if the metrics of its step are stored."""
         if jax.process_index() == 0:
-            write_metrics(self._options.resume_prefix, self._history)
+            data = dump_metrics(self._history)
+            if data != self._written:
+                self._written = data
+                self._file.write(data)
+
+    def close(self) -> None:
+        """Store the history, and wait until it is stored or the storage does not answer."""
+        self._write_metrics()
+        self._file.close(STALLED_SECONDS)
 
     def on_train_start(self, trainer: Any) -> None:
         """Start the clock of the first step."""

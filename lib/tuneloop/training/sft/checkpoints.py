@@ -30,8 +30,11 @@ log = logging.getLogger(__name__)
 
 KEEP = 2
 """Newest checkpoints that are kept: if the last one is unusable, the one before it is used."""
-STALLED_SECONDS = 8.0
-"""Seconds without a stored file after which a training that ends no longer waits for its upload."""
+STALLED_SECONDS = 6.0
+"""Seconds without a stored file after which training no longer waits for an upload.
+
+A file has at most 32 MiB, so a store that takes 6 MB/s is never considered away.
+"""
 
 
 class Checkpoints:
@@ -58,7 +61,7 @@ class Checkpoints:
             process_group: the processes that train together.
             keep: how many of the newest checkpoints are kept, besides the protected one.
             file_bytes: largest size of a file's data.
-            stalled_seconds: seconds without a stored file after which `close` gives up.
+            stalled_seconds: seconds without a stored file after which a store counts as away.
         """
         self._folder = CheckpointFolder(checkpoints_prefix(resume_prefix))
         self._every_steps, self._keep, self._group = every_steps, keep, process_group
@@ -121,7 +124,7 @@ class Checkpoints:
         Raises:
             DataError: there is no such checkpoint, or it is broken.
         """
-        self.wait()
+        self._end_upload(stalled_seconds=None)
         self._group.meet("the checkpoint is stored")
         layout = layout_of(trained_state(model, optimizer))
         _update(model, optimizer, self._folder.read(step, layout))
@@ -141,7 +144,8 @@ class Checkpoints:
     ) -> bool:
         """Copy the state to host memory and store it in the background (Tunix's hook).
 
-        Waits for the checkpoint before this one. Tunix calls it after every step.
+        Waits for the checkpoint before this one, but not for a store that does not answer: then
+        this step is not saved. Tunix calls it after every step.
 
         Args:
             step: number of finished steps.
@@ -156,7 +160,9 @@ class Checkpoints:
         """
         if step == self._saved_step or not (force or step % self._every_steps == 0):
             return False
-        self.wait()
+        if not self._end_upload(self._stalled_seconds):
+            log.warning("step %d is not saved: the storage does not answer", step)
+            return False
         snapshot = take_snapshot(trained_state(model, optimizer), self._file_bytes)
         self._saved_step = step
 
@@ -168,36 +174,48 @@ class Checkpoints:
         self._upload.start(snapshot)
         return True
 
+    def save_best(self, step: int, model: Any, optimizer: Any) -> None:
+        """Save this step unless it is saved already, and keep it in place of the one before.
+
+        Unlike other checkpoints, this one must not be lost: training waits for a store that does
+        not answer, and ends as transient if it cannot store it.
+        """
+        if step != self._saved_step:
+            self._end_upload(stalled_seconds=None)
+            self.save(step, model, optimizer, force=True)
+        self.protect(step)
+
     def protect(self, step: int) -> None:
-        """Keep the checkpoint of this step, such as the best one, instead of the one before."""
+        """Keep the checkpoint of this step, in place of the one protected before."""
         self._protected = step
 
-    def wait(self, stalled_seconds: float | None = None) -> None:
-        """Wait until the last saved checkpoint is stored.
-
-        A transient failure is logged only: the checkpoint before stays, and the next one is tried.
-
-        Args:
-            stalled_seconds: seconds without a stored file after which to give up; None waits for
-                as long as the storage retries.
+    def close(self) -> None:
+        """Wait for the last checkpoint, but not for a store that does not answer (Tunix's hook).
 
         Raises:
             TuneloopError: the storage refuses for good.
         """
-        upload, self._upload = self._upload, None
-        if upload is None:
-            return
-        error = upload.wait(stalled_seconds)
-        if error is None:
-            self.published_step = upload.step
-        elif isinstance(error, Transient):
-            log.warning("the checkpoint of step %d is not stored: %s", upload.step, error)
-        else:
-            raise error
+        if not self._end_upload(self._stalled_seconds):
+            log.warning("the last checkpoint is not stored: the storage does not answer")
 
-    def close(self) -> None:
-        """Wait for the last checkpoint (Tunix's hook)."""
-        self.wait(self._stalled_seconds)
+    def _end_upload(self, stalled_seconds: float | None) -> bool:
+        """Wait until no checkpoint is on its way; returns false if the storage does not answer.
+
+        A transient failure is logged only: the checkpoint before stays, and the next one is tried.
+        """
+        upload = self._upload
+        if upload is None:
+            return True
+        if not upload.wait(stalled_seconds):
+            return False
+        self._upload = None
+        if upload.error is None:
+            self.published_step = upload.step
+        elif isinstance(upload.error, Transient) and upload.step != self._protected:
+            log.warning("the checkpoint of step %d is not stored: %s", upload.step, upload.error)
+        else:
+            raise upload.error
+        return True
 
     def _newest(self) -> int:
         """Return the step of the newest stored checkpoint, as process 0 sees it; 0 for none."""

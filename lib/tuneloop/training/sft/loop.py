@@ -131,7 +131,7 @@ def _train(trainer: SftTrainer, callbacks: Callbacks, checkpoints: Checkpoints) 
         checkpoints.close()  # the checkpoint before the error may still be on its way
         raise
     finally:
-        callbacks.write_metrics()
+        callbacks.close()
 
 
 def _restore_best(

@@ -123,11 +123,6 @@ def metrics_url(resume_prefix: str) -> str:
     return paths.join(resume_prefix, "metrics.jsonl")
 
 
-def write_metrics(resume_prefix: str, history: History) -> None:
-    """Write metrics.jsonl, replacing an earlier one."""
-    files.write(metrics_url(resume_prefix), dump_metrics(history))
-
-
 def read_metrics(resume_prefix: str) -> History:
     """Read metrics.jsonl; returns an empty history if the file does not exist."""
     try:

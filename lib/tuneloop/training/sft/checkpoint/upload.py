@@ -49,12 +49,11 @@ class Upload:
             done: called in the thread of process 0 after the manifest is stored.
         """
         self.step = step
-        self.is_published = False
-        """The manifest is stored; in processes other than the first: their files are."""
         self._folder, self._attempt, self._group, self._done = folder, attempt, group, done
         self._own_files_done, self._all_files_done = threading.Event(), threading.Event()
         self._last_sign = time.monotonic()
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """Why the checkpoint is not stored; None if it is."""
 
     def start(self, snapshot: Snapshot) -> None:
         """Store a snapshot in a thread."""
@@ -63,31 +62,38 @@ class Upload:
         )
         self._thread.start()
 
-    def wait(self, stalled_seconds: float | None) -> Exception | None:
-        """Wait until the checkpoint is stored or has failed; every process makes the same call.
+    def wait(self, stalled_seconds: float | None) -> bool:
+        """Wait until the checkpoint is stored or has failed, in every process.
+
+        Every process of a group makes the same calls and gets the same answer.
 
         Args:
-            stalled_seconds: seconds without a stored file after which to give up; None waits for
-                as long as the storage retries.
+            stalled_seconds: seconds without a stored file after which to stop waiting; None waits
+                for as long as the storage retries.
 
         Returns:
-            Why it is not stored; None if it is.
+            Whether it has ended; otherwise the storage does not answer, and `wait` can be called
+            again.
         """
-        while not self._own_files_done.wait(stalled_seconds):
-            if stalled_seconds and time.monotonic() - self._last_sign > stalled_seconds:
+        while not self._own_files_done.wait(self._seconds_left(stalled_seconds)):
+            if self._seconds_left(stalled_seconds) == 0:
                 break
-        self._group.meet("each process has stored its files")
+        if not self._group.agree(self._own_files_done.is_set()):
+            return False
         self._all_files_done.set()
-        self._thread.join(stalled_seconds)
-        if self.is_published:
+        self._thread.join(self._seconds_left(stalled_seconds))
+        return self._group.agree(not self._thread.is_alive())
+
+    def _seconds_left(self, stalled_seconds: float | None) -> float | None:
+        if stalled_seconds is None:
             return None
-        return self._error or Transient("the storage does not answer")
+        return max(0.0, self._last_sign + stalled_seconds - time.monotonic())
 
     def _run(self, snapshot: Snapshot) -> None:
         try:
             self._store(snapshot)
         except Exception as e:  # the thread that trains decides what it means
-            self._error = e
+            self.error = e
         finally:
             self._own_files_done.set()
 
@@ -96,7 +102,6 @@ class Upload:
         process_index = jax.process_index()
         if process_index > 0:
             files.write(self._list_url(process_index), dump_manifest(own))
-            self.is_published = True
             return
         self._own_files_done.set()
         manifest = CheckpointManifest(
@@ -104,7 +109,6 @@ class Upload:
         )
         if not files.publish(paths.join(self._folder, MANIFEST), dump_manifest(manifest)):
             log.warning("%s: another process has stored this checkpoint first", self._folder)
-        self.is_published = True
         log.info("checkpoint of step %d stored", self.step)
         self._done()
 

@@ -23,7 +23,7 @@ from tuneloop.training.sft.checkpoint.manifest import (
     StoredArray,
 )
 
-FILE_BYTES = 64 << 20
+FILE_BYTES = 32 << 20
 """Largest size of a file's data; an upload holds about three times as much in memory."""
 
 
