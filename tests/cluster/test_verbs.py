@@ -43,7 +43,7 @@ def test_ci_submits_waits_and_shows_the_report(
     code, out, err = tuneloop("plan", spec)
     assert code == 0
     run_id = out.split()[1].rstrip(",")
-    assert [line.split()[2:5] for line in out.splitlines()[2:]] == [["to", "run", namespace]] * 4
+    assert [line.split()[2:5] for line in out.splitlines()[3:]] == [["to", "run", namespace]] * 4
     assert max(map(len, out.splitlines())) <= 80
 
     code, out, err = verb("check", spec, "--server")
