@@ -139,7 +139,8 @@ def test_the_limit_grows_with_depth_logits_and_dtype() -> None:
     architecture = parse_config(tiny_config("llama"), "config.json")
     assert limit_of(architecture, 0.5, "float32") == 2e-5
     deep = architecture.model_copy(update={"num_layers": 32})
-    assert limit_of(deep, 8, "float32") == pytest.approx(2e-5 * 4 * 8)
+    assert limit_of(deep, 8, "float32") == pytest.approx(2e-5 * 40 * 8)
+    assert limit_of(deep, 1, "bfloat16") == limit_of(architecture, 1, "bfloat16")
     assert limit_of(architecture, 1, "bfloat16") == pytest.approx(2e-5 * 1024)
 
 

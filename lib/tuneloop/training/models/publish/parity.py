@@ -38,7 +38,11 @@ log = logging.getLogger(__name__)
 NEW_TOKENS = 16
 """Greedy tokens that are compared."""
 LAYERS_OF_TOLERANCE = 8
-"""Number of blocks for which `TOLERANCE` was measured; rounding grows with more blocks."""
+"""Number of blocks up to which `TOLERANCE` holds."""
+DEEP_FACTOR = 40
+"""How much coarser deeper models round. Published ones have single activations that are hundreds of
+times the others: SmolLM2, with 30 blocks, differs from mlx-lm by 2e-4 of the logits' standard
+deviation after tuning. A wrong RoPE or norm changes logits by more than a tenth of it."""
 DTYPE_FACTORS = {"float32": 1, "float16": 128, "bfloat16": 1024}
 """How much coarser a dtype rounds than float32 does in matrix products on this scale."""
 
@@ -121,12 +125,12 @@ def limit_of(architecture: Architecture, logits_std: float, dtype: str) -> float
     """Return the largest difference of two logits that arithmetic in another order explains.
 
     Args:
-        architecture: deeper models add up more roundings.
+        architecture: deep models round more coarsely.
         logits_std: standard deviation of the logits; the tolerance is meant for 1.
         dtype: dtype of the computation.
     """
-    depth = max(1.0, architecture.num_layers / LAYERS_OF_TOLERANCE)
-    return TOLERANCE * max(1.0, logits_std) * depth * DTYPE_FACTORS[dtype]
+    depth = 1 if architecture.num_layers <= LAYERS_OF_TOLERANCE else DEEP_FACTOR
+    return TOLERANCE * max(1.0, logits_std) * max(depth, DTYPE_FACTORS[dtype])
 
 
 def _compare(
