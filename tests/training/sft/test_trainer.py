@@ -7,16 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 from tests.training.models.checkpoints import tiny_config
 from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.training import TrainSpec
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.random_weights import build_random_model
-from tuneloop.training.sft.trainer import with_compute_dtype
+from tuneloop.training.sft.trainer import SftTrainer, compute_copy
 
 MODEL_TYPES = ["gemma2", "gemma3_text", "llama", "qwen2", "qwen3"]
 
@@ -48,7 +50,7 @@ def test_every_family_computes_in_bfloat16_beside_float32_weights(model_type: st
         graph, state = nnx.split(each)
 
         def total(state: Any, graph: Any = graph) -> jax.Array:
-            copy = with_compute_dtype(nnx.merge(graph, state), jnp.dtype("bfloat16"))
+            copy = compute_copy(jnp.dtype("bfloat16"), graph, state)
             assert dtypes(copy, nnx.Param) == {"bfloat16"}
             assert dtypes(copy, nnx.LoRAParam) <= {"float32"}
             logits: jax.Array = copy(ids, ids, None, jnp.ones((1, 4, 4), bool))[0]
@@ -63,9 +65,29 @@ def test_every_family_computes_in_bfloat16_beside_float32_weights(model_type: st
     assert adapted["bfloat16"] >= full["bfloat16"]
 
 
-def test_float32_leaves_the_weights_as_they_are() -> None:
-    model = build_random_model(parse_config(tiny_config("llama"), "config.json"), 0)
-    before = jax.tree.leaves(nnx.state(model))
-    assert with_compute_dtype(model, jnp.dtype("float32")) is model
-    after = jax.tree.leaves(nnx.state(model))
-    assert all(one is other for one, other in zip(before, after, strict=True))
+def test_neither_step_changes_the_format_of_the_weights() -> None:
+    architecture = parse_config(tiny_config("qwen3"), "config.json")
+    method = LoraMethod(kind="lora", rank=2)
+    model = apply_lora(build_random_model(architecture, 0), architecture, method, 0)
+    frozen = {
+        path: np.array(variable.get_value())
+        for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
+        if not isinstance(variable, nnx.LoRAParam)
+    }
+    spec = TrainSpec(steps=2, batch_size=2, max_length_tokens=8, dtype="bfloat16", method=method)
+    trainer = SftTrainer(model, spec, steps=2, seed=0)
+    update, measure = trainer.jit_train_and_eval_step(cache_nnx_graph=True)
+    batch = {
+        "tokens": np.ones((1, 2, 8), np.int32),
+        "segment_ids": np.ones((1, 2, 8), np.int32),
+        "loss_mask": np.ones((1, 2, 8), bool),
+    }
+    measure({name: array[0] for name, array in batch.items()})
+    update(batch)
+    assert dtypes(model, nnx.Param) == dtypes(model, nnx.LoRAParam) == {"float32"}
+    assert {
+        str(module.dtype) for _, module in nnx.iter_modules(model) if hasattr(module, "dtype")
+    } == {"float32"}
+    after = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
+    for path, value in frozen.items():
+        np.testing.assert_array_equal(after[path].get_value(), value)

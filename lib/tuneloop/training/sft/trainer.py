@@ -130,7 +130,7 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
         key = jax.random.fold_in(jax.random.key(self._seed), optimizer.step.get_value())
 
         def loss_of(trained: Any, part: dict[str, jax.Array], key: jax.Array) -> jax.Array:
-            copy = with_compute_dtype(nnx.merge(graph, trained, rest), self._dtype)
+            copy = compute_copy(self._dtype, graph, trained, rest)
             with adapter_dropout(copy, key):
                 total, _ = token_losses(copy, **model_inputs(part))
             return total / targets
@@ -169,28 +169,34 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             model: not changed; its dropout is off.
             inputs: arrays of a batch, each of shape (rows, length).
         """
-        copy = with_compute_dtype(nnx.merge(*nnx.split(model)), self._dtype)
+        copy = compute_copy(self._dtype, *nnx.split(model))
         return token_losses(copy, **model_inputs(inputs))
 
 
-def with_compute_dtype(model: Any, dtype: jnp.dtype) -> Any:
-    """Convert a copy of a model to bfloat16, if that is the dtype of the computation.
+def compute_copy(dtype: jnp.dtype, graph: Any, *states: Any) -> Any:
+    """Merge a model for one computation, in bfloat16 if that is the dtype.
 
     Adapters stay float32; their layers return the dtype of the model. Quantized weights stay as
     they are. Some of Tunix's families convert to a `dtype` that each module or its config holds.
 
     Args:
-        model: changed in place. Its variables may be tracers, so that gradients are computed with
-            respect to the unconverted ones.
-        dtype: float32 leaves the model as it is.
+        dtype: float32 or bfloat16; float32 leaves the model as it is.
+        graph: the graph definition that `nnx.split` returns.
+        states: the states that it returns. They do not change: their values may be tracers, so that
+            gradients are computed with respect to the unconverted ones.
     """
     if dtype == jnp.float32:
-        return model
-    for _, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        return nnx.merge(graph, *states)
+
+    def convert(path: tuple[Any, ...], variable: Any) -> Any:
         value = variable.get_value()
-        is_float32 = isinstance(value, jax.Array) and value.dtype == jnp.float32
-        if is_float32 and not isinstance(variable, nnx.LoRAParam):
-            variable.set_value(value.astype(dtype))
+        is_weight = isinstance(variable, nnx.Param) and not isinstance(variable, nnx.LoRAParam)
+        if is_weight and isinstance(value, jax.Array) and value.dtype == jnp.float32:
+            return variable.replace(value.astype(dtype))
+        return variable
+
+    # Merging shares the variables, so that a change of one would change the model itself.
+    model = nnx.merge(graph, *(nnx.map_state(convert, state) for state in states))
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "dtype"):
             module.dtype = dtype
