@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from tuneloop.errors import UsageError
 from tuneloop.evaluation.sets.schema import dump_eval_set, parse_eval_set
 from tuneloop.traces.schema import parse_trace
 
-PER_TASK = 80
+PER_TASK = 110
 
 
 @pytest.mark.golden
@@ -59,9 +58,6 @@ def test_traces_are_valid_and_a_function_of_the_seed() -> None:
 def solve(prompt: str) -> str:
     """Compute the answer again from the prompt alone."""
     numbers = [int(text) for text in re.findall(r"\d+", prompt)]
-    if "bus" in prompt:
-        signs = [1 if word == "on" else -1 for word in re.findall(r"get (on|off)", prompt)]
-        return str(numbers[-1] + sum(map(math.prod, zip(signs, numbers[:-1], strict=True))))
     if prompt.startswith("How much"):
         count, price, one, other = numbers
         return str(count * price + one * other)
@@ -83,7 +79,7 @@ def test_every_answer_is_right_and_ends_the_last_step(task: str) -> None:
 
 
 def test_unknown_tasks_and_too_many_problems_are_refused() -> None:
-    with pytest.raises(UsageError, match="unknown task; choose one of bus, coins"):
+    with pytest.raises(UsageError, match="unknown task; choose one of coins, minutes"):
         generate("juggle", 1, 0, "train")
     with pytest.raises(UsageError, match=r"found \d+ eval problems, expected 200; request fewer"):
         generate("minutes", 200, 0, "eval")

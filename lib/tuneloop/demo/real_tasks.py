@@ -1,7 +1,5 @@
 """Generated tasks that teach a real model to reason in steps: the traces of `make loop-real`.
 
-    bus      "5 get on, 3 get off and 8 get on a bus with 23. How many?"
-             -> 23+5=28; 28-3=25; 25+8=33                              -> 33
     coins    "How much are 4 pens at 7 cents and 1 cup at 30 cents?"
              -> 4*7=28; 28+30=58                                       -> 58
     minutes  "How many minutes are 3 hours and 25 minutes?"
@@ -126,7 +124,7 @@ def task_traces(per_task: int, seed: int) -> list[dict[str, Any]]:
 def task_eval_items(per_task: int, seed: int) -> list[EvalItem]:
     """Generate held-out eval items, equally many of each task, sorted by task.
 
-    `eval/real_v1.jsonl` holds 80 of each task, with seed 0.
+    `eval/real_v1.jsonl` holds 110 of each task, with seed 0.
 
     Args:
         per_task: items of each task.
@@ -145,23 +143,9 @@ def task_eval_items(per_task: int, seed: int) -> list[EvalItem]:
     ]
 
 
-def _bus(rng: random.Random) -> Problem:
-    """Draw a problem with additions and subtractions of one digit."""
-    start, moves = rng.randint(15, 79), [rng.randint(2, 9) for _ in range(3)]
-    signs = rng.choice(("+-+", "++-", "-++", "+--", "-+-"))
-    people, steps, words = start, [], []
-    for sign, move in zip(signs, moves, strict=True):
-        after = people + move if sign == "+" else people - move
-        steps.append(f"{people}{sign}{move}={after}")
-        words.append(f"{move} get {'on' if sign == '+' else 'off'}")
-        people = after
-    prompt = f"{words[0]}, {words[1]} and {words[2]} a bus with {start}. How many? {FORM}"
-    return Problem((start, signs, *moves), prompt, tuple(steps), str(people))
-
-
 def _coins(rng: random.Random) -> Problem:
     """Draw a problem with a small multiplication and an addition."""
-    count, price, other = rng.randint(2, 5), rng.randint(2, 12), 10 * rng.randint(1, 9)
+    count, price, other = rng.randint(2, 6), rng.randint(2, 12), 10 * rng.randint(1, 9)
     many, one = rng.sample(THINGS, 2)
     product = count * price
     steps = (f"{count}*{price}={product}", f"{product}+{other}={product + other}")
@@ -190,7 +174,6 @@ def _words(rng: random.Random) -> Problem:
 
 
 TASKS: dict[str, Callable[[random.Random], Problem]] = {
-    "bus": _bus,
     "coins": _coins,
     "minutes": _minutes,
     "words": _words,
