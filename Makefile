@@ -112,8 +112,8 @@ $(VENV)/torch/.done: requirements/torch.txt | $(VENV)/bin/python
 golden: $(VENV)/.dev
 	TUNELOOP_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -n 0 -m golden
 
-# Measure every figure of bench/ except those of the images.
-bench: $(VENV)/.dev
+# Measure every figure of bench/ except those of the images. `real_mlx.py` asks the model of loop-real.
+bench: $(VENV)/.dev loop-real
 	for script in $(filter-out bench/image.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
 # Run every script of bench/ with tiny sizes. `make slow` does the same, so `make check` does too.

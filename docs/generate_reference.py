@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+
+# This must be set before anything imports the specs.
+os.environ["TUNELOOP_DESCRIBE_FIELDS"] = "1"
 
 from tuneloop import errors
 from tuneloop.cli import app

@@ -12,6 +12,20 @@ import pytest
 from absl import logging as absl_logging
 from hypothesis import HealthCheck, settings
 
+# These variables must be set before JAX, gcsfs and the specs are imported. JAX's cache persists
+# between test runs, so the tests' tiny models compile once per machine; git ignores its folder.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"),
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+os.environ["JAX_PLATFORMS"] = "cpu"
+# gcsfs would ask for the bucket's kind over gRPC, which the emulator does not support.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+# The fields of specs have descriptions, as in the generated reference.
+os.environ["TUNELOOP_DESCRIBE_FIELDS"] = "1"
+
 from tests.builders import REPOSITORY, Invoke, TinyRun, make_tiny_run
 from tests.markers import SLOW, markers_of_file, markers_of_fixtures
 from tests.postgres import Postgres, running_postgres
@@ -22,17 +36,6 @@ from tuneloop.store.db.database import Database
 pytest_plugins = ["tests.store_fixtures"]
 TESTS = Path(__file__).resolve().parent
 GOLDEN = TESTS / "golden"
-
-# This must be set before anything imports JAX. The cache persists between test runs, so that the
-# tests' tiny models compile once per machine. Git ignores its folder in the repository.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
-os.environ["JAX_PLATFORMS"] = "cpu"
-
-# This must be set before anything imports gcsfs, which would ask for the bucket's kind over gRPC.
-# The emulator does not support gRPC.
-os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 # The speed of the machine is not a property of the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -54,6 +54,7 @@ def import_closure(*modules: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+@functools.cache
 def module_file(name: str) -> Path | None:
     """Return the source file of a module of this project, or None if the module does not exist."""
     first, _, rest = name.partition(".")

@@ -67,8 +67,13 @@ def _digest(files: set[Path]) -> str:
     digest = hashlib.sha256()
     for name, path in sorted((_project_name(path), path) for path in files):
         digest.update(f"{name}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(_file_digest(path))
     return digest.hexdigest()
+
+
+@functools.cache
+def _file_digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def _project_name(path: Path) -> str:

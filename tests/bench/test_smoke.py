@@ -23,6 +23,7 @@ SCRIPTS = (
     "lora_1b",
     "load",
     "plan",
+    "real_mlx",
     "scale_objects",
     "scale_requests",
     "scale_store",
