@@ -90,7 +90,8 @@ def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
     state = optimizer.init(params)
 
     def loss_of(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        return loss.response_loss(nnx.merge(graph, params), **loss.model_inputs(batch))
+        total, count = loss.token_losses(nnx.merge(graph, params), loss.model_inputs(batch))
+        return total / count
 
     def step(params: Any, state: Any, batch: dict[str, jax.Array]) -> tuple[Any, Any, jax.Array]:
         value, gradients = jax.value_and_grad(loss_of)(params, batch)

@@ -20,6 +20,7 @@ SCRIPTS = (
     "examples_http",
     "examples_processes",
     "generate",
+    "lm_head",
     "lora_1b",
     "load",
     "plan",

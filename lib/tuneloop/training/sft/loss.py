@@ -6,7 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.sharding import Mesh
+
+from tuneloop.training.models.head import head_of, hidden_states
+from tuneloop.training.sft.cross_entropy import summed_cross_entropy
 
 
 def model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -22,7 +25,8 @@ def model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
             (batch, length).
 
     Returns:
-        The arguments of `response_loss` besides the model.
+        `tokens` and `loss_mask` as they are, `positions` (int32, (batch, length)) and
+        `attention_mask` (bool, (batch, length, length)).
     """
     segments = batch["segment_ids"]
     length = segments.shape[-1]
@@ -37,41 +41,24 @@ def model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def token_losses(
-    model: Any,
-    tokens: jax.Array,
-    loss_mask: jax.Array,
-    positions: jax.Array,
-    attention_mask: jax.Array,
+    model: Any, inputs: dict[str, jax.Array], mesh: Mesh | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Sum the negative log-likelihood of the target tokens, and count them.
 
-    Tunix's default loss multiplies with one-hot targets, whose (batch, length, vocabulary) buffer
-    dominates memory at Gemma's 262,144 pieces; this function gathers the targets instead.
-
     Args:
-        model: called as (tokens, positions, cache, attention mask) -> (logits, cache).
-        tokens: int32 (batch, length).
-        loss_mask: bool (batch, length), true where the token is a target.
-        positions: int32 (batch, length).
-        attention_mask: bool (batch, length, length).
+        model: a model of any family.
+        inputs: the arrays of `model_inputs`.
+        mesh: devices that the rows are split over; None for one device.
 
     Returns:
         Two float32 scalars: the sum in nats, and the number of targets.
     """
-    logits, _ = model(tokens, positions, None, attention_mask)
-    logits = logits[:, :-1].astype(jnp.float32)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-    mask = loss_mask[:, 1:].astype(jnp.float32)
-    return (losses * mask).sum(), mask.sum()
-
-
-def response_loss(
-    model: Any,
-    tokens: jax.Array,
-    loss_mask: jax.Array,
-    positions: jax.Array,
-    attention_mask: jax.Array,
-) -> jax.Array:
-    """Compute the mean of `token_losses` in nats per target token; 0 if there are no targets."""
-    total, count = token_losses(model, tokens, loss_mask, positions, attention_mask)
-    return total / jnp.maximum(count, 1.0)
+    tokens = inputs["tokens"]
+    hidden = hidden_states(model, tokens, inputs["positions"], inputs["attention_mask"])
+    # Each position predicts the token after it; the last one predicts none.
+    targets = jnp.roll(tokens, -1, axis=1)
+    mask = jnp.roll(inputs["loss_mask"].at[:, 0].set(False), -1, axis=1)
+    head = head_of(model)
+    # Qwen's models return float32 for any dtype of their computation.
+    hidden = hidden.astype(head.weight.dtype)
+    return summed_cross_entropy(hidden, head, targets, mask, mesh=mesh), mask.sum(dtype=jnp.float32)

@@ -72,6 +72,8 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             metrics_logger=self.values,
         )
         self._dtype, self._seed = jnp.dtype(spec.dtype), seed
+        mesh = pxla.thread_resources.env.physical_mesh
+        self._mesh = None if mesh.empty else mesh
 
     def create_train_step_fn(self) -> Any:
         """Return the function that Tunix compiles for a step."""
@@ -132,7 +134,7 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
         def loss_of(trained: Any, part: dict[str, jax.Array], key: jax.Array) -> jax.Array:
             copy = compute_copy(self._dtype, graph, trained, rest)
             with adapter_dropout(copy, key):
-                total, _ = token_losses(copy, **model_inputs(part))
+                total, _ = token_losses(copy, model_inputs(part), self._mesh)
             return total / targets
 
         def compute(numbered: Any) -> Any:
@@ -170,7 +172,7 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             inputs: arrays of a batch, each of shape (rows, length).
         """
         copy = compute_copy(self._dtype, *nnx.split(model))
-        return token_losses(copy, **model_inputs(inputs))
+        return token_losses(copy, model_inputs(inputs), self._mesh)
 
 
 def compute_copy(dtype: jnp.dtype, graph: Any, *states: Any) -> Any:
