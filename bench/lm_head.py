@@ -17,7 +17,7 @@ import optax
 from figure import print_figure, sized
 
 from tuneloop.training.models.head import Head
-from tuneloop.training.sft.cross_entropy import summed_cross_entropy
+from tuneloop.training.step.cross_entropy import summed_cross_entropy
 
 ROWS, LENGTH, WIDTH, PIECES = 4, sized(256, 20), sized(576, 8), sized(49_152, 64)
 ROUNDS = sized(5, 1)

@@ -27,10 +27,11 @@ from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.prompt_templates import RECIPES
 from tuneloop.training.schema import TrainingExample
-from tuneloop.training.sft import distributed, loop, loss, optimizers
+from tuneloop.training.sft import distributed, loop
 from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_table, padded_length
 from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.trainer import NEVER
+from tuneloop.training.step import loss, optimizers
 from tuneloop.training.text.chat_format import load_chat_format
 from tuneloop.training.text.tokenizers import TOKENIZER_MODEL
 from tuneloop.training.text.trainer import tokenizer_sentences, train_tokenizer

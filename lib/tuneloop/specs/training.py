@@ -71,6 +71,11 @@ class TrainSpec(Spec):
     """Number format of the computation. With bfloat16, the forward and backward passes use copies
     of the weights in bfloat16; trained weights, gradients and optimizer state stay float32. Frozen
     weights beside adapters are kept in this format."""
+    remat: Literal["none", "block", "decoder"] = "none"
+    """Activations that the backward pass computes again instead of keeping them: `none`, those
+    inside attention and feed-forward (`block`), or those inside a whole layer (`decoder`), which
+    needs the least memory and about a fifth more time. The result is the same except for
+    rounding."""
     validation: ValidationSpec | None = None
     """Validation while training; null computes no validation loss."""
     max_length_tokens: int = Field(ge=8)

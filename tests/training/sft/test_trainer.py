@@ -18,7 +18,8 @@ from tuneloop.specs.training import TrainSpec
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.random_weights import build_random_model
-from tuneloop.training.sft.trainer import SftTrainer, compute_copy
+from tuneloop.training.sft.trainer import SftTrainer
+from tuneloop.training.step.update import StepOptions, compute_copy
 
 MODEL_TYPES = ["gemma2", "gemma3_text", "llama", "qwen2", "qwen3"]
 
@@ -50,7 +51,7 @@ def test_every_family_computes_in_bfloat16_beside_float32_weights(model_type: st
         graph, state = nnx.split(each)
 
         def total(state: Any, graph: Any = graph) -> jax.Array:
-            copy = compute_copy(jnp.dtype("bfloat16"), graph, state)
+            copy = compute_copy(StepOptions(jnp.dtype("bfloat16"), "none", 0), graph, state)
             assert dtypes(copy, nnx.Param) == {"bfloat16"}
             assert dtypes(copy, nnx.LoRAParam) <= {"float32"}
             logits: jax.Array = copy(ids, ids, None, jnp.ones((1, 4, 4), bool))[0]

@@ -25,8 +25,8 @@ from tuneloop.training.sft.metrics import (
     memory_bytes,
     metrics_url,
 )
-from tuneloop.training.sft.optimizers import learning_rate_schedule
 from tuneloop.training.sft.validation import Validation
+from tuneloop.training.step.optimizers import learning_rate_schedule
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from flax import nnx
 from tests.training.models.checkpoints import tiny_config
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.random_weights import build_random_model
-from tuneloop.training.sft import loss
+from tuneloop.training.step import loss
 
 
 def batch(

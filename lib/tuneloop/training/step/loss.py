@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tuneloop.training.models.head import head_of, hidden_states
-from tuneloop.training.sft.cross_entropy import summed_cross_entropy
+from tuneloop.training.step.cross_entropy import summed_cross_entropy
 
 
 def model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:

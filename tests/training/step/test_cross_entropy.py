@@ -16,8 +16,8 @@ import pytest
 
 from tests.builders import REPOSITORY
 from tuneloop.training.models.head import Head
-from tuneloop.training.sft import cross_entropy
-from tuneloop.training.sft.cross_entropy import summed_cross_entropy
+from tuneloop.training.step import cross_entropy
+from tuneloop.training.step.cross_entropy import summed_cross_entropy
 
 ROWS, LENGTH, WIDTH, PIECES = 4, 11, 8, 50
 
@@ -100,9 +100,9 @@ def test_gradients_in_bfloat16_are_rounded_once() -> None:
 ON_FOUR_DEVICES = """
 import jax, json, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from tests.training.sft.test_cross_entropy import arrays
+from tests.training.step.test_cross_entropy import arrays
 from tuneloop.training.models.head import Head
-from tuneloop.training.sft import cross_entropy as module
+from tuneloop.training.step import cross_entropy as module
 module.TILE_TOKENS, module.TILE_PIECES, module.LANES = 12, 20, 4
 given = arrays(True)
 mesh = Mesh(np.array(jax.devices()), ("fsdp",))

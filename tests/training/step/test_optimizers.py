@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from tuneloop.specs.optimizer import AdamWSpec, OptimizerSpec
-from tuneloop.training.sft import optimizers
+from tuneloop.training.step import optimizers
 
 SPECS: TypeAdapter[OptimizerSpec] = TypeAdapter(OptimizerSpec)
 

@@ -1,0 +1,1 @@
+"""One step of training: loss, optimizers, and the function that is compiled."""

@@ -1,0 +1,59 @@
+"""The function that is compiled for a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.extend.core import jaxprs_in_params
+
+from tests.training.models.checkpoints import tiny_config
+from tuneloop.training.models.hf_config import parse_config
+from tuneloop.training.models.random_weights import build_random_model
+from tuneloop.training.step.loss import model_inputs, token_losses
+from tuneloop.training.step.update import StepOptions, compute_copy
+
+MODEL_TYPES = ["gemma2", "gemma3_text", "llama", "qwen2", "qwen3"]
+IDS = np.random.default_rng(0).integers(3, 60, (2, 12)).astype(np.int32)
+BATCH = {
+    "tokens": jnp.array(IDS),
+    "segment_ids": jnp.ones((2, 12), jnp.int32),
+    "loss_mask": jnp.broadcast_to(jnp.arange(12) > 4, (2, 12)),
+}
+
+
+def remats(jaxpr: Any) -> int:
+    """Count what the backward pass computes again."""
+    return sum(
+        (equation.primitive.name in ("remat", "remat2", "checkpoint"))
+        + sum(remats(inner) for inner in jaxprs_in_params(equation.params))
+        for equation in jaxpr.eqns
+    )
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_remat_computes_the_same_again(model_type: str) -> None:
+    architecture = parse_config(tiny_config(model_type), "config.json")
+    graph, state = nnx.split(build_random_model(architecture, 0))
+
+    def gradients(remat: str) -> tuple[int, Any]:
+        def loss(state: Any) -> jax.Array:
+            copy = compute_copy(StepOptions(jnp.dtype("float32"), remat, 0), graph, state)
+            return token_losses(copy, model_inputs(BATCH))[0]
+
+        count = remats(jax.make_jaxpr(jax.grad(loss))(state).jaxpr)
+        return count, jax.jit(jax.grad(loss))(state)
+
+    layers = architecture.num_layers
+    (none, expected), (block, by_block), (decoder, by_decoder) = map(
+        gradients, ("none", "block", "decoder")
+    )
+    assert (none, decoder) == (0, layers)
+    assert block == 2 * layers  # attention and feed-forward
+    for found in (by_block, by_decoder):
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-4)
