@@ -91,7 +91,7 @@ def train(folder: Path) -> dict[str, Any]:
         seed=0,
         resume_prefix=str(folder / "resume"),
         checkpoint_every_steps=NEVER,
-        process_group=distributed.join(),
+        process_group=distributed.join(spec.mesh),
     )
     progress = loop.run_sft(model, _table(architecture.vocab_size), options)
     time.sleep(0.1)  # one more look at the memory

@@ -78,7 +78,7 @@ def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
             seed=SEED,
             resume_prefix=folder,
             checkpoint_every_steps=NEVER,
-            process_group=distributed.join(),
+            process_group=distributed.join(spec.mesh),
         )
         progress = loop.run_sft(model, table, options)
     return statistics.median(row.step_seconds for row in progress.metrics[2:])

@@ -38,6 +38,23 @@ class ValidationSpec(Spec):
     trains all steps."""
 
 
+class MeshSpec(Spec):
+    """How the devices of a training share the model and the batch, as a mesh of three axes.
+
+    The product of the three sizes must be the number of devices.
+    """
+
+    data: int | None = Field(default=None, ge=1)
+    """Copies of the model, each of which computes its own rows of a batch; null means one for each
+    TPU slice, and otherwise one."""
+    fsdp: int | None = Field(default=None, ge=1)
+    """Devices that share a copy: each holds a part of every weight and of its optimizer state, and
+    computes its own rows. Null means all devices that `data` and `tp` leave."""
+    tp: int = Field(default=1, ge=1)
+    """Devices that share the computation of the same rows (tensor parallelism); must divide the
+    model's key and value heads and the widths of its layers."""
+
+
 class TrainSpec(Spec):
     """Supervised fine-tuning (SFT) with the loss on the response tokens only."""
 
@@ -71,6 +88,8 @@ class TrainSpec(Spec):
     """Number format of the computation. With bfloat16, the forward and backward passes use copies
     of the weights in bfloat16; trained weights, gradients and optimizer state stay float32. Frozen
     weights beside adapters are kept in this format."""
+    mesh: MeshSpec = MeshSpec()
+    """How several devices share the model and the batch; without effect on one device."""
     remat: Literal["none", "block", "decoder"] = "none"
     """Activations that the backward pass computes again instead of keeping them: `none`, those
     inside attention and feed-forward (`block`), or those inside a whole layer (`decoder`), which

@@ -46,7 +46,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
 
     In a process group every process does all of this, and the first one writes.
     """
-    group = distributed.join()
+    group = distributed.join(spec.options.mesh)
     stage.at_end = lambda: group.meet("the record is published")
     earlier = find_earlier_run(
         spec.options,

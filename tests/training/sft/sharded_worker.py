@@ -18,6 +18,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from tuneloop.specs.training import MeshSpec
 from tuneloop.training.sft import distributed
 from tuneloop.training.sft.checkpoints import Checkpoints
 
@@ -35,7 +36,7 @@ class Sharded(nnx.Module):
             sharding = NamedSharding(group.mesh, spec)
             return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
 
-        self.by_rows = nnx.Param(place(expected("by_rows") * factor, P(distributed.AXIS)))
+        self.by_rows = nnx.Param(place(expected("by_rows") * factor, P("fsdp")))
         self.by_columns = nnx.Param(place(expected("by_columns") * factor, P(None, "fsdp")))
         self.everywhere = nnx.Param(place(expected("everywhere") * factor, P()))
         self.local = nnx.Param(jnp.float32(factor))
@@ -61,7 +62,7 @@ def check(model: Sharded) -> None:
 
 
 def main(prefix: str) -> None:
-    group = distributed.join()
+    group = distributed.join(MeshSpec())
     assert group.mesh is not None
     assert group.mesh.size == 4
     checkpoints = Checkpoints(prefix, every_steps=2, process_group=group, file_bytes=64)

@@ -31,6 +31,7 @@ from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
 from tuneloop.specs.method import MethodSpec
 from tuneloop.specs.stages import TrainStage, dump_stage_spec
+from tuneloop.specs.training import MeshSpec
 from tuneloop.training.sft.metrics import MEASURED
 
 EXPORT_AND_TRAIN = 2
@@ -197,6 +198,17 @@ def test_a_process_with_two_devices_uses_both_for_each_part_of_a_batch(
     assert_same_training(alone, pair)
 
 
+@pytest.mark.parametrize("mesh", [{"data": 4}, {"fsdp": 4}, {"fsdp": 2, "tp": 2}])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_every_mesh_of_four_devices_trains_as_one_device_does(
+    method: str, mesh: dict[str, int], training: Callable[..., Training], single: Callable[..., Any]
+) -> None:
+    group = training(mesh=MeshSpec(**mesh), method=method_named(method), **TWENTY)
+    group.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    assert group.end() == [0], group.logs()
+    np.testing.assert_allclose(losses_of(group), single(method), rtol=1e-5)
+
+
 def test_a_batch_that_does_not_divide_is_refused(training: Callable[..., Training]) -> None:
     odd = training(batch_size=7)
     odd.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=2")
@@ -218,6 +230,32 @@ def test_asked_to_stop_all_stop_at_one_step_and_go_on_from_there(
     saved = [int(p.name) for p in (group.prefix / "resume" / "checkpoints").iterdir()]
     assert max(saved) > 0
     assert group.record() is None
+
+
+TWENTY: dict[str, Any] = {"steps": 20, "validation": None}
+
+
+def losses_of(group: Training) -> list[float]:
+    record = group.record()
+    assert record is not None, group.logs()
+    return [row["loss"] for row in metrics(group.artifacts, record)]
+
+
+@pytest.fixture(scope="module")
+def single(
+    alone: tuple[TinyRun, Plan], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], list[float]]:
+    """A function that returns the losses of 20 steps on one device with a method."""
+
+    @functools.cache
+    def train(method: str) -> list[float]:
+        folder = tmp_path_factory.mktemp(f"single-{method}")
+        group = Training(alone, folder, method=method_named(method), **TWENTY)
+        group.start(1)
+        assert group.end() == [0], group.logs()
+        return losses_of(group)
+
+    return train
 
 
 LONG: dict[str, Any] = {"steps": 100, "checkpoint_every_steps": 10}

@@ -99,28 +99,35 @@ def test_gradients_in_bfloat16_are_rounded_once() -> None:
 
 ON_FOUR_DEVICES = """
 import jax, json, numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from jax.sharding import NamedSharding, PartitionSpec as P
 from tests.training.step.test_cross_entropy import arrays
+from tuneloop.specs.training import MeshSpec
 from tuneloop.training.models.head import Head
 from tuneloop.training.step import cross_entropy as module
+from tuneloop.training.step.mesh import build_mesh, row_spec
 module.TILE_TOKENS, module.TILE_PIECES, module.LANES = 12, 20, 4
-given = arrays(True)
-mesh = Mesh(np.array(jax.devices()), ("fsdp",))
+hidden, weight, targets, mask = arrays(True)
 def loss(hidden, weight, targets, mask, mesh=None):
     head = Head(weight, True, None)
     return module.summed_cross_entropy(hidden, head, targets, mask, mesh=mesh)
 both = jax.value_and_grad(loss, (0, 1))
-expected = jax.jit(both)(*given)
-hidden, weight, targets, mask = given
-rows = [jax.device_put(each, NamedSharding(mesh, P("fsdp"))) for each in (hidden, targets, mask)]
-weight = jax.device_put(weight, NamedSharding(mesh, P()))
-found = jax.jit(lambda *a: both(*a, mesh=mesh))(rows[0], weight, *rows[1:])
-differences = jax.tree.map(lambda a, b: float(abs(a - b).max()), found, expected)
-print(json.dumps([len(jax.devices()), *jax.tree.leaves(differences)]))
+found = {}
+for length in (11, 10):  # tp = 2 splits the columns of the second one
+    given = (hidden[:, :length], weight, targets[:, :length], mask[:, :length])
+    expected = jax.jit(both)(*given)
+    for data, fsdp, tp in ((1, 4, 1), (4, 1, 1), (2, 2, 1), (1, 2, 2)):
+        mesh = build_mesh(MeshSpec(data=data, fsdp=fsdp, tp=tp), jax.devices())
+        split, whole = NamedSharding(mesh, row_spec(0)), NamedSharding(mesh, P())
+        places = (split, whole, split, split)
+        placed = [jax.device_put(*each) for each in zip(given, places)]
+        mine = jax.jit(lambda *a: both(*a, mesh=mesh))(*placed)
+        differences = jax.tree.map(lambda a, b: float(abs(a - b).max()), mine, expected)
+        found[f"{length} {data} {fsdp} {tp}"] = max(jax.tree.leaves(differences))
+print(json.dumps(found))
 """
 
 
-def test_rows_on_four_devices_give_the_same() -> None:
+def test_every_mesh_of_four_devices_gives_the_same() -> None:
     done = subprocess.run(
         [sys.executable, "-c", ON_FOUR_DEVICES],
         cwd=REPOSITORY,
@@ -130,6 +137,6 @@ def test_rows_on_four_devices_give_the_same() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    devices, *differences = json.loads(done.stdout)
-    assert devices == 4
-    assert max(differences) < 2e-5
+    differences = json.loads(done.stdout)
+    assert len(differences) == 8
+    assert max(differences.values()) < 2e-5

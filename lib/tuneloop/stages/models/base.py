@@ -73,7 +73,7 @@ def open_stored(ref: ModelRef, options: TrainSpec, group: ProcessGroup) -> BaseM
     Args:
         ref: where the model is, and its digest.
         options: number format, method and thinking mode.
-        group: devices that train together; each of them gets a copy of the weights.
+        group: devices that train together, over which the weights are split.
 
     Raises:
         InputMissing: the model is missing.
@@ -90,9 +90,7 @@ def open_stored(ref: ModelRef, options: TrainSpec, group: ProcessGroup) -> BaseM
     dtype = "float32" if is_exact else None
 
     def load() -> Any:
-        return load_model(
-            folder.weights, architecture, dtype=dtype, mesh=group.mesh, placement="replicated"
-        )
+        return load_model(folder.weights, architecture, dtype=dtype, mesh=group.mesh)
 
     return BaseModel(folder.manifest, chat_format, load, folder)
 

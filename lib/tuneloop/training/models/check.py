@@ -19,6 +19,7 @@ from flax import nnx
 
 from tuneloop.errors import DataError
 from tuneloop.storage import files
+from tuneloop.training.models.hf_writer import host_array
 from tuneloop.validation import shorten
 
 TOLERANCE = 2e-5
@@ -127,7 +128,7 @@ def continue_greedily(model: Any, generated: np.ndarray) -> np.ndarray:
     ids = np.zeros((1, generated.size), np.int32)
     ids[0, :PROMPT_TOKENS] = generated[:PROMPT_TOKENS]
     for place in range(PROMPT_TOKENS, generated.size):
-        ids[0, place] = np.asarray(compute_logits(model, ids)[0, place - 1]).argmax()
+        ids[0, place] = host_array(compute_logits(model, ids)[0, place - 1]).argmax()
     return ids[0, PROMPT_TOKENS:]
 
 

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from tuneloop.specs.architecture import Architecture
 from tuneloop.training.models.hf_layout import CheckpointFiles, StoredTensor
 from tuneloop.training.models.naming import TensorRule, name_style, rule_of
 from tuneloop.training.models.parameters import param_items
 from tuneloop.training.models.registry import family_named
+from tuneloop.training.models.sharding import sharding_of
 from tuneloop.training.models.tensors import check_tensors, most_common_dtype
-
-Placement = Literal["own", "replicated"]
-_SHARDING_METADATA = ("sharding_names", "out_sharding", "sharding")
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,6 @@ def load_model(
     *,
     dtype: str | None = None,
     mesh: Mesh | None = None,
-    placement: Placement = "own",
 ) -> Any:
     """Load a model; every process of a group makes the same call.
 
@@ -53,10 +48,8 @@ def load_model(
         folder: opened checkpoint.
         architecture: family and shape, from its `config.json` or manifest.
         dtype: dtype of the parameters, such as `float32`; null keeps the dtypes of the file.
-        mesh: devices of all processes; null uses the default device.
-        placement: with a mesh, `own` shards each parameter as the model's code asks for it along
-            the axes that the mesh has, and `replicated` puts a copy on every device and takes
-            the marks of sharding off the parameters.
+        mesh: devices of all processes, over which each parameter is split as the model's code asks
+            for it; null uses the default device.
 
     Returns:
         The model, with its parameters on the devices.
@@ -75,10 +68,7 @@ def load_model(
     # already loaded, and the last ones are the smallest.
     for name in sorted(sources, key=lambda name: -_size_bytes(sources[name])):
         variable, source = variables[name], sources[name]
-        sharding = _sharding(variable, source.shape, mesh, placement)
-        variable.set_value(_place(source, sharding))
-        if placement == "replicated":
-            _remove_sharding_marks(variable)
+        variable.set_value(_place(source, _sharding(variable, source.shape, mesh)))
     return model
 
 
@@ -147,31 +137,7 @@ def _read_part(
         target[first - first_row : last - first_row] = rows[(slice(None), *columns)]
 
 
-def _sharding(variable: Any, shape: tuple[int, ...], mesh: Mesh | None, placement: str) -> Any:
+def _sharding(variable: Any, shape: tuple[int, ...], mesh: Mesh | None) -> Any:
     if mesh is None:
         return SingleDeviceSharding(jax.devices()[0])
-    axes = () if placement == "replicated" else _sharded_axes(variable, shape, mesh)
-    return NamedSharding(mesh, P(*axes))  # type: ignore[no-untyped-call]
-
-
-def _sharded_axes(variable: Any, shape: tuple[int, ...], mesh: Mesh) -> tuple[Any, ...]:
-    """Return the mesh axis of each axis of a parameter, or None where it is not split.
-
-    An axis that the mesh does not have, or that does not divide the parameter evenly, is left out.
-    """
-    metadata = variable.get_metadata()
-    given = next((metadata[key] for key in _SHARDING_METADATA if metadata.get(key)), ())
-    axes: list[Any] = []
-    for axis, size in zip(given, shape, strict=False):
-        names = axis if isinstance(axis, tuple) else (axis,)
-        present = tuple(name for name in names if name in mesh.shape)
-        count = int(np.prod([mesh.shape[name] for name in present]))
-        axes.append(present if present and size % count == 0 else None)
-    return tuple(axes)
-
-
-def _remove_sharding_marks(variable: nnx.Variable[Any]) -> None:
-    # Tunix would shard the optimizer state and the gradients by these names.
-    for name in _SHARDING_METADATA:
-        if name in variable.get_metadata():
-            variable.del_metadata(name)
+    return sharding_of(variable, shape, mesh)

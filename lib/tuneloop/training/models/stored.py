@@ -37,7 +37,7 @@ from tuneloop.training.models.hf_writer import (
     outgoing_params,
     write_weights,
 )
-from tuneloop.training.models.loading import Placement, load_model
+from tuneloop.training.models.loading import load_model
 from tuneloop.training.models.tensors import count_parameters
 from tuneloop.training.text.chat_format import ChatFormat, load_chat_format
 from tuneloop.training.text.jinja_template import find_template
@@ -131,7 +131,6 @@ def load_stored_model(
     manifest: ModelManifest | None = None,
     dtype: str | None = None,
     mesh: Mesh | None = None,
-    placement: Placement = "own",
     thinking: Thinking = "plain",
 ) -> StoredModel:
     """Load a model with its tokenizer and chat template.
@@ -144,7 +143,6 @@ def load_stored_model(
         manifest: the manifest, if the caller has read it already.
         dtype: dtype of the parameters; null keeps that of the files.
         mesh: devices of all processes; null uses the default device.
-        placement: how parameters are placed on a mesh, see `load_model`.
         thinking: where the reasoning steps of a response go.
 
     Raises:
@@ -156,7 +154,7 @@ def load_stored_model(
     chat_format = found.chat_format(thinking)
     verify_weights(found)
     architecture = found.manifest.architecture
-    model = load_model(found.weights, architecture, dtype=dtype, mesh=mesh, placement=placement)
+    model = load_model(found.weights, architecture, dtype=dtype, mesh=mesh)
     return StoredModel(
         model, architecture, found.manifest, chat_format, found.manifest.digest, found
     )

@@ -1,7 +1,8 @@
-"""Distributed training: several processes or devices train one model with data parallelism.
+"""Distributed training: several processes or devices train one model.
 
-Every process builds the same model and the same global batch, and passes the rows of its own
-devices to JAX. Parameters and optimizer state are replicated, so the losses equal those of a single
+All devices form a mesh of three axes (`train.mesh`). The rows of a batch are split over `data` and
+`fsdp`, the weights and the optimizer state over `fsdp` and `tp`. Every process builds the same
+global batch and passes the rows of its own devices to JAX, so the losses equal those of a single
 process except for rounding. Only process 0 writes the stage's files, except for checkpoints, which
 all processes write.
 """
@@ -20,14 +21,18 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from tuneloop.errors import SpecError, Transient
+from tuneloop.specs.training import MeshSpec
+from tuneloop.training.models.sharding import (
+    is_on_mesh,
+    remove_sharding_marks,
+    sharding_of,
+)
+from tuneloop.training.step.mesh import build_mesh, row_shares, row_spec
 
 log = logging.getLogger(__name__)
 
-AXIS = "fsdp"
-"""Name of the mesh axis that batches are split over; Tunix expects this name."""
 INITIALIZATION_SECONDS = 900
 """Seconds to wait for all processes; the slices of a multislice run start minutes apart."""
 HEARTBEAT_SECONDS = 60
@@ -40,8 +45,8 @@ class ProcessGroup:
 
     process_count: int
     mesh: Mesh | None
-    """All devices of all processes on one axis. None means a single device, for which arrays need
-    no placement."""
+    """All devices of all processes on the axes data, fsdp and tp. None means a single device, for
+    which arrays need no placement."""
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -62,26 +67,29 @@ class ProcessGroup:
         Raises:
             SpecError: the rows of a part are not a multiple of the number of devices.
         """
-        if self.mesh is not None and batch_size % (self.mesh.size * parts):
+        shares = row_shares(self.mesh)
+        if batch_size % (shares * parts):
             in_parts = f" in {parts} parts (accumulation_steps)" if parts > 1 else ""
             raise SpecError(
                 f"train.batch_size: {batch_size} rows{in_parts} do not divide evenly among"
-                f" {self.mesh.size} devices; choose a multiple of {self.mesh.size * parts}"
+                f" {shares} devices; choose a multiple of {shares * parts}"
             )
 
-    def replicate(self, model: Any) -> None:
-        """Copy every parameter to all devices, in place."""
+    def place(self, model: Any) -> None:
+        """Put every parameter on its devices, in place: split as its family asks for it.
+
+        Loaded models are there already. Adapters are small and copied to every device.
+        """
         if self.mesh is None:
             return
-        everywhere = NamedSharding(self.mesh, P())  # type: ignore[no-untyped-call]
         for _, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-            value = np.asarray(variable.get_value())
-            placed = jax.make_array_from_callback(value.shape, everywhere, value.__getitem__)
-            variable.set_value(placed)
-            # Tunix would shard the optimizer state and the gradients by these names.
-            for name in ("sharding_names", "out_sharding", "sharding"):
-                if name in variable.get_metadata():
-                    variable.del_metadata(name)
+            value = variable.get_value()
+            if not is_on_mesh(value, self.mesh):
+                values = np.asarray(value)
+                sharding = sharding_of(variable, values.shape, self.mesh)
+                placed = jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
+                variable.set_value(placed)
+            remove_sharding_marks(variable)
 
     def place_batch(self, batch: dict[str, np.ndarray], *, row_axis: int) -> dict[str, Any]:
         """Convert a global batch to global arrays that are split over the devices by rows.
@@ -93,9 +101,7 @@ class ProcessGroup:
         """
         if self.mesh is None:
             return dict(batch)
-        axes = [None] * row_axis
-        spec = P(*axes, AXIS)  # type: ignore[no-untyped-call]
-        by_rows = NamedSharding(self.mesh, spec)
+        by_rows = NamedSharding(self.mesh, row_spec(row_axis))
         return {
             name: jax.make_array_from_callback(rows.shape, by_rows, rows.__getitem__)
             for name, rows in batch.items()
@@ -132,15 +138,19 @@ class ProcessGroup:
             multihost_utils.sync_global_devices(name)
 
 
-def join() -> ProcessGroup:
+def join(spec: MeshSpec) -> ProcessGroup:
     """Join the process group that the environment describes (see `k8s/pod.py`).
 
     TUNELOOP_PROCESSES is the number of processes; without it, this process trains alone. Except on
     TPU, where JAX knows them, TUNELOOP_COORDINATOR is the address of the first process and
     TUNELOOP_PROCESS_ID the number of this one.
 
+    Args:
+        spec: how the devices share the model and the batch.
+
     Raises:
         Transient: not all processes joined in time.
+        SpecError: the mesh does not have as many places as there are devices.
     """
     processes = int(os.environ.get("TUNELOOP_PROCESSES", "1"))
     if processes > 1:
@@ -152,8 +162,7 @@ def join() -> ProcessGroup:
             ) from e
         log.info("process %d of %d has joined", jax.process_index(), processes)
     devices = jax.devices()
-    mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
-    return ProcessGroup(processes, mesh)
+    return ProcessGroup(processes, build_mesh(spec, devices) if len(devices) > 1 else None)
 
 
 def _initialize(processes: int) -> None:

@@ -81,7 +81,7 @@ def run_sft(
     spec, group = options.spec, options.process_group
     group.check_batch(spec.batch_size, spec.accumulation_steps)
     validator = _validator(validation, options)
-    group.replicate(model)
+    group.place(model)
     steps = total_steps(spec, len(table))
     checkpoints = _checkpoints(options, options.resume_prefix)
     with group.active():

@@ -15,7 +15,7 @@ from jax.interpreters import pxla
 from tunix.sft import metrics_logger, peft_trainer
 
 from tuneloop.specs.training import TrainSpec
-from tuneloop.training.sft.distributed import AXIS
+from tuneloop.training.step.mesh import places_of, row_spec, spread_optimizer
 from tuneloop.training.step.optimizers import build_optimizer
 from tuneloop.training.step.update import StepOptions, measure, update
 
@@ -62,17 +62,20 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             build_optimizer(spec.optimizer, steps),
             peft_trainer.TrainingConfig(
                 eval_every_n_steps=NEVER,
-                # Arrays of training are (parts, rows, length), split over the devices by rows.
-                data_sharding_axis=(None, AXIS),
+                # Arrays of training are (parts, rows, length).
+                data_sharding_axis=tuple(row_spec(1)),
             ),
             metrics_logger=self.values,
         )
         mesh = pxla.thread_resources.env.physical_mesh
         self._options = StepOptions.from_spec(spec, seed, None if mesh.empty else mesh)
+        if self._options.mesh is not None:
+            spread_optimizer(self.optimizer, self._options.mesh)
 
     def create_train_step_fn(self) -> Any:
         """Return the function that Tunix compiles for a step."""
-        return functools.partial(update, options=self._options)
+        places = places_of(self.model, self.optimizer) if self._options.mesh else None
+        return functools.partial(update, options=self._options, places=places)
 
     def create_eval_step_fn(self) -> Any:
         """Return the function that Tunix compiles for a batch of validation."""
@@ -91,7 +94,6 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             cache_nnx_graph: not used; the structure of the model is always cached.
         """
         if getattr(self, "_jitted_train_step_fn", None) is None:
-            self._shard_optimizer(pxla.thread_resources.env.physical_mesh)
             train = nnx.jit(self.create_train_step_fn(), donate_argnames=("model", "optimizer"))
             train = nnx.cached_partial(train, self.model, self.optimizer)
             measure = nnx.cached_partial(nnx.jit(self.create_eval_step_fn()), self.model)

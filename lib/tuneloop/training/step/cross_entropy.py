@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from tuneloop.training.models.head import Head
+from tuneloop.training.step.mesh import ROW_AXES, row_shares
 
 TILE_TOKENS = 2048
 """Target positions of a tile on one device."""
@@ -52,9 +53,11 @@ class _Options:
     softcap: float | None
     mesh: Mesh | None
     columns: int
-    """Columns of a tile, each with all rows of the batch."""
+    """Columns of a tile, each with all rows of a device."""
     pieces: int
     """Pieces of a tile."""
+    splits_columns: bool
+    """Whether the columns are split over the axis `tp`."""
 
 
 def summed_cross_entropy(
@@ -72,21 +75,24 @@ def summed_cross_entropy(
         head: projection to logits. Logits and losses are float32 for any dtype of the weight.
         targets: int32 (rows, length): the token that each position predicts.
         mask: bool (rows, length): which positions have a target.
-        mesh: devices, on one axis, that the rows are split over; None for one device.
+        mesh: devices that the rows are split over, and the columns along `tp` if they divide; None
+            for one device.
 
     Returns:
         float32 scalar, in nats. Its gradient by `hidden` and by the weight is defined.
     """
     rows, length, _ = hidden.shape
     vocabulary = head.weight.shape[0 if head.is_embedding else 1]
-    columns = TILE_TOKENS * (1 if mesh is None else mesh.size) // rows
+    tp = 1 if mesh is None or length % mesh.shape["tp"] else mesh.shape["tp"]
+    rows, length = rows // row_shares(mesh), length // tp
     tiles = -(-vocabulary // TILE_PIECES)
     pieces = -(-vocabulary // (tiles * LANES)) * LANES
     options = _Options(
         head.is_embedding,
         head.softcap,
         mesh,
-        columns=max(1, min(columns, -(-length // TILES_PER_ROW))),
+        columns=max(1, min(TILE_TOKENS // rows, -(-length // TILES_PER_ROW))),
+        splits_columns=tp > 1,
         pieces=min(pieces, vocabulary),
     )
     return _cross_entropy(options, hidden, head.weight, targets, mask)
@@ -121,20 +127,21 @@ def _compute(options: _Options, needed: tuple[bool, bool], *arrays: jax.Array) -
     """Compute on every device its own rows, and add up what all devices share."""
     if options.mesh is None:
         return _Tiles(options, *arrays).sums(needed)
-    (axis,) = options.mesh.axis_names
-    by_rows, everywhere = P(axis), P()  # type: ignore[no-untyped-call]
+    columns = ("tp",) if options.splits_columns else ()
+    by_position, everywhere = P(ROW_AXES, *columns), P()  # type: ignore[no-untyped-call]
 
     def local(*arrays: jax.Array) -> tuple[Any, ...]:
         sums = _Tiles(options, *arrays).sums(needed)
+        shared: Any = (sums.loss, sums.weight)
         # psum has no types. None, for a gradient that is not needed, has nothing to add up.
-        loss, by_weight = jax.lax.psum((sums.loss, sums.weight), axis)  # type: ignore[no-untyped-call]
+        loss, by_weight = jax.lax.psum(shared, (*ROW_AXES, *columns))  # type: ignore[no-untyped-call]
         return loss, sums.hidden, by_weight
 
     found = jax.shard_map(
         local,
         mesh=options.mesh,
-        in_specs=(by_rows, everywhere, by_rows, by_rows),
-        out_specs=(everywhere, by_rows, everywhere),
+        in_specs=(by_position, everywhere, by_position, by_position),
+        out_specs=(everywhere, by_position, everywhere),
         check_vma=False,
     )(*arrays)
     return _Sums(*found)

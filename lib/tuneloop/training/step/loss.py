@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from tuneloop.training.models.head import head_of, hidden_states
 from tuneloop.training.step.cross_entropy import summed_cross_entropy
+from tuneloop.training.step.mesh import split_by_rows
 
 
 def model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -56,9 +57,12 @@ def token_losses(
     tokens = inputs["tokens"]
     hidden = hidden_states(model, tokens, inputs["positions"], inputs["attention_mask"])
     # Each position predicts the token after it; the last one predicts none.
+    is_last = jnp.arange(tokens.shape[1]) == tokens.shape[1] - 1
     targets = jnp.roll(tokens, -1, axis=1)
-    mask = jnp.roll(inputs["loss_mask"].at[:, 0].set(False), -1, axis=1)
+    mask = jnp.roll(inputs["loss_mask"], -1, axis=1) & ~is_last
     head = head_of(model)
     # Qwen's models return float32 for any dtype of their computation.
     hidden = hidden.astype(head.weight.dtype)
+    # Without this, XLA may split the shifts above along the rows, and has computed wrong masks.
+    hidden, targets, mask = split_by_rows((hidden, targets, mask), mesh)
     return summed_cross_entropy(hidden, head, targets, mask, mesh=mesh), mask.sum(dtype=jnp.float32)

@@ -7,6 +7,7 @@ machines that are not there.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from jax.sharding import Mesh
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.models.lora.provider import adapter_dropout
 from tuneloop.training.step.loss import model_inputs, token_losses
+from tuneloop.training.step.mesh import keep_places
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,12 @@ class StepOptions:
 
 
 def update(
-    model: Any, optimizer: Any, inputs: dict[str, jax.Array], *, options: StepOptions
+    model: Any,
+    optimizer: Any,
+    inputs: dict[str, jax.Array],
+    *,
+    options: StepOptions,
+    places: Sequence[Any] | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
     """Update the model once; runs inside jit.
 
@@ -54,6 +61,7 @@ def update(
         optimizer: changed in place.
         inputs: arrays of a batch, each of shape (parts, rows, length).
         options: number format, memory and devices.
+        places: with several devices, where the arrays of model and optimizer are.
 
     Returns:
         The loss in nats per response token, both other values as a pair, and the gradient norm
@@ -87,6 +95,8 @@ def update(
         )
     norm = optax.global_norm(gradients)
     optimizer.update(model, gradients)
+    if places is not None:
+        keep_places(places, model, optimizer)
     return loss, (loss, norm), norm
 
 

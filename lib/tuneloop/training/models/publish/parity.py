@@ -29,6 +29,7 @@ from tuneloop.training.models.check import (
 )
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.hf_layout import open_folder
+from tuneloop.training.models.hf_writer import host_array
 from tuneloop.training.models.loading import load_model
 from tuneloop.training.models.publish import mlx_reader
 from tuneloop.training.models.tensors import most_common_dtype
@@ -77,7 +78,7 @@ def make_reference(model: Any, architecture: Architecture, seed: int = 0) -> Ref
     with jax.default_matmul_precision("highest"):
         generated[PROMPT_TOKENS:] = continue_greedily(model, generated)
         ids = generated[None]
-        logits = np.asarray(compute_logits(model, ids), np.float32)
+        logits = np.asarray(host_array(compute_logits(model, ids)), np.float32)
     return Reference(ids, logits, generated)
 
 
