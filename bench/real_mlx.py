@@ -2,8 +2,8 @@
 
 Run `make loop-real` first. mlx-lm reads the model folder that the run published, applies the chat
 template of that folder and generates greedily; tuneloop's answers are those of the eval stage. The
-number of equal answers is printed too. mlx-lm is slow on a CPU, so every eleventh question is asked:
-ten of each task. A smoke run asks both the untuned model one question.
+number of equal answers is printed too. mlx-lm is slow on a CPU, so every eleventh question is
+asked: ten of each task. A smoke run asks both the untuned model one question.
 """
 
 from __future__ import annotations

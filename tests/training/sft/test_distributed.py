@@ -258,6 +258,39 @@ def single(
     return train
 
 
+def kill_after(group: Training, step: int) -> None:
+    """Kill all processes when the checkpoint of a step is complete and its metrics are stored."""
+    resume = group.prefix / "resume"
+    complete = resume / "checkpoints" / str(step) / "manifest.json"
+    wait_until(complete.exists, f"step {step} is stored", 180)
+    rows = resume / "metrics.jsonl"
+    wait_until(lambda: rows.read_bytes().count(b"\n") >= step, "its metrics are stored")
+    for process in group.processes:
+        process.kill()
+    group.end()
+
+
+def test_a_run_goes_on_with_another_number_of_processes_and_devices(
+    training: Callable[..., Training],
+) -> None:
+    """Each kind of weights is split in another way every time."""
+    options: dict[str, Any] = {"steps": 60, "validation": None}
+    undisturbed = training(**options)
+    undisturbed.start(1)
+    assert undisturbed.end() == [0], undisturbed.logs()
+    moved = training(**options)
+    moved.start(2)
+    kill_after(moved, 8)
+    moved.start(1)
+    kill_after(moved, 24)
+    moved.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    assert moved.end() == [0], moved.logs()
+    np.testing.assert_allclose(losses_of(moved), losses_of(undisturbed), rtol=1e-5)
+    record = moved.record()
+    assert record is not None
+    assert record.counts["resumed_from_step"] >= 24
+
+
 LONG: dict[str, Any] = {"steps": 100, "checkpoint_every_steps": 10}
 
 
@@ -268,15 +301,15 @@ def method_named(kind: str) -> MethodSpec:
 @pytest.fixture(scope="module")
 def undisturbed(
     alone: tuple[TinyRun, Plan], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], dict[str, Any]]:
-    """A function that returns what two processes train in 100 steps with a method."""
+) -> Callable[[str, int], dict[str, Any]]:
+    """A function that returns what some processes train in 100 steps with a method."""
 
     @functools.cache
-    def train(method: str) -> dict[str, Any]:
-        folder = tmp_path_factory.mktemp(f"undisturbed-{method}")
+    def train(method: str, processes: int) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp(f"undisturbed-{method}-{processes}")
         group = Training(alone, folder, method=method_named(method), **LONG)
-        group.start(2)
-        assert group.end() == [0, 0], group.logs()
+        group.start(processes)
+        assert group.end() == [0] * processes, group.logs()
         return result(group)
 
     return train
@@ -291,10 +324,10 @@ def result(group: Training) -> dict[str, Any]:
     return {"metrics": kept, **record.results}
 
 
-def kill_first_process_at_step_60(group: Training) -> None:
+def kill_first_process_at_step_60(group: Training, count: int) -> None:
     """Kill one process when the checkpoint of step 50 is complete, on any store."""
     if group.bucket is None:
-        processes = group.start(2)
+        processes = group.start(count)
         resume = group.prefix / "resume"
         complete = resume / "checkpoints" / "50" / "manifest.json"
         wait_until(complete.exists, "step 50 is stored", 180)
@@ -303,29 +336,38 @@ def kill_first_process_at_step_60(group: Training) -> None:
         processes[0].kill()
         return
     with group.bucket.proxy.holding("checkpoints/60/") as caught:
-        processes = group.start(2)
+        processes = group.start(count)
         assert caught.wait(180), group.logs()
         processes[0].kill()
         processes[0].wait()
 
 
-@pytest.mark.parametrize(("method", "protocol"), [("full", "file"), ("full", "s3"), ("lora", "gs")])
+# With one process, tests/test_kill.py and tests/test_stores.py kill the whole loop in the other cases.
+@pytest.mark.parametrize(
+    ("method", "protocol", "count"),
+    [
+        *((method, protocol, 2) for method in METHODS for protocol in ("file", "gs", "s3")),
+        ("full", "s3", 1),
+        ("lora", "gs", 1),
+    ],
+)
 def test_killed_its_peers_end_and_the_next_group_continues_with_the_same_bits(
     method: str,
     protocol: str,
-    undisturbed: Callable[[str], dict[str, Any]],
+    count: int,
+    undisturbed: Callable[[str, int], dict[str, Any]],
     training: Callable[..., Training],
 ) -> None:
     """If the first process is killed, the other one ends within seconds."""
     with STORES[protocol]() if protocol in STORES else nullcontext() as bucket:
         group = training(bucket=bucket, method=method_named(method), **LONG)
-        kill_first_process_at_step_60(group)
-        codes = group.end()
-        assert codes[0] == -signal.SIGKILL
-        assert codes[1] in (-signal.SIGABRT, 75, 70), group.logs()
-        group.start(2)
-        assert group.end() == [0, 0], group.logs()
-        assert result(group) == undisturbed(method)
+        kill_first_process_at_step_60(group, count)
+        first, *others = group.end()
+        assert first == -signal.SIGKILL
+        assert set(others) <= {-signal.SIGABRT, 75, 70}, group.logs()
+        group.start(count)
+        assert group.end() == [0] * count, group.logs()
+        assert result(group) == undisturbed(method, count)
         record = group.record()
     assert record is not None
     assert record.counts["resumed_from_step"] >= 50
