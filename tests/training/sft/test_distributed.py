@@ -342,12 +342,13 @@ def kill_first_process_at_step_60(group: Training, count: int) -> None:
         processes[0].wait()
 
 
-# With one process, tests/test_kill.py and tests/test_stores.py kill the whole loop in the other cases.
+# With one process, tests/test_kill.py and tests/test_stores.py kill the whole loop in other cases.
 @pytest.mark.parametrize(
     ("method", "protocol", "count"),
     [
         *((method, protocol, 2) for method in METHODS for protocol in ("file", "gs", "s3")),
         ("full", "s3", 1),
+        ("lora", "file", 1),
         ("lora", "gs", 1),
     ],
 )
