@@ -106,7 +106,7 @@ def train(folder: Path) -> dict[str, Any]:
 
 
 def _table(vocab_size: int) -> Any:
-    from tuneloop.training.sft.batches import TokenTable
+    from tuneloop.training.data.table import TokenTable
 
     rows = STEPS * BATCH_SIZE
     ids = np.random.default_rng(1).integers(4, vocab_size, rows * LENGTH, dtype=np.int32)

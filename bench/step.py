@@ -23,12 +23,14 @@ from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.training import TrainSpec
+from tuneloop.training.data.batches import Rows
+from tuneloop.training.data.encoding import ChatEncoder, encode_blocks
+from tuneloop.training.data.table import TokenTable, join_blocks
 from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.prompt_templates import RECIPES
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import distributed, loop
-from tuneloop.training.sft.batches import TokenTable, batch_at, build_token_table, padded_length
 from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.trainer import NEVER
 from tuneloop.training.step import loss, optimizers
@@ -55,12 +57,12 @@ def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
     ]
     tokenizer = train_tokenizer(tokenizer_sentences(examples, None), spec.tokenizer)
     chat_format = load_chat_format({TOKENIZER_MODEL: tokenizer}, place="bench")
-    table, _ = build_token_table(
+    blocks = encode_blocks(
         (("demo", example) for example in examples),
-        lambda example: chat_format.encode_example(example.prompt, example.response, None),
-        pad_id=chat_format.pad_id,
+        ChatEncoder(chat_format, None),
         max_length_tokens=spec.max_length_tokens,
     )
+    table = join_blocks(blocks, pad_id=chat_format.pad_id)
     return table, chat_format.tokenizer.vocab_size
 
 
@@ -100,16 +102,11 @@ def bare(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:
         return optax.apply_updates(params, updates), state, value
 
     compiled: Callable[..., Any] = jax.jit(step, donate_argnums=(0, 1))
+    rows = Rows(table, spec, batch_size=spec.batch_size)
     times = []
     for number in range(STEPS):
         since = time.perf_counter()
-        batch = batch_at(
-            table,
-            step=number,
-            seed=SEED,
-            batch_size=spec.batch_size,
-            length=padded_length(table, spec.max_length_tokens),
-        )
+        batch = rows.batch_at(number, seed=SEED)
         params, state, value = compiled(params, state, batch.arrays())
         value.block_until_ready()
         times.append(time.perf_counter() - since)

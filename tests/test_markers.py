@@ -20,7 +20,7 @@ def test_what_the_tables_name_exists() -> None:
 @pytest.mark.parametrize(
     ("file", "markers"),
     [
-        ("training/sft/test_loss.py", {"jax"}),
+        ("training/step/test_loss.py", {"jax"}),
         ("training/export/test_exclusions.py", set()),
         ("storage/test_object_stores.py", {"server"}),
         ("cluster/test_base.py", {"cluster"}),

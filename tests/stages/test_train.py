@@ -18,6 +18,7 @@ from tuneloop.errors import InputMissing, SpecError, StageFailed
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
 from tuneloop.stages.table import STAGES
+from tuneloop.storage import files
 from tuneloop.training.sft.earlier import check_same_examples, find_earlier_run
 from tuneloop.training.sft.tensorboard import EVENTS
 
@@ -86,7 +87,10 @@ def test_a_run_continues_another_one_with_more_steps(
     first: tuple[TinyRun, Plan, Record], next_run: TinyRun
 ) -> None:
     run, _, record = first
+    token_files = files.list_files(f"{run.artifacts}/tokens")
     plan, continued = trained(next_run)
+    assert files.list_files(f"{run.artifacts}/tokens") == token_files  # they were used again
+    assert len([each for each in token_files if each.endswith("manifest.json")]) == 2
     counts = continued.counts_as(TrainCounts)
     assert (counts.steps, counts.resumed_from_step, counts.continued_from_step) == (10, 0, 6)
     before, after = metrics(run, record), metrics(next_run, continued)

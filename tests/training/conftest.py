@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tuneloop.training.sft.batches import TokenTable
+    from tuneloop.training.data.table import TokenTable
     from tuneloop.training.sft.loop import Progress
     from tuneloop.training.text.chat_format import ChatFormat
 

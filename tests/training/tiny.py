@@ -15,12 +15,13 @@ from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
 from tuneloop.specs.optimizer import AdamWSpec
 from tuneloop.specs.training import TrainSpec
+from tuneloop.training.data.encoding import ChatEncoder, encode_blocks
+from tuneloop.training.data.table import TokenTable, join_blocks
 from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import loop
-from tuneloop.training.sft.batches import TokenTable, build_token_table
 from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.earlier import EarlierRun
@@ -49,13 +50,12 @@ def build_table(
     chat_format: ChatFormat,
     examples: Sequence[TrainingExample] = EXAMPLES,
 ) -> TokenTable:
-    table, _ = build_token_table(
+    blocks = encode_blocks(
         (("x", e) for e in examples),
-        lambda example: chat_format.encode_example(example.prompt, example.response, None),
-        pad_id=chat_format.pad_id,
+        ChatEncoder(chat_format, None),
         max_length_tokens=SPEC.max_length_tokens,
     )
-    return table
+    return join_blocks(blocks, pad_id=chat_format.pad_id)
 
 
 def dump_params(model: Any) -> bytes:
@@ -99,7 +99,7 @@ def train(
         seed=0,
         resume_prefix=str(folder),
         checkpoint_every_steps=4,
-        report=seen.append,
+        report=lambda row, total_steps: seen.append(row),
         should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
         process_group=ALONE,
     )

@@ -34,3 +34,8 @@ def pointer_url(artifacts: str, fingerprint: str) -> str:
 def run_manifest_url(artifacts: str, run_id: str) -> str:
     """Return the URL of the manifest of a run."""
     return paths.join(run_prefix(artifacts, run_id), "run_manifest.json")
+
+
+def token_folder(artifacts: str, digest: str) -> str:
+    """Return the folder of a token file, which all runs with the same examples share."""
+    return paths.join(artifacts, "tokens", digest)

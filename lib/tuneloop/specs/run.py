@@ -21,7 +21,7 @@ class ExecutionSpec(Spec):
     """Execution settings of a run: storage, checkpoints and cluster; never part of its identity."""
 
     artifacts: str = ".tuneloop/artifacts"
-    """URL of the prefix that holds `datasets/`, `training_runs/` and `stages/`."""
+    """URL of the prefix that holds `datasets/`, `training_runs/`, `tokens/` and `stages/`."""
     datasets_url: str | None = None
     """URL from which the dataset is read: a prefix that holds `datasets/`, or a trace store (http
     or https), which streams it; null means `artifacts`."""

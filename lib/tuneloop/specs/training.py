@@ -79,7 +79,8 @@ class TrainSpec(Spec):
     the new number of steps; with a `constant` schedule and `warmup_steps`, the result equals that
     of one longer run."""
     batch_size: int = Field(ge=1)
-    """Examples per optimizer update, over all devices together."""
+    """Rows per optimizer update, over all devices together. A row is one example, or several with
+    `packing`."""
     accumulation_steps: int = Field(default=1, ge=1)
     """Number of parts that a batch is computed in, one after the other, before the optimizer
     update; must divide `batch_size`. A higher value needs less memory. The result is that of the
@@ -100,6 +101,12 @@ class TrainSpec(Spec):
     max_length_tokens: int = Field(ge=8)
     """Maximum tokens of an example: prompt, response and control tokens together. A longer example
     fails the stage; `export.over_length` drops or shortens such examples before training."""
+    packing: bool = False
+    """Whether several examples share a row of `max_length_tokens`, so that little of a batch is
+    padding. They do not see each other, and every response token has the same weight as without
+    packing. A batch then holds more examples, because `batch_size` counts rows: lower it to keep
+    their number. The examples of a row are chosen by their lengths, the same ones in every epoch.
+    Validation examples are packed too."""
     thinking: Literal["steps", "plain"] = "plain"
     """Where the reasoning steps of a response go: into the thinking block of a model that has one,
     such as Qwen 3 (`steps`), or into its text, with thinking switched off (`plain`)."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
+from tuneloop import jsonl
+from tuneloop.artifacts import layout
 from tuneloop.artifacts.results import ExportCounts, ParityResult, TrainCounts, TrainResults
+from tuneloop.artifacts.token_manifest import TokenManifest, read_token_manifest
 from tuneloop.errors import DataError, SpecError, Transient
 from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec
@@ -17,11 +20,12 @@ from tuneloop.stages.context import Stage
 from tuneloop.stages.exported import TRAINING, VALIDATION, has_rows, iter_examples
 from tuneloop.stages.models import tuned
 from tuneloop.stages.models.base import BaseModel, draw_random, open_stored
-from tuneloop.storage import paths
+from tuneloop.storage import files, paths
+from tuneloop.training.data.encoding import Block, ChatEncoder, count_processes, encode_blocks
+from tuneloop.training.data.table import TokenTable
+from tuneloop.training.data.token_file import open_token_file, write_token_file
 from tuneloop.training.models.lora.apply import apply_lora
-from tuneloop.training.schema import TrainingExample
-from tuneloop.training.sft import batches, distributed, loop, metrics, tensorboard
-from tuneloop.training.sft.batches import LengthReport, TokenTable
+from tuneloop.training.sft import distributed, loop, metrics, tensorboard
 from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.earlier import EarlierRun, check_same_examples, find_earlier_run
@@ -29,6 +33,8 @@ from tuneloop.training.text.chat_format import ChatFormat, check_prefix_property
 
 PREFIX_SAMPLES = 16
 """Training examples on which the prefix property is checked before the first step."""
+POLL_SECONDS = 1.0
+"""Seconds between looks for a token file that another process writes."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ class Data:
     table: TokenTable
     validation: TokenTable | None
     """Validation examples; None without validation, or if the export has none."""
-    lengths: LengthReport
+    lengths: TokenManifest
+    """Statistics of the training examples."""
 
 
 def run(spec: TrainStage, stage: Stage) -> None:
@@ -83,11 +90,10 @@ def _train(
     earlier: EarlierRun | None,
 ) -> loop.Progress:
     """Train the model in place; raises Transient if a signal stops it."""
-    steps = batches.total_steps(spec.options, len(data.table))
 
-    def report(row: metrics.StepMetrics) -> None:
+    def report(row: metrics.StepMetrics, total_steps: int) -> None:
         stage.holds_unsaved_work = True
-        stage.progress(row.step, steps, loss=round(row.loss, 4))
+        stage.progress(row.step, total_steps, loss=round(row.loss, 4))
 
     options = SftOptions(
         spec.options,
@@ -105,8 +111,8 @@ def _train(
         step = progress.checkpoint_step
         saved = f"checkpoint of step {step} saved" if step else "no checkpoint saved"
         raise Transient(
-            f"stage train: stopped by a signal after step {steps_done} of {steps}, {saved}; run"
-            " again to continue"
+            f"stage train: stopped by a signal after step {steps_done} of"
+            f" {progress.total_steps}, {saved}; run again to continue"
         )
     return progress
 
@@ -125,23 +131,52 @@ def _base_model(spec: TrainStage, stage: Stage, group: ProcessGroup) -> BaseMode
 
 def _encode(spec: TrainStage, stage: Stage, chat_format: ChatFormat) -> Data:
     """Encode training and validation examples, and check that generation starts alike."""
-    system = spec.system_instruction
-
-    def encode(example: TrainingExample) -> tuple[list[int], list[int]]:
-        return chat_format.encode_example(example.prompt, example.response, system)
-
-    check_prefix_property(chat_format, _samples(stage), system)
-    build_table = partial(
-        batches.build_token_table,
-        encode=encode,
-        pad_id=chat_format.pad_id,
-        max_length_tokens=spec.options.max_length_tokens,
-    )
-    table, lengths = build_table(iter_examples(stage, TRAINING))
+    encoder = ChatEncoder(chat_format, spec.system_instruction)
+    check_prefix_property(chat_format, _samples(stage), spec.system_instruction)
+    table, lengths = _open_tokens(TRAINING, encoder, spec, stage)
     validation = None
     if spec.options.validation is not None and has_rows(stage, VALIDATION):
-        validation, _ = build_table(iter_examples(stage, VALIDATION))
+        validation, _ = _open_tokens(VALIDATION, encoder, spec, stage)
     return Data(table, validation, lengths)
+
+
+def _open_tokens(
+    prefix: str, encoder: ChatEncoder, spec: TrainStage, stage: Stage
+) -> tuple[TokenTable, TokenManifest]:
+    """Open the token file of the export's files with this prefix.
+
+    If it does not exist yet, the first process writes it, and the others wait. They do not wait in
+    a collective call, which could time out. If the first process fails, JAX ends the others.
+    """
+    identity = {
+        "examples": [file.sha256 for file in stage.upstream("export").outputs_like(prefix)],
+        "encoder": encoder.digest,
+        "max_length_tokens": spec.options.max_length_tokens,
+    }
+    digest = hashlib.sha256(jsonl.dump_line(identity)).hexdigest()
+    folder = layout.token_folder(stage.artifacts, digest)
+    if stage.process_index == 0:
+        # Two runs on one machine do not encode the same examples at the same time.
+        with files.exclusive(paths.join(folder, "lock"), stage.should_stop):
+            if read_token_manifest(folder) is None:
+                blocks = _encoded(prefix, encoder, spec, stage)
+                write_token_file(folder, blocks, attempt=stage.attempt)
+    while read_token_manifest(folder) is None:
+        stage.check_stop()
+        time.sleep(POLL_SECONDS)
+    return open_token_file(folder, pad_id=encoder.chat_format.pad_id, should_stop=stage.should_stop)
+
+
+def _encoded(prefix: str, encoder: ChatEncoder, spec: TrainStage, stage: Stage) -> Iterator[Block]:
+    found = stage.upstream("export").outputs_like(prefix)
+    for block in encode_blocks(
+        iter_examples(stage, prefix),
+        encoder,
+        max_length_tokens=spec.options.max_length_tokens,
+        processes=count_processes(sum(file.rows or 0 for file in found)),
+    ):
+        stage.check_stop()
+        yield block
 
 
 def _samples(stage: Stage) -> Iterator[tuple[str, str]]:

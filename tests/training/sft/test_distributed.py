@@ -69,6 +69,7 @@ class Training:
         self.run_id, self.folder = plan.run_id, folder
         self.prefix = Path(layout.stage_prefix(self.artifacts, plan.run_id, "train"))
         shutil.rmtree(self.prefix)
+        shutil.rmtree(Path(self.artifacts) / "tokens")
         Path(layout.pointer_url(self.artifacts, stage.fingerprint)).unlink()
         url = upload(Path(self.artifacts), bucket) if bucket else self.artifacts
         execution = stage.execution.model_copy(
@@ -185,8 +186,20 @@ def test_two_processes_train_as_one_does(
     assert group.end() == [0, 0], group.logs()
     assert_same_training(alone, group)
     assert len(list((group.prefix / "attempts").iterdir())) == 1  # Only one process wrote.
+    token_files = [Path(each) / "tokens" for each in (alone[0].artifacts, group.artifacts)]
+    assert len({tuple(sorted(os.listdir(each))) for each in token_files}) == 1
     group.start(2)  # This is a restart after the record exists.
     assert group.end(30) == [0, 0]
+
+
+def test_an_example_over_the_limit_ends_both_processes(training: Callable[..., Training]) -> None:
+    """The first process finds it, while the other one waits for the token file."""
+    group = training(max_length_tokens=8)
+    group.start(2)
+    codes = group.end()
+    assert codes[0] == 65
+    assert codes[1] != 0
+    assert "expected at most 8; raise train.max_length_tokens" in group.logs()
 
 
 def test_a_process_with_two_devices_uses_both_for_each_part_of_a_batch(

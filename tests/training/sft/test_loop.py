@@ -9,8 +9,8 @@ import pytest
 
 from tests.training.tiny import train
 from tuneloop.storage import files
+from tuneloop.training.data.table import TokenTable
 from tuneloop.training.sft import loop
-from tuneloop.training.sft.batches import TokenTable
 from tuneloop.training.text.chat_format import ChatFormat
 
 

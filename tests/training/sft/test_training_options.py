@@ -15,13 +15,14 @@ from tests.training.tiny import EXAMPLES, SPEC, architecture, build_table, dump_
 from tuneloop.errors import DataError, SpecError
 from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.training import TrainSpec
+from tuneloop.training.data.batches import Rows, total_steps
+from tuneloop.training.data.table import TokenTable
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
-from tuneloop.training.sft.batches import TokenTable, total_steps
 from tuneloop.training.sft.earlier import EarlierRun
 from tuneloop.training.sft.loop import Progress
 from tuneloop.training.sft.metrics import read_metrics
-from tuneloop.training.sft.validation import chosen_rows
+from tuneloop.training.sft.validation import chosen_examples
 from tuneloop.training.text.chat_format import ChatFormat
 
 UNSEEN = [
@@ -100,6 +101,46 @@ def test_accumulated_parts_equal_the_whole_batch(fit: Train, mixed: TokenTable) 
         np.testing.assert_allclose(array, arrays(expected)[name], atol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_packed_examples_train_as_they_do_in_rows_of_their_own(
+    accumulation_steps: int, fit: Train, mixed: TokenTable, held_out: TokenTable
+) -> None:
+    """Both trainings read all examples in every step: in 16 rows, or in a few packed ones."""
+    keys: dict[str, Any] = {"examples": mixed, "steps": 3, "optimizer": CONSTANT}
+    keys |= {"held_out": held_out, "validation": {"every_steps": 1, "keep": "last"}}
+    apart, expected = fit("apart", batch_size=16, **keys)
+    spec = SPEC.model_copy(update={"packing": True, "max_length_tokens": 96})
+    rows = len(Rows(mixed, spec, batch_size=1))
+    assert rows == 4
+    packed, weights = fit(
+        "packed",
+        batch_size=rows,
+        accumulation_steps=accumulation_steps,
+        packing=True,
+        max_length_tokens=96,
+        **keys,
+    )
+    np.testing.assert_allclose(losses(packed), losses(apart), rtol=1e-5)
+    norms = [[row.grad_norm for row in one.metrics] for one in (packed, apart)]
+    np.testing.assert_allclose(norms[0], norms[1], rtol=1e-4)
+    found = [list(one.history.validation_losses.values()) for one in (packed, apart)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    for name, array in arrays(weights).items():
+        np.testing.assert_allclose(array, arrays(expected)[name], atol=1e-4, err_msg=name)
+    shares = [one.metrics[0].padding_share for one in (packed, apart)]
+    assert shares[0] < shares[1] / 3
+    assert packed.metrics[0].tokens == apart.metrics[0].tokens == len(mixed.ids)
+
+
+def test_packed_training_resumes_with_the_same_bits(fit: Train, mixed: TokenTable) -> None:
+    keys: dict[str, Any] = {"examples": mixed, "steps": 6, "batch_size": 2, "packing": True}
+    whole, expected = fit("whole", **keys)
+    fit("stopped", 3, **keys)
+    resumed, weights = fit("stopped", **keys)
+    assert losses(resumed) == losses(whole)
+    assert weights == expected
+
+
 def test_validation_is_weighted_by_tokens_and_does_not_change_training(
     fit: Train, undisturbed: tuple[Progress, bytes], held_out: TokenTable
 ) -> None:
@@ -155,11 +196,13 @@ def test_validation_without_examples_is_refused(fit: Train) -> None:
 def test_the_validation_examples_do_not_depend_on_the_others(
     chat_format: ChatFormat, held_out: TokenTable
 ) -> None:
-    assert chosen_rows(held_out, None) == chosen_rows(held_out, 100) == list(range(11))
-    chosen = {held_out.example_ids[row] for row in chosen_rows(held_out, 5)}
-    assert len(chosen) == 5
+    ids = held_out.example_ids
+    for count in (None, 11, 100):
+        assert chosen_examples(ids, count).tolist() == list(range(11))
+    chosen = {ids[number] for number in chosen_examples(ids, 5)}
+    assert chosen == {"v2", "v4", "v7", "v9", "v11"}
     fewer = build_table(chat_format, [each for each in UNSEEN if each.id != min(chosen)])
-    others = {fewer.example_ids[row] for row in chosen_rows(fewer, 5)}
+    others = {fewer.example_ids[number] for number in chosen_examples(fewer.example_ids, 5)}
     assert chosen - others == {min(chosen)}
 
 
@@ -218,8 +261,8 @@ def test_a_loss_or_gradient_that_is_not_a_number_ends_training_and_names_the_exa
     assert found, caught.value
     step = int(found[1])
     assert step > 4
-    rows = table.rows_at(step - 1, seed=0, batch_size=8)
-    assert found[2] == ", ".join(table.example_ids[row] for row in rows)
+    batch = Rows(table, SPEC, batch_size=8).batch_at(step - 1, seed=0)
+    assert found[2] == ", ".join(batch.example_ids)
     assert len(read_metrics(str(tmp_path / "a")).steps) == step - 1
     assert (tmp_path / "a" / "checkpoints" / "4" / "manifest.json").exists()
     with pytest.raises(DataError, match=rf"the loss of step {step} is"):  # once more, from there

@@ -13,8 +13,8 @@ from tunix.sft import hooks
 
 from tuneloop.errors import DataError
 from tuneloop.specs.training import TrainSpec
+from tuneloop.training.data.batches import Batch, Rows
 from tuneloop.training.sft.background import BackgroundFile
-from tuneloop.training.sft.batches import Batch, TokenTable, batch_at, padded_length
 from tuneloop.training.sft.checkpoints import STALLED_SECONDS, Checkpoints
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.metrics import (
@@ -48,8 +48,8 @@ class SftOptions:
     """Steps between checkpoints; the last step, and a best one that is kept, are saved too."""
     process_group: ProcessGroup
     """Processes and devices that train together; every process of the run makes the same call."""
-    report: Callable[[StepMetrics], None] = lambda row: None
-    """Called with the metrics of every step, one step late."""
+    report: Callable[[StepMetrics, int], None] = lambda row, total_steps: None
+    """Called with the metrics of every step and the number of all steps, one step late."""
     should_stop: Callable[[], bool] = lambda: False
     """Called before every step and every batch of validation; if it returns true, training saves a
     checkpoint and stops."""
@@ -64,7 +64,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
 
     def __init__(
         self,
-        table: TokenTable,
+        rows: Rows,
         validation: Validation | None,
         options: SftOptions,
         *,
@@ -73,10 +73,9 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         checkpoints: Checkpoints,
     ) -> None:
         """Prepare for a training whose earlier steps are in the history."""
-        self._table, self._validation, self._options = table, validation, options
+        self._rows, self._validation, self._options = rows, validation, options
         self._total_steps, self._history = total_steps, history
         self._checkpoints = checkpoints
-        self._length = padded_length(table, options.spec.max_length_tokens)
         self._schedule = learning_rate_schedule(options.spec.optimizer, total_steps)
         self._batches: dict[int, Batch] = {}
         self._file = BackgroundFile(metrics_url(options.resume_prefix))
@@ -116,16 +115,9 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         return None if self._should_stop() else self._next_batch(step)
 
     def _next_batch(self, step: int) -> dict[str, Any]:
-        spec = self._options.spec
-        batch = batch_at(
-            self._table,
-            step=step,
-            seed=self._options.seed,
-            batch_size=spec.batch_size,
-            length=self._length,
-        )
+        batch = self._rows.batch_at(step, seed=self._options.seed)
         self._batches[step + 1] = batch
-        arrays = batch.arrays(spec.accumulation_steps)
+        arrays = batch.arrays(self._options.spec.accumulation_steps)
         return self._options.process_group.place_batch(arrays, row_axis=1)
 
     def _should_stop(self) -> bool:
@@ -199,7 +191,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
             host_memory_bytes=host_memory,
             device_memory_bytes=device_memory,
         )
-        self._options.report(self._history.add(row))
+        self._options.report(self._history.add(row), self._total_steps)
         self._batches.pop(step - 1, None)
         if step == 1 or self._is_ending or self._checkpoints.latest_step() == step:
             self._write_metrics()

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tuneloop.errors import DataError, SpecError
-from tuneloop.training.sft.batches import TokenTable, total_steps
+from tuneloop.training.data.batches import Rows, total_steps
+from tuneloop.training.data.table import TokenTable
 from tuneloop.training.sft.callbacks import Callbacks, SftOptions
 from tuneloop.training.sft.checkpoints import Checkpoints
 from tuneloop.training.sft.earlier import EarlierRun
@@ -82,7 +83,10 @@ def run_sft(
     group.check_batch(spec.batch_size, spec.accumulation_steps)
     validator = _validator(validation, options)
     group.place(model)
-    steps = total_steps(spec, len(table))
+    rows = Rows(table, spec, batch_size=spec.batch_size)
+    lengths = ", ".join(map(str, rows.padded_lengths))
+    log.info("%d examples in %d rows, padded to %s tokens", len(table), len(rows), lengths)
+    steps = total_steps(spec, len(rows))
     checkpoints = _checkpoints(options, options.resume_prefix)
     with group.active():
         trainer = SftTrainer(model, spec, steps=steps, seed=options.seed)
@@ -95,7 +99,7 @@ def run_sft(
         if trainer.train_steps:
             log.info("continuing after step %d", trainer.train_steps)
         callbacks = Callbacks(
-            table,
+            rows,
             validator,
             options,
             total_steps=steps,

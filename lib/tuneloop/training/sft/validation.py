@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from tuneloop.specs.training import TrainSpec, ValidationSpec
-from tuneloop.training.sft.batches import (
-    TokenTable,
-    epoch_order,
-    padded_length,
-    sequential_batches,
-)
+from tuneloop.training.data.batches import Rows
+from tuneloop.training.data.table import ExampleIds, TokenTable, encode_id
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.metrics import History
 
@@ -28,20 +26,15 @@ class Validation:
 
         Args:
             table: the encoded validation examples.
-            train: batch shape. A batch has as many rows as a part of a training batch, so it needs
-                no more memory.
+            train: batch shape and packing. A batch has as many rows as a part of a training batch,
+                so it needs no more memory.
             options: options of validation.
             group: the processes that train together.
         """
-        self.options, self._group, self._table = options, group, table
-        self._rows = chosen_rows(table, options.max_examples)
-        self._batch_size = train.batch_size // train.accumulation_steps
-        self._length = padded_length(table, train.max_length_tokens)
-
-    @property
-    def examples(self) -> int:
-        """Count the examples that are used."""
-        return len(self._rows)
+        self.options, self._group = options, group
+        chosen = chosen_examples(table.example_ids, options.max_examples)
+        batch_size = train.batch_size // train.accumulation_steps
+        self._rows = Rows(table, train, batch_size=batch_size, chosen=chosen)
 
     def is_due(self, step: int, history: History, *, is_last: bool) -> bool:
         """Return whether the model is validated after this step."""
@@ -63,9 +56,7 @@ class Validation:
         """
         _, compute = trainer.jit_train_and_eval_step(cache_nnx_graph=True)
         found: list[tuple[jax.Array, jax.Array]] = []
-        for batch in sequential_batches(
-            self._table, rows=self._rows, batch_size=self._batch_size, length=self._length
-        ):
+        for batch in self._rows.in_order():
             if should_stop():
                 return None
             found.append(compute(self._group.place_batch(batch.arrays(), row_axis=0)))
@@ -73,11 +64,21 @@ class Validation:
         return sum(float(total) for total, _ in found) / sum(float(count) for _, count in found)
 
 
-def chosen_rows(table: TokenTable, max_examples: int | None) -> list[int]:
-    """Return the rows that are used for validation, in reading order.
+def chosen_examples(ids: ExampleIds, max_examples: int | None) -> np.ndarray:
+    """Return the numbers of the examples that are used for validation, in reading order.
 
     The choice depends on the example ids alone: the seed does not change it, and an added example
     replaces at most one.
+
+    Args:
+        ids: example ids; of equal ids, the first one is chosen first.
+        max_examples: number of examples; None chooses all.
     """
-    order = epoch_order(table.example_ids, seed=0, epoch=0)
-    return sorted(order[:max_examples])
+    if max_examples is None or max_examples >= len(ids):
+        return np.arange(len(ids))
+    digests = bytearray()
+    for number in range(len(ids)):
+        data = encode_id(ids[number])
+        digests += hashlib.blake2b(data, digest_size=16, key=b"0/0").digest()
+    ranks = np.frombuffer(digests, ">u8").reshape(-1, 2)
+    return np.sort(np.lexsort((ranks[:, 1], ranks[:, 0]))[:max_examples])

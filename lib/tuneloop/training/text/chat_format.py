@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tuneloop import jsonl
 from tuneloop.errors import DataError
@@ -54,8 +55,14 @@ class ChatFormat:
     """The tokens that content must not spell."""
     control_ids: frozenset[int]
     """Ids of `control`."""
+    _source: tuple[Mapping[str, bytes], str] = field(repr=False)
+    """The files that it was loaded from, and their place."""
     _expected: dict[tuple[bool, int], tuple[int, int]] = field(default_factory=dict, repr=False)
     """Control tokens of prompt and response, by (has a system instruction, number of shots)."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the files, because a compiled template cannot be pickled."""
+        return _load_again, (*self._source, self.thinking)
 
     @property
     def vocab_size(self) -> int:
@@ -287,7 +294,12 @@ def load_chat_format(
         layout=layout,
         control=control,
         control_ids=control_ids,
+        _source=(dict(files), place),
     )
+
+
+def _load_again(files: Mapping[str, bytes], place: str, thinking: Thinking) -> ChatFormat:
+    return load_chat_format(files, place=place, thinking=thinking)
 
 
 def check_prefix_property(

@@ -1,0 +1,1 @@
+"""The data of a training: encoded examples, their order, packing, and batches."""
