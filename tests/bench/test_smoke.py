@@ -23,6 +23,7 @@ SCRIPTS = (
     "lm_head",
     "lora_1b",
     "load",
+    "packing",
     "plan",
     "real_mlx",
     "scale_objects",
