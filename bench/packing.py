@@ -25,7 +25,7 @@ from tuneloop.training.data.batches import Batch, Rows
 from tuneloop.training.data.encoding import BLOCK_EXAMPLES, Block
 from tuneloop.training.data.table import join_blocks
 from tuneloop.training.data.token_file import open_token_file, write_token_file
-from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.step import loss
 
@@ -84,7 +84,7 @@ def packed_and_padded() -> list[tuple[float, float]]:
     shape = RandomModelSpec(
         num_layers=2, embed_dim=64, hidden_dim=128, num_heads=2, num_kv_heads=1, head_dim=32
     )
-    model = build_random_model(gemma3.architecture_of(shape, PIECES), 0)
+    model = build_random_model(random_architecture(shape, PIECES), 0)
 
     @nnx.jit  # type: ignore[untyped-decorator]
     def compiled(model: Any, arrays: Any) -> Any:

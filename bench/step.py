@@ -26,7 +26,7 @@ from tuneloop.specs.training import TrainSpec
 from tuneloop.training.data.batches import Rows
 from tuneloop.training.data.encoding import ChatEncoder, encode_blocks
 from tuneloop.training.data.table import TokenTable, join_blocks
-from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.prompt_templates import RECIPES
 from tuneloop.training.schema import TrainingExample
@@ -68,7 +68,7 @@ def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
 
 def _architecture(spec: TrainSpec, vocab_size: int) -> Architecture:
     assert isinstance(spec.model, RandomModelSpec)
-    return gemma3.architecture_of(spec.model, vocab_size)
+    return random_architecture(spec.model, vocab_size)
 
 
 def ours(spec: TrainSpec, table: TokenTable, vocab_size: int) -> float:

@@ -7,9 +7,9 @@ from pathlib import Path
 from tests.builders import TINY_MODEL
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
 from tuneloop.training.chat_templates import chat_template_named
-from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.publish.text_files import trained_text_files
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.models.stored import Lineage, write_model_folder
 from tuneloop.training.text.chat_format import load_chat_format
@@ -23,7 +23,7 @@ def write_chat_model(folder: Path, seed: int) -> str:
     tokenizer = train_tokenizer(SENTENCES, TokenizerSpec(vocab_size=300))
     chat_format = load_chat_format({"tokenizer.model": tokenizer}, place="tiny")
     template = chat_template_named("gemma3")
-    architecture = gemma3.architecture_of(
+    architecture = random_architecture(
         RandomModelSpec(**TINY_MODEL), chat_format.tokenizer.vocab_size
     )
     folder.mkdir(parents=True)

@@ -51,7 +51,10 @@ IMPORTS = {
         *("flax", "jax", "optax", "orbax", "qwix", "tunix"),
         "tests.chat_model",
         "tests.training.tiny",
-        *(f"tuneloop.training.{room}" for room in ("generation", "models", "sft", "step")),
+        *(
+            f"tuneloop.training.{room}"
+            for room in ("compile", "generation", "models", "sft", "step")
+        ),
     ),
     "server": ("tests.objectstore", "tests.postgres"),
     "go": ("tests.ci.tools", "tests.gotools"),

@@ -17,8 +17,8 @@ from tuneloop.specs.optimizer import AdamWSpec
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.data.encoding import ChatEncoder, encode_blocks
 from tuneloop.training.data.table import TokenTable, join_blocks
-from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.lora.apply import apply_lora
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft import loop
@@ -43,7 +43,7 @@ EXAMPLES = [
 
 
 def architecture(vocab_size: int) -> Architecture:
-    return gemma3.architecture_of(MODEL, vocab_size)
+    return random_architecture(MODEL, vocab_size)
 
 
 def build_table(

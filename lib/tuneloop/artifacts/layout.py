@@ -39,3 +39,8 @@ def run_manifest_url(artifacts: str, run_id: str) -> str:
 def token_folder(artifacts: str, digest: str) -> str:
     """Return the folder of a token file, which all runs with the same examples share."""
     return paths.join(artifacts, "tokens", digest)
+
+
+def compiled_url(artifacts: str, fingerprint: str) -> str:
+    """Return the URL of what the compiler reported about a training step."""
+    return paths.join(artifacts, "compiled", f"{fingerprint}.json")

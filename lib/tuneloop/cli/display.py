@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tuneloop.runs.results import StageResult
     from tuneloop.runs.sequence import Callbacks
     from tuneloop.runs.status import StageStatus
+    from tuneloop.runs.train_step import StepReport
 
 CURVE_POINTS = 60
 BARS = "▁▂▃▄▅▆▇█"
@@ -174,8 +175,8 @@ def report_text(summary: dict[str, Any]) -> str:
         return f"report: {summary['report']}"
 
 
-def print_plan(plan: Plan, rows: Sequence[PlanRow]) -> None:
-    """Print the table of a plan to stdout, in 80 columns."""
+def print_plan(plan: Plan, rows: Sequence[PlanRow], report: StepReport) -> None:
+    """Print the table of a plan and the memory of a training step to stdout, in 80 columns."""
     console = Console(highlight=False)
     console.print(f"run {plan.run_id}, seed {plan.seed}", markup=False)
     console.print(f"model {plan.model.words}", markup=False)
@@ -190,6 +191,62 @@ def print_plan(plan: Plan, rows: Sequence[PlanRow]) -> None:
             *(str(row.hosts), str(row.chips) if row.chips else "-"),
         )
     console.print(table)
+    for line in _step_lines(report):
+        console.print(line, markup=False)
+
+
+def _step_lines(report: StepReport) -> list[str]:
+    """Describe a training step: one line without `--compile`, several with it."""
+    parts = report.estimate
+    named = {
+        "weights": parts["weights"] + parts["compute_copy"],
+        "optimizer": parts["optimizer"],
+        "gradients": parts["gradients"],
+        "activations": parts["activations"],
+    }
+    by_use = ", ".join(f"{name} {_size(size)}" for name, size in named.items())
+    about = f"about {_size(parts['peak'])} per device: {by_use}"
+    if not report.compiled:
+        limit = report.limit_bytes
+        warning = "" if report.fits or not limit else f"; {_size(limit)} can be used"
+        note = [f"estimate only: {report.note}"] if report.note else []
+        return [f"memory {about}{warning}", *note]
+    return [
+        f"memory {_size(report.peak_bytes)} of {_size(report.limit_bytes or 0)} per device,"
+        f" compiled for {report.accelerator}",
+        f"estimate {about}",
+        *_exchange_lines(report),
+        *_time_lines(report),
+    ]
+
+
+def _exchange_lines(report: StepReport) -> list[str]:
+    kinds = [
+        f"{found['count']} {kind} ({found['size_bytes'] / 1e6:.0f} MB)"
+        for kind, found in report.collectives.items()
+    ]
+    return [f"exchange {', '.join(kinds)} on each device"] if kinds else []
+
+
+def _time_lines(report: StepReport) -> list[str]:
+    seconds, rate, hours = (
+        report.estimate_step_seconds,
+        report.tokens_per_second,
+        report.chip_hours,
+    )
+    if seconds is None or rate is None or hours is None:
+        return []
+    price = "" if report.cost is None else f", cost {report.cost:.2f}"
+    return [
+        f"step at least {seconds:.3g} s: {report.flops / 1e12:.3g} TFLOP, {rate:,.0f} tokens/s",
+        f"run at least {hours:.3g} chip-hours in {report.steps} steps{price}",
+    ]
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 2**30:
+        return f"{size_bytes / 2**20:.0f} MiB"
+    return f"{size_bytes / 2**30:.2f} GiB"
 
 
 def print_status(run_id: str, stages: Sequence[StageStatus]) -> None:

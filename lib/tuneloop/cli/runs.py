@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,10 @@ from tuneloop.cli.options import Json, NewSeed, PollSeconds, print_json
 
 if TYPE_CHECKING:
     from tuneloop.runs.plan import Plan
+    from tuneloop.runs.plan_table import PlanRow
+    from tuneloop.runs.train_step import StepReport
+    from tuneloop.specs.cluster import ClusterSpec
+    from tuneloop.specs.compilation import TargetDevices
 
 
 def register(app: typer.Typer) -> None:
@@ -95,21 +99,61 @@ def run(
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json)
 
 
-def plan(run: RunOptions, as_json: Json = False) -> None:
-    """Show which stages would run, and on which machines. Write nothing."""
+def plan(
+    run: RunOptions,
+    compile_step: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the training step for the accelerator, without having one, and refuse a"
+            " run that does not fit. Takes minutes; the result is kept under the artifacts.",
+        ),
+    ] = False,
+    compile_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that --compile may take.")
+    ] = 3600,
+    price_per_chip_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price of one chip for an hour, to show costs.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show which stages would run, on which machines, and the memory of a training step."""
     from tuneloop.cli import display
     from tuneloop.runs.backend import load_backend
     from tuneloop.runs.plan_table import plan_rows
     from tuneloop.runs.prepare import prepare
+    from tuneloop.runs.train_step import check_fits, planned_step, report_step
 
     spec = run.load_spec()
     cluster = spec.execution.cluster
     backend = "kubernetes" if run.image or (cluster and cluster.image) else "local"
     prepared = prepare(load_backend(backend), spec, run.target(), seed=run.seed)
     made, rows = prepared.plan, plan_rows(prepared.plan, prepared.backend)
+    step = planned_step(made, _train_devices(cluster))
+    timeout = compile_timeout if compile_step else None
+    report = report_step(step, made.artifacts, timeout, price_per_chip_hour)
     if as_json:
-        stages = [row.as_json() for row in rows]
-        model = made.model.model_dump(mode="json")
-        print_json({"run_id": made.run_id, "seed": made.seed, "model": model, "stages": stages})
-        return
-    display.print_plan(made, rows)
+        print_json(_plan_as_json(made, rows, report))
+    else:
+        display.print_plan(made, rows, report)
+    check_fits(step, report)
+
+
+def _train_devices(cluster: ClusterSpec | None) -> TargetDevices | None:
+    if cluster is None:
+        return None
+    from tuneloop.k8s.backend import train_devices
+
+    return train_devices(cluster)
+
+
+def _plan_as_json(made: Plan, rows: list[PlanRow], report: StepReport) -> dict[str, Any]:
+    stages = [row.as_json() for row in rows]
+    train = next(row for row in stages if row["name"] == "train")
+    train["compile" if report.compiled else "estimate"] = report.as_json()
+    return {
+        "run_id": made.run_id,
+        "seed": made.seed,
+        "model": made.model.model_dump(mode="json"),
+        "stages": stages,
+    }

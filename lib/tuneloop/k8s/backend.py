@@ -13,6 +13,8 @@ from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.api import ClusterApi
 from tuneloop.k8s.watch import StageWatch, has_ended
+from tuneloop.specs.cluster import ClusterSpec
+from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import StageSpec
 from tuneloop.specs.target import Machines, Target
@@ -252,6 +254,15 @@ class KubernetesBackend:
             watch = StageWatch(self.cluster, self.submission, submitted, self._owner)
             self._watches[stage] = watch
         return self._watches[stage]
+
+
+def train_devices(cluster: ClusterSpec) -> TargetDevices | None:
+    """Describe the devices of the train stage for estimates and compilers; None for CPUs.
+
+    Raises:
+        SpecError: the accelerator does not exist.
+    """
+    return _manifests().accelerators.devices(cluster.placement("train").accelerator_request())
 
 
 def connect(namespace: str, target: Target) -> Cluster:

@@ -21,10 +21,13 @@ from tuneloop.errors import InputMissing, SpecError
 from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
 from tuneloop.runs.base_model import FoundModel, find_base_model, model_of_run
+from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import DatasetRef, StageSpec
 from tuneloop.stages.table import STAGES, RunInputs, StageDef
 from tuneloop.storage import files, paths
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.prompt_templates import recipe_named
 from tuneloop.training.sft.earlier import find_earlier_run
 
@@ -44,6 +47,9 @@ class Plan:
     """The dataset as the run manifest describes it."""
     model: ModelOfRun
     """The model that the run starts from, as the run manifest describes it."""
+    architecture: Architecture
+    """Family and shape of that model; with random weights, the vocabulary is the largest that the
+    tokenizer's training may make."""
     stages: tuple[StageSpec, ...]
     """Stage specs in execution order."""
 
@@ -199,7 +205,18 @@ def build_plan(
         content_sha256=manifest.content_sha256,
         trace_count=manifest.trace_count,
     )
-    return Plan(run_id, spec, inputs.seed, inputs.dataset, summary, model, stages)
+    return Plan(
+        run_id, spec, inputs.seed, inputs.dataset, summary, model, _architecture(inputs), stages
+    )
+
+
+def _architecture(inputs: RunInputs) -> Architecture:
+    train = inputs.spec.train
+    if inputs.model is not None:
+        return inputs.model.architecture
+    if not isinstance(train.model, RandomModelSpec):
+        raise SpecError("train.model: the model is not known, expected its manifest; plan again")
+    return random_architecture(train.model, train.tokenizer.vocab_size)
 
 
 def _sha256(value: dict[str, Any]) -> str:

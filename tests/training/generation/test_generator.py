@@ -13,7 +13,7 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.training.generation.decoding import GREEDY, Sampling, can_share_prefix, is_windowed
 from tuneloop.training.generation.generator import Generator
-from tuneloop.training.models.families import gemma3
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
 
 VOCABULARY = 64
@@ -30,7 +30,7 @@ SHAPE = {
 
 def architecture_with(window: int) -> Architecture:
     spec = RandomModelSpec(**SHAPE, sliding_window_tokens=window)
-    return gemma3.architecture_of(spec, VOCABULARY)
+    return random_architecture(spec, VOCABULARY)
 
 
 WINDOWED, FULL = architecture_with(8), architecture_with(512)

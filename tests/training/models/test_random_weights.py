@@ -6,14 +6,14 @@ import pytest
 from tests.training.models.checkpoints import tiny_config
 from tests.training.params import flat_params
 from tuneloop.specs.model import RandomModelSpec
-from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.hf_config import parse_config
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import POST_NORM_SCALE, build_random_model
 
 SPEC = RandomModelSpec(
     num_layers=1, embed_dim=16, hidden_dim=32, num_heads=2, num_kv_heads=1, head_dim=8
 )
-ARCHITECTURE = gemma3.architecture_of(SPEC, 64)
+ARCHITECTURE = random_architecture(SPEC, 64)
 
 
 def test_weights_are_a_function_of_the_seed() -> None:
@@ -37,7 +37,7 @@ def test_no_weight_matrix_starts_at_zero() -> None:
 
 def test_scales_follow_the_fan_in() -> None:
     spec = RandomModelSpec(num_layers=1, embed_dim=256, hidden_dim=512, num_heads=4, num_kv_heads=4)
-    params = flat_params(build_random_model(gemma3.architecture_of(spec, 512), 0))
+    params = flat_params(build_random_model(random_architecture(spec, 512), 0))
     assert params["embedder.input_embedding"].std() == pytest.approx(256**-0.5, rel=0.02)
     assert params["layers.0.mlp.down_proj.kernel"].std() == pytest.approx(512**-0.5, rel=0.02)
     assert params["layers.0.attn.qkv_einsum.w"].std() == pytest.approx(256**-0.5, rel=0.02)

@@ -18,6 +18,7 @@ from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.naming import LAYER_RULES
 from tuneloop.training.models.parameters import live_params, param_items
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.models.registry import FAMILIES, family_named, lora_modules
 from tuneloop.training.models.stored import Lineage, load_stored_model, write_model_folder
@@ -36,7 +37,7 @@ def test_a_family_registered_from_outside_is_built_saved_loaded_and_asked(
     tokenizer = train_tokenizer(["user model", "Say a", "Answer: a"], TokenizerSpec(vocab_size=300))
     files = {"tokenizer.model": tokenizer}
     vocab_size = load_tokenizer_files(files, "toy").vocab_size
-    architecture = gemma3.architecture_of(RandomModelSpec(**TINY_MODEL), vocab_size)
+    architecture = random_architecture(RandomModelSpec(**TINY_MODEL), vocab_size)
     toy = architecture.model_copy(update={"family": "toy", "num_layers": 1})
     model = build_random_model(toy, 5)
     write_model_folder(

@@ -18,11 +18,14 @@ from tuneloop.errors import SpecError
 from tuneloop.k8s.accelerators.rows import Row, gang_row, larger_row, table_rows
 from tuneloop.k8s.accelerators.table import AcceleratorTable, Option, OptionName, Parts, read_table
 from tuneloop.specs.cluster import AcceleratorRequest
+from tuneloop.specs.compilation import Chip, TargetDevices
 from tuneloop.validation import shorten
 
 _TOPOLOGY = re.compile(r"[1-9][0-9]{0,2}(?:x[1-9][0-9]{0,2}){1,2}")
 _NODES = re.compile(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})")
 _SHOWN_KEYS = 16
+GPU_SHARE = 0.75
+"""Share of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
 
 
 class Shape(BaseModel):
@@ -115,6 +118,35 @@ class Accelerators:
         self._check_slices(row, request.slices)
         self._check_options(row, options)
         return self._build(row, request.slices, options)
+
+    def devices(self, request: AcceleratorRequest) -> TargetDevices | None:
+        """Describe the devices of a request for estimates and compilers; None for CPUs.
+
+        Raises:
+            SpecError: as `shape`.
+        """
+        shape, row = self.shape(request), self._row(request.accelerator)
+        family = row.family
+        if family is None or shape.kind == "cpu":
+            return None
+        per_chip = family.devices_per_chip
+        usable = family.usable_gib_per_device or GPU_SHARE * family.hbm_gb_per_chip / per_chip
+        tflops, bandwidth = family.bf16_tflops_per_chip, family.hbm_gb_per_second_per_chip
+        return TargetDevices(
+            name=row.key,
+            platform=shape.kind,
+            family=row.family_name,
+            topology=row.topology,
+            slices=shape.slices,
+            chips_per_host=row.chips_per_host,
+            chips=shape.chips,
+            devices=shape.chips * per_chip,
+            chip=Chip(
+                limit_bytes=int(usable * 2**30),
+                flops_per_second=tflops and tflops * 1e12 / per_chip,
+                bytes_per_second=bandwidth and bandwidth * 1e9 / per_chip,
+            ),
+        )
 
     def _row(self, key: str) -> Row:
         row = self._rows.get(key) or self._unlisted(key)

@@ -183,6 +183,13 @@ class Family(Level):
     """Memory of one chip in GB."""
     devices_per_chip: int = Field(default=1, ge=1)
     """Number of JAX devices that one chip appears as."""
+    usable_gib_per_device: float | None = Field(default=None, gt=0)
+    """Memory of one JAX device in GiB that a program can use; null means three quarters of its
+    memory, which is what JAX takes of a GPU."""
+    bf16_tflops_per_chip: float | None = Field(default=None, gt=0)
+    """Published peak rate of dense bfloat16 matrix products in TFLOP/s; null if not stated."""
+    hbm_gb_per_second_per_chip: float | None = Field(default=None, gt=0)
+    """Published memory bandwidth in GB/s; null if not stated."""
     arch: Literal["amd64", "arm64"] = "amd64"
     """Processor architecture of the hosts; the image must be built for it."""
 

@@ -15,11 +15,11 @@ from tuneloop.specs.stages import ModelRef, TrainStage
 from tuneloop.specs.training import TrainSpec
 from tuneloop.stages.context import Stage
 from tuneloop.training.chat_templates import chat_template_named
-from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.hf_writer import OpenFile
 from tuneloop.training.models.loading import load_model
 from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.publish import text_files
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.models.registry import family_named
 from tuneloop.training.models.stored import (
@@ -114,7 +114,7 @@ def draw_random(
     bare = load_chat_format({TOKENIZER_MODEL: tokenizer_model}, place=BASE_FOLDER)
     template = chat_template_named(family_named(model.family).chat_template)
     documents = text_files.trained_text_files(tokenizer_model, template, bare.stop_ids[0])
-    architecture = gemma3.architecture_of(model, bare.tokenizer.vocab_size)
+    architecture = random_architecture(model, bare.tokenizer.vocab_size)
     manifest = write_model_folder(
         live_params(build_random_model(architecture, spec.seed)),
         architecture,

@@ -11,14 +11,14 @@ from flax import nnx
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.method import LoraMethod, QloraMethod
 from tuneloop.specs.model import RandomModelSpec
-from tuneloop.training.models.families import gemma3
 from tuneloop.training.models.lora.apply import apply_lora, lora_items
+from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
 
 SHAPE = RandomModelSpec(
     num_layers=2, embed_dim=32, hidden_dim=64, num_heads=4, num_kv_heads=2, head_dim=16
 )
-ARCHITECTURE = gemma3.architecture_of(SHAPE, 64)
+ARCHITECTURE = random_architecture(SHAPE, 64)
 LORA = LoraMethod(kind="lora", rank=4, alpha=8.0)
 NF4 = QloraMethod(kind="qlora", rank=4, alpha=8.0)
 INT8 = QloraMethod(kind="qlora", rank=4, alpha=8.0, quantization="int8")

@@ -6,39 +6,12 @@ import jax.numpy as jnp
 from flax import nnx
 from tunix.models.gemma3.model import AttentionType, Gemma3, ModelConfig
 
-from tuneloop.specs.architecture import Architecture, Rope
-from tuneloop.specs.model import RandomModelSpec
+from tuneloop.specs.architecture import Architecture
 from tuneloop.training.models.patches.norm_epsilon import set_norm_epsilon
 from tuneloop.training.models.patches.query_scale import set_query_scalar
 from tuneloop.training.models.patches.rope import set_attention_rope
 
-LOCAL_ROPE_BASE = 10_000
-GLOBAL_ROPE_BASE = 1_000_000
 _TUNIX_EPSILON = 1e-6
-
-
-def architecture_of(spec: RandomModelSpec, vocab_size: int) -> Architecture:
-    """Return the architecture of a model with random weights.
-
-    Args:
-        spec: the model's shape.
-        vocab_size: rows of the embedding; must be the tokenizer's piece count, because a larger
-            model can sample ids that the tokenizer cannot decode.
-
-    Returns:
-        A text-only architecture. Layers follow Gemma 3's pattern (five local, one global), cut to
-        `num_layers`.
-    """
-    shape = spec.model_dump(exclude={"kind"})
-    pattern = ("sliding",) * 5 + ("full",)
-    return Architecture(
-        **shape,
-        vocab_size=vocab_size,
-        rope=Rope(theta=GLOBAL_ROPE_BASE),
-        local_rope=Rope(theta=LOCAL_ROPE_BASE),
-        layer_types=tuple(pattern[layer % len(pattern)] for layer in range(spec.num_layers)),
-        query_scalar=float(spec.head_dim),
-    )
 
 
 def abstract_model(architecture: Architecture, dtype: str) -> Gemma3:

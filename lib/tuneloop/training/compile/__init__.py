@@ -1,0 +1,1 @@
+"""Compile the training step ahead of time for chips that this machine does not have."""

@@ -1,0 +1,161 @@
+"""Memory of one device in a training step, in closed form.
+
+The largest part is in use when the loss is known: the outputs of all layers wait for the backward
+pass, beside the weights. The numbers of arrays per layer and of copies of the LM head were counted
+in programs that libtpu compiled; tests compare the sum with the compiler's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.method import LoraMethod, QloraMethod
+from tuneloop.specs.optimizer import AdafactorSpec, MuonSpec
+from tuneloop.specs.training import TrainSpec
+from tuneloop.training.sizing.mesh import MeshSizes
+from tuneloop.training.sizing.parameters import (
+    adapted_size,
+    adapter_count,
+    block_matrices,
+    block_size,
+    embedding_size,
+    parameter_count,
+)
+
+_MASTER = 4
+"""Bytes of a float32 weight, gradient or moment."""
+_BITS = {"nf4": 4, "int8": 8}
+_FLOAT32_SCORES = ("qwen2", "qwen3")
+"""Families whose attention scores are float32 for any dtype of the computation."""
+_HEAD_COPIES = 3
+"""Arrays of the size of the LM head that are in use together if its weights are trained: on one
+device its gradient, scaled and converted; on several its weights from all devices, its gradient,
+and the sum of the gradients of all devices."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Memory of one device in bytes, by what it is for."""
+
+    weights: int
+    """Weights, trained and frozen."""
+    optimizer: int
+    """State of the optimizer."""
+    compute_copy: int
+    """Weights in the number format of the computation, and those that other devices send."""
+    gradients: int
+    """Gradients of weights, with sums over parts of the batch."""
+    activations: int
+    """Outputs of layers that the backward pass needs."""
+
+    @property
+    def argument_bytes(self) -> int:
+        """What is in memory before and after a step."""
+        return self.weights + self.optimizer
+
+    @property
+    def temp_bytes(self) -> int:
+        """What is in memory only during a step."""
+        return self.compute_copy + self.gradients + self.activations
+
+    @property
+    def peak_bytes(self) -> int:
+        """Largest memory in use at any moment."""
+        return self.argument_bytes + self.temp_bytes
+
+
+def estimate_memory(
+    train: TrainSpec, architecture: Architecture, mesh: MeshSizes
+) -> MemoryEstimate:
+    """Estimate the memory of one device in a training step.
+
+    Args:
+        train: method, optimizer, number format, remat and sizes.
+        architecture: family and shape of the model.
+        mesh: devices that share the step.
+    """
+    width = 2 if train.dtype == "bfloat16" else _MASTER
+    rows = train.batch_size // (train.accumulation_steps * mesh.row_shares)
+    tokens = rows * train.max_length_tokens
+    activations = width * tokens * _activations_per_token(train, architecture) // mesh.tp
+    if isinstance(train.method, LoraMethod):
+        return _with_adapters(train.method, train, architecture, mesh, width, activations)
+    return _full(train, architecture, mesh, width, activations)
+
+
+def _full(
+    train: TrainSpec, architecture: Architecture, mesh: MeshSizes, width: int, activations: int
+) -> MemoryEstimate:
+    total, shares = parameter_count(architecture), mesh.weight_shares
+    head = _HEAD_COPIES * width * embedding_size(architecture)
+    sums = _MASTER * total // shares
+    gradients = head + (sums if mesh.devices > 1 else 0)
+    if train.accumulation_steps > 1:
+        gradients += sums
+    return MemoryEstimate(
+        weights=_MASTER * total // shares,
+        optimizer=_optimizer_bytes(train, architecture, total) // shares,
+        compute_copy=width * total // shares if width < _MASTER else 0,
+        gradients=max(gradients, width * total // shares),
+        activations=activations,
+    )
+
+
+def _with_adapters(
+    method: LoraMethod,
+    train: TrainSpec,
+    architecture: Architecture,
+    mesh: MeshSizes,
+    width: int,
+    activations: int,
+) -> MemoryEstimate:
+    """Estimate a step that trains adapters, which are float32 and on every device."""
+    total, adapters = parameter_count(architecture), adapter_count(architecture, method)
+    copy, frozen = 0, width * total
+    if isinstance(method, QloraMethod):
+        quantized = adapted_size(architecture, method)
+        frozen -= width * quantized - quantized * _BITS[method.quantization] // 8
+        # Expanded weights wait for the backward pass.
+        copy += width * (quantized + 2 * block_size(architecture))
+    if mesh.weight_shares > 1:
+        copy += width * embedding_size(architecture)
+    return MemoryEstimate(
+        weights=frozen // mesh.weight_shares + _MASTER * adapters,
+        optimizer=_optimizer_bytes(train, architecture, adapters),
+        compute_copy=copy,
+        gradients=_MASTER * adapters,
+        activations=activations,
+    )
+
+
+def _optimizer_bytes(train: TrainSpec, architecture: Architecture, trained: int) -> int:
+    """Return the bytes of the optimizer's state for this number of trained weights."""
+    match train.optimizer:
+        case AdafactorSpec():
+            return 0  # one number per row and per column
+        case MuonSpec() if not isinstance(train.method, LoraMethod):
+            matrices = block_matrices(architecture)
+            names = ("gate_proj", "up_proj", "down_proj")
+            hidden = architecture.num_layers * sum(matrices[name].size for name in names)
+            return 2 * _MASTER * (trained - hidden) + _MASTER * hidden
+        case _:
+            return 2 * _MASTER * trained
+
+
+def _activations_per_token(train: TrainSpec, architecture: Architecture) -> int:
+    """Return the numbers per token that are in use when the backward pass begins."""
+    a = architecture
+    queries = a.num_heads * a.head_dim
+    scores = a.num_heads * train.max_length_tokens
+    if a.family in _FLOAT32_SCORES and train.dtype == "bfloat16":
+        scores *= 2
+    layer = 2 * a.hidden_dim + 3 * a.embed_dim + 2 * queries + scores
+    match train.remat:
+        case "none":
+            # The last layer's feed-forward is in use when its gradients are computed.
+            return a.num_layers * layer + 2 * a.hidden_dim
+        case "block":
+            return a.num_layers * 5 * a.embed_dim + layer
+        case "decoder":
+            return a.num_layers * a.embed_dim + layer
