@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -12,10 +13,12 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 from tests.training.models.checkpoints import tiny_config
+from tuneloop.specs.training import TrainSpec
+from tuneloop.training.compile.abstract_step import Placement, build_abstract_step
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.step.loss import model_inputs, token_losses
-from tuneloop.training.step.update import StepOptions, compute_copy
+from tuneloop.training.step.update import StepOptions, compute_copy, update
 
 MODEL_TYPES = ["gemma2", "gemma3_text", "llama", "qwen2", "qwen3"]
 IDS = np.random.default_rng(0).integers(3, 60, (2, 12)).astype(np.int32)
@@ -57,3 +60,28 @@ def test_remat_computes_the_same_again(model_type: str) -> None:
     for found in (by_block, by_decoder):
         for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("remat", ["block", "decoder"])
+@pytest.mark.parametrize(("method", "dtype"), [("lora", "float32"), ("qlora", "bfloat16")])
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_adapters_are_trained_with_remat(
+    model_type: str, method: str, dtype: str, remat: str
+) -> None:
+    """Frozen weights come from outside the gradient, where nnx.remat must not change them."""
+    architecture = parse_config(tiny_config(model_type), "config.json")
+    train = TrainSpec.model_validate(
+        {
+            "steps": 1,
+            "batch_size": 2,
+            "max_length_tokens": 8,
+            "dtype": dtype,
+            "remat": remat,
+            "method": {"kind": method, "rank": 2},
+        }
+    )
+    placement = Placement(jax.devices()[0], None)
+    step = build_abstract_step(train, architecture, placement, steps=1)
+    options = StepOptions.from_spec(train, 0, None)
+    function = nnx.jit(functools.partial(update, options=options))
+    assert function.lower(step.model, step.optimizer, step.inputs)

@@ -133,12 +133,12 @@ def compute_copy(options: StepOptions, graph: Any, *states: Any) -> Any:
         value = variable.get_value()
         is_weight = isinstance(variable, nnx.Param) and not isinstance(variable, nnx.LoRAParam)
         if is_weight and isinstance(value, jax.Array) and value.dtype == jnp.float32:
-            return variable.replace(value.astype(dtype))
-        return variable
+            value = value.astype(dtype)
+        return variable.replace(value)
 
-    if dtype != jnp.float32:
-        # Merging shares the variables, so that a change of one would change the model itself.
-        states = tuple(nnx.map_state(convert, state) for state in states)
+    # Merging shares the variables, so that a change of one would change the model itself, and
+    # nnx.remat, which sets them, would refuse those from outside a gradient.
+    states = tuple(nnx.map_state(convert, state) for state in states)
     model = nnx.merge(graph, *states)
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "dtype") and dtype != jnp.float32:
