@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
 import boto3
+import fsspec
 import httpx
 import yarl
 from aiohttp import ClientSession, web
@@ -294,8 +295,14 @@ class _Gcs(FakeGCSServer):
                 pass
 
 
+def forget_clients(protocol: str) -> None:
+    """Let fsspec make new clients in this process; old ones keep the address of an earlier test."""
+    fsspec.get_filesystem_class(protocol).clear_instance_cache()
+
+
 @contextlib.contextmanager
 def gcs() -> Iterator[ObjectStore]:
+    forget_clients("gs")
     proxy = FaultyProxy("gs", "")
     server = _Gcs(proxy)
     proxy.target = f"http://127.0.0.1:{server.port}"
@@ -311,6 +318,7 @@ def gcs() -> Iterator[ObjectStore]:
 
 @contextlib.contextmanager
 def s3() -> Iterator[ObjectStore]:
+    forget_clients("s3")
     port = free_port()
     proxy = FaultyProxy("s3", f"http://127.0.0.1:{port}")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]

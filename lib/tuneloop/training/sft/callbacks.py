@@ -26,7 +26,7 @@ from tuneloop.training.sft.metrics import (
     metrics_url,
 )
 from tuneloop.training.sft.validation import Validation
-from tuneloop.training.step.optimizers import learning_rate_schedule
+from tuneloop.training.step.optimizers import learning_rates
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         self._rows, self._validation, self._options = rows, validation, options
         self._total_steps, self._history = total_steps, history
         self._checkpoints = checkpoints
-        self._schedule = learning_rate_schedule(options.spec.optimizer, total_steps)
+        self._learning_rates = learning_rates(options.spec.optimizer, total_steps)
         self._batches: dict[int, Batch] = {}
         self._file = BackgroundFile(metrics_url(options.resume_prefix))
         self._written = b""
@@ -182,7 +182,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         row = StepMetrics(
             step=step,
             loss=loss,
-            learning_rate=float(self._schedule(step - 1)),
+            learning_rate=float(self._learning_rates[step - 1]),
             grad_norm=grad_norm,
             tokens=batch.token_count,
             padding_share=batch.padding_share,

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from optax import contrib
 
@@ -39,6 +41,16 @@ def learning_rate_schedule(spec: OptimizerSpec, steps: int) -> optax.Schedule:
         return decay
     rise = optax.linear_schedule(0.0, spec.learning_rate, warmup)
     return optax.join_schedules([rise, decay], [warmup])
+
+
+def learning_rates(spec: OptimizerSpec, steps: int) -> np.ndarray:
+    """Compute the learning rate of every step at once: float32 (steps,), on the host.
+
+    A call of the schedule for one step starts some twenty small operations on the device, which
+    wait for the training step that is running there.
+    """
+    schedule = learning_rate_schedule(spec, steps)
+    return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps)), np.float32)
 
 
 def build_optimizer(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
