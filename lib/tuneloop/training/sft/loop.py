@@ -89,7 +89,7 @@ def run_sft(
     steps = total_steps(spec, len(rows))
     checkpoints = _checkpoints(options, options.resume_prefix)
     with group.active():
-        trainer = SftTrainer(model, spec, steps=steps, seed=options.seed)
+        trainer = SftTrainer(model, spec, steps=steps, seed=options.seed, mesh=group.mesh)
         history = read_metrics(options.resume_prefix)
         resumed_from = checkpoints.resume(trainer, stored_steps=len(history.steps))
         history.cut(resumed_from)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.interpreters import pxla
+from jax.sharding import Mesh
 from tunix.sft import metrics_logger, peft_trainer
 
 from tuneloop.specs.training import TrainSpec
@@ -46,7 +46,9 @@ class LastValues(metrics_logger.MetricsLogger):  # type: ignore[misc]  # tunix i
 class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is untyped
     """Trains all parameters of a model, or its adapters alone if it has any."""
 
-    def __init__(self, model: Any, spec: TrainSpec, *, steps: int, seed: int) -> None:
+    def __init__(
+        self, model: Any, spec: TrainSpec, *, steps: int, seed: int, mesh: Mesh | None = None
+    ) -> None:
         """Start at step 0, with a new optimizer state.
 
         Args:
@@ -54,6 +56,7 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             spec: optimizer and number format.
             steps: number of optimizer updates of the whole training, for the schedule.
             seed: seed of dropout.
+            mesh: devices that train together, on which the model is; None for one device.
         """
         self.values = LastValues()
         self._newest: tuple[jax.Array, jax.Array] | None = None
@@ -67,10 +70,9 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             ),
             metrics_logger=self.values,
         )
-        mesh = pxla.thread_resources.env.physical_mesh
-        self._options = StepOptions.from_spec(spec, seed, None if mesh.empty else mesh)
-        if self._options.mesh is not None:
-            spread_optimizer(self.optimizer, self._options.mesh)
+        self._options = StepOptions.from_spec(spec, seed, mesh)
+        if mesh is not None:
+            spread_optimizer(self.optimizer, mesh)
 
     def create_train_step_fn(self) -> Any:
         """Return the function that Tunix compiles for a step."""
