@@ -13,6 +13,7 @@ import pytest
 from tests import postgres
 from tests.bench.smoke import FOLDER, run_smoke
 from tests.cluster.test_bench import SCRIPTS as ON_A_CLUSTER
+from tests.training.compile.cells import need_libtpu
 
 SCRIPTS = (
     "step",  # first, because it takes longest
@@ -33,6 +34,7 @@ SCRIPTS = (
     "store_export",
 )
 WITH_POSTGRES = ("store_batch", "store_build", "store_health")
+WITH_LIBTPU = "compile"
 SHARED = ("cluster", "figure", "scale", "store")
 """Modules that the scripts import."""
 
@@ -54,6 +56,11 @@ def test_a_script_with_both_databases_runs(script: str) -> None:
     }
 
 
+def test_a_script_that_compiles_for_tpus_runs() -> None:
+    need_libtpu()
+    run_smoke(WITH_LIBTPU)
+
+
 def test_every_script_is_run_by_some_test() -> None:
-    run = {*SCRIPTS, *WITH_POSTGRES, *ON_A_CLUSTER, "image"}
+    run = {*SCRIPTS, *WITH_POSTGRES, *ON_A_CLUSTER, WITH_LIBTPU, "image"}
     assert {path.stem for path in FOLDER.glob("*.py")} == run | {*SHARED}

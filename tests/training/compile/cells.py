@@ -42,6 +42,8 @@ TINY = {
     "head_dim": 32,
     "vocab_size": 512,
 }
+LIBTPU_ENV = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+"""Environment of a process that compiles, as `runs/compilation.py` sets it."""
 TRAIN: dict[str, Any] = {"steps": 10, "max_length_tokens": 64, "dtype": "bfloat16"}
 
 
@@ -105,13 +107,12 @@ def need_libtpu() -> None:
 
 def compile_all(requests: Sequence[CompileRequest]) -> list[CompiledStep]:
     """Compile steps one after the other in one process."""
-    env = {**os.environ, "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tuneloop.training.compile"],
         input="".join(f"{request.model_dump_json()}\n" for request in requests),
         capture_output=True,
         text=True,
-        env=env,
+        env={**os.environ, **LIBTPU_ENV},
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -38,7 +38,7 @@ def lever(accelerator: str = "v5e-1x1", shape: Any = SHAPE, **changes: Any) -> s
     [
         ("v6e-1x1", {"batch_size": 32}, "with train.remat: block"),
         ("v6e-1x1", {"dtype": "float32"}, "with train.remat: block"),
-        ("v6e-1x1", {"batch_size": 128}, "with train.accumulation_steps: 16"),
+        ("v6e-1x1", {"batch_size": 64}, "with train.remat: decoder"),
         ("v6e-1x1", {"batch_size": 128, "remat": "decoder"}, "with train.accumulation_steps: 2"),
         ("v5e-1x1", {}, "with train.method: {kind: lora} or on 2 chips"),
     ],
