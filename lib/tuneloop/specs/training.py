@@ -90,7 +90,7 @@ class TrainSpec(Spec):
     of the weights in bfloat16; trained weights, gradients and optimizer state stay float32. Frozen
     weights beside adapters are kept in this format."""
     mesh: MeshSpec = MeshSpec()
-    """How several devices share the model and the batch; without effect on one device."""
+    """Mesh of the devices, which share the model and the batch; without effect on one device."""
     remat: Literal["none", "block", "decoder"] = "none"
     """Activations that the backward pass computes again instead of keeping them: `none`, those
     inside attention and feed-forward (`block`), or those inside a whole layer (`decoder`), which
