@@ -43,7 +43,9 @@ def test_ci_submits_waits_and_shows_the_report(
     code, out, err = tuneloop("plan", spec)
     assert code == 0
     run_id = out.split()[1].rstrip(",")
-    assert [line.split()[2:5] for line in out.splitlines()[3:]] == [["to", "run", namespace]] * 4
+    rows, estimate = out.splitlines()[3:7], out.splitlines()[7]
+    assert [line.split()[2:5] for line in rows] == [["to", "run", namespace]] * 4
+    assert estimate.startswith("memory about ")
     assert max(map(len, out.splitlines())) <= 80
 
     code, out, err = verb("check", spec, "--server")
