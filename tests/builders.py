@@ -133,6 +133,12 @@ def publish_dataset(
     return manifest.dataset_key
 
 
+def steps_done(stage_prefix: Path) -> int:
+    """Return the steps that a stage has reported; 0 also while it only says that it is alive."""
+    path = stage_prefix / "progress.json"
+    return int(json.loads(path.read_bytes()).get("step", 0)) if path.exists() else 0
+
+
 def write_eval_set(path: Path, count: int = 10) -> None:
     """Write an eval set of the same task, with words that no trace contains."""
     with path.open("wb") as file:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import TinyRun
+from tests.builders import TinyRun, steps_done
 from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.node import Node
@@ -241,8 +241,8 @@ def test_cancel_takes_all_that_a_detached_run_holds(
     there = placed(tiny_run.change(train__steps=100_000), namespace, store, repository)
     run_id, artifacts = there.plan.run_id, there.plan.artifacts
     assert start_verb("submit", tiny_run.spec_path, "--detach").wait(60) == 0
-    progress = Path(artifacts) / "training_runs" / run_id / "train" / "progress.json"
-    wait_until(progress.exists, "the training has begun", 60)
+    train = Path(artifacts) / "training_runs" / run_id / "train"
+    wait_until(lambda: steps_done(train), "a step is done", 60)
     status = start_verb("status", run_id, "--artifacts", artifacts, "--json")
     stages = {s["name"]: s["state"] for s in json.loads(status.communicate()[0])["stages"]}
     assert stages == {"export": "done", "train": "Running", "eval": "to run", "import": "to run"}
@@ -257,7 +257,7 @@ def test_cancel_takes_all_that_a_detached_run_holds(
         "the specs went with their Jobs",
     )
     # SIGTERM came with a grace period, in which the training state was saved.
-    assert list((progress.parent / "resume" / "checkpoints").iterdir())
+    assert list((train / "resume" / "checkpoints").iterdir())
 
 
 @pytest.mark.usefixtures("account")

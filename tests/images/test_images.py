@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.bench.smoke import run_smoke
+from tests.builders import steps_done
 from tests.images.conftest import TAG, Built
 from tests.images.container import Container, command, container
 from tuneloop.k8s.rendering.pod import CACHE
@@ -277,21 +278,16 @@ def test_the_train_stage_is_stopped_and_goes_on(
     options = {"env": COMPILED, "volumes": {work: WORK, demo[0].parent / "cache": CACHE}}
     first = new("train", *argv, **options)
     with first.start() as process:
-        wait_for(lambda: steps_done(work) > 0, process)
+        wait_for(lambda: steps_done(run_folder(work) / "train") > 0, process)
         first.kill("TERM")
         said, _ = process.communicate(timeout=100)
     assert process.returncode == 75, said
     assert not (run_folder(work) / "train" / "record.json").exists()
-    assert 0 < steps_done(work) < 50
+    assert 0 < steps_done(run_folder(work) / "train") < 50
     again = new("train", *argv, **options).run(timeout=300)
     assert again.returncode == 0, again.stderr
     expected, found = (record(run_folder(w), "train") for w in (demo[0], work))
     assert digests(found) == digests(expected)
-
-
-def steps_done(work: Path) -> int:
-    path = run_folder(work) / "train" / "progress.json"
-    return int(json.loads(path.read_bytes()).get("step", 0)) if path.exists() else 0
 
 
 def test_the_export_stage_of_base_writes_the_same_bytes(

@@ -22,7 +22,7 @@ import pytest
 from pydantic import TypeAdapter
 from safetensors import numpy as safetensors_numpy
 
-from tests.builders import METHODS, REPOSITORY, TinyRun, make_tiny_run
+from tests.builders import METHODS, REPOSITORY, TinyRun, make_tiny_run, steps_done
 from tests.cluster.controlplane import wait_until
 from tests.objectstore import STORES, ObjectStore
 from tuneloop.artifacts import layout, records
@@ -235,8 +235,7 @@ def test_asked_to_stop_all_stop_at_one_step_and_go_on_from_there(
     """Only the second process gets the signal."""
     group = training(steps=3000)
     processes = group.start(2)
-    progress = group.prefix / "progress.json"
-    wait_until(lambda: progress.exists() and b'"step"' in progress.read_bytes(), "it trains", 180)
+    wait_until(lambda: steps_done(group.prefix), "it trains", 180)
     processes[1].send_signal(signal.SIGTERM)
     assert group.end() == [75, 75], group.logs()
     assert "saved; run again to continue" in group.logs()
