@@ -26,7 +26,6 @@ from tuneloop.specs.cluster import AcceleratorRequest
 from tuneloop.specs.compilation import CompileRequest
 from tuneloop.training.compile.compiled import compile_step
 from tuneloop.training.sizing.memory import estimate_memory
-from tuneloop.training.sizing.mesh import mesh_sizes
 
 GIB = 2**30
 SHAPES: dict[str, dict[str, int]] = {
@@ -87,7 +86,7 @@ def main() -> None:
     for name in names:
         request = request_of(name)
         found = compile_step(request)
-        sizes = mesh_sizes(request.train, request.target.devices, request.target.slices)
+        sizes = request.train.mesh_sizes(request.target.devices, request.target.slices)
         estimate = estimate_memory(request.train, request.architecture, sizes)
         print(name, json.dumps(found.model_dump()))
         pair = (found.required_bytes / GIB, estimate.peak_bytes / GIB)

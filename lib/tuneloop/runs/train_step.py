@@ -14,7 +14,6 @@ from tuneloop.specs.compilation import CompiledStep, CompileRequest, TargetDevic
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.sizing.levers import find_lever
 from tuneloop.training.sizing.memory import MemoryEstimate, estimate_memory
-from tuneloop.training.sizing.mesh import mesh_sizes
 from tuneloop.training.sizing.work import step_work
 
 _SECONDS_PER_HOUR = 3600
@@ -65,7 +64,7 @@ def planned_step(plan: Plan, target: TargetDevices | None) -> PlannedStep:
         SpecError: the batch or the mesh does not fit the devices.
     """
     train = plan.spec.train
-    sizes = mesh_sizes(train, target.devices, target.slices) if target else mesh_sizes(train, 1)
+    sizes = train.mesh_sizes(target.devices, target.slices) if target else train.mesh_sizes(1)
     passes = train.epochs or 0
     steps = train.steps or math.ceil(passes * plan.summary.trace_count / train.batch_size)
     memory = estimate_memory(train, plan.architecture, sizes)

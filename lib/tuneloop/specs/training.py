@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from tuneloop.specs.base import Spec
+from tuneloop.specs.mesh import MeshSizes, MeshSpec
 from tuneloop.specs.method import FullMethod, MethodSpec
 from tuneloop.specs.model import ModelSpec, RandomModelSpec, TokenizerSpec
 from tuneloop.specs.optimizer import AdamWSpec, OptimizerSpec
@@ -36,23 +37,6 @@ class ValidationSpec(Spec):
     patience: int | None = Field(default=None, ge=1)
     """Number of validations in a row without a new lowest loss after which training stops; null
     trains all steps."""
-
-
-class MeshSpec(Spec):
-    """How the devices of a training share the model and the batch, as a mesh of three axes.
-
-    The product of the three sizes must be the number of devices.
-    """
-
-    data: int | None = Field(default=None, ge=1)
-    """Copies of the model, each of which computes its own rows of a batch; null means one for each
-    TPU slice, and otherwise one."""
-    fsdp: int | None = Field(default=None, ge=1)
-    """Devices that share a copy: each holds a part of every weight and of its optimizer state, and
-    computes its own rows. Null means all devices that `data` and `tp` leave."""
-    tp: int = Field(default=1, ge=1)
-    """Devices that share the computation of the same rows (tensor parallelism); must divide the
-    model's key and value heads and the widths of its layers."""
 
 
 class TrainSpec(Spec):
@@ -110,6 +94,20 @@ class TrainSpec(Spec):
     thinking: Literal["steps", "plain"] = "plain"
     """Where the reasoning steps of a response go: into the thinking block of a model that has one,
     such as Qwen 3 (`steps`), or into its text, with thinking switched off (`plain`)."""
+
+    def mesh_sizes(self, devices: int, slices: int = 1) -> MeshSizes:
+        """Resolve `mesh` for a number of devices, and check that the batch divides among them.
+
+        Args:
+            devices: devices of all slices.
+            slices: TPU slices.
+
+        Raises:
+            SpecError: the mesh does not fit the devices, or the batch does not divide evenly.
+        """
+        sizes = self.mesh.sizes(devices, slices)
+        sizes.check_rows(self.batch_size, self.accumulation_steps)
+        return sizes
 
     @model_validator(mode="before")
     @classmethod

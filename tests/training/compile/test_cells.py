@@ -6,7 +6,6 @@ import pytest
 
 from tests.training.compile.cells import Cell, compile_all, need_libtpu
 from tuneloop.training.sizing.memory import estimate_memory
-from tuneloop.training.sizing.mesh import mesh_sizes
 
 GROUPS = {
     "gemma": [
@@ -71,7 +70,7 @@ def test_a_step_compiles(group: str) -> None:
     for cell, found in zip(cells, compile_all([each.request for each in cells]), strict=True):
         request = cell.request
         devices = request.target.devices
-        sizes = mesh_sizes(request.train, devices, request.target.slices)
+        sizes = request.train.mesh_sizes(devices, request.target.slices)
         estimate = estimate_memory(request.train, request.architecture, sizes)
         assert found.refused is None
         assert found.temp_bytes is not None

@@ -9,7 +9,6 @@ import sys
 
 from tests.training.compile.cells import LIBTPU_ENV, Cell, compile_all, need_libtpu
 from tuneloop.training.sizing.memory import estimate_memory
-from tuneloop.training.sizing.mesh import mesh_sizes
 
 GEMMA3_1B = {
     "embed_dim": 1152,
@@ -59,7 +58,7 @@ def test_the_closed_form_is_close_to_the_compiler() -> None:
     ]
     for cell, found in zip(cells, compile_all([each.request for each in cells]), strict=True):
         train, target = cell.request.train, cell.request.target
-        sizes = mesh_sizes(train, target.devices, target.slices)
+        sizes = train.mesh_sizes(target.devices, target.slices)
         estimate = estimate_memory(train, cell.request.architecture, sizes)
         assert abs(estimate.peak_bytes / found.required_bytes - 1) < TOLERANCE, str(cell)
 

@@ -29,9 +29,9 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
+from tuneloop.specs.mesh import MeshSpec
 from tuneloop.specs.method import MethodSpec
 from tuneloop.specs.stages import TrainStage, dump_stage_spec
-from tuneloop.specs.training import MeshSpec
 from tuneloop.training.sft.metrics import MEASURED
 
 EXPORT_AND_TRAIN = 2

@@ -10,7 +10,6 @@ from tests.training.compile.cells import architecture, target_named
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.sizing.levers import find_lever
 from tuneloop.training.sizing.memory import estimate_memory
-from tuneloop.training.sizing.mesh import mesh_sizes
 
 SHAPE = {
     "embed_dim": 2048,
@@ -27,7 +26,7 @@ def lever(accelerator: str = "v5e-1x1", shape: Any = SHAPE, **changes: Any) -> s
     train = TrainSpec.model_validate({**given, **changes})
     target = target_named(accelerator)
     estimate = estimate_memory(
-        train, architecture("llama3", **shape), mesh_sizes(train, target.devices)
+        train, architecture("llama3", **shape), train.mesh_sizes(target.devices)
     )
     assert estimate.peak_bytes > target.chip.limit_bytes  # otherwise there is nothing to change
     return find_lever(train, architecture("llama3", **shape), target)

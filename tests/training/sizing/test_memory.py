@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.training.compile.cells import architecture
+from tuneloop.specs.mesh import MeshSizes
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.sizing.memory import MemoryEstimate, estimate_memory
-from tuneloop.training.sizing.mesh import MeshSizes
 
 WIDE = {"embed_dim": 1024, "hidden_dim": 4096, "vocab_size": 32_768, "num_layers": 8}
 TRAIN = {"steps": 1, "batch_size": 8, "max_length_tokens": 512, "dtype": "bfloat16"}

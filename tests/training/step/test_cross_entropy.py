@@ -101,7 +101,7 @@ ON_FOUR_DEVICES = """
 import jax, json, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from tests.training.step.test_cross_entropy import arrays
-from tuneloop.specs.training import MeshSpec
+from tuneloop.specs.mesh import MeshSpec
 from tuneloop.training.models.head import Head
 from tuneloop.training.step import cross_entropy as module
 from tuneloop.training.step.mesh import build_mesh, row_spec

@@ -13,11 +13,13 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 from tests.training.models.checkpoints import tiny_config
+from tuneloop.specs.mesh import MeshSpec
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.compile.abstract_step import Placement, build_abstract_step
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.step.loss import model_inputs, token_losses
+from tuneloop.training.step.mesh import ROW_AXES, build_mesh
 from tuneloop.training.step.update import StepOptions, compute_copy, update
 
 MODEL_TYPES = ["gemma2", "gemma3_text", "llama", "qwen2", "qwen3"]
@@ -85,3 +87,19 @@ def test_adapters_are_trained_with_remat(
     options = StepOptions.from_spec(train, 0, None)
     function = nnx.jit(functools.partial(update, options=options))
     assert function.lower(step.model, step.optimizer, step.inputs)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_every_module_splits_rows_over_all_row_axes(model_type: str) -> None:
+    """Tunix's marks are used on GPUs and TPUs alone; one module without `data` gathers all rows."""
+    architecture = parse_config(tiny_config(model_type), "config.json")
+    graph, state = nnx.split(build_random_model(architecture, 0))
+    mesh = build_mesh(MeshSpec(), jax.devices()[:1])
+    options = StepOptions(jnp.dtype("float32"), "none", 0, mesh)
+    marks = []
+    for _, module in nnx.iter_modules(compute_copy(options, graph, state)):
+        holders: list[Any] = [module, getattr(module, "config", None)]
+        marks += [each.shd_config for each in holders if hasattr(each, "shd_config")]
+    assert len(marks) > architecture.num_layers
+    assert {each.act_btd[0] for each in marks} == {ROW_AXES}
+    assert {each.act_btf[0] for each in marks} == {ROW_AXES}

@@ -22,14 +22,14 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
-from tuneloop.errors import SpecError, Transient
-from tuneloop.specs.training import MeshSpec
+from tuneloop.errors import Transient
+from tuneloop.specs.mesh import MeshSpec
 from tuneloop.training.models.sharding import (
     is_on_mesh,
     remove_sharding_marks,
     sharding_of,
 )
-from tuneloop.training.step.mesh import build_mesh, row_shares, row_spec
+from tuneloop.training.step.mesh import build_mesh, row_spec
 
 log = logging.getLogger(__name__)
 
@@ -56,24 +56,6 @@ class ProcessGroup:
             return
         with self.mesh:
             yield
-
-    def check_batch(self, batch_size: int, parts: int = 1) -> None:
-        """Check that the rows divide evenly; Tunix would silently replicate uneven batches.
-
-        Args:
-            batch_size: rows of a batch.
-            parts: number of parts that a batch is computed in.
-
-        Raises:
-            SpecError: the rows of a part are not a multiple of the number of devices.
-        """
-        shares = row_shares(self.mesh)
-        if batch_size % (shares * parts):
-            in_parts = f" in {parts} parts (accumulation_steps)" if parts > 1 else ""
-            raise SpecError(
-                f"train.batch_size: {batch_size} rows{in_parts} do not divide evenly among"
-                f" {shares} devices; choose a multiple of {shares * parts}"
-            )
 
     def place(self, model: Any) -> None:
         """Put every parameter on its devices, in place: split as its family asks for it.

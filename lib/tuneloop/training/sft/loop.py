@@ -22,6 +22,7 @@ from tuneloop.training.sft.earlier import EarlierRun
 from tuneloop.training.sft.metrics import History, StepMetrics, read_metrics
 from tuneloop.training.sft.trainer import SftTrainer
 from tuneloop.training.sft.validation import Validation
+from tuneloop.training.step.mesh import sizes_of
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def run_sft(
         DataError: a loss is infinite or not a number.
     """
     spec, group = options.spec, options.process_group
-    group.check_batch(spec.batch_size, spec.accumulation_steps)
+    sizes_of(group.mesh).check_rows(spec.batch_size, spec.accumulation_steps)
     validator = _validator(validation, options)
     group.place(model)
     rows = Rows(table, spec, batch_size=spec.batch_size)

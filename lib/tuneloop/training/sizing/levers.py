@@ -12,7 +12,6 @@ from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.method import FullMethod, LoraMethod, QloraMethod
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.sizing.memory import estimate_memory
-from tuneloop.training.sizing.mesh import mesh_sizes
 
 _CHIP_FACTORS = (2, 4, 8, 16, 32, 64)
 _SHORTEST_TOKENS = 128
@@ -39,7 +38,7 @@ class _Step:
         if changed.batch_size % changed.accumulation_steps:
             return False
         try:
-            sizes = mesh_sizes(changed, self.target.devices * factor, self.target.slices)
+            sizes = changed.mesh_sizes(self.target.devices * factor, self.target.slices)
         except SpecError:
             return False
         estimate = estimate_memory(changed, self.architecture, sizes)

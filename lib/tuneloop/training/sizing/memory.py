@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.mesh import MeshSizes
 from tuneloop.specs.method import LoraMethod, QloraMethod
 from tuneloop.specs.optimizer import AdafactorSpec, MuonSpec
 from tuneloop.specs.training import TrainSpec
-from tuneloop.training.sizing.mesh import MeshSizes
 from tuneloop.training.sizing.parameters import (
     adapted_size,
     adapter_count,

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from tuneloop.training.models.head import Head
-from tuneloop.training.step.mesh import ROW_AXES, row_shares
+from tuneloop.training.step.mesh import ROW_AXES, sizes_of
 
 TILE_TOKENS = 2048
 """Target positions of a tile on one device."""
@@ -83,8 +83,9 @@ def summed_cross_entropy(
     """
     rows, length, _ = hidden.shape
     vocabulary = head.weight.shape[0 if head.is_embedding else 1]
-    tp = 1 if mesh is None or length % mesh.shape["tp"] else mesh.shape["tp"]
-    rows, length = rows // row_shares(mesh), length // tp
+    sizes = sizes_of(mesh)
+    tp = 1 if length % sizes.tp else sizes.tp
+    rows, length = rows // sizes.row_shares, length // tp
     tiles = -(-vocabulary // TILE_PIECES)
     pieces = -(-vocabulary // (tiles * LANES)) * LANES
     options = _Options(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tuneloop.errors import SpecError
-from tuneloop.specs.training import MeshSpec
+from tuneloop.specs.mesh import MeshSizes, MeshSpec
 
 AXES = ("data", "fsdp", "tp")
 """Names of the axes; Tunix's models mark their parameters with the last two."""
@@ -32,14 +32,8 @@ def build_mesh(spec: MeshSpec, devices: Sequence[Any]) -> Mesh:
         SpecError: the sizes do not multiply to the number of devices.
     """
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    data, tp = spec.data or slices, spec.tp
-    fsdp = spec.fsdp or max(1, len(devices) // (data * tp))
-    if data * fsdp * tp != len(devices):
-        raise SpecError(
-            f"train.mesh: data {data} x fsdp {fsdp} x tp {tp} are {data * fsdp * tp} devices,"
-            f" expected {len(devices)}; leave fsdp out, or choose sizes whose product is"
-            f" {len(devices)}"
-        )
+    sizes = spec.sizes(len(devices), slices)
+    data, fsdp, tp = sizes.data, sizes.fsdp, sizes.tp
     if slices > 1 and data % slices == 0:
         inside = (data // slices, fsdp, tp)
         arranged = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
@@ -50,9 +44,9 @@ def build_mesh(spec: MeshSpec, devices: Sequence[Any]) -> Mesh:
     return Mesh(arranged, AXES)
 
 
-def row_shares(mesh: Mesh | None) -> int:
-    """Return the number of parts that the rows of a batch are split into."""
-    return 1 if mesh is None else int(np.prod([mesh.shape[name] for name in ROW_AXES]))
+def sizes_of(mesh: Mesh | None) -> MeshSizes:
+    """Return the sizes of a mesh's axes; all are 1 for one device."""
+    return MeshSizes() if mesh is None else MeshSizes(**mesh.shape)
 
 
 def row_spec(row_axis: int) -> P:
@@ -74,6 +68,29 @@ def split_by_rows(arrays: Any, mesh: Mesh | None) -> Any:
     if mesh is None:
         return arrays
     return jax.lax.with_sharding_constraint(arrays, NamedSharding(mesh, row_spec(0)))  # type: ignore[no-untyped-call]
+
+
+def split_activations(module: Any) -> None:
+    """Let a module of Tunix split the rows of its activations over all row axes, in place.
+
+    Tunix names `fsdp` alone, so on GPUs and TPUs every copy of the model would compute all rows.
+    """
+    if hasattr(module, "shd_config"):
+        module.shd_config = _over_all_row_axes(module.shd_config)
+    config: Any = getattr(module, "config", None)
+    if hasattr(config, "shd_config"):
+        config = dataclasses.replace(config, shd_config=_over_all_row_axes(config.shd_config))
+        module.config = config
+
+
+def _over_all_row_axes(marks: Any) -> Any:
+    """Return Tunix's marks with the activations' rows split over all row axes."""
+    split = {
+        each.name: tuple(ROW_AXES if axis == "fsdp" else axis for axis in axes)
+        for each in dataclasses.fields(marks)
+        if each.name.startswith("act_") and (axes := getattr(marks, each.name))
+    }
+    return dataclasses.replace(marks, **split)
 
 
 def spread_optimizer(optimizer: Any, mesh: Mesh) -> None:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.models.lora.provider import adapter_dropout
 from tuneloop.training.step.loss import model_inputs, token_losses
-from tuneloop.training.step.mesh import keep_places
+from tuneloop.training.step.mesh import keep_places, split_activations
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ def compute_copy(options: StepOptions, graph: Any, *states: Any) -> Any:
         if hasattr(module, "dtype") and dtype != jnp.float32:
             module.dtype = dtype
         _set_remat(module, options.remat)
+        if options.mesh is not None:
+            split_activations(module)
         config: Any = getattr(module, "config", None)
         if hasattr(config, "dtype") and dtype != jnp.float32:
             module.config = dataclasses.replace(config, dtype=dtype)

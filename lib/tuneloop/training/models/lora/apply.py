@@ -19,6 +19,7 @@ from tuneloop.specs.method import LoraMethod, QloraMethod
 from tuneloop.training.models.lora.provider import AdapterProvider
 from tuneloop.training.models.lora.targets import adapted_modules
 from tuneloop.training.models.patches.quantized_einsum import allow_quantized_weights
+from tuneloop.training.models.sharding import remove_sharding_marks
 
 QUANTIZATION_TILE = 64
 """Inputs of a layer that share one scale in quantized weights; smaller where a width is no
@@ -26,7 +27,6 @@ multiple of it. The common value for nf4. For o_proj, which sums over heads and 
 shares a scale among all heads."""
 A_SUFFIX, B_SUFFIX = "_lora_a", "_lora_b"
 """What qwix adds to the name of a weight to name its A and its B."""
-SHARDING_METADATA = ("sharding_names", "out_sharding", "sharding")
 
 
 def apply_lora(
@@ -133,9 +133,7 @@ def _initialize(
         value = rng.uniform(-bound, bound, shape).astype(np.float32)
     else:
         value = np.zeros(shape, np.float32)
-    for name in SHARDING_METADATA:  # the adapters are small and replicated
-        if name in variable.get_metadata():
-            variable.del_metadata(name)
+    remove_sharding_marks(variable)  # the adapters are small and copied to every device
     if sharding is None:
         variable.set_value(jnp.array(value))
     else:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tuneloop.errors import SpecError
+from tuneloop.specs.mesh import MeshSizes
 from tuneloop.specs.training import TrainSpec
-from tuneloop.training.sizing.mesh import MeshSizes, mesh_sizes
 
 
 def spec(batch_size: int = 16, **changes: Any) -> TrainSpec:
@@ -29,7 +29,7 @@ def spec(batch_size: int = 16, **changes: Any) -> TrainSpec:
 def test_sizes_that_are_not_given_follow(
     mesh: Any, devices: int, slices: int, expected: MeshSizes
 ) -> None:
-    assert mesh_sizes(spec(mesh=mesh), devices, slices) == expected
+    assert spec(mesh=mesh).mesh_sizes(devices, slices) == expected
     assert expected.devices == devices
 
 
@@ -43,4 +43,4 @@ def test_sizes_that_are_not_given_follow(
 )
 def test_what_does_not_divide_is_refused(given: TrainSpec, devices: int, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        mesh_sizes(given, devices)
+        given.mesh_sizes(devices)
