@@ -22,14 +22,25 @@ def sized(full: int, smoke: int) -> int:
     return smoke if SMOKE else full
 
 
-def print_figure(name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> None:
-    """Print the medians of alternately measured (ours, rival) pairs as one line of JSON."""
+def print_figure(
+    name: str, unit: str, pairs: Sequence[tuple[float, float]], *, paired: bool = False
+) -> None:
+    """Print the medians of alternately measured (ours, rival) pairs as one line of JSON.
+
+    Args:
+        name: name of the figure.
+        unit: unit of both values.
+        pairs: measurements of both, one after the other.
+        paired: print the median of the pairs' ratios instead of the medians' ratio. It differs less
+            from run to run if the machine's speed changes between the pairs.
+    """
     value, rival = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(ours / theirs for ours, theirs in pairs) if paired else value / rival
     figure = {
         "figure": name,
         "value": round(value, 4),
         "unit": unit,
         "rival": round(rival, 4),
-        "ratio": round(value / rival, 2),
+        "ratio": round(ratio, 3 if paired else 2),
     }
     print(json.dumps(figure))
