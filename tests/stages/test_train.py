@@ -17,6 +17,7 @@ from tuneloop.artifacts.results import TrainCounts, TrainResults
 from tuneloop.errors import InputMissing, SpecError, StageFailed
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
+from tuneloop.stages.command import PEAK_ENV
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
 from tuneloop.training.sft.earlier import check_same_examples, find_earlier_run
@@ -46,7 +47,9 @@ def metrics(run: TinyRun, record: Record) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan, Record]:
     run = make_tiny_run(tmp_path_factory.mktemp("first")).change(train__steps=6, **VALIDATED)
-    return run, *trained(run)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(PEAK_ENV, "0.5")  # as if this CPU were a chip of the accelerator table
+        return run, *trained(run)
 
 
 @pytest.fixture
@@ -78,7 +81,8 @@ def test_validation_is_in_metrics_record_summary_and_event_file(
     events = read_events(records.read_output(record.output(EVENTS), run.artifacts))
     points = [value.tag for event in events for value in event.summary.value]
     assert points.count("validation/loss") == 3
-    assert points.count("train/loss") == 6
+    assert points.count("train/loss") == points.count("train/mfu") == 6
+    assert all(0 < row["mfu"] < 1 for row in rows[1:])
     assert record.output(EVENTS).has_timings
     assert record.output(EVENTS).path.endswith(EVENTS)
 

@@ -5,11 +5,18 @@ Both backends use these functions, so a stage that runs on a laptop runs the sam
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
+from tuneloop.errors import SpecError
 from tuneloop.specs.stages import StageSpec
 
 COMPLETION_INDEX = "$(JOB_COMPLETION_INDEX)"
 """Replaced by the kubelet with the pod's index, from a variable that the Job controller sets."""
 
+PEAK_ENV = "TUNELOOP_DEVICE_PEAK_TFLOPS"
+"""Variable with the peak rate of one JAX device in TFLOP/s, dense products in bfloat16; the train
+stage computes its MFU with it. Pods get it from the accelerator table."""
 
 CPU_ENV = {
     # Explicit, so that a CUDA or TPU build of JAX does not search for missing chips.
@@ -46,3 +53,24 @@ def stage_env(cache: str, termination_log: str) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
+
+
+def peak_flops_per_second(env: Mapping[str, str]) -> float | None:
+    """Return the peak rate of one JAX device in FLOP/s, from `PEAK_ENV`; None if it is unset.
+
+    Raises:
+        SpecError: the variable is not a positive number.
+    """
+    text = env.get(PEAK_ENV)
+    if text is None:
+        return None
+    try:
+        teraflops = float(text)
+    except ValueError:
+        teraflops = math.nan
+    if not 0 < teraflops < math.inf:
+        raise SpecError(
+            f"{PEAK_ENV} is {text!r}, expected the peak rate of a device in TFLOP/s, such as 197;"
+            " correct or unset it"
+        )
+    return teraflops * 1e12

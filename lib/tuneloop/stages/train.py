@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,9 +14,11 @@ from tuneloop.artifacts import layout
 from tuneloop.artifacts.results import ExportCounts, ParityResult, TrainCounts, TrainResults
 from tuneloop.artifacts.token_manifest import TokenManifest, read_token_manifest
 from tuneloop.errors import DataError, SpecError, Transient
+from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.stages import TrainStage
+from tuneloop.stages.command import peak_flops_per_second
 from tuneloop.stages.context import Stage
 from tuneloop.stages.exported import TRAINING, VALIDATION, has_rows, iter_examples
 from tuneloop.stages.models import tuned
@@ -29,6 +32,7 @@ from tuneloop.training.sft import distributed, loop, metrics, tensorboard
 from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.earlier import EarlierRun, check_same_examples, find_earlier_run
+from tuneloop.training.sft.utilization import Utilization
 from tuneloop.training.text.chat_format import ChatFormat, check_prefix_property
 
 PREFIX_SAMPLES = 16
@@ -65,7 +69,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
     base = _base_model(spec, stage, group)
     data = _encode(spec, stage, base.chat_format)
     model = _trainable(spec, base)
-    progress = _train(model, data, spec, stage, group, earlier)
+    progress = _train(model, base.architecture, data, spec, stage, group, earlier)
     model, adapters = tuned.take_adapters(model, base, spec)
     stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.history), has_timings=True)
     events = tensorboard.dump_events(progress.history, time.time())
@@ -83,6 +87,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
 
 def _train(
     model: Any,
+    architecture: Architecture,
     data: Data,
     spec: TrainStage,
     stage: Stage,
@@ -103,6 +108,7 @@ def _train(
         process_group=group,
         report=report,
         should_stop=stage.should_stop,
+        utilization=_utilization(architecture, spec, group),
     )
     progress = loop.run_sft(model, data.table, options, validation=data.validation, earlier=earlier)
     steps_done = len(progress.metrics)
@@ -115,6 +121,16 @@ def _train(
             f" {progress.total_steps}, {saved}; run again to continue"
         )
     return progress
+
+
+def _utilization(
+    architecture: Architecture, spec: TrainStage, group: ProcessGroup
+) -> Utilization | None:
+    """Return what computes the MFU; None if the devices' peak rate is unknown."""
+    peak = peak_flops_per_second(os.environ)
+    if peak is None:
+        return None
+    return Utilization(architecture, spec.options.method, group.device_count * peak)
 
 
 def _base_model(spec: TrainStage, stage: Stage, group: ProcessGroup) -> BaseModel:

@@ -218,6 +218,7 @@ def test_cpu() -> None:
     assert (found.node_selector, found.tolerations, found.resources) == ({}, [], {})
     assert found.env == {}
     assert (found.dev_shm_size, found.machine, found.hbm_gb_per_chip) == (None, None, None)
+    assert found.device_peak_tflops is None
     assert found.pod_annotations == SAFE
     assert AcceleratorRequest().accelerator == "cpu"
 

@@ -20,6 +20,7 @@ from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.rendering.submitter import render_submitter
 from tuneloop.k8s.rendering.yaml_out import dump
 from tuneloop.specs.cluster import AcceleratorRequest, ClusterSpec, StagePlacement
+from tuneloop.stages.command import PEAK_ENV
 from tuneloop.stages.table import STAGES
 
 DIGEST = "sha256:" + "0964917e" * 8
@@ -218,6 +219,16 @@ def test_every_multi_host_shape_renders_as_a_gang(key: str) -> None:
         assert env["TUNELOOP_PROCESSES"]["value"] == str(shape.hosts * slices)
         assert ("TUNELOOP_COORDINATOR" in env) == (shape.kind == "gpu")
         assert pod["nodeSelector"] == shape.node_selector
+
+
+@pytest.mark.parametrize(
+    ("key", "teraflops"), [("v5e-1x1", "197"), ("tpu7x-2x2x1", "1153.5"), ("b200-8", None)]
+)
+def test_a_pod_knows_the_peak_rate_of_its_devices(key: str, teraflops: str | None) -> None:
+    _, job = rendered("train", StagePlacement(accelerator=key))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    env = {e["name"]: e["value"] for e in container["env"]}
+    assert env.get(PEAK_ENV) == teraflops
 
 
 def gang(key: str, slices: int = 1) -> AcceleratorRequest:

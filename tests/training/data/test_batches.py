@@ -36,6 +36,8 @@ def test_the_pad_id_may_be_an_id_of_the_text() -> None:
         [0, 1, 0, 0, 0, 0, 0, 0],
     ]
     assert batch.token_count == 7
+    assert batch.target_count == 3
+    assert batch.example_lengths.tolist() == [5, 2]
     assert batch.padding_share == 9 / 16
 
 
@@ -51,6 +53,8 @@ def test_packed_examples_are_segments_of_a_row() -> None:
     ]
     assert batch.example_ids == ("e0", "e1", "e2")
     assert batch.token_count == 9
+    assert batch.target_count == 4
+    assert batch.example_lengths.tolist() == [5, 2, 2]
     assert batch.padding_share == 7 / 16
 
 

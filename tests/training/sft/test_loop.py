@@ -32,6 +32,12 @@ def test_loss_falls_and_every_step_is_reported(undisturbed: tuple[loop.Progress,
     assert progress.metrics[0].tokens_per_second == pytest.approx(
         progress.metrics[0].tokens / progress.metrics[0].step_seconds
     )
+    compiling = [m.compile_seconds for m in progress.metrics]
+    assert compiling[0] and compiling[0] < progress.metrics[0].step_seconds
+    assert compiling[2:] == [0.0] * 10
+    waits = [m.data_wait_seconds for m in progress.metrics]
+    assert all(wait is not None and 0 < wait < 1 for wait in waits)
+    assert [m.mfu for m in progress.metrics] == [None] * 12
     assert not progress.stopped_early
     assert progress.kept_step == progress.total_steps == 12
 

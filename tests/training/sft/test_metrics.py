@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from tuneloop import jsonl
 from tuneloop.storage import files
 from tuneloop.training.sft import metrics
 from tuneloop.training.sft.metrics import History, StepMetrics
@@ -24,6 +27,9 @@ def row(step: int) -> StepMetrics:
         tokens_per_second=20.0,
         host_memory_bytes=1024,
         device_memory_bytes=None,
+        data_wait_seconds=0.001,
+        compile_seconds=0.0,
+        mfu=0.4,
     )
 
 
@@ -39,10 +45,19 @@ def history(steps: int, losses: dict[int, float]) -> History:
 
 def test_dumped_metrics_are_strict_json() -> None:
     assert metrics.dump_metrics(history(1, {})) == (
-        b'{"device_memory_bytes":null,"grad_norm":1.5,"host_memory_bytes":1024,"learning_rate":0.0,'
-        b'"loss":0.10000000149011612,"padding_share":0.25,"step":1,"step_seconds":0.5,'
+        b'{"compile_seconds":0.0,"data_wait_seconds":0.001,"device_memory_bytes":null,'
+        b'"grad_norm":1.5,"host_memory_bytes":1024,"learning_rate":0.0,'
+        b'"loss":0.10000000149011612,"mfu":0.4,"padding_share":0.25,"step":1,"step_seconds":0.5,'
         b'"tokens":10,"tokens_per_second":20.0,"validation_loss":null}\n'
     )
+
+
+def test_files_of_earlier_versions_lack_fields_and_are_read() -> None:
+    new = ("data_wait_seconds", "compile_seconds", "mfu")
+    line = json.loads(metrics.dump_metrics(history(1, {})))
+    old = jsonl.dump_line({name: value for name, value in line.items() if name not in new})
+    (found,) = metrics.parse_metrics(old).steps
+    assert found == replace(row(1), data_wait_seconds=None, compile_seconds=None, mfu=None)
 
 
 def test_the_validation_loss_before_training_is_a_line_of_its_own() -> None:

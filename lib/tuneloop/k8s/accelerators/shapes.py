@@ -55,6 +55,8 @@ class Shape(BaseModel):
     """Number of JAX devices of one host; 1 on CPU."""
     hbm_gb_per_chip: int | None
     """Memory of one chip in GB; null on CPU."""
+    device_peak_tflops: float | None
+    """Published peak rate of one JAX device in TFLOP/s, in bfloat16; null if it is unknown."""
     is_multi_host: bool
     """Whether there are several processes, which need a JobSet and jax.distributed."""
     node_selector: dict[str, str]
@@ -251,6 +253,7 @@ class Accelerators:
         is_multi_host = row.hosts * slices > 1
         family = row.family
         devices_per_host = row.chips_per_host * family.devices_per_chip if family else 1
+        tflops = family and family.bf16_tflops_per_chip
         return Shape(
             key=row.key,
             kind=row.kind_name,
@@ -263,6 +266,7 @@ class Accelerators:
             chips=row.hosts * slices * row.chips_per_host,
             devices_per_host=devices_per_host,
             hbm_gb_per_chip=family.hbm_gb_per_chip if family else None,
+            device_peak_tflops=tflops / family.devices_per_chip if family and tflops else None,
             is_multi_host=is_multi_host,
             node_selector=_merged(part["node_selector"] for part in parts),
             tolerations=_united(part["tolerations"] for part in parts),

@@ -13,7 +13,7 @@ from typing import Any
 from tuneloop.k8s.accelerators.shapes import Shape
 from tuneloop.k8s.names import REPLICATED_JOB
 from tuneloop.k8s.rendering.templates import Template, fill
-from tuneloop.stages.command import CPU_ENV, stage_env
+from tuneloop.stages.command import CPU_ENV, PEAK_ENV, stage_env
 
 HOME = "/home/tuneloop"
 CACHE = f"{HOME}/.cache"
@@ -78,8 +78,10 @@ def render_pod(pod: Pod, image: str, template: Template) -> dict[str, Any]:
 
 def container_env(shape: Shape, image: str, extra: Mapping[str, str] | None = None) -> list[Any]:
     """Return the environment of a stage's container, sorted by name."""
+    peak = shape.device_peak_tflops
     values = {
         **stage_env(CACHE, TERMINATION_LOG),
+        **({} if peak is None else {PEAK_ENV: f"{peak:g}"}),
         **(CPU_ENV if shape.kind == "cpu" else {}),
         **shape.env,
         **(extra or {}),

@@ -50,6 +50,20 @@ class Batch:
         return int(np.count_nonzero(self.segment_ids))
 
     @property
+    def target_count(self) -> int:
+        """Count the tokens that are targets of the loss; a first token has none before it."""
+        return int(np.count_nonzero(self.loss_mask[:, 1:]))
+
+    @property
+    def example_lengths(self) -> np.ndarray:
+        """Return the tokens of each example, int64 (examples,), row by row."""
+        rows, most = len(self.segment_ids), int(self.segment_ids.max())
+        numbered = self.segment_ids + np.arange(rows)[:, None] * (most + 1)
+        counts = np.bincount(numbered.ravel(), minlength=rows * (most + 1))
+        by_row = counts.reshape(rows, most + 1)[:, 1:]  # 0 is padding
+        return by_row[by_row > 0]
+
+    @property
     def padding_share(self) -> float:
         """Return the share of the batch that is padding, 0 to 1."""
         return 1 - self.token_count / self.segment_ids.size

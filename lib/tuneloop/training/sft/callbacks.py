@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,8 @@ from tuneloop.training.sft.metrics import (
     memory_bytes,
     metrics_url,
 )
+from tuneloop.training.sft.step_clock import StepClock
+from tuneloop.training.sft.utilization import Utilization
 from tuneloop.training.sft.validation import Validation
 from tuneloop.training.step.optimizers import learning_rates
 
@@ -53,6 +54,8 @@ class SftOptions:
     should_stop: Callable[[], bool] = lambda: False
     """Called before every step and every batch of validation; if it returns true, training saves a
     checkpoint and stops."""
+    utilization: Utilization | None = None
+    """Computes the MFU of every step; None leaves it out."""
 
 
 class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tunix is untyped
@@ -82,7 +85,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         self._written = b""
         self._polls = 0
         self._is_ending = False
-        self._since = time.perf_counter()
+        self.clock = StepClock()
         self.is_finished = False
         """Whether the last step is done, or training has stopped early; false after a request to
         stop."""
@@ -115,10 +118,12 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         return None if self._should_stop() else self._next_batch(step)
 
     def _next_batch(self, step: int) -> dict[str, Any]:
-        batch = self._rows.batch_at(step, seed=self._options.seed)
-        self._batches[step + 1] = batch
-        arrays = batch.arrays(self._options.spec.accumulation_steps)
-        return self._options.process_group.place_batch(arrays, row_axis=1)
+        # The device computes the previous step meanwhile.
+        with self.clock.waiting_for_batch(step + 1):
+            batch = self._rows.batch_at(step, seed=self._options.seed)
+            self._batches[step + 1] = batch
+            arrays = batch.arrays(self._options.spec.accumulation_steps)
+            return self._options.process_group.place_batch(arrays, row_axis=1)
 
     def _should_stop(self) -> bool:
         # Processes that train together agree on a call: all of them make the same calls.
@@ -134,9 +139,8 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         # The step may still be running. Its time does not count as time of validation, and its own
         # error is better than one about validation.
         self._record_newest(trainer, step)
-        since = time.perf_counter()
-        loss = validation.measure(trainer, self._should_stop)
-        self._since += time.perf_counter() - since
+        with self.clock.pause():
+            loss = validation.measure(trainer, self._should_stop)
         if loss is None:
             return False
         if not is_finite(loss):
@@ -172,13 +176,13 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         """
         if step <= len(self._history.steps):
             return
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
+        times = self.clock.lap()
         batch = self._batches[step]
         if not is_finite(loss, grad_norm):
             found = f"the loss of step {step} is {loss} and its gradient norm {grad_norm}"
             raise not_finite(found, batch)
         host_memory, device_memory = memory_bytes()
+        utilization = self._options.utilization
         row = StepMetrics(
             step=step,
             loss=loss,
@@ -186,10 +190,13 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
             grad_norm=grad_norm,
             tokens=batch.token_count,
             padding_share=batch.padding_share,
-            step_seconds=seconds,
-            tokens_per_second=batch.token_count / seconds,
+            step_seconds=times.step,
+            tokens_per_second=batch.token_count / times.step,
             host_memory_bytes=host_memory,
             device_memory_bytes=device_memory,
+            data_wait_seconds=self.clock.data_wait(step),
+            compile_seconds=times.compiling,
+            mfu=None if utilization is None else utilization.of_step(batch, times.step),
         )
         self._options.report(self._history.add(row), self._total_steps)
         self._batches.pop(step - 1, None)
@@ -211,7 +218,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
 
     def on_train_start(self, trainer: Any) -> None:
         """Start the clock of the first step."""
-        self._since = time.perf_counter()
+        self.clock.start()
 
     def load_next_eval_batch(self, trainer: Any) -> None:
         """Return no batch: Tunix's own evaluation is not used."""

@@ -48,6 +48,11 @@ class ProcessGroup:
     """All devices of all processes on the axes data, fsdp and tp. None means a single device, for
     which arrays need no placement."""
 
+    @property
+    def device_count(self) -> int:
+        """Number of devices of all processes."""
+        return 1 if self.mesh is None else self.mesh.size
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """Enter a context in which Tunix uses the mesh."""

@@ -130,7 +130,8 @@ def _train(trainer: SftTrainer, callbacks: Callbacks, checkpoints: Checkpoints) 
     trainer.with_training_hooks(callbacks)
     trainer.with_data_hooks(callbacks)
     try:
-        with np.errstate(over="ignore"):  # Tunix computes the perplexity of every loss
+        # Tunix computes the perplexity of every loss.
+        with np.errstate(over="ignore"), callbacks.clock.listening():
             trainer.train(())
     except DataError:
         checkpoints.close()  # the checkpoint before the error may still be on its way

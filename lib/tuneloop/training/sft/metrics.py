@@ -12,7 +12,15 @@ import jax
 from tuneloop import jsonl
 from tuneloop.storage import files, paths
 
-MEASURED = ("step_seconds", "tokens_per_second", "host_memory_bytes", "device_memory_bytes")
+MEASURED = (
+    "step_seconds",
+    "tokens_per_second",
+    "host_memory_bytes",
+    "device_memory_bytes",
+    "data_wait_seconds",
+    "compile_seconds",
+    "mfu",
+)
 """Fields of StepMetrics that differ between two runs of the same spec."""
 
 
@@ -33,7 +41,7 @@ class StepMetrics:
     padding_share: float
     """Share of the batch, 0 to 1, that is padding."""
     step_seconds: float
-    """Wall time since the previous step, without validation; the first step includes
+    """Wall time since the previous step, without validation; the first step of a process includes
     compilation."""
     tokens_per_second: float
     """`tokens` per second of `step_seconds`."""
@@ -42,6 +50,16 @@ class StepMetrics:
     device_memory_bytes: int | None
     """Largest memory in use on a device of this process so far; null if the backend, such as a
     CPU's, does not report it."""
+    data_wait_seconds: float | None = None
+    """Time that the loop spent on making this step's batch and placing it on the devices, which
+    compute the previous step meanwhile; null in files of earlier versions."""
+    compile_seconds: float | None = None
+    """Part of `step_seconds` in which XLA compiled programs, or read them from the compilation
+    cache; 0 once all are there; null in files of earlier versions."""
+    mfu: float | None = None
+    """Model FLOPs utilization, 0 to 1: operations that the model needs for this batch, without
+    recomputation and padding, per second of `step_seconds` and as a share of the devices' peak
+    rate in bfloat16; null if that is unknown, as on a CPU."""
     validation_loss: float | None = None
     """Validation loss after this step's update; null if it was not computed."""
 
