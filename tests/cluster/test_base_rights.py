@@ -110,6 +110,7 @@ def asked(
 def supervise(client: Cluster, run: TinyRun, repository: Path) -> None:
     """Send requests that small CPU Jobs do not cause: for a JobSet, a queue and a failed pod."""
     run.change(execution__cluster__train={**SMALL, "accelerator": "h100-80gb-8x2"})
+    run.change(train__batch_size=16)
     run.change(execution__cluster__queue="tuneloop")
     spec = load_run_spec(str(run.spec_path))
     submission = prepare(KubernetesBackend, spec, Target(image=IMAGE)).backend.submission

@@ -68,6 +68,7 @@ def test_a_cluster_that_has_all_gives_no_finding(
     client: Cluster, tiny_run: TinyRun, repository: Path, namespace: str
 ) -> None:
     train = {"accelerator": "v5e-4x4"}
+    tiny_run.change(train__batch_size=16)
     found = prepared(tiny_run, repository, namespace, train=train)
     assert findings(client, found, "/local/folder") == []
     (warning,) = findings(client, found)
@@ -197,6 +198,7 @@ def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
 def test_a_gang_is_created_adopted_judged_and_deleted(
     client: Cluster, tiny_run: TinyRun, repository: Path, namespace: str
 ) -> None:
+    tiny_run.change(train__batch_size=16)
     found = prepared(tiny_run, repository, namespace, train={"accelerator": "h100-80gb-8x2"})
     submission = found.backend.submission
     watch = StageWatch(client, submission, submission.stages[1])

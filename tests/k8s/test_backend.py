@@ -10,7 +10,7 @@ from tests.builders import TinyRun
 from tests.k8s.twin import Action, Exit, Running, Twin, publish_record, rendered, worker
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.submission import Submission, load_submission
-from tuneloop.errors import StageFailed
+from tuneloop.errors import SpecError, StageFailed
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
@@ -25,6 +25,22 @@ def submission(tiny_run: TinyRun) -> Submission:
 
 def backend_of(twin: Twin, submission: Submission) -> KubernetesBackend:
     return KubernetesBackend(submission, lambda: twin)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "mesh", "message"),
+    [
+        ("v5e-4x4", {}, "train.batch_size: 8 rows do not divide evenly among 16 devices"),
+        ("l4-8", {"tp": 4}, "train.mesh.tp: 4 does not divide the model, which has 2 query heads"),
+        ("v5e-2x2", {"data": 3}, "data 3 x fsdp 1 x tp 1 are 3 devices, expected 4"),
+    ],
+)
+def test_what_does_not_divide_among_the_devices_is_refused_before_anything_is_submitted(
+    tiny_run: TinyRun, accelerator: str, mesh: dict[str, int], message: str
+) -> None:
+    tiny_run.change(train__mesh=mesh)
+    with pytest.raises(SpecError, match=message):
+        rendered(tiny_run, train={"accelerator": accelerator})
 
 
 def test_the_client_has_the_methods_of_the_twin() -> None:
@@ -136,7 +152,7 @@ def test_a_stage_whose_heart_stops_is_stuck(tiny_run: TinyRun) -> None:
     ],
 )
 def test_stages_of_many_pods(tiny_run: TinyRun, place: dict[str, Any], pods: int) -> None:
-    submission = rendered(tiny_run, **place)
+    submission = rendered(tiny_run.change(train__batch_size=32), **place)
     twin = Twin()
     act, seen = worker(twin), set[str]()
 
@@ -155,6 +171,7 @@ def test_stages_of_many_pods(tiny_run: TinyRun, place: dict[str, Any], pods: int
 
 
 def test_a_gang_starts_again_as_a_whole_and_disruptions_do_not_count(tiny_run: TinyRun) -> None:
+    tiny_run.change(train__batch_size=16)
     submission = rendered(tiny_run, train={"accelerator": "v5e-4x4", "spot": True})
     twin = Twin()
     backend = backend_of(twin, submission)

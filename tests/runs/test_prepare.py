@@ -60,7 +60,8 @@ def test_a_run_that_could_hold_more_chip_hours_than_allowed_is_refused(
 ) -> None:
     train = {"accelerator": "v5e-4x4", "slices": 2, "deadline_seconds": 7200}
     tiny_run.change(
-        execution__cluster={"namespace": "n", "train": train, "budget_chip_hours": 63.9}
+        execution__cluster={"namespace": "n", "train": train, "budget_chip_hours": 63.9},
+        train__batch_size=32,
     )
     with pytest.raises(SpecError, match=r"could use 64 chip-hours .* allows 63\.9"):
         prepared(tiny_run, repository)
@@ -81,7 +82,8 @@ def test_the_rows_of_a_plan_name_machines(tiny_run: TinyRun, repository: Path) -
             "export": {"shard_count": 16},
             "train": {"accelerator": "v5e-4x4", "slices": 2},
             "eval": {"accelerator": "l4-1", "shard_count": 4},
-        }
+        },
+        train__batch_size=32,
     )
     found = prepared(tiny_run, repository)
     rows = plan_rows(found.plan, found.backend)
@@ -97,6 +99,7 @@ def test_the_rows_of_a_plan_name_machines(tiny_run: TinyRun, repository: Path) -
 def test_a_submission_reads_back_as_it_was(tiny_run: TinyRun, repository: Path) -> None:
     tiny_run.change(
         execution__cluster={"namespace": "n", "train": {"accelerator": "v5e-4x4"}},
+        train__batch_size=16,
         system_instruction="on\nيمين 🟡 <end_of_turn>",
     )
     found = prepared(tiny_run, repository)

@@ -13,6 +13,7 @@ from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.api import ClusterApi
 from tuneloop.k8s.watch import StageWatch, has_ended
+from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.run import RunSpec
@@ -43,6 +44,10 @@ class PlannedRun(Protocol):
     @property
     def artifacts(self) -> str:
         """URL of the prefix that all results are written below."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """Family and shape of the model that the run starts from."""
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -96,7 +101,8 @@ class KubernetesBackend:
         """Render a run for the cluster of the target; nothing is sent or written yet.
 
         Raises:
-            SpecError: a shape is impossible, or the run could hold too many chip-hours.
+            SpecError: a shape is impossible, the batch or the model does not divide among its
+                devices, or the run could hold too many chip-hours.
         """
         from tuneloop.k8s.rendering.manifests import image_of, renderer_of
         from tuneloop.k8s.rendering.submission import build_submission
@@ -104,6 +110,8 @@ class KubernetesBackend:
         commit: str | None = provenance.gather()["git_commit"]
         image = image_of(run.spec, target.image)
         renderer = renderer_of(run.spec, run.stages, _manifests(), image, commit)
+        if (devices := train_devices(renderer.cluster)) is not None:
+            run.spec.train.mesh_sizes(devices.devices, devices.slices, run.architecture)
         return cls(
             build_submission(run.run_id, run.artifacts, run.stages, renderer),
             lambda: connect(renderer.cluster.namespace, target),

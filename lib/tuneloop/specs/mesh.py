@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pydantic import Field
 
 from tuneloop.errors import SpecError
+from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.base import Spec
 
 
@@ -53,6 +55,34 @@ class MeshSizes:
                 f" {self.row_shares} devices; choose a multiple of {self.row_shares * parts}"
             )
 
+    def check_architecture(self, architecture: Architecture) -> None:
+        """Check that `tp` divides what it splits; otherwise devices would repeat each other's work.
+
+        A single key/value head is copied to every device, so that it does not limit `tp`.
+
+        Args:
+            architecture: family and shape of the model.
+
+        Raises:
+            SpecError: `tp` does not divide the heads or the widths of the model.
+        """
+        split = {
+            "query heads": architecture.num_heads,
+            "key/value heads": architecture.num_kv_heads,
+            "as the width of its embeddings (embed_dim)": architecture.embed_dim,
+            "as the width of its feed-forward layers (hidden_dim)": architecture.hidden_dim,
+        }
+        if architecture.num_kv_heads == 1:
+            del split["key/value heads"]
+        uneven = next((name for name, size in split.items() if size % self.tp), None)
+        if uneven is not None:
+            most = math.gcd(*split.values())
+            choices = [str(tp) for tp in range(1, min(most, self.tp) + 1) if most % tp == 0]
+            raise SpecError(
+                f"train.mesh.tp: {self.tp} does not divide the model, which has {split[uneven]}"
+                f" {uneven}; choose {' or '.join(choices)}"
+            )
+
 
 class MeshSpec(Spec):
     """How the devices of a training share the model and the batch, as a mesh of three axes.
@@ -67,8 +97,9 @@ class MeshSpec(Spec):
     """Devices that share a copy: each holds a part of every weight and of its optimizer state, and
     computes its own rows. Null means all devices that `data` and `tp` leave."""
     tp: int = Field(default=1, ge=1)
-    """Devices that share the computation of the same rows (tensor parallelism); must divide the
-    model's key and value heads and the widths of its layers."""
+    """Devices that share the computation of the same rows (tensor parallelism). It must divide the
+    model's query heads, its key/value heads unless it has only one, and the widths of its
+    embeddings and feed-forward layers."""
 
     def sizes(self, devices: int, slices: int = 1) -> MeshSizes:
         """Resolve the sizes for a number of devices; on one device a mesh has no effect.

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.base import Spec
 from tuneloop.specs.mesh import MeshSizes, MeshSpec
 from tuneloop.specs.method import FullMethod, MethodSpec
@@ -95,18 +96,23 @@ class TrainSpec(Spec):
     """Where the reasoning steps of a response go: into the thinking block of a model that has one,
     such as Qwen 3 (`steps`), or into its text, with thinking switched off (`plain`)."""
 
-    def mesh_sizes(self, devices: int, slices: int = 1) -> MeshSizes:
-        """Resolve `mesh` for a number of devices, and check that the batch divides among them.
+    def mesh_sizes(
+        self, devices: int, slices: int = 1, architecture: Architecture | None = None
+    ) -> MeshSizes:
+        """Resolve `mesh` for a number of devices, and check that batch and model divide among them.
 
         Args:
             devices: devices of all slices.
             slices: TPU slices.
+            architecture: family and shape of the model; None checks the batch alone.
 
         Raises:
-            SpecError: the mesh does not fit the devices, or the batch does not divide evenly.
+            SpecError: the mesh does not fit the devices, or batch or model do not divide evenly.
         """
         sizes = self.mesh.sizes(devices, slices)
         sizes.check_rows(self.batch_size, self.accumulation_steps)
+        if architecture is not None:
+            sizes.check_architecture(architecture)
         return sizes
 
     @model_validator(mode="before")

@@ -33,6 +33,7 @@ from tuneloop.training.sft.callbacks import SftOptions
 from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.earlier import EarlierRun, check_same_examples, find_earlier_run
 from tuneloop.training.sft.utilization import Utilization
+from tuneloop.training.step.mesh import sizes_of
 from tuneloop.training.text.chat_format import ChatFormat, check_prefix_property
 
 PREFIX_SAMPLES = 16
@@ -67,6 +68,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
     )
     check_same_examples(spec.options, stage.upstream("export"), stage.artifacts)
     base = _base_model(spec, stage, group)
+    sizes_of(group.mesh).check_architecture(base.architecture)
     data = _encode(spec, stage, base.chat_format)
     model = _trainable(spec, base)
     progress = _train(model, base.architecture, data, spec, stage, group, earlier)
