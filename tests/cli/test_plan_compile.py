@@ -59,3 +59,16 @@ def test_what_cannot_be_planned_is_a_sentence(
     code, _, err = tuneloop("plan", on(tiny_run, accelerator).spec_path, *options)
     assert code == 3
     assert message in err
+
+
+@pytest.mark.parametrize("verb", ["check", "submit", "render"])
+def test_an_uneven_batch_is_refused_before_anything_runs(
+    tuneloop: Invoke, tiny_run: TinyRun, verb: str
+) -> None:
+    image = f"registry.example/train@sha256:{'a' * 64}"
+    options = ("-o", tiny_run.folder / "yaml") if verb == "render" else ()
+    run = on(tiny_run, "v5e-4x4")
+    code, _, err = tuneloop(verb, run.spec_path, "--image", image, *options)
+    assert code == 3
+    assert "8 rows do not divide evenly among 16 devices; choose a multiple of 16" in err
+    assert not (run.folder / "artifacts" / "training_runs").exists()

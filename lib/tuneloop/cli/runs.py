@@ -129,7 +129,7 @@ def plan(
     backend = "kubernetes" if run.image or (cluster and cluster.image) else "local"
     prepared = prepare(load_backend(backend), spec, run.target(), seed=run.seed)
     made, rows = prepared.plan, plan_rows(prepared.plan, prepared.backend)
-    step = planned_step(made, _train_devices(cluster))
+    step = planned_step(made, *_train_devices(cluster))
     timeout = compile_timeout if compile_step else None
     report = report_step(step, made.artifacts, timeout, price_per_chip_hour)
     if as_json:
@@ -139,12 +139,15 @@ def plan(
     check_fits(step, report)
 
 
-def _train_devices(cluster: ClusterSpec | None) -> TargetDevices | None:
+def _train_devices(
+    cluster: ClusterSpec | None,
+) -> tuple[TargetDevices | None, list[TargetDevices]]:
+    """Return the devices of the train stage, and the shapes with more of its chips."""
     if cluster is None:
-        return None
-    from tuneloop.k8s.backend import train_devices
+        return None, []
+    from tuneloop.k8s.backend import larger_devices, train_devices
 
-    return train_devices(cluster)
+    return train_devices(cluster), larger_devices(cluster)
 
 
 def _plan_as_json(made: Plan, rows: list[PlanRow], report: StepReport) -> dict[str, Any]:

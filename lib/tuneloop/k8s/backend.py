@@ -273,6 +273,16 @@ def train_devices(cluster: ClusterSpec) -> TargetDevices | None:
     return _manifests().accelerators.devices(cluster.placement("train").accelerator_request())
 
 
+def larger_devices(cluster: ClusterSpec) -> list[TargetDevices]:
+    """Describe the shapes that have more of the train stage's chips, smallest first.
+
+    Raises:
+        SpecError: the accelerator does not exist.
+    """
+    request = cluster.placement("train").accelerator_request()
+    return _manifests().accelerators.larger_devices(request)
+
+
 def connect(namespace: str, target: Target) -> Cluster:
     """Connect to a namespace and announce it.
 

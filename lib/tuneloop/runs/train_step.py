@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,6 +33,8 @@ class PlannedStep:
     """Devices of the train stage; None for a CPU."""
     memory: MemoryEstimate
     """Memory of one device, in closed form."""
+    larger: tuple[TargetDevices, ...] = ()
+    """Shapes with more of the same chips, smallest first."""
 
     @property
     def request(self) -> CompileRequest:
@@ -53,22 +56,26 @@ class PlannedStep:
         )
 
 
-def planned_step(plan: Plan, target: TargetDevices | None) -> PlannedStep:
+def planned_step(
+    plan: Plan, target: TargetDevices | None, larger: Sequence[TargetDevices] = ()
+) -> PlannedStep:
     """Estimate the training step of a plan.
 
     Args:
         plan: the planned run.
         target: devices of the train stage; None for a CPU.
+        larger: shapes with more of the same chips, smallest first.
 
     Raises:
-        SpecError: the batch or the mesh does not fit the devices.
+        SpecError: the batch, the mesh or the model does not fit the devices.
     """
     train = plan.spec.train
-    sizes = train.mesh_sizes(target.devices, target.slices) if target else train.mesh_sizes(1)
+    devices, slices = (target.devices, target.slices) if target else (1, 1)
+    sizes = train.mesh_sizes(devices, slices, plan.architecture)
     passes = train.epochs or 0
     steps = train.steps or math.ceil(passes * plan.summary.trace_count / train.batch_size)
     memory = estimate_memory(train, plan.architecture, sizes)
-    return PlannedStep(train, plan.architecture, max(1, steps), target, memory)
+    return PlannedStep(train, plan.architecture, max(1, steps), target, memory, tuple(larger))
 
 
 @dataclass(frozen=True)
@@ -220,6 +227,7 @@ def check_fits(step: PlannedStep, report: StepReport) -> None:
         step.train,
         step.architecture,
         step.request.target,
+        step.larger,
         correction=peak / step.memory.peak_bytes,
     )
     raise SpecError(

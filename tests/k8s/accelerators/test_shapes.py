@@ -232,6 +232,26 @@ def test_hosts_times_chips_per_host_is_the_topology(key: str) -> None:
     assert found.hosts * found.chips_per_host == product
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "options", "expected"),
+    [
+        ("v5e-4x4", {}, ["v5e-4x8", "v5e-8x8", "v5e-8x16", "v5e-16x16"]),
+        ("v6e-1x1", {"slices": 1}, ["v6e-2x2", "v6e-2x4-8t", "v6e-2x4-4t", "v6e-4x4"]),
+        ("v5e-4x8", {"slices": 4}, ["v5e-8x8", "v5e-8x16", "v5e-16x16"]),
+        ("gb200-4x2", {}, ["gb200-4x4", "gb200-4x8", "gb200-4x16", "gb200-4x18"]),
+        ("l4-4", {}, ["l4-8"]),
+        ("v5e-16x16", {}, []),
+        ("cpu", {}, []),
+    ],
+)
+def test_shapes_with_more_of_the_same_chips(
+    accelerator: str, options: dict[str, Any], expected: list[str]
+) -> None:
+    found = TABLE.larger_devices(AcceleratorRequest(accelerator=accelerator, **options))
+    assert [each.name for each in found][: len(expected) or None] == expected
+    assert {each.slices for each in found} <= {options.get("slices", 1)}
+
+
 @settings(max_examples=300)
 @given(st.lists(st.integers(1, 30), min_size=3, max_size=3))
 def test_larger_topologies_follow_the_rule(sides: list[int]) -> None:

@@ -96,6 +96,11 @@ def target_named(accelerator: str, slices: int = 1) -> TargetDevices:
     return found
 
 
+def larger_than(accelerator: str) -> list[TargetDevices]:
+    """Return the shapes of the same table that have more of these chips."""
+    return _ACCELERATORS.larger_devices(AcceleratorRequest(accelerator=accelerator))
+
+
 def need_libtpu() -> None:
     """Skip a test, or fail it under CI, if the extra `compile` is not installed."""
     if find_spec("libtpu") is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.compile.cells import architecture, target_named
+from tests.training.compile.cells import architecture, larger_than, target_named
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.sizing.levers import find_lever
 from tuneloop.training.sizing.memory import estimate_memory
@@ -29,7 +29,8 @@ def lever(accelerator: str = "v5e-1x1", shape: Any = SHAPE, **changes: Any) -> s
         train, architecture("llama3", **shape), train.mesh_sizes(target.devices)
     )
     assert estimate.peak_bytes > target.chip.limit_bytes  # otherwise there is nothing to change
-    return find_lever(train, architecture("llama3", **shape), target)
+    larger = larger_than(accelerator)
+    return find_lever(train, architecture("llama3", **shape), target, larger)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,12 @@ def lever(accelerator: str = "v5e-1x1", shape: Any = SHAPE, **changes: Any) -> s
         ("v6e-1x1", {"dtype": "float32"}, "with train.remat: block"),
         ("v6e-1x1", {"batch_size": 64}, "with train.remat: decoder"),
         ("v6e-1x1", {"batch_size": 128, "remat": "decoder"}, "with train.accumulation_steps: 2"),
-        ("v5e-1x1", {}, "with train.method: {kind: lora} or on 2 chips"),
+        (
+            "v5e-1x1",
+            {},
+            "with train.method: {kind: lora}"
+            " or with execution.cluster.train.accelerator: v5e-2x2 (4 chips)",
+        ),
     ],
 )
 def test_the_smallest_change_that_fits_is_named(
@@ -50,7 +56,19 @@ def test_the_smallest_change_that_fits_is_named(
 
 def test_nothing_that_does_not_fit_is_recommended() -> None:
     larger = {**SHAPE, "num_layers": 1024, "embed_dim": 16_384}
-    assert "choose a smaller model, or chips with more memory" in lever(shape=larger)
+    expected = (
+        "makes it fit, nor does a larger shape that the batch divides among (up to v5e-16x16);"
+        " choose a smaller model, or chips with more memory"
+    )
+    assert expected in lever(shape=larger)
+    assert "makes it fit; choose a smaller model" in lever("l4-8", shape=larger)
+
+
+def test_chips_that_the_batch_does_not_divide_among_are_not_recommended() -> None:
+    """Four chips of v5e are too few, and a batch of 4 rows has no use for more."""
+    wide = {**SHAPE, "embed_dim": 4096, "hidden_dim": 16_384}
+    assert "accelerator" not in lever(shape=wide, batch_size=4)
+    assert "accelerator: v5e-2x4-8t (8 chips)" in lever(shape=wide, batch_size=8)
 
 
 def test_an_estimate_that_was_too_low_is_corrected() -> None:

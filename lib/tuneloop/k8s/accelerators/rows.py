@@ -100,6 +100,15 @@ def _gpu_rows(table: AcceleratorTable, name: str, family: GpuFamily) -> Iterator
                 yield row
 
 
+def sizes_of_family(table: AcceleratorTable, name: str) -> Iterator[str]:
+    """Yield the keys of a family's listed shapes, and of 4, 8, 16 ... nodes of its GPU machines."""
+    yield from (row.key for row in table_rows(table) if row.family_name == name)
+    if name in table.gpu.families:
+        for machine in table.gpu.families[name].machines:
+            powers = (2**n for n in range(2, machine.max_nodes.bit_length()))
+            yield from (f"{name}-{machine.gpus}x{n}" for n in powers if n < machine.max_nodes)
+
+
 def gang_row(table: AcceleratorTable, name: str, gpus: int, nodes: int) -> Row | None:
     """Build a GPU shape of several nodes.
 

@@ -6,6 +6,7 @@ hosts.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tuneloop.errors import SpecError
-from tuneloop.k8s.accelerators.rows import Row, gang_row, larger_row, table_rows
+from tuneloop.k8s.accelerators.rows import Row, gang_row, larger_row, sizes_of_family, table_rows
 from tuneloop.k8s.accelerators.table import AcceleratorTable, Option, OptionName, Parts, read_table
 from tuneloop.specs.cluster import AcceleratorRequest
 from tuneloop.specs.compilation import Chip, TargetDevices
@@ -149,6 +150,23 @@ class Accelerators:
                 bytes_per_second=bandwidth and bandwidth * 1e9 / per_chip,
             ),
         )
+
+    def larger_devices(self, request: AcceleratorRequest) -> list[TargetDevices]:
+        """Describe shapes of the same family that have more chips, smallest first.
+
+        All of them support the slices and options of the request.
+
+        Raises:
+            SpecError: as `shape`.
+        """
+        asked, family = self.devices(request), self._row(request.accelerator).family_name
+        found: list[TargetDevices] = []
+        for key in sizes_of_family(self.table, family):
+            with contextlib.suppress(SpecError):
+                other = self.devices(request.model_copy(update={"accelerator": key}))
+                if asked and other and other.chips > asked.chips:
+                    found.append(other)
+        return sorted(found, key=lambda each: each.chips)
 
     def _row(self, key: str) -> Row:
         row = self._rows.get(key) or self._unlisted(key)

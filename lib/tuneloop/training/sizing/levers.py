@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from tuneloop.specs.method import FullMethod, LoraMethod, QloraMethod
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.sizing.memory import estimate_memory
 
-_CHIP_FACTORS = (2, 4, 8, 16, 32, 64)
 _SHORTEST_TOKENS = 128
 
 _KEEP_THE_RESULT = frozenset({"remat", "accumulation_steps"})
@@ -30,25 +29,28 @@ class _Step:
     train: TrainSpec
     architecture: Architecture
     target: TargetDevices
+    larger: Sequence[TargetDevices]
     correction: float
 
-    def fits(self, changes: Changes, factor: int = 1) -> bool:
-        """Return whether the changed step fits on this many times the devices, by the estimate."""
+    def fits(self, changes: Changes, target: TargetDevices | None = None) -> bool:
+        """Return whether the changed step fits on its devices, or on others, by the estimate."""
+        target = target or self.target
         changed = self.train.model_copy(update=changes)
         if changed.batch_size % changed.accumulation_steps:
             return False
         try:
-            sizes = changed.mesh_sizes(self.target.devices * factor, self.target.slices)
+            sizes = changed.mesh_sizes(target.devices, target.slices, self.architecture)
         except SpecError:
             return False
         estimate = estimate_memory(changed, self.architecture, sizes)
-        return estimate.peak_bytes * self.correction <= self.target.chip.limit_bytes
+        return estimate.peak_bytes * self.correction <= target.chip.limit_bytes
 
 
 def find_lever(
     train: TrainSpec,
     architecture: Architecture,
     target: TargetDevices,
+    larger: Sequence[TargetDevices] = (),
     *,
     correction: float = 1.0,
 ) -> str:
@@ -58,31 +60,34 @@ def find_lever(
         train: the spec that does not fit.
         architecture: family and shape of the model.
         target: the devices.
+        larger: the shapes of the accelerator table that have more of these chips, smallest first.
         correction: factor of every estimate, such as compiled / estimated memory of this spec.
     """
-    step = _Step(train, architecture, target, correction)
+    step = _Step(train, architecture, target, larger, correction)
     changes = next(filter(step.fits, _changes(train)), None)
     found = [] if changes is None else [f"with {_words(changes)}"]
     if changes is None or not _KEEP_THE_RESULT.issuperset(changes):
         found += _on_more_chips(step)
     if found:
         return f"by the estimate it fits {' or '.join(found)}"
+    chips = ""
+    if larger:
+        chips = f", nor does a larger shape that the batch divides among (up to {larger[-1].name})"
     return (
         "by the estimate no change of remat, accumulation_steps, dtype, batch_size,"
-        " max_length_tokens and method makes it fit, nor do"
-        f" {_CHIP_FACTORS[-1] * target.chips} chips; choose a smaller model, or chips with more"
-        " memory"
+        f" max_length_tokens and method makes it fit{chips}; choose a smaller model, or chips with"
+        " more memory"
     )
 
 
 def _on_more_chips(step: _Step) -> list[str]:
-    for factor in _CHIP_FACTORS:
-        words = f"on {factor * step.target.chips} chips"
-        if step.fits({}, factor):
+    for target in step.larger:
+        words = f"with execution.cluster.train.accelerator: {target.name} ({target.chips} chips)"
+        if step.fits({}, target):
             return [words]
         for changes in _frugal(step.train):
-            if step.fits(changes, factor):
-                return [f"{words} with {_words(changes)}"]
+            if step.fits(changes, target):
+                return [f"{words} and {_words(changes)}"]
     return []
 
 
