@@ -63,6 +63,15 @@ def test_the_closed_form_is_close_to_the_compiler() -> None:
         assert abs(estimate.peak_bytes / found.required_bytes - 1) < TOLERANCE, str(cell)
 
 
+def test_long_rows_need_no_memory_for_attention_scores() -> None:
+    need_libtpu()
+    length, heads = 4096, 4
+    train = {"batch_size": 1, "max_length_tokens": length, "packing": True}
+    (found,) = compile_all([Cell("gemma2", "full", "v5e-1x1", train=train).request])
+    assert found.temp_bytes is not None
+    assert found.temp_bytes < heads * length * length * 2  # one layer's, in bfloat16
+
+
 def test_the_loss_of_a_large_vocabulary_needs_little_memory() -> None:
     """8,192 tokens x 262,144 pieces: whole logits would be 8.6 GB in float32."""
     need_libtpu()

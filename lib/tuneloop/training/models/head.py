@@ -38,7 +38,7 @@ def head_of(model: Any) -> Head:
 
 
 def hidden_states(
-    model: Any, tokens: jax.Array, positions: jax.Array, attention_mask: jax.Array
+    model: Any, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
 ) -> jax.Array:
     """Compute the hidden states after the last norm.
 
@@ -46,13 +46,14 @@ def hidden_states(
         model: any family's model.
         tokens: int32 (rows, length).
         positions: int32 (rows, length).
-        attention_mask: bool (rows, length, length).
+        segment_ids: int32 (rows, length). A token sees itself and earlier tokens of its segment; 0
+            is padding.
 
     Returns:
         (rows, length, width), in the dtype of the model's computation.
     """
     with _without_head(model):
-        hidden: jax.Array = model(tokens, positions, None, attention_mask)[0]
+        hidden: jax.Array = model(tokens, positions, None, segment_ids)[0]
     return hidden
 
 

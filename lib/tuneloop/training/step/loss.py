@@ -14,31 +14,20 @@ from tuneloop.training.step.mesh import split_by_rows
 
 
 def model_inputs(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Build positions and the attention mask of a batch; runs inside jit.
+    """Add the positions to a batch; runs inside jit.
 
-    A token attends to itself and to earlier tokens of its own segment. Padding is a segment of its
-    own (0), so tokens never see it, and no row of the mask is empty. Positions count from the start
-    of the row even if it holds several segments: Gemma 2's sliding window compares positions with
-    places in the row.
+    Positions count from the start of the row even if it holds several segments: RoPE needs only
+    their differences, and Gemma 2's sliding window compares positions with places in the row.
 
     Args:
         batch: the arrays of `Batch`: `tokens`, `segment_ids` and `loss_mask`, each of shape
             (batch, length).
 
     Returns:
-        `tokens` and `loss_mask` as they are, `positions` (int32, (batch, length)) and
-        `attention_mask` (bool, (batch, length, length)).
+        The batch, with `positions` (int32, (batch, length)).
     """
-    segments = batch["segment_ids"]
-    length = segments.shape[-1]
-    same_segment = segments[:, :, None] == segments[:, None, :]
-    causal = jnp.tril(jnp.ones((length, length), dtype=jnp.bool_))
-    return {
-        "tokens": batch["tokens"],
-        "loss_mask": batch["loss_mask"],
-        "positions": jnp.broadcast_to(jnp.arange(length), segments.shape),
-        "attention_mask": same_segment & causal,
-    }
+    shape = batch["tokens"].shape
+    return {**batch, "positions": jnp.broadcast_to(jnp.arange(shape[-1]), shape)}
 
 
 def token_losses(
@@ -55,7 +44,7 @@ def token_losses(
         Two float32 scalars: the sum in nats, and the number of targets.
     """
     tokens = inputs["tokens"]
-    hidden = hidden_states(model, tokens, inputs["positions"], inputs["attention_mask"])
+    hidden = hidden_states(model, tokens, inputs["positions"], inputs["segment_ids"])
     # Each position predicts the token after it; the last one predicts none.
     is_last = jnp.arange(tokens.shape[1]) == tokens.shape[1] - 1
     targets = jnp.roll(tokens, -1, axis=1)

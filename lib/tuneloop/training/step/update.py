@@ -18,6 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from tuneloop.specs.training import TrainSpec
+from tuneloop.training.models.attention.options import attention_options
 from tuneloop.training.models.lora.provider import adapter_dropout
 from tuneloop.training.step.loss import model_inputs, token_losses
 from tuneloop.training.step.mesh import keep_places, split_activations
@@ -35,11 +36,13 @@ class StepOptions:
     """Seed of dropout."""
     mesh: Mesh | None = None
     """Devices that the rows are split over; None for one device."""
+    is_packed: bool = True
+    """Whether a row may hold several examples."""
 
     @classmethod
     def from_spec(cls, spec: TrainSpec, seed: int, mesh: Mesh | None) -> StepOptions:
         """Take the options of a train spec."""
-        return cls(jnp.dtype(spec.dtype), spec.remat, seed, mesh)
+        return cls(jnp.dtype(spec.dtype), spec.remat, seed, mesh, spec.packing)
 
 
 def update(
@@ -140,9 +143,12 @@ def compute_copy(options: StepOptions, graph: Any, *states: Any) -> Any:
     # nnx.remat, which sets them, would refuse those from outside a gradient.
     states = tuple(nnx.map_state(convert, state) for state in states)
     model = nnx.merge(graph, *states)
+    attention = attention_options(options.mesh, is_packed=options.is_packed)
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "dtype") and dtype != jnp.float32:
             module.dtype = dtype
+        if hasattr(module, "attention_options"):
+            module.attention_options = attention
         _set_remat(module, options.remat)
         if options.mesh is not None:
             split_activations(module)

@@ -6,6 +6,7 @@ from flax import nnx
 from tunix.models.gemma.model import AttentionType, Gemma, ModelConfig
 
 from tuneloop.specs.architecture import Architecture, Rope
+from tuneloop.training.models.attention.blocks import gemma_attention, use_attend
 from tuneloop.training.models.parameters import set_abstract_dtype
 from tuneloop.training.models.patches.norm_epsilon import set_norm_epsilon
 from tuneloop.training.models.patches.query_scale import set_query_scalar
@@ -41,6 +42,7 @@ def abstract_model(architecture: Architecture, dtype: str) -> Gemma:
             set_attention_rope(layer.attn, architecture.rope, architecture.head_dim)
         if scalar != architecture.head_dim:
             set_query_scalar(layer.attn, scalar)
+        use_attend(layer.attn, gemma_attention)
     if architecture.norm_eps != _TUNIX_EPSILON:
         set_norm_epsilon(model, architecture.norm_eps)
     return model

@@ -7,6 +7,7 @@ from flax import nnx
 from tunix.models.gemma3.model import AttentionType, Gemma3, ModelConfig
 
 from tuneloop.specs.architecture import Architecture
+from tuneloop.training.models.attention.blocks import gemma_attention, use_attend
 from tuneloop.training.models.patches.norm_epsilon import set_norm_epsilon
 from tuneloop.training.models.patches.query_scale import set_query_scalar
 from tuneloop.training.models.patches.rope import set_attention_rope
@@ -43,6 +44,7 @@ def abstract_model(architecture: Architecture, dtype: str) -> Gemma3:
             attention.rope_scale_factor = rope.factor
         if architecture.query_scalar not in (None, architecture.head_dim):
             set_query_scalar(attention, architecture.query_scalar)
+        use_attend(attention, gemma_attention)
     if architecture.norm_eps != _TUNIX_EPSILON:
         set_norm_epsilon(model, architecture.norm_eps)
     return model

@@ -6,6 +6,7 @@ from flax import nnx
 from tunix.models.llama3.model import Llama3, ModelConfig
 
 from tuneloop.specs.architecture import Architecture
+from tuneloop.training.models.attention.blocks import llama_attention, use_attend
 from tuneloop.training.models.parameters import set_abstract_dtype
 from tuneloop.training.models.patches.rope import set_attention_rope
 
@@ -28,4 +29,5 @@ def abstract_model(architecture: Architecture, dtype: str) -> Llama3:
     set_abstract_dtype(model, dtype)
     for layer in model.layers:
         set_attention_rope(layer.attn, architecture.rope, architecture.head_dim)
+        use_attend(layer.attn, llama_attention)
     return model

@@ -7,6 +7,7 @@ from flax import nnx
 from tunix.models.qwen2.model import ModelConfig, Qwen2
 
 from tuneloop.specs.architecture import Architecture
+from tuneloop.training.models.attention.blocks import qwen2_attention, use_attend
 from tuneloop.training.models.patches.rope import set_model_rope
 
 
@@ -28,4 +29,6 @@ def abstract_model(architecture: Architecture, dtype: str) -> Qwen2:
     )
     model = nnx.eval_shape(lambda: Qwen2(config, rngs=nnx.Rngs(0)))
     set_model_rope(model, architecture.rope, architecture.head_dim)
+    for layer in model.layers:
+        use_attend(layer.attn, qwen2_attention)
     return model

@@ -7,6 +7,7 @@ from flax import nnx
 from tunix.models.qwen3.model import ModelConfig, Qwen3
 
 from tuneloop.specs.architecture import Architecture
+from tuneloop.training.models.attention.blocks import llama_attention, use_attend
 from tuneloop.training.models.patches.rope import set_attention_rope
 
 
@@ -29,4 +30,5 @@ def abstract_model(architecture: Architecture, dtype: str) -> Qwen3:
     model = nnx.eval_shape(lambda: Qwen3(config, rngs=nnx.Rngs(0)))
     for layer in model.layers:
         set_attention_rope(layer.attn, architecture.rope, architecture.head_dim)
+        use_attend(layer.attn, llama_attention)
     return model

@@ -1,0 +1,1 @@
+"""Attention of the training step: one function for all families, and its kernels."""
