@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from tuneloop.training.models.head import Head
+from tuneloop.training.step.head_weight import HeadWeight, WeightShares
 from tuneloop.training.step.mesh import ROW_AXES, sizes_of
 
 TILE_TOKENS = 2048
@@ -30,8 +31,6 @@ TILES_PER_ROW = 8
 """A row is cut into at least so many tiles, so that few positions without a target are computed."""
 TILE_PIECES = 16_384
 """Pieces of the vocabulary of a tile at most: 134 MB of float32 logits."""
-LANES = 128
-"""Tiles are as wide as a multiple of this, the width of a TPU's registers."""
 
 
 class _Sums(NamedTuple):
@@ -49,15 +48,13 @@ class _Sums(NamedTuple):
 class _Options:
     """What is fixed when the loss is compiled."""
 
-    is_embedding: bool
     softcap: float | None
     mesh: Mesh | None
+    shares: WeightShares
     columns: int
     """Columns of a tile, each with all rows of a device."""
-    pieces: int
-    """Pieces of a tile."""
-    splits_columns: bool
-    """Whether the columns are split over the axis `tp`."""
+    missing_columns: int
+    """Columns without a target that are added, so that `tp` divides their number."""
 
 
 def summed_cross_entropy(
@@ -75,26 +72,21 @@ def summed_cross_entropy(
         head: projection to logits. Logits and losses are float32 for any dtype of the weight.
         targets: int32 (rows, length): the token that each position predicts.
         mask: bool (rows, length): which positions have a target.
-        mesh: devices that the rows are split over, and the columns along `tp` if they divide; None
-            for one device.
+        mesh: devices that the rows are split over, and the columns along `tp`; None for one device.
 
     Returns:
         float32 scalar, in nats. Its gradient by `hidden` and by the weight is defined.
     """
     rows, length, _ = hidden.shape
-    vocabulary = head.weight.shape[0 if head.is_embedding else 1]
     sizes = sizes_of(mesh)
-    tp = 1 if length % sizes.tp else sizes.tp
-    rows, length = rows // sizes.row_shares, length // tp
-    tiles = -(-vocabulary // TILE_PIECES)
-    pieces = -(-vocabulary // (tiles * LANES)) * LANES
+    rows, missing = rows // sizes.row_shares, -length % sizes.tp
+    length = (length + missing) // sizes.tp
     options = _Options(
-        head.is_embedding,
         head.softcap,
         mesh,
+        WeightShares.of(head.weight.shape, head.is_embedding, sizes),
         columns=max(1, min(TILE_TOKENS // rows, -(-length // TILES_PER_ROW))),
-        splits_columns=tp > 1,
-        pieces=min(pieces, vocabulary),
+        missing_columns=missing,
     )
     return _cross_entropy(options, hidden, head.weight, targets, mask)
 
@@ -124,32 +116,47 @@ def _backward(options: _Options, gradients: Any, scale: Any) -> Any:
 _cross_entropy.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _compute(options: _Options, needed: tuple[bool, bool], *arrays: jax.Array) -> _Sums:
-    """Compute on every device its own rows, and add up what all devices share."""
+def _compute(
+    options: _Options,
+    needed: tuple[bool, bool],
+    hidden: jax.Array,
+    weight: jax.Array,
+    targets: jax.Array,
+    mask: jax.Array,
+) -> _Sums:
+    """Compute on every device its own positions, and add up what all devices share."""
     if options.mesh is None:
-        return _Tiles(options, *arrays).sums(needed)
-    columns = ("tp",) if options.splits_columns else ()
-    by_position, everywhere = P(ROW_AXES, *columns), P()  # type: ignore[no-untyped-call]
+        return _Tiles(options, hidden, weight, targets, mask).sums(needed)
+    length = hidden.shape[1]
+    given = [_pad(array, options.missing_columns) for array in (hidden, targets, mask)]
+    by_position, everywhere = P(ROW_AXES, "tp"), P()  # type: ignore[no-untyped-call]
+    by_part = options.shares.spec
 
-    def local(*arrays: jax.Array) -> tuple[Any, ...]:
-        sums = _Tiles(options, *arrays).sums(needed)
-        shared: Any = (sums.loss, sums.weight)
-        # psum has no types. None, for a gradient that is not needed, has nothing to add up.
-        loss, by_weight = jax.lax.psum(shared, (*ROW_AXES, *columns))  # type: ignore[no-untyped-call]
-        return loss, sums.hidden, by_weight
+    def local(hidden: Any, targets: Any, mask: Any, weight: Any) -> tuple[Any, ...]:
+        sums = _Tiles(options, hidden, weight, targets, mask).sums(needed)
+        loss = jax.lax.psum(sums.loss, (*ROW_AXES, "tp"))  # type: ignore[no-untyped-call]
+        return loss, sums.hidden, sums.weight
 
-    found = jax.shard_map(
+    compute: Any = jax.shard_map(
         local,
         mesh=options.mesh,
-        in_specs=(by_position, everywhere, by_position, by_position),
-        out_specs=(everywhere, by_position, everywhere),
+        in_specs=(by_position, by_position, by_position, by_part),
+        out_specs=(everywhere, by_position, by_part),
         check_vma=False,
-    )(*arrays)
-    return _Sums(*found)
+    )
+    loss, by_hidden, by_weight = compute(*given, weight)
+    return _Sums(loss, None if by_hidden is None else by_hidden[:, :length], by_weight)
+
+
+def _pad(array: jax.Array, columns: int) -> jax.Array:
+    """Add columns of zeros at the end of the rows."""
+    if not columns:
+        return array
+    return jnp.pad(array, ((0, 0), (0, columns), *[(0, 0)] * (array.ndim - 2)))
 
 
 class _Tiles:
-    """The rows of one device, cut into tiles: some columns of all rows by some pieces."""
+    """The positions of one device, cut into tiles: some columns of all rows by some pieces."""
 
     def __init__(
         self,
@@ -159,143 +166,130 @@ class _Tiles:
         targets: jax.Array,
         mask: jax.Array,
     ) -> None:
-        self._options, self._weight = options, weight
-        self._axis = 0 if options.is_embedding else 1
+        self._options = options
+        self._head = HeadWeight(weight, options.shares, tile_pieces=TILE_PIECES)
         # Targets come first in every row, so that all tiles after the longest row's are skipped.
         self._order = jnp.argsort(~mask, axis=1, stable=True)
         self._counts = mask.sum(axis=1, dtype=jnp.int32)
-        self._hidden = self._pad(jnp.take_along_axis(hidden, self._order[..., None], axis=1))
-        self._targets = self._pad(jnp.take_along_axis(targets, self._order, axis=1))
+        missing = -hidden.shape[1] % options.columns
+        in_order = jnp.take_along_axis(hidden, self._order[..., None], axis=1)
+        self._hidden = _pad(in_order, missing)
+        self._targets = _pad(jnp.take_along_axis(targets, self._order, axis=1), missing)
         self._column_tiles = (self._counts.max() + options.columns - 1) // options.columns
-        self._piece_tiles = -(-weight.shape[self._axis] // options.pieces)
 
     def sums(self, needed: tuple[bool, bool]) -> _Sums:
         """Compute the loss, and the gradients by hidden states and weight if they are needed."""
-        normalisers = jnp.zeros(self._targets.shape, jnp.float32)
-
-        def add(tile: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            loss, normalisers = sums
-            found, normaliser = self._losses(tile)
-            at = (0, tile * self._options.columns)
-            return loss + found, jax.lax.dynamic_update_slice(normalisers, normaliser, at)
-
-        start = (jnp.zeros((), jnp.float32), normalisers)
-        loss, normalisers = jax.lax.fori_loop(0, self._column_tiles, add, start)
+        normalisers, chosen = self._normalisers()
+        loss = jnp.where(self._has_target(), normalisers - chosen, 0).sum()
         if not any(needed):
             return _Sums(loss, None, None)
         by_hidden, by_weight = self._gradients(needed, normalisers)
         return _Sums(loss, by_hidden, by_weight)
 
-    def _pad(self, array: jax.Array) -> jax.Array:
-        """Fill the columns up to whole tiles."""
-        missing = -array.shape[1] % self._options.columns
-        return jnp.pad(array, ((0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)))
+    def _normalisers(self) -> tuple[jax.Array, jax.Array]:
+        """Return log-sum-exp of the logits of every position, and the logit of its target."""
 
-    def _columns(self, array: jax.Array, tile: jax.Array) -> jax.Array:
-        size = self._options.columns
-        return jax.lax.dynamic_slice_in_dim(array, tile * size, size, axis=1)
+        def add_pieces(pieces: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            weight = self._head.tile(pieces)
+            _, is_new = self._head.pieces(pieces)
 
-    def _piece_start(self, tile: jax.Array) -> jax.Array:
-        """Return the first piece of a tile; the last tile begins inside the one before it."""
-        size = self._options.pieces
-        return jnp.minimum(tile * size, self._weight.shape[self._axis] - size)
+            def add_columns(columns: jax.Array, sums: tuple[jax.Array, ...]) -> Any:
+                highest, total, chosen = (self._columns(each, columns) for each in sums)
+                logits, is_target = self._logits(weight, columns, pieces)
+                chosen = chosen + jnp.where(is_new & is_target, logits, 0).sum(axis=-1)
+                logits = jnp.where(is_new, logits, -jnp.inf)
+                new = jnp.maximum(highest, logits.max(axis=-1))
+                total = total * jnp.exp(highest - new)
+                total = total + jnp.exp(logits - new[..., None]).sum(axis=-1)
+                changed = zip(sums, (new, total, chosen), strict=True)
+                return tuple(self._with_columns(*each, columns) for each in changed)
 
-    def _pieces(self, tile: jax.Array) -> jax.Array:
-        size = self._options.pieces
-        start = self._piece_start(tile)
-        return jax.lax.dynamic_slice_in_dim(self._weight, start, size, axis=self._axis)
+            found: tuple[jax.Array, ...] = jax.lax.fori_loop(
+                0, self._column_tiles, add_columns, sums
+            )
+            return found
 
-    def _logits(
-        self, hidden: jax.Array, weight: jax.Array, columns: jax.Array, pieces: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return a tile's float32 logits, which pieces are its own, and which are targets."""
-        logits = self._einsum("rcd,vd->rcv", hidden, weight)
-        if (cap := self._options.softcap) is not None:
-            logits = jnp.tanh(logits / cap) * cap
-        number = self._piece_start(pieces) + jnp.arange(self._options.pieces)
-        is_own = number >= pieces * self._options.pieces
-        return logits, is_own, number == self._columns(self._targets, columns)[..., None]
-
-    def _einsum(self, letters: str, *arrays: jax.Array) -> jax.Array:
-        """Multiply with float32 sums; `vd` stands for the axes of the weight."""
-        letters = letters if self._options.is_embedding else letters.replace("vd", "dv")
-        return jnp.einsum(letters, *arrays, preferred_element_type=jnp.float32)
-
-    def _losses(self, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the sum of the losses of a tile's columns, and log-sum-exp of their logits."""
-        hidden = self._columns(self._hidden, columns)
-
-        def add(pieces: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            highest, total, chosen = sums
-            weight = self._pieces(pieces)
-            logits, is_own, is_target = self._logits(hidden, weight, columns, pieces)
-            logits = jnp.where(is_own, logits, -jnp.inf)
-            new = jnp.maximum(highest, logits.max(axis=-1))
-            total = total * jnp.exp(highest - new) + jnp.exp(logits - new[..., None]).sum(axis=-1)
-            chosen = chosen + jnp.where(is_own & is_target, logits, 0).sum(axis=-1)
-            return new, total, chosen
-
-        zeros = jnp.zeros(hidden.shape[:2], jnp.float32)
+        zeros = jnp.zeros(self._targets.shape, jnp.float32)
         start = (zeros - jnp.inf, zeros, zeros)
-        highest, total, chosen = jax.lax.fori_loop(0, self._piece_tiles, add, start)
-        normaliser = highest + jnp.log(total)
-        return jnp.where(self._has_target(columns), normaliser - chosen, 0).sum(), normaliser
-
-    def _has_target(self, columns: jax.Array) -> jax.Array:
-        size = self._options.columns
-        return columns * size + jnp.arange(size) < self._counts[:, None]
+        highest, total, chosen = jax.lax.fori_loop(0, self._head.tiles, add_pieces, start)
+        return highest + jnp.log(total), chosen
 
     def _gradients(
         self, needed: tuple[bool, bool], normalisers: jax.Array
     ) -> tuple[jax.Array | None, jax.Array | None]:
         """Compute the gradients; those by the weight are complete after one tile of pieces."""
-        size = self._options.pieces
-        like = self._pieces(jnp.zeros((), jnp.int32))
 
         def add_pieces(pieces: jax.Array, sums: Any) -> Any:
             by_hidden, by_weight = sums
-            weight = self._pieces(pieces)
+            weight = self._head.tile(pieces)
+            start = jnp.zeros(weight.shape, jnp.float32) if needed[1] else None
 
             def add_columns(columns: jax.Array, sums: Any) -> Any:
-                by_hidden, by_pieces = sums
-                hidden = self._columns(self._hidden, columns)
-                logits, is_own, is_target = self._logits(hidden, weight, columns, pieces)
-                normaliser = self._columns(normalisers, columns)[..., None]
-                slopes = jnp.exp(logits - normaliser) - is_target
-                if (cap := self._options.softcap) is not None:
-                    slopes = slopes * (1 - jnp.square(logits / cap))
-                slopes = jnp.where(is_own & self._has_target(columns)[..., None], slopes, 0)
-                slopes = slopes.astype(hidden.dtype)
+                by_hidden, by_tile = sums
+                slopes = self._slopes(weight, normalisers, columns, pieces)
                 if by_hidden is not None:
                     new = self._einsum("rcv,vd->rcd", slopes, weight)
                     new += self._columns(by_hidden, columns)
-                    at = columns * self._options.columns
-                    by_hidden = jax.lax.dynamic_update_slice_in_dim(by_hidden, new, at, axis=1)
-                if by_pieces is not None:
-                    by_pieces += self._einsum("rcv,rcd->vd", slopes, hidden)
-                return by_hidden, by_pieces
+                    by_hidden = self._with_columns(by_hidden, new, columns)
+                if by_tile is not None:
+                    hidden = self._columns(self._hidden, columns)
+                    by_tile += self._einsum("rcv,rcd->vd", slopes, hidden)
+                return by_hidden, by_tile
 
-            start = jnp.zeros(like.shape, jnp.float32) if needed[1] else None
-            by_hidden, by_pieces = jax.lax.fori_loop(
+            by_hidden, by_tile = jax.lax.fori_loop(
                 0, self._column_tiles, add_columns, (by_hidden, start)
             )
-            if by_pieces is not None:
-                at, axis = self._piece_start(pieces), self._axis
-                old = jax.lax.dynamic_slice_in_dim(by_weight, at, size, axis=axis)
-                new = old + by_pieces.astype(old.dtype)
-                by_weight = jax.lax.dynamic_update_slice_in_dim(by_weight, new, at, axis=axis)
+            if by_tile is not None:
+                by_weight = self._head.add(by_weight, pieces, by_tile)
             return by_hidden, by_weight
 
-        by_hidden, by_weight = jax.lax.fori_loop(
-            0,
-            self._piece_tiles,
-            add_pieces,
-            (
-                jnp.zeros(self._hidden.shape, jnp.float32) if needed[0] else None,
-                jnp.zeros_like(self._weight) if needed[1] else None,
-            ),
+        start = (
+            jnp.zeros(self._hidden.shape, jnp.float32) if needed[0] else None,
+            self._head.zeros() if needed[1] else None,
         )
+        by_hidden, by_weight = jax.lax.fori_loop(0, self._head.tiles, add_pieces, start)
         if by_hidden is not None:
             places = jnp.argsort(self._order, axis=1)[..., None]
             by_hidden = jnp.take_along_axis(by_hidden, places, axis=1).astype(self._hidden.dtype)
         return by_hidden, by_weight
+
+    def _logits(
+        self, weight: jax.Array, columns: jax.Array, pieces: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return a tile's float32 logits, and which of them are those of targets."""
+        logits = self._einsum("rcd,vd->rcv", self._columns(self._hidden, columns), weight)
+        if (cap := self._options.softcap) is not None:
+            logits = jnp.tanh(logits / cap) * cap
+        numbers, _ = self._head.pieces(pieces)
+        return logits, numbers == self._columns(self._targets, columns)[..., None]
+
+    def _slopes(
+        self, weight: jax.Array, normalisers: jax.Array, columns: jax.Array, pieces: jax.Array
+    ) -> jax.Array:
+        """Return the gradient of the loss by a tile's products of hidden states and weight."""
+        logits, is_target = self._logits(weight, columns, pieces)
+        slopes = jnp.exp(logits - self._columns(normalisers, columns)[..., None]) - is_target
+        if (cap := self._options.softcap) is not None:
+            slopes = slopes * (1 - jnp.square(logits / cap))
+        _, is_new = self._head.pieces(pieces)
+        has_target = self._columns(self._has_target(), columns)
+        slopes = jnp.where(is_new & has_target[..., None], slopes, 0)
+        return slopes.astype(self._hidden.dtype)
+
+    def _einsum(self, letters: str, *arrays: jax.Array) -> jax.Array:
+        """Multiply with float32 sums; `vd` stands for the axes of the weight."""
+        if not self._options.shares.is_embedding:
+            letters = letters.replace("vd", "dv")
+        return jnp.einsum(letters, *arrays, preferred_element_type=jnp.float32)
+
+    def _has_target(self) -> jax.Array:
+        """Return which of the ordered positions have a target."""
+        return jnp.arange(self._targets.shape[1]) < self._counts[:, None]
+
+    def _columns(self, array: jax.Array, tile: jax.Array) -> jax.Array:
+        size = self._options.columns
+        return jax.lax.dynamic_slice_in_dim(array, tile * size, size, axis=1)
+
+    def _with_columns(self, array: jax.Array, new: jax.Array, tile: jax.Array) -> jax.Array:
+        at = tile * self._options.columns
+        return jax.lax.dynamic_update_slice_in_dim(array, new, at, axis=1)
