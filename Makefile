@@ -94,6 +94,7 @@ check:
 # needs an environment of its own: 5.6 GB and about five minutes for the first run.
 check-torch: $(VENV)/.dev $(VENV)/torch/.done
 	$(BIN)/python -m tests.torch.check $(VENV)/torch/bin/python
+	$(BIN)/python bench/gpu.py --smoke --torch-python $(VENV)/torch/bin/python
 
 # The tasks of reasoning-gym. Its packages lie in a folder of their own, because the other tests prove
 # that training runs without some of them. pycosat and zss are built with the setuptools of the lock.
@@ -114,7 +115,7 @@ golden: $(VENV)/.dev
 
 # Measure every figure of bench/ except those of the images. `real_mlx.py` asks the model of loop-real.
 bench: $(VENV)/.dev loop-real
-	for script in $(filter-out bench/image.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out bench/gpu.py bench/gpu_torch.py bench/image.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
 # Run every script of bench/ with tiny sizes. `make slow` does the same, so `make check` does too.
 bench-smoke: $(VENV)/.dev setup-debian

@@ -1,12 +1,16 @@
 """Every script of bench/ runs with tiny sizes.
 
 tests/cluster/test_bench.py runs the scripts that need an API server. tests/images/test_images.py
-runs `image.py`, which needs built images.
+runs `image.py`, which needs built images. `make check-torch` runs both sides of `gpu.py`.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -61,6 +65,20 @@ def test_a_script_that_compiles_for_tpus_runs() -> None:
     run_smoke(WITH_LIBTPU)
 
 
+def test_our_side_of_the_script_for_gpus_runs() -> None:
+    program = [sys.executable, str(FOLDER / "gpu.py"), "--smoke"]
+    done = subprocess.run(
+        [*program, "--describe", "1b-lora"], capture_output=True, text=True, check=True
+    )
+    done = subprocess.run(
+        [*program, "--ours", done.stdout], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    assert found["tokens_per_second"] > 0
+    assert abs(found["first_loss"] - math.log(512)) < 0.1  # random weights, 512 pieces
+
+
 def test_every_script_is_run_by_some_test() -> None:
-    run = {*SCRIPTS, *WITH_POSTGRES, *ON_A_CLUSTER, WITH_LIBTPU, "image"}
+    run = {*SCRIPTS, *WITH_POSTGRES, *ON_A_CLUSTER, WITH_LIBTPU, "image", "gpu", "gpu_torch"}
     assert {path.stem for path in FOLDER.glob("*.py")} == run | {*SHARED}
