@@ -72,6 +72,7 @@ def test_azures_containers_are_no_credentials() -> None:
         ({"name": "other"}, []),
         ({"execution__store_url": "http://127.0.0.1:9"}, []),
         ({"execution__checkpoint_every_steps": 1}, []),
+        ({"execution__profiler": {"first_step": 2, "last_step": 3}}, []),
         ({"import__batch_traces": 3}, []),  # how it is sent, not what
     ],
 )

@@ -14,6 +14,7 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
 from tuneloop.specs.optimizer import AdamWSpec
+from tuneloop.specs.profiler import ProfilerSpec
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.data.encoding import ChatEncoder, encode_blocks
 from tuneloop.training.data.table import TokenTable, join_blocks
@@ -76,6 +77,7 @@ def train(
     held_out: TokenTable | None = None,
     earlier: EarlierRun | None = None,
     lora: LoraMethod | None = None,
+    profiler: ProfilerSpec | None = None,
     **changes: Any,
 ) -> tuple[loop.Progress, bytes]:
     """Train the tiny model; returns the progress and the weights, those of adapters too.
@@ -88,6 +90,7 @@ def train(
         held_out: the validation examples.
         earlier: training to continue.
         lora: adapters to train instead of the model's own weights.
+        profiler: steps to trace; the trace goes to `profile` in the folder.
         changes: keys of the train spec that differ from SPEC.
     """
     model: Any = build_random_model(architecture(vocab_size), 0)
@@ -102,6 +105,8 @@ def train(
         report=lambda row, total_steps: seen.append(row),
         should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
         process_group=ALONE,
+        profiler=profiler,
+        profile_url=str(folder / "profile"),
     )
     progress = loop.run_sft(model, table, options, validation=held_out, earlier=earlier)
     return progress, dump_params(model)

@@ -14,6 +14,7 @@ from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.import_traces import ImportSpec
 from tuneloop.specs.model import PretrainedModelSpec
+from tuneloop.specs.profiler import ProfilerSpec
 from tuneloop.specs.training import TrainSpec
 
 
@@ -30,6 +31,9 @@ class ExecutionSpec(Spec):
     checkpoint_every_steps: int = Field(default=100, ge=1)
     """Training steps between checkpoints; a higher value writes fewer checkpoints and repeats more
     steps after a restart."""
+    profiler: ProfilerSpec | None = None
+    """Training steps that the JAX profiler traces, into `train/profile/` of the run; null traces
+    none."""
     cluster: ClusterSpec | None = None
     """Kubernetes settings; null allows runs on this machine only."""
 
@@ -73,6 +77,16 @@ class RunSpec(Spec):
             raise ValueError(
                 "train.validation needs validation examples, but export.validation_fraction is 0;"
                 " set it to a share such as 0.05, or remove train.validation"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _profiled_steps_exist(self) -> RunSpec:
+        profiler, steps = self.execution.profiler, self.train.steps
+        if profiler is not None and steps is not None and profiler.last_step > steps:
+            raise ValueError(
+                f"execution.profiler.last_step is {profiler.last_step}, expected at most"
+                f" train.steps ({steps})"
             )
         return self
 

@@ -111,6 +111,9 @@ def _train(
         report=report,
         should_stop=stage.should_stop,
         utilization=_utilization(architecture, spec, group),
+        profiler=spec.execution.profiler,
+        # Not an output: it tells about this machine, and a run is the same with and without it.
+        profile_url=paths.join(stage.prefix, "profile"),
     )
     progress = loop.run_sft(model, data.table, options, validation=data.validation, earlier=earlier)
     steps_done = len(progress.metrics)

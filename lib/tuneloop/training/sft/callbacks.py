@@ -11,6 +11,7 @@ import jax
 from tunix.sft import hooks
 
 from tuneloop.errors import DataError
+from tuneloop.specs.profiler import ProfilerSpec
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.data.batches import Batch, Rows
 from tuneloop.training.sft.background import BackgroundFile
@@ -56,6 +57,10 @@ class SftOptions:
     checkpoint and stops."""
     utilization: Utilization | None = None
     """Computes the MFU of every step; None leaves it out."""
+    profiler: ProfilerSpec | None = None
+    """Steps that the profiler traces; None traces nothing."""
+    profile_url: str = ""
+    """URL of TensorBoard's log directory for the trace."""
 
 
 class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # tunix is untyped
@@ -100,6 +105,8 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         """Return the next batch; None ends the training (Tunix's hook)."""
         batch = self._next_batch_or_end(trainer)
         self._is_ending = batch is None
+        if batch is None:
+            trainer.stop_profile()  # otherwise it would have one more step, an empty one
         return batch
 
     def _next_batch_or_end(self, trainer: Any) -> dict[str, Any] | None:

@@ -7,7 +7,9 @@ restored step, and a checkpoint without stored metrics is not used.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from tuneloop.training.sft.callbacks import Callbacks, SftOptions
 from tuneloop.training.sft.checkpoints import Checkpoints
 from tuneloop.training.sft.earlier import EarlierRun
 from tuneloop.training.sft.metrics import History, StepMetrics, read_metrics
+from tuneloop.training.sft.profiler import StepProfiler
 from tuneloop.training.sft.trainer import SftTrainer
 from tuneloop.training.sft.validation import Validation
 from tuneloop.training.step.mesh import sizes_of
@@ -107,7 +110,8 @@ def run_sft(
             history=history,
             checkpoints=checkpoints,
         )
-        _train(trainer, callbacks, checkpoints)
+        with _profiling(trainer, callbacks, options):
+            _train(trainer, callbacks, checkpoints)
         kept_step = trainer.train_steps
         if callbacks.is_finished and callbacks.best_step:
             kept_step = callbacks.best_step
@@ -138,6 +142,23 @@ def _train(trainer: SftTrainer, callbacks: Callbacks, checkpoints: Checkpoints) 
         raise
     finally:
         callbacks.close()
+
+
+@contextlib.contextmanager
+def _profiling(trainer: SftTrainer, callbacks: Callbacks, options: SftOptions) -> Iterator[None]:
+    """Let the steps be traced that are asked for; an interrupted trace is stored as well."""
+    if options.profiler is None:
+        yield
+        return
+    profiler = StepProfiler(
+        options.profiler,
+        options.profile_url,
+        wait=trainer.newest_values,
+        pause=callbacks.clock.pause,
+    )
+    trainer.profile_with(profiler)
+    with contextlib.closing(profiler):
+        yield
 
 
 def _restore_best(

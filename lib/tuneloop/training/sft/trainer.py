@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from tunix.sft import metrics_logger, peft_trainer
 
 from tuneloop.specs.training import TrainSpec
+from tuneloop.training.sft.profiler import StepProfiler
 from tuneloop.training.step.mesh import places_of, row_spec, spread_optimizer
 from tuneloop.training.step.optimizers import build_optimizer
 from tuneloop.training.step.update import StepOptions, measure, update
@@ -60,6 +61,7 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
         """
         self.values = LastValues()
         self._newest: tuple[jax.Array, jax.Array] | None = None
+        self._profiler: StepProfiler | None = None
         super().__init__(
             model,
             build_optimizer(spec.optimizer, steps),
@@ -70,6 +72,7 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             ),
             metrics_logger=self.values,
         )
+        self.start_at(0)
         self._options = StepOptions.from_spec(spec, seed, mesh)
         if mesh is not None:
             spread_optimizer(self.optimizer, mesh)
@@ -105,7 +108,18 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
 
     def start_at(self, step: int) -> None:
         """Count from this step; for a model and an optimizer restored from a checkpoint."""
-        self._train_steps = self._iter_steps = step
+        self._train_steps = step
+        # Tunix marks a step in profiles by this number before it counts it, so it is one ahead.
+        self._iter_steps = step + 1
+
+    def profile_with(self, profiler: StepProfiler) -> None:
+        """Let a profiler trace steps, instead of Tunix's own one."""
+        self._prof = self._profiler = profiler
+
+    def stop_profile(self) -> None:
+        """End the trace if one is going on; it is stored later."""
+        if self._profiler is not None:
+            self._profiler.stop()
 
     def _post_process_train_step(self, aux: tuple[jax.Array, jax.Array]) -> None:
         """Keep loss and gradient norm of the newest step; Tunix reports them one step late."""
