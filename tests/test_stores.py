@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,12 +21,12 @@ from tests.objectstore import STORES, ObjectStore
 from tests.test_kill import contents, fresh_store, stage_process
 from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
+from tuneloop.stages.command import shared_cache_env
 
 __all__ = ["fresh_store"]
 
 POD = """
 mount -t tmpfs -o size=8m tmpfs "$TMPDIR"
-mount --bind "$JAX_COMPILATION_CACHE_DIR" "$JAX_COMPILATION_CACHE_DIR"
 mount -o remount,bind,ro /
 exec "$@"
 """
@@ -81,6 +82,10 @@ def download(bucket: ObjectStore, folder: Path) -> None:
         path.write_bytes(bucket.bucket.get(name))
 
 
+def log_of(stage: Path) -> str:
+    return (stage / "log.txt").read_text()
+
+
 def test_killed_in_training_the_loop_ends_in_the_same_bytes(
     bucket: ObjectStore, tmp_path: Path, fresh_store: str
 ) -> None:
@@ -97,15 +102,19 @@ def test_killed_in_training_the_loop_ends_in_the_same_bytes(
         *(sys.executable, "-m", "tuneloop.cli", "run", str(undisturbed.spec_path)),
         *("--artifacts", bucket.url("artifacts"), "--store", fresh_store),
     ]
-    env = {**os.environ, **bucket.environment, "TMPDIR": str(folder)}
-    Path(env["JAX_COMPILATION_CACHE_DIR"]).mkdir(parents=True, exist_ok=True)
+    cache = shared_cache_env(bucket.url("artifacts"))
+    env = {**os.environ, **bucket.environment, **cache, "TMPDIR": str(folder)}
     assert "killed by SIGKILL" in kill_training(command, env, at, bucket)
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
     download(bucket, tmp_path)
     run_id = undisturbed.plan().run_id
-    record = tmp_path / "artifacts" / "training_runs" / run_id / "train" / "record.json"
+    train = tmp_path / "artifacts" / "training_runs" / run_id / "train"
+    # The step was compiled by the process that was killed.
+    (hits,) = re.findall(r"(\d+) programs were read from the compilation cache", log_of(train))
+    assert int(hits) > 0
+    record = train / "record.json"
     assert json.loads(record.read_bytes())["counts"]["resumed_from_step"] == resumed_from
     local = contents(Path(undisturbed.artifacts), run_id)
     assert contents(tmp_path / "artifacts", run_id) == local

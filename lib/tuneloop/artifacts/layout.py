@@ -44,3 +44,8 @@ def token_folder(artifacts: str, digest: str) -> str:
 def compiled_url(artifacts: str, fingerprint: str) -> str:
     """Return the URL of what the compiler reported about a training step."""
     return paths.join(artifacts, "compiled", f"{fingerprint}.json")
+
+
+def compilation_cache(artifacts: str) -> str:
+    """Return the URL of JAX's compilation cache, which all runs on accelerators share."""
+    return paths.join(artifacts, "jax_cache")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from tuneloop.artifacts import layout
 from tuneloop.errors import SpecError
 from tuneloop.specs.stages import StageSpec
 
@@ -52,6 +53,23 @@ def stage_env(cache: str, termination_log: str) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": f"{cache}/tuneloop/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+
+
+def shared_cache_env(artifacts: str) -> dict[str, str]:
+    """Return the environment of a stage whose compiled programs outlive its machine.
+
+    JAX reads and writes the cache with the same packages as tuneloop does the artifacts.
+
+    Args:
+        artifacts: URL of the artifacts prefix on an object store.
+    """
+    return {
+        "JAX_COMPILATION_CACHE_DIR": layout.compilation_cache(artifacts),
+        # A shorter compilation takes about as long as asking the store.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        # XLA's own caches of GPU kernels can only be local.
+        "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
     }
 
 

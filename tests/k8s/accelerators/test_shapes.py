@@ -204,11 +204,35 @@ def test_gpu(key: str) -> None:
     assert found.tolerations == [GPU_TAINT, *([ARM_TAINT] if is_arm else [])]
     assert found.arch == ("arm64" if is_arm else "amd64")
     assert found.resources == {"nvidia.com/gpu": str(gpus)}
-    assert found.env == {"JAX_PLATFORMS": "cuda,cpu"}
+    assert found.env == {
+        "JAX_PLATFORMS": "cuda,cpu",
+        "XLA_FLAGS": "--xla_gpu_enable_latency_hiding_scheduler=true",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92",
+    }
     assert found.dev_shm_size == "16Gi"
     assert found.termination_grace_period_seconds == 120
     assert found.pod_annotations == SAFE
     assert found.jobset_annotations == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "gib"),
+    [
+        ("", "", 0.92 * 79.1),
+        ('XLA_PYTHON_CLIENT_MEM_FRACTION: "0.92"', 'X: "1"', 0.75 * 79.1),  # JAX's default
+        ("cuda_gib_per_chip: 79.1", "usable_gib_per_device: 70", 70),
+    ],
+)
+def test_the_limit_of_a_step_is_what_jax_takes_of_a_gpu(old: str, new: str, gib: float) -> None:
+    start, family, rest = TEXT.partition("    h100-80gb:")
+    if "cuda" in old:
+        rest = rest.replace(old, new, 1)
+    else:
+        start = start.replace(old, new, 1)
+    table = load_accelerators(f"{start}{family}{rest}".encode(), "own.yaml")
+    devices = table.devices(AcceleratorRequest(accelerator="h100-80gb-1"))
+    assert devices is not None
+    assert devices.chip.limit_bytes == int(gib * 2**30)
 
 
 def test_cpu() -> None:

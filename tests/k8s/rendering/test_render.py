@@ -231,6 +231,27 @@ def test_a_pod_knows_the_peak_rate_of_its_devices(key: str, teraflops: str | Non
     assert env.get(PEAK_ENV) == teraflops
 
 
+@pytest.mark.parametrize(
+    ("key", "artifacts", "cache"),
+    [
+        ("v5e-1x1", "gs://bucket/artifacts", "gs://bucket/artifacts/jax_cache"),
+        ("l4-1", "s3://bucket/artifacts", "s3://bucket/artifacts/jax_cache"),
+        ("l4-1", "/mnt/artifacts", "/home/tuneloop/.cache/tuneloop/jax"),
+        ("cpu", "gs://bucket/artifacts", "/home/tuneloop/.cache/tuneloop/jax"),
+    ],
+)
+def test_programs_of_accelerators_are_compiled_once(key: str, artifacts: str, cache: str) -> None:
+    spec = ClusterSpec(namespace="training", train=StagePlacement(accelerator=key))
+    stage = stage_specs()["train"]
+    execution = stage.execution.model_copy(update={"artifacts": artifacts})
+    _, job = renderer(spec).render(stage.model_copy(update={"execution": execution}))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    env = {e["name"]: e["value"] for e in container["env"]}
+    assert env["JAX_COMPILATION_CACHE_DIR"] == cache
+    # XLA's own caches cannot be on an object store.
+    assert (env.get("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES") == "none") == ("://" in cache)
+
+
 def gang(key: str, slices: int = 1) -> AcceleratorRequest:
     return AcceleratorRequest(accelerator=key, slices=slices)
 

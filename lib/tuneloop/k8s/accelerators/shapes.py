@@ -25,7 +25,7 @@ from tuneloop.validation import shorten
 _TOPOLOGY = re.compile(r"[1-9][0-9]{0,2}(?:x[1-9][0-9]{0,2}){1,2}")
 _NODES = re.compile(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})")
 _SHOWN_KEYS = 16
-GPU_SHARE = 0.75
+GPU_SHARE = "0.75"
 """Share of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
 
 
@@ -133,7 +133,9 @@ class Accelerators:
         if family is None or shape.kind == "cpu":
             return None
         per_chip = family.devices_per_chip
-        usable = family.usable_gib_per_device or GPU_SHARE * family.hbm_gb_per_chip / per_chip
+        share = float(shape.env.get("XLA_PYTHON_CLIENT_MEM_FRACTION", GPU_SHARE))
+        memory = (family.cuda_gib_per_chip or family.hbm_gb_per_chip) / per_chip
+        usable = family.usable_gib_per_device or share * memory
         tflops, bandwidth = family.bf16_tflops_per_chip, family.hbm_gb_per_second_per_chip
         return TargetDevices(
             name=row.key,

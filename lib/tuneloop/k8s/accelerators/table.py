@@ -184,8 +184,10 @@ class Family(Level):
     devices_per_chip: int = Field(default=1, ge=1)
     """Number of JAX devices that one chip appears as."""
     usable_gib_per_device: float | None = Field(default=None, gt=0)
-    """Memory of one JAX device in GiB that a program can use; null means three quarters of its
-    memory, which is what JAX takes of a GPU."""
+    """Memory of one JAX device in GiB that a program can use; null means the share of its memory
+    that JAX takes of a GPU."""
+    cuda_gib_per_chip: float | None = Field(default=None, gt=0)
+    """Memory of one GPU in GiB as CUDA reports it; null means `hbm_gb_per_chip`."""
     bf16_tflops_per_chip: float | None = Field(default=None, gt=0)
     """Published peak rate of dense bfloat16 matrix products in TFLOP/s; null if not stated."""
     hbm_gb_per_second_per_chip: float | None = Field(default=None, gt=0)

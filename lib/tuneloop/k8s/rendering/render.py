@@ -26,7 +26,7 @@ from tuneloop.k8s.rendering.pod import SPEC_FOLDER, Pod, container_env, gang_env
 from tuneloop.k8s.rendering.templates import Template, fill
 from tuneloop.specs.cluster import ClusterSpec, PodResources, StagePlacement
 from tuneloop.specs.stages import StageSpec, dump_stage_spec
-from tuneloop.stages.command import stage_argv
+from tuneloop.stages.command import shared_cache_env, stage_argv
 from tuneloop.stages.table import STAGES, names_in
 
 FINAL_EXIT_CODES = sorted(
@@ -147,7 +147,9 @@ class Renderer:
         spec_url = f"{SPEC_FOLDER}/spec.json"
         return Pod(
             command=["python", *stage_argv(stage, spec_url, shard_count=placement.shard_count)],
-            env=container_env(shape, self.image) + gang_env(name, shape) + self._store_env(stage),
+            env=container_env(shape, self.image, _cache_env(stage, shape))
+            + gang_env(name, shape)
+            + self._store_env(stage),
             resources=pod_resources(placement),
             service_account=self.cluster.service_account,
             labels=labels,
@@ -206,6 +208,15 @@ class Renderer:
             ),
         }
         return fill(self.templates.jobset, values)
+
+
+def _cache_env(stage: StageSpec, shape: Shape) -> dict[str, str]:
+    """Return the variables that let compiled programs outlive the pod.
+
+    Programs for CPUs stay in the pod: they may contain instructions that another node lacks.
+    """
+    artifacts = stage.execution.artifacts
+    return shared_cache_env(artifacts) if shape.kind != "cpu" and "://" in artifacts else {}
 
 
 def pod_resources(placement: PodResources) -> dict[str, str]:

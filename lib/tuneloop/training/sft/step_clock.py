@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax.monitoring
+
+log = logging.getLogger(__name__)
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 """JAX's event with the seconds in the compiler, or in reading the program from the cache."""
@@ -36,6 +39,7 @@ class StepClock:
         self._thread = threading.get_ident()
         self._since = time.perf_counter()
         self._compiled = self._compiled_before = 0.0
+        self._laps = 0
         self._waits: dict[int, float] = {}
 
     @contextlib.contextmanager
@@ -87,5 +91,14 @@ class StepClock:
         """End a step and start the next one."""
         now, compiled = time.perf_counter(), self._compiled
         times = StepTimes(now - self._since, compiled - self._compiled_before)
+        if not self._laps:
+            log.info(
+                "first step: %.1f s, %.1f s of them compiling; %d programs were read from the"
+                " compilation cache",
+                times.step,
+                times.compiling,
+                self.cache_hits,
+            )
+        self._laps += 1
         self._since, self._compiled_before = now, compiled
         return times
