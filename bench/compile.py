@@ -87,7 +87,9 @@ def main() -> None:
         request = request_of(name)
         found = compile_step(request)
         sizes = request.train.mesh_sizes(request.target.devices, request.target.slices)
-        estimate = estimate_memory(request.train, request.architecture, sizes)
+        estimate = estimate_memory(
+            request.train, request.architecture, sizes, request.target.platform
+        )
         print(name, json.dumps(found.model_dump()))
         pair = (found.required_bytes / GIB, estimate.peak_bytes / GIB)
         print_figure(f"compile_{name}", "GiB", [pair])

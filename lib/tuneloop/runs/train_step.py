@@ -74,7 +74,7 @@ def planned_step(
     sizes = train.mesh_sizes(devices, slices, plan.architecture)
     passes = train.epochs or 0
     steps = train.steps or math.ceil(passes * plan.summary.trace_count / train.batch_size)
-    memory = estimate_memory(train, plan.architecture, sizes)
+    memory = estimate_memory(train, plan.architecture, sizes, target.platform if target else "cpu")
     return PlannedStep(train, plan.architecture, max(1, steps), target, memory, tuple(larger))
 
 

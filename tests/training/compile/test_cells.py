@@ -71,7 +71,7 @@ def test_a_step_compiles(group: str) -> None:
         request = cell.request
         devices = request.target.devices
         sizes = request.train.mesh_sizes(devices, request.target.slices)
-        estimate = estimate_memory(request.train, request.architecture, sizes)
+        estimate = estimate_memory(request.train, request.architecture, sizes, "tpu")
         assert found.refused is None
         assert found.temp_bytes is not None
         assert found.required_bytes <= request.target.chip.limit_bytes

@@ -59,7 +59,7 @@ def test_the_closed_form_is_close_to_the_compiler() -> None:
     for cell, found in zip(cells, compile_all([each.request for each in cells]), strict=True):
         train, target = cell.request.train, cell.request.target
         sizes = train.mesh_sizes(target.devices, target.slices)
-        estimate = estimate_memory(train, cell.request.architecture, sizes)
+        estimate = estimate_memory(train, cell.request.architecture, sizes, target.platform)
         assert abs(estimate.peak_bytes / found.required_bytes - 1) < TOLERANCE, str(cell)
 
 

@@ -26,7 +26,7 @@ def lever(accelerator: str = "v5e-1x1", shape: Any = SHAPE, **changes: Any) -> s
     train = TrainSpec.model_validate({**given, **changes})
     target = target_named(accelerator)
     estimate = estimate_memory(
-        train, architecture("llama3", **shape), train.mesh_sizes(target.devices)
+        train, architecture("llama3", **shape), train.mesh_sizes(target.devices), "tpu"
     )
     assert estimate.peak_bytes > target.chip.limit_bytes  # otherwise there is nothing to change
     larger = larger_than(accelerator)

@@ -18,7 +18,7 @@ LORA, QLORA = {"kind": "lora", "rank": 8}, {"kind": "qlora", "rank": 8}
 
 def estimate(mesh: MeshSizes | None = None, **changes: Any) -> MemoryEstimate:
     train = TrainSpec.model_validate({**TRAIN, **changes})
-    return estimate_memory(train, architecture("gemma3", **WIDE), mesh or MeshSizes())
+    return estimate_memory(train, architecture("gemma3", **WIDE), mesh or MeshSizes(), "tpu")
 
 
 def test_the_parts_add_up() -> None:

@@ -42,7 +42,7 @@ class _Step:
             sizes = changed.mesh_sizes(target.devices, target.slices, self.architecture)
         except SpecError:
             return False
-        estimate = estimate_memory(changed, self.architecture, sizes)
+        estimate = estimate_memory(changed, self.architecture, sizes, target.platform)
         return estimate.peak_bytes * self.correction <= target.chip.limit_bytes
 
 

@@ -1,15 +1,16 @@
 """Memory of one device in a training step, in closed form.
 
 The largest part is in use when the loss is known: the outputs of all layers wait for the backward
-pass, beside the weights. The numbers of arrays per layer and of copies of the LM head were counted
-in programs that libtpu compiled for one slice of v5e, v5p and v6e; tests compare the sum with the
-compiler's. Where memory is left, the compiler uses more on tpu7x and for several slices; where it
-is short, the compiler recomputes what `remat` keeps.
+pass, beside the weights. The numbers of arrays per layer were counted in programs that libtpu
+compiled for v5e, v5p and v6e; tests compare the sum with the compiler's. Where memory is left, the
+compiler gathers more weights of other devices at once, above all on tpu7x; where it is short, the
+compiler recomputes what `remat` keeps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.mesh import MeshSizes
@@ -28,12 +29,12 @@ from tuneloop.training.sizing.parameters import (
 _MASTER = 4
 """Bytes of a float32 weight, gradient or moment."""
 _BITS = {"nf4": 4, "int8": 8}
-_FLOAT32_SCORES = ("qwen3",)
-"""Families whose attention scores are float32 for any dtype of the computation."""
-_HEAD_COPIES = 3
-"""Arrays of the size of the LM head that are in use together if its weights are trained: on one
-device its gradient, scaled and converted; on several its weights from all devices, its gradient,
-and the sum of the gradients of all devices."""
+_FLOAT32 = 4
+"""Bytes of an attention score, and of a number of the gradient of one tile of the LM head."""
+_TILE_PIECES = 16_384
+"""Pieces of the vocabulary that the loss computes at a time; see `step/cross_entropy.py`."""
+
+Platform = Literal["cpu", "gpu", "tpu"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    train: TrainSpec, architecture: Architecture, mesh: MeshSizes
+    train: TrainSpec, architecture: Architecture, mesh: MeshSizes, platform: Platform
 ) -> MemoryEstimate:
     """Estimate the memory of one device in a training step.
 
@@ -76,11 +77,16 @@ def estimate_memory(
         train: method, optimizer, number format, remat and sizes.
         architecture: family and shape of the model.
         mesh: devices that share the step.
+        platform: kind of the devices, which decides whether attention scores are in memory.
     """
     width = 2 if train.dtype == "bfloat16" else _MASTER
     rows = train.batch_size // (train.accumulation_steps * mesh.row_shares)
     tokens = rows * train.max_length_tokens
-    activations = width * tokens * _activations_per_token(train, architecture) // mesh.tp
+    per_token = width * _numbers_per_token(train, architecture)
+    if _holds_scores(train, architecture, platform):
+        layers = architecture.num_layers if train.remat == "none" else 1
+        per_token += layers * _FLOAT32 * architecture.num_heads * train.max_length_tokens
+    activations = tokens * per_token // mesh.tp
     if isinstance(train.method, LoraMethod):
         return _with_adapters(train.method, train, architecture, mesh, width, activations)
     return _full(train, architecture, mesh, width, activations)
@@ -90,16 +96,20 @@ def _full(
     train: TrainSpec, architecture: Architecture, mesh: MeshSizes, width: int, activations: int
 ) -> MemoryEstimate:
     total, shares = parameter_count(architecture), mesh.weight_shares
-    head = _HEAD_COPIES * width * embedding_size(architecture)
     sums = _MASTER * total // shares
-    gradients = head + (sums if mesh.devices > 1 else 0)
+    if mesh.devices == 1:
+        gradients = width * total
+    else:
+        head = width * embedding_size(architecture) // shares
+        head += (width + _FLOAT32) * _tile_size(architecture)
+        gradients = max(head, sums + width * block_size(architecture))
     if train.accumulation_steps > 1:
         gradients += sums + width * total // shares  # of all parts, and of one
     return MemoryEstimate(
         weights=_MASTER * total // shares,
         optimizer=_optimizer_bytes(train, architecture, total) // shares,
         compute_copy=width * total // shares if width < _MASTER else 0,
-        gradients=max(gradients, width * total // shares),
+        gradients=gradients,
         activations=activations,
     )
 
@@ -123,7 +133,7 @@ def _with_adapters(
         copy += width * (quantized + 2 * block) // mesh.weight_shares
         copy += width * block if mesh.weight_shares > 1 else 0
     if mesh.weight_shares > 1:
-        copy += width * embedding_size(architecture)
+        copy += width * _tile_size(architecture)
     return MemoryEstimate(
         weights=frozen // mesh.weight_shares + _MASTER * adapters,
         optimizer=_optimizer_bytes(train, architecture, adapters),
@@ -147,19 +157,26 @@ def _optimizer_bytes(train: TrainSpec, architecture: Architecture, trained: int)
             return 2 * _MASTER * trained
 
 
-def _activations_per_token(train: TrainSpec, architecture: Architecture) -> int:
+def _holds_scores(train: TrainSpec, architecture: Architecture, platform: Platform) -> bool:
+    """Return whether attention keeps its scores in memory; see `models/attention/attend.py`."""
+    has_kernel = train.dtype == "bfloat16" and architecture.attention_softcap is None
+    return platform == "cpu" or (platform == "gpu" and not has_kernel)
+
+
+def _tile_size(architecture: Architecture) -> int:
+    """Return the number of weights of one tile of the LM head."""
+    return min(_TILE_PIECES, architecture.vocab_size) * architecture.embed_dim
+
+
+def _numbers_per_token(train: TrainSpec, architecture: Architecture) -> int:
     """Return the numbers per token that are in use when the backward pass begins."""
     a = architecture
-    queries = a.num_heads * a.head_dim
-    scores = a.num_heads * train.max_length_tokens
-    if a.family in _FLOAT32_SCORES and train.dtype == "bfloat16":
-        scores *= 2
-    layer = 2 * a.hidden_dim + 3 * a.embed_dim + 2 * queries + scores
+    projections = (a.num_heads + a.num_kv_heads) * a.head_dim
+    layer = 3 * a.hidden_dim + 4 * a.embed_dim + 2 * projections
     match train.remat:
         case "none":
-            # The last layer's feed-forward is in use when its gradients are computed.
-            return a.num_layers * layer + 2 * a.hidden_dim
+            return a.num_layers * layer + a.hidden_dim
         case "block":
             return a.num_layers * 5 * a.embed_dim + layer
         case "decoder":
-            return a.num_layers * a.embed_dim + layer + a.hidden_dim
+            return a.num_layers * a.embed_dim + layer
