@@ -31,6 +31,8 @@ _MASTER = 4
 _BITS = {"nf4": 4, "int8": 8}
 _FLOAT32 = 4
 """Bytes of an attention score, and of a number of the gradient of one tile of the LM head."""
+_LANES = 128
+"""Numbers of a register of a TPU; the last axis of an array is padded to a multiple of it."""
 _TILE_PIECES = 16_384
 """Pieces of the vocabulary that the loss computes at a time; see `step/cross_entropy.py`."""
 
@@ -89,26 +91,47 @@ def estimate_memory(
     activations = tokens * per_token // mesh.tp
     if isinstance(train.method, LoraMethod):
         return _with_adapters(train.method, train, architecture, mesh, width, activations)
-    return _full(train, architecture, mesh, width, activations)
+    lanes = _LANES if platform == "tpu" else 1
+    return _full(train, architecture, mesh, width, activations, lanes)
 
 
 def _full(
-    train: TrainSpec, architecture: Architecture, mesh: MeshSizes, width: int, activations: int
+    train: TrainSpec,
+    architecture: Architecture,
+    mesh: MeshSizes,
+    width: int,
+    activations: int,
+    lanes: int,
 ) -> MemoryEstimate:
-    total, shares = parameter_count(architecture), mesh.weight_shares
-    sums = _MASTER * total // shares
+    """Estimate a step that trains all weights.
+
+    Args:
+        train: the train spec.
+        architecture: family and shape of the model.
+        mesh: devices that share the step.
+        width: bytes of a number of the computation.
+        activations: bytes of the outputs of layers.
+        lanes: multiple that the last axis of an array is padded to.
+    """
+    a, shares = architecture, mesh.weight_shares
+    total, table = parameter_count(a), embedding_size(a)
+    own = a.embed_dim // mesh.fsdp
+    padding = -own % lanes / own  # of arrays whose last axis is the width of the model
+    padded = int(padding * (table + a.num_layers * a.hidden_dim * a.embed_dim))
+    sums = _MASTER * (total + padded) // shares
     if mesh.devices == 1:
         gradients = width * total
     else:
-        head = width * embedding_size(architecture) // shares
-        head += (width + _FLOAT32) * _tile_size(architecture)
-        gradients = max(head, sums + width * block_size(architecture))
+        # The gradient of the head waits for that of the lookup.
+        head = width * int((1 + padding) * table) // shares
+        tile = (width + _FLOAT32) * _tile_size(a)
+        gradients = head + max(tile, sums + width * block_size(a))
     if train.accumulation_steps > 1:
         gradients += sums + width * total // shares  # of all parts, and of one
     return MemoryEstimate(
         weights=_MASTER * total // shares,
-        optimizer=_optimizer_bytes(train, architecture, total) // shares,
-        compute_copy=width * total // shares if width < _MASTER else 0,
+        optimizer=_optimizer_bytes(train, a, total) // shares,
+        compute_copy=width * (total + padded) // shares if width < _MASTER else 0,
         gradients=gradients,
         activations=activations,
     )
