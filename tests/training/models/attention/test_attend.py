@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 
+from tuneloop.training.models.attention.attend import attend
 from tuneloop.training.models.attention.cudnn import cudnn_attention, fits_cudnn
+from tuneloop.training.models.attention.options import AttentionOptions
 from tuneloop.training.models.attention.scores import scores_attention, visible
 from tuneloop.training.models.attention.splash import splash_attention
 
@@ -154,3 +158,32 @@ def test_cudnn_has_no_kernel_for_every_attention(
 ) -> None:
     query: Any = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
     assert fits_cudnn(query, softcap=softcap, compute_capability=capability) == fits
+
+
+@pytest.mark.parametrize("window", [None, 16])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_gpu_runs_cudnn_in_both_directions(
+    is_packed: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JAX lowers for a GPU without one, if it is told which cuDNN and which GPU there would be."""
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91_501)
+    for name in ("check_compute_capability", "is_cuda_compute_capability_equal"):
+        monkeypatch.setattr(fused_attention_stablehlo, name, lambda version: version == "9.0")
+    options = AttentionOptions("gpu", None, is_packed, compute_capability=9.0)
+
+    def summed(query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array) -> Any:
+        found = attend(query, key, value, segments, scale=SCALE, options=options, window=window)
+        return found.astype(jnp.float32).sum()
+
+    def array(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+
+    shapes = (array(1, 64, 4, 256), array(1, 64, 1, 256), array(1, 64, 1, 256))
+    segments = jax.ShapeDtypeStruct((1, 64), jnp.int32)
+    traced = jax.jit(jax.grad(summed, (0, 1, 2))).trace(*shapes, segments)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text().replace("\\22", '"')
+    kind = "ScaleBias" if is_packed else ""
+    calls = {f"__cudnn$fmha{kind}Softmax", f"__cudnn$fmha{kind}SoftmaxBackward"}
+    assert set(re.findall(r"__cudnn\$\w+", text)) == calls
+    assert set(re.findall(r'"mask_type": "(\w+)"', text)) == {"CAUSAL"}
+    assert set(re.findall(r'"sliding_window_length": (\d+)', text)) == {str(window or 0)}
