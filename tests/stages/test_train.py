@@ -17,6 +17,7 @@ from tuneloop.artifacts.results import TrainCounts, TrainResults
 from tuneloop.errors import InputMissing, SpecError, StageFailed
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
+from tuneloop.runs.train_step import planned_step
 from tuneloop.stages.command import PEAK_ENV
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
@@ -85,6 +86,15 @@ def test_validation_is_in_metrics_record_summary_and_event_file(
     assert all(0 < row["mfu"] < 1 for row in rows[1:])
     assert record.output(EVENTS).has_timings
     assert record.output(EVENTS).path.endswith(EVENTS)
+
+
+def test_a_process_needs_the_host_memory_that_plan_estimates(
+    first: tuple[TinyRun, Plan, Record],
+) -> None:
+    run, plan, record = first
+    found = max(row.get("host_memory_bytes", 0) for row in metrics(run, record))
+    # Programs that come from the compilation cache take less: compiling them needs memory.
+    assert 0.4 < found / planned_step(plan, None).host.peak_bytes < 1.1
 
 
 def test_a_run_continues_another_one_with_more_steps(

@@ -48,15 +48,19 @@ def check(
     ] = False,
 ) -> None:
     """Check a run for problems on a cluster. Write nothing."""
-    from tuneloop.k8s.checks.base_model import check_base_model
+    from tuneloop.k8s.backend import train_devices
+    from tuneloop.k8s.checks.base_model import check_base_model, check_host_memory
     from tuneloop.k8s.checks.offline import check_documents, check_execution
     from tuneloop.k8s.checks.preflight import preflight
     from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
+    from tuneloop.runs.train_step import planned_step
 
     prepared = run.place_on_cluster()
     documents = stage_files(prepared.backend.submission)
     execution = prepared.plan.spec.execution
     findings = check_execution(execution) + check_base_model(prepared.plan.model, execution)
+    step = planned_step(prepared.plan, train_devices(cluster_of(prepared.plan.spec)))
+    findings += check_host_memory(step.host.peak_bytes, execution)
     findings += check_documents(documents)
     if server:
         placement = cluster_of(prepared.plan.spec)

@@ -206,15 +206,17 @@ def _step_lines(report: StepReport) -> list[str]:
     }
     by_use = ", ".join(f"{name} {_size(size)}" for name, size in named.items())
     about = f"about {_size(parts['peak'])} per device: {by_use}"
+    host = f"host memory about {_size(report.host_memory['peak'])} per pod"
     if not report.compiled:
         limit = report.limit_bytes
         warning = "" if report.fits or not limit else f"; {_size(limit)} can be used"
         note = [f"estimate only: {report.note}"] if report.note else []
-        return [f"memory {about}{warning}", *note]
+        return [f"memory {about}{warning}", host, *note]
     return [
         f"memory {_size(report.peak_bytes)} of {_size(report.limit_bytes or 0)} per device,"
         f" compiled for {report.accelerator}",
         f"estimate {about}",
+        host,
         *_exchange_lines(report),
         *_time_lines(report),
     ]

@@ -17,11 +17,13 @@ from tuneloop.cli.option_groups import (
 from tuneloop.cli.options import Json, NewSeed, PollSeconds, print_json
 
 if TYPE_CHECKING:
+    from tuneloop.k8s.checks.offline import Finding
     from tuneloop.runs.plan import Plan
     from tuneloop.runs.plan_table import PlanRow
     from tuneloop.runs.train_step import StepReport
     from tuneloop.specs.cluster import ClusterSpec
     from tuneloop.specs.compilation import TargetDevices
+    from tuneloop.specs.run import ExecutionSpec
 
 
 def register(app: typer.Typer) -> None:
@@ -136,6 +138,8 @@ def plan(
         print_json(_plan_as_json(made, rows, report))
     else:
         display.print_plan(made, rows, report)
+    for finding in _memory_findings(step.host.peak_bytes, made.spec.execution):
+        typer.echo(f"{finding.severity}: {finding}", err=True)
     check_fits(step, report)
 
 
@@ -148,6 +152,14 @@ def _train_devices(
     from tuneloop.k8s.backend import larger_devices, train_devices
 
     return train_devices(cluster), larger_devices(cluster)
+
+
+def _memory_findings(needed_bytes: int, execution: ExecutionSpec) -> list[Finding]:
+    if execution.cluster is None:
+        return []
+    from tuneloop.k8s.checks.base_model import check_host_memory
+
+    return check_host_memory(needed_bytes, execution)
 
 
 def _plan_as_json(made: Plan, rows: list[PlanRow], report: StepReport) -> dict[str, Any]:

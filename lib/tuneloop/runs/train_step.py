@@ -13,6 +13,7 @@ from tuneloop.runs.plan import Plan
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.compilation import CompiledStep, CompileRequest, TargetDevices
 from tuneloop.specs.training import TrainSpec
+from tuneloop.training.sizing.host_memory import HostMemory, estimate_host_memory
 from tuneloop.training.sizing.levers import find_lever
 from tuneloop.training.sizing.memory import MemoryEstimate, estimate_memory
 from tuneloop.training.sizing.work import step_work
@@ -33,6 +34,8 @@ class PlannedStep:
     """Devices of the train stage; None for a CPU."""
     memory: MemoryEstimate
     """Memory of one device, in closed form."""
+    host: HostMemory
+    """Memory of one pod, in closed form."""
     larger: tuple[TargetDevices, ...] = ()
     """Shapes with more of the same chips, smallest first."""
 
@@ -75,7 +78,14 @@ def planned_step(
     passes = train.epochs or 0
     steps = train.steps or math.ceil(passes * plan.summary.trace_count / train.batch_size)
     memory = estimate_memory(train, plan.architecture, sizes, target.platform if target else "cpu")
-    return PlannedStep(train, plan.architecture, max(1, steps), target, memory, tuple(larger))
+    host = estimate_host_memory(
+        train,
+        plan.architecture,
+        memory,
+        sizes,
+        devices_per_host=None if target is None else target.devices_per_host,
+    )
+    return PlannedStep(train, plan.architecture, max(1, steps), target, memory, host, tuple(larger))
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,8 @@ class StepReport:
     """Memory of one device that a step needs."""
     estimate: dict[str, int]
     """The same in closed form, by what it is for."""
+    host_memory: dict[str, int]
+    """Memory of one pod of the train stage in closed form, by what it is for."""
     limit_bytes: int | None
     """Memory of a device that a program can use; null on a CPU."""
     fits: bool
@@ -182,6 +194,7 @@ def _report(step: PlannedStep, compiled: CompiledStep | None, price: float | Non
         alias_bytes=compiled.alias_bytes if compiled else None,
         peak_bytes=peak,
         estimate={**asdict(memory), "peak": memory.peak_bytes},
+        host_memory={**asdict(step.host), "peak": step.host.peak_bytes},
         limit_bytes=limit,
         fits=not refused and (limit is None or peak <= limit),
         collectives={kind: found.model_dump() for kind, found in collectives.items()},

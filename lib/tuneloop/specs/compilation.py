@@ -47,6 +47,11 @@ class TargetDevices(Spec):
     chip: Chip
     """One of these devices."""
 
+    @property
+    def devices_per_host(self) -> int:
+        """JAX devices of one host."""
+        return self.chips_per_host * self.devices // self.chips
+
 
 class CompileRequest(Spec):
     """A training step and the devices to compile it for."""

@@ -8,7 +8,7 @@ from tests.builders import Invoke, TinyRun
 from tests.model_manifests import publish_manifest
 from tuneloop.artifacts.model_manifest import ModelFile
 from tuneloop.artifacts.run_manifest import ModelOfRun
-from tuneloop.k8s.checks.base_model import check_base_model, quantity_to_number
+from tuneloop.k8s.checks.base_model import check_base_model, check_host_memory, quantity_to_number
 from tuneloop.specs.run import ExecutionSpec
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1" * 64
@@ -45,8 +45,6 @@ def test_a_model_of_this_machine_cannot_be_read_by_pods() -> None:
 
 def test_pods_that_are_smaller_than_the_model() -> None:
     assert findings({}, weights_bytes=16_100_000_000) == [
-        "execution.cluster.train.memory: is 4Gi, but the weights of model m take 16.1 GB and the"
-        " stage itself at least 1 GB; raise it",
         "execution.cluster.train.ephemeral_storage: is 10Gi, but a checkpoint and the tuned model"
         " take at least 32.2 GB of local disk; raise it",
         "execution.cluster.eval.memory: is 4Gi, but the weights of model m take 16.1 GB and the"
@@ -54,6 +52,20 @@ def test_pods_that_are_smaller_than_the_model() -> None:
     ]
     large = {"memory": "24Gi", "ephemeral_storage": "64Gi"}
     assert findings({"train": large, "eval": large}, weights_bytes=16_100_000_000) == []
+
+
+def test_pods_that_request_less_than_the_estimate() -> None:
+    def found(needed_bytes: int, **train: Any) -> list[str]:
+        cluster = {"namespace": "n", "train": train}
+        spec = ExecutionSpec.model_validate({"cluster": cluster})
+        return [str(each) for each in check_host_memory(needed_bytes, spec)]
+
+    assert found(17 * 2**30) == [
+        "execution.cluster.train.memory: is 4Gi, but a pod needs about 17.0 GiB of host memory,"
+        " with the copy of a checkpoint; set it to 19Gi or more"
+    ]
+    assert found(17 * 2**30, memory="19Gi") == found(4 * 2**30) == []
+    assert check_host_memory(2**40, ExecutionSpec()) == []
 
 
 def test_chips_have_memory_of_their_own() -> None:
@@ -82,7 +94,7 @@ def test_check_warns_and_the_pods_get_the_reference(
     spec = cluster_run(tiny_run).spec_path
     code, _, err = tuneloop("check", spec)
     assert code == 0, err
-    assert "warning: execution.cluster.train.memory: is 4Gi, but the weights" in err
+    assert "warning: execution.cluster.eval.memory: is 4Gi, but the weights" in err
     assert tuneloop("render", spec, "-o", tmp_path / "out")[0] == 0
     rendered = [path.read_text() for path in (tmp_path / "out").rglob("*train*.yaml")]
     assert any(manifest.digest in text for text in rendered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -47,6 +48,25 @@ def check_base_model(model: ModelOfRun, execution: ExecutionSpec) -> list[Findin
     return [*findings, *_sizes(model, execution)]
 
 
+def check_host_memory(needed_bytes: int, execution: ExecutionSpec) -> list[Finding]:
+    """Warn if the pods of the train stage request less memory than they are estimated to need.
+
+    Args:
+        needed_bytes: estimate for one pod, from `training/sizing/host_memory.py`.
+        execution: execution settings of the run.
+    """
+    if execution.cluster is None:
+        return []
+    memory = execution.cluster.placement("train").memory
+    if quantity_to_number(memory) >= needed_bytes:
+        return []
+    message = (
+        f"is {memory}, but a pod needs about {needed_bytes / 2**30:.1f} GiB of host memory, with"
+        f" the copy of a checkpoint; set it to {math.ceil(1.1 * needed_bytes / 2**30)}Gi or more"
+    )
+    return [Finding("execution.cluster.train.memory", message, "warning")]
+
+
 def _sizes(model: ModelOfRun, execution: ExecutionSpec) -> Iterator[Finding]:
     weights, cluster = model.weights_bytes, execution.cluster
     if weights is None or cluster is None:
@@ -55,7 +75,8 @@ def _sizes(model: ModelOfRun, execution: ExecutionSpec) -> Iterator[Finding]:
         pod, field = cluster.placement(stage), f"execution.cluster.{stage}"
         needed = weights + RUNTIME_BYTES
         # Chips have memory of their own, into which the weights are read piece by piece.
-        if pod.accelerator == "cpu" and quantity_to_number(pod.memory) < needed:
+        # `check_host_memory` is about the train stage.
+        if stage == "eval" and pod.accelerator == "cpu" and quantity_to_number(pod.memory) < needed:
             message = (
                 f"is {pod.memory}, but the weights of model {model.name} take"
                 f" {weights / 1e9:,.1f} GB and the stage itself at least 1 GB; raise it"
