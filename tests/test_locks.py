@@ -164,3 +164,17 @@ def test_a_lock_for_chips_is_the_train_lock_and_what_drives_them(
     assert pins("train.txt") <= pins(f"train-{variant}.txt")
     drives = {"cuda": "jax-cuda12-plugin", "tpu": "libtpu"}[variant]
     assert drives in added
+
+
+def test_what_drives_chips_has_the_version_that_jax_expects(repository: Path) -> None:
+    def version(lock: str, package: str) -> str:
+        text = (repository / "requirements" / lock).read_text()
+        (found,) = re.findall(rf"^{package}==([^\s;]+)", text, flags=re.MULTILINE)
+        return str(found)
+
+    jaxlib = version("train.txt", "jaxlib")
+    # JAX ignores a CUDA plugin of another version, and would train on the CPU.
+    for package in ("jax-cuda12-plugin", "jax-cuda12-pjrt"):
+        assert version("train-cuda.txt", package) == jaxlib
+    # The tests compile training steps with the libtpu of the development lock.
+    assert version("train-tpu.txt", "libtpu") == version("dev.txt", "libtpu")
