@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,6 +32,12 @@ class TokenManifest(BaseModel):
     """Tokens of the longest example."""
     longest_response_tokens: int
     """Tokens of the longest response, closing turn mark included."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the digests of all arrays, wherever they are stored."""
+        lines = "".join(f"{file.name} {file.sha256}\n" for file in self.files)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def token_manifest_url(folder: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuneloop import jsonl
+from tuneloop import jsonl, provenance
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.results import ExportCounts, ParityResult, TrainCounts, TrainResults
 from tuneloop.artifacts.token_manifest import TokenManifest, read_token_manifest
@@ -17,7 +17,7 @@ from tuneloop.errors import DataError, SpecError, Transient
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.model import RandomModelSpec
-from tuneloop.specs.stages import TrainStage
+from tuneloop.specs.stages import TrainStage, dump_stage_spec
 from tuneloop.stages.command import peak_flops_per_second
 from tuneloop.stages.context import Stage
 from tuneloop.stages.exported import TRAINING, VALIDATION, has_rows, iter_examples
@@ -51,6 +51,8 @@ class Data:
     """Validation examples; None without validation, or if the export has none."""
     lengths: TokenManifest
     """Statistics of the training examples."""
+    validation_lengths: TokenManifest | None
+    """The same of the validation examples."""
 
 
 def run(spec: TrainStage, stage: Stage) -> None:
@@ -60,6 +62,8 @@ def run(spec: TrainStage, stage: Stage) -> None:
     """
     group = distributed.join(spec.options.mesh)
     stage.at_end = lambda: group.meet("the record is published")
+    # Before anything whose order of collective calls depends on them; processes would wait forever.
+    group.check_same(stage_spec=dump_stage_spec(spec).decode(), code=_code())
     earlier = find_earlier_run(
         spec.options,
         seed=spec.seed,
@@ -69,7 +73,13 @@ def run(spec: TrainStage, stage: Stage) -> None:
     check_same_examples(spec.options, stage.upstream("export"), stage.artifacts)
     base = _base_model(spec, stage, group)
     sizes_of(group.mesh).check_architecture(base.architecture)
+    group.check_same(base_model=base.manifest.digest, chat_format=base.chat_format.digest)
     data = _encode(spec, stage, base.chat_format)
+    held_out = data.validation_lengths
+    group.check_same(
+        training_examples=data.lengths.digest,
+        validation_examples=held_out.digest if held_out else "",
+    )
     model = _trainable(spec, base)
     progress = _train(model, base.architecture, data, spec, stage, group, earlier)
     model, adapters = tuned.take_adapters(model, base, spec)
@@ -85,6 +95,12 @@ def run(spec: TrainStage, stage: Stage) -> None:
         "parity": [ParityResult(**asdict(reader)) for reader in readers],
     }
     stage.set_results(counts, results.model_copy(update=found))
+
+
+def _code() -> str:
+    """Describe the code that this process runs."""
+    found = provenance.gather()
+    return str([found["code_sha256"], found["python"], found["libraries"]])
 
 
 def _train(
@@ -155,10 +171,10 @@ def _encode(spec: TrainStage, stage: Stage, chat_format: ChatFormat) -> Data:
     encoder = ChatEncoder(chat_format, spec.system_instruction)
     check_prefix_property(chat_format, _samples(stage), spec.system_instruction)
     table, lengths = _open_tokens(TRAINING, encoder, spec, stage)
-    validation = None
+    validation, validation_lengths = None, None
     if spec.options.validation is not None and has_rows(stage, VALIDATION):
-        validation, _ = _open_tokens(VALIDATION, encoder, spec, stage)
-    return Data(table, validation, lengths)
+        validation, validation_lengths = _open_tokens(VALIDATION, encoder, spec, stage)
+    return Data(table, validation, lengths, validation_lengths)
 
 
 def _open_tokens(

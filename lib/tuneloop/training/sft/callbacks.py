@@ -28,6 +28,7 @@ from tuneloop.training.sft.metrics import (
 from tuneloop.training.sft.step_clock import StepClock
 from tuneloop.training.sft.utilization import Utilization
 from tuneloop.training.sft.validation import Validation
+from tuneloop.training.step.agreement import Agreement
 from tuneloop.training.step.optimizers import learning_rates
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         self._total_steps, self._history = total_steps, history
         self._checkpoints = checkpoints
         self._learning_rates = learning_rates(options.spec.optimizer, total_steps)
+        self._agreement = Agreement(options.process_group.mesh)
         self._batches: dict[int, Batch] = {}
         self._file = BackgroundFile(metrics_url(options.resume_prefix))
         self._written = b""
@@ -111,6 +113,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
 
     def _next_batch_or_end(self, trainer: Any) -> dict[str, Any] | None:
         step = trainer.train_steps
+        self._agreement.start(step, trainer.newest, trainer.model, self._batches.get(step))
         if self._checkpoints.latest_step() == step:
             # Tunix reports the step later. Killed in between, the checkpoint would be of no use.
             self._record_newest(trainer, step)
@@ -179,10 +182,12 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         """Add a step to the history, unless it is there.
 
         Raises:
-            DataError: the loss or the gradient is infinite or not a number.
+            DataError: the loss or the gradient is infinite or not a number, or it or what led to it
+                differs between processes or devices.
         """
         if step <= len(self._history.steps):
             return
+        self._agreement.check(step)
         times = self.clock.lap()
         batch = self._batches[step]
         if not is_finite(loss, grad_norm):

@@ -9,6 +9,7 @@ all processes write.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
-from tuneloop.errors import Transient
+from tuneloop.errors import DataError, Transient
 from tuneloop.specs.mesh import MeshSpec
 from tuneloop.training.models.sharding import (
     is_on_mesh,
@@ -118,6 +119,30 @@ class ProcessGroup:
         if self.process_count == 1:
             return holds
         return bool(np.all(multihost_utils.process_allgather(np.bool_(holds))))
+
+    def check_same(self, **facts: str) -> None:
+        """Check that all processes pass the same texts; every process makes the same call.
+
+        Args:
+            facts: name of what must be the same, with `_` for spaces -> text that identifies it.
+
+        Raises:
+            DataError: one of them differs.
+        """
+        if self.process_count == 1:
+            return
+        own = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in facts.values()]
+        words = np.frombuffer(b"".join(own), np.uint32).reshape(len(facts), 2)
+        found = np.asarray(multihost_utils.process_allgather(words))
+        for number, name in enumerate(facts):
+            digests = [each[number].tobytes().hex() for each in found]
+            if len(set(digests)) > 1:
+                listed = ", ".join(f"process {n}: {each}" for n, each in enumerate(digests))
+                raise DataError(
+                    f"training: the {name.replace('_', ' ')} differs between the processes"
+                    f" (digests of {listed}), expected the same in all; start all of them with the"
+                    " same stage spec, image and artifacts"
+                )
 
     def meet(self, name: str) -> None:
         """Wait until every process has reached this call."""

@@ -60,8 +60,9 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
             mesh: devices that train together, on which the model is; None for one device.
         """
         self.values = LastValues()
-        self._newest: tuple[jax.Array, jax.Array] | None = None
         self._profiler: StepProfiler | None = None
+        self.newest: tuple[jax.Array, jax.Array] | None = None
+        """Loss and gradient norm of the newest step of this process, which may still be running."""
         super().__init__(
             model,
             build_optimizer(spec.optimizer, steps),
@@ -123,8 +124,8 @@ class SftTrainer(peft_trainer.PeftTrainer):  # type: ignore[misc]  # tunix is un
 
     def _post_process_train_step(self, aux: tuple[jax.Array, jax.Array]) -> None:
         """Keep loss and gradient norm of the newest step; Tunix reports them one step late."""
-        self._newest = aux
+        self.newest = aux
 
     def newest_values(self) -> tuple[float, float] | None:
         """Return loss and gradient norm of the newest step of this process; waits for them."""
-        return None if self._newest is None else (float(self._newest[0]), float(self._newest[1]))
+        return None if self.newest is None else (float(self.newest[0]), float(self.newest[1]))
