@@ -30,7 +30,8 @@ def main() -> None:
     """Measure both once, because a thousand runs are enough repetition."""
     with tempfile.TemporaryDirectory() as folder:
         run = make_tiny_run(Path(folder)).change(
-            execution__cluster={"namespace": "n", "train": {"accelerator": "v5e-4x4"}}
+            execution__cluster={"namespace": "n", "train": {"accelerator": "v5e-4x4"}},
+            train__batch_size=16,
         )
         spec = load_run_spec(str(run.spec_path))
         since = time.perf_counter()
