@@ -61,6 +61,13 @@ def test_devices_share_weights_along_fsdp_and_tp_and_rows_along_data_and_fsdp() 
     assert split.activations == shares.activations
 
 
+def test_devices_that_do_not_divide_the_width_of_the_model_share_no_weights() -> None:
+    one, uneven = estimate(), estimate(MeshSizes(fsdp=3), batch_size=6)
+    assert WIDE["embed_dim"] % 3
+    assert uneven.weights == one.weights
+    assert uneven.activations == one.activations // 4  # two of eight rows
+
+
 def test_adapters_are_on_every_device_and_frozen_weights_are_shared() -> None:
     one, shares = estimate(method=LORA), estimate(MeshSizes(fsdp=8), method=LORA)
     assert one.optimizer == shares.optimizer

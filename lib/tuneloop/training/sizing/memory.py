@@ -84,6 +84,8 @@ def estimate_memory(
     width = 2 if train.dtype == "bfloat16" else _MASTER
     rows = train.batch_size // (train.accumulation_steps * mesh.row_shares)
     tokens = rows * train.max_length_tokens
+    if architecture.embed_dim % mesh.fsdp:  # every device along `fsdp` has a copy of the weights
+        mesh = MeshSizes(mesh.data * mesh.fsdp, 1, mesh.tp)
     per_token = width * _numbers_per_token(train, architecture)
     if _holds_scores(train, architecture, platform):
         layers = architecture.num_layers if train.remat == "none" else 1
