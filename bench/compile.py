@@ -50,7 +50,10 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 STEPS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3-1b": ("v5e-2x4-8t", {"batch_size": 16, "max_length_tokens": sized(1024, 64)}),
-    "gemma3-27b": ("v5p-4x4x4", {"batch_size": 64, "max_length_tokens": 2048}),
+    "gemma3-27b": (
+        "v5p-4x4x4",
+        {"batch_size": 64, "max_length_tokens": 2048, "mesh": {"tp": 4}},
+    ),
 }
 """Name -> accelerator, and the options of `train` besides bfloat16 and remat by layers."""
 
