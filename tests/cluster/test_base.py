@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from tests.cluster import controlplane
 from tests.cluster.controlplane import Cluster, wait_until
@@ -23,6 +24,7 @@ from tests.cluster.test_preflight import pod_of
 from tests.k8s.rendering.test_render import MANIFESTS, rendered, submitter
 from tuneloop.k8s.checks.preflight import GANG_RIGHTS, QUEUE_RIGHTS, RIGHTS
 from tuneloop.k8s.client.cluster import KINDS
+from tuneloop.specs.base import LabelValue
 from tuneloop.specs.cluster import StagePlacement
 from tuneloop.store.middleware.auth import parse_tokens
 
@@ -54,6 +56,18 @@ def objects(text: str) -> list[Object]:
 def find(found: list[Object], kind: str, name: str) -> Object:
     (one,) = [o for o in found if (o["kind"], o["metadata"]["name"]) == (kind, name)]
     return one
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_priorities_preempt_nothing_and_are_values_of_a_label(
+    kustomized: Callable[[str], str], overlay: str
+) -> None:
+    """JobSet's webhook writes the priority of a gang's pods into a label."""
+    found = [each for each in objects(kustomized(overlay)) if each["kind"] == "PriorityClass"]
+    assert {each["metadata"]["name"] for each in found} == {"tuneloop-store", "tuneloop-stage"}
+    for each in found:
+        assert TypeAdapter(LabelValue).validate_python(str(each["value"]))
+        assert each["preemptionPolicy"] == "Never"
 
 
 @pytest.mark.golden

@@ -19,8 +19,12 @@ LabelKey = Annotated[
         pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
     ),
 ]
-Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)?(m|[kMGT]i?)?$")]
-"""Amount of a resource, as text such as `2` or `4Gi`: typed clients refuse a bare number."""
+Quantity = Annotated[
+    str,
+    Field(pattern=r"^([1-9][0-9]*(\.[0-9]+)?|0\.0*[1-9][0-9]*)(m|k|[MGTPE]|[KMGTPE]i)?$"),
+]
+"""Amount of a resource above zero, as text such as `2`, `0.5` or `4Gi`: typed clients refuse a bare
+number. The suffixes are those of Kubernetes, without `n`, `u` and exponents."""
 
 
 DESCRIBE_FIELDS = "TUNELOOP_DESCRIBE_FIELDS"

@@ -3,12 +3,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from kubernetes.utils.quantity import parse_quantity
+from pydantic import ValidationError
 
 from tests.builders import Invoke, TinyRun
 from tests.model_manifests import publish_manifest
 from tuneloop.artifacts.model_manifest import ModelFile
 from tuneloop.artifacts.run_manifest import ModelOfRun
 from tuneloop.k8s.checks.base_model import check_base_model, check_host_memory, quantity_to_number
+from tuneloop.specs.cluster import PodResources
 from tuneloop.specs.run import ExecutionSpec
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1" * 64
@@ -24,10 +27,23 @@ def findings(cluster: dict[str, Any], **model: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     ("quantity", "number"),
-    [("2", 2), ("250m", 0.25), ("4Gi", 4 * 2**30), ("1.5G", 1.5e9), ("10k", 1e4)],
+    [
+        *(("2", 2), ("250m", 0.25), ("4Gi", 4 * 2**30), ("1.5G", 1.5e9), ("10k", 1e4)),
+        *(("200Ki", 200 * 2**10), ("0.2Mi", 0.2 * 2**20), ("0.5", 0.5), ("1Pi", 2**50)),
+    ],
 )
 def test_quantities(quantity: str, number: float) -> None:
+    assert PodResources(memory=quantity).memory == quantity
     assert quantity_to_number(quantity) == number
+    assert float(parse_quantity(quantity)) == pytest.approx(number)
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "0.0Gi", "-1", "4gi", "4ki", "4K", "2 cores", "", ".5", "1e3"]
+)
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        PodResources(memory=text)
 
 
 def test_a_model_that_fits_or_is_drawn_in_the_pod_has_no_finding() -> None:

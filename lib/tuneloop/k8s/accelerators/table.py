@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from tuneloop.specs.base import Quantity
 from tuneloop.yaml_in import load_model
 
 PLACEHOLDERS = ("topology", "hosts", "slices", "chips_per_host", "value")
@@ -47,7 +48,6 @@ def _check_placeholders(text: str) -> str:
 Text = Annotated[str, AfterValidator(_check_placeholders)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
 Topology = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}(x[1-9][0-9]{0,2}){1,2}$")]
-Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*([KMGT]i?)?$")]
 
 
 class Table(BaseModel):

@@ -18,8 +18,8 @@ model."""
 
 _UNITS: dict[str, float] = {"": 1, "m": 1e-3} | {
     unit: base**power
-    for power, letter in enumerate("kMGT", start=1)
-    for unit, base in ((letter, 1000.0), (f"{letter}i", 1024.0))
+    for power, letter in enumerate("KMGTPE", start=1)
+    for unit, base in (("k" if letter == "K" else letter, 1000.0), (f"{letter}i", 1024.0))
 }
 
 
