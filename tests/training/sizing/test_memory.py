@@ -9,7 +9,9 @@ import pytest
 from tests.training.compile.cells import architecture
 from tuneloop.specs.mesh import MeshSizes
 from tuneloop.specs.training import TrainSpec
+from tuneloop.training.sizing import memory
 from tuneloop.training.sizing.memory import MemoryEstimate, estimate_memory
+from tuneloop.training.step import cross_entropy
 
 WIDE = {"embed_dim": 1024, "hidden_dim": 4096, "vocab_size": 32_768, "num_layers": 8}
 TRAIN = {"steps": 1, "batch_size": 8, "max_length_tokens": 512, "dtype": "bfloat16"}
@@ -19,6 +21,10 @@ LORA, QLORA = {"kind": "lora", "rank": 8}, {"kind": "qlora", "rank": 8}
 def estimate(mesh: MeshSizes | None = None, **changes: Any) -> MemoryEstimate:
     train = TrainSpec.model_validate({**TRAIN, **changes})
     return estimate_memory(train, architecture("gemma3", **WIDE), mesh or MeshSizes(), "tpu")
+
+
+def test_the_tile_of_the_head_is_that_of_the_loss() -> None:
+    assert memory._TILE_PIECES == cross_entropy.TILE_PIECES
 
 
 def test_the_parts_add_up() -> None:

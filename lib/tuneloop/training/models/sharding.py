@@ -12,6 +12,11 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+AXES = ("data", "fsdp", "tp")
+"""Names of the axes of a mesh; Tunix's models mark their parameters with the last two."""
+ROW_AXES = ("data", "fsdp")
+"""Axes that the rows of a batch are split over."""
+
 _MARKS = ("sharding_names", "out_sharding", "sharding")
 """Metadata of flax.nnx that names mesh axes, by its version."""
 

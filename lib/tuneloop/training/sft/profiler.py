@@ -21,7 +21,7 @@ FOLDER = "plugins/profile"
 
 
 class StepProfiler:
-    """Traces the steps of a spec; stands in for Tunix's own profiler.
+    """Traces the steps of a spec, in the place of Tunix's own profiler.
 
     Tunix's own profiler counts from the step at which a process starts, does not wait for the
     device, and writes to local folders alone. The trainer calls `maybe_activate` before a step and

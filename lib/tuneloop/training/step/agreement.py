@@ -20,8 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from tuneloop.errors import DataError
 from tuneloop.training.data.batches import Batch
-from tuneloop.training.models.sharding import is_on_mesh
-from tuneloop.training.step.mesh import AXES
+from tuneloop.training.models.sharding import AXES, is_on_mesh
 
 EVERY_STEPS = 100
 """Steps between two checks; the first step of every process is checked too."""
@@ -33,8 +32,8 @@ _SHOWN = 8
 class Agreement:
     """Compares what devices have computed, without waiting for them.
 
-    `start` puts the comparison behind the step in the queue of the devices, and `check` reads its
-    result when the step has ended. Every process of a group makes the same calls.
+    `start` queues the comparison on the devices, after the step. `check` reads its result when the
+    step has ended. Every process of a group makes the same calls.
     """
 
     def __init__(self, mesh: Mesh | None) -> None:

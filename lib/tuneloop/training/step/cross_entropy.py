@@ -22,8 +22,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from tuneloop.training.models.head import Head
+from tuneloop.training.models.sharding import ROW_AXES
 from tuneloop.training.step.head_weight import HeadWeight, WeightShares
-from tuneloop.training.step.mesh import ROW_AXES, sizes_of
+from tuneloop.training.step.mesh import sizes_of
 
 TILE_TOKENS = 2048
 """Target positions of a tile on one device."""

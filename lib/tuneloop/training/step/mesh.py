@@ -14,11 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tuneloop.specs.mesh import MeshSizes, MeshSpec
-
-AXES = ("data", "fsdp", "tp")
-"""Names of the axes; Tunix's models mark their parameters with the last two."""
-ROW_AXES = ("data", "fsdp")
-"""Axes that the rows of a batch are split over."""
+from tuneloop.training.models.sharding import AXES, ROW_AXES
 
 
 def build_mesh(spec: MeshSpec, devices: Sequence[Any]) -> Mesh:

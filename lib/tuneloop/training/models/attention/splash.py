@@ -10,11 +10,12 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from tuneloop.training.models.sharding import ROW_AXES
+
 _LANES = 128
 """Width of a TPU's vector registers; lengths are padded to a multiple of it."""
 _BLOCKS = (512, 384, 256, 128)
 """Queries, and keys, that the kernel computes at a time; the first that divides the length."""
-_ROW_AXES = ("data", "fsdp")
 _HEAD_AXIS = "tp"
 
 
@@ -110,5 +111,5 @@ def _one_per_share(array: jax.Array, heads: int, mesh: Mesh) -> jax.Array:
 
 def _spec(array: jax.Array, mesh: Mesh) -> Any:
     """Return how an array of shape (rows, length, heads, width) or (rows, length) is split."""
-    axes = (_ROW_AXES, None, _HEAD_AXIS, None)
+    axes = (ROW_AXES, None, _HEAD_AXIS, None)
     return P(*axes[: array.ndim])  # type: ignore[no-untyped-call]
