@@ -18,8 +18,9 @@ from tuneloop.specs.training import TrainSpec
 from tuneloop.training.compile.abstract_step import Placement, build_abstract_step
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.random_weights import build_random_model
+from tuneloop.training.models.sharding import ROW_AXES
 from tuneloop.training.step.loss import model_inputs, token_losses
-from tuneloop.training.step.mesh import ROW_AXES, build_mesh
+from tuneloop.training.step.mesh import build_mesh
 from tuneloop.training.step.update import StepOptions, compute_copy, update
 
 MODEL_TYPES = ["gemma2", "gemma3_text", "llama", "qwen2", "qwen3"]
