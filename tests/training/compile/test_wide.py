@@ -40,7 +40,7 @@ def array(shape, dtype):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
 rows = (8, 1024)
-compiled = jax.jit(jax.value_and_grad(loss)).lower(
+compiled = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(
     array((*rows, 1152), jnp.bfloat16),
     array((262_144, 1152), jnp.bfloat16),
     array(rows, jnp.int32),
