@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -117,3 +118,16 @@ def test_memory_is_in_bytes() -> None:
     assert array.nbytes < host < 1 << 40
     assert device is None or device >= array.nbytes
     assert device is not None or jax.default_backend() == "cpu", sys.platform
+
+
+def test_a_process_does_not_report_the_memory_of_the_one_that_started_it() -> None:
+    """The parent allocates 1 GiB; Linux copies its peak into `ru_maxrss` of the child."""
+    child = "from tuneloop.training.sft import metrics; print(metrics.memory_bytes()[0])"
+    parent = (
+        "import subprocess, sys; large = bytearray(1 << 30);"
+        "subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", parent, child], capture_output=True, text=True, check=True
+    )
+    assert 1 << 20 < int(found.stdout) < 1 << 30

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import resource
+import sys
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import jax
 
@@ -22,6 +25,7 @@ MEASURED = (
     "mfu",
 )
 """Fields of StepMetrics that differ between two runs of the same spec."""
+_PEAK_KIB = re.compile(rb"VmHWM:\s+(\d+) kB")
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,20 @@ class History:
 
 def memory_bytes() -> tuple[int, int | None]:
     """Return the peak memory of this process so far, on the host and on its fullest device."""
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    host = _host_peak_bytes()
     found = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [stats["peak_bytes_in_use"] for stats in found if "peak_bytes_in_use" in stats]
     return host, max(peaks, default=None)
+
+
+def _host_peak_bytes() -> int:
+    if sys.platform == "linux":
+        # Linux counts into `ru_maxrss` what the parent had in use when it started this process.
+        peak = _PEAK_KIB.search(Path("/proc/self/status").read_bytes())
+        if peak is not None:
+            return int(peak[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def dump_metrics(history: History) -> bytes:
