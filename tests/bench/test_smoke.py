@@ -31,6 +31,7 @@ SCRIPTS = (
     "packing",
     "plan",
     "real_mlx",
+    "runs_list",
     "scale_objects",
     "scale_requests",
     "scale_store",

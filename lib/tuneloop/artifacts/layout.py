@@ -5,9 +5,19 @@ from __future__ import annotations
 from tuneloop.storage import paths
 
 
+def runs_prefix(artifacts: str) -> str:
+    """Return the prefix of all runs."""
+    return paths.join(artifacts, "training_runs")
+
+
 def run_prefix(artifacts: str, run_id: str) -> str:
     """Return the prefix of a run."""
-    return paths.join(artifacts, "training_runs", run_id)
+    return paths.join(runs_prefix(artifacts), run_id)
+
+
+def run_index_url(artifacts: str, run_id: str) -> str:
+    """Return the URL of the index of a run, which lists read instead of its records."""
+    return paths.join(run_prefix(artifacts, run_id), "index.json")
 
 
 def stage_prefix(artifacts: str, run_id: str, stage: str) -> str:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tuneloop.errors import DataError
 from tuneloop.storage import files
+from tuneloop.storage.objects import read_small
 from tuneloop.validation import first_error
 
 MAX_FILE_BYTES = 4 << 20
@@ -32,7 +33,7 @@ def read_model(model: type[M], url: str) -> M | None:
     if size > MAX_FILE_BYTES:
         raise DataError(f"{url}: holds {size} bytes, expected at most {MAX_FILE_BYTES}; restore it")
     try:
-        return TypeAdapter(model).validate_json(files.read(url))
+        return TypeAdapter(model).validate_json(read_small(url))
     except FileNotFoundError:
         return None
     except ValidationError as e:

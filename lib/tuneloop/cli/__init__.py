@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from tuneloop.cli import cluster, examples, generate, models, results, runs, store
+from tuneloop.cli import cluster, examples, generate, history, models, results, runs, store
 from tuneloop.errors import (
     VERB_EXIT_CODES,
     QuotaExceeded,
@@ -41,6 +41,7 @@ app = typer.Typer(
 runs.register(app)
 cluster.register(app)
 results.register(app)
+history.register(app)
 store.register(app)
 examples.register(app)
 models.register(app)

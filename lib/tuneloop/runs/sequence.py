@@ -15,6 +15,7 @@ from tuneloop.artifacts import records
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StageFailed, StillRunning
+from tuneloop.history.index import update_index
 from tuneloop.runs.backend import Backend
 from tuneloop.runs.results import Progress, StageResult
 from tuneloop.stages import reuse
@@ -86,6 +87,8 @@ class Sequence:
             for stage in self.backend.fingerprints:
                 result = self._run_stage(stage, results, retry_failed, stop_on_interrupt, until)
                 results.append(result)
+                if result.state == "done" or len(results) == len(self.backend.fingerprints):
+                    update_index(self.backend.artifacts, self.backend.run_id)
                 self.callbacks.finished(result)
         finally:
             self.backend.close()

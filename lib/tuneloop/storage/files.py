@@ -59,7 +59,7 @@ def _open_fs(url: str) -> tuple[Any, str]:
     return fs, path
 
 
-def _ask(url: str, verb: str, call: Callable[[Any, str], Any]) -> Any:
+def ask(url: str, verb: str, call: Callable[[Any, str], Any]) -> Any:
     """Call a file system; retry transient errors of object stores.
 
     Args:
@@ -87,7 +87,7 @@ def size_bytes(url: str) -> int | None:
     """Return the size of the object, or None if there is no object."""
     # Not fs.isfile, which returns False for every error: objects of a busy store would seem lost.
     try:
-        info = _ask(url, "read", lambda fs, path: fs.info(path))
+        info = ask(url, "read", lambda fs, path: fs.info(path))
     except FileNotFoundError:
         return None
     return int(info["size"]) if info["type"] == "file" else None
@@ -100,7 +100,7 @@ def list_files(prefix: str) -> list[str]:
         return [fs.unstrip_protocol(name) for name in fs.find(path)]
 
     try:
-        return sorted(_ask(prefix, "read", find))
+        return sorted(ask(prefix, "read", find))
     except FileNotFoundError:
         return []
 
@@ -117,7 +117,7 @@ def list_names(prefix: str) -> list[str]:
 
 def _names_below(prefix: str, *, folders: bool) -> list[str]:
     try:
-        found = _ask(prefix, "read", lambda fs, path: fs.ls(path, detail=True))
+        found = ask(prefix, "read", lambda fs, path: fs.ls(path, detail=True))
     except FileNotFoundError:
         return []
     # fsspec lists a symbolic link, such as those of the Hugging Face cache, with the type `other`.
@@ -127,7 +127,7 @@ def _names_below(prefix: str, *, folders: bool) -> list[str]:
 
 def read(url: str) -> bytes:
     """Read a whole object; raise FileNotFoundError if there is none."""
-    data: bytes = _ask(url, "read", lambda fs, path: fs.cat_file(path))
+    data: bytes = ask(url, "read", lambda fs, path: fs.cat_file(path))
     return data
 
 
@@ -141,7 +141,7 @@ def write(url: str, data: bytes) -> None:
         else:
             fs.pipe_file(path, data)
 
-    _ask(url, "written", put)
+    ask(url, "written", put)
 
 
 def create(url: str, data: bytes) -> None:
@@ -158,7 +158,7 @@ def create(url: str, data: bytes) -> None:
         else:
             fs.pipe_file(path, data, mode="create")
 
-    _ask(url, "written", put)
+    ask(url, "written", put)
 
 
 def _mkdir(path: Path) -> None:
@@ -242,7 +242,7 @@ def delete_tree(prefix: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             fs.rm(path, recursive=True)
 
-    _ask(prefix, "written", remove)
+    ask(prefix, "written", remove)
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ class Writer:
             if self._is_local:  # after a power cut, a record must not name an incomplete file
                 os.fsync(self._file.fileno())
             else:
-                _ask(self.url, "written", self._send)
+                ask(self.url, "written", self._send)
             self._file.close()
         return Written(self._size_bytes, self._sha256.hexdigest())
 
@@ -322,7 +322,7 @@ class Writer:
 
 def read_range(url: str, start: int, stop: int) -> bytes:
     """Read a range of bytes of an object; raise FileNotFoundError if there is no object."""
-    data: bytes = _ask(url, "read", lambda fs, path: fs.cat_file(path, start=start, end=stop))
+    data: bytes = ask(url, "read", lambda fs, path: fs.cat_file(path, start=start, end=stop))
     return data
 
 

@@ -20,10 +20,10 @@ from markupsafe import Markup
 
 from tuneloop.artifacts.records import Record
 from tuneloop.errors import TuneloopError
+from tuneloop.history.stored import StoredRun
 from tuneloop.store.dependencies import Service, Svc
 from tuneloop.store.web.render import is_blank, page, problem, visible
 from tuneloop.store.web.stored_runs import (
-    StoredRun,
     find_run,
     list_run_ids,
     load_curve,

@@ -1,0 +1,15 @@
+"""Verbs on many runs: `tuneloop runs list` and its neighbours."""
+
+from __future__ import annotations
+
+import typer
+
+from tuneloop.cli.history import looking
+from tuneloop.cli.option_groups import expand_groups
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of verbs."""
+    group = typer.Typer(no_args_is_help=True)
+    app.add_typer(group, name="runs", help="List, compare and delete runs, and free their storage.")
+    group.command("list")(expand_groups(looking.list_))

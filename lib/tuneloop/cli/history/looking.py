@@ -1,0 +1,74 @@
+"""Verbs that only look: list. They read the artifacts and ask no cluster."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS
+from tuneloop.cli.options import Json, print_json
+from tuneloop.errors import UsageError
+
+Artifacts = Annotated[str, typer.Option("--artifacts", help="Artifacts URL of the runs.")]
+ORDERS = ("started", "name", "state", "dataset", "model", "duration", "accuracy")
+
+
+def list_(
+    artifacts: Artifacts = DEFAULT_ARTIFACTS,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Pattern of the run id or the spec's name, such as 'demo*'."),
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state",
+            help="finished, unfinished, failed, or a word of the state: a stage such as train, or"
+            " its state such as running or OutOfMemory.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Pattern of the dataset key.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="Earliest start: an age such as 12h or 7d, or a date."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number.")] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            "--sort", help=f"Order: {', '.join(ORDERS)}. Times and accuracies: largest first."
+        ),
+    ] = "started",
+    reverse: Annotated[bool, typer.Option("--reverse", help="Reverse the order.")] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild",
+            help="Read the records of all runs instead of the index of each run, and write the"
+            " indexes again. Use it after files of a run were changed by hand.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List runs with their state, dataset, base model and accuracy, the newest first."""
+    from tuneloop.cli.history import tables
+    from tuneloop.history.listing import RunQuery, list_runs, parse_since
+    from tuneloop.storage import paths
+
+    if sort not in ORDERS:
+        raise UsageError(f"--sort: found {sort!r}, expected one of {', '.join(ORDERS)}")
+    now = datetime.now(UTC)
+    query = RunQuery(
+        name, state, dataset, parse_since(since, now) if since else None, limit, sort, reverse
+    )
+    found = list_runs(paths.absolute(artifacts), query, now=now, rebuild=rebuild)
+    if as_json:
+        print_json({"artifacts": paths.absolute(artifacts), "runs": [r.as_json() for r in found]})
+    elif found:
+        tables.print_runs(found)
+    else:
+        typer.echo(f"no runs found below {artifacts}", err=True)
