@@ -33,7 +33,7 @@ from tuneloop import cli
 from tuneloop.runs import store_app
 from tuneloop.store.db.database import Database
 
-pytest_plugins = ["tests.store_fixtures"]
+pytest_plugins = ["tests.confusion", "tests.store_fixtures"]
 TESTS = Path(__file__).resolve().parent
 GOLDEN = TESTS / "golden"
 

@@ -107,7 +107,35 @@ def asked(
     return allowed, refused
 
 
-def supervise(client: Cluster, run: TinyRun, repository: Path) -> None:
+def refuse_admission(cluster: controlplane.Cluster, client: Cluster, watch: StageWatch) -> None:
+    """Create the Workload that Kueue would have for a JobSet whose LocalQueue is inactive."""
+    jobset = client.get("JobSet", watch.name)
+    assert jobset is not None
+    owner = {key: jobset[key] for key in ("apiVersion", "kind")}
+    owner |= {key: jobset["metadata"][key] for key in ("name", "uid")}
+    metadata = {"name": "inactive", "namespace": client.namespace, "ownerReferences": [owner]}
+    kind = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload", "metadata": metadata}
+    template = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    spec = {"podSets": [{"name": "main", "count": 1, "template": template}]}
+    cluster.apply({**kind, "spec": spec})
+    condition = {
+        "type": "QuotaReserved",
+        "status": "False",
+        "reason": "Inadmissible",
+        "message": "LocalQueue tuneloop is inactive",
+        "lastTransitionTime": "2026-11-27T17:12:08Z",
+    }
+    cluster.kubectl(
+        *("patch", "workloads.kueue.x-k8s.io", "inactive", "-n", client.namespace),
+        *("--subresource=status", "--type=merge", "-p"),
+        json.dumps({"status": {"conditions": [condition]}}),
+        check=True,
+    )
+
+
+def supervise(
+    cluster: controlplane.Cluster, client: Cluster, run: TinyRun, repository: Path
+) -> None:
     """Send requests that small CPU Jobs do not cause: for a JobSet, a queue and a failed pod."""
     run.change(execution__cluster__train={**SMALL, "accelerator": "h100-80gb-8x2"})
     run.change(train__batch_size=16)
@@ -117,8 +145,12 @@ def supervise(client: Cluster, run: TinyRun, repository: Path) -> None:
     gang = StageWatch(client, submission, submission.stages[1])
     gang.create(replace_failed=True)
     assert gang.kind == "JobSet"
+    refuse_admission(cluster, client, gang)
     assert not gang.look().is_final
     gang.free()
+    unwanted = StageWatch(client, submission, submission.stages[2])
+    unwanted.create(replace_failed=True)
+    unwanted.free()
     early = StageWatch(client, submission, submission.stages[3])  # exits 66
     early.create(replace_failed=True)
     verdict = wait_until(lambda: (v := early.look()).is_final and v, "import has given up", 60)
@@ -177,7 +209,7 @@ def test_what_submitter_and_ci_ask_is_what_their_roles_grant(
     clean(cluster, base)
     for account in ("tuneloop-submitter", "tuneloop-ci"):
         client = Cluster.connect(base, kubeconfig=kubeconfig_of(account))
-        supervise(client, run, repository)
+        supervise(cluster, client, run, repository)
         clean(cluster, base)
 
     table = {}

@@ -170,8 +170,12 @@ class Twin:
             return log
         return b"".join(log.splitlines(keepends=True)[-tail_lines:])
 
-    def events(self, uids: Collection[str]) -> list[Object]:
-        return [e for e in self.find("Event") if e["involvedObject"]["uid"] in uids]
+    def events(self, uids: Collection[str], names: Collection[str] = ()) -> list[Object]:
+        return [
+            event
+            for event in self.find("Event")
+            if event["involvedObject"]["uid"] in uids or event["involvedObject"]["name"] in names
+        ]
 
     # Methods for tests.
 
@@ -198,8 +202,8 @@ class Twin:
         """Record an event about an object."""
         about = self.objects[about["kind"], about["metadata"]["name"]]
         event = {"kind": "Event", "metadata": {"name": f"e{next(self._numbers)}"}}
-        uid = about["metadata"]["uid"]
-        self._add({**event, "reason": reason, "message": message, "involvedObject": {"uid": uid}})
+        involved = {key: about["metadata"][key] for key in ("uid", "name")}
+        self._add({**event, "reason": reason, "message": message, "involvedObject": involved})
 
     def stage_of(self, pod: Object) -> StageSpec:
         """Return the stage spec that a pod has mounted."""

@@ -45,6 +45,7 @@ State = Literal[
     "Stuck",
     "DeadlineExceeded",
     "Deleted",
+    "Cancelled",
     "Unknown",
 ]
 
@@ -67,6 +68,9 @@ class Verdict:
     """Lines as the cluster reported them."""
     exit_code: int | None = None
     """Exit code of the verb; None: the stage may still succeed."""
+    about: str = ""
+    """Kind and name of the object that shows the cause, such as `Job demo-train-1a2b3c4d-w-0`;
+    empty if the verdict does not come from an object."""
 
     @property
     def is_final(self) -> bool:

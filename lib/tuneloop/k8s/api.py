@@ -64,5 +64,5 @@ class ClusterApi(Protocol):
     ) -> bytes | None:
         """Return the log of a container, or None if it never started or no longer exists."""
 
-    def events(self, uids: Collection[str]) -> list[Object]:
-        """Return events about these objects, oldest first."""
+    def events(self, uids: Collection[str], names: Collection[str] = ()) -> list[Object]:
+        """Return events about the objects with these uids or names, oldest first."""

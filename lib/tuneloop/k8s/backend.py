@@ -200,6 +200,8 @@ class KubernetesBackend:
         Returns:
             Kind and name of each deleted object.
         """
+        for name in self.fingerprints:
+            self._watch(name).note_cancellation()
         submission = self.submission
         workloads = [submission.submitter_job, *(stage.workload for stage in submission.stages)]
         deleted = []

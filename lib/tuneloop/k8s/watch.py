@@ -1,33 +1,22 @@
-"""Manage one stage on a cluster: create its objects, diagnose it, keep evidence, delete it.
-
-The cluster is read before the storage. A record that is published between the two reads is
-therefore found, and an ended Job is not mistaken for one without output.
-"""
+"""Manage one stage on a cluster: create its objects, diagnose it, keep evidence, delete it."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
-from tuneloop.artifacts import layout
-from tuneloop.artifacts.progress import Progress, read_progress
-from tuneloop.artifacts.submission import Submission, SubmittedStage, name_of
+from tuneloop.artifacts.progress import Progress
+from tuneloop.artifacts.submission import Submission, SubmittedStage
 from tuneloop.artifacts.verdict import ArchivedVerdict, Verdict, write_verdict
-from tuneloop.k8s import names
 from tuneloop.k8s.api import ClusterApi
 from tuneloop.k8s.diagnosis.diagnose import diagnose
 from tuneloop.k8s.diagnosis.observed import Observation
-from tuneloop.stages import reuse
+from tuneloop.k8s.observer import StageObserver
 from tuneloop.storage import files, paths
 
 LOG_LINES = 200
 """Number of log lines to keep for each failed pod."""
 _ENDED = {"Complete", "Failed", "Completed"}
 """Conditions of an ended workload: `Complete` and `Failed` of Jobs, `Completed` of JobSets."""
-_PODS_OF = {
-    "Job": "batch.kubernetes.io/controller-uid={uid}",
-    "JobSet": "jobset.sigs.k8s.io/jobset-uid={uid}",
-}
 
 
 class StageWatch:
@@ -42,30 +31,30 @@ class StageWatch:
     ) -> None:
         """Store the arguments; no request is sent yet."""
         self.cluster, self.submission, self.stage = cluster, submission, stage
-        self.progress: Progress | None = None
-        self._progress_at: datetime | None = None
         self._owner = owner
-        self._uid: str | None = None
+        self._observer = StageObserver(cluster, submission, stage)
         self._archived_pods: set[str] = set()
         self._seen: Observation | None = None
 
     @property
     def kind(self) -> str:
         """Kind of the stage's workload: Job or JobSet."""
-        kind: str = self.stage.workload["kind"]
-        return kind
+        return self._observer.kind
 
     @property
     def name(self) -> str:
         """Name of the stage's objects."""
-        return name_of(self.stage.workload)
+        return self._observer.name
 
     @property
     def prefix(self) -> str:
         """URL of the prefix that the stage writes below."""
-        return layout.stage_prefix(
-            self.submission.artifacts, self.submission.run_id, self.stage.name
-        )
+        return self._observer.prefix
+
+    @property
+    def progress(self) -> Progress | None:
+        """The heartbeat that the last look read."""
+        return self._observer.progress
 
     def create(self, *, replace_failed: bool) -> None:
         """Create the stage's objects, or adopt existing ones with its fingerprint.
@@ -78,7 +67,7 @@ class StageWatch:
             self.remove_failed()
         self.cluster.apply(self.stage.config_map)
         created = self.cluster.create(_owned(self.stage.workload, self._owner)).object
-        self._uid = created["metadata"]["uid"]
+        self._observer.uid = created["metadata"]["uid"]
         # The workload becomes the owner of the ConfigMap, so that both are deleted together. This
         # needs a second request, because an owner must exist first.
         owner = {key: created[key] for key in ("apiVersion", "kind")}
@@ -93,7 +82,7 @@ class StageWatch:
             self.archive_logs()
             self.archive(verdict)
             self._delete()
-            self._uid = None
+            self._observer.uid = None
 
     def exists(self) -> bool:
         """Return whether the stage's workload is on the cluster."""
@@ -101,51 +90,24 @@ class StageWatch:
 
     def look(self) -> Verdict:
         """Return the verdict on the current state of cluster and storage, without changing it."""
-        workload = self.cluster.get(self.kind, self.name)
-        if workload is not None:
-            self._uid = workload["metadata"]["uid"]
-        pods = self._pods()
-        is_running = any(pod.get("status", {}).get("phase") == "Running" for pod in pods)
-        # Events explain why a stage does not run. They are listed only then, because their list is
-        # the largest.
-        events = [] if is_running else self._events(pods)
-        if is_running:
-            self._take_progress()
-        self._seen = Observation(
-            stage=self.stage.name,
-            name=self.name,
-            workload=workload,
-            pods=pods,
-            events=events,
-            record_published=self._has_record(),
-            now=self.cluster.now(),
-            seen=self._uid is not None,
-            queue_workload=self._queue_workload(workload),
-            progress_at=self._progress_at if is_running else None,
-        )
+        self._seen = self._observer.observe()
         return diagnose(self._seen, self.submission.timeouts)
 
-    def _has_record(self) -> bool:
-        """Return whether this run or another run with the same stage has published a record."""
-        found = reuse.find_finished(
-            self.submission.artifacts,
-            self.submission.run_id,
-            self.stage.name,
-            self.stage.fingerprint,
-        )
-        return found is not None
-
-    def _take_progress(self) -> None:
-        """Read the heartbeat and note when it changed, on the server's clock and not the node's."""
-        found = read_progress(self.prefix)
-        if found != self.progress:
-            self.progress, self._progress_at = found, self.cluster.now()
+    def note_cancellation(self) -> None:
+        """Store that `cancel` deletes the workload; other supervisors then know who deleted it."""
+        verdict = self.look()
+        seen = self._seen
+        if seen is None or seen.workload is None or verdict.is_final:
+            return
+        self.archive_logs()
+        cause = f"{self.name} was cancelled with `tuneloop cancel`"
+        fix = "run again to continue from its last checkpoint"
+        self.archive(Verdict("Cancelled", cause, fix, exit_code=30))
 
     def free(self) -> None:
         """Delete the workload unless it has ended; an ended one is kept as evidence."""
-        workload = self.cluster.get(self.kind, self.name)
+        workload = self._observer.workload()
         if workload is not None and not has_ended(workload):
-            self._uid = workload["metadata"]["uid"]
             self._delete()
 
     def archive(self, verdict: Verdict) -> None:
@@ -157,6 +119,7 @@ class StageWatch:
             fix=verdict.fix,
             evidence=verdict.evidence,
             exit_code=verdict.exit_code,
+            about=verdict.about,
             at=seen.now.isoformat(timespec="seconds") if seen else None,
             workload=seen.workload if seen else None,
             pods=list(seen.pods) if seen else [],
@@ -177,34 +140,13 @@ class StageWatch:
 
     def logs(self) -> bytes:
         """Return the concatenated logs of the stage's pods that the kubelets still have."""
-        workload = self.cluster.get(self.kind, self.name)
-        if workload is not None:
-            self._uid = workload["metadata"]["uid"]
-        found = (self.cluster.pod_log(pod["metadata"]["name"]) for pod in self._pods())
+        self._observer.workload()
+        found = (self.cluster.pod_log(pod["metadata"]["name"]) for pod in self._observer.pods())
         return b"".join(log for log in found if log is not None)
 
     def _delete(self) -> None:
-        if self._uid is not None:
-            self.cluster.delete(self.kind, self.name, uid=self._uid)
-
-    def _pods(self) -> list[dict[str, Any]]:
-        if self._uid is None:
-            return []
-        return self.cluster.find("Pod", _PODS_OF[self.kind].format(uid=self._uid))
-
-    def _events(self, pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        uids = {pod["metadata"]["uid"] for pod in pods}
-        return self.cluster.events(uids | {self._uid}) if self._uid is not None else []
-
-    def _queue_workload(self, workload: dict[str, Any] | None) -> dict[str, Any] | None:
-        labels = self.stage.workload["metadata"].get("labels", {})
-        if workload is None or names.QUEUE not in labels:
-            return None
-        for found in self.cluster.find("Workload"):
-            owners = found["metadata"].get("ownerReferences", [])
-            if any(owner.get("uid") == self._uid for owner in owners):
-                return found
-        return None
+        if self._observer.uid is not None:
+            self.cluster.delete(self.kind, self.name, uid=self._observer.uid)
 
 
 def has_ended(workload: dict[str, Any] | None) -> bool:

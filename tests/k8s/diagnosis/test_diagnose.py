@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tuneloop.artifacts.verdict import Verdict
 from tuneloop.k8s.diagnosis.diagnose import diagnose
-from tuneloop.k8s.diagnosis.observed import Observation, root_cause, sentence
+from tuneloop.k8s.diagnosis.observed import Observation
+from tuneloop.k8s.diagnosis.pods import root_cause, sentence
 from tuneloop.k8s.names import DEADLINE, QUEUE
 from tuneloop.specs.cluster import TimeoutSpec
 
@@ -264,7 +265,7 @@ CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
     "Kueue soon": (judged(suspended(9)), "Queued", None, "Kueue has no Workload"),
     "Kueue waits": (
         judged(suspended(), queue_workload=queued(9, "WaitingForQuota", "4 more needed")),
-        *("Queued", None, "WaitingForQuota 4 more needed"),
+        *("Queued", None, "has not admitted demo-train: 4 more needed"),
     ),
     "Kueue waited": (
         judged(suspended(), queue_workload=queued(90_000, "WaitingForQuota", "4 more needed")),
@@ -278,7 +279,7 @@ CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
     ),
     "Kueue has said nothing": (
         judged(suspended(), queue_workload=queued(1)),
-        *("Queued", None, "no reason yet"),
+        *("Queued", None, "it waits behind other workloads"),
     ),
     "Kueue gave up": (
         judged(suspended(), queue_workload=queued(1, reason="", message="", by="Deactivated")),

@@ -35,8 +35,11 @@ RIGHTS: tuple[Right, ...] = (
 The submitter's Role grants these, GANG_RIGHTS and QUEUE_RIGHTS. tests/cluster/test_base_rights.py
 compares them with the requests that the submitter really sends.
 """
-GANG_RIGHTS: tuple[Right, ...] = tuple(("JobSet", verb, "") for verb in ("create", "delete", "get"))
-QUEUE_RIGHTS: tuple[Right, ...] = (("Workload", "list", ""),)
+GANG_RIGHTS: tuple[Right, ...] = (
+    *(("JobSet", verb, "") for verb in ("create", "delete", "get")),
+    ("Job", "list", ""),
+)
+QUEUE_RIGHTS: tuple[Right, ...] = (("Workload", "list", ""), ("LocalQueue", "get", ""))
 IDENTITY_ANNOTATIONS = {
     "gs": "iam.gke.io/gcp-service-account",
     "s3": "eks.amazonaws.com/role-arn",

@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from tuneloop.errors import PermissionDenied, SpecError, Transient
 from tuneloop.k8s.api import Created, Object
 from tuneloop.k8s.client.connection import Answer, Connection
+from tuneloop.k8s.events import event_time
 from tuneloop.k8s.names import FINGERPRINT
 
 PAGE = 500
@@ -38,6 +39,7 @@ class Kind:
 
 
 KINDS = {
+    "ClusterQueue": Kind("kueue.x-k8s.io/v1beta2", "clusterqueues", namespaced=False),
     "ConfigMap": Kind("v1", "configmaps"),
     "Event": Kind("v1", "events"),
     "Job": Kind("batch/v1", "jobs"),
@@ -253,15 +255,26 @@ class Cluster:
         )
         return answer.data if answer.status < 300 else None
 
-    def events(self, uids: Collection[str]) -> list[Object]:
-        """Return the events about these objects, in the order in which they were last seen."""
+    def events(self, uids: Collection[str], names: Collection[str] = ()) -> list[Object]:
+        """Return the events about these objects, in the order in which they were last seen.
+
+        Args:
+            uids: uids of objects.
+            names: names of objects; these find events about earlier objects of the same name too.
+        """
         # For few objects, one request each: without a selector, the list has every run's events.
         fields = [f"involvedObject.uid={uid}" for uid in sorted(uids)]
+        fields += [f"involvedObject.name={name}" for name in sorted(names)]
         if len(fields) > EVENT_SELECTORS:
             fields = [""]
-        found = [event for each in fields for event in self.find("Event", fields=each)]
-        about = [event for event in found if event["involvedObject"].get("uid") in uids]
-        return sorted(about, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+        listed = [event for each in fields for event in self.find("Event", fields=each)]
+        found = {
+            event["metadata"]["uid"]: event
+            for event in listed
+            if event["involvedObject"].get("uid") in uids
+            or event["involvedObject"].get("name") in names
+        }
+        return sorted(found.values(), key=event_time)
 
     def allowed(self, verb: str, kind: str, subresource: str = "") -> bool:
         """Return whether the credentials have a right in the namespace."""

@@ -5,17 +5,13 @@ Any field may be missing or malformed. The functions are pure and never raise.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-Object = dict[str, Any]
-
-CASUALTIES = (134, 143)
-"""Exit codes of processes that another process took down or that were asked to terminate."""
-_SIGKILLED = 137
+from tuneloop.k8s.api import Object
+from tuneloop.k8s.events import event_time
 
 
 @dataclass(frozen=True)
@@ -30,54 +26,66 @@ class Observation:
     pods: Sequence[Object]
     """Pods of the workload, including ended ones that the server still lists."""
     events: Sequence[Object]
-    """Events about the workload and its pods."""
+    """Events about the workload, its child Jobs, its pods and Kueue's Workload.
+
+    Events about earlier child Jobs of the same name are among them.
+    """
     record_published: bool
     """Whether the stage's record exists; if so, the stage has succeeded in any case."""
     now: datetime
     """Time on the server's clock."""
     seen: bool = True
     """Whether the workload existed before; if so, `workload` None means that it was deleted."""
+    cancelled: bool = False
+    """Whether `tuneloop cancel` deleted the workload."""
+    child_jobs: Sequence[Object] = ()
+    """Jobs of a JobSet; none for a Job, and none for a moment while a JobSet restarts."""
+    earlier_pods: Sequence[Object] = ()
+    """Failed pods of earlier looks that the server does not list any more."""
     queue_workload: Object | None = None
     """Kueue's Workload for the Job or JobSet; None if there is none."""
+    local_queue: Object | None = None
+    """Kueue's LocalQueue; None if it does not exist or was not read."""
+    cluster_queue: Object | None = None
+    """Kueue's ClusterQueue; None if it was not read, which needs a right on the whole cluster."""
     progress_at: datetime | None = None
     """Time of the stage's last heartbeat; None if there was none."""
 
-
-@dataclass(frozen=True)
-class PodFailure:
-    """Why one pod failed."""
-
-    pod: str
-    reason: str
-    """Reason of the pod or container, such as OOMKilled, Error or UnexpectedAdmissionError."""
-    exit_code: int | None
-    """Exit code of the main container; None if it never ran."""
-    message: str
-    """The stage's own error message, else the end of its log, else the message of the node."""
-    disruption: str
-    """Reason of the DisruptionTarget condition; empty if there is none."""
-    finished_at: str
-    """End of the main container in RFC 3339, in whole seconds of the node's clock."""
-    index: str
-    """Completion index; empty if the pod has none."""
+    @property
+    def is_gang(self) -> bool:
+        """Whether all pods restart if one of them fails."""
+        return mapping(self.workload).get("kind") == "JobSet"
 
     @property
-    def is_casualty(self) -> bool:
-        """Whether the exit code suggests that another process ended first."""
-        return self.exit_code in CASUALTIES
+    def title(self) -> str:
+        """Kind and name of the workload."""
+        return f"{text(mapping(self.workload).get('kind')) or 'Job'} {self.name}"
 
     @property
-    def is_out_of_memory(self) -> bool:
-        """Whether memory ran out: OOMKilled, exit code 71, or a SIGKILL without an eviction."""
-        if self.reason == "OOMKilled" or self.exit_code == 71:
-            return True
-        return self.exit_code == _SIGKILLED and not self.disruption and self.reason != "Evicted"
+    def setting(self) -> str:
+        """Path of the stage's machines in a run spec."""
+        return f"execution.cluster.{self.stage}"
 
-    def __str__(self) -> str:
-        """Return the failure as one line of evidence."""
-        code = "" if self.exit_code is None else f" exit {self.exit_code}"
-        disruption = f", {self.disruption}" if self.disruption else ""
-        return f"pod {self.pod}: {self.reason or 'failed'}{code}{disruption}"
+    @property
+    def namespace(self) -> str:
+        """Namespace of the workload; empty if it does not exist."""
+        return text(metadata_of(self.workload).get("namespace"))
+
+    @property
+    def restarts(self) -> int:
+        """Number of times that a JobSet has restarted all its pods."""
+        return count(status_of(self.workload).get("restarts"))
+
+    def expected_pods(self) -> int:
+        """Return the number of pods that run at the same time, at least 1."""
+        spec = mapping(mapping(self.workload).get("spec"))
+        if not self.is_gang:
+            return max(1, count(spec.get("parallelism")))
+        found = 0
+        for job in entries(spec.get("replicatedJobs")):
+            template = mapping(mapping(job.get("template")).get("spec"))
+            found += max(1, count(job.get("replicas"))) * max(1, count(template.get("parallelism")))
+        return max(1, found)
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -107,6 +115,16 @@ def metadata_of(found: Object | None) -> dict[str, Any]:
     return mapping(mapping(found).get("metadata"))
 
 
+def count(value: Any) -> int:
+    """Return a non-negative whole number, or 0 if the value is something else."""
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def name_of(found: Object | None) -> str:
+    """Return the name of an object; empty if it has none."""
+    return text(metadata_of(found).get("name"))
+
+
 def condition(found: Object | None, kind: str, status: str = "True") -> dict[str, Any] | None:
     """Return the condition of this type if it has this status, else None."""
     for each in entries(status_of(found).get("conditions")):
@@ -123,72 +141,25 @@ def seconds_since(value: Any, now: datetime) -> float:
         return 0.0
 
 
-def main_container(pod: Object) -> dict[str, Any]:
-    """Return the status of the container that runs the stage; empty if there is none yet."""
-    found = entries(status_of(pod).get("containerStatuses"))
-    return next((each for each in found if each.get("name") == "main"), found[0] if found else {})
+def events_about(seen: Observation, reason: str, *uids: Any) -> list[Object]:
+    """Return the events of one reason about these objects, oldest first."""
+    found = [
+        event
+        for event in entries(list(seen.events))
+        if event.get("reason") == reason
+        and mapping(event.get("involvedObject")).get("uid") in [uid for uid in uids if uid]
+    ]
+    return sorted(found, key=event_time)
 
 
-def waiting(pod: Object) -> tuple[str, str]:
-    """Return reason and message of the first waiting container; init containers come first."""
-    status = status_of(pod)
-    containers = [*entries(status.get("initContainerStatuses")), main_container(pod)]
-    for each in containers:
-        state = mapping(mapping(each.get("state")).get("waiting"))
-        if state:
-            return text(state.get("reason")), text(state.get("message"))
-    return "", ""
+def newest_events(seen: Observation, limit: int = 5) -> tuple[str, ...]:
+    """Return the newest events as lines of evidence, each with its object."""
+    return tuple(describe_event(event) for event in entries(list(seen.events))[-limit:])
 
 
-def pod_failure(pod: Object) -> PodFailure | None:
-    """Return why a pod failed, or None if it has not failed."""
-    status = status_of(pod)
-    if status.get("phase") != "Failed":
-        return None
-    ended = mapping(mapping(main_container(pod).get("state")).get("terminated"))
-    code = ended.get("exitCode")
-    disruption = condition(pod, "DisruptionTarget") or {}
-    labels = mapping(metadata_of(pod).get("annotations"))
-    return PodFailure(
-        pod=text(metadata_of(pod).get("name")),
-        reason=text(status.get("reason")) or text(ended.get("reason")),
-        exit_code=code if isinstance(code, int) else None,
-        message=sentence(ended.get("message")) or text(status.get("message")),
-        disruption=text(disruption.get("reason")),
-        finished_at=text(ended.get("finishedAt")),
-        index=text(labels.get("batch.kubernetes.io/job-completion-index")),
-    )
-
-
-def sentence(message: Any) -> str:
-    """Return the `cause` in a termination message, or its last line if it is not JSON."""
-    if not isinstance(message, str):
-        return ""
-    try:
-        return text(json.loads(message)["cause"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        lines = [line for line in message.splitlines() if line.strip()]
-        return text(lines[-1]) if lines else ""
-
-
-def root_cause(pods: Sequence[Object]) -> PodFailure | None:
-    """Return the pod failure that most likely caused the others, or None if no pod has failed.
-
-    The root cause is the earliest failure that is not a casualty. Among failures of the same
-    second, one with a message comes first, then one that is out of memory, then one with an exit
-    code of the table (65 to 78). If all failures are casualties, the root cause is one with a
-    disruption, else the earliest.
-    """
-    found = [failure for pod in pods if (failure := pod_failure(mapping(pod)))]
-
-    def rank(failure: PodFailure) -> tuple[bool, bool, str, bool, bool, bool]:
-        return (
-            failure.is_casualty,
-            failure.is_casualty and not failure.disruption,
-            failure.finished_at,
-            not failure.message,
-            not failure.is_out_of_memory,
-            not 65 <= (failure.exit_code or 0) <= 78,
-        )
-
-    return min(found, key=rank, default=None)
+def describe_event(event: Object) -> str:
+    """Return an event as one line."""
+    about = mapping(event.get("involvedObject"))
+    place = f"{text(about.get('kind'))} {text(about.get('name'))}".strip()
+    where = f" about {place}" if place else ""
+    return f"event {text(event.get('reason'))}{where}: {text(event.get('message'))}"
