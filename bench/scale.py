@@ -17,9 +17,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from tests.builders import stage_specs  # noqa: E402 - needs the path above
+from tuneloop.artifacts.submission import Submission, SubmittedStage  # noqa: E402
 from tuneloop.k8s.rendering.manifests import FOLDER, load_manifests  # noqa: E402
 from tuneloop.k8s.rendering.render import Renderer  # noqa: E402
-from tuneloop.k8s.rendering.submitter import render_submitter  # noqa: E402
+from tuneloop.k8s.rendering.submitter import (  # noqa: E402
+    render_config_map,
+    render_submitter,
+)
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement  # noqa: E402
 from tuneloop.stages.table import STAGES  # noqa: E402
 
@@ -35,7 +39,7 @@ SLICE = StagePlacement(accelerator="v5p-16x16x24", slices=7, cpu="200", memory="
 """Seven of GKE's largest slices (1,536 hosts with four chips each), so 10,752 hosts."""
 
 MEASURED = {
-    "ConfigMap": (2_900, 3_200),
+    "ConfigMap": (4_700, 6_200),
     "Job": (5_900, 8_000),
     "JobSet": (5_400, 5_800),
     "Pod": (6_200, 8_800),
@@ -59,10 +63,20 @@ def objects_of(renderer: Renderer) -> list[dict[str, Any]]:
     specs = stage_specs()
     found = [document for name in STAGES for document in renderer.render(specs[name])]
     run = specs["export"]
-    job = render_submitter(
-        renderer, run.run_id, run.execution.artifacts, fingerprint=specs["import"].fingerprint
-    )[-1]
-    return [*found, job]
+    submission = Submission(
+        run_id=run.run_id,
+        artifacts=run.execution.artifacts,
+        namespace=renderer.cluster.namespace,
+        image=renderer.image,
+        timeouts=renderer.cluster.timeouts,
+        stages=[
+            SubmittedStage(name=name, fingerprint="0" * 64, documents=found[2 * n : 2 * n + 2])
+            for n, name in enumerate(STAGES)
+        ],
+        submitter=render_submitter(renderer, run.run_id, fingerprint=specs["import"].fingerprint),
+    )
+    config_map = render_config_map(submission, renderer.templates.submission)
+    return [*found, config_map, submission.submitter_job]
 
 
 def kilobytes(count: float) -> str:

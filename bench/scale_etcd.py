@@ -50,8 +50,8 @@ def weigh(cluster: Cluster, namespace: str = NAMESPACE) -> dict[str, Weight]:
     serve_jobset(cluster)
     cluster.kubectl("create", "namespace", namespace, check=True)
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
-    config_map, job, *_ = objects_of(renderer_of(StagePlacement(), namespace))
-    cluster.apply(config_map, options=("--server-side",))
+    config_map, job, *_, submission, _ = objects_of(renderer_of(StagePlacement(), namespace))
+    cluster.apply(config_map, submission, options=("--server-side",))
     cluster.kubectl("create", "-f", "-", input=json.dumps(job), check=True)
     gang = next(
         document

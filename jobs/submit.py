@@ -2,9 +2,10 @@
 
 CI runs this on a merge: `tuneloop check --server`, then `tuneloop submit --detach`, with the
 options of both. The Job that the second one creates runs
-`python -m jobs.submit --run ID --artifacts URL`, the other half of this module: it runs the
-sequence of stages inside the cluster. If it is killed and started again, it continues. The Job owns
-every object that it creates, so deleting the Job ends the run.
+`python -m jobs.submit --submission FILE`, the other half of this module: it writes the run manifest
+if nobody has, and runs the sequence of stages inside the cluster. `kubectl apply` of a folder of
+`tuneloop render` creates the same Job. If it is killed and started again, it continues. The Job
+owns every object that it creates, so deleting the Job ends the run.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import signal
 import subprocess
 import sys
 
-from tuneloop.artifacts.submission import Submission, load_submission
-from tuneloop.errors import EXIT_OK, Transient, TuneloopError
+from tuneloop.artifacts.submission import Submission, read_submission
+from tuneloop.errors import EXIT_OK, InputMissing, Transient, TuneloopError
 from tuneloop.k8s.backend import KubernetesBackend, connect
 from tuneloop.runs.sequence import Callbacks, Sequence
 from tuneloop.specs.target import Target
@@ -41,19 +42,30 @@ def submit_spec(arguments: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the sequence; the exit code is a verdict's, or 75 to be started again."""
     parser = argparse.ArgumentParser(prog="python -m jobs.submit", description=__doc__)
-    parser.add_argument("--run", required=True, metavar="ID", help="a submitted run")
-    parser.add_argument("--artifacts", required=True, metavar="URL", help="where its records lie")
+    parser.add_argument(
+        "--submission", required=True, metavar="FILE", help="submission.json of the run"
+    )
     parser.add_argument("--poll-seconds", type=float, default=5.0, help="between two looks")
     arguments = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _run(load_submission(arguments.artifacts, arguments.run), arguments.poll_seconds)
+        _run(_load(arguments.submission), arguments.poll_seconds)
     except TuneloopError as e:
         return report_failure(e)
     except KeyboardInterrupt:
         return report_failure(Transient("submitter: stopped by a signal; its Job starts it again"))
     return EXIT_OK
+
+
+def _load(url: str) -> Submission:
+    try:
+        return read_submission(url)
+    except FileNotFoundError as e:
+        raise InputMissing(
+            f"{url}: missing, expected the key of the ConfigMap that the Job mounts; apply the"
+            " rendered folder or submit the run again"
+        ) from e
 
 
 def _run(submission: Submission, poll_seconds: float) -> None:
@@ -62,6 +74,7 @@ def _run(submission: Submission, poll_seconds: float) -> None:
         submission, lambda: connect(submission.namespace, target), poll_seconds=poll_seconds
     )
     backend.own_stages()
+    submission.publish()
     said: set[str] = set()
 
     def say_once(line: str) -> None:

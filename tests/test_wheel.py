@@ -108,8 +108,10 @@ def test_single_verbs_find_what_they_need(
         execution__artifacts="gs://bucket/artifacts",
     )
     run(installed, empty, env, "tuneloop", "render", tiny.spec_path, "-o", "rendered")
-    rendered = sorted((empty / "rendered").iterdir())
-    assert rendered[0].name == "01-export.yaml"
+    rendered = sorted((empty / "rendered").rglob("*.yaml"))
+    assert [path.name for path in rendered if path.parent.name == "rendered"] == [
+        *("account.yaml", "submit.yaml")
+    ]
     documents = [one for path in rendered for one in yaml.safe_load_all(path.read_text())]
     kinds = {document["kind"] for document in documents}
     assert {"ConfigMap", "Job"} <= kinds

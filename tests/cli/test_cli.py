@@ -281,7 +281,7 @@ def test_a_full_disk_is_continued_from_when_there_is_room(
     assert "export   cached" in done.stderr
 
 
-def test_render_writes_one_file_a_stage(
+def test_render_writes_the_submitter_and_below_it_one_file_a_stage(
     tuneloop: Invoke, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
     image = "registry.example/tuneloop@sha256:" + "0" * 64
@@ -296,13 +296,23 @@ def test_render_writes_one_file_a_stage(
     assert (code, "a tag can point to another image" in sentence(err)) == (3, True)
     assert not folder.exists()
     code, out, _ = tuneloop(*arguments, "--image", image)
-    assert (code, ": 4 files of run tiny-" in out) == (0, True)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        *("01-export.yaml", "02-train.yaml", "03-eval.yaml", "04-import.yaml")
+    assert (code, ": 7 files of run tiny-" in out) == (0, True)
+
+    def rendered() -> dict[str, bytes]:
+        found = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+    files = rendered()
+    assert sorted(files) == [
+        *("Kustomization", "account.yaml", "stages/01-export.yaml", "stages/02-train.yaml"),
+        *("stages/03-eval.yaml", "stages/04-import.yaml", "submit.yaml"),
     ]
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert tuneloop(*arguments, "--image", image)[0] == 0
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    assert rendered() == files
+    tiny_run.change(execution__cluster__submitter={"create_account": False})
+    assert tuneloop("render", tiny_run.spec_path, "-o", tmp_path / "base", "--image", image)[0] == 0
+    assert not (tmp_path / "base" / "account.yaml").exists()
+    assert b"account.yaml" not in (tmp_path / "base" / "Kustomization").read_bytes()
 
 
 def test_serve_refuses_what_it_cannot_protect(tuneloop: Invoke, tmp_path: Path) -> None:

@@ -114,7 +114,10 @@ class Container:
         data: dict[str, str] = found.get("data", {})
         if kind == "secret":
             return {key: base64.b64decode(value) for key, value in data.items()}
-        return {key: value.encode() for key, value in data.items()}
+        binary: dict[str, str] = found.get("binaryData", {})
+        return {key: value.encode() for key, value in data.items()} | {
+            key: base64.b64decode(value) for key, value in binary.items()
+        }
 
     def _token(self) -> str:
         account = self.pod["spec"].get("serviceAccountName", "default")

@@ -59,7 +59,8 @@ def test_detach_creates_the_submitter_with_its_rights_and_again_adopts(
     backend = backend_of(twin, submission)
     for _ in range(2):
         backend.detach("export")
-    assert twin.made == {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "Job": 1}
+    accounts = {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1}
+    assert twin.made == {**accounts, "ConfigMap": 1, "Job": 1}
     assert twin.one("Job") == [f"{submission.run_id}-submit"]
 
 

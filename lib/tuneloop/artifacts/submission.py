@@ -1,16 +1,20 @@
 """submission.json: the rendered objects of a run, stored with its records.
 
-`wait`, `status` and the in-cluster submitter read it, so they need only the run id and the
-artifacts URL. Nothing about a run is kept on the machine that submitted it.
+`wait` and `status` read it, so they need only the run id and the artifacts URL. The in-cluster
+submitter reads the same file from its ConfigMap. Nothing about a run is kept on the machine that
+submitted it.
 """
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tuneloop.artifacts import layout
+from tuneloop.artifacts import layout, run_manifest
+from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.errors import DataError, UsageError
 from tuneloop.specs.cluster import TimeoutSpec
 from tuneloop.storage import files, paths
@@ -55,12 +59,30 @@ class Submission(BaseModel):
     stages: list[SubmittedStage]
     """In the order in which they run."""
     submitter: list[dict[str, Any]]
-    """ServiceAccount, Role, RoleBinding and Job of the in-cluster submitter."""
+    """ServiceAccount, Role and RoleBinding of the in-cluster submitter, unless they exist already;
+    then its Job. Its ConfigMap is missing, because it contains this submission."""
+    run_manifest: RunManifest | None = None
+    """Manifest of the run, which the in-cluster submitter writes if nobody has; null in submissions
+    of older versions."""
 
     @property
     def submitter_job(self) -> Object:
-        """The Job that `submit --detach` creates."""
+        """The Job of the in-cluster submitter."""
         return self.submitter[-1]
+
+    def to_json(self) -> str:
+        """Return the content of submission.json."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    def publish(self) -> None:
+        """Write the run manifest unless there is one, then the submission.
+
+        The in-cluster submitter calls this: after `kubectl apply` of a rendered folder, nobody else
+        has written them.
+        """
+        if self.run_manifest is not None:
+            run_manifest.write_run_manifest(self.run_manifest, self.artifacts)
+        save_submission(self)
 
 
 def submission_url(artifacts: str, run_id: str) -> str:
@@ -70,8 +92,8 @@ def submission_url(artifacts: str, run_id: str) -> str:
 
 def save_submission(submission: Submission) -> None:
     """Write a submission, replacing an earlier one of the same run."""
-    data = submission.model_dump_json(indent=1).encode() + b"\n"
-    files.write(submission_url(submission.artifacts, submission.run_id), data)
+    url = submission_url(submission.artifacts, submission.run_id)
+    files.write(url, submission.to_json().encode())
 
 
 def load_submission(artifacts: str, run_id: str) -> Submission:
@@ -83,14 +105,35 @@ def load_submission(artifacts: str, run_id: str) -> Submission:
     """
     url = submission_url(artifacts, run_id)
     try:
-        return Submission.model_validate_json(files.read(url))
+        return read_submission(url)
     except FileNotFoundError as e:
         raise UsageError(
             f"{url}: missing, expected a run submitted with `tuneloop submit`; check the run id"
             " and --artifacts"
         ) from e
+
+
+def read_submission(url: str) -> Submission:
+    """Read a submission from any place, such as a mounted ConfigMap.
+
+    Args:
+        url: URL of the file, which is compressed with gzip if the URL ends in .gz.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: the file is not a submission.
+    """
+    data = files.read(url)
+    try:
+        if url.endswith(".gz"):
+            data = gzip.decompress(data)
+        return Submission.model_validate_json(data)
     except ValidationError as e:
         raise DataError(f"{url}: not a submission: {first_error(e)}; submit the run again") from e
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataError(
+            f"{url}: broken gzip ({e}), expected a submission; submit the run again"
+        ) from e
 
 
 def name_of(workload: Object) -> str:

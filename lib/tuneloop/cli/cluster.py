@@ -28,12 +28,11 @@ def render(
         Path, typer.Option("--output", "-o", help="Folder that receives the YAML files.")
     ],
 ) -> None:
-    """Write a run as plain YAML for `kubectl apply -f DIR`."""
-    from tuneloop.k8s.rendering.manifests import dump_files, stage_files
+    """Write a run as plain YAML. `kubectl apply -f DIR` then runs the whole loop."""
     from tuneloop.storage import files
 
     prepared = run.place_on_cluster()
-    rendered = dump_files(stage_files(prepared.backend.submission))
+    rendered = prepared.backend.files()
     for name, text in rendered.items():
         files.write(str(output / name), text.encode())
     typer.echo(f"{output}: {len(rendered)} files of run {prepared.plan.run_id}")

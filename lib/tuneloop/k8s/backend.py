@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from tuneloop import provenance, resources
 from tuneloop.artifacts.progress import Progress
+from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.artifacts.submission import Submission, name_of, save_submission
 from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StageFailed
-from tuneloop.k8s.api import ClusterApi
-from tuneloop.k8s.watch import StageWatch, has_ended
+from tuneloop.k8s.api import ClusterApi, Object
+from tuneloop.k8s.watch import StageWatch, create_with_config_map, has_ended
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.compilation import TargetDevices
@@ -52,6 +53,9 @@ class PlannedRun(Protocol):
     @property
     def stages(self) -> tuple[StageSpec, ...]:
         """The stages in the order in which they run."""
+
+    def manifest(self, image: str | None) -> RunManifest:
+        """Build the run manifest."""
 
 
 class KubernetesBackend:
@@ -113,7 +117,7 @@ class KubernetesBackend:
         if (devices := train_devices(renderer.cluster)) is not None:
             run.spec.train.mesh_sizes(devices.devices, devices.slices, run.architecture)
         return cls(
-            build_submission(run.run_id, run.artifacts, run.stages, renderer),
+            build_submission(run.manifest(image), run.artifacts, run.stages, renderer),
             lambda: connect(renderer.cluster.namespace, target),
             poll_seconds=target.poll_seconds,
             machines={stage.stage: _machines_of(renderer, stage) for stage in run.stages},
@@ -226,14 +230,25 @@ class KubernetesBackend:
             first: stage that the submitter begins with; a failed workload of it is deleted.
         """
         self._watch(first).remove_failed()
-        *shared, job = self.submission.submitter
-        for document in shared:
+        *accounts, job = self.submission.submitter
+        for document in accounts:
             self.cluster.ensure(document)
         found = self.cluster.get("Job", name_of(job))
         if found is not None and has_ended(found):
             # The Job is from an earlier attempt. The objects that it owns are deleted with it.
             self.cluster.delete("Job", name_of(job), uid=found["metadata"]["uid"])
-        self.cluster.create(job)
+        create_with_config_map(self.cluster, self._submitter_config_map(), job)
+
+    def _submitter_config_map(self) -> Object:
+        from tuneloop.k8s.rendering.submitter import render_config_map
+
+        return render_config_map(self.submission, _manifests().templates.submission)
+
+    def files(self) -> dict[str, str]:
+        """Return the files of the folder that `tuneloop render` writes: relative path -> text."""
+        from tuneloop.k8s.rendering.folder import folder_files
+
+        return folder_files(self.submission, self._submitter_config_map())
 
     def own_stages(self) -> None:
         """Make the submitter's Job the owner of all objects that are created from now on.

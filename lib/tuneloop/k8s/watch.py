@@ -7,7 +7,8 @@ from typing import Any
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.submission import Submission, SubmittedStage
 from tuneloop.artifacts.verdict import ArchivedVerdict, Verdict, write_verdict
-from tuneloop.k8s.api import ClusterApi
+from tuneloop.k8s import names
+from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.diagnosis.diagnose import diagnose
 from tuneloop.k8s.diagnosis.observed import Observation
 from tuneloop.k8s.observer import StageObserver
@@ -65,14 +66,9 @@ class StageWatch:
         """
         if replace_failed:
             self.remove_failed()
-        self.cluster.apply(self.stage.config_map)
-        created = self.cluster.create(_owned(self.stage.workload, self._owner)).object
+        workload = _owned(self.stage.workload, self._owner)
+        created = create_with_config_map(self.cluster, self.stage.config_map, workload)
         self._observer.uid = created["metadata"]["uid"]
-        # The workload becomes the owner of the ConfigMap, so that both are deleted together. This
-        # needs a second request, because an owner must exist first.
-        owner = {key: created[key] for key in ("apiVersion", "kind")}
-        owner |= {"name": self.name, "uid": created["metadata"]["uid"]}
-        self.cluster.apply(_owned(self.stage.config_map, owner))
 
     def remove_failed(self) -> None:
         """Delete a workload that has ended without a record, after saving its evidence."""
@@ -153,6 +149,39 @@ def has_ended(workload: dict[str, Any] | None) -> bool:
     """Return whether a Job or JobSet has ended, successfully or not."""
     conditions = (workload or {}).get("status", {}).get("conditions", [])
     return any(c.get("type") in _ENDED and c.get("status") == "True" for c in conditions)
+
+
+def create_with_config_map(cluster: ClusterApi, config_map: Object, workload: Object) -> Object:
+    """Create a workload and the ConfigMap that it mounts, or adopt the existing workload.
+
+    A workload from `stages/` of a rendered folder that nobody has started is replaced.
+
+    Returns:
+        The workload as the server stores it.
+    """
+    cluster.apply(config_map)
+    created = cluster.create(workload)
+    if created.adopted and _waits_for_a_person(created.object):
+        metadata = created.object["metadata"]
+        cluster.delete(workload["kind"], metadata["name"], uid=metadata["uid"])
+        created = cluster.create(workload)
+    # The workload becomes the owner of the ConfigMap, so that both are deleted together. This needs
+    # a second request, because an owner must exist first.
+    found = created.object
+    owner = {key: found[key] for key in ("apiVersion", "kind")}
+    owner |= {key: found["metadata"][key] for key in ("name", "uid")}
+    cluster.apply(_owned(config_map, owner))
+    return found
+
+
+def _waits_for_a_person(workload: Object) -> bool:
+    """Return whether a workload of `stages/` is still suspended and in no queue."""
+    metadata = workload["metadata"]
+    return (
+        metadata.get("annotations", {}).get(names.START) == names.BY_HAND
+        and workload["spec"].get("suspend") is True
+        and names.QUEUE not in metadata.get("labels", {})
+    )
 
 
 def _owned(document: dict[str, Any], owner: dict[str, str] | None) -> dict[str, Any]:

@@ -58,6 +58,25 @@ class Plan:
         """URL of the prefix for all output."""
         return self.spec.execution.artifacts
 
+    def manifest(self, image: str | None) -> RunManifest:
+        """Build the run manifest.
+
+        Args:
+            image: container image of the stages; None if they run the code of this machine.
+        """
+        return RunManifest(
+            run_id=self.run_id,
+            spec=self.spec.model_dump(mode="json", by_alias=True),
+            seed=self.seed,
+            recipe=self.dataset.recipe,
+            instruction=self.dataset.instruction,
+            dataset=self.summary,
+            model=self.model,
+            stages={stage.stage: stage.fingerprint for stage in self.stages},
+            image=image,
+            provenance=provenance.gather(),
+        )
+
 
 def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | None = None) -> Plan:
     """Read the inputs of a plan, and build it.
@@ -246,16 +265,4 @@ def write_run_manifest(plan: Plan, *, image: str | None = None) -> str:
     Returns:
         The URL of the manifest.
     """
-    manifest = RunManifest(
-        run_id=plan.run_id,
-        spec=plan.spec.model_dump(mode="json", by_alias=True),
-        seed=plan.seed,
-        recipe=plan.dataset.recipe,
-        instruction=plan.dataset.instruction,
-        dataset=plan.summary,
-        model=plan.model,
-        stages={stage.stage: stage.fingerprint for stage in plan.stages},
-        image=image,
-        provenance=provenance.gather(),
-    )
-    return run_manifest.write_run_manifest(manifest, plan.artifacts)
+    return run_manifest.write_run_manifest(plan.manifest(image), plan.artifacts)

@@ -64,8 +64,11 @@ class SubmitterSpec(PodResources):
     ephemeral_storage: Quantity = "1Gi"
     """Local disk of the submitter; it writes only its log."""
     service_account: DnsLabel = "tuneloop-submitter"
-    """ServiceAccount of the submitter, which `submit --detach` creates with its Role; the only
-    account that gets a token of the API server."""
+    """ServiceAccount of the submitter; the only account that gets a token of the API server."""
+    create_account: bool = True
+    """Whether `submit --detach` and the rendered folder create that account with its Role; set it
+    to false in a namespace of the cluster base, which has both, because `kubectl apply` would
+    remove the account's annotations that this spec does not repeat."""
     account_annotations: dict[LabelKey, str] = Field(default={})
     """Annotations of the submitter's ServiceAccount, such as the cloud identity that may read and
     write the artifacts."""
@@ -128,7 +131,7 @@ class ClusterSpec(Spec):
     ttl_days: int = Field(default=3, ge=1, le=30)
     """Days that finished Jobs are kept before the cluster deletes them."""
     submitter: SubmitterSpec = SubmitterSpec()
-    """Pod settings of the in-cluster submitter (`submit --detach`)."""
+    """Pod and account of the in-cluster submitter (`submit --detach` or a rendered folder)."""
     timeouts: TimeoutSpec = TimeoutSpec()
     """Time limits for waiting on machines, images, queues and heartbeats."""
     budget_chip_hours: float | None = Field(default=None, gt=0)

@@ -110,9 +110,7 @@ def test_submitter_snapshot(golden: Callable[[str, str], None]) -> None:
 
 def submitter(**spec: Any) -> list[dict[str, Any]]:
     cluster = ClusterSpec(namespace="training", **spec)
-    return render_submitter(
-        renderer(cluster), "demo-12345e67", "gs://bucket/artifacts", fingerprint="9" * 64
-    )
+    return render_submitter(renderer(cluster), "demo-12345e67", fingerprint="9" * 64)
 
 
 def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:

@@ -1,7 +1,4 @@
-"""Build the renderer of a run, and write its objects as files for `kubectl apply -f DIR`.
-
-There is one file per stage.
-"""
+"""Load templates and accelerator table, and build the renderer of a run."""
 
 from __future__ import annotations
 
@@ -39,6 +36,7 @@ def load_manifests(folder: str) -> Manifests:
         jobset=_template(paths.join(folder, "jobset.yaml")),
         config_map=_template(paths.join(folder, "configmap.yaml")),
         submitter=_template(paths.join(folder, "submitter.yaml")),
+        submission=_template(paths.join(folder, "submission.yaml")),
     )
     table = paths.join(folder, "accelerators.yaml")
     return Manifests(templates, load_accelerators(_read(table), table))
@@ -122,7 +120,7 @@ def _check_budget(spec: RunSpec, stages: Sequence[StageSpec], renderer: Renderer
 
 
 def stage_files(submission: Submission) -> dict[str, list[Object]]:
-    """Assign a file name to each stage; `kubectl apply -f DIR` applies files in order of name.
+    """Assign a file name to each stage, in the order in which the stages run.
 
     Returns:
         File name -> its objects, in the order in which they are applied.

@@ -65,6 +65,7 @@ class Templates:
     jobset: Template
     config_map: Template
     submitter: Template
+    submission: Template
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.artifacts.submission import Submission, SubmittedStage
 from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.rendering.submitter import render_submitter
@@ -11,15 +12,21 @@ from tuneloop.specs.stages import StageSpec
 
 
 def build_submission(
-    run_id: str, artifacts: str, stages: Sequence[StageSpec], renderer: Renderer
+    manifest: RunManifest, artifacts: str, stages: Sequence[StageSpec], renderer: Renderer
 ) -> Submission:
     """Render the stages of a run and its submitter.
+
+    Args:
+        manifest: manifest of the run.
+        artifacts: URL of the artifacts, as a pod reaches them.
+        stages: stage specs in the order in which they run.
+        renderer: renderer of the run.
 
     Raises:
         SpecError: a shape is impossible.
     """
     return Submission(
-        run_id=run_id,
+        run_id=manifest.run_id,
         artifacts=artifacts,
         namespace=renderer.cluster.namespace,
         image=renderer.image,
@@ -30,5 +37,6 @@ def build_submission(
             )
             for stage in stages
         ],
-        submitter=render_submitter(renderer, run_id, artifacts, fingerprint=stages[-1].fingerprint),
+        submitter=render_submitter(renderer, manifest.run_id, fingerprint=stages[-1].fingerprint),
+        run_manifest=manifest,
     )

@@ -1,52 +1,49 @@
 """Render the submitter: a small CPU Job that runs a run's sequence of stages in the cluster.
 
-The submitter has its own ServiceAccount and Role. It is the only pod of tuneloop with a token for
-the API server, and its Role grants only the rights that the sequence needs.
+Its ConfigMap contains the rendered stages, so its objects alone run the whole loop. The submitter
+has its own ServiceAccount and Role. It is the only pod of tuneloop with a token for the API server,
+and its Role grants only the rights that the sequence needs.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
+
+from tuneloop.artifacts.submission import Submission
 from tuneloop.k8s import names
 from tuneloop.k8s.rendering.pod import (
     CREDENTIALS_ENV,
     CREDENTIALS_FOLDER,
+    SPEC_FOLDER,
     Pod,
     container_env,
     render_pod,
 )
 from tuneloop.k8s.rendering.render import FINAL_EXIT_CODES, Object, Renderer, pod_resources
-from tuneloop.k8s.rendering.templates import fill
+from tuneloop.k8s.rendering.templates import Template, fill
 from tuneloop.specs.cluster import AcceleratorRequest, StagePlacement
 from tuneloop.stages.table import STAGES
 
+SUBMISSION = "submission.json.gz"
+"""Key of the submitter's ConfigMap, and name of the file in its pod."""
 VERDICT_EXIT_CODES = sorted({*FINAL_EXIT_CODES, 3, 10, 11, 12, 20, 21, 22, 23, 30, 31})
 """Exit codes with a final verdict; 75 (API server or storage unreachable) is retried."""
 
 
-def render_submitter(
-    renderer: Renderer, run_id: str, artifacts: str, *, fingerprint: str
-) -> list[Object]:
-    """Render the objects of a detached run.
+def render_submitter(renderer: Renderer, run_id: str, *, fingerprint: str) -> list[Object]:
+    """Render the objects of the submitter, except its ConfigMap.
 
     Args:
         renderer: renderer of the run's stages.
-        run_id: id of the run; the Job reads the submission of this run.
-        artifacts: URL of the artifacts, as a pod reaches them.
+        run_id: id of the run.
         fingerprint: fingerprint of the last stage, which covers all stages before it.
 
     Returns:
-        ServiceAccount, Role and RoleBinding (shared by all runs of a namespace), then the Job.
+        ServiceAccount, Role and RoleBinding (shared by all runs of a namespace) unless the spec
+        says that they exist, then the Job.
     """
     spec, templates = renderer.cluster.submitter, renderer.templates
-    shared = fill(
-        templates.submitter,
-        {
-            "name": spec.service_account,
-            "namespace": renderer.cluster.namespace,
-            "labels": {"app.kubernetes.io/name": "tuneloop", names.COMPONENT: names.SUBMITTER},
-            "account_annotations": spec.account_annotations,
-        },
-    )
     labels = names.run_labels(renderer.run_name, run_id, names.SUBMITTER)
     deadline = sum(renderer.cluster.placement(stage).deadline_seconds for stage in STAGES)
     annotations = names.object_annotations(
@@ -54,20 +51,22 @@ def render_submitter(
     )
     image = spec.image or renderer.image
     shape = renderer.accelerators.shape(AcceleratorRequest())
+    name = names.submitter_name(run_id)
     pod = Pod(
-        command=["python", "-m", "jobs.submit", "--run", run_id, "--artifacts", artifacts],
+        command=["python", "-m", "jobs.submit", "--submission", f"{SPEC_FOLDER}/{SUBMISSION}"],
         env=container_env(shape, image, {CREDENTIALS_ENV: CREDENTIALS_FOLDER}),
         resources=pod_resources(spec),
         service_account=spec.service_account,
         labels=labels,
         annotations=annotations,
         shape=shape,
+        config_map=name,
         api_token=True,
         credentials_secret=renderer.cluster.credentials_secret,
     )
     job = renderer.render_job(
         {
-            "name": names.submitter_name(run_id),
+            "name": name,
             "namespace": renderer.cluster.namespace,
             "labels": labels,
             "ttl_seconds": renderer.cluster.ttl_days * 86_400,
@@ -77,4 +76,25 @@ def render_submitter(
         annotations,
         StagePlacement(deadline_seconds=deadline),
     )
-    return [*shared["items"], job]
+    return [*(_accounts(renderer) if spec.create_account else []), job]
+
+
+def _accounts(renderer: Renderer) -> list[Object]:
+    spec = renderer.cluster.submitter
+    values = {
+        "name": spec.service_account,
+        "namespace": renderer.cluster.namespace,
+        "labels": {"app.kubernetes.io/name": "tuneloop", names.COMPONENT: names.SUBMITTER},
+        "account_annotations": spec.account_annotations,
+    }
+    items: list[Object] = fill(renderer.templates.submitter, values)["items"]
+    return items
+
+
+def render_config_map(submission: Submission, template: Template) -> Object:
+    """Render the ConfigMap that the submitter's Job mounts; it contains the submission."""
+    metadata = submission.submitter_job["metadata"]
+    values = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations")}
+    # Compressed to a tenth, because etcd holds it as long as the Job.
+    data = gzip.compress(submission.to_json().encode(), mtime=0)
+    return fill(template, {**values, "submission": base64.b64encode(data).decode()})
