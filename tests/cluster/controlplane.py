@@ -345,6 +345,7 @@ class ControlPlane:
             "--secure-port=0",
             "--kube-api-qps=300",  # with the default of 20, the pods of 200 Jobs take 50 s
             "--kube-api-burst=500",
+            "--node-monitor-grace-period=24s",  # the default of 50 s makes a test wait longer
         ]
 
     def _scheduler_flags(self) -> list[str]:

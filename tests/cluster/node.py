@@ -34,7 +34,7 @@ Object = dict[str, Any]
 
 OUTCOME = "test.tuneloop.dev/outcome"
 POLL_SECONDS = 0.1
-LEASE_SECONDS = 10.0
+LEASE_SECONDS = 4.0
 CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": "200"}
 
 
@@ -61,6 +61,7 @@ class Node:
         self._rejected: set[str] = set()
         self._mount_events: set[str] = set()
         self._stop = threading.Event()
+        self._is_lost = threading.Event()
         self._api = Api(control_plane)
         self._logs = _LogServer(self, control_plane)
         self._thread = threading.Thread(target=self._run, name=f"node-{name}", daemon=True)
@@ -97,6 +98,10 @@ class Node:
     def processes(self) -> int:
         """Return the number of running containers."""
         return sum(c.started_at != "" and c.exit_code() is None for c in self._containers.values())
+
+    def lose(self) -> None:
+        """Stop to act and to report; the processes of the pods go on."""
+        self._is_lost.set()
 
     def container(self, namespace: str, pod: str) -> Container | None:
         """Return the container of a pod, for its log."""
@@ -145,6 +150,8 @@ class Node:
     def _run(self) -> None:
         renewed = time.monotonic()
         while not self._stop.wait(POLL_SECONDS):
+            if self._is_lost.is_set():
+                continue
             with contextlib.suppress(OSError):  # the control plane may be stopping
                 if time.monotonic() - renewed > LEASE_SECONDS:
                     renewed = time.monotonic()

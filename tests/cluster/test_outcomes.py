@@ -252,6 +252,28 @@ def test_out_of_memory_admission_and_deadlines(case: Case) -> None:
     }
 
 
+def test_a_lost_node_is_named_within_seconds(
+    case: Case, make_node: Callable[..., Node], cluster: controlplane.Cluster, namespace: str
+) -> None:
+    node = make_node()
+    watch = case.change(code="import time; time.sleep(600)").watch()
+    watch.create(replace_failed=False)
+    wait_until(lambda: watch.look().state == "Running", "the pod runs")
+    node.lose()
+
+    def is_marked() -> bool:
+        (pod,) = cluster.get("pods", "-n", namespace)["items"]
+        ready = [c["status"] for c in pod["status"]["conditions"] if c["type"] == "Ready"]
+        return ready == ["False"]
+
+    wait_until(is_marked, "the node controller has marked the pod", 60)
+    verdict = watch.look()
+    assert (verdict.state, verdict.exit_code) == ("NodeLost", None)
+    assert f"on node {node.name} is lost" in verdict.cause
+    assert f"kubectl delete node {node.name}" in verdict.fix
+    assert verdict.about.startswith("Pod ")
+
+
 @pytest.mark.usefixtures("node")
 def test_gone_is_deleted_unless_the_record_is_there(case: Case) -> None:
     """If the TTL deletes a Job before it is polled, its record still shows its success."""
