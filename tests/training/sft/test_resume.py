@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders import METHODS, TinyRun
+from tests.builders import TinyRun
 from tests.cluster.controlplane import wait_until
 from tests.objectstore import STORES
 from tests.training.sft.groups import Training, losses_of, method_named, result
@@ -104,11 +104,12 @@ def kill_first_process(group: Training, count: int) -> None:
 @pytest.mark.parametrize(
     ("method", "protocol", "count"),
     [
-        # On a disk, the test below kills two processes that train all weights.
-        *((method, protocol, 2) for method in METHODS for protocol in ("gs", "s3")),
+        # Each method meets each kind of store and each number of processes. On a disk, the test
+        # below kills two processes that train all weights.
+        ("full", "gs", 2),
+        ("lora", "s3", 2),
         ("lora", "file", 2),
         ("full", "s3", 1),
-        ("lora", "file", 1),
         ("lora", "gs", 1),
     ],
 )
