@@ -371,7 +371,8 @@ class _LogServer:
 def _log_text(container: Container, query: dict[str, str]) -> bytes:
     lines = list(container.log)
     if since := query.get("sinceTime"):
-        lines = [(stamp, line) for stamp, line in lines if stamp >= since]
+        # Without the Z, a second sorts before its fractions.
+        lines = [(stamp, line) for stamp, line in lines if stamp >= since.removesuffix("Z")]
     if tail := query.get("tailLines"):
         lines = lines[-int(tail) :] if int(tail) else []
     stamps = query.get("timestamps") in ("true", "1")

@@ -147,7 +147,7 @@ def test_a_failed_stage_is_a_sentence_its_evidence_is_kept_and_run_again_continu
     verdict = json.loads(files.read(verdict_url(prefix)))
     assert verdict["state"] == "UserError"
     assert verdict["pods"][0]["status"]["phase"] == "Failed"
-    (log,) = [url for url in files.list_files(prefix) if "/pods/" in url]
+    (log,) = [url for url in files.list_files(f"{prefix}/logs") if url.endswith(".log")]
     assert b"last words" in files.read(log)
     # `wait` reports the failure again. `run` retries with a new object of the same name.
     with pytest.raises(StageFailed, match="UserError"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tuneloop.errors import SpecError, StageFailed
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.runs.logs.follow import StageLog
 from tuneloop.runs.sequence import Sequence
 from tuneloop.storage import files, paths
 
@@ -115,15 +117,41 @@ def test_cancel_keeps_a_stage_that_has_ended(submission: Submission) -> None:
     assert backend.exists("export")
 
 
-def test_logs_are_those_of_the_stages_pods(submission: Submission) -> None:
-    outcomes = iter([Exit(75, log=b"first\n"), Exit(75, log=b"second\n")])
+def test_logs_are_those_of_the_stages_pods_live_and_archived(submission: Submission) -> None:
+    outcomes = iter([Exit(75, log=b"first\n"), Exit(75, log=b"second")])
     twin = Twin(lambda pod: next(outcomes, Running()))
     backend = backend_of(twin, submission)
-    assert backend.logs("export") == b""
+    at = (submission.artifacts, submission.run_id, "export")
+    assert list(StageLog(*at, backend.live_logs("export")).lines()) == []
     backend.submit("export", retry_failed=True)
     for _ in range(4):
-        twin.step()
-    assert backend.logs("export") == b"first\nsecond\n"
+        twin.sleep(1)
+    live = list(StageLog(*at, backend.live_logs("export")).lines())
+    assert [(each.number, each.line.text) for each in live] == [(1, b"first"), (2, b"second")]
+    assert list(StageLog(*at).lines()) == []
+    backend.poll("export")
+    backend.archive("export")
+    assert list(StageLog(*at).lines()) == live
+
+
+def test_the_last_lines_of_a_stage_are_archived_after_its_record(submission: Submission) -> None:
+    """A pod publishes its record and ends a moment later, when the next stage runs already."""
+    twin = Twin()
+    slow: Iterator[Action] = iter([Running(), Running(), Running(), Exit(0, log=b"published\n")])
+
+    def act(pod: Object) -> Action:
+        spec = twin.stage_of(pod)
+        publish_record(spec)
+        return next(slow) if spec.stage == "export" else Exit(0, log=b"at once\n")
+
+    twin.act = act
+    backend = backend_of(twin, submission)
+    Sequence(backend, clock=twin.clock, sleep=twin.sleep).run(
+        retry_failed=True, stop_on_interrupt=True
+    )
+    for stage, text in (("export", b"published"), ("train", b"at once"), ("import", b"at once")):
+        (line,) = StageLog(submission.artifacts, submission.run_id, stage).lines()
+        assert line.line.text == text
 
 
 def test_a_stage_whose_heart_stops_is_stuck(tiny_run: TinyRun) -> None:

@@ -161,14 +161,13 @@ class Twin:
         pod: str,
         *,
         container: str = "main",
-        tail_lines: int | None = None,
+        since: datetime | None = None,
+        previous: bool = False,
         limit_bytes: int = 1_000_000,
     ) -> bytes | None:
         self._call()
         log = self._logs.get(pod) if ("Pod", pod) in self.objects else None
-        if log is None or tail_lines is None:
-            return log
-        return b"".join(log.splitlines(keepends=True)[-tail_lines:])
+        return None if log is None else log[:limit_bytes]
 
     def events(self, uids: Collection[str], names: Collection[str] = ()) -> list[Object]:
         return [
@@ -243,7 +242,9 @@ class Twin:
                 return
             case Exit(code, cause, log, disruption):
                 status["phase"] = "Failed" if code or disruption else "Succeeded"
-                self._logs[pod["metadata"]["name"]] = log
+                stamp = f"{self.now():%Y-%m-%dT%H:%M:%S}.000000000Z ".encode()
+                lines = log.splitlines(keepends=True)
+                self._logs[pod["metadata"]["name"]] = b"".join(stamp + line for line in lines)
                 message = f'{{"cause": "{cause}"}}' if cause else ""
                 ended = {"exitCode": code, "message": message}
                 main["state"] = {"terminated": {**ended, "finishedAt": self.now().isoformat()}}

@@ -16,6 +16,7 @@ from tuneloop.artifacts import layout
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.local import LocalBackend, run_plan
+from tuneloop.runs.logs.follow import StageLog
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
@@ -163,12 +164,14 @@ def wait_for(path: Path) -> None:
 def test_a_stage_is_polled_read_and_cancelled(tiny_run: Any, slow_python: Path) -> None:
     backend = LocalBackend(tiny_run.plan())
     assert (backend.poll("export").state, backend.exists("export")) == ("Queued", False)
-    assert (backend.logs("export"), backend.progress("export")) == (b"", None)
+    assert backend.progress("export") is None
     backend.submit("export", retry_failed=True)
     wait_for(slow_python)
     assert (backend.poll("export").state, backend.exists("export")) == ("Running", True)
-    assert backend.logs("export") == b"hello\n"
+    log = StageLog(backend.artifacts, backend.run_id, "export")
+    assert [each.line.text for each in log.lines()] == [b"hello"]
     assert backend.cancel_run() == ["process of stage export"]
+    assert [each.line.text for each in log.follow() if each] == []  # it has ended
     assert not backend.exists("export")
     with pytest.raises(ProcessLookupError):
         os.kill(int(slow_python.read_text()), 0)

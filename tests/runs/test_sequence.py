@@ -19,14 +19,15 @@ from tests.k8s.twin import (
     worker,
 )
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.stage_logs.attempt import list_attempts
 from tuneloop.artifacts.submission import Submission
 from tuneloop.artifacts.verdict import Verdict, read_verdict
 from tuneloop.errors import DataError, StageFailed, StillRunning
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.names import STAGE
+from tuneloop.runs.logs.follow import StageLog
 from tuneloop.runs.results import StageResult
 from tuneloop.runs.sequence import Callbacks, Sequence
-from tuneloop.storage import files
 
 STAGES = ["export", "train", "eval", "import"]
 
@@ -133,8 +134,8 @@ def test_a_failed_stage_leaves_its_evidence_and_is_tried_again_by_run_alone(
     assert (archived.state, archived.exit_code) == ("DataError", 12)
     assert archived.workload is not None
     assert archived.pods[0]["status"]["phase"] == "Failed"
-    (log,) = [url for url in files.list_files(prefix) if "/pods/" in url]
-    assert files.read(log) == b"last words\n"
+    (line,) = StageLog(submission.artifacts, submission.run_id, "export").lines()
+    assert line.line.text == b"last words"
 
     twin.act = worker(twin)
     with pytest.raises(StageFailed, match="DataError"):  # wait tells it again
@@ -162,8 +163,8 @@ def test_what_another_try_can_heal_is_tried_again_by_the_job(
     assert len(run(sequence(twin, submission, view))) == 4
     assert twin.made["Job"] == 4
     assert states.count("Restarting") == 3
-    prefix = layout.stage_prefix(submission.artifacts, submission.run_id, "export")
-    assert len([url for url in files.list_files(prefix) if "/pods/" in url]) == 3
+    attempts = list_attempts(layout.stage_prefix(submission.artifacts, submission.run_id, "export"))
+    assert len(attempts) == 4
 
 
 def test_a_job_that_runs_out_of_tries_fails(twin: Twin, submission: Submission) -> None:

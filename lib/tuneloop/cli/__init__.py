@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from tuneloop.cli import cluster, examples, generate, history, models, results, runs, store
+from tuneloop.cli import cluster, examples, generate, history, logs, models, results, runs, store
 from tuneloop.errors import (
     VERB_EXIT_CODES,
     QuotaExceeded,
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 runs.register(app)
 cluster.register(app)
+logs.register(app)
 results.register(app)
 history.register(app)
 store.register(app)

@@ -1,8 +1,7 @@
-"""Verbs of runs on a cluster: render, check, submit, wait, status, logs, explain, cancel."""
+"""Verbs of runs on a cluster: render, check, submit, wait, status, explain, cancel."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +12,10 @@ from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, exp
 from tuneloop.cli.options import Json, PollSeconds, print_json
 from tuneloop.errors import SpecError, StageFailed
 
-FOLLOW_SECONDS = 2.0
-
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (render, check, submit, wait, status, logs, explain, cancel):
+    for verb in (render, check, submit, wait, status, explain, cancel):
         app.command()(expand_groups(verb))
 
 
@@ -177,29 +174,6 @@ def explain(
         typer.echo(f"{run.run_id}: every stage is done")
     else:
         display.print_explanation(stage)
-
-
-def logs(
-    run: KnownRun,
-    stage: Annotated[
-        str | None, typer.Argument(help="Name of the stage; default: the latest.")
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Print new lines until the stage ends.")
-    ] = False,
-) -> None:
-    """Print the log of a stage. Needs no cluster."""
-    from tuneloop.runs.logs import read_log
-
-    submission = run.load_submission()
-    seen = 0
-    while True:
-        log = read_log(submission, stage)
-        typer.echo(log.text[seen:], nl=False)
-        stage, seen = log.stage, len(log.text)
-        if not follow or log.has_ended:
-            return
-        time.sleep(FOLLOW_SECONDS)
 
 
 def cancel(

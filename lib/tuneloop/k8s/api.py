@@ -59,10 +59,22 @@ class ClusterApi(Protocol):
         pod: str,
         *,
         container: str = "main",
-        tail_lines: int | None = None,
+        since: datetime | None = None,
+        previous: bool = False,
         limit_bytes: int = 1_000_000,
     ) -> bytes | None:
-        """Return the log of a container, or None if it never started or no longer exists."""
+        """Return the log of a container with timestamps, from a whole second on.
+
+        Args:
+            pod: name of the pod.
+            container: name of the container.
+            since: time of the first line, in whole seconds; None reads from the start.
+            previous: whether to read the log of the container before its last restart.
+            limit_bytes: maximum size of the response, which may end within a line.
+
+        Returns:
+            None if the container never started or no longer exists, or its node cannot be reached.
+        """
 
     def events(self, uids: Collection[str], names: Collection[str] = ()) -> list[Object]:
         """Return events about the objects with these uids or names, oldest first."""

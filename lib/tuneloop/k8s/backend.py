@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
 from tuneloop import provenance, resources
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.run_manifest import RunManifest
@@ -13,6 +15,7 @@ from tuneloop.artifacts.submission import Submission, name_of, save_submission
 from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.api import ClusterApi, Object
+from tuneloop.k8s.logs.live import PodLogs
 from tuneloop.k8s.watch import StageWatch, create_with_config_map, has_ended
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.cluster import ClusterSpec
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from tuneloop.k8s.rendering.render import Renderer
 
 POLL_SECONDS = 5.0
+LAST_LINES_SECONDS = 3.0
+"""Seconds to wait, at the end of a run, for a pod to end after it has published its record."""
 
 OwnerReference = dict[str, str]
 
@@ -87,6 +92,7 @@ class KubernetesBackend:
         self.poll_seconds = poll_seconds
         self._connect, self._owner, self._machines = connect, owner, machines or {}
         self._watches: dict[str, StageWatch] = {}
+        self._ending: set[str] = set()
 
     @staticmethod
     def code_identity(spec: RunSpec, target: Target) -> str | None:
@@ -182,12 +188,18 @@ class KubernetesBackend:
         return self._watch(stage).progress
 
     def archive(self, stage: str) -> None:
-        """Store the logs of the failed pods that the last poll found."""
+        """Store new log lines of the pods of the last poll, and the last ones of earlier stages."""
         self._watch(stage).archive_logs()
+        self._ending = {name for name in self._ending if not self._watch(name).finish_logs()}
+
+    def succeeded(self, stage: str) -> None:
+        """Remember that the pods of a stage may write a few more lines after its record."""
+        self._ending.add(stage)
 
     def give_up(self, stage: str, verdict: Verdict) -> None:
         """Store the verdict with its evidence, then delete the workload unless it has ended."""
         watch = self._watch(stage)
+        watch.archive_logs(at_once=True)
         watch.archive(verdict)
         watch.free()
 
@@ -216,12 +228,21 @@ class KubernetesBackend:
                 deleted.append(f"{kind} {name}")
         return deleted
 
-    def logs(self, stage: str) -> bytes:
+    def live_logs(self, stage: str) -> PodLogs:
         """Return the logs of the stage's pods that the kubelets still have."""
-        return self._watch(stage).logs()
+        return self._watch(stage).live_logs()
 
     def close(self) -> None:
-        """Do nothing: the run continues on the cluster without this process."""
+        """Store the last log lines; the run continues on the cluster without this process."""
+        for stage in self._ending:
+            watch = self._watch(stage)
+            Retrying(
+                retry=retry_if_result(lambda is_complete: not is_complete),
+                stop=stop_after_delay(LAST_LINES_SECONDS),
+                wait=wait_fixed(0.5),
+                retry_error_callback=lambda state: False,
+            )(watch.finish_logs)
+        self._ending = set()
 
     def detach(self, first: str) -> None:
         """Create the submitter Job, which runs the sequence in the cluster, and its account.

@@ -11,11 +11,10 @@ from tuneloop.k8s import names
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.diagnosis.diagnose import diagnose
 from tuneloop.k8s.diagnosis.observed import Observation
+from tuneloop.k8s.logs.archiver import LogArchiver
+from tuneloop.k8s.logs.live import PodLogs
 from tuneloop.k8s.observer import StageObserver
-from tuneloop.storage import files, paths
 
-LOG_LINES = 200
-"""Number of log lines to keep for each failed pod."""
 _ENDED = {"Complete", "Failed", "Completed"}
 """Conditions of an ended workload: `Complete` and `Failed` of Jobs, `Completed` of JobSets."""
 
@@ -34,7 +33,7 @@ class StageWatch:
         self.cluster, self.submission, self.stage = cluster, submission, stage
         self._owner = owner
         self._observer = StageObserver(cluster, submission, stage)
-        self._archived_pods: set[str] = set()
+        self._logs = LogArchiver(cluster, self.prefix, stage.workload)
         self._seen: Observation | None = None
 
     @property
@@ -95,7 +94,7 @@ class StageWatch:
         seen = self._seen
         if seen is None or seen.workload is None or verdict.is_final:
             return
-        self.archive_logs()
+        self.archive_logs(at_once=True)
         cause = f"{self.name} was cancelled with `tuneloop cancel`"
         fix = "run again to continue from its last checkpoint"
         self.archive(Verdict("Cancelled", cause, fix, exit_code=30))
@@ -123,22 +122,29 @@ class StageWatch:
         )
         write_verdict(archived, self.prefix)
 
-    def archive_logs(self) -> None:
-        """Save the log of each failed pod of the last look, because a restart may delete it."""
-        for pod in self._seen.pods if self._seen else ():
-            name = pod["metadata"]["name"]
-            if pod.get("status", {}).get("phase") != "Failed" or name in self._archived_pods:
-                continue
-            self._archived_pods.add(name)
-            log = self.cluster.pod_log(name, tail_lines=LOG_LINES)
-            if log is not None:
-                files.write(paths.join(self.prefix, "pods", f"{name}.log"), log)
+    def archive_logs(self, *, at_once: bool = False) -> bool:
+        """Store new log lines of the pods of the last look; return whether all logs are complete.
 
-    def logs(self) -> bytes:
-        """Return the concatenated logs of the stage's pods that the kubelets still have."""
-        self._observer.workload()
-        found = (self.cluster.pod_log(pod["metadata"]["name"]) for pod in self._observer.pods())
-        return b"".join(log for log in found if log is not None)
+        A restart may delete the pods with their logs.
+
+        Args:
+            at_once: whether to read all pods now, because they are about to be deleted; otherwise
+                running pods are read every few seconds.
+        """
+        return self._logs.archive(list(self._seen.pods) if self._seen else [], at_once=at_once)
+
+    def finish_logs(self) -> bool:
+        """Store the last lines of a stage with a record; return whether all logs are complete."""
+        return self._logs.archive(self._observer.pods())
+
+    def live_logs(self) -> PodLogs:
+        """Return the logs of the stage's pods that the kubelets still have."""
+
+        def look() -> tuple[Verdict, list[Any]]:
+            verdict = self.look()
+            return verdict, list(self._seen.pods) if self._seen else []
+
+        return PodLogs(self.cluster, self.stage.workload, look)
 
     def _delete(self) -> None:
         if self._observer.uid is not None:

@@ -82,7 +82,10 @@ class Backend(Protocol):
         """Return the heartbeat that the last poll read."""
 
     def archive(self, stage: str) -> None:
-        """Store logs of failed attempts, which the backend may delete; called after every poll."""
+        """Store new log lines, which the backend may delete; called after every poll."""
+
+    def succeeded(self, stage: str) -> None:
+        """Take note that a stage has its record; its processes may still run for a moment."""
 
     def give_up(self, stage: str, verdict: Verdict) -> None:
         """Store a final verdict with its evidence, then release the stage's machines."""
@@ -96,9 +99,6 @@ class Backend(Protocol):
         Returns:
             The names of the deleted objects.
         """
-
-    def logs(self, stage: str) -> bytes:
-        """Return the output of the stage's processes that the backend still has."""
 
     def close(self) -> None:
         """Release the resources of this process; called when the sequence ends for any reason."""

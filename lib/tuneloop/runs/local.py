@@ -22,6 +22,7 @@ from tuneloop.artifacts.progress import Progress, read_progress
 from tuneloop.artifacts.verdict import State, Verdict
 from tuneloop.errors import verb_exit_code
 from tuneloop.runs import results
+from tuneloop.runs.logs.local import LocalOutput
 from tuneloop.runs.plan import Plan, write_run_manifest
 from tuneloop.runs.results import StageResult
 from tuneloop.runs.sequence import Callbacks, Sequence
@@ -133,7 +134,13 @@ class LocalBackend:
         return process.progress() if process else None
 
     def archive(self, stage: str) -> None:
-        """Do nothing: stages store their logs themselves."""
+        """Copy the output of the stage's process to the object store."""
+        process = self._processes.get(stage)
+        if process is not None:
+            process.log.store()
+
+    def succeeded(self, stage: str) -> None:
+        """Do nothing: a stage has succeeded once its process has ended."""
 
     def give_up(self, stage: str, verdict: Verdict) -> None:
         """Do nothing: the process has ended, and the caller prints the verdict."""
@@ -149,11 +156,6 @@ class LocalBackend:
         running = [name for name, each in self._processes.items() if each.poll() is None]
         self.close()
         return [f"process of stage {name}" for name in running]
-
-    def logs(self, stage: str) -> bytes:
-        """Return the output of the stage's process."""
-        process = self._processes.get(stage)
-        return process.output() if process else b""
 
     def close(self) -> None:
         """Stop the processes that still run."""
@@ -173,9 +175,9 @@ class StageProcess:
         files.write(spec_url, dump_stage_spec(stage))
         self._scratch = tempfile.TemporaryDirectory(prefix="tuneloop-")
         self._termination = Path(self._scratch.name, "termination")
-        self._output = Path(self._scratch.name, "stderr")
+        self.log = LocalOutput(self._prefix, Path(self._scratch.name))
         self._termination.touch()
-        with self._output.open("wb") as output:
+        with self.log.path.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *stage_argv(stage, spec_url)],
                 # Import the installed package even if the current folder holds another one.
@@ -193,7 +195,10 @@ class StageProcess:
 
     def poll(self) -> int | None:
         """Return the exit code; None while the process runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None:
+            self.log.end(code)
+        return code
 
     def progress(self) -> Progress | None:
         """Return the newest heartbeat, read at most twice a second; None in between."""
@@ -201,10 +206,6 @@ class StageProcess:
             return None
         self._progress_at = time.monotonic()
         return read_progress(self._prefix)
-
-    def output(self) -> bytes:
-        """Return the output of the process."""
-        return self._output.read_bytes()
 
     def stop(self) -> None:
         """Stop the process, with time to save a checkpoint, and delete its scratch files."""
@@ -215,7 +216,7 @@ class StageProcess:
                     self._process.wait(GRACE_SECONDS)
                 except subprocess.TimeoutExpired:
                     self._process.kill()
-            self._process.wait()
+            self.log.end(self._process.wait())
         finally:
             self._scratch.cleanup()
 
@@ -227,7 +228,8 @@ class StageProcess:
             reason = f"was killed by {signal.Signals(-code).name}"
             hint = " (out of memory, if no user sent it)" if code == -signal.SIGKILL else ""
             return f"stage {self._name} {reason}{hint}; run again to continue"
-        tail = "\n".join(self.output().decode("utf-8", "replace").splitlines()[-LAST_LINES:])
+        output = self.log.path.read_bytes().decode("utf-8", "replace")
+        tail = "\n".join(output.splitlines()[-LAST_LINES:])
         return (
             f"stage {self._name} ended with code {code} and no record, its log is"
             f" {paths.join(self._prefix, 'log.txt')}:\n{tail}"

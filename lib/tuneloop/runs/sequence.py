@@ -140,6 +140,7 @@ class Sequence:
             self.backend.archive(stage)
             record = self._find_record(stage) if verdict.is_final else None
             if record is not None:
+                self.backend.succeeded(stage)
                 return record
             if verdict.is_final and verdict.state != "Succeeded":
                 self.backend.give_up(stage, verdict)

@@ -18,6 +18,7 @@ class Reply:
 
     status: int = 200
     body: Any = field(default_factory=dict)
+    """Bytes are sent as they are, other values as JSON."""
     headers: dict[str, str] = field(default_factory=dict)
     fault: str = ""
     """`reset` breaks the connection, `hang` sends nothing, `cut` sends half of the body."""
@@ -76,11 +77,12 @@ class FakeServer:
             handler.connection.shutdown(socket.SHUT_RDWR)
             handler.close_connection = True
             return
-        data = json.dumps(reply.body).encode()
+        is_raw = isinstance(reply.body, bytes)
+        data = reply.body if is_raw else json.dumps(reply.body).encode()
         handler.send_response_only(reply.status)
         for name, value in reply.headers.items():
             handler.send_header(name, value)
-        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Type", "text/plain" if is_raw else "application/json")
         handler.send_header("Content-Length", str(len(data)))
         handler.end_headers()
         if reply.fault == "cut":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -234,17 +234,20 @@ class Cluster:
         pod: str,
         *,
         container: str = "main",
-        tail_lines: int | None = None,
+        since: datetime | None = None,
+        previous: bool = False,
         limit_bytes: int = 1_000_000,
     ) -> bytes | None:
-        """Return a container's log from the kubelet.
+        """Return a container's log with timestamps from the kubelet, from a whole second on.
 
         Returns:
-            None if the container never started or no longer exists.
+            None if the container never started or no longer exists, or its node cannot be reached.
         """
         query = {"container": container, "timestamps": "true", "limitBytes": str(limit_bytes)}
-        if tail_lines is not None:
-            query["tailLines"] = str(tail_lines)
+        if since is not None:  # the API has whole seconds
+            query["sinceTime"] = f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        if previous:
+            query["previous"] = "true"
         answer: Answer = self._connection.send(
             "GET",
             f"{self._path('Pod')}/{pod}/log",

@@ -1,0 +1,1 @@
+"""Logs of a stage's pods: read them from the kubelets, and archive them before they are deleted."""

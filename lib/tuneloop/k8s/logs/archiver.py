@@ -1,0 +1,145 @@
+"""Archive the logs of a stage's pods while they run and as they end.
+
+Kubernetes deletes a pod's log with the pod, and JobSet deletes the pods of a gang when it restarts
+it. The supervisor therefore stores new lines every few seconds, and pod status and events when a
+pod ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+from tuneloop.artifacts.stage_logs.archive import END, Archive, ArchiveWriter, AttemptEnd
+from tuneloop.artifacts.stage_logs.attempt import Attempt, list_attempts
+from tuneloop.artifacts.stage_logs.lines import rfc3339
+from tuneloop.errors import TuneloopError
+from tuneloop.k8s.api import ClusterApi
+from tuneloop.k8s.logs.attempts import PodAttempt, pod_attempts
+from tuneloop.k8s.logs.tail import read_new
+
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 10.0
+"""Seconds between two reads of a running container; each read with new lines stores an object."""
+CHATTY_BYTES = 500_000
+"""Bytes of one read, above which the next poll reads again: a node keeps 10 MiB in its file."""
+TRIES = 5
+"""Failed reads of an ended pod before its log is given up, for example on a lost node; the time
+between two of them doubles."""
+
+
+class LogArchiver:
+    """Archives the logs of one stage."""
+
+    def __init__(self, cluster: ClusterApi, stage_prefix: str, workload: dict[str, Any]) -> None:
+        """Store the arguments; nothing is read yet.
+
+        Args:
+            cluster: the namespace of the pods.
+            stage_prefix: URL that the stage writes below.
+            workload: the Job or JobSet as it was rendered.
+        """
+        self._cluster, self._prefix, self._workload = cluster, stage_prefix, workload
+        self._logs: dict[Attempt, _AttemptLog] = {}
+        self._earlier: list[Attempt] | None = None
+
+    def archive(self, pods: list[dict[str, Any]], *, at_once: bool = False) -> bool:
+        """Store what is new in the logs of these pods.
+
+        A failure is logged and not raised: the next call tries again, and a run does not fail
+        because of its logs.
+
+        Args:
+            pods: all pods of the workload at this time.
+            at_once: whether to read running containers although they were read a moment ago.
+
+        Returns:
+            Whether every log is stored to its end.
+        """
+        try:
+            return self._archive(pods, at_once=at_once)
+        except TuneloopError as e:
+            log.warning("logs of %s are not archived: %s", self._prefix, e)
+            return False
+
+    def _archive(self, pods: list[dict[str, Any]], *, at_once: bool) -> bool:
+        sources = pod_attempts(pods, self._workload)
+        for source in sources:
+            if source.has_started or source.has_ended:
+                self._log_of(source.attempt).look(source, at_once=at_once)
+        present = {source.attempt for source in sources}
+        for attempt in {*self._logs, *(self._earlier or ())} - present:
+            self._log_of(attempt).lose()
+        if self._earlier is None:
+            # An earlier supervisor may have archived pods that are gone by now. They are compared
+            # with the next list of pods: this one may be older than a pod of another supervisor.
+            self._earlier = list_attempts(self._prefix)
+        return present <= self._logs.keys() and all(each.is_done for each in self._logs.values())
+
+    def _log_of(self, attempt: Attempt) -> _AttemptLog:
+        if attempt not in self._logs:
+            self._logs[attempt] = _AttemptLog(self._cluster, Archive(self._prefix, attempt))
+        return self._logs[attempt]
+
+
+class _AttemptLog:
+    """The log of one attempt, from its kubelet to the archive."""
+
+    def __init__(self, cluster: ClusterApi, archive: Archive) -> None:
+        self.is_done = END in archive.names()
+        self._cluster, self._archive = cluster, archive
+        self._writer = ArchiveWriter(archive)
+        self._read_at: datetime | None = None
+        self._is_chatty = False
+        self._failures = 0
+        self._gaps: list[str] = []
+
+    def look(self, source: PodAttempt, *, at_once: bool) -> None:
+        """Store new lines if they are due; store the end too if the container has ended."""
+        now = self._cluster.now()
+        is_urgent = at_once or self._is_chatty or source.has_ended
+        # A request to a node that is gone takes long, and the supervisor waits for it.
+        wait = READ_SECONDS / 4 * 2**self._failures if self._failures else READ_SECONDS
+        due = self._read_at is None or now - self._read_at >= timedelta(seconds=wait)
+        if self.is_done or not (due or (is_urgent and not self._failures)):
+            return
+        self._read_at = now
+        is_read = self._read(source)
+        if source.has_ended and (is_read or self._failures >= TRIES or not source.has_started):
+            self._end(source, is_complete=is_read or not source.has_started)
+
+    def lose(self) -> None:
+        """Close the archive of a pod that is gone."""
+        if not self.is_done:
+            self._writer.flush()
+            self._archive.write_end(AttemptEnd(complete=False, gaps=self._gaps))
+            self.is_done = True
+
+    def _read(self, source: PodAttempt) -> bool:
+        """Store new lines; return whether they reach the end of the log."""
+        if not source.has_started:
+            return False
+        piece = read_new(self._cluster, source, self._writer.window)
+        self._failures = self._failures + 1 if piece.is_gone else 0
+        if piece.may_miss_lines and piece.lines:
+            self._gaps.append(rfc3339(piece.lines[0].stamp))
+        self._writer.add(piece.lines)
+        self._is_chatty = self._writer.pending_bytes > CHATTY_BYTES
+        self._writer.flush()
+        return piece.is_whole
+
+    def _end(self, source: PodAttempt, *, is_complete: bool) -> None:
+        code = source.terminated.get("exitCode")
+        status = source.pod.get("status", {})
+        end = AttemptEnd(
+            complete=is_complete,
+            exit_code=code if isinstance(code, int) else None,
+            reason=str(status.get("reason") or source.terminated.get("reason") or ""),
+            gaps=self._gaps,
+            pod=status,
+            events=self._cluster.events({source.pod["metadata"]["uid"]}),
+        )
+        self._archive.write_end(end)
+        self.is_done = True
