@@ -16,6 +16,8 @@ from tests.builders import TinyRun, stage_specs
 from tests.cluster.controlplane import wait_until
 from tests.cluster.node import Node
 from tests.cluster.test_loop import contents, placed
+from tests.cluster.test_preflight import pod_of
+from tests.k8s.rendering.test_render import rendered as stage_rendered
 from tuneloop import cli
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.run_manifest import read_run_manifest
@@ -180,6 +182,25 @@ def test_stages_applied_by_hand_wait_until_they_are_started_and_the_submitter_ta
     wait_for_submitter(cluster, namespace, plan.run_id)
     contents(plan)
     assert node.processes() == 0
+
+
+def test_root_pods_are_admitted_only_where_the_namespace_allows_them(
+    cluster: Any, namespace: str
+) -> None:
+    """PodSecurity is checked on pods, so the pod of the Job's template is dry-run."""
+    cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
+    placement = StagePlacement(accelerator="v5e-1x1", pod_security="baseline")
+    pod = pod_of(stage_rendered("train", placement)[1])
+    metadata = {**pod["metadata"], "name": "root", "namespace": namespace}
+    text = json.dumps({"apiVersion": "v1", "kind": "Pod", **pod, "metadata": metadata})
+    dry_run = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
+    done = cluster.kubectl(*dry_run, input=text)
+    assert 'violates PodSecurity "restricted' in done.stderr
+    assert "runAsUser=0" in done.stderr
+    levels = [f"pod-security.kubernetes.io/{mode}=baseline" for mode in ("enforce", "warn")]
+    cluster.kubectl("label", "namespace", namespace, "--overwrite", *levels, check=True)
+    done = cluster.kubectl(*dry_run, input=text)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_strings_survive_kubectl(cluster: Any, namespace: str) -> None:

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from tuneloop.specs.base import DnsLabel, LabelKey, LabelValue, Quantity, Spec
 
+PodSecurity = Literal["restricted", "baseline"]
+
 
 class AcceleratorRequest(Spec):
     """A machine shape and how to obtain it; `manifests/k8s/accelerators.yaml` lists the shapes."""
@@ -32,6 +34,10 @@ class AcceleratorRequest(Spec):
     topology_key: LabelKey | None = None
     """Node label that defines the topology domain, such as `cloud.google.com/gce-topology-block`;
     set it together with `topology_level`."""
+    pod_security: PodSecurity | None = None
+    """PodSecurity level that the pods satisfy: `restricted` runs them as user 10001, and `baseline`
+    as root without capabilities, for nodes on which devices belong to root; the namespace must
+    allow it; null uses the accelerator table's value, which is `restricted` unless changed."""
 
     @model_validator(mode="after")
     def _topology_is_whole(self) -> AcceleratorRequest:

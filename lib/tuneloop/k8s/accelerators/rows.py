@@ -21,6 +21,7 @@ from tuneloop.k8s.accelerators.table import (
     TpuMachine,
     dimensions,
 )
+from tuneloop.specs.cluster import PodSecurity
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Row:
     def levels(self) -> list[Level]:
         """Return the table's levels that apply to the shape, from the most general on."""
         return [level for level in (self.kind, self.family, self.machine) if level is not None]
+
+    @property
+    def pod_security(self) -> PodSecurity:
+        """PodSecurity level of the pods, as the most special level of the table states it."""
+        stated = [level.pod_security for level in self.levels() if level.pod_security]
+        return stated[-1] if stated else "restricted"
 
 
 def table_rows(table: AcceleratorTable) -> Iterator[Row]:

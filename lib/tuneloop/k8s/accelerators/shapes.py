@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from tuneloop.errors import SpecError
 from tuneloop.k8s.accelerators.rows import Row, gang_row, larger_row, sizes_of_family, table_rows
 from tuneloop.k8s.accelerators.table import AcceleratorTable, Option, OptionName, Parts, read_table
-from tuneloop.specs.cluster import AcceleratorRequest
+from tuneloop.specs.cluster import AcceleratorRequest, PodSecurity
 from tuneloop.specs.compilation import Chip, TargetDevices
 from tuneloop.validation import shorten
 
@@ -76,6 +76,8 @@ class Shape(BaseModel):
     """Annotations of the pod template."""
     jobset_annotations: dict[str, str]
     """Annotations of the JobSet; used only for multi-host shapes."""
+    pod_security: PodSecurity = "restricted"
+    """PodSecurity level of the pods; `baseline` runs them as root."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class Accelerators:
         options = _options(request)
         self._check_slices(row, request.slices)
         self._check_options(row, options)
-        return self._build(row, request.slices, options)
+        shape = self._build(row, request.slices, options)
+        security = request.pod_security or row.pod_security
+        return shape.model_copy(update={"pod_security": security})
 
     def devices(self, request: AcceleratorRequest) -> TargetDevices | None:
         """Describe the devices of a request for estimates and compilers; None for CPUs.

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from tuneloop.specs.base import Quantity
+from tuneloop.specs.cluster import PodSecurity
 from tuneloop.yaml_in import load_model
 
 PLACEHOLDERS = ("topology", "hosts", "slices", "chips_per_host", "value")
@@ -95,6 +96,9 @@ class Level(Parts):
 
     refuses: list[OptionName] = []
     """Options of a run spec that this level does not support; using one is an error."""
+    pod_security: PodSecurity | None = None
+    """PodSecurity level of the pods: `restricted`, or `baseline` (root) for nodes on which devices
+    belong to root; null keeps the value of the level above, and at the top `restricted`."""
 
 
 class Common(Parts):

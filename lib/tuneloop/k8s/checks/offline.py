@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from tuneloop.k8s.checks.schemas import Object, Problem, schema_problems
-from tuneloop.k8s.names import ALLOW_TAG, COMPONENT, SUBMITTER
+from tuneloop.k8s.names import ALLOW_TAG, COMPONENT, POD_SECURITY, SUBMITTER
 from tuneloop.specs.run import ExecutionSpec
 
 CONFIG_MAP_BYTES = 1_048_576
@@ -189,7 +189,10 @@ def _annotations(metadata: Object) -> list[tuple[str, str]]:
 
 
 def _pod_security(document: Object) -> Iterator[Problem]:
-    """Check the rules of PodSecurity `restricted` in the Pod Security Standards of Kubernetes."""
+    """Check the rules of PodSecurity `restricted` in the Pod Security Standards of Kubernetes.
+
+    Pods that the renderer has marked as `baseline` may run as root.
+    """
     for path, pod in _pods(document):
         spec = pod["spec"]
         for key in ("hostNetwork", "hostPID", "hostIPC"):
@@ -203,16 +206,17 @@ def _pod_security(document: Object) -> Iterator[Problem]:
         inherited = spec.get("securityContext", {})
         for place, container in _containers(document):
             own = container.get("securityContext", {})
-            yield from _restricted(place, inherited, own, container)
+            if pod.get("metadata", {}).get("annotations", {}).get(POD_SECURITY) != "baseline":
+                yield from _restricted(place, inherited, own)
+            yield from _baseline(place, own, container)
 
 
-def _restricted(place: str, inherited: Object, own: Object, container: Object) -> Iterator[Problem]:
+def _restricted(place: str, inherited: Object, own: Object) -> Iterator[Problem]:
     both = {**inherited, **own}
     wanted: list[tuple[str, Any, bool]] = [
         ("runAsNonRoot", True, both.get("runAsNonRoot") is True),
         ("runAsUser", "a number above 0", both.get("runAsUser", 0) > 0),
         ("allowPrivilegeEscalation", False, own.get("allowPrivilegeEscalation") is False),
-        ("privileged", "none", not own.get("privileged")),
         ("capabilities.drop", ["ALL"], "ALL" in own.get("capabilities", {}).get("drop", [])),
         (
             "capabilities.add",
@@ -229,6 +233,12 @@ def _restricted(place: str, inherited: Object, own: Object, container: Object) -
         if not holds:
             message = f"expected {value}, because PodSecurity `restricted` requires it; set it"
             yield f"{place}.securityContext.{field}", message
+
+
+def _baseline(place: str, own: Object, container: Object) -> Iterator[Problem]:
+    if own.get("privileged"):
+        message = "expected none, because PodSecurity `baseline` and `restricted` forbid it"
+        yield f"{place}.securityContext.privileged", f"{message}; remove it"
     if any("hostPort" in port for port in container.get("ports", [])):
         message = "found a hostPort, but PodSecurity `restricted` forbids it; remove it"
         yield f"{place}.ports", message

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tuneloop.k8s import names
 from tuneloop.k8s.accelerators.shapes import Shape
 from tuneloop.k8s.names import REPLICATED_JOB
 from tuneloop.k8s.rendering.templates import Template, fill
 from tuneloop.stages.command import CPU_ENV, PEAK_ENV, stage_env
 
 HOME = "/home/tuneloop"
+USER = 10001
+"""User and group of restricted pods; the images create them."""
 CACHE = f"{HOME}/.cache"
 SPEC_FOLDER = "/etc/tuneloop"
 SECRET_FOLDER = "/etc/tuneloop-credentials"
@@ -55,9 +58,19 @@ class Pod:
 def render_pod(pod: Pod, image: str, template: Template) -> dict[str, Any]:
     """Fill the pod template."""
     shape = pod.shape
+    restricted = shape.pod_security == "restricted"
+    marks = {} if restricted else {names.POD_SECURITY: shape.pod_security}
+    user = USER if restricted else 0
+    users = {
+        "non_root": restricted or None,
+        "user": user,
+        # Root needs no group to read the volumes.
+        "volume_group": user or None,
+    }
     values = {
         "labels": pod.labels,
-        "annotations": shape.pod_annotations | pod.annotations,
+        "annotations": shape.pod_annotations | pod.annotations | marks,
+        **users,
         "attempt_deadline_seconds": pod.attempt_deadline_seconds,
         "grace_seconds": shape.termination_grace_period_seconds,
         "service_account": pod.service_account,
