@@ -7,6 +7,7 @@
     ├── Unavailable      69   a service refuses, and a retry does not help
     ├── OutOfMemory      71   host or device memory ran out
     ├── Transient        75   a retry can help
+    ├── Superseded       75   a later attempt of the same stage has started
     ├── PermissionDenied 77   storage or a service denies access
     ├── SpecError        78   the spec has to change
     ├── QuotaExceeded         a namespace of a cluster has no room; verbs only
@@ -64,6 +65,12 @@ class OutOfMemory(TuneloopError):
 
 class Transient(TuneloopError):
     """A temporary failure: storage 429/5xx, a reset connection, a signal; run again to continue."""
+
+    exit_code = 75
+
+
+class Superseded(TuneloopError):
+    """A later attempt of the same stage has started; this one ends without a result."""
 
     exit_code = 75
 

@@ -207,8 +207,8 @@ def exclusive(url: str, should_stop: Callable[[], bool]) -> Iterator[None]:
     """Hold a lock while the block runs, so that one process at a time works below a local prefix.
 
     The kernel releases the lock when the process that holds it dies, for whatever reason. Object
-    stores have no such lock, so nothing is locked there. On a cluster, the Job controller starts
-    one pod at a time.
+    stores have no such lock, so nothing is locked there: what several attempts may write at the
+    same time has a name of its own for each attempt, or is claimed (sft/checkpoint/claim.py).
 
     Args:
         url: URL of the lock file.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from tuneloop.errors import Transient
 from tuneloop.storage import files
@@ -15,9 +16,14 @@ log = logging.getLogger(__name__)
 class BackgroundFile:
     """A file whose newest content a thread writes; content that is replaced before is skipped."""
 
-    def __init__(self, url: str) -> None:
-        """Know the file; the thread starts with the first content."""
-        self._url = url
+    def __init__(self, url: str, check: Callable[[], None] = lambda: None) -> None:
+        """Know the file; the thread starts with the first content.
+
+        Args:
+            url: URL of the file.
+            check: called before each write; raises if the file must not be written any more.
+        """
+        self._url, self._check = url, check
         self._changed = threading.Condition()
         self._pending: bytes | None = None
         self._is_writing = self._is_closed = False
@@ -73,6 +79,7 @@ class BackgroundFile:
                     return
                 data, self._pending, self._is_writing = self._pending, None, True
             try:
+                self._check()
                 files.write(self._url, data)
             except Transient as e:
                 log.warning("%s; it is written again later", e)

@@ -80,15 +80,26 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
         total_steps: int,
         history: History,
         checkpoints: Checkpoints,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare for a training whose earlier steps are in the history."""
+        """Prepare for a training whose earlier steps are in the history.
+
+        Args:
+            rows: the rows of the batches.
+            validation: validation; None if there is none.
+            options: everything else.
+            total_steps: number of steps of the whole training.
+            history: metrics of the steps so far.
+            checkpoints: saves the state.
+            check: called before metrics are stored; raises if a later attempt has started.
+        """
         self._rows, self._validation, self._options = rows, validation, options
         self._total_steps, self._history = total_steps, history
         self._checkpoints = checkpoints
         self._learning_rates = learning_rates(options.spec.optimizer, total_steps)
         self._agreement = Agreement(options.process_group.mesh)
         self._batches: dict[int, Batch] = {}
-        self._file = BackgroundFile(metrics_url(options.resume_prefix))
+        self._file = BackgroundFile(metrics_url(options.resume_prefix), check)
         self._written = b""
         self._polls = 0
         self._is_ending = False

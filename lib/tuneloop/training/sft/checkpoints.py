@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,6 +53,7 @@ class Checkpoints:
         keep: int = KEEP,
         file_bytes: int = FILE_BYTES,
         stalled_seconds: float = STALLED_SECONDS,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare to save below a prefix; nothing is read or written yet.
 
@@ -62,10 +64,13 @@ class Checkpoints:
             keep: how many of the newest checkpoints are kept, besides the protected one.
             file_bytes: largest size of a file's data.
             stalled_seconds: seconds without a stored file after which a store counts as away.
+            check: called before a checkpoint becomes visible; raises if a later attempt has
+                started.
         """
         self._folder = CheckpointFolder(checkpoints_prefix(resume_prefix))
         self._every_steps, self._keep, self._group = every_steps, keep, process_group
         self._file_bytes, self._stalled_seconds = file_bytes, stalled_seconds
+        self._check = check
         self._attempt = ""
         self._saved_step: int | None = None
         self._protected: int | None = None
@@ -170,7 +175,14 @@ class Checkpoints:
             self._folder.add(step)
             self._folder.prune(self._keep, self._protected)
 
-        self._upload = Upload(step, self._folder.url(step), self._attempt, self._group, done)
+        self._upload = Upload(
+            step,
+            self._folder.url(step),
+            self._attempt,
+            self._group,
+            check=self._check,
+            done=done,
+        )
         self._upload.start(snapshot)
         return True
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from tuneloop.errors import DataError, SpecError
 from tuneloop.training.data.batches import Rows, total_steps
 from tuneloop.training.data.table import TokenTable
 from tuneloop.training.sft.callbacks import Callbacks, SftOptions
+from tuneloop.training.sft.checkpoint.claim import Claim
 from tuneloop.training.sft.checkpoints import Checkpoints
 from tuneloop.training.sft.earlier import EarlierRun
 from tuneloop.training.sft.metrics import History, StepMetrics, read_metrics
@@ -91,7 +94,8 @@ def run_sft(
     lengths = ", ".join(map(str, rows.padded_lengths))
     log.info("%d examples in %d rows, padded to %s tokens", len(table), len(rows), lengths)
     steps = total_steps(spec, len(rows))
-    checkpoints = _checkpoints(options, options.resume_prefix)
+    claim = _claim(options.resume_prefix)
+    checkpoints = _checkpoints(options, options.resume_prefix, claim)
     with group.active():
         trainer = SftTrainer(model, spec, steps=steps, seed=options.seed, mesh=group.mesh)
         history = read_metrics(options.resume_prefix)
@@ -109,6 +113,7 @@ def run_sft(
             total_steps=steps,
             history=history,
             checkpoints=checkpoints,
+            check=claim,
         )
         with _profiling(trainer, callbacks, options):
             _train(trainer, callbacks, checkpoints)
@@ -187,11 +192,24 @@ def _validator(table: TokenTable | None, options: SftOptions) -> Validation | No
     return Validation(table, options.spec, options.spec.validation, options.process_group)
 
 
-def _checkpoints(options: SftOptions, resume_prefix: str) -> Checkpoints:
+def _claim(resume_prefix: str) -> Callable[[], None]:
+    """Claim the prefix for this attempt; returns the check that no later attempt has done so.
+
+    Only process 0 makes files visible to others, so it alone claims and checks.
+    """
+    if jax.process_index() > 0:
+        return lambda: None
+    return Claim.take(resume_prefix, secrets.token_hex(8)).check
+
+
+def _checkpoints(
+    options: SftOptions, resume_prefix: str, check: Callable[[], None] = lambda: None
+) -> Checkpoints:
     return Checkpoints(
         resume_prefix,
         every_steps=options.checkpoint_every_steps,
         process_group=options.process_group,
+        check=check,
     )
 
 

@@ -36,7 +36,14 @@ class Upload:
     """
 
     def __init__(
-        self, step: int, folder: str, attempt: str, group: ProcessGroup, done: Callable[[], None]
+        self,
+        step: int,
+        folder: str,
+        attempt: str,
+        group: ProcessGroup,
+        *,
+        check: Callable[[], None],
+        done: Callable[[], None],
     ) -> None:
         """Prepare the upload of a step.
 
@@ -46,10 +53,13 @@ class Upload:
             attempt: name that this run of the group has for its files. A killed process may have
                 left files of the same step.
             group: the processes that train together.
+            check: called in the thread of process 0 before the manifest is stored; raises if the
+                group must not write any more.
             done: called in the thread of process 0 after the manifest is stored.
         """
         self.step = step
-        self._folder, self._attempt, self._group, self._done = folder, attempt, group, done
+        self._folder, self._attempt, self._group = folder, attempt, group
+        self._check, self._done = check, done
         self._own_files_done, self._all_files_done = threading.Event(), threading.Event()
         self._last_sign = time.monotonic()
         self.error: Exception | None = None
@@ -107,6 +117,7 @@ class Upload:
         manifest = CheckpointManifest(
             step=self.step, arrays=snapshot.arrays, files=own.files + self._files_of_others()
         )
+        self._check()
         if not files.publish(paths.join(self._folder, MANIFEST), dump_manifest(manifest)):
             log.warning("%s: another process has stored this checkpoint first", self._folder)
         log.info("checkpoint of step %d stored", self.step)
