@@ -28,9 +28,16 @@ class Progress(BaseModel):
     total: int | None = None
     """Total units of work."""
     rate_per_second: float | None = None
-    """Mean rate since the process started."""
+    """Rate of the last minute; null while too little is known, such as during compilation."""
     loss: float | None = None
     """Training loss at that step; null for stages that do not train."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds to the last unit at the recent rate; None if it is not known."""
+        if not self.rate_per_second or self.total is None or self.step is None:
+            return None
+        return max(0, self.total - self.step) / self.rate_per_second
 
 
 def dump_progress(progress: Progress) -> bytes:

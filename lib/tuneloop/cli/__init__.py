@@ -13,7 +13,8 @@ from typing import NoReturn
 
 import typer
 
-from tuneloop.cli import cluster, examples, generate, history, logs, models, results, runs, store
+from tuneloop.cli import cluster, examples, generate, history, models, results, runs, store
+from tuneloop.cli.live import logs
 from tuneloop.errors import (
     VERB_EXIT_CODES,
     QuotaExceeded,

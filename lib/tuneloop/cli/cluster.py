@@ -81,12 +81,13 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit a run to a cluster and return. Continue with `wait RUN_ID` on any machine."""
-    from tuneloop.cli import display, github
+    from tuneloop.cli import github
+    from tuneloop.cli.live.progress import Progress, sequence_callbacks
     from tuneloop.runs.sequence import Sequence
 
     prepared = run.place_on_cluster(cluster)
-    with display.Progress(quiet=as_json) as view:
-        sequence = Sequence(prepared.start(), display.sequence_callbacks(view))
+    with Progress(quiet=as_json) as view:
+        sequence = Sequence(prepared.start(), sequence_callbacks(view))
         if not detach:
             stage = sequence.submit()
         elif (stage := sequence.next_stage()) is not None:
@@ -119,13 +120,14 @@ def wait(
 ) -> None:
     """Wait for a submitted run, stage after stage. Call again to continue."""
     from tuneloop.cli import display, github
+    from tuneloop.cli.live.progress import Progress, sequence_callbacks
     from tuneloop.runs.sequence import Sequence
 
     run_id, backend = run.run_id, run.open_backend(cluster, poll_seconds)
     try:
-        with display.Progress(quiet=as_json) as view:
+        with Progress(quiet=as_json) as view:
             backend.connect()
-            results = Sequence(backend, display.sequence_callbacks(view)).run(
+            results = Sequence(backend, sequence_callbacks(view)).run(
                 retry_failed=False, stop_on_interrupt=False, for_seconds=for_seconds
             )
     except StageFailed as e:

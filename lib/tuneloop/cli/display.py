@@ -1,10 +1,9 @@
-"""Output for users: progress bars on a terminal, plain lines elsewhere, and result tables."""
+"""Output for users: tables of plans, results and states."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,94 +13,19 @@ from rich.text import Text
 
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.results import EvalResults, TrainResults
+from tuneloop.cli.live.progress import describe_pace
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
 if TYPE_CHECKING:
-    import rich.progress
-
-    from tuneloop.artifacts import progress
-    from tuneloop.artifacts.verdict import Verdict
     from tuneloop.runs.plan import Plan
     from tuneloop.runs.plan_table import PlanRow
     from tuneloop.runs.results import StageResult
-    from tuneloop.runs.sequence import Callbacks
     from tuneloop.runs.status import StageStatus
     from tuneloop.runs.train_step import StepReport
 
 CURVE_POINTS = 60
 BARS = "▁▂▃▄▅▆▇█"
-
-
-class Progress:
-    """Progress of a verb on stderr: a bar on a terminal, one line per stage elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        """Prepare the bar; show nothing if quiet."""
-        import rich.progress  # a third of this module's import time, and tables do not need it
-
-        self._console = Console(stderr=True, quiet=quiet, highlight=False)
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description:8}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("{task.fields[note]}"),
-            console=self._console,
-            disable=quiet or not sys.stderr.isatty(),
-            transient=True,
-        )
-        self._task: rich.progress.TaskID | None = None
-        self._last_line = ""
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def line(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._console.print(text, markup=False)
-
-    def started(self, name: str) -> None:
-        """Show that a stage starts."""
-        self._task = self._bar.add_task(name, total=None, note="starting")
-
-    def waiting(self, name: str, verdict: Verdict) -> None:
-        """Show the verdict on a waiting or running stage, once per change."""
-        text = f"{name:8} {verdict.state}: {verdict.cause}"
-        if text != self._last_line:
-            self._last_line = text
-            self.line(text)
-
-    def progress(self, name: str, value: progress.Progress) -> None:
-        """Show the heartbeat of a running stage."""
-        if self._task is None or value.total is None:
-            return
-        note = f"loss {value.loss:.3f}" if value.loss is not None else ""
-        self._bar.update(self._task, completed=value.step, total=value.total, note=note)
-
-    def bar(self, name: str, done: int, total: int) -> None:
-        """Show the progress of work in this process."""
-        if self._task is None:
-            self._task = self._bar.add_task(name, total=total, note="")
-        self._bar.update(self._task, completed=done)
-
-    def finished(self, result: StageResult) -> None:
-        """Show that a stage is done."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
-        self.line(f"{result.name:8} {result.state:6} {result.seconds:5.1f} s")
-
-
-def sequence_callbacks(view: Progress) -> Callbacks:
-    """Return the callbacks that show a sequence in this view."""
-    from tuneloop.runs.sequence import Callbacks
-
-    return Callbacks(view.started, view.waiting, view.progress, view.finished)
 
 
 def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> dict[str, Any]:
@@ -256,10 +180,11 @@ def print_status(run_id: str, stages: Sequence[StageStatus]) -> None:
     console = Console(highlight=False)
     console.print(f"run {run_id}", markup=False)
     table = Table(box=None, pad_edge=False)
-    for column in ("stage", "state", "step", "what it waits for"):
+    for column in ("stage", "state", "step", "how fast, or what it waits for"):
         table.add_column(column, overflow="fold")
     for stage in stages:
-        table.add_row(stage.name, stage.state, stage.step, Text(stage.cause))
+        pace = describe_pace(stage.rate_per_second, stage.seconds_left, stage.loss)
+        table.add_row(stage.name, stage.state, stage.step, Text(pace or stage.cause))
     console.print(table)
 
 

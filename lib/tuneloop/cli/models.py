@@ -93,7 +93,7 @@ def add(
 ) -> None:
     """Store a checkpoint as a model. Its files and tensors are checked first."""
     from tuneloop.artifacts.model_manifest import model_prefix
-    from tuneloop.cli.display import Progress
+    from tuneloop.cli.live.progress import Progress
     from tuneloop.models.add import Request, add_model
     from tuneloop.storage import paths
 
@@ -138,7 +138,7 @@ def show(model: KnownModel, as_json: Json = False) -> None:
 
 def verify(model: KnownModel, as_json: Json = False) -> None:
     """Read all files of a model and compare them with its manifest. Exit 12 if one differs."""
-    from tuneloop.cli.display import Progress
+    from tuneloop.cli.live.progress import Progress
     from tuneloop.models.stored import verify_files
 
     found = model.find()
@@ -216,7 +216,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export the tuned model of a run. Other tools load the folder."""
-    from tuneloop.cli.display import Progress
+    from tuneloop.cli.live.progress import Progress
     from tuneloop.models.hand_on import export_model
 
     with Progress(quiet=as_json) as view:

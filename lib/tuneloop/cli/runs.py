@@ -53,10 +53,10 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop on this machine with demo traces."""
-    from tuneloop.cli import display
+    from tuneloop.cli.live.progress import Progress
     from tuneloop.demo.loop import REAL, TINY, run_demo
 
-    view = display.Progress(quiet=as_json)
+    view = Progress(quiet=as_json)
     with view:
         result = run_demo(
             REAL if real else TINY,
@@ -85,7 +85,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a spec on this machine or on a cluster. Run again to continue."""
-    from tuneloop.cli import display
+    from tuneloop.cli.live.progress import Progress, sequence_callbacks
     from tuneloop.runs.backend import load_backend
     from tuneloop.runs.prepare import prepare
     from tuneloop.runs.sequence import Sequence
@@ -94,8 +94,8 @@ def run(
     seed = options.chosen_seed(run.seed, new_seed)
     prepared = prepare(kind, run.load_spec(), run.target(cluster, poll_seconds), seed=seed)
     made = prepared.plan
-    with display.Progress(quiet=as_json) as view:
-        sequence = Sequence(prepared.start(), display.sequence_callbacks(view))
+    with Progress(quiet=as_json) as view:
+        sequence = Sequence(prepared.start(), sequence_callbacks(view))
         view.line(_headline(made))
         results = sequence.run(retry_failed=True, stop_on_interrupt=True)
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json)

@@ -139,14 +139,14 @@ def traces_import(
     as_json: Json = False,
 ) -> None:
     """Import traces into the store. Importing a file again adds nothing."""
-    from tuneloop.cli import display
+    from tuneloop.cli.live.progress import Progress
     from tuneloop.traces.client import TraceClient
     from tuneloop.traces.files import import_file
 
     if source_format not in IMPORTERS:
         known = ", ".join(sorted(IMPORTERS))
         raise UsageError(f"--format {source_format}: unknown, expected one of {known}")
-    with TraceClient(store) as client, display.Progress(quiet=as_json) as view:
+    with TraceClient(store) as client, Progress(quiet=as_json) as view:
         count = import_file(
             file, client, lambda done, total: view.bar("import", done, total), source_format
         )

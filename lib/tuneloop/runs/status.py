@@ -22,6 +22,12 @@ class StageStatus:
     evidence: tuple[str, ...] = ()
     step: str = ""
     """Step and number of steps, such as 12/50; empty before the first heartbeat."""
+    rate_per_second: float | None = None
+    """Steps per second in the last minute; None if it is not known."""
+    seconds_left: float | None = None
+    """Estimated time to the last step at that rate; None if it is not known."""
+    loss: float | None = None
+    """Training loss of that step."""
 
 
 def run_status(backend: Backend) -> list[StageStatus]:
@@ -43,4 +49,14 @@ def _status(backend: Backend, stage: str) -> StageStatus:
 def _judged(stage: str, verdict: Verdict, progress: Progress | None = None) -> StageStatus:
     has_step = progress is not None and progress.step is not None
     step = f"{progress.step}/{progress.total}" if progress and has_step else ""
-    return StageStatus(stage, verdict.state, verdict.cause, verdict.fix, verdict.evidence, step)
+    return StageStatus(
+        stage,
+        verdict.state,
+        verdict.cause,
+        verdict.fix,
+        verdict.evidence,
+        step,
+        rate_per_second=progress.rate_per_second if progress else None,
+        seconds_left=progress.seconds_left if progress else None,
+        loss=progress.loss if progress else None,
+    )

@@ -20,6 +20,7 @@ from tuneloop.errors import (
 )
 from tuneloop.specs.stages import StageSpec
 from tuneloop.stages import reuse
+from tuneloop.stages.pace import Pace
 from tuneloop.storage import files, paths
 
 
@@ -94,6 +95,7 @@ class Stage:
         self._outputs: list[OutputFile] = []
         self._upstream: dict[str, Record] = {}
         self._progress: dict[str, Any] = {}
+        self._pace = Pace()
         self._stop = threading.Event()
 
     def existing_record(self) -> Record | None:
@@ -183,13 +185,8 @@ class Stage:
 
     def progress(self, step: int, total: int, **values: float) -> None:
         """Report progress, which the next heartbeat writes to progress.json."""
-        seconds = time.monotonic() - self._started
-        self._progress = {
-            "step": step,
-            "total": total,
-            "rate_per_second": round(step / seconds, 3) if seconds else None,
-            **values,
-        }
+        self._pace.report(step, time.monotonic())
+        self._progress = {"step": step, "total": total, **values}
 
     def request_stop(self) -> None:
         """Ask the stage to stop at a point from which it can continue."""
@@ -224,7 +221,14 @@ class Stage:
     def progress_json(self) -> bytes:
         """Return the content of progress.json."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        value = {"stage": self.spec.stage, "attempt": self.attempt, "updated_at": now}
+        value: dict[str, Any] = {
+            "stage": self.spec.stage,
+            "attempt": self.attempt,
+            "updated_at": now,
+        }
+        if self._progress:
+            rate = self._pace.rate(time.monotonic())
+            value["rate_per_second"] = None if rate is None else float(f"{rate:.4g}")
         return dump_progress(Progress.model_validate({**value, **self._progress}))
 
 

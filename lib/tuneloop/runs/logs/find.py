@@ -11,6 +11,7 @@ from tuneloop.artifacts.stage_logs.live import LiveLogs
 from tuneloop.artifacts.submission import load_submission
 from tuneloop.errors import InputMissing, TuneloopError, UsageError
 from tuneloop.runs.logs.follow import StageLog
+from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
 
 
@@ -70,7 +71,7 @@ def find_log(
 
 
 def _stages(artifacts: str, run_id: str) -> tuple[list[str], bool]:
-    """Return the names of a run's stages, and whether it was submitted to a cluster."""
+    """Return the names of a run's stages in order, and whether it was submitted to a cluster."""
     try:
         submission = load_submission(artifacts, run_id)
     except UsageError:
@@ -80,7 +81,7 @@ def _stages(artifacts: str, run_id: str) -> tuple[list[str], bool]:
             raise UsageError(
                 f"{url}: no such run, expected its manifest; check the run id and --artifacts"
             ) from None
-        return list(manifest.stages), False
+        return [name for name in STAGES if name in manifest.stages], False
     return [submitted.name for submitted in submission.stages], True
 
 

@@ -16,7 +16,7 @@ from tuneloop.artifacts.run_manifest import DatasetOfRun, RunManifest, write_run
 from tuneloop.artifacts.stage_logs.archive import Archive, ArchiveWriter, AttemptEnd
 from tuneloop.artifacts.stage_logs.attempt import Attempt
 from tuneloop.artifacts.stage_logs.lines import Line
-from tuneloop.cli.logs import duration_seconds, visible
+from tuneloop.cli.live.logs import duration_seconds, visible
 from tuneloop.errors import UsageError
 from tuneloop.storage import files
 
@@ -29,10 +29,12 @@ class Run:
     def __init__(self, artifacts: Path) -> None:
         self.at = ("--artifacts", str(artifacts))
         dataset = DatasetOfRun(key="d-v1", build_id="b", trace_count=1)
-        stages = {"export": "f1", "train": "f2"}
+        stages = {"export": "f1", "train": "f2", "import": "f3"}
         manifest = RunManifest(run_id="r-1", seed=1, dataset=dataset, stages=stages)
         write_run_manifest(manifest, str(artifacts))
         self.prefix = layout.stage_prefix(str(artifacts), "r-1", "train")
+        # The manifest stores its stages in alphabetical order.
+        files.write(f"{layout.stage_prefix(str(artifacts), 'r-1', 'export')}/record.json", b"{}")
 
     def archive(self, rank: int, texts: list[bytes], *, pod: str = "p", age: float = 0) -> None:
         """Archive lines that are one second apart and end `age` seconds ago."""
@@ -86,7 +88,7 @@ def test_attempts_of_one_process_are_announced_on_stderr(run: Run, tuneloop: Inv
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (("r-1", "tarin"), 2, "stage tarin: unknown, expected one of export, train"),
+        (("r-1", "tarin"), 2, "stage tarin: unknown, expected one of export, train, import"),
         (("r-1", "export"), 12, "run r-1: no log of export yet"),
         (("r-1", "export", "--rank", 3), 12, "run r-1: no log of export with rank 3 yet"),
         (("r-2",), 2, "r-2: no such run, expected its manifest; check the run id and --artifacts"),
@@ -101,6 +103,12 @@ def test_mistakes(
     found, out, err = tuneloop("logs", *arguments, *run.at)
     assert (found, out) == (code, "")
     assert sentence in err
+
+
+def test_the_latest_stage_is_the_last_one_that_has_run(run: Run, tuneloop: Invoke) -> None:
+    run.archive(0, [b"of train"])
+    files.write(f"{layout.stage_prefix(run.at[1], 'r-1', 'import')}/log.txt", b"of import\n")
+    assert tuneloop("logs", "r-1", *run.at)[1] == "of import\n"
 
 
 def test_durations() -> None:

@@ -1,0 +1,1 @@
+"""Output that grows while a command runs: logs and progress."""
