@@ -21,9 +21,10 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import Cluster, wait_until
 from tests.cluster.jobset import serve_jobset
 from tests.cluster.test_preflight import pod_of
-from tests.k8s.rendering.test_render import MANIFESTS, rendered, submitter
+from tests.k8s.rendering.test_render import rendered, submitter
 from tuneloop.k8s.checks.preflight import GANG_RIGHTS, QUEUE_RIGHTS, RIGHTS
 from tuneloop.k8s.client.cluster import KINDS
+from tuneloop.k8s.client.connection import parse_quantity
 from tuneloop.specs.base import LabelValue
 from tuneloop.specs.cluster import StagePlacement
 from tuneloop.store.middleware.auth import parse_tokens
@@ -263,24 +264,64 @@ def test_stages_of_every_kind_fit_the_namespace(
     assert done.stdout.count("(server dry run)") == len(documents)
 
 
-def test_queues_cover_what_stages_ask_for(folder: Path) -> None:
-    """Kueue admits no pod that requests a resource that is not covered, or another node."""
-    flavors = {
-        each["metadata"]["name"]: each.get("spec", {}).get("nodeLabels", {})
-        for each in objects((folder / "components" / "kueue" / "flavors.yaml").read_text())
-    }
-    queue, *_ = objects((folder / "components" / "kueue" / "queues.yaml").read_text())
-    (group,) = queue["spec"]["resourceGroups"]
-    assert [flavor["name"] for flavor in group["flavors"]] == list(flavors)
-    for flavor in group["flavors"]:
-        assert [each["name"] for each in flavor["resources"]] == group["coveredResources"]
-    for key, flavor in (("v6e-4x4", "tuneloop-tpu-v6e"), ("l4-1", "tuneloop-gpu-l4")):
-        workload = rendered("train", StagePlacement(accelerator=key))[1]
-        pod = pod_of(workload)["spec"]
-        assert flavors[flavor].items() <= pod["nodeSelector"].items()
-        requests = pod["containers"][0]["resources"]["requests"]
-        assert set(requests) <= set(group["coveredResources"])
-    assert "cpu" in MANIFESTS.accelerators.keys()
+@pytest.mark.parametrize(
+    ("stage", "accelerator", "queue", "expected"),
+    [
+        ("export", "cpu", "tuneloop-cpu", ["tuneloop-cpu"]),
+        ("import", "cpu", "tuneloop-chips", []),
+        ("train", "cpu", "tuneloop-chips", []),
+        ("train", "v6e-1x1", "tuneloop-chips", ["tuneloop-tpu-v6e"]),
+        ("train", "v6e-4x4", "tuneloop-chips", ["tuneloop-tpu-v6e"]),
+        ("eval", "l4-1", "tuneloop-chips", ["tuneloop-gpu-l4"]),
+        ("train", "l4-8", "tuneloop-chips", ["tuneloop-gpu-l4"]),
+        ("train", "v6e-4x4", "tuneloop-cpu", []),
+        ("train", "v5e-1x1", "tuneloop-chips", []),
+    ],
+)
+def test_a_stage_gets_machines_of_its_kind_or_waits(
+    folder: Path, stage: str, accelerator: str, queue: str, expected: list[str]
+) -> None:
+    """Apply Kueue's rules to the manifests: resources, node labels and taints of each flavor."""
+    kueue = folder / "components" / "kueue"
+    flavors = {f["metadata"]["name"]: f for f in objects((kueue / "flavors.yaml").read_text())}
+    queues = objects((kueue / "queues.yaml").read_text())
+    local = find(queues, "LocalQueue", queue)
+    (group,) = find(queues, "ClusterQueue", local["spec"]["clusterQueue"])["spec"]["resourceGroups"]
+    workload = rendered(stage, StagePlacement(accelerator=accelerator))[1]
+    pod, requests = pod_of(workload)["spec"], requests_of(workload)
+
+    def fits(offered: Object) -> bool:
+        quotas = {each["name"]: each["nominalQuota"] for each in offered["resources"]}
+        assert list(quotas) == group["coveredResources"]
+        spec = flavors[offered["name"]].get("spec", {})
+        wanted = {k: v for k, v in pod.get("nodeSelector", {}).items() if k in spec["nodeLabels"]}
+        tolerated = [
+            {key: toleration.get(key) for key in ("key", "value", "effect")}
+            for toleration in pod.get("tolerations", [])
+        ]
+        return (
+            set(requests) <= set(quotas)
+            and all(requests[name] <= parse_quantity(quotas[name]) for name in requests)
+            and all(taint in tolerated for taint in spec["nodeTaints"])
+            and wanted.items() <= spec["nodeLabels"].items()
+        )
+
+    for spec in (flavor.setdefault("spec", {}) for flavor in flavors.values()):
+        spec.setdefault("nodeLabels", {})
+        spec.setdefault("nodeTaints", [])
+    assert [each["name"] for each in group["flavors"] if fits(each)] == expected
+
+
+def requests_of(workload: Object) -> dict[str, Any]:
+    """Return what all pods of a workload request together."""
+    job, count = workload["spec"], 1
+    if workload["kind"] == "JobSet":
+        (replicated,) = job["replicatedJobs"]
+        job, count = replicated["template"]["spec"], replicated["replicas"]
+    count *= job.get("parallelism", 1)
+    (container,) = job["template"]["spec"]["containers"]
+    requests = container["resources"]["requests"]
+    return {name: parse_quantity(text) * count for name, text in requests.items()}
 
 
 def test_the_documented_commands_make_the_secrets_that_the_store_reads(

@@ -279,7 +279,7 @@ def test_queues_are_taken_by_kueues_own_schemas(
     strictly = ("apply", "--dry-run=server", "--validate=strict")
     done = cluster.kubectl(*strictly, "-k", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("kueue.x-k8s.io/") == 7
+    assert done.stdout.count("kueue.x-k8s.io/") == 9
     queues = (folder / "components" / "kueue" / "queues.yaml").read_text()
     broken = queues.replace("queueingStrategy", "queuingStrategy")
     done = cluster.kubectl(*strictly, "-f", "-", input=broken)

@@ -12,7 +12,7 @@ import re
 
 from tuneloop.errors import SpecError
 from tuneloop.k8s.accelerators.shapes import Shape
-from tuneloop.specs.cluster import ClusterSpec
+from tuneloop.specs.cluster import ClusterSpec, StagePlacement
 from tuneloop.specs.stages import StageSpec
 
 PREFIX = "tuneloop.dev"
@@ -108,16 +108,17 @@ def run_labels(run_name: str, run_id: str, component: str) -> dict[str, str]:
     }
 
 
-def queue_labels(cluster: ClusterSpec, deadline_seconds: int) -> dict[str, str]:
-    """Return Kueue's labels, or none if the spec has no queue.
+def queue_labels(cluster: ClusterSpec, placement: StagePlacement) -> dict[str, str]:
+    """Return Kueue's labels of a stage, or none if the spec names no queue for it.
 
     The webhook of Kueue suspends the Job; tuneloop never sets `suspend`.
     """
-    if cluster.queue is None:
+    queue = placement.queue or cluster.queue
+    if queue is None:
         return {}
     labels = {
-        QUEUE: cluster.queue,
-        "kueue.x-k8s.io/max-exec-time-seconds": str(deadline_seconds),
+        QUEUE: queue,
+        "kueue.x-k8s.io/max-exec-time-seconds": str(placement.deadline_seconds),
     }
     if cluster.priority_class is not None:
         labels["kueue.x-k8s.io/priority-class"] = cluster.priority_class

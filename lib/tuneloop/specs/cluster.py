@@ -89,6 +89,9 @@ class StagePlacement(AcceleratorRequest, PodResources):
     """Seconds that one attempt of one pod may take; null means `deadline_seconds`."""
     shard_count: int = Field(default=1, ge=1, le=1000)
     """Pods that share the work of export or eval; more pods finish sooner with the same result."""
+    queue: DnsLabel | None = None
+    """Kueue LocalQueue that admits this stage, such as a queue with accelerators; null uses
+    `execution.cluster.queue`."""
 
     def accelerator_request(self) -> AcceleratorRequest:
         """Return the fields that the accelerator table resolves to machines."""
@@ -129,7 +132,8 @@ class ClusterSpec(Spec):
     """Secret with object store credentials, for clusters without a cloud identity for pods; its
     keys become environment variables and files in /etc/tuneloop-credentials; null mounts none."""
     queue: DnsLabel | None = None
-    """Kueue LocalQueue that admits the stages; null starts them at once, without Kueue."""
+    """Kueue LocalQueue that admits the stages that name no queue of their own; null starts those
+    at once, without Kueue."""
     priority_class: DnsLabel | None = None
     """Kueue WorkloadPriorityClass of the stages; null uses the queue's default."""
     pod_priority_class: DnsLabel | None = None

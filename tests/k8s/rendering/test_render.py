@@ -323,6 +323,11 @@ def test_kueue_is_named_only_if_the_spec_names_it() -> None:
     labels = rendered("train", queue="tpu")[1]["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "tpu"
     assert "suspend" not in rendered("train", queue="tpu")[1]["spec"]
+    own = StagePlacement(queue="tpu")
+    for stage, queue in (("train", "tpu"), ("export", "cpu")):
+        labels = rendered(stage, own if stage == "train" else None, queue="cpu")[1]["metadata"]
+        assert labels["labels"]["kueue.x-k8s.io/queue-name"] == queue
+    assert "kueue.x-k8s.io/queue-name" in rendered("train", own)[1]["metadata"]["labels"]
 
 
 @pytest.mark.parametrize(

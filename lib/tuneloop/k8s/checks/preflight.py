@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tuneloop.errors import PermissionDenied, TuneloopError
 from tuneloop.k8s.checks.offline import Finding
 from tuneloop.k8s.client.connection import parse_quantity
+from tuneloop.k8s.names import QUEUE
 from tuneloop.specs.cluster import ClusterSpec
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ class Preflight:
         return [found for _, found in self.objects if found["kind"] in ("Job", "JobSet")]
 
     @property
+    def queues(self) -> list[str]:
+        """The LocalQueues that the workloads name, sorted."""
+        labels = (found["metadata"]["labels"].get(QUEUE) for found in self.workloads)
+        return sorted({queue for queue in labels if queue})
+
+    @property
     def has_gang(self) -> bool:
         """Whether any of the objects is a JobSet."""
         return any(found["kind"] == "JobSet" for found in self.workloads)
@@ -109,7 +116,7 @@ def _guarded(rule: Rule, flight: Preflight) -> list[Finding]:
 
 def _rights(flight: Preflight) -> Iterator[Finding]:
     gang = GANG_RIGHTS if flight.has_gang else ()
-    queue = QUEUE_RIGHTS if flight.spec.queue is not None else ()
+    queue = QUEUE_RIGHTS if flight.queues else ()
     for kind, verb, subresource in (*RIGHTS, *gang, *queue):
         if not flight.cluster.allowed(verb, kind, subresource):
             what = f"{kind}/{subresource}" if subresource else kind
@@ -126,15 +133,17 @@ def _jobset_api(flight: Preflight) -> Iterator[Finding]:
         yield Finding("JobSet API", message)
 
 
-def _queue(flight: Preflight) -> Iterator[Finding]:
-    queue = flight.spec.queue
-    if queue is None:
-        return
+def _queues(flight: Preflight) -> Iterator[Finding]:
+    for queue in flight.queues:
+        yield from _queue(flight, queue)
+
+
+def _queue(flight: Preflight, queue: str) -> Iterator[Finding]:
     place = f"LocalQueue {queue}"
     if not flight.cluster.serves("LocalQueue"):
         message = (
-            "the cluster does not serve kueue.x-k8s.io/v1beta2; install Kueue or remove"
-            " execution.cluster.queue"
+            "the cluster does not serve kueue.x-k8s.io/v1beta2; install Kueue or remove `queue`"
+            " from execution.cluster and its stages"
         )
         yield Finding(place, message)
         return
@@ -143,7 +152,7 @@ def _queue(flight: Preflight) -> Iterator[Finding]:
         known = [each["metadata"]["name"] for each in flight.cluster.find("LocalQueue")]
         message = (
             f"does not exist, expected one of: {', '.join(known) or 'none exists'}; correct"
-            " execution.cluster.queue"
+            " `queue` of execution.cluster or of its stage"
         )
         yield Finding(place, message)
         return
@@ -255,6 +264,6 @@ def _pods(flight: Preflight) -> Iterator[Object]:
 
 Rule = Callable[[Preflight], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
-    *(_rights, _jobset_api, _queue, _accounts, _credentials, _store_token, _quota, _dry_run),
+    *(_rights, _jobset_api, _queues, _accounts, _credentials, _store_token, _quota, _dry_run),
 )
 """The checks in the order of their reports: first those that concern every object."""

@@ -125,7 +125,7 @@ class Renderer:
         )
         values = {
             **common,
-            "labels": labels | names.queue_labels(self.cluster, placement.deadline_seconds),
+            "labels": labels | names.queue_labels(self.cluster, placement),
             "ttl_seconds": self.cluster.ttl_days * 86_400,
             "final_exit_codes": FINAL_EXIT_CODES,
             "pod": pod,
