@@ -1,7 +1,7 @@
-"""Writes the reference pages from the code: run specs, the command line, exit codes.
+"""Writes pages from the code: run specs, the command line, exit codes, and the runbook.
 
 mkdocs calls `on_files` when it builds the site, so the pages are never out of date.
-`python docs/generate_reference.py spec|cli|errors` prints one of them.
+`python docs/generate_reference.py spec|cli|errors|operations` prints one of them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ os.environ["TUNELOOP_DESCRIBE_FIELDS"] = "1"
 
 from tuneloop import errors
 from tuneloop.cli import app
+from tuneloop.k8s.diagnosis.runbook import RUNBOOK, Runbook
 from tuneloop.specs.run import RunSpec
 
 LIMITS = {
@@ -58,6 +59,14 @@ A stage (`python -m jobs STAGE`) that fails prints one sentence and exits with t
 class. The verb that ran the stage exits with another code, so that scripts can tell the causes
 apart. [Architecture](../explanation/architecture.md#exit-codes) lists when it helps to try again.
 This page is generated from `lib/tuneloop/errors.py`.
+"""
+
+OPERATIONS_HEAD = """# Runbook: every verdict
+
+`tuneloop explain RUN_ID` prints the verdict on a stage: a state, its cause, the evidence and a fix
+for the stage at hand. This page has an entry for each state, with the exit code of `run` and
+`wait`. [Find out why a run failed](how-to/diagnose.md) shows the commands. This page is generated
+from `lib/tuneloop/k8s/diagnosis/runbook.py`.
 """
 
 
@@ -239,16 +248,45 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"spec": spec_page, "cli": cli_page, "errors": errors_page}
-"""Name of a page below reference/ -> what writes it."""
+def operations_page() -> str:
+    """Return the page with every state of a verdict."""
+    rows = ["| state | meaning | exit code |", "|---|---|---|"]
+    for state, entry in RUNBOOK.items():
+        codes = _codes(entry) or "-"
+        rows.append(f"| [{state}](#{state.lower()}) | {_line(entry.meaning)} | {codes} |")
+    parts = [OPERATIONS_HEAD, "\n", "\n".join(rows), "\n"]
+    for state, entry in RUNBOOK.items():
+        parts.append(f"\n## {state}\n\n{entry.meaning}\n\n")
+        parts.append(f"- **What shows it:** {entry.evidence}\n")
+        parts.append(f"- **What happens by itself:** {entry.automatic}\n")
+        if entry.exit_codes:
+            parts.append(f"- **Exit code of `run` and `wait`:** {_codes(entry)}\n")
+        if entry.steps:
+            steps = "\n".join(f"{n}. {step}" for n, step in enumerate(entry.steps, 1))
+            parts.append(f"\nWhat to do:\n\n{steps}\n")
+    return _without_tags("".join(parts))
+
+
+def _codes(entry: Runbook) -> str:
+    return " or ".join(map(str, entry.exit_codes))
+
+
+PAGES = {
+    "reference/spec": spec_page,
+    "reference/cli": cli_page,
+    "reference/errors": errors_page,
+    "operations": operations_page,
+}
+"""Path of a page without its suffix -> what writes it."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages to the site: a hook of mkdocs."""
     for name, write in PAGES.items():
-        files.append(File.generated(config, f"reference/{name}.md", content=write()))
+        files.append(File.generated(config, f"{name}.md", content=write()))
     return files
 
 
 if __name__ == "__main__":
-    sys.stdout.write(PAGES[sys.argv[1]]())
+    pages = {name.rsplit("/", 1)[-1]: write for name, write in PAGES.items()}
+    sys.stdout.write(pages[sys.argv[1]]())

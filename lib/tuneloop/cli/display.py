@@ -194,6 +194,7 @@ def print_explanation(stage: StageStatus) -> None:
     for title, text in (
         ("stage", f"{stage.name}: {stage.state}"),
         ("cause", stage.cause),
+        ("object", stage.about),
         ("do", stage.fix),
         *(("saw", line) for line in stage.evidence),
     ):

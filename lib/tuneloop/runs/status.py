@@ -20,6 +20,8 @@ class StageStatus:
     cause: str = ""
     fix: str = ""
     evidence: tuple[str, ...] = ()
+    about: str = ""
+    """Kind and name of the object that shows the cause."""
     step: str = ""
     """Step and number of steps, such as 12/50; empty before the first heartbeat."""
     rate_per_second: float | None = None
@@ -55,6 +57,7 @@ def _judged(stage: str, verdict: Verdict, progress: Progress | None = None) -> S
         verdict.cause,
         verdict.fix,
         verdict.evidence,
+        verdict.about,
         step,
         rate_per_second=progress.rate_per_second if progress else None,
         seconds_left=progress.seconds_left if progress else None,
