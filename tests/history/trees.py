@@ -130,3 +130,9 @@ def set_age(artifacts: str, now: datetime, days: float, names: Iterable[str] | N
     moment = now.timestamp() - days * 86400
     for name in snapshot(artifacts) if names is None else names:
         os.utime(Path(artifacts, name), (moment, moment))
+
+
+def put(artifacts: str, *names: str) -> None:
+    """Write files that contain their names."""
+    for name in names:
+        files.write(f"{artifacts}/{name}", name.encode())

@@ -130,7 +130,10 @@ def _read(artifacts: str, run_id: str, stored: RunIndex | None, now: datetime) -
     try:
         index = read_further(artifacts, stored) if stored else read_index(artifacts, run_id)
         if index is None:
-            said = "The folder has no run_manifest.json, so it is not a tuneloop run."
+            said = (
+                "The folder has no run_manifest.json: it is no run, or a deleted run with files"
+                " that other runs use."
+            )
             return ListedRun(run_id, NO_MANIFEST, problem=said)
         if index != stored:
             with contextlib.suppress(TuneloopError):  # the reader may not be allowed to write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -129,14 +130,36 @@ def delete_objects(prefix: str, names: Iterable[str]) -> None:
     in_parallel(remove, chosen)
     local = files.local_path(prefix)
     if local is not None:
-        _remove_empty_folders(local, chosen)
+        folders = {parent for name in chosen for parent in Path(name).parents if parent.parts}
+        _remove_if_empty(Path(local, folder) for folder in folders)
     if errors:
         raise errors[0]
 
 
-def _remove_empty_folders(local: str, names: Iterable[str]) -> None:
-    folders = {parent for name in names for parent in Path(name).parents}
+def remove_empty_folders(prefix: str) -> None:
+    """Remove a local folder and those below it, as far as they are empty; buckets have none."""
+    local = files.local_path(prefix)
+    if local is not None:
+        found = [Path(folder) for folder, _, _ in os.walk(local)]
+        _remove_if_empty(found)
+
+
+def _remove_if_empty(folders: Iterable[Path]) -> None:
     for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
-        if folder.parts:
-            with contextlib.suppress(OSError):  # it holds other files, or is gone already
-                os.rmdir(Path(local, folder))
+        with contextlib.suppress(OSError):  # it holds files, or is gone already
+            folder.rmdir()
+
+
+def storage_time(prefix: str) -> datetime | None:
+    """Return the time on the storage's clock; None if the storage reports no times.
+
+    An object is written below the prefix and deleted again.
+    """
+    name = f".clock-{uuid.uuid4().hex}"
+    url = paths.join(prefix, name)
+    files.write(url, b"")
+    try:
+        found: datetime | None = files.ask(url, "read", lambda fs, path: _modified(fs.info(path)))
+        return found
+    finally:
+        delete_objects(prefix, [name])

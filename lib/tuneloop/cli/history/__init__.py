@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tuneloop.cli.history import looking
+from tuneloop.cli.history import freeing, looking
 from tuneloop.cli.option_groups import expand_groups
 
 
@@ -12,4 +12,6 @@ def register(app: typer.Typer) -> None:
     """Add the group of verbs."""
     group = typer.Typer(no_args_is_help=True)
     app.add_typer(group, name="runs", help="List, compare and delete runs, and free their storage.")
-    group.command("list")(expand_groups(looking.list_))
+    group.command("list")(looking.list_)
+    for verb in (looking.show, looking.compare, freeing.delete, freeing.du, freeing.gc):
+        group.command()(expand_groups(verb))

@@ -1,4 +1,4 @@
-"""Verbs that only look: list. They read the artifacts and ask no cluster."""
+"""Verbs that only look: list, show, compare. They read the artifacts and ask no cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS
+from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, KnownRun
 from tuneloop.cli.options import Json, print_json
 from tuneloop.errors import UsageError
 
@@ -72,3 +72,38 @@ def list_(
         tables.print_runs(found)
     else:
         typer.echo(f"no runs found below {artifacts}", err=True)
+
+
+def show(run: KnownRun, as_json: Json = False) -> None:
+    """Show a run: its spec, stages, sizes, results and files, and the runs that it belongs to."""
+    from tuneloop.cli.history import tables
+    from tuneloop.history.detail import read_detail
+
+    detail = read_detail(run.artifacts_url, run.run_id, now=datetime.now(UTC))
+    if as_json:
+        print_json(detail.as_json())
+    else:
+        tables.print_run(detail)
+
+
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN_ID RUN_ID...", help="Two or more run ids.")
+    ],
+    artifacts: Artifacts = DEFAULT_ARTIFACTS,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: differences of spec, code and data, and the results side by side."""
+    from tuneloop.cli.history import tables
+    from tuneloop.history.comparison import compare_runs
+    from tuneloop.storage import paths
+
+    if len(runs) < 2:
+        raise UsageError("compare: found one run id, expected at least two; add another")
+    for run_id in runs:
+        KnownRun(run_id)  # refuses an id that points outside the artifacts
+    comparison = compare_runs(paths.absolute(artifacts), runs, now=datetime.now(UTC))
+    if as_json:
+        print_json(comparison.as_json())
+    else:
+        tables.print_comparison(comparison)

@@ -9,8 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuneloop.history.comparison import Comparison
+from tuneloop.history.detail import RunDetail
+from tuneloop.history.garbage import Garbage
 from tuneloop.history.listing import ListedRun
-from tuneloop.history.units import duration
+from tuneloop.history.units import duration, size
+from tuneloop.history.usage import Usage
 
 WIDE = 132
 """Columns from which a run takes one line instead of two."""
@@ -76,3 +80,86 @@ def accuracy(base: float | None, tuned: float | None) -> str:
     if base is None or tuned is None:
         return "-"
     return f"{100 * base:.1f} → {100 * tuned:.1f} %"
+
+
+def print_usage(usage: Usage, limit: int) -> None:
+    """Print the bytes by kind and by run to stdout."""
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("kind")
+    table.add_column("size", justify="right")
+    table.add_column("objects", justify="right")
+    for kind, (size_bytes, objects) in usage.by_kind.items():
+        table.add_row(kind, size(size_bytes), f"{objects:,}")
+    table.add_row("total", size(usage.size_bytes), f"{sum(n for _, n in usage.by_kind.values()):,}")
+    console.print(table)
+    runs = Table(box=None, pad_edge=False)
+    runs.add_column("run", overflow="fold", no_wrap=True)
+    runs.add_column("size", justify="right")
+    runs.add_column("of which", overflow="fold")
+    for run, kinds in list(usage.by_run.items())[:limit]:
+        largest = ", ".join(f"{kind} {size(n)}" for kind, n in list(kinds.items())[:3])
+        runs.add_row(shown(run), size(sum(kinds.values())), largest)
+    console.print()
+    console.print(runs)
+    if len(usage.by_run) > limit:
+        console.print(f"and {len(usage.by_run) - limit} more; --limit shows more", markup=False)
+
+
+def print_garbage(found: Sequence[Garbage], others: Sequence[Garbage], *, deleted: bool) -> None:
+    """Print garbage to stdout: what was or would be deleted, then the kinds that are not chosen."""
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("what", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("changed", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for each in found:
+        day = each.modified.strftime("%Y-%m-%d") if each.modified else "-"
+        table.add_row(shown(each.path), size(each.size_bytes), day, shown(each.reason))
+    if found:
+        console.print(table)
+    total = f"{len(found)} found, {size(sum(each.size_bytes for each in found))}"
+    said = f"{total}: deleted" if deleted else f"{total}; nothing was deleted, add --delete"
+    console.print(said if found else "nothing to delete", markup=False)
+    for kind in dict.fromkeys(each.kind for each in others):
+        chosen = [each for each in others if each.kind == kind]
+        text = f"not chosen: {len(chosen)} {kind}, {size(sum(each.size_bytes for each in chosen))}"
+        console.print(f"{text}; --kind {kind} adds them", markup=False)
+
+
+def print_run(detail: RunDetail) -> None:
+    """Print one run to stdout."""
+    console = Console(highlight=False)
+    for title, text in detail.facts:
+        console.print(shown(f"{title:10} {text}"), soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for title in ("stage", "state", "started", "took"):
+        table.add_column(title, overflow="fold")
+    table.add_column("size", justify="right")
+    table.add_column("what", overflow="fold")
+    for stage in detail.stages:
+        took = "-" if stage.seconds is None else duration(stage.seconds)
+        cells = (stage.name, stage.state, started(stage.started_at), took, size(stage.size_bytes))
+        table.add_row(*map(shown, cells), shown(stage.summary))
+    console.print(table)
+    for title, lines in (("relation", detail.relations), ("file", detail.files)):
+        for line in lines:
+            console.print(shown(f"{title:10} {line}"), soft_wrap=True)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print runs side by side to stdout."""
+    console = Console(highlight=False)
+    for title, rows in comparison.sections.items():
+        table = Table(box=None, pad_edge=False)
+        table.add_column(title, overflow="fold")
+        for run_id in comparison.run_ids:
+            table.add_column(shown(run_id), overflow="fold")
+        for name, values in rows.items():
+            table.add_row(shown(name), *(shown(value) for value in values))
+        if rows:
+            console.print(table)
+        else:
+            console.print(f"{title}: no differences", markup=False)
+        console.print()
