@@ -13,6 +13,7 @@ import pytest
 from jobs.__main__ import main
 from tuneloop import errors
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.stage_logs.own import attempt_in
 from tuneloop.errors import (
     DataError,
     InputMissing,
@@ -62,6 +63,18 @@ def test_a_stage_publishes_its_record_last(tiny_run: Any, spec_url: str) -> None
     log = (prefix_of(tiny_run) / "log.txt").read_text()
     assert "published after" in log
     assert json.loads((prefix_of(tiny_run) / "progress.json").read_bytes())["stage"] == "export"
+
+
+def test_the_log_of_each_attempt_is_kept(tiny_run: Any, spec_url: str) -> None:
+    """log.txt is that of the latest attempt; an earlier one's lines are what stderr had."""
+    assert run_stage("export", spec_url, fail_with(DataError("the first try's"))) == 65
+    first = (prefix_of(tiny_run) / "log.txt").read_bytes()
+    assert b"ERROR the first try's\n" in first
+    assert run_stage("export", spec_url, write_one) == 0
+    assert b"the first try's" not in (prefix_of(tiny_run) / "log.txt").read_bytes()
+    (kept,) = prefix_of(tiny_run).glob("attempts/*/log.txt")
+    assert kept.read_bytes() == first
+    assert attempt_in(first.splitlines()) == kept.parent.name
 
 
 def test_a_stage_that_finds_its_record_does_nothing(spec_url: str) -> None:

@@ -53,7 +53,12 @@ def progress_url(stage_prefix: str) -> str:
 
 def read_progress(stage_prefix: str) -> Progress | None:
     """Read the newest heartbeat of a stage; None before the first, or while it is torn."""
+    return read_progress_at(progress_url(stage_prefix))
+
+
+def read_progress_at(url: str) -> Progress | None:
+    """Read the newest heartbeat of one process; None before the first, or while it is torn."""
     try:
-        return Progress.model_validate_json(files.read(progress_url(stage_prefix)))
+        return Progress.model_validate_json(files.read(url))
     except (FileNotFoundError, ValidationError):
         return None

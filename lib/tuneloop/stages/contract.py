@@ -25,6 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.stage_logs.own import LOG_FORMAT, started_line
 from tuneloop.errors import EXIT_OK, InputMissing, SpecError, Transient, UsageError
 from tuneloop.specs.stages import StageSpec
 from tuneloop.stages import reuse
@@ -68,9 +69,7 @@ def run_stage(
     Returns:
         The exit code; 0 means that the record of the stage or shard is published.
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=LOG_FORMAT)
     logging.getLogger("tuneloop").setLevel(logging.INFO)
     stage: Stage | None = None
     with contextlib.ExitStack() as stack:
@@ -188,8 +187,7 @@ def _ensure_record(
 def _publish(stage: Stage, run: Run) -> None:
     """Do the work, publish the record, then copy the files that users open."""
     spec = stage.spec
-    shard = f", shard {stage.shard}" if stage.shard else ""
-    log.info("stage %s of %s%s, attempt %s", spec.stage, spec.run_id, shard, stage.attempt)
+    log.info("%s", started_line(spec.stage, spec.run_id, stage.shard, stage.attempt))
     run(spec, stage)
     if stage.process_index == 0:
         record = records.publish(stage.build_record(), stage.artifacts)

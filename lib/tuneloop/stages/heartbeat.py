@@ -8,6 +8,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from tuneloop.artifacts.stage_logs.own import LOG_FORMAT, keep_earlier_log
 from tuneloop.errors import TuneloopError
 from tuneloop.storage import files
 
@@ -28,7 +29,7 @@ class Heartbeat(logging.Handler):
         self._text = bytearray()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(logging.Formatter(LOG_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append a line."""
@@ -46,6 +47,10 @@ class Heartbeat(logging.Handler):
         self._write()
 
     def _run(self) -> None:
+        stage = self._stage
+        with contextlib.suppress(TuneloopError):
+            urls = stage.own_url("log.txt"), stage.own_url("progress.json")
+            keep_earlier_log(stage.prefix, *urls, stage.attempt)
         self._write()
         while not self._done.wait(HEARTBEAT_SECONDS):
             if os.getppid() != self._stage.parent:  # the process that waited has ended

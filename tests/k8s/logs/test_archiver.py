@@ -278,3 +278,53 @@ def test_ranks_of_a_jobset_count_slices_and_hosts() -> None:
         pods.append({"metadata": metadata})
     assert [each.attempt.rank for each in pod_attempts(pods, workload)] == [0, 4, 7]
     assert [each.attempt.rank for each in pod_attempts([{}, {"metadata": None}], JOB)] == [0, 0]
+
+
+NAME = "20261128T101500-0a1b2c"
+
+
+def started(number: int) -> str:
+    return f"2026-11-28 10:15:00,{number:03} INFO "
+
+
+OWN = [
+    started(0) + f"stage train of r-1, attempt {NAME}",
+    *(started(number) + f"step {number}" for number in range(1, 6)),
+]
+
+
+def test_lines_of_a_pod_that_was_deleted_too_early_come_from_its_own_log(
+    archiver: LogArchiver, pods: Pods, prefix: str
+) -> None:
+    """A JobSet deletes the pods of a gang as soon as one of them fails."""
+    pods.start("a")
+    pods.say("a", *(f"{line}\n" for line in OWN[:2]), "a line of a C++ library\n")
+    look(archiver, pods)
+    pods.remove("a")
+    files.write(f"{prefix}/attempts/{NAME}/log.txt", "\n".join([*OWN, ""]).encode())
+    files.write(f"{prefix}/log.txt", b"of the next attempt\n")
+    assert look(archiver, pods)
+    wanted = [*OWN[:2], "a line of a C++ library", *OWN[2:]]
+    assert texts(prefix) == [line.encode() for line in wanted]
+    assert (end_of(prefix).complete, end_of(prefix).own_lines) == (False, 4)
+
+
+def test_lines_of_a_replaced_file_come_from_the_own_log(
+    archiver: LogArchiver, pods: Pods, prefix: str
+) -> None:
+    pods.start("a")
+    pods.say("a", f"{OWN[0]}\n", f"{OWN[1]}\n")
+    look(archiver, pods)
+    pods.say("a", f"{OWN[2]}\n", f"{OWN[3]}\n")
+    pods.kubelet.container("a").rotate()
+    pods.say("a", f"{OWN[4]}\n")
+    files.write(f"{prefix}/log.txt", "\n".join([*OWN, ""]).encode())
+    look(archiver, pods)
+    pods.say("a", f"{OWN[5]}\n")
+    pods.end("a", 0)
+    assert look(archiver, pods)
+    assert texts(prefix) == [line.encode() for line in OWN]
+    assert end_of(prefix).own_lines == 2
+    again = LogArchiver(pods, prefix, JOB)
+    assert look(again, pods)
+    assert texts(prefix) == [line.encode() for line in OWN]

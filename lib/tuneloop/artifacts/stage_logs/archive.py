@@ -33,6 +33,8 @@ class AttemptEnd(BaseModel):
     """Exit code of the container; null if it is unknown."""
     reason: str = ""
     """Reason that Kubernetes gives, such as OOMKilled or Evicted."""
+    own_lines: int = 0
+    """Lines that were taken from the log that the stage writes itself."""
     gaps: list[str] = []
     """Times at which the node had replaced its log file, so that lines before may be missing."""
     pod: dict[str, Any] | None = None
@@ -84,7 +86,8 @@ class ArchiveWriter:
         self.archive = archive
         self._window: Window | None = None
         self._next = 0
-        self._pending: list[Line] = []
+        self.pending: list[Line] = []
+        """Lines that are not stored yet."""
         self.pending_bytes = 0
 
     @property
@@ -96,22 +99,22 @@ class ArchiveWriter:
 
     def add(self, lines: list[Line]) -> None:
         """Hold lines that the window has just received, until the next flush."""
-        self._pending += lines
+        self.pending += lines
         self.pending_bytes += sum(len(line.text) for line in lines)
 
     def flush(self) -> None:
         """Store pending lines; leave out those that another process has stored meanwhile."""
-        while self._pending:
+        while self.pending:
             url = paths.join(self.archive.prefix, part_name(self._next))
             try:
-                files.create(url, dump_lines(self._pending))
+                files.create(url, dump_lines(self.pending))
             except FileExistsError:
                 # Another process wrote the part, or this one did and the answer was lost.
                 self._window = self._restore()
-                self._pending = self._window.add(self._pending)
+                self.pending = self._window.add(self.pending)
                 continue
             self._next += 1
-            self._pending = []
+            self.pending = []
         self.pending_bytes = 0
 
     def _restore(self) -> Window:

@@ -7,13 +7,21 @@ pod ends.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import datetime, timedelta
 from typing import Any
 
-from tuneloop.artifacts.stage_logs.archive import END, Archive, ArchiveWriter, AttemptEnd
+from tuneloop.artifacts.stage_logs.archive import (
+    END,
+    Archive,
+    ArchiveWriter,
+    AttemptEnd,
+    parts_of,
+)
 from tuneloop.artifacts.stage_logs.attempt import Attempt, list_attempts
-from tuneloop.artifacts.stage_logs.lines import rfc3339
+from tuneloop.artifacts.stage_logs.lines import Line, rfc3339
+from tuneloop.artifacts.stage_logs.own import attempt_in, missing_lines, read_own_log
 from tuneloop.errors import TuneloopError
 from tuneloop.k8s.api import ClusterApi
 from tuneloop.k8s.logs.attempts import PodAttempt, pod_attempts
@@ -80,14 +88,16 @@ class LogArchiver:
 
     def _log_of(self, attempt: Attempt) -> _AttemptLog:
         if attempt not in self._logs:
-            self._logs[attempt] = _AttemptLog(self._cluster, Archive(self._prefix, attempt))
+            self._logs[attempt] = _AttemptLog(self._cluster, self._prefix, attempt)
         return self._logs[attempt]
 
 
 class _AttemptLog:
     """The log of one attempt, from its kubelet to the archive."""
 
-    def __init__(self, cluster: ClusterApi, archive: Archive) -> None:
+    def __init__(self, cluster: ClusterApi, stage_prefix: str, attempt: Attempt) -> None:
+        archive = Archive(stage_prefix, attempt)
+        self._prefix = stage_prefix
         self.is_done = END in archive.names()
         self._cluster, self._archive = cluster, archive
         self._writer = ArchiveWriter(archive)
@@ -95,6 +105,7 @@ class _AttemptLog:
         self._is_chatty = False
         self._failures = 0
         self._gaps: list[str] = []
+        self._own_lines = 0
 
     def look(self, source: PodAttempt, *, at_once: bool) -> None:
         """Store new lines if they are due; store the end too if the container has ended."""
@@ -114,8 +125,30 @@ class _AttemptLog:
         """Close the archive of a pod that is gone."""
         if not self.is_done:
             self._writer.flush()
-            self._archive.write_end(AttemptEnd(complete=False, gaps=self._gaps))
+            self._fill([])
+            self._writer.flush()
+            end = AttemptEnd(complete=False, own_lines=self._own_lines, gaps=self._gaps)
+            self._archive.write_end(end)
             self.is_done = True
+
+    def _fill(self, following: list[Line]) -> None:
+        """Add what could not be read and is in the log that the stage writes itself.
+
+        Args:
+            following: lines that were read after the gap; empty if the pod is gone.
+        """
+        names = parts_of(self._archive.names())
+        if not names:
+            return
+        first, last = (self._archive.read_part(names[place]) for place in (0, -1))
+        attempt = attempt_in(line.text for line in first)
+        own = read_own_log(self._prefix, attempt) if attempt else []
+        seen = [*last, *self._writer.pending]
+        found = missing_lines(own, [x.text for x in seen], [x.text for x in following])
+        self._own_lines += len(found)
+        lines = [Line(seen[-1].stamp, text) for text in found]
+        self._writer.window.append(lines)
+        self._writer.add(lines)
 
     def _read(self, source: PodAttempt) -> bool:
         """Store new lines; return whether they reach the end of the log."""
@@ -125,6 +158,8 @@ class _AttemptLog:
         self._failures = self._failures + 1 if piece.is_gone else 0
         if piece.may_miss_lines and piece.lines:
             self._gaps.append(rfc3339(piece.lines[0].stamp))
+            with contextlib.suppress(TuneloopError):  # the lines after the gap must be kept
+                self._fill(piece.lines)
         self._writer.add(piece.lines)
         self._is_chatty = self._writer.pending_bytes > CHATTY_BYTES
         self._writer.flush()
@@ -137,6 +172,7 @@ class _AttemptLog:
             complete=is_complete,
             exit_code=code if isinstance(code, int) else None,
             reason=str(status.get("reason") or source.terminated.get("reason") or ""),
+            own_lines=self._own_lines,
             gaps=self._gaps,
             pod=status,
             events=self._cluster.events({source.pod["metadata"]["uid"]}),

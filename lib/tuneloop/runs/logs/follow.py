@@ -121,10 +121,12 @@ class StageLog:
         for attempt in self.attempts:
             reader = self._readers[attempt]
             where = f"rank {attempt.rank}, pod {attempt.pod}"
-            if reader.end is not None and not reader.end.complete:
-                found.append(f"{where}: was deleted before its last lines were read")
-            if reader.may_miss_lines or (reader.end is not None and reader.end.gaps):
-                found.append(f"{where}: its node replaced the log file; lines may be missing")
+            end = reader.end
+            own = f"; {end.own_lines} lines come from log.txt" if end and end.own_lines else ""
+            if end is not None and not end.complete:
+                found.append(f"{where}: was deleted before its last lines were read{own}")
+            if reader.may_miss_lines or (end is not None and end.gaps):
+                found.append(f"{where}: its node replaced the log file; lines may be missing{own}")
         return found
 
     def _plain_lines(self) -> Iterator[LogLine]:
