@@ -90,7 +90,8 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
     cluster.kubectl("wait", "--for=condition=Failed", job, "-n", namespace, check=True)
     texts += cluster_texts(cluster, namespace)
     verb(0, "status", run_id, *at)
-    assert "refused the request with status 401" in verb(0, "explain", run_id, *at)
+    explained = " ".join(verb(0, "explain", run_id, *at).split())
+    assert "refused the request with status 401" in explained
     verb(0, "logs", run_id, "import", *at, on_cluster=False)
     # With the right token, the run succeeds.
     cluster.apply(secret(namespace, "tuneloop-store-token", {"token": token}))
