@@ -269,7 +269,8 @@ class KubernetesBackend:
         """Return the files of the folder that `tuneloop render` writes: relative path -> text."""
         from tuneloop.k8s.rendering.folder import folder_files
 
-        return folder_files(self.submission, self._submitter_config_map())
+        config_map = self._submitter_config_map()
+        return folder_files(self.submission, config_map, _manifests().templates)
 
     def own_stages(self) -> None:
         """Make the submitter's Job the owner of all objects that are created from now on.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 from tuneloop.errors import SpecError
 from tuneloop.k8s.accelerators.shapes import Shape
@@ -30,6 +31,7 @@ START = f"{PREFIX}/start"
 BY_HAND = "by-hand"
 
 QUEUE = "kueue.x-k8s.io/queue-name"
+VERSION = "app.kubernetes.io/version"
 COMPONENT = "app.kubernetes.io/component"
 SUBMITTER = "submitter"
 
@@ -106,6 +108,26 @@ def run_labels(run_name: str, run_id: str, component: str) -> dict[str, str]:
         f"{PREFIX}/name": run_name,
         RUN: run_id,
     }
+
+
+def object_labels(labels: Mapping[str, str], instance: str, version: str | None) -> dict[str, str]:
+    """Add the recommended labels of Kubernetes to those of an object.
+
+    Pods do not get them: nothing selects pods by them, and the version would change every pod.
+
+    Args:
+        labels: other labels of the object.
+        instance: id of the run, or name of what all runs share.
+        version: version of tuneloop that rendered the object; None if it is unknown.
+    """
+    found = {
+        **labels,
+        "app.kubernetes.io/instance": instance,
+        "app.kubernetes.io/part-of": "tuneloop",
+        "app.kubernetes.io/managed-by": "tuneloop",
+    }
+    # A local version such as 0.1.0+dirty has a character that labels do not allow.
+    return found if version is None else {**found, VERSION: version.replace("+", "_")}
 
 
 def queue_labels(cluster: ClusterSpec, placement: StagePlacement) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tuneloop.errors import PermissionDenied, SpecError, Transient
 from tuneloop.k8s.api import Created, Object
 from tuneloop.k8s.client.connection import Answer, Connection
 from tuneloop.k8s.events import event_time
-from tuneloop.k8s.names import FINGERPRINT
+from tuneloop.k8s.names import FINGERPRINT, VERSION
 
 PAGE = 500
 EVENT_SELECTORS = 4
@@ -169,13 +169,17 @@ class Cluster:
         """Apply a mutable object unless the existing one already has all its values.
 
         If the cluster's base has already created an account and its Role, the caller therefore
-        does not need the right to write accounts and Roles.
+        does not need the right to write accounts and Roles. A label with another version of
+        tuneloop makes no difference.
         """
         try:
             standing = self.get(document["kind"], document["metadata"]["name"])
         except PermissionDenied:
             standing = None  # credentials without the right to read may still be able to write
-        if not _covers(standing, document):
+        metadata = document["metadata"]
+        labels = {k: v for k, v in metadata.get("labels", {}).items() if k != VERSION}
+        wanted = {**document, "metadata": {**metadata, "labels": labels}}
+        if not _covers(standing, wanted):
             self.apply(document)
 
     def get(self, kind: str, name: str) -> Object | None:

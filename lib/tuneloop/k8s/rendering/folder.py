@@ -11,8 +11,9 @@ from typing import Any
 
 from tuneloop.artifacts.submission import Submission, name_of
 from tuneloop.k8s import names
+from tuneloop.k8s.rendering.comments import dump_commented
 from tuneloop.k8s.rendering.manifests import stage_files
-from tuneloop.k8s.rendering.render import Object
+from tuneloop.k8s.rendering.render import Object, Templates
 from tuneloop.k8s.rendering.yaml_out import dump
 
 STAGES_FOLDER = "stages"
@@ -21,12 +22,15 @@ KUSTOMIZATION = "Kustomization"
 and fails because no server serves a Kustomization."""
 
 
-def folder_files(submission: Submission, config_map: Object) -> dict[str, str]:
+def folder_files(
+    submission: Submission, config_map: Object, templates: Templates
+) -> dict[str, str]:
     """Return the text of each file of the folder.
 
     Args:
         submission: the rendered run.
         config_map: ConfigMap of the submitter.
+        templates: the templates that the objects were rendered with, for their comments.
 
     Returns:
         Path in the folder -> text. kubectl applies the files in order of their names.
@@ -34,11 +38,11 @@ def folder_files(submission: Submission, config_map: Object) -> dict[str, str]:
     *accounts, job = submission.submitter
     top = {"account.yaml": accounts, "submit.yaml": [config_map, job]}
     top = {name: objects for name, objects in top.items() if objects}
-    files = {name: dump(objects) for name, objects in top.items()}
+    files = {name: dump_commented(objects, templates) for name, objects in top.items()}
     files[KUSTOMIZATION] = dump([_kustomization(sorted(top))])
     before = None
     for name, objects in stage_files(submission).items():
-        text = dump([manual(each) for each in objects])
+        text = dump_commented([manual(each) for each in objects], templates)
         files[f"{STAGES_FOLDER}/{name}"] = _how_to_start(objects[-1], before) + text
         before = name_of(objects[-1])
     return files

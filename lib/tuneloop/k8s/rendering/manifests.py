@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuneloop import provenance
 from tuneloop.artifacts.submission import Submission
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.k8s.accelerators.shapes import Accelerators, load_accelerators
@@ -101,6 +102,7 @@ def renderer_of(
         git_commit=git_commit,
         templates=manifests.templates,
         accelerators=manifests.accelerators,
+        version=provenance.gather()["libraries"].get("tuneloop"),
     )
     _check_budget(spec, stages, renderer)
     return renderer

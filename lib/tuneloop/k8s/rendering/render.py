@@ -78,6 +78,8 @@ class Renderer:
     git_commit: str | None
     templates: Templates
     accelerators: Accelerators
+    version: str | None = None
+    """Version of tuneloop, for a label; None omits the label."""
 
     def shape(self, stage: StageSpec) -> Shape:
         """Return the machine shape of a stage.
@@ -115,8 +117,9 @@ class Renderer:
             stage.fingerprint, self.image, self.git_commit, placement.deadline_seconds
         )
         common = {"name": name, "namespace": self.cluster.namespace}
+        common_labels = names.object_labels(labels, stage.run_id, self.version)
         spec = {
-            "labels": labels,
+            "labels": common_labels,
             "annotations": annotations,
             "spec_json": dump_stage_spec(stage).decode(),
         }
@@ -125,7 +128,7 @@ class Renderer:
         )
         values = {
             **common,
-            "labels": labels | names.queue_labels(self.cluster, placement),
+            "labels": common_labels | names.queue_labels(self.cluster, placement),
             "ttl_seconds": self.cluster.ttl_days * 86_400,
             "final_exit_codes": FINAL_EXIT_CODES,
             "pod": pod,

@@ -68,7 +68,7 @@ def render_submitter(renderer: Renderer, run_id: str, *, fingerprint: str) -> li
         {
             "name": name,
             "namespace": renderer.cluster.namespace,
-            "labels": labels,
+            "labels": names.object_labels(labels, run_id, renderer.version),
             "ttl_seconds": renderer.cluster.ttl_days * 86_400,
             "final_exit_codes": VERDICT_EXIT_CODES,
             "pod": render_pod(pod, image, templates.pod),
@@ -81,10 +81,11 @@ def render_submitter(renderer: Renderer, run_id: str, *, fingerprint: str) -> li
 
 def _accounts(renderer: Renderer) -> list[Object]:
     spec = renderer.cluster.submitter
+    labels = {"app.kubernetes.io/name": "tuneloop", names.COMPONENT: names.SUBMITTER}
     values = {
         "name": spec.service_account,
         "namespace": renderer.cluster.namespace,
-        "labels": {"app.kubernetes.io/name": "tuneloop", names.COMPONENT: names.SUBMITTER},
+        "labels": names.object_labels(labels, spec.service_account, renderer.version),
         "account_annotations": spec.account_annotations,
     }
     items: list[Object] = fill(renderer.templates.submitter, values)["items"]

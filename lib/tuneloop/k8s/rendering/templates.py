@@ -26,6 +26,8 @@ class Template:
 
     content: dict[str, Any]
     place: str
+    text: str
+    """The template itself, for its comments."""
 
 
 def parse_template(data: bytes, place: str) -> Template:
@@ -37,7 +39,7 @@ def parse_template(data: bytes, place: str) -> Template:
     """
     template, _ = parse_mapping(data, place, "one Kubernetes object")
     _check(template, place)
-    return Template(template, place)
+    return Template(template, place, data.decode("utf-8-sig"))
 
 
 def fill(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
