@@ -38,6 +38,9 @@ def pods(overlay: str) -> dict[str, dict[str, str]]:
         if each["kind"] in ("Deployment", "StatefulSet"):
             labels = each["spec"]["template"]["metadata"]["labels"]
             stages[each["metadata"]["name"]] = labels
+        if each["kind"] == "CronJob":
+            pod = each["spec"]["jobTemplate"]["spec"]["template"]
+            stages[each["metadata"]["name"]] = pod["metadata"]["labels"]
     return {**stages, "stranger": {"app": "anything"}}
 
 
@@ -98,7 +101,7 @@ def reached(overlay: str, port: int, to: str) -> set[str]:
     }
 
 
-WRITERS = {"export", "train", "eval", "import", "submitter", "store"}
+WRITERS = {"export", "train", "eval", "import", "submitter", "store", "gc"}
 
 
 @pytest.mark.parametrize(
