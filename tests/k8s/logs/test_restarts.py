@@ -80,12 +80,16 @@ class Writer:
             pods.start(name, rank=rank)
 
     def write(self, count: int) -> None:
-        """Write lines of both ranks in turn; every tenth line is like the one before."""
+        """Write lines of both ranks in turn.
+
+        48 lines have the same timestamp, and a fifth of them are equal. A batch may end among them.
+        """
         batch: dict[int, list[tuple[int, bytes]]] = {0: [], 1: []}
         for _ in range(count):
             rank = self._number % 2
-            stamp = START + self._number // 20 * (20 * NANOSECONDS // PER_SECOND)
-            text = b"step %d loss \xe2\x9c\x93 " % (self._number // 20 * 20)
+            group = self._number // 48 * 48
+            stamp = START + group * NANOSECONDS // PER_SECOND
+            text = b"step %d loss \xe2\x9c\x93 " % group
             text += b"." * self._random.randrange(80) if self._number % 10 > 1 else b"same"
             batch[rank].append((stamp, text))
             self._number += 1
