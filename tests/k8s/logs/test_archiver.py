@@ -11,7 +11,7 @@ from tuneloop.artifacts.stage_logs.attempt import list_attempts
 from tuneloop.errors import Transient
 from tuneloop.k8s.logs import tail
 from tuneloop.k8s.logs.archiver import READ_SECONDS, LogArchiver
-from tuneloop.k8s.logs.attempts import pod_attempts
+from tuneloop.k8s.logs.attempts import pod_attempts, process_count
 from tuneloop.storage import files
 
 
@@ -268,8 +268,11 @@ def test_a_rotated_file_is_noticed(archiver: LogArchiver, pods: Pods, prefix: st
 
 
 def test_ranks_of_a_jobset_count_slices_and_hosts() -> None:
-    spec = {"replicatedJobs": [{"template": {"spec": {"parallelism": 4}}}]}
+    spec = {"replicatedJobs": [{"replicas": 2, "template": {"spec": {"parallelism": 4}}}]}
     workload = {"kind": "JobSet", "spec": spec}
+    assert process_count(workload) == 8
+    assert process_count({"kind": "Job", "spec": {"completions": 3}}) == 3
+    assert process_count(JOB) == 1
     pods = []
     for job_index, host in ((1, 3), (0, 0), (1, 0)):
         labels = {"jobset.sigs.k8s.io/job-index": str(job_index)}

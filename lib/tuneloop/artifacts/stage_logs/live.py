@@ -25,6 +25,10 @@ class Piece:
 class LiveLogs(Protocol):
     """Logs of the pods of one stage."""
 
+    @property
+    def processes(self) -> int:
+        """Number of processes that run the stage together."""
+
     def attempts(self) -> list[Attempt]:
         """Ask the backend, and return the attempts that it may have a log of."""
 

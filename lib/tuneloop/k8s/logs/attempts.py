@@ -62,6 +62,18 @@ def pod_attempts(pods: list[dict[str, Any]], workload: dict[str, Any]) -> list[P
     return sorted(found, key=lambda each: each.attempt)
 
 
+def process_count(workload: dict[str, Any]) -> int:
+    """Return the number of pods that run a stage together.
+
+    Args:
+        workload: the Job or JobSet as it was rendered.
+    """
+    if workload.get("kind") != "JobSet":
+        return int(workload["spec"].get("completions", 1))
+    group = workload["spec"]["replicatedJobs"][0]
+    return int(group.get("replicas", 1)) * int(group["template"]["spec"].get("parallelism", 1))
+
+
 def _attempt(pod: dict[str, Any], restart: int, workload: dict[str, Any]) -> Attempt:
     metadata = metadata_of(pod)
     return Attempt(

@@ -10,7 +10,7 @@ from tuneloop.artifacts.stage_logs.lines import Window
 from tuneloop.artifacts.stage_logs.live import Piece
 from tuneloop.artifacts.verdict import Verdict
 from tuneloop.k8s.api import ClusterApi
-from tuneloop.k8s.logs.attempts import PodAttempt, pod_attempts
+from tuneloop.k8s.logs.attempts import PodAttempt, pod_attempts, process_count
 from tuneloop.k8s.logs.tail import read_new
 
 
@@ -33,6 +33,11 @@ class PodLogs:
         self._cluster, self._workload, self._look = cluster, workload, look
         self._sources: dict[Attempt, PodAttempt] = {}
         self._verdict: Verdict | None = None
+
+    @property
+    def processes(self) -> int:
+        """Number of pods that run the stage together."""
+        return process_count(self._workload)
 
     def attempts(self) -> list[Attempt]:
         """Ask the cluster, and return the attempts that a kubelet may have a log of."""

@@ -78,8 +78,9 @@ class StageLog:
 
     @property
     def ranks(self) -> int:
-        """Number of processes that have a log so far."""
-        return len({attempt.rank for attempt in self._readers})
+        """Number of processes that run the stage; without a cluster, those that have a log."""
+        known = self._live.processes if self._live is not None else 1
+        return max(known, len({attempt.rank for attempt in self._readers}))
 
     def lines(self) -> Iterator[LogLine]:
         """Yield the lines that there are now."""
