@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tuneloop.cli.history.looking import Artifacts
-from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, KnownRun
+from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, ClusterOptions, KnownRun
 from tuneloop.cli.options import Json, print_json
 from tuneloop.errors import UsageError
 
@@ -94,6 +94,7 @@ def du(
 
 
 def gc(
+    cluster: ClusterOptions,
     artifacts: Artifacts = DEFAULT_ARTIFACTS,
     days: Annotated[
         float,
@@ -105,6 +106,14 @@ def gc(
             "--kind",
             help=f"What to delete, repeatable: {', '.join(GARBAGE_KINDS)}. The default is all but"
             " datasets and models, which nothing makes again.",
+        ),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace",
+            help="Namespace of a cluster, in which the ConfigMaps and ended Jobs of runs without a"
+            " folder are collected too; no cluster is asked without it.",
         ),
     ] = None,
     delete_it: Annotated[
@@ -130,9 +139,31 @@ def gc(
         everything = find_garbage(read_inventory(url), now=now, days=days, kinds=KINDS)
         found = [each for each in everything if each.kind in kinds]
         others = [each for each in everything if each.kind not in kinds]
+    orphans = _orphans(cluster, namespace, url, days, delete_it=delete_it) if namespace else []
     if as_json:
-        print_json(
-            {"artifacts": url, "deleted": delete_it, "garbage": [g.as_json() for g in found]}
-        )
+        value = {"garbage": [each.as_json() for each in found], "cluster": orphans}
+        print_json({"artifacts": url, "deleted": delete_it, **value})
     else:
         tables.print_garbage(found, others, deleted=delete_it)
+        for orphan in orphans:
+            typer.echo(f"{'deleted' if delete_it else 'would delete'} {orphan}")
+
+
+def _orphans(
+    options: ClusterOptions, namespace: str, artifacts: str, days: float, *, delete_it: bool
+) -> list[str]:
+    """Return kind and name of the objects of runs without a folder, deleted if asked to."""
+    from tuneloop.artifacts import layout
+    from tuneloop.history.garbage import MIN_AGE
+    from tuneloop.k8s.orphans import WORKLOADS, delete_orphans, find_orphans
+    from tuneloop.storage import files
+
+    client = options.connect(namespace)
+    orphans = find_orphans(
+        client,
+        artifacts=artifacts,
+        runs=files.list_folders(layout.runs_prefix(artifacts)),
+        days=max(days, MIN_AGE.total_seconds() / 86_400),
+        kinds=[kind for kind in WORKLOADS if client.serves(kind)],
+    )
+    return [each.path for each in (delete_orphans(client, orphans) if delete_it else orphans)]
