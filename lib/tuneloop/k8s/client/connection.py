@@ -117,6 +117,17 @@ class Connection:
         self.server = str(configuration.host)
         self._api = ApiClient(configuration)
 
+    def _credentials(self) -> str:
+        """Return the token in use; empty if the context has none, such as with a certificate."""
+        return str(self._api.configuration.api_key.get("authorization", ""))
+
+    def _reload(self, rejected: str) -> None:
+        """Load the credentials again, unless another thread has done so already."""
+        with self._lock:
+            if self._credentials() == rejected:
+                self._api.close()
+                self._load()
+
     def now(self) -> datetime:
         """Return the server's time: its last Date header plus the local time since then."""
         return self._server_time + timedelta(seconds=time.monotonic() - self._since)
@@ -153,7 +164,7 @@ class Connection:
             QuotaExceeded: a ResourceQuota is full.
             Transient: no successful response within `retry_seconds`.
         """
-        rejected = False
+        rejected: set[str] = set()
         headers = {"Accept": "application/json", "Content-Type": content_type}
         retrying = Retrying(
             retry=retry_if_exception_type(TryAgain),
@@ -163,12 +174,13 @@ class Connection:
         )
         for attempt in retrying:
             with attempt:
+                used = self._credentials()
                 answer = self._send_once(method, path, what, query or {}, body, dict(headers))
-                if answer.status == 401 and not rejected:
-                    rejected = True
-                    with self._lock:
-                        self._api.close()
-                        self._load()  # an exec plugin or a token file may supply a newer token
+                if answer.status == 401 and used not in rejected:
+                    # An exec plugin or a token file may supply a newer token. Tokens can expire
+                    # more than once while a request is retried.
+                    rejected.add(used)
+                    self._reload(used)
                     raise TryAgain(f"{what}: {answer.message}", after=0.0)
                 if not 200 <= answer.status < 300 and answer.status not in expected:
                     raise _refusal(answer, what, self.server)
