@@ -38,6 +38,7 @@ class AttemptReader:
         self._last_part: list[Line] = []
         self._was_live = False
         self._offset = 0
+        self._unterminated = b""
         self._stamp = 0
 
     def read(self, names: list[str], live: LiveLogs | None) -> list[Line]:
@@ -99,12 +100,12 @@ class AttemptReader:
         url = self._archive.output_url()
         size = files.size_bytes(url) or 0
         stop = min(size, self._offset + BLOCK_BYTES)
-        data = files.read_range(url, self._offset, stop) if stop > self._offset else b""
+        new = files.read_range(url, self._offset, stop) if stop > self._offset else b""
+        data = self._unterminated + new
         is_last = stop == size and is_ended
-        complete = data if is_last else data[: data.rfind(b"\n") + 1]
-        if not complete and stop - self._offset == BLOCK_BYTES:
-            complete = data  # one line is longer than a block
-        self._offset += len(complete)
+        end = len(data) if is_last else data.rfind(b"\n") + 1
+        complete, self._unterminated = data[:end], data[end:]
+        self._offset = stop
         self.is_behind = stop < size
         if is_last:
             self.is_done, self.end = True, self._archive.end()
