@@ -8,7 +8,9 @@ from rich.console import Console
 
 from tuneloop.artifacts.progress import Progress as Heartbeat
 from tuneloop.artifacts.verdict import Verdict
+from tuneloop.cli.display import print_status
 from tuneloop.cli.live.progress import Progress, describe, duration
+from tuneloop.runs.status import StageStatus
 
 
 def beat(step: int | None, total: int | None = 50_000, **values: Any) -> Heartbeat:
@@ -104,3 +106,28 @@ def test_on_a_terminal_a_bar_with_everything_fits(width: int) -> None:
         assert "2 s each" in bar
         assert "left" in bar
         assert "loss 12.35" in bar or "loss 12.34" in bar
+
+
+def test_status_shows_how_fast_the_running_stage_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    waits = "the queue tuneloop admits no workload of 4 chips before another one ends; " * 2
+    print_status(
+        "run-12345678",
+        [
+            StageStatus("export", "done"),
+            StageStatus(
+                "train",
+                "Running",
+                step="1200/50000",
+                rate_per_second=3.4,
+                seconds_left=14_000.0,
+                loss=1.2345,
+            ),
+            StageStatus("eval", "Queued", waits),
+        ],
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "1200/50000  3.4/s  3h53m left  loss 1.234" in lines[3]
