@@ -9,6 +9,7 @@ from tests.builders import TinyRun
 from tuneloop.artifacts.submission import load_submission, save_submission
 from tuneloop.errors import SpecError
 from tuneloop.k8s.backend import KubernetesBackend
+from tuneloop.k8s.checks.base_model import check_host_memory
 from tuneloop.runs.local import LocalBackend
 from tuneloop.runs.plan_table import plan_rows
 from tuneloop.runs.prepare import Prepared, prepare
@@ -67,6 +68,37 @@ def test_a_run_that_could_hold_more_chip_hours_than_allowed_is_refused(
         prepared(tiny_run, repository)
     tiny_run.change(execution__cluster__budget_chip_hours=64)
     prepared(tiny_run, repository)
+
+
+def test_train_requests_the_memory_that_it_is_estimated_to_need(
+    tiny_run: TinyRun, repository: Path
+) -> None:
+    """A model of 0.7 billion parameters needs more than the default; what a spec states is kept."""
+
+    def memory() -> dict[str, str]:
+        found = prepared(tiny_run, repository).backend.submission
+        return {
+            stage.name: stage.workload["spec"]["template"]["spec"]["containers"][0]["resources"][
+                "requests"
+            ]["memory"]
+            for stage in found.stages
+        }
+
+    tiny_run.change(execution__cluster={"namespace": "n"})
+    assert set(memory().values()) == {"4Gi"}
+    large = {"num_layers": 26, "embed_dim": 1152, "hidden_dim": 6912, "num_heads": 4}
+    tiny_run.change(train__model={"kind": "random", **large})
+    plan = prepared(tiny_run, repository).plan
+    needed = plan.train_host_bytes(None)
+    assert needed > 8 * 2**30
+    found = memory()
+    assert needed <= int(found.pop("train").removesuffix("Gi")) * 2**30 <= 1.2 * needed
+    assert set(found.values()) == {"4Gi"}
+    assert check_host_memory(needed, plan.spec.execution) == []
+    tiny_run.change(execution__cluster__train={"memory": "6Gi"})
+    assert memory()["train"] == "6Gi"
+    (finding,) = check_host_memory(needed, prepared(tiny_run, repository).plan.spec.execution)
+    assert "is 6Gi, but a pod needs about" in finding.message
 
 
 def test_only_export_and_eval_share_work(tiny_run: TinyRun, repository: Path) -> None:

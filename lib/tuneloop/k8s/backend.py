@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
@@ -58,6 +59,9 @@ class PlannedRun(Protocol):
     @property
     def stages(self) -> tuple[StageSpec, ...]:
         """The stages in the order in which they run."""
+
+    def train_host_bytes(self, target: TargetDevices | None) -> int:
+        """Estimate the host memory of one pod of the train stage in bytes."""
 
     def manifest(self, image: str | None) -> RunManifest:
         """Build the run manifest."""
@@ -122,6 +126,8 @@ class KubernetesBackend:
         renderer = renderer_of(run.spec, run.stages, _manifests(), image, commit)
         if (devices := train_devices(renderer.cluster)) is not None:
             run.spec.train.mesh_sizes(devices.devices, devices.slices, run.architecture)
+        cluster = renderer.cluster.with_train_memory(run.train_host_bytes(devices))
+        renderer = replace(renderer, cluster=cluster)
         return cls(
             build_submission(run.manifest(image), run.artifacts, run.stages, renderer),
             lambda: connect(renderer.cluster.namespace, target),

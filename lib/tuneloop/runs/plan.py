@@ -22,6 +22,7 @@ from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
 from tuneloop.runs.base_model import FoundModel, find_base_model, model_of_run
 from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import DatasetRef, StageSpec
@@ -57,6 +58,19 @@ class Plan:
     def artifacts(self) -> str:
         """URL of the prefix for all output."""
         return self.spec.execution.artifacts
+
+    def train_host_bytes(self, target: TargetDevices | None) -> int:
+        """Estimate the host memory of one pod of the train stage in bytes.
+
+        Args:
+            target: devices of the train stage; None for a CPU.
+
+        Raises:
+            SpecError: the batch, the mesh or the model does not fit the devices.
+        """
+        from tuneloop.runs.train_step import planned_step  # needs a Plan
+
+        return planned_step(self, target).host.peak_bytes
 
     def manifest(self, image: str | None) -> RunManifest:
         """Build the run manifest.

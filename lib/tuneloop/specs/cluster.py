@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -46,12 +47,15 @@ class AcceleratorRequest(Spec):
         return self
 
 
+DEFAULT_MEMORY = "4Gi"
+
+
 class PodResources(Spec):
     """CPU, memory and local disk of one pod."""
 
     cpu: Quantity = "2"
     """CPU cores of one pod, as request and limit."""
-    memory: Quantity = "4Gi"
+    memory: Quantity = DEFAULT_MEMORY
     """Memory of one pod, as request and limit; a pod that uses more is killed."""
     ephemeral_storage: Quantity = "10Gi"
     """Local disk of one pod, for logs, temporary files and writable volumes."""
@@ -83,6 +87,10 @@ class SubmitterSpec(PodResources):
 class StagePlacement(AcceleratorRequest, PodResources):
     """The machines and pod resources of one stage."""
 
+    memory: Quantity = DEFAULT_MEMORY
+    """Memory of one pod, as request and limit; a pod that uses more is killed. If it is not set,
+    the train stage requests a tenth more than `tuneloop plan` estimates, and at least the default.
+    """
     deadline_seconds: int = Field(default=86_400, ge=60)
     """Seconds that the stage may take in total, retries included."""
     attempt_deadline_seconds: int | None = Field(default=None, ge=60)
@@ -131,6 +139,9 @@ class ClusterSpec(Spec):
     credentials_secret: DnsLabel | None = None
     """Secret with object store credentials, for clusters without a cloud identity for pods; its
     keys become environment variables and files in /etc/tuneloop-credentials; null mounts none."""
+    compile_cache_claim: DnsLabel | None = None
+    """PersistentVolumeClaim that keeps compiled programs of stages with accelerators; if several
+    pods use it at once, it must be ReadWriteMany; null keeps them next to the artifacts."""
     queue: DnsLabel | None = None
     """Kueue LocalQueue that admits the stages that name no queue of their own; null starts those
     at once, without Kueue."""
@@ -161,3 +172,17 @@ class ClusterSpec(Spec):
         fields = {field.alias or name: name for name, field in type(self).model_fields.items()}
         found = getattr(self, fields[stage]) if stage in fields else None
         return found if isinstance(found, StagePlacement) else StagePlacement()
+
+    def with_train_memory(self, needed_bytes: int) -> ClusterSpec:
+        """Return the spec with a memory request for the train stage, unless it states one.
+
+        Args:
+            needed_bytes: estimate of the host memory of one pod.
+        """
+        if "memory" in self.train.model_fields_set:
+            return self
+        # A tenth more than the estimate, as whole GiB; the default is enough for small models.
+        least = int(DEFAULT_MEMORY.removesuffix("Gi"))
+        gibibytes = max(least, math.ceil(1.1 * needed_bytes / 2**30))
+        train = self.train.model_copy(update={"memory": f"{gibibytes}Gi"})
+        return self.model_copy(update={"train": train})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.builders import REPOSITORY, stage_specs
 from tuneloop import errors
 from tuneloop.errors import SpecError
+from tuneloop.k8s.checks.offline import check_documents
 from tuneloop.k8s.names import image_identity, object_name, submitter_name
 from tuneloop.k8s.rendering import render
 from tuneloop.k8s.rendering.manifests import load_manifests
@@ -248,6 +249,26 @@ def test_programs_of_accelerators_are_compiled_once(key: str, artifacts: str, ca
     assert env["JAX_COMPILATION_CACHE_DIR"] == cache
     # XLA's own caches cannot be on an object store.
     assert (env.get("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES") == "none") == ("://" in cache)
+
+
+@pytest.mark.parametrize(("key", "has_claim"), [("v6e-4x4", True), ("l4-1", True), ("cpu", False)])
+def test_compiled_programs_can_be_kept_on_a_claim(key: str, has_claim: bool) -> None:
+    placement = StagePlacement(accelerator=key)
+    workload = rendered("train", placement, compile_cache_claim="programs")[1]
+    if workload["kind"] == "JobSet":
+        workload = workload["spec"]["replicatedJobs"][0]["template"]
+    pod = pod_of(workload)
+    (container,) = pod["containers"]
+    found = [each.get("persistentVolumeClaim") for each in pod["volumes"]]
+    claims = [each for each in found if each is not None]
+    assert claims == ([{"claimName": "programs"}] if has_claim else [])
+    mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    env = {each["name"]: each.get("value") for each in container["env"]}
+    cache = env["JAX_COMPILATION_CACHE_DIR"]
+    assert cache == (
+        f"{mounted['compile-cache']}/jax" if has_claim else "/home/tuneloop/.cache/tuneloop/jax"
+    )
+    assert check_documents({"f.yaml": rendered("train", placement, compile_cache_claim="p")}) == []
 
 
 def gang(key: str, slices: int = 1) -> AcceleratorRequest:

@@ -57,8 +57,10 @@ def check_host_memory(needed_bytes: int, execution: ExecutionSpec) -> list[Findi
     """
     if execution.cluster is None:
         return []
-    memory = execution.cluster.placement("train").memory
-    if quantity_to_number(memory) >= needed_bytes:
+    placement = execution.cluster.placement("train")
+    memory = placement.memory
+    is_stated = "memory" in placement.model_fields_set  # else the renderer requests enough
+    if not is_stated or quantity_to_number(memory) >= needed_bytes:
         return []
     message = (
         f"is {memory}, but a pod needs about {needed_bytes / 2**30:.1f} GiB of host memory, with"

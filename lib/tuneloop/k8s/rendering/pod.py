@@ -20,6 +20,8 @@ HOME = "/home/tuneloop"
 USER = 10001
 """User and group of restricted pods; the images create them."""
 CACHE = f"{HOME}/.cache"
+COMPILE_CACHE = "/var/cache/tuneloop"
+"""Folder in the container of a spec's `compile_cache_claim`."""
 SPEC_FOLDER = "/etc/tuneloop"
 SECRET_FOLDER = "/etc/tuneloop-credentials"
 """Folder in the container for the files of a spec's `credentials_secret`."""
@@ -53,6 +55,8 @@ class Pod:
     credentials_secret: str | None = None
     """Secret for the object store; its keys become variables and files in SECRET_FOLDER."""
     priority_class: str | None = None
+    compile_cache_claim: str | None = None
+    """PersistentVolumeClaim to mount at COMPILE_CACHE; None means no such volume."""
 
 
 def render_pod(pod: Pod, image: str, template: Template) -> dict[str, Any]:
@@ -140,6 +144,8 @@ def _volume_mounts(pod: Pod) -> list[dict[str, Any]]:
         mounts.append({"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True})
     if pod.credentials_secret is not None:
         mounts.append({"name": "credentials", "mountPath": SECRET_FOLDER, "readOnly": True})
+    if pod.compile_cache_claim is not None:
+        mounts.append({"name": "compile-cache", "mountPath": COMPILE_CACHE})
     mounts += [{"name": name, "mountPath": path} for name, path in WRITABLE.items()]
     if pod.shape.dev_shm_size is not None:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
@@ -153,6 +159,9 @@ def _volumes(pod: Pod) -> list[dict[str, Any]]:
     if pod.credentials_secret is not None:
         secret = {"secretName": pod.credentials_secret}
         volumes.append({"name": "credentials", "secret": secret})
+    if pod.compile_cache_claim is not None:
+        claim = {"claimName": pod.compile_cache_claim}
+        volumes.append({"name": "compile-cache", "persistentVolumeClaim": claim})
     volumes += [{"name": name, "emptyDir": {}} for name in WRITABLE]
     if pod.shape.dev_shm_size is not None:
         memory = {"medium": "Memory", "sizeLimit": pod.shape.dev_shm_size}

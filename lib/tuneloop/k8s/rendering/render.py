@@ -22,7 +22,14 @@ from tuneloop.errors import (
 )
 from tuneloop.k8s import names
 from tuneloop.k8s.accelerators.shapes import Accelerators, Shape
-from tuneloop.k8s.rendering.pod import SPEC_FOLDER, Pod, container_env, gang_env, render_pod
+from tuneloop.k8s.rendering.pod import (
+    COMPILE_CACHE,
+    SPEC_FOLDER,
+    Pod,
+    container_env,
+    gang_env,
+    render_pod,
+)
 from tuneloop.k8s.rendering.templates import Template, fill
 from tuneloop.specs.cluster import ClusterSpec, PodResources, StagePlacement
 from tuneloop.specs.stages import StageSpec, dump_stage_spec
@@ -149,9 +156,11 @@ class Renderer:
     ) -> Pod:
         placement = self.cluster.placement(stage.stage)
         spec_url = f"{SPEC_FOLDER}/spec.json"
+        # Programs for CPUs stay in the pod: they may contain instructions that another node lacks.
+        claim = None if shape.kind == "cpu" else self.cluster.compile_cache_claim
         return Pod(
             command=["python", *stage_argv(stage, spec_url, shard_count=placement.shard_count)],
-            env=container_env(shape, self.image, _cache_env(stage, shape))
+            env=container_env(shape, self.image, _cache_env(stage, shape, claim))
             + gang_env(name, shape)
             + self._store_env(stage),
             resources=pod_resources(placement),
@@ -162,6 +171,7 @@ class Renderer:
             config_map=name,
             credentials_secret=self.cluster.credentials_secret,
             priority_class=self.cluster.pod_priority_class,
+            compile_cache_claim=claim,
             # In a JobSet, the deadline of the child Jobs limits each attempt.
             attempt_deadline_seconds=(
                 None if shape.is_multi_host else placement.attempt_deadline_seconds
@@ -214,12 +224,11 @@ class Renderer:
         return fill(self.templates.jobset, values)
 
 
-def _cache_env(stage: StageSpec, shape: Shape) -> dict[str, str]:
-    """Return the variables that let compiled programs outlive the pod.
-
-    Programs for CPUs stay in the pod: they may contain instructions that another node lacks.
-    """
+def _cache_env(stage: StageSpec, shape: Shape, claim: str | None) -> dict[str, str]:
+    """Return the variables that let compiled programs outlive the pod."""
     artifacts = stage.execution.artifacts
+    if claim is not None:
+        return {"JAX_COMPILATION_CACHE_DIR": f"{COMPILE_CACHE}/jax"}
     return shared_cache_env(artifacts) if shape.kind != "cpu" and "://" in artifacts else {}
 
 
