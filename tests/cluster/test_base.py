@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,11 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import Cluster, wait_until
 from tests.cluster.jobset import serve_jobset
 from tests.cluster.test_preflight import pod_of
-from tests.k8s.rendering.test_render import rendered, submitter
+from tests.k8s.rendering.test_render import submitter
 from tuneloop.k8s.checks.preflight import GANG_RIGHTS, QUEUE_RIGHTS, RIGHTS
 from tuneloop.k8s.client.cluster import KINDS
 from tuneloop.k8s.client.connection import parse_quantity
 from tuneloop.specs.base import LabelValue
-from tuneloop.specs.cluster import StagePlacement
 from tuneloop.store.middleware.auth import parse_tokens
 
 Object = dict[str, Any]
@@ -264,66 +264,6 @@ def test_stages_of_every_kind_fit_the_namespace(
     assert done.stdout.count("(server dry run)") == len(documents)
 
 
-@pytest.mark.parametrize(
-    ("stage", "accelerator", "queue", "expected"),
-    [
-        ("export", "cpu", "tuneloop-cpu", ["tuneloop-cpu"]),
-        ("import", "cpu", "tuneloop-chips", []),
-        ("train", "cpu", "tuneloop-chips", []),
-        ("train", "v6e-1x1", "tuneloop-chips", ["tuneloop-tpu-v6e"]),
-        ("train", "v6e-4x4", "tuneloop-chips", ["tuneloop-tpu-v6e"]),
-        ("eval", "l4-1", "tuneloop-chips", ["tuneloop-gpu-l4"]),
-        ("train", "l4-8", "tuneloop-chips", ["tuneloop-gpu-l4"]),
-        ("train", "v6e-4x4", "tuneloop-cpu", []),
-        ("train", "v5e-1x1", "tuneloop-chips", []),
-    ],
-)
-def test_a_stage_gets_machines_of_its_kind_or_waits(
-    folder: Path, stage: str, accelerator: str, queue: str, expected: list[str]
-) -> None:
-    """Apply Kueue's rules to the manifests: resources, node labels and taints of each flavor."""
-    kueue = folder / "components" / "kueue"
-    flavors = {f["metadata"]["name"]: f for f in objects((kueue / "flavors.yaml").read_text())}
-    queues = objects((kueue / "queues.yaml").read_text())
-    local = find(queues, "LocalQueue", queue)
-    (group,) = find(queues, "ClusterQueue", local["spec"]["clusterQueue"])["spec"]["resourceGroups"]
-    workload = rendered(stage, StagePlacement(accelerator=accelerator))[1]
-    pod, requests = pod_of(workload)["spec"], requests_of(workload)
-
-    def fits(offered: Object) -> bool:
-        quotas = {each["name"]: each["nominalQuota"] for each in offered["resources"]}
-        assert list(quotas) == group["coveredResources"]
-        spec = flavors[offered["name"]].get("spec", {})
-        wanted = {k: v for k, v in pod.get("nodeSelector", {}).items() if k in spec["nodeLabels"]}
-        tolerated = [
-            {key: toleration.get(key) for key in ("key", "value", "effect")}
-            for toleration in pod.get("tolerations", [])
-        ]
-        return (
-            set(requests) <= set(quotas)
-            and all(requests[name] <= parse_quantity(quotas[name]) for name in requests)
-            and all(taint in tolerated for taint in spec["nodeTaints"])
-            and wanted.items() <= spec["nodeLabels"].items()
-        )
-
-    for spec in (flavor.setdefault("spec", {}) for flavor in flavors.values()):
-        spec.setdefault("nodeLabels", {})
-        spec.setdefault("nodeTaints", [])
-    assert [each["name"] for each in group["flavors"] if fits(each)] == expected
-
-
-def requests_of(workload: Object) -> dict[str, Any]:
-    """Return what all pods of a workload request together."""
-    job, count = workload["spec"], 1
-    if workload["kind"] == "JobSet":
-        (replicated,) = job["replicatedJobs"]
-        job, count = replicated["template"]["spec"], replicated["replicas"]
-    count *= job.get("parallelism", 1)
-    (container,) = job["template"]["spec"]["containers"]
-    requests = container["resources"]["requests"]
-    return {name: parse_quantity(text) * count for name, text in requests.items()}
-
-
 def test_the_documented_commands_make_the_secrets_that_the_store_reads(
     cluster: Cluster, base: str, repository: Path, tmp_path: Path
 ) -> None:
@@ -351,6 +291,45 @@ def test_the_documented_commands_make_the_secrets_that_the_store_reads(
     given = value("tuneloop-store-token", "token")
     assert hashlib.sha256(given.encode()).hexdigest() == token.digest, "no line end goes with it"
     assert re.fullmatch("[0-9a-f]{48}", value("tuneloop-postgres", "password"))
+
+
+def test_the_documented_needs_of_the_base_are_its_requests(
+    kustomized: Callable[[str], str], repository: Path
+) -> None:
+    text = (repository / "docs/how-to/cluster-base.md").read_text()
+    section = text.split("## What the base needs")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    documented = {row[0].strip(" `"): [cell.strip() for cell in row[1:]] for row in rows}
+    assert set(documented) == set(OVERLAYS)
+    for overlay, (cpu, memory, rollout, volume) in documented.items():
+        found = [
+            each for each in objects(kustomized(overlay)) if "template" in each.get("spec", {})
+        ]
+        needs = {"cpu": Decimal(0), "memory": Decimal(0)}
+        surge, volumes = Decimal(0), []
+        for workload in found:
+            spec = workload["spec"]
+            (container,) = spec["template"]["spec"]["containers"]
+            requests = container["resources"]["requests"]
+            for name in needs:
+                needs[name] += parse_quantity(requests[name]) * spec["replicas"]
+            if workload["kind"] == "Deployment":
+                surge += parse_quantity(requests["cpu"])
+            for claim in spec.get("volumeClaimTemplates", []):
+                volumes.append(claim["spec"]["resources"]["requests"]["storage"])
+                assert "storageClassName" not in claim["spec"]
+        assert [needs["cpu"], needs["memory"]] == [parse_quantity(cpu), parse_quantity(memory)]
+        assert needs["cpu"] + surge == parse_quantity(rollout)
+        assert volumes == ([volume] if volume else [])
+
+
+def test_another_overlay_is_no_update_of_the_first(
+    cluster: Cluster, base: str, folder: Path
+) -> None:
+    done = cluster.kubectl("apply", "-k", str(folder / "overlays" / "kind"), "--dry-run=server")
+    assert done.returncode != 0
+    assert "StatefulSet" in done.stderr
+    assert "Forbidden" in done.stderr
 
 
 def test_another_namespace_renames_everything(

@@ -1,5 +1,6 @@
 """Test least privilege: the Roles of submitter and CI grant exactly the rights that they use.
 
+Also test Kueue's example: its objects match Kueue's schemas, and stages get machines of their kind.
 The audit log of the API server contains the requests, and its RBAC objects contain the rights.
 """
 
@@ -20,11 +21,16 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.jobset import serve_jobset
 from tests.cluster.kueue import serving_kueue
+from tests.cluster.test_base import Object, find, objects
+from tests.cluster.test_preflight import pod_of
+from tests.k8s.rendering.test_render import rendered
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
+from tuneloop.k8s.client.connection import parse_quantity
 from tuneloop.k8s.watch import StageWatch
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.cluster import StagePlacement
 from tuneloop.specs.target import Target
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -284,3 +290,63 @@ def test_queues_are_taken_by_kueues_own_schemas(
     broken = queues.replace("queueingStrategy", "queuingStrategy")
     done = cluster.kubectl(*strictly, "-f", "-", input=broken)
     assert 'unknown field "spec.queuingStrategy"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "accelerator", "queue", "expected"),
+    [
+        ("export", "cpu", "tuneloop-cpu", ["tuneloop-cpu"]),
+        ("import", "cpu", "tuneloop-chips", []),
+        ("train", "cpu", "tuneloop-chips", []),
+        ("train", "v6e-1x1", "tuneloop-chips", ["tuneloop-tpu-v6e"]),
+        ("train", "v6e-4x4", "tuneloop-chips", ["tuneloop-tpu-v6e"]),
+        ("eval", "l4-1", "tuneloop-chips", ["tuneloop-gpu-l4"]),
+        ("train", "l4-8", "tuneloop-chips", ["tuneloop-gpu-l4"]),
+        ("train", "v6e-4x4", "tuneloop-cpu", []),
+        ("train", "v5e-1x1", "tuneloop-chips", []),
+    ],
+)
+def test_a_stage_gets_machines_of_its_kind_or_waits(
+    repository: Path, stage: str, accelerator: str, queue: str, expected: list[str]
+) -> None:
+    """Apply Kueue's rules to the manifests: resources, node labels and taints of each flavor."""
+    kueue = repository / "manifests" / "k8s" / "cluster" / "components" / "kueue"
+    flavors = {f["metadata"]["name"]: f for f in objects((kueue / "flavors.yaml").read_text())}
+    queues = objects((kueue / "queues.yaml").read_text())
+    local = find(queues, "LocalQueue", queue)
+    (group,) = find(queues, "ClusterQueue", local["spec"]["clusterQueue"])["spec"]["resourceGroups"]
+    workload = rendered(stage, StagePlacement(accelerator=accelerator))[1]
+    pod, requests = pod_of(workload)["spec"], requests_of(workload)
+
+    def fits(offered: Object) -> bool:
+        quotas = {each["name"]: each["nominalQuota"] for each in offered["resources"]}
+        assert list(quotas) == group["coveredResources"]
+        spec = flavors[offered["name"]].get("spec", {})
+        wanted = {k: v for k, v in pod.get("nodeSelector", {}).items() if k in spec["nodeLabels"]}
+        tolerated = [
+            {key: toleration.get(key) for key in ("key", "value", "effect")}
+            for toleration in pod.get("tolerations", [])
+        ]
+        return (
+            set(requests) <= set(quotas)
+            and all(requests[name] <= parse_quantity(quotas[name]) for name in requests)
+            and all(taint in tolerated for taint in spec["nodeTaints"])
+            and wanted.items() <= spec["nodeLabels"].items()
+        )
+
+    for spec in (flavor.setdefault("spec", {}) for flavor in flavors.values()):
+        spec.setdefault("nodeLabels", {})
+        spec.setdefault("nodeTaints", [])
+    assert [each["name"] for each in group["flavors"] if fits(each)] == expected
+
+
+def requests_of(workload: Object) -> dict[str, Any]:
+    """Return what all pods of a workload request together."""
+    job, count = workload["spec"], 1
+    if workload["kind"] == "JobSet":
+        (replicated,) = job["replicatedJobs"]
+        job, count = replicated["template"]["spec"], replicated["replicas"]
+    count *= job.get("parallelism", 1)
+    (container,) = job["template"]["spec"]["containers"]
+    requests = container["resources"]["requests"]
+    return {name: parse_quantity(text) * count for name, text in requests.items()}
