@@ -38,7 +38,8 @@ def test_the_bytes_are_indented_json_in_the_order_of_the_fields() -> None:
     value = json.loads(data)
     assert data == json.dumps(value, indent=1).encode() + b"\n"
     assert b"\\u00fc" in data
-    keys = ["state", "cause", "fix", "evidence", "exit_code", "at", "workload", "pods", "events"]
+    verdict = ["state", "cause", "fix", "evidence", "exit_code", "about"]
+    keys = [*verdict, "at", "workload", "pods", "events"]
     assert list(value) == keys
 
 
