@@ -139,7 +139,7 @@ def test_a_run_that_cannot_start_is_explained_and_cancelled(
     _, out, _ = verb("explain", run_id, *at)
     assert "Insufficient cpu" in " ".join(out.split())
     code, out, _ = verb("cancel", run_id, *at)
-    assert (code, out) == (0, f"{run_id}: deleted nothing, found no objects\n")
+    assert (code, out) == (0, f"{run_id}: nothing is left to cancel\n")
 
 
 def test_what_a_cluster_would_refuse_is_said_before_it_is_asked(
@@ -161,3 +161,52 @@ def test_what_a_cluster_would_refuse_is_said_before_it_is_asked(
     code, _, err = tuneloop("run", placed.spec_path, "--backend", "cluster", "--image", "x:latest")
     assert code == 3
     assert "pass --allow-tag" in err
+
+
+def test_cancel_names_the_finalizer_that_keeps_a_pod_and_can_be_repeated(
+    placed: TinyRun,
+    verb: Invoke,
+    make_node: Callable[..., Any],
+    cluster: controlplane.Cluster,
+    namespace: str,
+) -> None:
+    make_node()
+    placed.change(execution__cluster__export={**SMALL, "cpu": "100"})
+    at = ("--artifacts", placed.artifacts)
+    code, out, _ = verb("submit", placed.spec_path, "--json")
+    assert code == 0
+    run_id = json.loads(out)["run_id"]
+
+    def pods() -> list[Any]:
+        found: list[Any] = cluster.get("pods", "-n", namespace)["items"]
+        return found
+
+    (pod,) = controlplane.wait_until(pods, "the Job has made its pod")
+    name, job = pod["metadata"]["name"], pod["metadata"]["ownerReferences"][0]["name"]
+
+    def patch(finalizers: list[str]) -> None:
+        value = json.dumps({"metadata": {"finalizers": finalizers}})
+        cluster.kubectl(
+            "patch", "pod", name, "-n", namespace, "--type=merge", f"--patch={value}", check=True
+        )
+
+    patch([*pod["metadata"]["finalizers"], "example.com/keep"])
+    code, out, _ = verb("cancel", run_id, *at, "--stage", "train")
+    assert (code, out) == (0, f"{run_id}: nothing is left to cancel\n")
+    for _ in range(2):  # cancelling again gives the same answer
+        code, out, err = verb("cancel", run_id, *at, "--timeout-seconds", "3")
+        assert code == 32, err
+        assert out == f"{run_id}: ended Job {job}\n"
+        assert "not everything has ended within 3 seconds" in err
+        assert f"pod {name}: finalizer example.com/keep keeps it; ask the owner" in err
+        assert f"Job {job}: waits until its pods are gone" in err
+    # Status knows that the run was cancelled, although the Job still exists.
+    _, out, _ = verb("status", run_id, *at)
+    assert "Cancelled" in out
+    patch([])
+    code, out, err = verb("cancel", run_id, *at, "--stage", "export", "--json")
+    assert code == 0, err
+    assert json.loads(out)["remaining"] == []
+    assert pods() == []
+    code, out, _ = verb("cancel", run_id, *at)
+    assert (code, out) == (0, f"{run_id}: nothing is left to cancel\n")

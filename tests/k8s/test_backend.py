@@ -10,6 +10,7 @@ import pytest
 from tests.builders import TinyRun
 from tests.k8s.twin import Action, Exit, Running, Twin, publish_record, rendered, worker
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.artifacts.submission import Submission, load_submission
 from tuneloop.errors import SpecError, StageFailed
 from tuneloop.k8s.api import ClusterApi, Object
@@ -91,20 +92,22 @@ def test_what_the_submitter_creates_goes_with_its_job(submission: Submission) ->
     inside.submit("export", retry_failed=False)
     twin.sleep(1)
     assert len(twin.one("Pod")) == 2
-    assert outside.cancel_run() == [
-        f"Job {submission.run_id}-submit"
-    ]  # the owned objects are deleted too
+    # The owned objects are deleted too.
+    assert outside.cancel_run() == Cancellation(ended=(f"Job {submission.run_id}-submit",))
     assert [twin.one(kind) for kind in ("Job", "Pod", "ConfigMap")] == [[], [], []]
 
 
 def test_cancel_deletes_what_there_is(submission: Submission) -> None:
     twin = Twin(lambda pod: Running())
     backend = backend_of(twin, submission)
-    assert backend.cancel_run() == []
+    assert backend.cancel_run() == Cancellation()
     backend.submit("export", retry_failed=True)
     name = submission.stages[0].workload["metadata"]["name"]
-    assert backend.cancel_run() == [f"Job {name}"]
+    assert backend.cancel_run("train") == Cancellation()  # another stage is left alone
+    assert backend.exists("export")
+    assert backend.cancel_run("export") == Cancellation(ended=(f"Job {name}",))
     assert not backend.exists("export")
+    assert backend.cancel_run() == Cancellation()
 
 
 def test_cancel_keeps_a_stage_that_has_ended(submission: Submission) -> None:

@@ -147,13 +147,13 @@ class Twin:
             if found_kind == kind and wanted.items() <= found["metadata"].get("labels", {}).items()
         ]
 
-    def delete(self, kind: str, name: str, *, uid: str) -> bool:
+    def delete(self, kind: str, name: str, *, uid: str, foreground: bool = False) -> bool:
         self._call()
         found = self.objects.get((kind, name))
         if found is None or found["metadata"]["uid"] != uid:
             return False
         self.writes["delete"] += 1
-        self._remove(found)
+        self._remove(found, foreground=foreground)
         return True
 
     def pod_log(
@@ -189,8 +189,11 @@ class Twin:
 
     def step(self) -> None:
         """Run each controller and each pod for one step."""
+        for found in [o for o in self.objects.values() if "deletionTimestamp" in o["metadata"]]:
+            if _key(found) in self.objects:
+                self._remove(found, foreground=True)
         for workload in [o for (kind, _), o in self.objects.items() if kind in WORKLOADS]:
-            if not _has_ended(workload) and not workload["spec"].get("suspend"):
+            if not _has_ended(workload) and not _is_idle(workload):
                 self._run(workload)
 
     def one(self, kind: str) -> list[str]:
@@ -318,14 +321,24 @@ class Twin:
         self.made[added["kind"]] += 1
         return added
 
-    def _remove(self, found: Object) -> None:
-        """Remove an object and all objects that it owns."""
-        self.objects.pop(_key(found), None)
+    def _remove(self, found: Object, *, foreground: bool = False) -> None:
+        """Remove an object and all objects that it owns.
+
+        An object with a finalizer stays, marked as deleted. In the foreground, its owner stays too.
+        """
         uid = found["metadata"]["uid"]
-        for each in list(self.objects.values()):
-            owners = each["metadata"].get("ownerReferences", [])
-            if any(owner["uid"] == uid for owner in owners):
-                self._remove(each)
+        owned = [
+            each
+            for each in self.objects.values()
+            if any(owner["uid"] == uid for owner in each["metadata"].get("ownerReferences", []))
+        ]
+        for each in owned:
+            self._remove(each, foreground=foreground)
+        is_kept = foreground and any(_key(each) in self.objects for each in owned)
+        if found["metadata"].get("finalizers") or is_kept:
+            found["metadata"].setdefault("deletionTimestamp", self.now().isoformat())
+        else:
+            self.objects.pop(_key(found), None)
 
     def _call(self) -> None:
         self.calls += 1
@@ -351,6 +364,11 @@ def _fingerprint(document: Object) -> str | None:
 
 def _has_ended(workload: Object) -> bool:
     return bool(workload.get("status", {}).get("conditions"))
+
+
+def _is_idle(workload: Object) -> bool:
+    """Return whether the controllers leave a workload alone."""
+    return bool(workload["spec"].get("suspend")) or "deletionTimestamp" in workload["metadata"]
 
 
 def _job_spec(workload: Object) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.local import LocalBackend, run_plan
@@ -170,7 +171,8 @@ def test_a_stage_is_polled_read_and_cancelled(tiny_run: Any, slow_python: Path) 
     assert (backend.poll("export").state, backend.exists("export")) == ("Running", True)
     log = StageLog(backend.artifacts, backend.run_id, "export")
     assert [each.line.text for each in log.lines()] == [b"hello"]
-    assert backend.cancel_run() == ["process of stage export"]
+    assert backend.cancel_run("train") == Cancellation()  # another stage is left alone
+    assert backend.cancel_run() == Cancellation(ended=("process of stage export",))
     assert [each.line.text for each in log.follow() if each] == []  # it has ended
     assert not backend.exists("export")
     with pytest.raises(ProcessLookupError):

@@ -14,6 +14,7 @@ from typing import NoReturn
 import typer
 
 from tuneloop.cli import cluster, examples, generate, history, models, results, runs, store
+from tuneloop.cli.control import cancel
 from tuneloop.cli.live import logs
 from tuneloop.errors import (
     VERB_EXIT_CODES,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 runs.register(app)
 cluster.register(app)
+cancel.register(app)
 logs.register(app)
 results.register(app)
 history.register(app)

@@ -1,4 +1,4 @@
-"""Verbs of runs on a cluster: render, check, submit, wait, status, explain, cancel."""
+"""Verbs of runs on a cluster: render, check, submit, wait, status, explain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuneloop.errors import SpecError, StageFailed
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (render, check, submit, wait, status, explain, cancel):
+    for verb in (render, check, submit, wait, status, explain):
         app.command()(expand_groups(verb))
 
 
@@ -176,12 +176,3 @@ def explain(
         typer.echo(f"{run.run_id}: every stage is done")
     else:
         display.print_explanation(stage)
-
-
-def cancel(
-    run: KnownRun,
-    cluster: ClusterOptions,
-) -> None:
-    """Delete the objects of a run in the cluster. Records and checkpoints remain."""
-    deleted = run.open_backend(cluster).cancel_run()
-    typer.echo(f"{run.run_id}: deleted {', '.join(deleted) or 'nothing, found no objects'}")

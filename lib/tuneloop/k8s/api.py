@@ -47,8 +47,15 @@ class ClusterApi(Protocol):
     def find(self, kind: str, selector: str = "", fields: str = "") -> list[Object]:
         """Return all objects that match a label selector and a field selector."""
 
-    def delete(self, kind: str, name: str, *, uid: str) -> bool:
-        """Delete the object with this uid and, in the background, the objects that it owns.
+    def delete(self, kind: str, name: str, *, uid: str, foreground: bool = False) -> bool:
+        """Delete the object with this uid and the objects that it owns.
+
+        Args:
+            kind: kind of the object.
+            name: name of the object.
+            uid: uid of the object.
+            foreground: whether the object exists until the objects that it owns are gone;
+                otherwise these are deleted later, in the background.
 
         Returns:
             False if the object did not exist any more, or if another object has its name.

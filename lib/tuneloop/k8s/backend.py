@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tuneloop import provenance, resources
+from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.artifacts.submission import Submission, name_of, save_submission
 from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.api import ClusterApi, Object
+from tuneloop.k8s.cancellation import delete_workloads, workloads_of
 from tuneloop.k8s.logs.live import PodLogs
 from tuneloop.k8s.watch import StageWatch, create_with_config_map, has_ended
 from tuneloop.specs.architecture import Architecture
@@ -213,26 +215,18 @@ class KubernetesBackend:
         """Delete the stage's workload unless it has ended."""
         self._watch(stage).free()
 
-    def cancel_run(self) -> list[str]:
-        """Delete the run's workloads from the cluster; records and checkpoints remain.
+    def cancel_run(self, stage: str | None = None, *, wait_seconds: float = 0.0) -> Cancellation:
+        """Delete the run's workloads and wait until they are gone; records and checkpoints remain.
 
-        The submitter is deleted first, because it would report the deletion of a stage as a failure
-        that someone else caused.
-
-        Returns:
-            Kind and name of each deleted object.
+        Args:
+            stage: the only stage to cancel; None cancels the run and its submitter.
+            wait_seconds: maximum seconds to wait for objects and pods to disappear.
         """
         for name in self.fingerprints:
-            self._watch(name).note_cancellation()
-        submission = self.submission
-        workloads = [submission.submitter_job, *(stage.workload for stage in submission.stages)]
-        deleted = []
-        for workload in workloads:
-            kind, name = str(workload["kind"]), name_of(workload)
-            found = self.cluster.get(kind, name)
-            if found and self.cluster.delete(kind, name, uid=found["metadata"]["uid"]):
-                deleted.append(f"{kind} {name}")
-        return deleted
+            if stage in (None, name):
+                self._watch(name).note_cancellation()
+        workloads = workloads_of(self.submission, stage)
+        return delete_workloads(self.cluster, self.run_id, workloads, wait_seconds)
 
     def live_logs(self, stage: str) -> PodLogs:
         """Return the logs of the stage's pods that the kubelets still have."""

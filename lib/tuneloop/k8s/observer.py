@@ -107,7 +107,7 @@ class StageObserver:
             record_published=self._has_record(),
             now=self.cluster.now(),
             seen=seen.seen,
-            cancelled=workload is None and self._was_cancelled(),
+            cancelled=_is_gone(workload) and self._was_cancelled(),
             child_jobs=jobs,
             earlier_pods=earlier,
             queue_workload=admission,
@@ -192,3 +192,8 @@ class StageObserver:
         except PermissionDenied:  # the Role of the base ends at its namespace
             self._may_read_cluster_queues = False
             return local, None
+
+
+def _is_gone(workload: Object | None) -> bool:
+    """Return whether a workload does not exist or is being deleted in the foreground."""
+    return workload is None or bool(metadata_of(workload).get("deletionTimestamp"))

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Protocol, TypeVar, cast
 
+from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import UsageError
@@ -93,11 +94,14 @@ class Backend(Protocol):
     def cancel(self, stage: str) -> None:
         """Stop a stage and release its machines; ended attempts stay as evidence."""
 
-    def cancel_run(self) -> list[str]:
-        """Delete the run's objects on the backend; records and checkpoints remain.
+    def cancel_run(self, stage: str | None = None, *, wait_seconds: float = 0.0) -> Cancellation:
+        """Delete the run's objects on the backend and wait until they are gone.
 
-        Returns:
-            The names of the deleted objects.
+        Records and checkpoints remain.
+
+        Args:
+            stage: the only stage to cancel; None cancels the whole run.
+            wait_seconds: maximum seconds to wait.
         """
 
     def close(self) -> None:

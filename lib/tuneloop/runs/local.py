@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.artifacts.progress import Progress, read_progress
 from tuneloop.artifacts.verdict import State, Verdict
 from tuneloop.errors import verb_exit_code
-from tuneloop.runs import results
+from tuneloop.runs import processes, results
 from tuneloop.runs.logs.local import LocalOutput
 from tuneloop.runs.plan import Plan, write_run_manifest
 from tuneloop.runs.results import StageResult
@@ -85,6 +86,7 @@ class LocalBackend:
         self.fingerprints: Mapping[str, str] = {s.stage: s.fingerprint for s in plan.stages}
         self._specs: dict[str, StageSpec] = {stage.stage: stage for stage in plan.stages}
         self._processes: dict[str, StageProcess] = {}
+        self._announced: processes.Announcement | None = None
 
     @staticmethod
     def code_identity(spec: RunSpec, target: Target) -> str | None:
@@ -113,7 +115,8 @@ class LocalBackend:
     def submit(self, stage: str, *, retry_failed: bool) -> None:
         """Start the stage's process."""
         self.cancel(stage)
-        self._processes[stage] = StageProcess(self._specs[stage])
+        process = self._processes[stage] = StageProcess(self._specs[stage])
+        self._announced = processes.announce(self.artifacts, self.run_id, stage, process.pid)
 
     def poll(self, stage: str) -> Verdict:
         """Return the verdict on the process, then on the record."""
@@ -151,16 +154,24 @@ class LocalBackend:
         if process is not None:
             process.stop()
 
-    def cancel_run(self) -> list[str]:
-        """Stop every process of the run that was started here."""
-        running = [name for name, each in self._processes.items() if each.poll() is None]
-        self.close()
-        return [f"process of stage {name}" for name in running]
+    def cancel_run(self, stage: str | None = None, *, wait_seconds: float = 0.0) -> Cancellation:
+        """Stop the processes of the run, or of one stage, that this backend has started.
+
+        `cancel_local_run` stops those of other processes of this machine.
+        """
+        named = [name for name in self._processes if stage in (None, name)]
+        running = [name for name in named if self._processes[name].poll() is None]
+        for name in named:
+            self.cancel(name)
+        return Cancellation(tuple(f"process of stage {name}" for name in running))
 
     def close(self) -> None:
         """Stop the processes that still run."""
         for stage in list(self._processes):
             self.cancel(stage)
+        if self._announced is not None:
+            processes.withdraw(self.artifacts, self.run_id, self._announced)
+            self._announced = None
 
 
 class StageProcess:
@@ -192,6 +203,11 @@ class StageProcess:
                 # Ctrl-C reaches only this process, which then asks the stage to stop.
                 start_new_session=True,
             )
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
 
     def poll(self) -> int | None:
         """Return the exit code; None while the process runs."""

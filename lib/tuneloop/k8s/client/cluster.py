@@ -213,8 +213,15 @@ class Cluster:
                 return
             query["continue"] = token
 
-    def delete(self, kind: str, name: str, *, uid: str) -> bool:
-        """Delete the object with this uid and, in the background, the objects that it owns.
+    def delete(self, kind: str, name: str, *, uid: str, foreground: bool = False) -> bool:
+        """Delete the object with this uid and the objects that it owns.
+
+        Args:
+            kind: kind of the object.
+            name: name of the object.
+            uid: uid of the object.
+            foreground: whether the object exists until the objects that it owns are gone;
+                otherwise these are deleted later, in the background.
 
         Returns:
             False if the object did not exist any more, or if another object has its name.
@@ -226,7 +233,7 @@ class Cluster:
             body={
                 "apiVersion": "v1",
                 "kind": "DeleteOptions",
-                "propagationPolicy": "Background",
+                "propagationPolicy": "Foreground" if foreground else "Background",
                 "preconditions": {"uid": uid},
             },
             expected=(404, 409),

@@ -1,0 +1,84 @@
+"""The verb `cancel`: end a run, or one stage of it, on a cluster and on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuneloop.cli.option_groups import ClusterOptions, KnownRun, expand_groups
+from tuneloop.cli.options import Json, print_json
+from tuneloop.errors import StillRunning, UsageError
+
+if TYPE_CHECKING:
+    from tuneloop.artifacts.cancellation import Cancellation
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(expand_groups(cancel))
+
+
+def cancel(
+    run: KnownRun,
+    cluster: ClusterOptions,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Cancel only this stage, such as train.")
+    ] = None,
+    timeout_seconds: Annotated[
+        float,
+        typer.Option(
+            "--timeout-seconds",
+            min=0,
+            help="Maximum seconds to wait until everything has ended; exit code 32 if it has not.",
+        ),
+    ] = 120.0,
+    as_json: Json = False,
+) -> None:
+    """End a run on a cluster or on this machine, and wait. Records and checkpoints remain."""
+    result = _cancel_run(run, cluster, stage, timeout_seconds)
+    if as_json:
+        print_json(
+            {
+                "run_id": run.run_id,
+                "ended": result.ended,
+                "kept": result.kept,
+                "remaining": result.remaining,
+            }
+        )
+    elif result.ended:
+        typer.echo(f"{run.run_id}: ended {', '.join(result.ended)}")
+    elif not result.remaining:
+        typer.echo(f"{run.run_id}: nothing is left to cancel")
+    for line in result.kept:
+        typer.echo(f"kept {line}", err=True)
+    if result.remaining:
+        raise StillRunning(
+            f"{run.run_id}: not everything has ended within {timeout_seconds:g} seconds:"
+            f" {'; '.join(result.remaining)}"
+        )
+
+
+def _cancel_run(
+    run: KnownRun, cluster: ClusterOptions, stage: str | None, timeout_seconds: float
+) -> Cancellation:
+    from tuneloop.artifacts.layout import run_manifest_url
+    from tuneloop.artifacts.submission import submission_url
+    from tuneloop.runs.cancellation import cancel_local_run
+    from tuneloop.stages.table import STAGES
+    from tuneloop.storage import files
+
+    if stage is not None and stage not in STAGES:
+        known = ", ".join(STAGES)
+        raise UsageError(f"--stage {stage}: unknown, expected one of {known}; correct the name")
+    artifacts, run_id = run.artifacts_url, run.run_id
+    result = cancel_local_run(artifacts, run_id, stage, wait_seconds=timeout_seconds)
+    if files.exists(submission_url(artifacts, run_id)):
+        backend = run.open_backend(cluster)
+        return result + backend.cancel_run(stage, wait_seconds=timeout_seconds)
+    if result == type(result)() and not files.exists(run_manifest_url(artifacts, run_id)):
+        raise UsageError(
+            f"run {run_id}: found no run of this id below {artifacts}, expected one that `run` or"
+            " `submit` has started; check the id and --artifacts"
+        )
+    return result
