@@ -101,6 +101,7 @@ def _sections(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[s
 
 def _references(field: dict[str, Any]) -> list[str]:
     choices = [field, *field.get("anyOf", []), *field.get("oneOf", []), *field.get("allOf", [])]
+    choices += [field["items"]] if "items" in field else []
     return [each["$ref"].rsplit("/", 1)[1] for each in choices if "$ref" in each]
 
 
@@ -115,6 +116,8 @@ def _table(node: dict[str, Any], places: dict[str, list[str]]) -> str:
 
 
 def _type(field: dict[str, Any]) -> str:
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
     if names := _references(field):
         found = " or ".join(f"[{name}](#{name})" for name in names)
         return f"{found} or null" if {"type": "null"} in field.get("anyOf", ()) else found
@@ -127,8 +130,6 @@ def _type(field: dict[str, Any]) -> str:
     if field.get("type") == "object":
         inner = field.get("additionalProperties")
         return "mapping of text to " + (_type(inner) if isinstance(inner, dict) else "any value")
-    if field.get("type") == "array":
-        return f"list of {_type(field['items'])}"
     name = {"string": "text", "boolean": "true or false"}.get(field["type"], field["type"])
     limits = [_escape(text.format(field[key])) for key, text in LIMITS.items() if key in field]
     return f"{name} ({', '.join(limits)})" if limits else str(name)

@@ -19,6 +19,7 @@ import sys
 from tuneloop.artifacts.submission import Submission, read_submission
 from tuneloop.errors import EXIT_OK, InputMissing, Transient, TuneloopError
 from tuneloop.k8s.backend import KubernetesBackend, connect
+from tuneloop.runs.notifications.notifier import notifier_of_submission
 from tuneloop.runs.sequence import Callbacks, Sequence
 from tuneloop.specs.target import Target
 from tuneloop.stages.failures import report_failure
@@ -88,7 +89,9 @@ def _run(submission: Submission, poll_seconds: float) -> None:
         finished=lambda result: log.info("%s: %s", result.name, result.state),
     )
     # A restart of this pod must not take a failure for something to try again, nor stop the stage.
-    Sequence(backend, callbacks).run(retry_failed=False, stop_on_interrupt=False)
+    with notifier_of_submission(submission, log.warning) as notifier:
+        sequence = Sequence(backend, notifier.watch(callbacks))
+        sequence.run(retry_failed=False, stop_on_interrupt=False)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def plant() -> Planted:
         "HF token": drawn("hf_"),
         "database password": drawn("dsn-"),
         "API token of CI": drawn("github-oidc-"),
+        "path of a webhook": drawn("hook-"),
     }
     gcs = {
         "type": "service_account",

@@ -18,6 +18,7 @@ import pytest
 from tests.builders import REPOSITORY, TinyRun
 from tests.planted import Planted, files_below, leaks, plant
 from tests.postgres import Postgres
+from tests.runs.notifications.receiver import receiving
 from tests.store.stores import Store
 
 
@@ -83,16 +84,42 @@ def test_nothing_that_the_loop_leaves_or_says_holds_a_credential(
     password, token = planted.values["database password"], planted.values["store token"]
     url = f"http://127.0.0.1:{guarded.port}"
     place = {"namespace": "training", "credentials_secret": "s3", "store_token_secret": "store"}
-    run = tiny_run.change(execution__store_url=url, execution__cluster=place)
+    hooks = [
+        {"url_from": {"env": env}, "format": "slack", "retry_seconds": 2}
+        for env in ("HOOK_URL", "BROKEN_HOOK_URL", "DEAD_HOOK_URL")
+    ]
+    run = tiny_run.change(
+        execution__store_url=url, execution__cluster=place, execution__notifications=hooks
+    )
+    path = planted.values["path of a webhook"]
+    said.env |= {"BROKEN_HOOK_URL": f"ftp://{path}", "DEAD_HOOK_URL": f"http://127.0.0.1:9/{path}"}
 
     # The store refuses one token and accepts the other, so the token is really used.
-    said.run(20, "run", run.spec_path, TUNELOOP_STORE_TOKEN=f"{token}-wrong")
-    assert b"refused the request with status 401" in said.texts[-1][1]
-    said.run(0, "run", run.spec_path)
+    with receiving(404) as receiver:
+        said.env["HOOK_URL"] = f"{receiver.url}/{path}"
+        err = said.run(20, "run", run.spec_path, TUNELOOP_STORE_TOKEN=f"{token}-wrong")
+        assert "refused the request with status 401" in err
+        assert "notifications.0: stage_finished of export was not delivered: it refused" in err
+        assert "notifications.1: variable BROKEN_HOOK_URL holds no http or https URL" in err
+        assert "notifications.2: run_failed of import was not delivered: the connection" in err
+        said.run(0, "run", run.spec_path)
+    messages = [request.json["text"] for request in receiver.requests]
+    finished = [" stage train finished", " stage eval finished", " stage import failed: "]
+    # The first message is sent again with the second run, because it was refused.
+    finished = [" stage export finished", *finished, " stage export finished"]
+    finished += [" stage import finished", " run finished"]
+    assert len(messages) == len(finished)
+    assert all(text in message for text, message in zip(finished, messages, strict=True))
+    assert "accuracy" in messages[2]
+    assert {request.path for request in receiver.requests} == {f"/hook/{path}"}
     image = "registry.example/tuneloop@sha256:" + "0" * 64
     said.run(0, "render", run.spec_path, "-o", tmp_path / "rendered", "--image", image)
     said.run(0, "plan", run.spec_path)
     said.run(0, "traces", "list", "--store", url)
+    run.change(execution__notifications=[{"url": f"https://hooks.slack.com/services/{path}"}])
+    err = said.run(3, "run", run.spec_path)
+    assert "execution.notifications.0: url holds a credential" in err
+    run.change(execution__notifications=[])
 
     # All of these fail at a place where a credential is at hand.
     with_name = url.replace("http://", f"http://me:{token}@")

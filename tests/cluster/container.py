@@ -145,10 +145,13 @@ class Container:
             reference = source.get("configMapRef") or source["secretRef"]
             env |= {k: v.decode() for k, v in self._data(kind, reference["name"]).items()}
         for each in self.spec.get("env", []):
-            env[each["name"]] = _expanded(self._value(each), env)
+            value = self._value(each)
+            if value is not None:
+                env[each["name"]] = _expanded(value, env)
         return {**env, **self._env}
 
-    def _value(self, variable: Object) -> str:
+    def _value(self, variable: Object) -> str | None:
+        """Return the value of a variable; None if its source is optional and missing."""
         source = variable.get("valueFrom")
         if source is None:
             return str(variable.get("value", ""))
@@ -156,7 +159,12 @@ class Container:
             return self._field(source["fieldRef"]["fieldPath"])
         kind = "configmap" if "configMapKeyRef" in source else "secret"
         reference = source.get("configMapKeyRef") or source["secretKeyRef"]
-        return self._data(kind, reference["name"])[reference["key"]].decode()
+        try:
+            return self._data(kind, reference["name"])[reference["key"]].decode()
+        except (NotReady, KeyError):
+            if reference.get("optional"):
+                return None
+            raise
 
     def _field(self, path: str) -> str:
         if found := _FIELD.fullmatch(path):

@@ -15,6 +15,7 @@ import pytest
 from tests.builders import Invoke, TinyRun
 from tests.cluster import controlplane
 from tests.planted import Planted, files_below, leaks, plant
+from tests.runs.notifications.receiver import Receiver, receiving
 from tuneloop.runs import store_app
 from tuneloop.store.middleware.auth import parse_tokens
 
@@ -42,6 +43,13 @@ def guarded(planted: Planted, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Run a webhook."""
+    with receiving() as running:
+        yield running
+
+
 def secret(namespace: str, name: str, data: dict[str, str]) -> dict[str, Any]:
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
@@ -54,6 +62,7 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
     tiny_run: TinyRun,
     planted: Planted,
     guarded: str,
+    receiver: Receiver,
     tuneloop: Invoke,
 ) -> None:
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
@@ -62,6 +71,8 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
         secret(namespace, "tuneloop-credentials", {**planted.env, **planted.files}),
         secret(namespace, "tuneloop-store-token", {"token": f"{token}-wrong"}),
     )
+    hook = f"{receiver.url}/{planted.values['path of a webhook']}"
+    cluster.apply(secret(namespace, "tuneloop-webhook", {"url": hook}))
     place: dict[str, Any] = {
         "namespace": namespace,
         "image": IMAGE,
@@ -69,7 +80,16 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
     }
     place |= {"store_token_secret": "tuneloop-store-token"}
     place |= dict.fromkeys(("export", "train", "eval", "import"), SMALL)
-    run = tiny_run.change(execution__cluster=place, execution__store_url=guarded, train__steps=2)
+    webhooks = [
+        {"url_from": {"secret": "tuneloop-webhook"}, "format": "slack"},
+        {"url_from": {"env": "NO_SUCH_URL", "secret": "nowhere"}},
+    ]
+    run = tiny_run.change(
+        execution__cluster=place,
+        execution__store_url=guarded,
+        execution__notifications=webhooks,
+        train__steps=2,
+    )
     texts: list[tuple[str, bytes]] = []
 
     def verb(code: int, *arguments: object, on_cluster: bool = True) -> str:
@@ -88,6 +108,11 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
     verb(20, "wait", run_id, *at, "--poll-seconds", "0.2")
     job = f"job/{run_id}-submit"
     cluster.kubectl("wait", "--for=condition=Failed", job, "-n", namespace, check=True)
+    # The submitter has told the webhook. This machine, which also waits, has no URL of it.
+    told = [request.json["text"].split("*")[2] for request in receiver.requests]
+    *done, last = (" ".join(text.split()[:3]) for text in told)
+    assert done == [f"stage {name} finished" for name in ("export", "train", "eval")]
+    assert last == "stage import failed:"
     texts += cluster_texts(cluster, namespace)
     verb(0, "status", run_id, *at)
     explained = " ".join(verb(0, "explain", run_id, *at).split())

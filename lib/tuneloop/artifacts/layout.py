@@ -46,6 +46,11 @@ def run_manifest_url(artifacts: str, run_id: str) -> str:
     return paths.join(run_prefix(artifacts, run_id), "run_manifest.json")
 
 
+def notification_url(artifacts: str, run_id: str, name: str) -> str:
+    """Return the URL of the mark that a notification of a run was delivered."""
+    return paths.join(run_prefix(artifacts, run_id), "notifications", f"{name}.json")
+
+
 def token_folder(artifacts: str, digest: str) -> str:
     """Return the folder of a token file, which all runs with the same examples share."""
     return paths.join(artifacts, "tokens", digest)

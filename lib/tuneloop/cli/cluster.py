@@ -121,15 +121,17 @@ def wait(
     """Wait for a submitted run, stage after stage. Call again to continue."""
     from tuneloop.cli import display, github
     from tuneloop.cli.live.progress import Progress, sequence_callbacks
+    from tuneloop.runs.notifications.notifier import notifier_of_submission
     from tuneloop.runs.sequence import Sequence
 
     run_id, backend = run.run_id, run.open_backend(cluster, poll_seconds)
     try:
         with Progress(quiet=as_json) as view:
             backend.connect()
-            results = Sequence(backend, sequence_callbacks(view)).run(
-                retry_failed=False, stop_on_interrupt=False, for_seconds=for_seconds
-            )
+            with notifier_of_submission(backend.submission, view.warn) as notifier:
+                results = Sequence(backend, notifier.watch(sequence_callbacks(view))).run(
+                    retry_failed=False, stop_on_interrupt=False, for_seconds=for_seconds
+                )
     except StageFailed as e:
         github.annotate("error", f"{run_id}: {e.stage}", str(e))
         github.append_summary(f"### {run_id}: stage {e.stage} failed\n\n{e}")

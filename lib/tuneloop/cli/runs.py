@@ -87,6 +87,7 @@ def run(
     """Run a spec on this machine or on a cluster. Run again to continue."""
     from tuneloop.cli.live.progress import Progress, sequence_callbacks
     from tuneloop.runs.backend import load_backend
+    from tuneloop.runs.notifications.notifier import notifier_of_spec
     from tuneloop.runs.prepare import prepare
     from tuneloop.runs.sequence import Sequence
 
@@ -95,9 +96,11 @@ def run(
     prepared = prepare(kind, run.load_spec(), run.target(cluster, poll_seconds), seed=seed)
     made = prepared.plan
     with Progress(quiet=as_json) as view:
-        sequence = Sequence(prepared.start(), sequence_callbacks(view))
+        placed = prepared.start()
         view.line(_headline(made))
-        results = sequence.run(retry_failed=True, stop_on_interrupt=True)
+        with notifier_of_spec(made.run_id, made.spec, view.warn) as notifier:
+            sequence = Sequence(placed, notifier.watch(sequence_callbacks(view)))
+            results = sequence.run(retry_failed=True, stop_on_interrupt=True)
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json)
 
 

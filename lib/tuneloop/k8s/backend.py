@@ -195,6 +195,10 @@ class KubernetesBackend:
         """Return the heartbeat that the last poll read."""
         return self._watch(stage).progress
 
+    def attempt(self, stage: str) -> str:
+        """Return the uid of the workload that was seen last; empty if there never was one."""
+        return self._watch(stage).uid or ""
+
     def archive(self, stage: str) -> None:
         """Store new log lines of the pods of the last poll, and the last ones of earlier stages."""
         self._watch(stage).archive_logs()

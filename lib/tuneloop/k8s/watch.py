@@ -47,6 +47,11 @@ class StageWatch:
         return self._observer.name
 
     @property
+    def uid(self) -> str | None:
+        """Uid of the workload that was seen last; None if there never was one."""
+        return self._observer.uid
+
+    @property
     def prefix(self) -> str:
         """URL of the prefix that the stage writes below."""
         return self._observer.prefix

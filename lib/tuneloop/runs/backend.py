@@ -82,6 +82,9 @@ class Backend(Protocol):
     def progress(self, stage: str) -> Progress | None:
         """Return the heartbeat that the last poll read."""
 
+    def attempt(self, stage: str) -> str:
+        """Return an id of the attempt that the last poll saw, the same for every supervisor."""
+
     def archive(self, stage: str) -> None:
         """Store new log lines, which the backend may delete; called after every poll."""
 

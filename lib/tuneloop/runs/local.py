@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -136,6 +137,11 @@ class LocalBackend:
         process = self._processes.get(stage)
         return process.progress() if process else None
 
+    def attempt(self, stage: str) -> str:
+        """Return the id of the stage's process; empty if this process has started none."""
+        process = self._processes.get(stage)
+        return process.id if process else ""
+
     def archive(self, stage: str) -> None:
         """Copy the output of the stage's process to the object store."""
         process = self._processes.get(stage)
@@ -179,6 +185,8 @@ class StageProcess:
 
     def __init__(self, stage: StageSpec) -> None:
         """Write the stage spec and start the process."""
+        self.id = uuid.uuid4().hex
+        """Random, because process ids are used again."""
         self._name = stage.stage
         self._prefix = layout.stage_prefix(stage.execution.artifacts, stage.run_id, stage.stage)
         self._progress_at = time.monotonic()

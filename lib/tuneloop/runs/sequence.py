@@ -36,6 +36,9 @@ class Callbacks:
     """Called at every poll of a running stage that has written a heartbeat."""
     finished: Callable[[StageResult], None] = lambda result: None
     """Called once the stage has its record."""
+    failed: Callable[[str, Verdict, str], None] = lambda name, verdict, attempt: None
+    """Called once the stage has ended without a record; the last argument identifies the attempt,
+    and is the same in every supervisor."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class Sequence:
                 return record
             if verdict.is_final and verdict.state != "Succeeded":
                 self.backend.give_up(stage, verdict)
+                self.callbacks.failed(stage, verdict, self.backend.attempt(stage))
                 exit_code = verdict.exit_code or 20
                 raise StageFailed(verdict.sentence(stage), stage=stage, exit_code=exit_code)
             self._tell(stage, verdict)

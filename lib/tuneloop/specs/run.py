@@ -13,6 +13,7 @@ from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.import_traces import ImportSpec
+from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.profiler import ProfilerSpec
 from tuneloop.specs.training import TrainSpec
@@ -34,8 +35,20 @@ class ExecutionSpec(Spec):
     profiler: ProfilerSpec | None = None
     """Training steps that the JAX profiler traces, into `train/profile/` of the run; null traces
     none."""
+    notifications: tuple[WebhookSpec, ...] = ()
+    """Webhooks that are told when stages and the run end."""
     cluster: ClusterSpec | None = None
     """Kubernetes settings; null allows runs on this machine only."""
+
+    @model_validator(mode="after")
+    def _has_one_url_per_variable(self) -> ExecutionSpec:
+        sources = [each.url_from for each in self.notifications if each.url_from is not None]
+        if len({source.env for source in sources}) < len(set(sources)):
+            raise ValueError(
+                "notifications: one environment variable has two Secrets or keys, expected one;"
+                " give each url_from its own env"
+            )
+        return self
 
     @property
     def datasets(self) -> str:

@@ -246,3 +246,14 @@ def test_places_that_mean_another_thing_in_a_pod_are_warned_of(
     found = check_execution(ExecutionSpec(artifacts=artifacts, store_url=store))
     assert [finding.place for finding in found] == places
     assert {finding.severity for finding in found} <= {"warning"}
+
+
+def test_a_webhook_that_the_submitter_cannot_call_is_warned_of() -> None:
+    hooks = [
+        {"url": "http://h/"},
+        {"url_from": {"env": "A_URL"}},
+        {"url_from": {"env": "B_URL", "secret": "hook"}},
+    ]
+    places = {"artifacts": "gs://bucket/a", "store_url": "http://store", "notifications": hooks}
+    (found,) = check_execution(ExecutionSpec.model_validate(places))
+    assert (found.place, found.severity) == ("execution.notifications.1.url_from", "warning")

@@ -21,6 +21,7 @@ from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.rendering.submitter import render_submitter
 from tuneloop.k8s.rendering.yaml_out import dump
 from tuneloop.specs.cluster import AcceleratorRequest, ClusterSpec, StagePlacement
+from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.stages.command import PEAK_ENV
 from tuneloop.stages.table import STAGES
 
@@ -109,9 +110,24 @@ def test_submitter_snapshot(golden: Callable[[str, str], None]) -> None:
     golden("k8s/submitter.yaml", dump(submitter()))
 
 
-def submitter(**spec: Any) -> list[dict[str, Any]]:
+def submitter(*webhooks: dict[str, Any], **spec: Any) -> list[dict[str, Any]]:
     cluster = ClusterSpec(namespace="training", **spec)
-    return render_submitter(renderer(cluster), "demo-12345e67", fingerprint="9" * 64)
+    called = [WebhookSpec.model_validate(each) for each in webhooks]
+    return render_submitter(
+        renderer(cluster), "demo-12345e67", fingerprint="9" * 64, webhooks=called
+    )
+
+
+def test_the_url_of_a_webhook_comes_from_its_secret_and_holds_up_no_pod() -> None:
+    *_, job = submitter(
+        {"url_from": {"secret": "slack", "key": "hook"}, "format": "slack"},
+        {"url_from": {"env": "OTHER_URL"}},
+        {"url": "http://10.0.0.1/"},
+    )
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    variables = [each for each in container["env"] if "secretKeyRef" in each.get("valueFrom", {})]
+    reference = {"name": "slack", "key": "hook", "optional": True}
+    assert variables == [{"name": "TUNELOOP_WEBHOOK_URL", "valueFrom": {"secretKeyRef": reference}}]
 
 
 def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:

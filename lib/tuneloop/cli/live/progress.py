@@ -68,6 +68,11 @@ class Progress:
         """Print a line above the bar."""
         self._console.print(text, markup=False)
 
+    def warn(self, text: str) -> None:
+        """Print a warning, also if nothing else is shown; another thread may call this."""
+        console = Console(stderr=True, highlight=False) if self._console.quiet else self._console
+        console.print(f"warning: {text}", markup=False, soft_wrap=True)
+
     def started(self, name: str) -> None:
         """Show that a stage starts."""
         self._task = self._bar.add_task(name, total=None, note="starting")

@@ -68,7 +68,7 @@ def check_documents(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
 
 
 def check_execution(execution: ExecutionSpec) -> list[Finding]:
-    """Warn about URLs that mean something else inside a pod than on this machine."""
+    """Warn about settings that mean something else inside a pod than on this machine."""
     findings = []
     scheme, _, _ = execution.artifacts.rpartition("://")
     if scheme in ("", "file", "local"):
@@ -84,6 +84,14 @@ def check_execution(execution: ExecutionSpec) -> list[Finding]:
             " store's Service"
         )
         findings.append(Finding("execution.store_url", message, "warning"))
+    for position, webhook in enumerate(execution.notifications):
+        if webhook.url_from is not None and webhook.url_from.secret is None:
+            message = (
+                "names no Secret, so `submit --detach` and a rendered folder call no webhook; set"
+                " secret, or supervise with `run` or `wait`"
+            )
+            place = f"execution.notifications.{position}.url_from"
+            findings.append(Finding(place, message, "warning"))
     return findings
 
 

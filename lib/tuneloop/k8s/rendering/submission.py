@@ -37,6 +37,11 @@ def build_submission(
             )
             for stage in stages
         ],
-        submitter=render_submitter(renderer, manifest.run_id, fingerprint=stages[-1].fingerprint),
+        submitter=render_submitter(
+            renderer,
+            manifest.run_id,
+            fingerprint=stages[-1].fingerprint,
+            webhooks=stages[0].execution.notifications,
+        ),
         run_manifest=manifest,
     )

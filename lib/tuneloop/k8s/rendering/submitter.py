@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+from collections.abc import Sequence
 
 from tuneloop.artifacts.submission import Submission
 from tuneloop.k8s import names
@@ -23,6 +24,7 @@ from tuneloop.k8s.rendering.pod import (
 from tuneloop.k8s.rendering.render import FINAL_EXIT_CODES, Object, Renderer, pod_resources
 from tuneloop.k8s.rendering.templates import Template, fill
 from tuneloop.specs.cluster import AcceleratorRequest, StagePlacement
+from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.stages.table import STAGES
 
 SUBMISSION = "submission.json.gz"
@@ -31,13 +33,20 @@ VERDICT_EXIT_CODES = sorted({*FINAL_EXIT_CODES, 3, 10, 11, 12, 20, 21, 22, 23, 3
 """Exit codes with a final verdict; 75 (API server or storage unreachable) is retried."""
 
 
-def render_submitter(renderer: Renderer, run_id: str, *, fingerprint: str) -> list[Object]:
+def render_submitter(
+    renderer: Renderer,
+    run_id: str,
+    *,
+    fingerprint: str,
+    webhooks: Sequence[WebhookSpec] = (),
+) -> list[Object]:
     """Render the objects of the submitter, except its ConfigMap.
 
     Args:
         renderer: renderer of the run's stages.
         run_id: id of the run.
         fingerprint: fingerprint of the last stage, which covers all stages before it.
+        webhooks: the webhooks that the submitter calls.
 
     Returns:
         ServiceAccount, Role and RoleBinding (shared by all runs of a namespace) unless the spec
@@ -54,7 +63,8 @@ def render_submitter(renderer: Renderer, run_id: str, *, fingerprint: str) -> li
     name = names.submitter_name(run_id)
     pod = Pod(
         command=["python", "-m", "jobs.submit", "--submission", f"{SPEC_FOLDER}/{SUBMISSION}"],
-        env=container_env(shape, image, {CREDENTIALS_ENV: CREDENTIALS_FOLDER}),
+        env=container_env(shape, image, {CREDENTIALS_ENV: CREDENTIALS_FOLDER})
+        + _webhook_env(webhooks),
         resources=pod_resources(spec),
         service_account=spec.service_account,
         labels=labels,
@@ -77,6 +87,21 @@ def render_submitter(renderer: Renderer, run_id: str, *, fingerprint: str) -> li
         StagePlacement(deadline_seconds=deadline),
     )
     return [*(_accounts(renderer) if spec.create_account else []), job]
+
+
+def _webhook_env(webhooks: Sequence[WebhookSpec]) -> list[Object]:
+    """Return the variables with secret URLs; without its Secret, a webhook is only not called."""
+    sources = {each.url_from.env: each.url_from for each in webhooks if each.url_from}
+    return [
+        {
+            "name": name,
+            "valueFrom": {
+                "secretKeyRef": {"name": source.secret, "key": source.key, "optional": True}
+            },
+        }
+        for name, source in sorted(sources.items())
+        if source.secret
+    ]
 
 
 def _accounts(renderer: Renderer) -> list[Object]:

@@ -1,0 +1,131 @@
+"""Send requests to a webhook, with retries. No message contains its URL, which may be secret."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+
+import httpx
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_any,
+    stop_before_delay,
+    stop_when_event_set,
+)
+from tenacity.nap import sleep_using_event
+from tenacity.wait import wait_random_exponential
+
+from tuneloop.errors import SpecError, Unavailable
+from tuneloop.specs.integrations.notifications import WebhookSpec
+
+TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+"""Seconds for one request."""
+_RETRIED = frozenset({408, 425, 429})
+_backoff = wait_random_exponential(multiplier=0.5, max=10)
+
+
+class _Again(Exception):
+    """A request failed, and a retry may succeed."""
+
+    def __init__(self, reason: str, after_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.after_seconds = after_seconds
+
+
+def webhook_url(spec: WebhookSpec, env: Mapping[str, str]) -> httpx.URL:
+    """Return the URL of a webhook.
+
+    Args:
+        spec: the webhook.
+        env: environment variables of this process.
+
+    Raises:
+        SpecError: the variable is not set, or holds no http or https URL.
+    """
+    variable = spec.url_from.env if spec.url_from else ""
+    text = env.get(variable, "").strip() if spec.url is None else spec.url
+    if not text:
+        raise SpecError(
+            f"variable {variable} is not set, expected the URL of the webhook; set it, or name a"
+            " Secret in url_from.secret for the in-cluster submitter"
+        )
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        place = f"variable {variable}" if spec.url is None else "url"
+        # Without the cause, whose text holds the URL.
+        raise SpecError(f"{place} holds no http or https URL with a host; correct it")
+    return url
+
+
+class Webhook:
+    """The receiving end of one webhook."""
+
+    def __init__(self, url: httpx.URL, *, retry_seconds: float, stop: threading.Event) -> None:
+        """Create a client without sending a request.
+
+        Args:
+            url: URL of the webhook.
+            retry_seconds: seconds to retry a request.
+            stop: ends retries when it is set.
+        """
+        self._url, self._stop, self._retry_seconds = url, stop, retry_seconds
+        # These print the URL of every request, at a level that the in-cluster submitter logs.
+        for name in ("httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._http = httpx.Client(timeout=TIMEOUT, follow_redirects=False)
+
+    def post(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send a request until it is accepted.
+
+        Raises:
+            Unavailable: it is refused, or is not accepted in time.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Again),
+            stop=stop_any(stop_before_delay(self._retry_seconds), stop_when_event_set(self._stop)),
+            wait=_pause,
+            sleep=sleep_using_event(self._stop),
+            reraise=True,
+        )
+        try:
+            retrying(self._post, body, headers)
+        except _Again as e:
+            raise Unavailable(f"{e}; check the webhook, or ignore this") from None
+
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> None:
+        try:
+            # The reply's body is not read, because it may have any length.
+            with self._http.stream(
+                "POST", self._url, content=body, headers=dict(headers)
+            ) as response:
+                status, after = response.status_code, response.headers.get("Retry-After", "")
+        except httpx.TimeoutException:
+            raise _Again("it timed out") from None
+        except httpx.TransportError as e:
+            raise _Again(f"the connection failed ({type(e).__name__})") from None
+        if status in _RETRIED or status >= 500:
+            raise _Again(f"it answered with status {status}", _seconds(after))
+        if 300 <= status < 400:
+            raise Unavailable(
+                f"it answered with a redirect (status {status}), which is not followed, because the"
+                " new address may belong to someone else; use the final URL"
+            )
+        if status >= 400:
+            raise Unavailable(f"it refused the event with status {status}; check its URL")
+
+
+def _pause(state: RetryCallState) -> float:
+    """Return the pause that Retry-After asks for, or else an exponential one."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.after_seconds if isinstance(error, _Again) else None
+    return _backoff(state) if asked is None else asked
+
+
+def _seconds(header: str) -> float | None:
+    return float(header) if header.isascii() and header.isdecimal() and len(header) < 6 else None

@@ -1,0 +1,1 @@
+"""Specs of services outside the loop that a run reports to."""
