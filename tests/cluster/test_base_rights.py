@@ -119,7 +119,10 @@ def refuse_admission(cluster: controlplane.Cluster, client: Cluster, watch: Stag
     assert jobset is not None
     owner = {key: jobset[key] for key in ("apiVersion", "kind")}
     owner |= {key: jobset["metadata"][key] for key in ("name", "uid")}
-    metadata = {"name": "inactive", "namespace": client.namespace, "ownerReferences": [owner]}
+    # The Workload of an earlier call may still be there, until the garbage collector has seen that
+    # its JobSet is gone.
+    name = f"inactive-{owner['uid'][:8]}"
+    metadata = {"name": name, "namespace": client.namespace, "ownerReferences": [owner]}
     kind = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload", "metadata": metadata}
     template = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
     spec = {"podSets": [{"name": "main", "count": 1, "template": template}]}
@@ -132,7 +135,7 @@ def refuse_admission(cluster: controlplane.Cluster, client: Cluster, watch: Stag
         "lastTransitionTime": "2026-11-27T17:12:08Z",
     }
     cluster.kubectl(
-        *("patch", "workloads.kueue.x-k8s.io", "inactive", "-n", client.namespace),
+        *("patch", "workloads.kueue.x-k8s.io", name, "-n", client.namespace),
         *("--subresource=status", "--type=merge", "-p"),
         json.dumps({"status": {"conditions": [condition]}}),
         check=True,

@@ -7,6 +7,7 @@ therefore found, and an ended Job is not mistaken for one without output.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from tuneloop.artifacts import layout
@@ -98,16 +99,12 @@ class StageObserver:
         jobs = self._child_jobs() if workload is not None and not all_run else []
         admission = self._queue_workload(workload)
         queues = self._queues(admission)
-        return Observation(
-            stage=seen.stage,
-            name=seen.name,
-            workload=workload,
-            pods=pods,
+        return replace(
+            seen,
             events=() if all_run else self._events(pods, jobs, admission),
             record_published=self._has_record(),
             now=self.cluster.now(),
-            seen=seen.seen,
-            cancelled=_is_gone(workload) and self._was_cancelled(),
+            cancelled=workload is None and self._was_cancelled(),
             child_jobs=jobs,
             earlier_pods=earlier,
             queue_workload=admission,
