@@ -65,7 +65,11 @@ def findings(
 
 @pytest.mark.usefixtures("account", "jobset_api")
 def test_a_cluster_that_has_all_gives_no_finding(
-    client: Cluster, tiny_run: TinyRun, repository: Path, namespace: str
+    cluster: controlplane.Cluster,
+    client: Cluster,
+    tiny_run: TinyRun,
+    repository: Path,
+    namespace: str,
 ) -> None:
     train = {"accelerator": "v5e-4x4"}
     tiny_run.change(train__batch_size=16)
@@ -73,6 +77,9 @@ def test_a_cluster_that_has_all_gives_no_finding(
     assert findings(client, found, "/local/folder") == []
     (warning,) = findings(client, found)
     assert warning.startswith("warning: ServiceAccount tuneloop-stage: has no annotation iam.gke")
+    cluster.kubectl("create", "secret", "generic", "keys", "-n", namespace, check=True)
+    found = prepared(tiny_run, repository, namespace, train=train, credentials_secret="keys")
+    assert findings(client, found) == []
 
 
 def test_what_is_missing_is_said_with_what_to_do(

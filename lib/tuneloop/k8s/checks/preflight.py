@@ -172,6 +172,8 @@ def _accounts(flight: Preflight) -> Iterator[Finding]:
             yield Finding(place, f"{message} -n {flight.spec.namespace}`")
             continue
         wanted = IDENTITY_ANNOTATIONS.get(flight.artifacts.split("://")[0])
+        if flight.spec.credentials_secret is not None:
+            wanted = None  # the pods have credentials without a cloud identity
         if wanted and wanted not in account["metadata"].get("annotations", {}):
             message = (
                 f"has no annotation {wanted}; add it, unless the cloud links the account to a role"
