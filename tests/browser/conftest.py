@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from tests.builders import letter_trace
 from tests.finished_run import publish_run, torn
+from tuneloop.jsonl import dump_line
 from tuneloop.runs import store_app
 from tuneloop.traces.client import TraceClient
 
@@ -113,6 +114,20 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
     publish_run(artifacts, "letters-v2", "letters-2b1c0d9e", stages=("export", "train"))
     torn(artifacts, "letters-2b1c0d9e", "eval/verdict.json", VERDICT)
     publish_run(artifacts, "letters-v2", "torn-00000000", stages=("export",))
+    publish_run(artifacts, "letters-v2", "going-00000000", stages=("export",))
+    beat = {"updated_at": "2099-01-01T00:00:00Z", "step": 12, "total": 50, "loss": 1.5}
+    torn(artifacts, "going-00000000", "train/progress.json", {**beat, "rate_per_second": 2.0})
+    rows = [
+        {
+            "step": n + 1,
+            "loss": 5.0 / (n + 1),
+            "tokens_per_second": 2e4,
+            "host_memory_bytes": 10**9,
+            "validation_loss": 2.0 if n in (4, 9) else None,
+        }
+        for n in range(12)
+    ]
+    torn(artifacts, "going-00000000", "train/resume/metrics.jsonl", b"".join(map(dump_line, rows)))
     torn(artifacts, "torn-00000000", "run_manifest.json", '{"run_id": "torn-')
     traces = {f"trace {n}": f"/traces/{trace_id}" for n, trace_id in enumerate(ids)}
     return {
@@ -125,6 +140,7 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
         "dataset": "/datasets/letters-v1",
         "runs": "/runs",
         "run": "/runs/letters-7c1aa298",
+        "going run": "/runs/going-00000000",
         "failed run": "/runs/letters-2b1c0d9e",
         "torn run": "/runs/torn-00000000",
         "not found": "/traces/nowhere",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
@@ -14,6 +14,8 @@ from tuneloop.errors import DataError
 from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database
 from tuneloop.store.metrics import Metrics
+from tuneloop.store.shared_reads import SharedReads
+from tuneloop.store.streams import Streams
 
 BUILD_THREADS = 2
 """Maximum number of concurrent builds; more builds wait without blocking small requests."""
@@ -35,6 +37,9 @@ class Service:
     clock: Callable[[], datetime]
     new_seed: Callable[[], int]
     metrics: Metrics = field(default_factory=Metrics)
+    views: SharedReads[Any] = field(default_factory=SharedReads)
+    """Views of runs that people watch, by run id."""
+    streams: Streams = field(default_factory=Streams)
     build_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(BUILD_THREADS))
     export_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(EXPORT_THREADS))
 

@@ -50,10 +50,17 @@ def build_app(
 def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """Ends the streams of watched runs before it waits for open connections."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.service.streams.close()
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
         app, log_level=log_level, access_log=False, timeout_graceful_shutdown=30
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def serve(

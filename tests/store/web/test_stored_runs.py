@@ -129,7 +129,7 @@ def test_unfinished_runs(http: TestClient, artifacts: Path) -> None:
     (artifacts / "training_runs" / "empty").mkdir()
     torn(str(artifacts), "foreign", "notes/a.txt", "hello")
     assert "train running" in text_of(look(http, "/runs/going-1"))
-    assert "Step 12 of 50." in text_of(look(http, "/runs/going-1"))
+    assert "step 12 of 50" in text_of(look(http, "/runs/going-1"))
     assert "train stopped Step 12 of 50. Run the spec again" in text_of(look(http, "/runs/gone-1"))
     assert "OutOfMemory <b>killed</b>. Ask for more." in text_of(look(http, "/runs/given-up-1"))
     assert "train unreadable" in text_of(look(http, "/runs/odd-1"))

@@ -1,7 +1,8 @@
 """Render web pages: templates, security headers, and error pages.
 
 Templates escape all text from traces, files and requests, so it never becomes markup. Pages load
-nothing from other sites and run no scripts; the headers enforce both.
+nothing from other sites, and only the page of an unfinished run has a script, which is ours; the
+headers enforce both.
 """
 
 from __future__ import annotations
@@ -51,12 +52,17 @@ def is_page(path: str) -> bool:
     return path == "/" or path.removeprefix("/").split("/")[0] in SECTIONS
 
 
-def security_headers() -> dict[str, str]:
-    """Return the security headers of every page."""
+def security_headers(*, live: bool = False) -> dict[str, str]:
+    """Return the security headers of a page.
+
+    Args:
+        live: allow the script that updates the page of an unfinished run.
+    """
+    script = f" script-src 'sha256-{_digest('live.js')}'; connect-src 'self';" if live else ""
     return {
         "Content-Security-Policy": (
-            f"default-src 'none'; style-src 'sha256-{_style_digest()}'; form-action 'self';"
-            " frame-ancestors 'none'; base-uri 'none'"
+            f"default-src 'none'; style-src 'sha256-{_digest('style.css')}';{script} form-action"
+            " 'self'; frame-ancestors 'none'; base-uri 'none'"
         ),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "same-origin",
@@ -74,14 +80,19 @@ def page(name: str, status: int = 200, headers: Mapping[str, str] = {}, **values
         headers: headers in addition to those of every page.
         values: values for the template.
     """
-    text = _environment().get_template(f"{TEMPLATES}/{name}.html.j2").render(values)
     return Response(
-        # A run's files may contain half of a surrogate pair, which UTF-8 cannot encode.
-        text.encode("utf-8", "replace"),
+        fragment(name, **values).encode(),
         status,
         headers={**security_headers(), **headers},
         media_type="text/html",
     )
+
+
+def fragment(name: str, **values: Any) -> Markup:
+    """Render a template as a part of a page; the text can be encoded as UTF-8."""
+    text = _environment().get_template(f"{TEMPLATES}/{name}.html.j2").render(values)
+    # A run's files may contain half of a surrogate pair, which UTF-8 cannot encode.
+    return Markup(text.encode("utf-8", "replace").decode())
 
 
 def error_page(status: int, sentence: str, headers: Mapping[str, str] = {}) -> Response:
@@ -128,19 +139,20 @@ def _environment() -> jinja2.Environment:
         visible=visible,
         when=when,
     )
-    environment.globals = {**environment.globals, "style": Markup(_style())}
+    texts = {"style": Markup(_text("style.css")), "live_script": Markup(_text("live.js"))}
+    environment.globals = {**environment.globals, **texts}
     environment.tests = {**environment.tests, "blank": is_blank}
     return environment
 
 
 @functools.cache
-def _style() -> str:
-    return (resources.files("tuneloop") / TEMPLATES / "style.css").read_text("utf-8").strip()
+def _text(name: str) -> str:
+    return (resources.files("tuneloop") / TEMPLATES / name).read_text("utf-8").strip()
 
 
 @functools.cache
-def _style_digest() -> str:
-    return base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+def _digest(name: str) -> str:
+    return base64.b64encode(hashlib.sha256(_text(name).encode()).digest()).decode()
 
 
 def visible(text: str) -> str:

@@ -22,11 +22,12 @@ from tuneloop.artifacts.records import Record
 from tuneloop.errors import TuneloopError
 from tuneloop.history.stored import StoredRun
 from tuneloop.store.dependencies import Service, Svc
-from tuneloop.store.web.render import is_blank, page, problem, visible
+from tuneloop.store.web import live
+from tuneloop.store.web.live import NoRun, shared_view, view_run
+from tuneloop.store.web.render import is_blank, page, problem, security_headers, visible
 from tuneloop.store.web.stored_runs import (
     find_run,
     list_run_ids,
-    load_curve,
     read_output,
 )
 
@@ -42,6 +43,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
 
 router = APIRouter()
+router.include_router(live.router)
 
 
 @dataclass(frozen=True)
@@ -78,19 +80,29 @@ class Part:
 
 
 @router.api_route("/runs/{run_id}", **_LOOK)
-def run(run_id: str, service: Svc) -> Response:
-    """Show one run with its stages, losses and report."""
-    found = find_run(service, run_id, verify=True)
-    if found is None:
-        raise HTTPException(404, "No run has this id")
+def run(run_id: str, service: Svc, refreshed: bool = False) -> Response:
+    """Show one run with its stages, losses and report.
+
+    Args:
+        run_id: id of the run.
+        service: the state of the store.
+        refreshed: whether the page reloads itself, for which a recent view is enough.
+    """
+    view = shared_view(service, run_id) if refreshed else None
+    if view is None or not view.is_live:
+        try:
+            view = view_run(service, run_id, verify=True)
+        except NoRun as e:
+            raise HTTPException(404, "No run has this id") from e
+    found = view.run
     done = {stage.name: stage.record for stage in found.stages if stage.record}
     return page(
         "run",
+        headers=security_headers(live=view.is_live),
         section="runs",
         run=found,
-        manifest=found.manifest,
+        view=view,
         spec=_spec(found),
-        curve=_part(service, done.get("train"), load_curve),
         report=_part(service, done.get("eval"), _report),
     )
 
