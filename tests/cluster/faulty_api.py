@@ -6,13 +6,11 @@ answer), storms of 429, outages in which no connection works, and tokens that ex
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import random
 import secrets
 import ssl
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from pathlib import Path
 from aiohttp import ClientSession, TCPConnector, web
 
 from tests.cluster.controlplane import ControlPlane
+from tests.event_loop import serving
 
 FAULTS = (500, 503, "lost request", "lost answer", "half an answer")
 
@@ -67,27 +66,19 @@ class FaultyApi:
     def running(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.expire_token()
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, daemon=True)
-        thread.start()
-        runner = asyncio.run_coroutine_threadsafe(self._start(), loop).result(10)
-        user = {"tokenFile": str(self.folder / "token")}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
-            "users": [{"name": "u", "user": user}],
-            "contexts": [{"name": "faulty", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "faulty",
-        }
-        (self.folder / "kubeconfig").write_text(json.dumps(config))
-        try:
+        with serving(self._start, self._stop):
+            user = {"tokenFile": str(self.folder / "token")}
+            server = f"http://127.0.0.1:{self.port}"
+            config = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": server}}],
+                "users": [{"name": "u", "user": user}],
+                "contexts": [{"name": "faulty", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "faulty",
+            }
+            (self.folder / "kubeconfig").write_text(json.dumps(config))
             yield
-        finally:
-            asyncio.run_coroutine_threadsafe(self._stop(runner), loop).result(20)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
 
     async def _start(self) -> web.AppRunner:
         trust = ssl.create_default_context(cafile=str(self.control_plane.authority))

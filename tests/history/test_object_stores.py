@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import fsspec
 import pytest
 
 from tests.history.trees import heartbeat, put, write_manifest, write_run
-from tests.objectstore import STORES, ObjectStore
+from tests.objectstore import STORES, ObjectStore, used_by_this_process
 from tuneloop.artifacts import layout
 from tuneloop.history.deletion import delete_run, plan_deletion
 from tuneloop.history.garbage import KINDS, collect, find_garbage, run_gc
@@ -27,10 +26,7 @@ RUNS = 20
 
 @pytest.fixture(scope="module", params=sorted(STORES))
 def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
-    with STORES[request.param]() as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in found.environment.items():
-            patch.setenv(name, value)
-        fsspec.config.set_conf_env(fsspec.config.conf, found.environment)
+    with used_by_this_process(request.param) as found:
         yield found
 
 

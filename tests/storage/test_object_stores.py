@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 
 import aiohttp
-import fsspec
 import pytest
 from botocore.exceptions import (
     ClientError,
@@ -18,7 +17,7 @@ from fsspec.exceptions import FSTimeoutError
 from gcsfs.retry import HttpError
 from google.auth.exceptions import DefaultCredentialsError
 
-from tests.objectstore import STORES, ObjectStore
+from tests.objectstore import STORES, ObjectStore, used_by_this_process
 from tuneloop.errors import (
     DataError,
     PermissionDenied,
@@ -37,10 +36,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module", params=sorted(STORES))
 def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
-    with STORES[request.param]() as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in found.environment.items():
-            patch.setenv(name, value)
-        fsspec.config.set_conf_env(fsspec.config.conf, found.environment)
+    with used_by_this_process(request.param) as found:
         yield found
 
 

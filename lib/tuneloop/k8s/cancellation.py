@@ -10,9 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
-from tuneloop.artifacts.cancellation import Cancellation
+from tuneloop.artifacts.cancellation import Cancellation, repeat_until_none_left
 from tuneloop.artifacts.submission import Submission, name_of
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.diagnosis.observed import mapping, metadata_of, text
@@ -43,14 +41,7 @@ def delete_workloads(
         sleep: waits between two looks.
     """
     deletion = _Deletion(cluster, run_id, workloads)
-    retrying = Retrying(
-        retry=retry_if_result(bool),
-        stop=stop_after_delay(wait_seconds),
-        wait=wait_fixed(POLL_SECONDS),
-        sleep=sleep,
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else [],
-    )
-    left = retrying(deletion.advance)
+    left = repeat_until_none_left(deletion.advance, wait_seconds, POLL_SECONDS, sleep)
     return Cancellation(tuple(deletion.deleted), tuple(deletion.kept), tuple(left))
 
 

@@ -104,7 +104,7 @@ class StageObserver:
             events=() if all_run else self._events(pods, jobs, admission),
             record_published=self._has_record(),
             now=self.cluster.now(),
-            cancelled=workload is None and self._was_cancelled(),
+            cancelled=_is_gone(workload) and self._was_cancelled(),
             child_jobs=jobs,
             earlier_pods=earlier,
             queue_workload=admission,

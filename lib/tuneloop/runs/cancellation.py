@@ -6,9 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
-from tuneloop.artifacts.cancellation import Cancellation
+from tuneloop.artifacts.cancellation import Cancellation, repeat_until_none_left
 from tuneloop.runs.processes import Announcement, ProcessIdentity, find_announcements, withdraw
 
 POLL_SECONDS = 0.2
@@ -36,14 +34,7 @@ def cancel_local_run(
         sleep: waits between two looks.
     """
     ending = _Ending(artifacts, run_id, stage)
-    retrying = Retrying(
-        retry=retry_if_result(bool),
-        stop=stop_after_delay(wait_seconds),
-        wait=wait_fixed(POLL_SECONDS),
-        sleep=sleep,
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else [],
-    )
-    left = retrying(ending.advance)
+    left = repeat_until_none_left(ending.advance, wait_seconds, POLL_SECONDS, sleep)
     return Cancellation(tuple(ending.ended), (), tuple([*left, *ending.elsewhere]))
 
 

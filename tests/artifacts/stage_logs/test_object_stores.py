@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-import fsspec
 import pytest
 
 from tests.artifacts.stage_logs.test_archive import ATTEMPT, append, stored
 from tests.artifacts.stage_logs.test_lines import at
-from tests.objectstore import STORES, ObjectStore
+from tests.objectstore import STORES, ObjectStore, used_by_this_process
 from tuneloop.artifacts.stage_logs.archive import Archive, ArchiveWriter, AttemptEnd
 from tuneloop.artifacts.stage_logs.attempt import list_attempts
 from tuneloop.runs.logs.follow import StageLog
@@ -23,10 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(params=sorted(STORES))
 def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
-    with STORES[request.param]() as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in found.environment.items():
-            patch.setenv(name, value)
-        fsspec.config.set_conf_env(fsspec.config.conf, found.environment)
+    with used_by_this_process(request.param) as found:
         yield found
 
 
