@@ -88,6 +88,8 @@ class FaultyProxy:
     requests: int = 0
     faults: Counter[Any] = field(default_factory=Counter)
     port: int = field(default_factory=free_port)
+    ignores_preconditions: bool = False
+    """Whether the store replaces objects that a request asked only to create."""
     _hold: _Hold | None = None
 
     @property
@@ -155,6 +157,9 @@ class FaultyProxy:
             return self._reset(request)
         url = yarl.URL(self.target + request.raw_path, encoded=True)
         headers = {k: v for k, v in request.headers.items() if k.lower() != "transfer-encoding"}
+        if self.ignores_preconditions:
+            url = url.without_query_params("ifGenerationMatch")
+            headers = {k: v for k, v in headers.items() if k.lower() != "if-none-match"}
         async with self._session.request(
             request.method,
             url,

@@ -50,7 +50,7 @@ def hub_of(
     def make(workflow: str, **changes: Any) -> Hub:
         stages = dict.fromkeys(("export", "train", "eval", "import"), SMALL)
         tiny_run.change(
-            execution__cluster={"namespace": namespace, **stages},
+            execution__cluster={"namespace": namespace, "shared_artifacts": True, **stages},
             execution__store_url=store,
             train__steps=2,
         ).change(**changes)

@@ -88,7 +88,7 @@ def test_its_jobs_submit_wait_and_report(
 ) -> None:
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
     stages = dict.fromkeys(("export", "train", "eval", "import"), SMALL)
-    place = {"namespace": namespace, **stages}
+    place = {"namespace": namespace, "shared_artifacts": True, **stages}
     tiny_run.change(execution__cluster=place, execution__store_url=store, train__steps=1)
     url, posted = notes
     project, programs = tmp_path / "project", tmp_path / "programs"

@@ -75,6 +75,7 @@ def test_nothing_that_the_loop_leaves_or_says_on_a_cluster_holds_a_credential(
     cluster.apply(secret(namespace, "tuneloop-webhook", {"url": hook}))
     place: dict[str, Any] = {
         "namespace": namespace,
+        "shared_artifacts": True,
         "image": IMAGE,
         "credentials_secret": "tuneloop-credentials",
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import objectstore
 from tests.builders import TinyRun, stage_specs
 from tests.cluster import controlplane
 from tests.cluster.jobset import serve_jobset
@@ -53,9 +54,9 @@ def prepared(
 
 
 def findings(
-    client: Cluster, found: Prepared[KubernetesBackend], artifacts: str = "gs://b/a"
+    client: Cluster, found: Prepared[KubernetesBackend], artifacts: str | None = None
 ) -> list[str]:
-    spec = cluster_of(found.plan.spec)
+    spec, artifacts = cluster_of(found.plan.spec), artifacts or found.plan.artifacts
     documents = stage_files(found.backend.submission)
     return [
         f"{each.severity}: {each}"
@@ -65,20 +66,86 @@ def findings(
 
 @pytest.mark.usefixtures("account", "jobset_api")
 def test_a_cluster_that_has_all_gives_no_finding(
+    client: Cluster,
+    tiny_run: TinyRun,
+    repository: Path,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train = {"accelerator": "v5e-4x4"}
+    tiny_run.change(train__batch_size=16)
+    found = prepared(tiny_run, repository, namespace, train=train)
+    assert findings(client, found) == []
+    with objectstore.gcs() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        (warning,) = findings(client, found, store.url("a"))
+        assert "ServiceAccount tuneloop-stage: has no annotation iam.gke" in warning
+        assert warning.startswith("warning: ")
+        store.proxy.ignores_preconditions = True
+        (error, _) = findings(client, found, store.url("a"))
+        assert error.startswith("error: execution.artifacts: gs://tests/a: a second creation of")
+        assert store.bucket.names() == []
+    objectstore.forget_clients("gs")
+
+
+@pytest.mark.usefixtures("account", "jobset_api")
+def test_credentials_of_a_secret_need_no_annotation(
+    cluster: controlplane.Cluster,
+    client: Cluster,
+    tiny_run: TinyRun,
+    repository: Path,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster.kubectl("create", "secret", "generic", "keys", "-n", namespace, check=True)
+    found = prepared(tiny_run, repository, namespace, credentials_secret="keys")
+    with objectstore.s3() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        assert findings(client, found, store.url("a")) == []
+    objectstore.forget_clients("s3")
+
+
+@pytest.mark.usefixtures("account", "jobset_api")
+def test_priority_classes_and_claims(
     cluster: controlplane.Cluster,
     client: Cluster,
     tiny_run: TinyRun,
     repository: Path,
     namespace: str,
 ) -> None:
-    train = {"accelerator": "v5e-4x4"}
+    low = f"low-{namespace}"
+    metadata = {"name": low}
+    kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": metadata}
+    cluster.apply({**kind, "value": -100, "preemptionPolicy": "Never"})
+    place = {"pod_priority_class": low}
     tiny_run.change(train__batch_size=16)
-    found = prepared(tiny_run, repository, namespace, train=train)
-    assert findings(client, found, "/local/folder") == []
-    (warning,) = findings(client, found)
-    assert warning.startswith("warning: ServiceAccount tuneloop-stage: has no annotation iam.gke")
-    cluster.kubectl("create", "secret", "generic", "keys", "-n", namespace, check=True)
-    found = prepared(tiny_run, repository, namespace, train=train, credentials_secret="keys")
+    alone = prepared(tiny_run, repository, namespace, **place)
+    assert findings(client, alone) == [], "a Job may have any priority"
+    gang = {"train": {"accelerator": "v5e-4x4"}}
+    found = prepared(tiny_run, repository, namespace, **place, **gang)
+    (said,) = findings(client, found)
+    assert said == (
+        f"error: PriorityClass {low}: has the value -100, which JobSet writes into a label of its"
+        " pods and the API server then refuses; use a class with a value of 0 or more"
+    )
+    cluster.kubectl("delete", "priorityclass", low, check=True)
+    said = "\n".join(findings(client, found))
+    assert f"error: PriorityClass {low}: does not exist; create it, or correct" in said
+
+    found = prepared(tiny_run, repository, namespace, compile_cache_claim="compiled", **gang)
+    (said,) = findings(client, found)
+    assert said.startswith("error: PersistentVolumeClaim compiled: does not exist in namespace")
+    claim = {"name": "compiled", "namespace": namespace}
+    volume = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": claim}
+    cluster.apply({**kind, "spec": volume})
+    (said,) = findings(client, found)
+    assert said.startswith("warning: PersistentVolumeClaim compiled: is not ReadWriteMany, but ")
+    assert "mounts it in 4 pods" in said
+    one = {"train": {"accelerator": "v5e-2x2"}}
+    found = prepared(tiny_run, repository, namespace, compile_cache_claim="compiled", **one)
     assert findings(client, found) == []
 
 
@@ -107,13 +174,13 @@ def test_what_is_missing_is_said_with_what_to_do(
         }
     )
     found = prepared(tiny_run, repository, namespace, queue="tpu", service_account="puller")
-    said = "\n".join(findings(client, found, "/x"))
+    said = "\n".join(findings(client, found))
     assert "error: LocalQueue tpu: the cluster does not serve kueue.x-k8s.io" in said
     assert "names image pull secret registry, which does not exist; create it" in said
     assert "ResourceQuota small: leaves 1.5 of requests.cpu, but one stage needs 2" in said
     secrets = {"store_token_secret": "absent", "credentials_secret": "none"}
     found = prepared(tiny_run, repository, namespace, **secrets)
-    said = "\n".join(findings(client, found, "/x"))
+    said = "\n".join(findings(client, found))
     assert "Secret none: does not exist; run `kubectl create secret generic none --from-e" in said
     assert "Secret absent: does not exist or has no key `token`; run `kubectl create sec" in said
     assert "ServiceAccount tuneloop-stage: does not exist; run `kubectl create" in said
@@ -146,7 +213,7 @@ def test_rights_that_are_missing_are_named(
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(config))
     limited = Cluster.connect(namespace, kubeconfig=str(path))
-    said = findings(limited, prepared(tiny_run, repository, namespace), "/x")
+    said = findings(limited, prepared(tiny_run, repository, namespace))
     denied = [line for line in said if "no right to" in line]
     assert [line.split("no right to ")[1].split(",")[0] for line in denied] == [
         *("create Job", "delete Job"),

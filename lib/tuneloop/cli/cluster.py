@@ -40,13 +40,18 @@ def check(
     cluster: ClusterOptions,
     server: Annotated[
         bool,
-        typer.Option("--server", help="Also check rights, queues and a dry run on the cluster."),
+        typer.Option(
+            "--server",
+            help="Also check rights, queues and a dry run on the cluster, and write and delete a"
+            " small object at the artifacts URL.",
+        ),
     ] = False,
 ) -> None:
-    """Check a run for problems on a cluster. Write nothing."""
+    """Check a run for problems on a cluster. Create nothing there."""
     from tuneloop.k8s.backend import train_devices
     from tuneloop.k8s.checks.base_model import check_base_model, check_host_memory
-    from tuneloop.k8s.checks.offline import check_documents, check_execution
+    from tuneloop.k8s.checks.execution import check_execution
+    from tuneloop.k8s.checks.offline import check_documents
     from tuneloop.k8s.checks.preflight import preflight
     from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
     from tuneloop.runs.train_step import planned_step

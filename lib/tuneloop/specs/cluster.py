@@ -136,6 +136,9 @@ class ClusterSpec(Spec):
     the API server."""
     store_token_secret: DnsLabel | None = None
     """Secret whose key `token` holds the trace store token of the import stage; null sends none."""
+    shared_artifacts: bool = False
+    """Whether pods see `execution.artifacts` at the same path although it is a folder, such as a
+    network file system that your pod template mounts; `check` refuses a folder otherwise."""
     credentials_secret: DnsLabel | None = None
     """Secret with object store credentials, for clusters without a cloud identity for pods; its
     keys become environment variables and files in /etc/tuneloop-credentials; null mounts none."""

@@ -59,17 +59,26 @@ def _open_fs(url: str) -> tuple[Any, str]:
     return fs, path
 
 
-def ask(url: str, verb: str, call: Callable[[Any, str], Any]) -> Any:
+def ask(
+    url: str,
+    verb: str,
+    call: Callable[[Any, str], Any],
+    *,
+    patience_seconds: float = _PATIENCE_SECONDS,
+) -> Any:
     """Call a file system; retry transient errors of object stores.
 
     Args:
         url: URL or path of the object.
         verb: `read` or `written`, used in error messages.
         call: (file system, path in it) -> result; it must be safe to repeat.
+        patience_seconds: seconds of retries, on top of those of the store's own library.
     """
     with sentences(url, verb):
         fs, path = _open_fs(url)
-        return call(fs, path) if isinstance(fs, LocalFileSystem) else _patiently(call, fs, path)
+        if isinstance(fs, LocalFileSystem):
+            return call(fs, path)
+        return _patiently.copy(stop=stop_after_delay(patience_seconds))(call, fs, path)
 
 
 def local_path(url: str) -> str | None:
@@ -144,11 +153,16 @@ def write(url: str, data: bytes) -> None:
     ask(url, "written", put)
 
 
-def create(url: str, data: bytes) -> None:
+def create(url: str, data: bytes, *, patience_seconds: float = _PATIENCE_SECONDS) -> None:
     """Write a whole object that must not exist yet; raise FileExistsError if it does.
 
     With an object store, FileExistsError is also raised if this call wrote the object but its
     acknowledgement was lost and the request was retried. Use `publish`, which compares contents.
+
+    Args:
+        url: URL or path of the object.
+        data: content.
+        patience_seconds: as for `ask`.
     """
 
     def put(fs: Any, path: str) -> None:
@@ -158,7 +172,7 @@ def create(url: str, data: bytes) -> None:
         else:
             fs.pipe_file(path, data, mode="create")
 
-    ask(url, "written", put)
+    ask(url, "written", put, patience_seconds=patience_seconds)
 
 
 def _mkdir(path: Path) -> None:
@@ -243,6 +257,16 @@ def delete_tree(prefix: str) -> None:
             fs.rm(path, recursive=True)
 
     ask(prefix, "written", remove)
+
+
+def delete(url: str) -> None:
+    """Delete an object; do nothing if there is none."""
+
+    def remove(fs: Any, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm_file(path)
+
+    ask(url, "written", remove)
 
 
 @dataclass(frozen=True)

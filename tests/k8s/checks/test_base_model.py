@@ -93,7 +93,7 @@ def test_chips_have_memory_of_their_own() -> None:
 def cluster_run(tiny_run: TinyRun) -> TinyRun:
     return tiny_run.change(
         train__model={"kind": "pretrained", "model": "small-llama"},
-        execution__cluster={"namespace": "n", "image": IMAGE},
+        execution__cluster={"namespace": "n", "image": IMAGE, "shared_artifacts": True},
     )
 
 

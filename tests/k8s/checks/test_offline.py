@@ -11,9 +11,8 @@ import yaml
 
 from tests.builders import REPOSITORY
 from tests.k8s.rendering.test_render import rendered, submitter
-from tuneloop.k8s.checks.offline import check_documents, check_execution
+from tuneloop.k8s.checks.offline import check_documents
 from tuneloop.specs.cluster import StagePlacement
-from tuneloop.specs.run import ExecutionSpec
 
 Object = dict[str, Any]
 
@@ -228,32 +227,3 @@ def test_the_submitters_token_and_a_tag_that_is_allowed_pass() -> None:
     main(job)["image"] = "tuneloop:v1"
     job["spec"]["template"]["metadata"]["annotations"]["tuneloop.dev/allow-tag"] = "true"
     assert said(config_map, job) == []
-
-
-@pytest.mark.parametrize(
-    ("artifacts", "store", "places"),
-    [
-        ("gs://b/a", "http://store.n:8000", []),
-        ("/home/me", "http://store.n:8000", ["execution.artifacts"]),
-        ("file:///home/me", "http://store.n:8000", ["execution.artifacts"]),
-        ("s3://b", "http://127.0.0.1:8000", ["execution.store_url"]),
-        ("s3://b", "http://[::1]:8000", ["execution.store_url"]),
-    ],
-)
-def test_places_that_mean_another_thing_in_a_pod_are_warned_of(
-    artifacts: str, store: str, places: list[str]
-) -> None:
-    found = check_execution(ExecutionSpec(artifacts=artifacts, store_url=store))
-    assert [finding.place for finding in found] == places
-    assert {finding.severity for finding in found} <= {"warning"}
-
-
-def test_a_webhook_that_the_submitter_cannot_call_is_warned_of() -> None:
-    hooks = [
-        {"url": "http://h/"},
-        {"url_from": {"env": "A_URL"}},
-        {"url_from": {"env": "B_URL", "secret": "hook"}},
-    ]
-    places = {"artifacts": "gs://bucket/a", "store_url": "http://store", "notifications": hooks}
-    (found,) = check_execution(ExecutionSpec.model_validate(places))
-    assert (found.place, found.severity) == ("execution.notifications.1.url_from", "warning")

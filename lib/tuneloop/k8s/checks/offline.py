@@ -10,11 +10,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from tuneloop.k8s.checks.schemas import Object, Problem, schema_problems
 from tuneloop.k8s.names import ALLOW_TAG, COMPONENT, POD_SECURITY, SUBMITTER
-from tuneloop.specs.run import ExecutionSpec
 
 CONFIG_MAP_BYTES = 1_048_576
 ANNOTATION_BYTES = 262_144
@@ -65,34 +63,6 @@ def check_documents(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
             problems = schema or [problem for rule in RULES for problem in rule(found)]
             findings += [Finding(f"{place}: {path}", problem) for path, problem in problems]
     return findings + _across(documents)
-
-
-def check_execution(execution: ExecutionSpec) -> list[Finding]:
-    """Warn about settings that mean something else inside a pod than on this machine."""
-    findings = []
-    scheme, _, _ = execution.artifacts.rpartition("://")
-    if scheme in ("", "file", "local"):
-        message = (
-            f"{execution.artifacts} is a local folder, which is lost when the pod ends; use a"
-            " bucket URL"
-        )
-        findings.append(Finding("execution.artifacts", message, "warning"))
-    host = urlsplit(execution.store_url).hostname or ""
-    if host in ("localhost", "::1") or host.startswith("127."):
-        message = (
-            f"{execution.store_url} is the pod itself when a pod reads it; use the address of the"
-            " store's Service"
-        )
-        findings.append(Finding("execution.store_url", message, "warning"))
-    for position, webhook in enumerate(execution.notifications):
-        if webhook.url_from is not None and webhook.url_from.secret is None:
-            message = (
-                "names no Secret, so `submit --detach` and a rendered folder call no webhook; set"
-                " secret, or supervise with `run` or `wait`"
-            )
-            place = f"execution.notifications.{position}.url_from"
-            findings.append(Finding(place, message, "warning"))
-    return findings
 
 
 def _across(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:

@@ -1,25 +1,25 @@
 """Checks against a cluster before anything is created: rights, accounts, queues, quota, a dry run.
 
-The checks only read and dry-run. A check that fails to look something up becomes a warning, and
-the other checks continue.
+The checks of the cluster only read and dry-run; the check of the artifacts writes a small object
+and deletes it. A check that fails to look something up becomes a warning, and the other checks
+continue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuneloop.errors import PermissionDenied, TuneloopError
+from tuneloop.k8s.checks.flight import Object, Preflight, needs_of, pods_of
 from tuneloop.k8s.checks.offline import Finding
+from tuneloop.k8s.checks.queues import fit, queues, ready_timeout
 from tuneloop.k8s.client.connection import parse_quantity
-from tuneloop.k8s.names import QUEUE
 from tuneloop.specs.cluster import ClusterSpec
+from tuneloop.storage.probe import try_create_only
 
 if TYPE_CHECKING:
     from tuneloop.k8s.client.cluster import Cluster
-
-Object = dict[str, Any]
 
 Right = tuple[str, str, str]
 """Kind, verb and subresource."""
@@ -46,33 +46,6 @@ IDENTITY_ANNOTATIONS = {
     "s3": "eks.amazonaws.com/role-arn",
 }
 """Scheme of the artifacts URL -> annotation that links a ServiceAccount to a cloud account."""
-
-
-@dataclass(frozen=True)
-class Preflight:
-    """The objects that are going to be created, and the cluster and spec that they are for."""
-
-    cluster: Cluster
-    objects: list[tuple[str, Object]]
-    """(file name, object) in the order in which they are created."""
-    spec: ClusterSpec
-    artifacts: str
-
-    @property
-    def workloads(self) -> list[Object]:
-        """The Jobs and JobSets among the objects."""
-        return [found for _, found in self.objects if found["kind"] in ("Job", "JobSet")]
-
-    @property
-    def queues(self) -> list[str]:
-        """The LocalQueues that the workloads name, sorted."""
-        labels = (found["metadata"]["labels"].get(QUEUE) for found in self.workloads)
-        return sorted({queue for queue in labels if queue})
-
-    @property
-    def has_gang(self) -> bool:
-        """Whether any of the objects is a JobSet."""
-        return any(found["kind"] == "JobSet" for found in self.workloads)
 
 
 def preflight(
@@ -133,33 +106,68 @@ def _jobset_api(flight: Preflight) -> Iterator[Finding]:
         yield Finding("JobSet API", message)
 
 
-def _queues(flight: Preflight) -> Iterator[Finding]:
-    for queue in flight.queues:
-        yield from _queue(flight, queue)
-
-
-def _queue(flight: Preflight, queue: str) -> Iterator[Finding]:
-    place = f"LocalQueue {queue}"
-    if not flight.cluster.serves("LocalQueue"):
-        message = (
-            "the cluster does not serve kueue.x-k8s.io/v1beta2; install Kueue or remove `queue`"
-            " from execution.cluster and its stages"
-        )
-        yield Finding(place, message)
+def _priority_class(flight: Preflight) -> Iterator[Finding]:
+    name = flight.spec.pod_priority_class
+    if name is None:
         return
-    found = flight.cluster.get("LocalQueue", queue)
+    place, found = f"PriorityClass {name}", flight.cluster.get("PriorityClass", name)
     if found is None:
-        known = [each["metadata"]["name"] for each in flight.cluster.find("LocalQueue")]
+        message = "does not exist; create it, or correct execution.cluster.pod_priority_class"
+        yield Finding(place, message)
+    elif found["value"] < 0 and flight.has_gang:
         message = (
-            f"does not exist, expected one of: {', '.join(known) or 'none exists'}; correct"
-            " `queue` of execution.cluster or of its stage"
+            f"has the value {found['value']}, which JobSet writes into a label of its pods and the"
+            " API server then refuses; use a class with a value of 0 or more"
+        )
+        yield Finding(place, message)
+
+
+def _claim(flight: Preflight) -> Iterator[Finding]:
+    name = flight.spec.compile_cache_claim
+    if name is None:
+        return
+    place = f"PersistentVolumeClaim {name}"
+    found = flight.cluster.get("PersistentVolumeClaim", name)
+    if found is None:
+        message = (
+            f"does not exist in namespace {flight.spec.namespace}; create it, or correct"
+            " execution.cluster.compile_cache_claim"
         )
         yield Finding(place, message)
         return
-    for condition in found.get("status", {}).get("conditions", []):
-        if condition["type"] == "Active" and condition["status"] == "False":
-            message = f"is not active: {condition.get('message')}; ask the owner of the queue"
-            yield Finding(place, message)
+    if found.get("status", {}).get("phase") == "Lost":
+        yield Finding(place, "has lost its volume; delete the claim and create it again")
+    is_shared = "ReadWriteMany" in found["spec"].get("accessModes", [])
+    users = [
+        each for each in flight.workloads if _mounts(each, name) and needs_of(each)["pods"] > 1
+    ]
+    if users and not is_shared:
+        message = (
+            f"is not ReadWriteMany, but {users[0]['metadata']['name']} mounts it in"
+            f" {needs_of(users[0])['pods']} pods, which may then not start on several nodes; use a"
+            " claim with accessModes [ReadWriteMany]"
+        )
+        yield Finding(place, message, "warning")
+
+
+def _mounts(workload: Object, claim: str) -> bool:
+    return any(
+        volume.get("persistentVolumeClaim", {}).get("claimName") == claim
+        for pod in pods_of(workload)
+        for volume in pod["spec"].get("volumes", [])
+    )
+
+
+def _artifacts(flight: Preflight) -> Iterator[Finding]:
+    """Try the store with the credentials of this machine, which also write the run's manifest."""
+    try:
+        left = try_create_only(flight.artifacts)
+    except TuneloopError as e:
+        yield Finding("execution.artifacts", f"{e} (tried from this machine)")
+        return
+    if left is not None:
+        message = f"a small object was written and cannot be deleted: {left}"
+        yield Finding("execution.artifacts", message, "warning")
 
 
 def _accounts(flight: Preflight) -> Iterator[Finding]:
@@ -173,7 +181,7 @@ def _accounts(flight: Preflight) -> Iterator[Finding]:
             continue
         wanted = IDENTITY_ANNOTATIONS.get(flight.artifacts.split("://")[0])
         if flight.spec.credentials_secret is not None:
-            wanted = None  # the pods have credentials without a cloud identity
+            wanted = None  # the Secret's credentials are used
         if wanted and wanted not in account["metadata"].get("annotations", {}):
             message = (
                 f"has no annotation {wanted}; add it, unless the cloud links the account to a role"
@@ -208,7 +216,7 @@ def _store_token(flight: Preflight) -> Iterator[Finding]:
 
 def _quota(flight: Preflight) -> Iterator[Finding]:
     """Check that every quota has room for the largest stage, because stages run one by one."""
-    needs = [_needs(workload) for workload in flight.workloads]
+    needs = [needs_of(workload) for workload in flight.workloads]
     for quota in flight.cluster.find("ResourceQuota"):
         status = quota.get("status", {})
         for name, hard in status.get("hard", {}).items():
@@ -221,23 +229,6 @@ def _quota(flight: Preflight) -> Iterator[Finding]:
                     " or wait"
                 )
                 yield Finding(f"ResourceQuota {quota['metadata']['name']}", message)
-
-
-def _needs(workload: Object) -> dict[str, Any]:
-    """Return what one workload uses of a quota: name of the quota's resource -> amount."""
-    if workload["kind"] == "JobSet":
-        (replicated,) = workload["spec"]["replicatedJobs"]
-        job, jobs = replicated["template"]["spec"], replicated["replicas"]
-    else:
-        job, jobs = workload["spec"], 1
-    pods = job.get("parallelism", 1) * jobs
-    needs: dict[str, Any] = {"count/jobs.batch": jobs, "pods": pods, "count/pods": pods}
-    for container in job["template"]["spec"]["containers"]:
-        for side in ("requests", "limits"):
-            for name, text in container["resources"][side].items():
-                needs[f"{side}.{name}"] = parse_quantity(text) * pods
-        needs |= {name: needs[f"requests.{name}"] for name in ("cpu", "memory")}
-    return needs
 
 
 def _dry_run(flight: Preflight) -> Iterator[Finding]:
@@ -257,15 +248,12 @@ def _dry_run(flight: Preflight) -> Iterator[Finding]:
 
 def _pods(flight: Preflight) -> Iterator[Object]:
     for workload in flight.workloads:
-        if workload["kind"] == "Job":
-            yield workload["spec"]["template"]
-        else:
-            for replicated in workload["spec"]["replicatedJobs"]:
-                yield replicated["template"]["spec"]["template"]
+        yield from pods_of(workload)
 
 
 Rule = Callable[[Preflight], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
-    *(_rights, _jobset_api, _queues, _accounts, _credentials, _store_token, _quota, _dry_run),
+    *(_artifacts, _rights, _jobset_api, queues, fit, ready_timeout, _priority_class),
+    *(_accounts, _credentials, _store_token, _claim, _quota, _dry_run),
 )
 """The checks in the order of their reports: first those that concern every object."""

@@ -46,7 +46,10 @@ KINDS = {
     "JobSet": Kind("jobset.x-k8s.io/v1alpha2", "jobsets"),
     "LocalQueue": Kind("kueue.x-k8s.io/v1beta2", "localqueues"),
     "Namespace": Kind("v1", "namespaces", namespaced=False),
+    "PersistentVolumeClaim": Kind("v1", "persistentvolumeclaims"),
     "Pod": Kind("v1", "pods"),
+    "PriorityClass": Kind("scheduling.k8s.io/v1", "priorityclasses", namespaced=False),
+    "ResourceFlavor": Kind("kueue.x-k8s.io/v1beta2", "resourceflavors", namespaced=False),
     "ResourceQuota": Kind("v1", "resourcequotas"),
     "Role": Kind("rbac.authorization.k8s.io/v1", "roles"),
     "RoleBinding": Kind("rbac.authorization.k8s.io/v1", "rolebindings"),
@@ -104,6 +107,10 @@ class Cluster:
     def now(self) -> datetime:
         """Return the time on the server's clock; ages are never computed with the local clock."""
         return self._connection.now()
+
+    def in_namespace(self, namespace: str) -> Cluster:
+        """Return another namespace of the same cluster, over the same connection."""
+        return Cluster(self._connection, namespace)
 
     def close(self) -> None:
         """Close idle connections."""
