@@ -26,6 +26,7 @@ NAMES = (
     "dataset",
     "runs",
     "run",
+    "files",
     "going run",
     "failed run",
     "torn run",

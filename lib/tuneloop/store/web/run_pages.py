@@ -22,9 +22,10 @@ from tuneloop.artifacts.records import Record
 from tuneloop.errors import TuneloopError
 from tuneloop.history.stored import StoredRun
 from tuneloop.store.dependencies import Service, Svc
-from tuneloop.store.web import live
+from tuneloop.store.web import live, run_files
 from tuneloop.store.web.live import NoRun, shared_view, view_run
 from tuneloop.store.web.render import is_blank, page, problem, security_headers, visible
+from tuneloop.store.web.run_files import files_of_records
 from tuneloop.store.web.stored_runs import (
     find_run,
     list_run_ids,
@@ -44,6 +45,7 @@ _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
 
 router = APIRouter()
 router.include_router(live.router)
+router.include_router(run_files.router)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def run(run_id: str, service: Svc, refreshed: bool = False) -> Response:
         section="runs",
         run=found,
         view=view,
+        outputs=files_of_records(found),
         spec=_spec(found),
         report=_part(service, done.get("eval"), _report),
     )
