@@ -36,6 +36,7 @@ State = Literal[
     "UserError",
     "DataError",
     "OutOfMemory",
+    "DeviceRefused",
     "Evicted",
     "Preempted",
     "NodeLost",

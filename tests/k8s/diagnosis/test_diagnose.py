@@ -119,12 +119,21 @@ def suspended(age: float = 10) -> dict[str, Any]:
 
 
 TERMINATED = '{"cause": "gs://b/x: missing; rebuild it", "exit_code": 65}'
+DEVICE = (
+    '{"cause": "stage train: user 10001 may not open /dev/vfio/0 (owner 0:0, mode 0600); set'
+    ' pod_security: baseline for the stage", "exit_code": 77}'
+)
 CASES: dict[str, tuple[Verdict, str, int | None, str]] = {
     "data": (
         judged(failed("PodFailurePolicy"), ended(65, message=TERMINATED)),
         *("DataError", 12, "gs://b/x: missing; rebuild it"),
     ),
     "bug": (judged(failed(), ended(70)), "UserError", 10, "exit 70"),
+    "a device of root": (
+        judged(failed(), ended(77, message=DEVICE)),
+        *("DeviceRefused", 20, "may not open /dev/vfio/0 (owner 0:0, mode 0600)"),
+    ),
+    "a bucket that refuses": (judged(failed(), ended(77)), "UserError", 20, "exit 77"),
     "spec": (judged(failed(), ended(78)), "ConfigError", 3, "exit 78"),
     "no program": (judged(failed(), ended(127)), "ConfigError", 10, "exit 127"),
     "killed": (judged(failed(), ended(137, reason="OOMKilled")), "OutOfMemory", 11, "OOMKilled"),

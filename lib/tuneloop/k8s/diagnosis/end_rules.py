@@ -11,7 +11,7 @@ import re
 
 from tuneloop.artifacts.verdict import State, Verdict
 from tuneloop.k8s.api import Object
-from tuneloop.k8s.diagnosis.exit_codes import AGAIN, MEANINGS, memory_fix, verb_code
+from tuneloop.k8s.diagnosis.exit_codes import AGAIN, MEANINGS, meaning_of, memory_fix, verb_code
 from tuneloop.k8s.diagnosis.observed import (
     Observation,
     condition,
@@ -121,7 +121,7 @@ def _judge(seen: Observation, failure: PodFailure) -> tuple[State, str, int]:
     if code is None and _ADMISSION.fullmatch(failure.reason):
         fix = f"the node rejected the pod and may be under repair; {AGAIN}"
         return "AdmissionRejected", fix, 20
-    meaning = MEANINGS.get(code if code is not None else -1)
+    meaning = meaning_of(seen, code, failure.message)
     if meaning is None:
         return "Unknown", "read its log", 20
     return meaning.state, meaning.fix, verb_code(code or 0)

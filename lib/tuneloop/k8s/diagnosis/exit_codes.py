@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tuneloop.artifacts.verdict import State
@@ -43,11 +44,25 @@ MEANINGS = {
     139: Meaning("Crashed", f"read its log; {AGAIN}"),
     143: Meaning("Transient", f"find out what terminates it, {AGAIN}"),
 }
+_REFUSED_DEVICE = re.compile(r"may not open /dev/")
+"""In the sentence of `stages/failures.py`."""
 _DEVICE_MEMORY = {
     "train": "lower train.batch_size or train.max_length_tokens, set train.remat to block, or use a"
     " larger machine (`tuneloop plan` estimates the memory)",
     "eval": "lower eval.batch_size, or use a larger machine",
 }
+
+
+def meaning_of(seen: Observation, code: int | None, message: str) -> Meaning | None:
+    """Return state and fix for an exit code and the stage's own message; None if it is unknown."""
+    if code == 77 and _REFUSED_DEVICE.search(message):
+        fix = (
+            f"set {seen.setting}.pod_security: baseline, or"
+            " device_ownership_from_security_context = true in containerd on the nodes, then run"
+            " again"
+        )
+        return Meaning("DeviceRefused", fix)
+    return MEANINGS.get(code if code is not None else -1)
 
 
 def verb_code(code: int) -> int:

@@ -184,6 +184,20 @@ RUNBOOK: dict[State, Runbook] = {
         ),
         (11,),
     ),
+    "DeviceRefused": Runbook(
+        "The stage may not open the device files of its TPU or GPU.",
+        "Exit code 77 and the termination message, which names the file, its owner and mode, and"
+        " the user of the process.",
+        _NOTHING,
+        (
+            "Owner 0 and no access for others: set `execution.cluster.<stage>.pod_security:"
+            " baseline`, and let the namespace allow it, or set"
+            " `device_ownership_from_security_context = true` in containerd on the nodes.",
+            "A mode that allows access: the container did not get the device. Check that the pod"
+            " requests the accelerator and that the device plugin works.",
+        ),
+        (20,),
+    ),
     "Evicted": Runbook(
         "The kubelet evicted the pod: for its own use of local disk, or because the node was short"
         " of memory or disk.",
