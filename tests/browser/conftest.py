@@ -140,6 +140,7 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
         "dataset": "/datasets/letters-v1",
         "runs": "/runs",
         "run": "/runs/letters-7c1aa298",
+        "compare": f"/runs/compare?a=letters-7c1aa298&b={LONG[:32]}-00c0ffee",
         "files": "/runs/letters-7c1aa298/files",
         "going run": "/runs/going-00000000",
         "failed run": "/runs/letters-2b1c0d9e",

@@ -26,6 +26,7 @@ NAMES = (
     "dataset",
     "runs",
     "run",
+    "compare",
     "files",
     "going run",
     "failed run",
