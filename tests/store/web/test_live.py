@@ -89,6 +89,7 @@ def test_a_page_while_training(http: TestClient, artifacts: Path, training: str)
     assert "Validation loss: lowest 0.45 after step 10." in said
     assert "The steps after 10 come from heartbeats" in said
     assert "Speed 1,006 tokens/s" in said
+    assert "1,010 505 0" in said  # the scale
     assert "Peak memory: 2.5 GB on the host." in said
     assert '<noscript><meta http-equiv="refresh" content="10; url=/runs/going-1?' in page
     assert text_of(look(http, f"/runs/{RUN}?refreshed=true")) == said
