@@ -26,6 +26,7 @@ from tuneloop import errors
 from tuneloop.cli import app
 from tuneloop.k8s.diagnosis.runbook import RUNBOOK, Runbook
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sweep import SweepSpec
 
 LIMITS = {
     "minimum": "at least {}",
@@ -43,7 +44,8 @@ SPEC_HEAD = """# Run spec
 Every key of a run spec, the YAML file that `tuneloop run`, `plan`, `check`, `render` and `submit`
 read. Unknown keys are errors. The keys below `execution` say where a run is made. All other keys
 define its result: changing one makes a new run, which reuses the stages that did not change. This
-page is generated from the models in `lib/tuneloop/specs/`.
+page is generated from the models in `lib/tuneloop/specs/`. With the key [`sweep`](#sweep), a spec
+describes several runs ([Compare settings with a sweep](../how-to/sweeps.md)).
 """
 
 CLI_HEAD = """# Command line
@@ -73,11 +75,18 @@ from `lib/tuneloop/k8s/diagnosis/runbook.py`.
 def spec_page() -> str:
     """Return the page with every key of a run spec."""
     schema = RunSpec.model_json_schema(by_alias=True)
-    return SPEC_HEAD + "".join(_sections(schema, schema["$defs"]))
+    sweep = SweepSpec.model_json_schema(by_alias=True)
+    sections = [
+        *_sections(schema, schema["$defs"], "Top level"),
+        *_sections(sweep, sweep["$defs"], "`sweep`", "sweep"),
+    ]
+    return SPEC_HEAD + "".join(sections)
 
 
-def _sections(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
-    """The run spec's own section, then one for each spec that is nested in it."""
+def _sections(
+    schema: dict[str, Any], definitions: dict[str, Any], head: str, place: str = ""
+) -> Iterator[str]:
+    """The spec's own section, then one for each spec that is nested in it."""
     places: dict[str, list[str]] = {}
     order: list[tuple[str, dict[str, Any]]] = []
 
@@ -91,8 +100,8 @@ def _sections(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[s
                 places[name].append(inner)
                 visit(inner, definitions[name])
 
-    visit("", schema)
-    yield f"\n## Top level\n\n{schema['description']}\n\n" + _table(schema, places)
+    visit(place, schema)
+    yield f"\n## {head}\n\n{schema['description']}\n\n" + _table(schema, places)
     for name, node in order:
         title = ", ".join(f"`{path}`" for path in dict.fromkeys(places[name]))
         yield f"\n## {title} {{ #{name} }}\n\n{_line(node.get('description', ''))}\n\n"
@@ -117,7 +126,7 @@ def _table(node: dict[str, Any], places: dict[str, list[str]]) -> str:
 
 def _type(field: dict[str, Any]) -> str:
     if field.get("type") == "array":
-        return f"list of {_type(field['items'])}"
+        return f"list of {_type(field['items'])}" if field["items"] else "list"
     if names := _references(field):
         found = " or ".join(f"[{name}](#{name})" for name in names)
         return f"{found} or null" if {"type": "null"} in field.get("anyOf", ()) else found

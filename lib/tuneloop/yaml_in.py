@@ -75,6 +75,30 @@ def load_model(
         SpecError: `parse_mapping` failed, a key is unknown or missing, or a value is invalid.
     """
     value, root = parse_mapping(data, place, what)
+    return validate(model, value, root, place, renamed_keys, renamed_kinds)
+
+
+def validate(
+    model: type[Model],
+    value: dict[str, Any],
+    root: yaml.Node,
+    place: str,
+    renamed_keys: Mapping[str, str] = MappingProxyType({}),
+    renamed_kinds: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Model:
+    """Validate a parsed file, with the arguments of `load_model`.
+
+    Args:
+        model: class of the result.
+        value: the value from `parse_mapping`.
+        root: its node.
+        place: path or URL of the file, for errors.
+        renamed_keys: path of an old key -> its new name.
+        renamed_kinds: path of a `kind` -> old value -> what to write.
+
+    Raises:
+        SpecError: a key is unknown or missing, or a value is invalid.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as e:
@@ -82,7 +106,7 @@ def load_model(
         errors = e.errors()
         at = next((i for i, d in enumerate(errors) if d["type"] == "extra_forbidden"), 0)
         details, path = errors[at], path_of(errors[at], value)
-        line, key = _line_of(root, path), ".".join(map(str, path))
+        line, key = line_of(root, path), ".".join(map(str, path))
         problem = f"{all_errors(e, value)[at]}; fix the line"
         if new_key := renamed_keys.get(key):
             problem = f"{key} is an old key, expected {new_key}; rename the key"
@@ -126,7 +150,7 @@ def _refuse_twice(node: yaml.Node | None, place: str) -> None:
             _refuse_twice(child, place)
 
 
-def _line_of(node: yaml.Node | None, path: tuple[Any, ...]) -> int:
+def line_of(node: yaml.Node | None, path: tuple[Any, ...]) -> int:
     """Return the line, from 1, of the deepest key or item on the path that the file contains."""
     line = node.start_mark.line + 1 if node else 1
     for part in path:

@@ -403,13 +403,15 @@ def _exit_code(pod: Object) -> int | None:
     return code
 
 
-def publish_record(spec: StageSpec, *, content: bytes = b"result\n") -> Record:
+def publish_record(
+    spec: StageSpec, *, content: bytes = b"result\n", name: str = "result.txt"
+) -> Record:
     """Simulate the work of a stage: write one output file and its record, as any attempt would."""
     artifacts = spec.execution.artifacts
-    path = f"training_runs/{spec.run_id}/{spec.stage}/attempts/a/result.txt"
+    path = f"training_runs/{spec.run_id}/{spec.stage}/attempts/a/{name}"
     files.write(paths.join(artifacts, path), content)
     output = OutputFile(
-        name="result.txt",
+        name=name,
         path=path,
         size_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),

@@ -64,3 +64,8 @@ def compiled_url(artifacts: str, fingerprint: str) -> str:
 def compilation_cache(artifacts: str) -> str:
     """Return the URL of JAX's compilation cache, which all runs on accelerators share."""
     return paths.join(artifacts, "jax_cache")
+
+
+def sweep_prefix(artifacts: str, sweep_id: str) -> str:
+    """Return the prefix of a sweep, which names its runs and holds its report."""
+    return paths.join(artifacts, "sweeps", sweep_id)

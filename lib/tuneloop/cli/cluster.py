@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from tuneloop.cli import options
+from tuneloop.cli.control import sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, expand_groups
 from tuneloop.cli.options import Json, PollSeconds, print_json
-from tuneloop.errors import SpecError, StageFailed
+from tuneloop.errors import SpecError, StageFailed, UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -90,6 +91,18 @@ def submit(
     from tuneloop.cli.live.progress import Progress, sequence_callbacks
     from tuneloop.runs.sequence import Sequence
 
+    if (sweep := run.load_sweep()) is not None:
+        from tuneloop.runs.backend import load_backend
+
+        if detach:
+            raise UsageError(
+                "--detach: found it with a sweep, expected a single run; leave it out and keep"
+                " `tuneloop wait SWEEP_ID` running"
+            )
+        made = sweeps.plan_members(run, sweep, load_backend("kubernetes"), cluster)
+        github.set_output(sweep_id=made.sweep_id, artifacts=made.artifacts)
+        sweeps.submit_sweep(made, as_json=as_json)
+        return
     prepared = run.place_on_cluster(cluster)
     with Progress(quiet=as_json) as view:
         sequence = Sequence(prepared.start(), sequence_callbacks(view))
@@ -129,6 +142,9 @@ def wait(
     from tuneloop.runs.notifications.notifier import notifier_of_submission
     from tuneloop.runs.sequence import Sequence
 
+    if (sweep := sweeps.find_sweep_of(run)) is not None:
+        sweeps.wait_for_sweep(sweep, run, cluster, poll_seconds, for_seconds, as_json=as_json)
+        return
     run_id, backend = run.run_id, run.open_backend(cluster, poll_seconds)
     try:
         with Progress(quiet=as_json) as view:
@@ -162,6 +178,9 @@ def status(
     from tuneloop.cli import display
     from tuneloop.runs.status import run_status
 
+    if (sweep := sweeps.find_sweep_of(run)) is not None:
+        sweeps.print_sweep_status(sweep, run.artifacts_url, as_json=as_json)
+        return
     stages = run_status(run.open_backend(cluster))
     if as_json:
         print_json({"run_id": run.run_id, "stages": [asdict(stage) for stage in stages]})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tuneloop.k8s.backend import KubernetesBackend
     from tuneloop.k8s.client.cluster import Cluster
     from tuneloop.runs.prepare import Prepared
+    from tuneloop.runs.sweep.spec_file import SweepFile
     from tuneloop.specs.run import RunSpec
     from tuneloop.specs.target import Target
 
@@ -82,7 +83,16 @@ class RunOptions:
         """Read the run spec and apply the options."""
         from tuneloop.runs.spec_file import load_run_spec
 
-        spec = load_run_spec(self.spec)
+        return self.with_options(load_run_spec(self.spec))
+
+    def load_sweep(self) -> SweepFile | None:
+        """Read the sweep of the spec file; None if it has none."""
+        from tuneloop.runs.sweep.spec_file import load_sweep_file
+
+        return load_sweep_file(self.spec)
+
+    def with_options(self, spec: RunSpec) -> RunSpec:
+        """Apply the options to a run spec."""
         changes = {"artifacts": self.artifacts, "store_url": self.store}
         execution = spec.execution.model_copy(
             update={key: value for key, value in changes.items() if value is not None}
@@ -133,6 +143,10 @@ class KnownRun:
             raise UsageError(
                 f"run id {self.run_id!r}: expected a name such as demo-0a1b2c3d; check the id"
             )
+
+    def of_run(self, run_id: str) -> KnownRun:
+        """Return another run in the same artifacts."""
+        return KnownRun(run_id, self.artifacts)
 
     @property
     def artifacts_url(self) -> str:

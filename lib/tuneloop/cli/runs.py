@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,6 +94,12 @@ def run(
 
     kind = load_backend(backend)
     seed = options.chosen_seed(run.seed, new_seed)
+    if (sweep := run.load_sweep()) is not None:
+        from tuneloop.cli.control import sweeps
+
+        planned = sweeps.plan_members(replace(run, seed=seed), sweep, kind, cluster, poll_seconds)
+        sweeps.run_sweep(planned, is_local=backend == "local", as_json=as_json)
+        return
     prepared = prepare(kind, run.load_spec(), run.target(cluster, poll_seconds), seed=seed)
     made = prepared.plan
     with Progress(quiet=as_json) as view:
@@ -129,9 +136,16 @@ def plan(
     from tuneloop.runs.prepare import prepare
     from tuneloop.runs.train_step import check_fits, planned_step, report_step
 
-    spec = run.load_spec()
+    sweep = run.load_sweep()
+    spec = run.with_options(sweep.members[0][1]) if sweep else run.load_spec()
     cluster = spec.execution.cluster
     backend = "kubernetes" if run.image or (cluster and cluster.image) else "local"
+    if sweep is not None:
+        from tuneloop.cli.control import sweeps
+
+        made_sweep = sweeps.plan_members(run, sweep, load_backend(backend))
+        sweeps.print_sweep_plan(made_sweep, as_json=as_json)
+        return
     prepared = prepare(load_backend(backend), spec, run.target(), seed=run.seed)
     made, rows = prepared.plan, plan_rows(prepared.plan, prepared.backend)
     step = planned_step(made, *_train_devices(cluster))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.specs.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
 from tuneloop.specs.run import RunSpec
@@ -22,12 +24,17 @@ def load_run_spec(url: str) -> RunSpec:
         data = files.read(url)
     except FileNotFoundError as e:
         raise UsageError(f"{url}: no such file, expected a run spec; check the path") from e
+    if re.search(rb"^sweep\s*:", data, re.MULTILINE):
+        raise UsageError(
+            f"{url}: has the key sweep, expected one run; use `plan`, `run` or `submit` for a sweep"
+        )
     spec = load_model(RunSpec, data, url, "keys of a run spec", RENAMED_KEYS, RENAMED_KINDS)
-    _check_shard_counts(spec, url)
+    check_shard_counts(spec, url)
     return spec
 
 
-def _check_shard_counts(spec: RunSpec, url: str) -> None:
+def check_shard_counts(spec: RunSpec, url: str) -> None:
+    """Refuse shards of a stage that cannot share its work."""
     if spec.execution.cluster is None:
         return
     shared = names_in("shared")

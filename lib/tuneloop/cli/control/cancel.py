@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuneloop.cli.control import sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, expand_groups
 from tuneloop.cli.options import Json, print_json
 from tuneloop.errors import StillRunning, UsageError
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.cancellation import Cancellation
+    from tuneloop.runs.sweep.store import SweepManifest
 
 
 def register(app: typer.Typer) -> None:
@@ -35,8 +39,11 @@ def cancel(
     ] = 120.0,
     as_json: Json = False,
 ) -> None:
-    """End a run on a cluster or on this machine, and wait. Records and checkpoints remain."""
-    result = _cancel_run(run, cluster, stage, timeout_seconds)
+    """End a run or a sweep, on a cluster or on this machine. Records and checkpoints remain."""
+    if (sweep := sweeps.find_sweep_of(run)) is not None:
+        result = _cancel_sweep(sweep, run, cluster, stage, timeout_seconds)
+    else:
+        result = _cancel_run(run, cluster, stage, timeout_seconds)
     if as_json:
         print_json(
             {
@@ -57,6 +64,32 @@ def cancel(
             f"{run.run_id}: not everything has ended within {timeout_seconds:g} seconds:"
             f" {'; '.join(result.remaining)}"
         )
+
+
+def _cancel_sweep(
+    sweep: SweepManifest,
+    run: KnownRun,
+    cluster: ClusterOptions,
+    stage: str | None,
+    timeout_seconds: float,
+) -> Cancellation:
+    """Cancel all members that have started; no process that runs the sweep starts another."""
+    from tuneloop.artifacts.cancellation import Cancellation
+    from tuneloop.artifacts.layout import run_manifest_url
+    from tuneloop.runs.sweep.store import mark_cancelled
+    from tuneloop.storage import files
+
+    artifacts = run.artifacts_url
+    if stage is None:
+        mark_cancelled(artifacts, sweep.sweep_id)
+    until = time.monotonic() + timeout_seconds
+    result = Cancellation()
+    for member in sweep.members:
+        if files.exists(run_manifest_url(artifacts, member.run_id)):
+            left = max(0.0, until - time.monotonic())
+            result += _cancel_run(run.of_run(member.run_id), cluster, stage, left)
+    # What one member keeps, because it belongs to another one, is deleted with the other one.
+    return replace(result, kept=())
 
 
 def _cancel_run(

@@ -1,0 +1,93 @@
+"""Loss curves of members, and the median rule that stops those with a high validation loss."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tuneloop.artifacts import layout, records
+from tuneloop.errors import DataError
+from tuneloop.specs.sweep import MedianStop
+from tuneloop.storage import files, paths
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The losses of one training so far."""
+
+    training: Mapping[int, float] = field(default_factory=dict)
+    """Number of the step, from 1 -> training loss."""
+    validation: Mapping[int, float] = field(default_factory=dict)
+    """Number of finished steps -> validation loss; 0 is the model before training."""
+
+    @property
+    def steps(self) -> int:
+        """Number of finished steps."""
+        return max([0, *self.training, *self.validation])
+
+    def best_until(self, step: int) -> float | None:
+        """Return the lowest validation loss up to a step; None if nothing was validated yet."""
+        return min((loss for at, loss in self.validation.items() if 0 < at <= step), default=None)
+
+
+def read_curve(artifacts: str, run_id: str) -> Curve:
+    """Read the losses of a run, finished or not; an empty curve if they cannot be read.
+
+    Losses are shown and compared. A run whose file is missing or broken must not stop the others.
+    """
+    record = records.find(artifacts, run_id, "train")
+    try:
+        if record is not None:
+            return parse_curve(records.read_output(record.output(METRICS), artifacts))
+        prefix = layout.stage_prefix(artifacts, run_id, "train")
+        return parse_curve(files.read(paths.join(prefix, "resume", METRICS)))
+    except (FileNotFoundError, DataError):
+        return Curve()
+
+
+def parse_curve(data: bytes) -> Curve:
+    """Read the lines of metrics.jsonl; a torn last line is left out."""
+    training, validation = {}, {}
+    for line in data.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        step = value.get("step", 0)
+        if (loss := value.get("loss")) is not None:
+            training[step] = loss
+        if (loss := value.get("validation_loss")) is not None:
+            validation[step] = loss
+    return Curve(training, validation)
+
+
+def hopeless(rule: MedianStop, own: Curve, others: Sequence[Curve]) -> str:
+    """Return why a member should stop; empty if it should go on.
+
+    The median stopping rule of Google Vizier (Golovin et al., KDD 2017), with the lowest loss so
+    far in place of the running average, as in Optuna's MedianPruner.
+
+    Args:
+        rule: settings of the rule.
+        own: curve of the member.
+        others: curves of the other members, finished or not.
+    """
+    step = max(own.validation, default=0)
+    best = own.best_until(step)
+    if step < rule.min_steps or best is None:
+        return ""
+    reached = [each for each in others if max(each.validation, default=0) >= step]
+    losses = [loss for each in reached if (loss := each.best_until(step)) is not None]
+    if len(losses) < rule.min_members:
+        return ""
+    median = statistics.median(losses)
+    if best <= median:  # False for NaN, which then stops the member
+        return ""
+    return (
+        f"validation loss {best:.4g} after step {step} is above {median:.4g}, the median of"
+        f" {len(losses)} other members"
+    )

@@ -1,0 +1,139 @@
+"""The files of a sweep: which runs it has, how each of them ended, and whether it is cancelled."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tuneloop.artifacts import layout
+from tuneloop.errors import DataError, InputMissing
+from tuneloop.specs.sweep import SweepSpec
+from tuneloop.storage import files, paths
+from tuneloop.validation import first_error
+
+MARK = "-sweep-"
+"""Part of every sweep's id; ids without it are those of runs."""
+MemberEnd = Literal["done", "failed", "stopped early", "out of budget"]
+
+
+class Member(BaseModel):
+    """One run of a sweep."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    number: int
+    """Number of the member, from 1."""
+    label: str
+    """The changed values, for tables."""
+    values: dict[str, Any]
+    """Path of a field -> its value."""
+    run_id: str
+    chips: dict[str, int]
+    """Stage -> chips of its machines; 0 on CPUs."""
+
+
+class SweepManifest(BaseModel):
+    """sweep.json: the members of a sweep."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    schema_version: Literal["1"] = "1"
+    sweep_id: str
+    settings: dict[str, Any]
+    """The key `sweep` of the spec."""
+    members: list[Member]
+
+    def load_settings(self) -> SweepSpec:
+        """Return the settings of the sweep."""
+        return SweepSpec.model_validate(self.settings)
+
+
+class MemberState(BaseModel):
+    """How a member ended the last time that it ran."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    run_id: str
+    state: MemberEnd
+    cause: str = ""
+    """Why it is not done; empty for a member that is."""
+    chip_hours: float = 0.0
+    """Chip-hours that the member has held, over all times that it ran."""
+
+
+def is_sweep_id(text: str) -> bool:
+    """Return whether an id can be that of a sweep."""
+    return MARK in text
+
+
+def find_sweep(artifacts: str, sweep_id: str) -> SweepManifest | None:
+    """Read a sweep; None if there is no sweep of this id.
+
+    Raises:
+        DataError: sweep.json is broken.
+    """
+    if not is_sweep_id(sweep_id):
+        return None
+    url = paths.join(layout.sweep_prefix(artifacts, sweep_id), "sweep.json")
+    try:
+        return SweepManifest.model_validate_json(files.read(url))
+    except FileNotFoundError:
+        return None
+    except ValidationError as e:
+        raise DataError(f"{url}: {first_error(e)}; run the sweep again to write it anew") from e
+
+
+def load_sweep(artifacts: str, sweep_id: str) -> SweepManifest:
+    """Read a sweep.
+
+    Raises:
+        InputMissing: there is no sweep of this id.
+        DataError: sweep.json is broken.
+    """
+    found = find_sweep(artifacts, sweep_id)
+    if found is None:
+        raise InputMissing(
+            f"sweep {sweep_id}: found no sweep of this id below {artifacts}, expected one that"
+            " `run` or `submit` has started; check the id and --artifacts"
+        )
+    return found
+
+
+def save_sweep(manifest: SweepManifest, artifacts: str) -> None:
+    """Write sweep.json, and take back an earlier cancellation."""
+    prefix = layout.sweep_prefix(artifacts, manifest.sweep_id)
+    files.write(paths.join(prefix, "sweep.json"), _dump(manifest))
+    files.delete_tree(paths.join(prefix, "cancelled"))
+
+
+def save_state(state: MemberState, artifacts: str, sweep_id: str) -> None:
+    """Write how a member ended."""
+    files.write(_state_url(artifacts, sweep_id, state.run_id), _dump(state))
+
+
+def read_state(artifacts: str, sweep_id: str, run_id: str) -> MemberState | None:
+    """Read how a member ended; None if it has not, or if the file is broken."""
+    try:
+        url = _state_url(artifacts, sweep_id, run_id)
+        return MemberState.model_validate_json(files.read(url))
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def mark_cancelled(artifacts: str, sweep_id: str) -> None:
+    """Tell every process that runs the sweep to start no other member."""
+    files.write(paths.join(layout.sweep_prefix(artifacts, sweep_id), "cancelled"), b"")
+
+
+def is_cancelled(artifacts: str, sweep_id: str) -> bool:
+    """Return whether the sweep was cancelled since it was last started."""
+    return files.exists(paths.join(layout.sweep_prefix(artifacts, sweep_id), "cancelled"))
+
+
+def _state_url(artifacts: str, sweep_id: str, run_id: str) -> str:
+    return paths.join(layout.sweep_prefix(artifacts, sweep_id), "members", f"{run_id}.json")
+
+
+def _dump(model: BaseModel) -> bytes:
+    return model.model_dump_json(indent=1, by_alias=True).encode() + b"\n"
