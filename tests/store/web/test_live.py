@@ -22,6 +22,7 @@ from tuneloop.history.stored import StoredRun
 from tuneloop.runs import store_app
 from tuneloop.store import shared_reads, streams
 from tuneloop.store.dependencies import Service
+from tuneloop.store.middleware.auth import new_token, parse_tokens
 from tuneloop.store.web import live, stored_runs
 
 RUN = "going-1"
@@ -269,3 +270,17 @@ def test_lines_of_an_event_follow_the_standard() -> None:
     assert streams.event("update", text, "7").decode() == (
         "event: update\ndata: a\ndata: b\ndata: c\ndata: d\u2028e: f\nid: 7\n\n"
     )
+
+
+def test_events_and_files_need_the_token(artifacts: Path, training: str) -> None:
+    token, line = new_token("reader", "read")
+    database = f"sqlite:///{artifacts / 'guarded.db'}"
+    with store_app.running(database, str(artifacts), parse_tokens(line, "tokens")) as url:
+        run = f"{url}/runs/{RUN}"
+        for path in ("events", "live", "files", "files/train/progress.json"):
+            assert httpx.get(f"{run}/{path}").status_code == 401, path
+        assert httpx.get(f"{url}/runs/compare").status_code == 401
+        with httpx.stream("GET", f"{run}/events", auth=("anyone", token), timeout=10) as reply:
+            assert [next(events_of(reply))["event"]] == ["hello"]
+        reply = httpx.get(f"{run}/files/train/progress.json", auth=("anyone", token))
+        assert reply.json()["step"] == 12
