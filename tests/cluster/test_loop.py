@@ -21,6 +21,7 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.node import Node
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.usage.held import read_held
 from tuneloop.demo.loop import TINY, fill_store, placed_spec
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
@@ -116,6 +117,15 @@ def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
     wait_until(lambda: succeeded(cluster, namespace) == [1] * 4, "every Job has succeeded")
     again = Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
     assert [r.state for r in again] == ["cached"] * 4
+    for result in results:
+        prefix = layout.stage_prefix(there.plan.artifacts, there.plan.run_id, result.name)
+        held = read_held(prefix)
+        assert held is not None
+        (pod,) = held.pods.values()
+        assert pod.ended_at is not None and not pod.failed
+        # The server's times have whole seconds.
+        assert result.record.seconds - 2 < held.held_pod_seconds < result.seconds + 2
+        assert 0 <= held.queue_seconds < result.seconds + 1
 
 
 def succeeded(cluster: controlplane.Cluster, namespace: str) -> list[int]:

@@ -235,7 +235,8 @@ class Twin:
         main: dict[str, Any] = {"name": "main"}
         match action:
             case Running():
-                status |= {"phase": "Running", "startTime": self.now().isoformat()}
+                status["phase"] = "Running"
+                status.setdefault("startTime", self.now().isoformat())
                 main["state"] = {"running": {}}
             case Waiting(reason, message):
                 main["state"] = {"waiting": {"reason": reason, "message": message}}

@@ -11,7 +11,8 @@ import pytest
 
 from tests.builders import TinyRun, make_tiny_run
 from tests.training.sft.test_tensorboard import read_events
-from tuneloop.artifacts import records
+from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.progress import read_progress
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import TrainCounts, TrainResults
 from tuneloop.errors import InputMissing, SpecError, StageFailed
@@ -51,6 +52,24 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan, Reco
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(PEAK_ENV, "0.5")  # as if this CPU were a chip of the accelerator table
         return run, *trained(run)
+
+
+def test_a_record_counts_the_steps_that_a_killed_attempt_has_lost(tiny_run: TinyRun) -> None:
+    """The attempt before was killed at step 3; it has left a heartbeat, but no checkpoint."""
+    tiny_run.change(train__steps=5)
+    prefix = layout.stage_prefix(tiny_run.artifacts, tiny_run.plan().run_id, "train")
+    beat = {"updated_at": "2026-11-28T10:00:00+00:00", "step": 3, "total": 5, "repeated_steps": 2}
+    files.write(f"{prefix}/progress.json", json.dumps(beat).encode())
+    _, record = trained(tiny_run)
+    rows = [row["step_seconds"] for row in metrics(tiny_run, record) if row["step"]]
+    assert record.work is not None
+    assert record.work.repeated_steps == 5
+    assert record.work.repeated_seconds == pytest.approx(5 * sorted(rows)[2], abs=0.01)
+    assert record.work.useful_seconds == pytest.approx(sum(rows), abs=0.01)
+    assert record.work.useful_seconds < record.seconds
+    found = read_progress(prefix)
+    assert found is not None
+    assert (found.step, found.repeated_steps) == (5, 5)
 
 
 @pytest.fixture
@@ -108,6 +127,9 @@ def test_a_run_continues_another_one_with_more_steps(
     counts = continued.counts_as(TrainCounts)
     assert (counts.steps, counts.resumed_from_step, counts.continued_from_step) == (10, 0, 6)
     before, after = metrics(run, record), metrics(next_run, continued)
+    own = [row["step_seconds"] for row in after if row["step"] > 6]
+    assert continued.work is not None
+    assert continued.work.useful_seconds == pytest.approx(sum(own), abs=0.01)
     assert after[: len(before)] == before
     assert [row["step"] for row in after] == list(range(11))
     options = plan.spec.train.model_copy(update={"continue_from": plan.run_id, "steps": 20})

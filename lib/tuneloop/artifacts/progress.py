@@ -32,6 +32,11 @@ class Progress(BaseModel):
     loss: float | None = None
     """Training loss at that step; null for stages that do not train."""
 
+    reached_step: int | None = None
+    """Step of an earlier attempt that this one has not continued yet; null otherwise."""
+    repeated_steps: int | None = None
+    """Steps that restarts have made necessary again so far; null for none."""
+
     @property
     def seconds_left(self) -> float | None:
         """Estimated seconds to the last unit at the recent rate; None if it is not known."""

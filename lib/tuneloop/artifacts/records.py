@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tuneloop import jsonl
 from tuneloop.artifacts.layout import pointer_url, record_url
 from tuneloop.artifacts.results import RecordPart
+from tuneloop.artifacts.usage.work import Work
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
@@ -64,6 +65,8 @@ class Record(BaseModel):
     """Start of the process, UTC, ISO 8601."""
     seconds: float
     """Seconds from the start of the process to this record."""
+    work: Work | None = None
+    """Time of all processes that made the result; null in records of older versions."""
     provenance: dict[str, Any]
 
     def output(self, name: str) -> OutputFile:

@@ -10,7 +10,7 @@ import typer
 from tuneloop.cli import options
 from tuneloop.cli.control import sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, expand_groups
-from tuneloop.cli.options import Json, PollSeconds, print_json
+from tuneloop.cli.options import Json, PollSeconds, Prices, print_json
 from tuneloop.errors import SpecError, StageFailed, UsageError
 
 
@@ -134,6 +134,7 @@ def wait(
             help="Maximum seconds to wait; exit code 32 if the run is not done.",
         ),
     ] = None,
+    prices: Prices = None,
     as_json: Json = False,
 ) -> None:
     """Wait for a submitted run, stage after stage. Call again to continue."""
@@ -142,6 +143,7 @@ def wait(
     from tuneloop.runs.notifications.notifier import notifier_of_submission
     from tuneloop.runs.sequence import Sequence
 
+    listed = options.load_prices(prices)
     if (sweep := sweeps.find_sweep_of(run)) is not None:
         sweeps.wait_for_sweep(sweep, run, cluster, poll_seconds, for_seconds, as_json=as_json)
         return
@@ -157,7 +159,7 @@ def wait(
         github.annotate("error", f"{run_id}: {e.stage}", str(e))
         github.append_summary(f"### {run_id}: stage {e.stage} failed\n\n{e}")
         raise
-    summary = options.print_run(backend.artifacts, run_id, results, as_json=as_json)
+    summary = options.print_run(backend.artifacts, run_id, results, as_json=as_json, prices=listed)
     accuracy = summary["accuracy"]
     github.annotate(
         "notice",

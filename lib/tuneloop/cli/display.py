@@ -46,8 +46,10 @@ def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> d
     }
 
 
-def print_run(summary: dict[str, Any], stages: Sequence[StageResult]) -> None:
-    """Print the table of a run to stdout, in 80 columns."""
+def print_run(
+    summary: dict[str, Any], stages: Sequence[StageResult], usage: Sequence[str] = ()
+) -> None:
+    """Print the table of a run to stdout, in 80 columns, and lines about its machines."""
     console = Console(highlight=False)
     console.print(f"\nrun {summary['run_id']}", markup=False)
     table = Table(box=None, pad_edge=False)
@@ -69,6 +71,8 @@ def print_run(summary: dict[str, Any], stages: Sequence[StageResult]) -> None:
     curve = _loss_curve(summary)
     if curve:
         console.print(f"\nloss     {curve}", markup=False)
+    for line in usage:
+        console.print(line, markup=False, soft_wrap=True)
     evaluated = next(r.record for r in stages if r.name == "eval")
     for name, (base, tuned) in evaluated.results_as(EvalResults).by_category.items():
         console.print(f"{name:16} {100 * base:5.1f} % -> {100 * tuned:5.1f} %", markup=False)
@@ -99,8 +103,10 @@ def report_text(summary: dict[str, Any]) -> str:
         return f"report: {summary['report']}"
 
 
-def print_plan(plan: Plan, rows: Sequence[PlanRow], report: StepReport) -> None:
-    """Print the table of a plan and the memory of a training step to stdout, in 80 columns."""
+def print_plan(
+    plan: Plan, rows: Sequence[PlanRow], report: StepReport, bounds: Sequence[str] = ()
+) -> None:
+    """Print the table of a plan, its bounds and a training step's memory to stdout."""
     console = Console(highlight=False)
     console.print(f"run {plan.run_id}, seed {plan.seed}", markup=False)
     console.print(f"model {plan.model.words}", markup=False)
@@ -115,7 +121,7 @@ def print_plan(plan: Plan, rows: Sequence[PlanRow], report: StepReport) -> None:
             *(str(row.hosts), str(row.chips) if row.chips else "-"),
         )
     console.print(table)
-    for line in _step_lines(report):
+    for line in [*bounds, *_step_lines(report)]:
         console.print(line, markup=False)
 
 

@@ -10,6 +10,7 @@ import typer
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
+    from tuneloop.runs.cost.prices import PriceList
     from tuneloop.runs.results import StageResult
 
 DEFAULT_STORE = "http://127.0.0.1:8000"
@@ -18,6 +19,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 StoreUrl = Annotated[str, typer.Option("--store", help="URL of the trace store.")]
 NewSeed = Annotated[
     bool, typer.Option("--new-seed", help="Draw a new seed, which makes a new run.")
+]
+Prices = Annotated[
+    str | None,
+    typer.Option("--prices", help="YAML file with prices of accelerators; overrides the spec's."),
 ]
 PollSeconds = Annotated[
     float, typer.Option("--poll-seconds", min=0.1, help="Seconds between polls of the cluster.")
@@ -42,15 +47,31 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
+def load_prices(url: str | None) -> PriceList | None:
+    """Read a price list; None without a URL."""
+    if url is None:
+        return None
+    from tuneloop.runs.cost.prices import load_prices
+
+    return load_prices(url)
+
+
 def print_run(
-    artifacts: str, run_id: str, stages: list[StageResult], *, as_json: bool
+    artifacts: str,
+    run_id: str,
+    stages: list[StageResult],
+    *,
+    as_json: bool,
+    prices: PriceList | None = None,
 ) -> dict[str, Any]:
     """Print the results of a run, and return them."""
     from tuneloop.cli import display
+    from tuneloop.runs.cost import account
 
     summary = display.run_summary(artifacts, run_id, stages)
+    taken = account.taken(artifacts, run_id, [each.record for each in stages], prices)
     if as_json:
-        print_json(summary)
+        print_json(summary | {"usage": account.as_json(taken, prices)})
     else:
-        display.print_run(summary, stages)
+        display.print_run(summary, stages, account.taken_lines(taken, prices))
     return summary

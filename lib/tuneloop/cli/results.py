@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from tuneloop.cli.option_groups import KnownRun, expand_groups
-from tuneloop.cli.options import print_json
+from tuneloop.cli.options import Prices, load_prices, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -26,10 +26,12 @@ def report(
             " first line of that comment (marker), which identifies it.",
         ),
     ] = "markdown",
+    prices: Prices = None,
 ) -> None:
     """Print the report of a run. The comment format also covers failed and unfinished runs."""
     from tuneloop.cli import github
     from tuneloop.runs import comment
+    from tuneloop.runs.cost import account
     from tuneloop.runs.outcome import load_outcome, read_report, required_report
 
     run_id = run.run_id
@@ -44,10 +46,14 @@ def report(
         )
         return
     found = required_report(outcome)
+    listed = load_prices(prices)
+    stages = account.taken_by_run(run.artifacts_url, run_id, listed)
     if report_format == "json":
-        print_json({"run_id": run_id, **found.model_dump(mode="json")})
+        usage = account.as_json(stages, listed)
+        print_json({"run_id": run_id, **found.model_dump(mode="json"), "usage": usage})
     else:
         typer.echo(read_report(run.artifacts_url, run_id), nl=False)
+        typer.echo(account.markdown(stages, listed), nl=False)
 
 
 def gate(

@@ -15,10 +15,11 @@ from tuneloop.cli.option_groups import (
     RunOptions,
     expand_groups,
 )
-from tuneloop.cli.options import Json, NewSeed, PollSeconds, print_json
+from tuneloop.cli.options import Json, NewSeed, PollSeconds, Prices, print_json
 
 if TYPE_CHECKING:
     from tuneloop.k8s.checks.offline import Finding
+    from tuneloop.runs.cost.prices import PriceList
     from tuneloop.runs.plan import Plan
     from tuneloop.runs.plan_table import PlanRow
     from tuneloop.runs.train_step import StepReport
@@ -102,13 +103,14 @@ def run(
         return
     prepared = prepare(kind, run.load_spec(), run.target(cluster, poll_seconds), seed=seed)
     made = prepared.plan
+    prices = options.load_prices(made.spec.execution.prices)
     with Progress(quiet=as_json) as view:
         placed = prepared.start()
         view.line(_headline(made))
         with notifier_of_spec(made.run_id, made.spec, view.warn) as notifier:
             sequence = Sequence(placed, notifier.watch(sequence_callbacks(view)))
             results = sequence.run(retry_failed=True, stop_on_interrupt=True)
-    options.print_run(made.artifacts, made.run_id, results, as_json=as_json)
+    options.print_run(made.artifacts, made.run_id, results, as_json=as_json, prices=prices)
 
 
 def plan(
@@ -127,11 +129,13 @@ def plan(
     price_per_chip_hour: Annotated[
         float | None, typer.Option(min=0, help="Price of one chip for an hour, to show costs.")
     ] = None,
+    prices: Prices = None,
     as_json: Json = False,
 ) -> None:
     """Show which stages would run, on which machines, and the memory of a training step."""
     from tuneloop.cli import display
     from tuneloop.runs.backend import load_backend
+    from tuneloop.runs.cost import account
     from tuneloop.runs.plan_table import plan_rows
     from tuneloop.runs.prepare import prepare
     from tuneloop.runs.train_step import check_fits, planned_step, report_step
@@ -150,14 +154,28 @@ def plan(
     made, rows = prepared.plan, plan_rows(prepared.plan, prepared.backend)
     step = planned_step(made, *_train_devices(cluster))
     timeout = compile_timeout if compile_step else None
-    report = report_step(step, made.artifacts, timeout, price_per_chip_hour)
+    listed = options.load_prices(prices or spec.execution.prices)
+    price = _train_price(price_per_chip_hour, listed, cluster)
+    report = report_step(step, made.artifacts, timeout, price)
+    bounds = account.bounds(rows, cluster, listed)
     if as_json:
-        print_json(_plan_as_json(made, rows, report))
+        bound = account.as_json(bounds, listed)
+        print_json({**_plan_as_json(made, rows, report), "bound": bound})
     else:
-        display.print_plan(made, rows, report)
+        display.print_plan(made, rows, report, account.bound_lines(bounds, listed))
     for finding in _memory_findings(step.host.peak_bytes, made.spec.execution):
         typer.echo(f"{finding.severity}: {finding}", err=True)
     check_fits(step, report)
+
+
+def _train_price(
+    given: float | None, prices: PriceList | None, cluster: ClusterSpec | None
+) -> float | None:
+    """Return the price of a chip-hour of the train stage; None if it is not known."""
+    if given is not None or prices is None or cluster is None:
+        return given
+    place = cluster.placement("train")
+    return prices.of(place.accelerator, spot=place.spot)
 
 
 def _train_devices(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tuneloop import provenance, resources
+from tuneloop.artifacts import layout
 from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.artifacts.submission import Submission, name_of, save_submission
+from tuneloop.artifacts.usage.held import read_held
 from tuneloop.artifacts.verdict import Verdict
-from tuneloop.errors import StageFailed
+from tuneloop.errors import StageFailed, TuneloopError
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.cancellation import delete_workloads, workloads_of
 from tuneloop.k8s.logs.live import PodLogs
@@ -207,6 +210,15 @@ class KubernetesBackend:
     def succeeded(self, stage: str) -> None:
         """Remember that the pods of a stage may write a few more lines after its record."""
         self._ending.add(stage)
+
+    def settle(self, stage: str) -> None:
+        """Store the end of the stage's pods if it is not known yet; a failure is ignored."""
+        prefix = layout.stage_prefix(self.artifacts, self.run_id, stage)
+        with contextlib.suppress(TuneloopError):
+            held = read_held(prefix)
+            if held is not None and held.is_open:
+                self._watch(stage).look()
+                self._watch(stage).finish_logs()
 
     def give_up(self, stage: str, verdict: Verdict) -> None:
         """Store the verdict with its evidence, then delete the workload unless it has ended."""

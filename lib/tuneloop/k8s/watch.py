@@ -14,6 +14,7 @@ from tuneloop.k8s.diagnosis.observed import Observation
 from tuneloop.k8s.logs.archiver import LogArchiver
 from tuneloop.k8s.logs.live import PodLogs
 from tuneloop.k8s.observer import StageObserver
+from tuneloop.k8s.usage import UsageMeter
 
 _ENDED = {"Complete", "Failed", "Completed"}
 """Conditions of an ended workload: `Complete` and `Failed` of Jobs, `Completed` of JobSets."""
@@ -34,6 +35,7 @@ class StageWatch:
         self._owner = owner
         self._observer = StageObserver(cluster, submission, stage)
         self._logs = LogArchiver(cluster, self.prefix, stage.workload)
+        self._usage = UsageMeter(submission, stage, self.prefix)
         self._seen: Observation | None = None
 
     @property
@@ -136,11 +138,18 @@ class StageWatch:
             at_once: whether to read all pods now, because they are about to be deleted; otherwise
                 running pods are read every few seconds.
         """
-        return self._logs.archive(list(self._seen.pods) if self._seen else [], at_once=at_once)
+        seen = self._seen
+        if seen is not None:
+            is_last = at_once or seen.record_published
+            self._usage.look(seen.workload, list(seen.pods), seen.now, is_last=is_last)
+        return self._logs.archive(list(seen.pods) if seen else [], at_once=at_once)
 
     def finish_logs(self) -> bool:
         """Store the last lines of a stage with a record; return whether all logs are complete."""
-        return self._logs.archive(self._observer.pods())
+        pods = self._observer.pods()
+        workload = self._seen.workload if self._seen else None
+        self._usage.look(workload, pods, self.cluster.now(), is_last=True)
+        return self._logs.archive(pods)
 
     def live_logs(self) -> PodLogs:
         """Return the logs of the stage's pods that the kubelets still have."""

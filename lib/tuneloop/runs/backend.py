@@ -91,6 +91,9 @@ class Backend(Protocol):
     def succeeded(self, stage: str) -> None:
         """Take note that a stage has its record; its processes may still run for a moment."""
 
+    def settle(self, stage: str) -> None:
+        """Take note of the end of a stage with a record, if nobody has watched it to its end."""
+
     def give_up(self, stage: str, verdict: Verdict) -> None:
         """Store a final verdict with its evidence, then release the stage's machines."""
 

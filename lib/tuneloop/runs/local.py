@@ -151,6 +151,9 @@ class LocalBackend:
     def succeeded(self, stage: str) -> None:
         """Do nothing: a stage has succeeded once its process has ended."""
 
+    def settle(self, stage: str) -> None:
+        """Do nothing: a process ends with the one that watches it."""
+
     def give_up(self, stage: str, verdict: Verdict) -> None:
         """Do nothing: the process has ended, and the caller prints the verdict."""
 

@@ -136,6 +136,9 @@ def _with_absolute_places(spec: RunSpec) -> RunSpec:
     changes = {"artifacts": paths.absolute(execution.artifacts)}
     if execution.datasets_url is not None:
         changes["datasets_url"] = paths.absolute(execution.datasets_url)
+    if execution.prices is not None:
+        _refuse_credentials("execution.prices", execution.prices)
+        changes["prices"] = paths.absolute(execution.prices)
     return spec.model_copy(update={"execution": execution.model_copy(update=changes)})
 
 

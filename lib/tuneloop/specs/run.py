@@ -37,6 +37,9 @@ class ExecutionSpec(Spec):
     none."""
     notifications: tuple[WebhookSpec, ...] = ()
     """Webhooks that are told when stages and the run end."""
+    prices: str | None = None
+    """Path or URL of a YAML file with prices of accelerators, for the costs that `plan`, `run` and
+    `report` show; null shows chip-hours alone."""
     cluster: ClusterSpec | None = None
     """Kubernetes settings; null allows runs on this machine only."""
 

@@ -15,6 +15,8 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.progress import Progress, dump_progress
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.results import RecordPart
+from tuneloop.artifacts.usage.restarts import Restarts
+from tuneloop.artifacts.usage.work import Work
 from tuneloop.errors import (
     Transient,
 )
@@ -91,11 +93,17 @@ class Stage:
         self.inputs: dict[str, str] = dict(spec.upstream)
         self.counts: dict[str, int] = {}
         self.results: dict[str, Any] = {}
+        self.useful_seconds: float | None = None
+        """Seconds of this process that the result contains; None means the whole process."""
+        self.step_seconds = 0.0
+        """Usual seconds of a training step, for the steps that were repeated."""
+        self._shard_seconds = 0.0
         self._started_at, self._started = started_at, time.monotonic()
         self._outputs: list[OutputFile] = []
         self._upstream: dict[str, Record] = {}
         self._progress: dict[str, Any] = {}
         self._pace = Pace()
+        self._restarts = Restarts()
         self._stop = threading.Event()
 
     def existing_record(self) -> Record | None:
@@ -122,6 +130,7 @@ class Stage:
         for shard in shards:
             self._outputs += shard.outputs
             self.inputs |= shard.inputs
+            self._shard_seconds += shard.work.useful_seconds if shard.work else shard.seconds
             for name, number in shard.counts.items():
                 self.counts[name] = self.counts.get(name, 0) + number
 
@@ -188,6 +197,24 @@ class Stage:
         self._pace.report(step, time.monotonic())
         self._progress = {"step": step, "total": total, **values}
 
+    def note_earlier(self, found: Progress | None) -> None:
+        """Take notice of the last heartbeat of an earlier attempt."""
+        self._restarts = Restarts.after(found)
+
+    def note_first_step(self, step: int) -> None:
+        """Take notice of the first step of this attempt, by which the lost steps are known."""
+        self._restarts.first_step(step)
+
+    def _work(self, seconds: float) -> Work:
+        """Return the time of all processes of the stage; this one has run for some seconds."""
+        useful = seconds if self.useful_seconds is None else self.useful_seconds
+        repeated = self._restarts.repeated
+        return Work(
+            useful_seconds=round(self.process_count * useful + self._shard_seconds, 3),
+            repeated_steps=repeated,
+            repeated_seconds=round(self.process_count * repeated * self.step_seconds, 3),
+        )
+
     def request_stop(self) -> None:
         """Ask the stage to stop at a point from which it can continue."""
         self._stop.set()
@@ -203,6 +230,7 @@ class Stage:
 
     def build_record(self) -> Record:
         """Build the record of everything done so far."""
+        seconds = round(time.monotonic() - self._started, 3)
         return Record(
             run_id=self.spec.run_id,
             stage=self.spec.stage,
@@ -214,7 +242,8 @@ class Stage:
             counts=self.counts,
             results=self.results,
             started_at=self._started_at.isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - self._started, 3),
+            seconds=seconds,
+            work=self._work(seconds),
             provenance=provenance.gather(),
         )
 
@@ -225,6 +254,7 @@ class Stage:
             "stage": self.spec.stage,
             "attempt": self.attempt,
             "updated_at": now,
+            **self._restarts.as_json(),
         }
         if self._progress:
             rate = self._pace.rate(time.monotonic())

@@ -24,6 +24,7 @@ from typing import Annotated, Any, NoReturn, Union
 from pydantic import Field, TypeAdapter, ValidationError
 
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.progress import read_progress_at
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.stage_logs.own import LOG_FORMAT, started_line
 from tuneloop.errors import EXIT_OK, InputMissing, SpecError, Transient, UsageError
@@ -171,6 +172,7 @@ def _ensure_record(
         stack.enter_context(files.exclusive(stage.own_url("lock"), stage.should_stop))
         if stage.existing_record() is not None:
             return
+    stage.note_earlier(read_progress_at(stage.own_url("progress.json")))
     stack.enter_context(Heartbeat(stage))
     if merge is None or stage.shard is None:
         _publish(stage, run)

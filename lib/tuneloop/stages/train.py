@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -82,6 +83,8 @@ def run(spec: TrainStage, stage: Stage) -> None:
     )
     model = _trainable(spec, base)
     progress = _train(model, base.architecture, data, spec, stage, group, earlier)
+    seconds = [row.step_seconds for row in progress.metrics[earlier.step if earlier else 0 :]]
+    stage.useful_seconds, stage.step_seconds = sum(seconds), statistics.median(seconds or [0.0])
     model, adapters = tuned.take_adapters(model, base, spec)
     stage.write_output("metrics.jsonl", metrics.dump_metrics(progress.history), has_timings=True)
     events = tensorboard.dump_events(progress.history, time.time())
@@ -115,6 +118,8 @@ def _train(
     """Train the model in place; raises Transient if a signal stops it."""
 
     def report(row: metrics.StepMetrics, total_steps: int) -> None:
+        if not stage.holds_unsaved_work:
+            stage.note_first_step(row.step)
         stage.holds_unsaved_work = True
         stage.progress(row.step, total_steps, loss=round(row.loss, 4))
 

@@ -1,0 +1,1 @@
+"""Time that the stages of a run held, used and repeated."""

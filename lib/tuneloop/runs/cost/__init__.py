@@ -1,0 +1,1 @@
+"""Chip-hours and money: at most, before a run, and measured, after it."""
