@@ -34,7 +34,7 @@ GOOD = [curve(9, 5, 4, 3, 2), curve(9, 6, 5, 4, 3), curve(9, 7, 6, 5, 4)]
         (curve(), GOOD, False),
         (curve(9, 8, 8), GOOD[:2], False),  # too few others
         (curve(9, 8, 8), [*GOOD[:2], curve(9, 1)], False),  # the third has not reached the step
-        (curve(9, 8, 8, 8, 8, 8), GOOD, False),  # nobody else is as far
+        (curve(9, 8, 8), [curve(9, 1)] * 3, False),  # nobody else is as far
         (curve(0, 8, 8), GOOD, True),  # the loss before training does not count
         (curve(9, math.inf, math.inf), GOOD, True),
         (Curve({1: 3.0, 2: 2.0}), GOOD, False),  # no validation at all
@@ -45,6 +45,13 @@ def test_the_median_rule(own: Curve, others: list[Curve], stops: bool) -> None:
     assert bool(cause) == stops
     if stops:
         assert "after step 2 is above 5, the median of 3 other members" in cause
+
+
+def test_a_member_is_judged_at_the_newest_step_that_enough_others_have_reached() -> None:
+    """Several validations can lie between two looks at the losses."""
+    cause = hopeless(RULE, curve(9, 8, 8, 8, 8, 8, 8), GOOD)
+    assert cause == "validation loss 8 after step 4 is above 3, the median of 3 other members"
+    assert hopeless(RULE, curve(9, 8, 8, 8, 3, 9, 9), GOOD) == ""
 
 
 def test_curves_are_read_from_unfinished_runs_with_a_torn_line(tmp_path: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.builders import Invoke, TinyRun
+from tests.builders import Invoke, TinyRun, steps_done
 from tests.k8s.twin import IMAGE, Action, Exit, Running, Twin, publish_record, worker
 from tuneloop import jsonl
 from tuneloop.artifacts import layout
@@ -87,6 +89,56 @@ def test_a_sweep_on_this_machine_shares_stages_and_ends_with_a_table_and_a_pictu
     assert [m["state"] for m in json.loads(out)["members"]] == ["done"] * 4
     code, out, _ = tuneloop("cancel", sweep_id, *at)
     assert (code, out) == (0, f"{sweep_id}: nothing is left to cancel\n")
+
+
+def test_a_bad_member_stops_early_here_and_cancel_ends_the_sweep_of_another_process(
+    tiny_run: TinyRun, tuneloop: Invoke, store: str, repository: Path
+) -> None:
+    """The third member would train for minutes; the second one is stopped by the rule."""
+    members = [
+        {"train.steps": 8},
+        {"train.steps": 4000, "train.optimizer.learning_rate": 1e-9},
+        {"train.steps": 4001},
+    ]
+    stop = {"min_members": 1, "min_steps": 4}
+    tiny_run.change(
+        execution__store_url=store,
+        execution__checkpoint_every_steps=4000,
+        export__validation_fraction=0.2,
+        train__validation={"every_steps": 4},
+        train__optimizer={"learning_rate": 0.02, "schedule": "constant", "warmup_steps": 0},
+        sweep={"list": members, "early_stop": stop},
+    )
+    _, out, _ = tuneloop("plan", tiny_run.spec_path, "--json")
+    plan = json.loads(out)
+    at = ("--artifacts", tiny_run.artifacts)
+    command = [sys.executable, "-m", "tuneloop.cli", "run", str(tiny_run.spec_path)]
+    runner = subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True)
+    try:
+        second, third = (
+            Path(layout.stage_prefix(tiny_run.artifacts, member["run_id"], "train"))
+            for member in plan["members"][1:]
+        )
+        until = time.monotonic() + 240
+        while steps_done(third) < 4:
+            assert time.monotonic() < until
+            assert runner.poll() is None
+            time.sleep(0.1)
+        code, out, _ = tuneloop("cancel", plan["sweep_id"], *at)
+        assert code == 0
+        assert "of stage train" in out
+        assert runner.wait(1) == 30
+    finally:
+        runner.kill()
+        _, err = runner.communicate()
+    assert "member   2: stopped early: validation loss " in err
+    assert list((second / "resume" / "checkpoints").iterdir())  # what it had is kept
+    code, out, _ = tuneloop("status", plan["sweep_id"], *at, "--json")
+    found = json.loads(out)["members"]
+    assert [member["state"] for member in found] == ["done", "stopped early", "to run"]
+    assert 4 <= found[1]["steps"] < 4000
+    code, out, _ = tuneloop("cancel", plan["sweep_id"], *at)
+    assert (code, out) == (0, f"{plan['sweep_id']}: nothing is left to cancel\n")
 
 
 def planned(run: TinyRun, **sweep: Any) -> SweepPlan[KubernetesBackend]:

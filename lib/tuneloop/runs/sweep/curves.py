@@ -76,11 +76,13 @@ def hopeless(rule: MedianStop, own: Curve, others: Sequence[Curve]) -> str:
         own: curve of the member.
         others: curves of the other members, finished or not.
     """
-    step = max(own.validation, default=0)
-    best = own.best_until(step)
-    if step < rule.min_steps or best is None:
+    # A look is rarer than a validation, so the newest step may be one that no other has reached.
+    steps = sorted((step for step in own.validation if step >= rule.min_steps), reverse=True)
+    last = [max(each.validation, default=0) for each in others]
+    step = next((s for s in steps if sum(at >= s for at in last) >= rule.min_members), None)
+    if step is None or (best := own.best_until(step)) is None:
         return ""
-    reached = [each for each in others if max(each.validation, default=0) >= step]
+    reached = [each for each, at in zip(others, last, strict=True) if at >= step]
     losses = [loss for each in reached if (loss := each.best_until(step)) is not None]
     if len(losses) < rule.min_members:
         return ""
