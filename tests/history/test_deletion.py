@@ -147,6 +147,7 @@ def test_a_running_stage_is_never_deleted(tmp_path: Path) -> None:
         delete(root, "runs-1", force=True)
     # The clock of the stage's host is an hour slow; the time of the file is right.
     heartbeat(root, "runs-1", "train", NOW - timedelta(hours=1))
+    set_age(root, NOW, 0)
     with pytest.raises(UsageError, match="stage train is running"):
         delete(root, "runs-1", force=True)
     # The clock of the storage is a day slow; the time in the file is right.
