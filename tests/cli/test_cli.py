@@ -67,7 +67,8 @@ def test_own_traces_go_through_the_loop(
     assert code == 0, err
     summary = json.loads(out)
     assert [s["state"] for s in summary["stages"]] == ["done"] * 4
-    assert set(summary) == {"run_id", "artifacts", "stages", "loss", "accuracy", "report"}
+    expected = {"run_id", "artifacts", "stages", "loss", "accuracy", "report", "usage"}
+    assert set(summary) == expected
     assert Path(summary["report"]).read_text().startswith("# Delta report")
     manifest = json.loads((Path(summary["report"]).parent / "run_manifest.json").read_bytes())
     assert manifest["seed"] == built["seed"]  # drawn once, kept through the loop
