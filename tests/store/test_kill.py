@@ -17,7 +17,7 @@ import pytest
 from tests.store.stores import START_SECONDS, Store, check_batches
 
 Make = Callable[..., dict[str, Any]]
-SECONDS = 60.0
+SECONDS = 40.0
 KILLS = 5
 CLIENTS = 100
 WITHOUT_KEY = 20

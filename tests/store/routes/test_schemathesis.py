@@ -53,7 +53,7 @@ REFUSED_THOUGH_DOCUMENTED = (
     "Dataset is empty. No traces matched the filters.",
 )
 SETTINGS = settings(
-    max_examples=40,
+    max_examples=25,
     derandomize=True,
     database=None,
     deadline=None,  # The two cores are shared with other tests.
