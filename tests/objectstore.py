@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
@@ -91,15 +91,17 @@ class FaultyProxy:
     ignores_preconditions: bool = False
     """Whether the store replaces objects that a request asked only to create."""
     _hold: _Hold | None = None
+    _kinds: Sequence[Any] = FAULTS
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     @contextlib.contextmanager
-    def failing(self, share: float, seed: int = 0) -> Iterator[None]:
-        """Let this share of the requests fail while the block runs."""
+    def failing(self, share: float, seed: int = 0, kinds: Sequence[Any] = FAULTS) -> Iterator[None]:
+        """Let this share of the requests fail, in one of these ways, while the block runs."""
         self.share, self.requests, self._random = share, 0, random.Random(seed)
+        self._kinds = kinds
         self.faults.clear()
         try:
             yield
@@ -141,7 +143,7 @@ class FaultyProxy:
         self.requests += 1
         fault: Any = None
         if self.share and self._random.random() < self.share:
-            fault = self._random.choice(FAULTS)
+            fault = self._random.choice(self._kinds)
             self.faults[fault] += 1
         body = await request.read()
         hold = self._hold
