@@ -43,8 +43,9 @@ def test_ci_submits_waits_and_shows_the_report(
     code, out, err = tuneloop("plan", spec)
     assert code == 0
     run_id = out.split()[1].rstrip(",")
-    rows, estimate = out.splitlines()[3:7], out.splitlines()[7]
+    rows, (bound, estimate) = out.splitlines()[3:7], out.splitlines()[7:9]
     assert [line.split()[2:5] for line in rows] == [["to", "run", namespace]] * 4
+    assert bound == "at most 0.0 chip-hours and 96.0 pod-hours on CPU until the deadlines"
     assert estimate.startswith("memory about ")
     assert max(map(len, out.splitlines())) <= 80
 
