@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from figure import SMOKE, print_figure
+from figure import SMOKE, print_figure, sized
 
 from tuneloop.artifacts import records
 from tuneloop.artifacts.model_manifest import load_model_manifest, model_prefix
@@ -26,7 +26,7 @@ from tuneloop.training.prompt_templates import recipe_named
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL = REPOSITORY / ".tuneloop" / "real" / "artifacts"
 EVAL_SET = REPOSITORY / "eval" / "real_v1.jsonl"
-MAX_NEW_TOKENS = 48
+MAX_NEW_TOKENS = sized(48, 8)
 BATCH = 16
 
 Parsed = tuple[str | None, tuple[str, ...]]

@@ -88,9 +88,11 @@ def test_what_jax_really_says_without_a_chip_is_recognized(devices: Path) -> Non
         "try:\n    jax.devices()\n"
         "except Exception as e:\n    print(f'{type(e).__name__} {e}')\n"
     )
+    # libtpu sets TPU_LIBRARY_PATH when a test imports it.
+    env = {name: value for name, value in os.environ.items() if name != "TPU_LIBRARY_PATH"}
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "JAX_PLATFORMS": "tpu", "TPU_SKIP_MDS_QUERY": "1"},
+        env={**env, "JAX_PLATFORMS": "tpu", "TPU_SKIP_MDS_QUERY": "1"},
         capture_output=True,
         text=True,
         check=True,
