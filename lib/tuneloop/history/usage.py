@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tuneloop.storage.objects import StoredObject
 
 SHARED = "(shared)"
-"""Stands for the run of objects that do not belong to one run."""
+"""Run id in place of that of objects that do not belong to one run."""
 _STAGE = r"training_runs/[^/]+/[^/]+/"
 _RULES = tuple(
     (re.compile(pattern, re.DOTALL), kind)

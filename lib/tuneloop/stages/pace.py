@@ -48,7 +48,7 @@ class Pace:
             self._reports.popleft()
 
     def rate(self, now: float) -> float | None:
-        """Return units per second; None if too little is known, or if the work stands still."""
+        """Return units per second; None if too little is known, or if nothing advances."""
         with self._lock:
             intervals = len(self._reports) - 1
             if intervals < FEWEST_INTERVALS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,16 +55,23 @@ def test_a_member_is_judged_at_the_newest_step_that_enough_others_have_reached()
     assert hopeless(RULE, curve(9, 8, 8, 8, 3, 9, 9), GOOD) == ""
 
 
-def test_curves_are_read_from_unfinished_runs_with_a_torn_line(tmp_path: object) -> None:
+def test_curves_are_read_from_unfinished_runs(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"step": 0, "validation_loss": 5.0},
         {"step": 1, "loss": 4.0, "validation_loss": None},
         {"step": 2, "loss": 3.0, "validation_loss": 3.5},
     ]
-    data = b"".join(jsonl.dump_line(row) for row in rows) + b'{"step":3,"lo'
+    data = b"".join(jsonl.dump_line(row) for row in rows)
     found = parse_curve(data)
     assert found == Curve({1: 4.0, 2: 3.0}, {0: 5.0, 2: 3.5})
     assert (found.steps, found.best_until(1), found.best_until(2)) == (2, None, 3.5)
     assert parse_curve(b"") == Curve()
+    file = tmp_path / "training_runs" / "tiny-0a1b2c3d" / "train" / "resume" / "metrics.jsonl"
     assert read_curve(str(tmp_path), "tiny-0a1b2c3d") == Curve()
+    file.parent.mkdir(parents=True)
+    for broken in (data + b'{"step":3,"lo', data + b"[]\n", b"\xff\n"):
+        file.write_bytes(broken)
+        assert read_curve(str(tmp_path), "tiny-0a1b2c3d") == Curve(), "the others go on"
+    file.write_bytes(data)
+    assert read_curve(str(tmp_path), "tiny-0a1b2c3d") == found
     assert Curve().steps == 0

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 NANOSECONDS = 10**9
 OVERLAP_SECONDS = 2
-"""Seconds that a read goes back behind the newest line, because the lines of stdout and stderr may
+"""Seconds that a read goes back before the newest line, because the lines of stdout and stderr may
 be slightly out of order."""
 _STAMP = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)(?: |(?=\r?$))"

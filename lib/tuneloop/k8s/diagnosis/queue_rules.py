@@ -125,7 +125,7 @@ def _evicted(seen: Observation, admission: Object) -> Verdict | None:
         return None
     return Verdict(
         "Preempted",
-        f"Kueue has preempted {seen.name}, whose pods are ending:"
+        f"Kueue has preempted {seen.name}, and its pods are ending:"
         f" {_without_ids(text(evicted.get('message')))}",
         "wait until the queue admits it again, or use a higher execution.cluster.priority_class",
         _evidence(seen, admission),

@@ -173,8 +173,7 @@ RUNBOOK: dict[State, Runbook] = {
     ),
     "OutOfMemory": Runbook(
         "The pod used more memory than its limit, or a device has too little memory.",
-        "Container reason `OOMKilled`, whatever the exit code; exit code 71; 137 without a"
-        " disruption.",
+        "Container reason `OOMKilled` with any exit code; exit code 71; 137 without a disruption.",
         _NOTHING,
         (
             "Host memory: raise `execution.cluster.<stage>.memory`.",

@@ -300,7 +300,7 @@ def _node_fix(seen: Observation, pod: Object, message: str) -> str:
     later = "or raise timeouts.unschedulable_seconds"
     if _flavors(seen):
         return (
-            "give CPU stages a queue whose flavors are CPU nodes alone (execution.cluster.queue),"
+            "give CPU stages a queue with flavors of CPU nodes only (execution.cluster.queue),"
             f" add a node of that flavor, {later}"
         )
     others = ("Insufficient", "didn't match")

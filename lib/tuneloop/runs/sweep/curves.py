@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.training_metrics import parse_metrics
 from tuneloop.errors import DataError
 from tuneloop.specs.sweep import MedianStop
 from tuneloop.storage import files, paths
@@ -50,19 +50,13 @@ def read_curve(artifacts: str, run_id: str) -> Curve:
 
 
 def parse_curve(data: bytes) -> Curve:
-    """Read the lines of metrics.jsonl; a torn last line is left out."""
-    training, validation = {}, {}
-    for line in data.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        step = value.get("step", 0)
-        if (loss := value.get("loss")) is not None:
-            training[step] = loss
-        if (loss := value.get("validation_loss")) is not None:
-            validation[step] = loss
-    return Curve(training, validation)
+    """Read metrics.jsonl.
+
+    Raises:
+        DataError: a line is broken.
+    """
+    found = parse_metrics(data)
+    return Curve(dict(enumerate(found.losses, start=1)), found.validations)
 
 
 def hopeless(rule: MedianStop, own: Curve, others: Sequence[Curve]) -> str:

@@ -6,15 +6,10 @@ then come from the heartbeats that the store has seen.
 
 from __future__ import annotations
 
-import io
-import math
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from tuneloop import jsonl
-from tuneloop.errors import DataError
+from tuneloop.artifacts.training_metrics import Metrics
 
 WIDTH, HEIGHT, MAX_POINTS = 600, 120, 300
 Point = tuple[int, float]
@@ -36,64 +31,6 @@ class Curve:
     """A description of the curve."""
     other: str = ""
     """Points of another run in the same picture; empty if there is only one."""
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """The content of metrics.jsonl that the pages show."""
-
-    losses: Sequence[float] = ()
-    """Loss of the steps 1, 2, ..."""
-    validations: Mapping[int, float] = field(default_factory=dict)
-    """Number of finished steps -> validation loss."""
-    speeds: Sequence[float] = ()
-    """Tokens per second of each step; empty if a line has none."""
-    host_memory_bytes: int | None = None
-    """Peak memory of the host at the last step."""
-    device_memory_bytes: int | None = None
-    """Peak memory of the fullest device at the last step."""
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Median of the last 20 steps; None if unknown."""
-        last = sorted(self.speeds[-20:])
-        return last[len(last) // 2] if last else None
-
-
-def parse_metrics(data: bytes) -> Metrics:
-    """Read metrics.jsonl, of any version.
-
-    Raises:
-        DataError: a line is no JSON object, or has no loss.
-    """
-    # Arrays, because the metrics of runs that people watch stay in memory.
-    losses, speeds = array("d"), array("d")
-    validations: dict[int, float] = {}
-    line: dict[str, Any] = {}
-    for number, line in jsonl.iter_jsonl(io.BytesIO(data), "metrics.jsonl"):
-        if isinstance(validation := line.get("validation_loss"), float):
-            validations[0 if line.get("step") == 0 else len(losses) + 1] = validation
-        if line.get("step") == 0:
-            continue  # only the validation loss before training
-        loss = line.get("loss")
-        if not isinstance(loss, float):
-            raise DataError(
-                f"metrics.jsonl:{number}: found no loss, expected a number; restore the file"
-            )
-        losses.append(loss)
-        if isinstance(speed := line.get("tokens_per_second"), float) and math.isfinite(speed):
-            speeds.append(speed)
-    return Metrics(
-        losses,
-        validations,
-        speeds if len(speeds) == len(losses) else (),
-        _count(line.get("host_memory_bytes")),
-        _count(line.get("device_memory_bytes")),
-    )
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
 
 
 def draw_loss(metrics: Metrics, newest: Sequence[Point] = ()) -> Curve | None:

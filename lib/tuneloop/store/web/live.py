@@ -14,6 +14,7 @@ from fastapi.responses import Response
 
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.training_metrics import Metrics, parse_metrics
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.history.stored import StoredRun
 from tuneloop.storage import files, paths
@@ -21,7 +22,7 @@ from tuneloop.store.dependencies import Service, Svc
 from tuneloop.store.shared_reads import SharedReads
 from tuneloop.store.streams import EventsResponse, News
 from tuneloop.store.web import stored_runs
-from tuneloop.store.web.curves import Curve, Metrics, Point, draw_loss, draw_speed, parse_metrics
+from tuneloop.store.web.curves import Curve, Point, draw_loss, draw_speed
 from tuneloop.store.web.render import fragment, problem, security_headers
 
 METRICS_WHILE_TRAINING = "resume/metrics.jsonl"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.training_metrics import Metrics, parse_metrics
 from tuneloop.datasets.schema import is_key
 from tuneloop.errors import DataError
 from tuneloop.history.stored import StoredRun, read_run
 from tuneloop.storage import files
 from tuneloop.store.dependencies import Service
-from tuneloop.store.web.curves import Metrics, parse_metrics
 from tuneloop.store.web.render import problem
 
 MAX_METRICS_BYTES = 32 << 20
