@@ -76,7 +76,7 @@ test: $(VENV)/.dev setup-debian
 	$(PYTEST) $(COVERAGE_GATE)
 
 fast: $(VENV)/.dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" --timeout=120
 
 # Many of these tests wait for other processes, so a third one uses two cores better.
 slow: $(VENV)/.dev setup-debian
