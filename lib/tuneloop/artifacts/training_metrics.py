@@ -46,17 +46,17 @@ def parse_metrics(data: bytes) -> Metrics:
     validations: dict[int, float] = {}
     line: dict[str, Any] = {}
     for number, line in jsonl.iter_jsonl(io.BytesIO(data), "metrics.jsonl"):
-        if isinstance(validation := line.get("validation_loss"), float):
+        if (validation := _number(line.get("validation_loss"))) is not None:
             validations[0 if line.get("step") == 0 else len(losses) + 1] = validation
         if line.get("step") == 0:
             continue  # only the validation loss before training
-        loss = line.get("loss")
-        if not isinstance(loss, float):
+        if (loss := _number(line.get("loss"))) is None:
             raise DataError(
                 f"metrics.jsonl:{number}: found no loss, expected a number; restore the file"
             )
         losses.append(loss)
-        if isinstance(speed := line.get("tokens_per_second"), float) and math.isfinite(speed):
+        speed = _number(line.get("tokens_per_second"))
+        if speed is not None and math.isfinite(speed):
             speeds.append(speed)
     return Metrics(
         losses,
@@ -65,6 +65,13 @@ def parse_metrics(data: bytes) -> Metrics:
         _count(line.get("host_memory_bytes")),
         _count(line.get("device_memory_bytes")),
     )
+
+
+def _number(value: Any) -> float | None:
+    """Return a number as a float: JSON writers other than Python's write 9.0 as 9."""
+    if type(value) is float or (type(value) is int and abs(value) <= 2**53):
+        return float(value)
+    return None
 
 
 def _count(value: Any) -> int | None:

@@ -59,7 +59,7 @@ def test_curves_are_read_from_unfinished_runs(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"step": 0, "validation_loss": 5.0},
         {"step": 1, "loss": 4.0, "validation_loss": None},
-        {"step": 2, "loss": 3.0, "validation_loss": 3.5},
+        {"step": 2, "loss": 3, "validation_loss": 3.5},
     ]
     data = b"".join(jsonl.dump_line(row) for row in rows)
     found = parse_curve(data)

@@ -71,19 +71,21 @@ def test_a_sweep_on_this_machine_shares_stages_and_ends_with_a_table_and_a_pictu
         m["after"]["low"] <= m["after"]["share"] <= m["after"]["high"] for m in report["members"]
     )
     assert [m["steps"] for m in report["members"]] == [2] * 4
-    attempts = [
-        len(list(Path(tiny_run.artifacts).glob(f"training_runs/*/{stage}/attempts/*")))
-        for stage in ("export", "train", "eval")
-    ]
-    assert attempts == [1, 2, 4]
+
+    def attempts() -> list[int]:
+        return [
+            len(list(Path(tiny_run.artifacts).glob(f"training_runs/*/{stage}/attempts/*")))
+            for stage in ("export", "train", "eval")
+        ]
+
+    assert attempts() == [1, 2, 4]
     assert (folder / "report.md").read_text().count("| done |") == 4
     picture = ElementTree.fromstring((folder / "report.svg").read_text())
     assert len(picture.findall(".//{*}polyline")) == 4
 
-    since = time.monotonic()
     code, again, err = tuneloop("run", tiny_run.spec_path)  # nothing is run twice
     assert (code, again) == (0, out), err
-    assert time.monotonic() - since < 10
+    assert attempts() == [1, 2, 4]
     at = ("--artifacts", tiny_run.artifacts)
     code, out, _ = tuneloop("status", sweep_id, *at, "--json")
     assert [m["state"] for m in json.loads(out)["members"]] == ["done"] * 4
