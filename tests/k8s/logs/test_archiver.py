@@ -10,7 +10,7 @@ from tests.k8s.logs.pods import JOB, Pods, archived, end_of, texts
 from tuneloop.artifacts.stage_logs.attempt import list_attempts
 from tuneloop.errors import Transient
 from tuneloop.k8s.logs import tail
-from tuneloop.k8s.logs.archiver import READ_SECONDS, LogArchiver
+from tuneloop.k8s.logs.archiver import EARLY_SECONDS, READ_SECONDS, LogArchiver
 from tuneloop.k8s.logs.attempts import pod_attempts, process_count
 from tuneloop.storage import files
 
@@ -57,16 +57,45 @@ def test_running_pods_are_read_every_few_seconds_and_ended_ones_at_once(
     archiver: LogArchiver, pods: Pods
 ) -> None:
     pods.start("a")
+    pods.say("a", "one\n")
+    look(archiver, pods, seconds=EARLY_SECONDS)
+    look(archiver, pods, seconds=EARLY_SECONDS)
+    early = pods.kubelet.reads
     for _ in range(12):
         look(archiver, pods, seconds=5)
-    assert pods.kubelet.reads == 6
+    assert pods.kubelet.reads == early + 6
     archiver.archive(pods.list_pods(), at_once=True)  # it is about to be deleted
-    assert pods.kubelet.reads == 7
+    assert pods.kubelet.reads == early + 7
     pods.end("a")
     look(archiver, pods, seconds=0)
-    assert pods.kubelet.reads == 8
+    assert pods.kubelet.reads == early + 8
     look(archiver, pods)
-    assert pods.kubelet.reads == 8  # its archive is complete
+    assert pods.kubelet.reads == early + 8  # its archive is complete
+
+
+def test_a_pod_that_is_deleted_seconds_after_its_start_has_a_log(
+    archiver: LogArchiver, pods: Pods, prefix: str
+) -> None:
+    """Its first lines are stored by the next poll, also if an earlier one found it silent."""
+    pods.start("a")
+    look(archiver, pods, seconds=1)
+    pods.say("a", "stage train of demo-0a1b2c3d, attempt 20261122T112233-064c19\n")
+    look(archiver, pods, seconds=5)
+    pods.say("a", "no coordinator\n")
+    look(archiver, pods, seconds=2)
+    pods.remove("a")
+    assert look(archiver, pods, seconds=2)
+    assert [text.split(b",")[0] for text in texts(prefix)] == [
+        b"stage train of demo-0a1b2c3d",
+        b"no coordinator",
+    ]
+
+
+def test_a_silent_container_is_read_at_every_poll(archiver: LogArchiver, pods: Pods) -> None:
+    pods.start("a")
+    for _ in range(20):
+        look(archiver, pods, seconds=5)
+    assert pods.kubelet.reads == 20
 
 
 def test_a_restarted_container_and_a_replaced_pod_have_their_own_logs(

@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 READ_SECONDS = 10.0
 """Seconds between two reads of a running container; each read with new lines stores an object."""
+EARLY_SECONDS = 30.0
+"""Seconds after the first read of a container in which every poll reads it; a container that has
+written nothing is read at every poll for longer. A gang that fails at its start is deleted within
+seconds, and a stage's own log can fill a gap only if the archive has the first line."""
 CHATTY_BYTES = 500_000
 """Bytes of one read, above which the next poll reads again: a node keeps 10 MiB in its file."""
 TRIES = 5
@@ -102,6 +106,7 @@ class _AttemptLog:
         self._cluster, self._archive = cluster, archive
         self._writer = ArchiveWriter(archive)
         self._read_at: datetime | None = None
+        self._first_read_at: datetime | None = None
         self._is_chatty = False
         self._failures = 0
         self._gaps: list[str] = []
@@ -110,16 +115,24 @@ class _AttemptLog:
     def look(self, source: PodAttempt, *, at_once: bool) -> None:
         """Store new lines if they are due; store the end too if the container has ended."""
         now = self._cluster.now()
-        is_urgent = at_once or self._is_chatty or source.has_ended
+        is_urgent = at_once or self._is_chatty or source.has_ended or self._is_early(now)
         # A request to a node that is gone takes long, and the supervisor waits for it.
         wait = READ_SECONDS / 4 * 2**self._failures if self._failures else READ_SECONDS
         due = self._read_at is None or now - self._read_at >= timedelta(seconds=wait)
         if self.is_done or not (due or (is_urgent and not self._failures)):
             return
-        self._read_at = now
+        self._read_at, self._first_read_at = now, self._first_read_at or now
         is_read = self._read(source)
         if source.has_ended and (is_read or self._failures >= TRIES or not source.has_started):
             self._end(source, is_complete=is_read or not source.has_started)
+
+    def _is_early(self, now: datetime) -> bool:
+        """Return whether the container has just started, or has not written a line yet."""
+        if self._first_read_at is None or now - self._first_read_at < timedelta(
+            seconds=EARLY_SECONDS
+        ):
+            return True
+        return self._writer.window.since is None
 
     def lose(self) -> None:
         """Close the archive of a pod that is gone."""
