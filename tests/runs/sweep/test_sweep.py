@@ -18,15 +18,15 @@ from tests.builders import Invoke, TinyRun, steps_done
 from tests.k8s.twin import IMAGE, Action, Exit, Running, Twin, publish_record, worker
 from tuneloop import jsonl
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.sweeps import store as sweep_store
+from tuneloop.artifacts.sweeps.store import MemberState
 from tuneloop.errors import SpecError, StillRunning
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.prepare import prepare
-from tuneloop.runs.sweep import store as sweep_store
 from tuneloop.runs.sweep.execute import SweepRun
 from tuneloop.runs.sweep.plan import SweepPlan, plan_sweep
 from tuneloop.runs.sweep.report import write_report
 from tuneloop.runs.sweep.spec_file import load_sweep_file
-from tuneloop.runs.sweep.store import MemberState
 from tuneloop.specs.target import Target
 from tuneloop.storage import files
 

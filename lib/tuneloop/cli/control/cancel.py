@@ -15,7 +15,7 @@ from tuneloop.errors import StillRunning, UsageError
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.cancellation import Cancellation
-    from tuneloop.runs.sweep.store import SweepManifest
+    from tuneloop.artifacts.sweeps.store import SweepManifest
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +76,7 @@ def _cancel_sweep(
     """Cancel all members that have started; no process that runs the sweep starts another."""
     from tuneloop.artifacts.cancellation import Cancellation
     from tuneloop.artifacts.layout import run_manifest_url
-    from tuneloop.runs.sweep.store import mark_cancelled
+    from tuneloop.artifacts.sweeps.store import mark_cancelled
     from tuneloop.storage import files
 
     artifacts = run.artifacts_url

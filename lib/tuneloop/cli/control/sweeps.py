@@ -14,6 +14,7 @@ from tuneloop.cli.options import print_json
 from tuneloop.errors import StageFailed, UsageError
 
 if TYPE_CHECKING:
+    from tuneloop.artifacts.sweeps.store import Member, MemberState, SweepManifest
     from tuneloop.cli.live.progress import Progress
     from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
     from tuneloop.runs.backend import Backend, BackendType
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
     from tuneloop.runs.sweep.plan import SweepPlan
     from tuneloop.runs.sweep.report import Row
     from tuneloop.runs.sweep.spec_file import SweepFile
-    from tuneloop.runs.sweep.store import Member, MemberState, SweepManifest
 
 
 def find_sweep_of(run: KnownRun) -> SweepManifest | None:
     """Read the sweep of an id; None if it is the id of a run."""
-    from tuneloop.runs.sweep.store import find_sweep
+    from tuneloop.artifacts.sweeps.store import find_sweep
 
     return find_sweep(run.artifacts_url, run.run_id)
 
@@ -92,9 +92,9 @@ def print_sweep_plan(made: SweepPlan[Backend], *, as_json: bool) -> None:
 
 def run_sweep(made: SweepPlan[Backend], *, is_local: bool, as_json: bool) -> None:
     """Run all members and print the table; members that are done are not run again."""
+    from tuneloop.artifacts.sweeps.store import save_sweep
     from tuneloop.cli.live.progress import Progress
     from tuneloop.runs.sweep.execute import SweepRun
-    from tuneloop.runs.sweep.store import save_sweep
 
     manifest = made.manifest()
     prepared = {member.run_id: member.prepared for member in made.members}
@@ -120,8 +120,8 @@ def run_sweep(made: SweepPlan[Backend], *, is_local: bool, as_json: bool) -> Non
 
 def submit_sweep(made: SweepPlan[Backend], *, as_json: bool) -> None:
     """Write all members to the artifacts, and submit the first stage of as many as may run."""
+    from tuneloop.artifacts.sweeps.store import save_sweep
     from tuneloop.runs.sequence import Sequence
-    from tuneloop.runs.sweep.store import save_sweep
 
     submitted: list[dict[str, str]] = []
     made.members[0].prepared.backend.connect()  # nothing is written if that fails

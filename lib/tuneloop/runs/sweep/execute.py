@@ -13,14 +13,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event, Lock
 from typing import Any
 
-from tuneloop.artifacts.verdict import Verdict
-from tuneloop.errors import StillRunning, TuneloopError
-from tuneloop.runs import sequence
-from tuneloop.runs.backend import Backend
-from tuneloop.runs.results import StageResult
-from tuneloop.runs.sequence import Callbacks
-from tuneloop.runs.sweep.curves import Curve, hopeless, read_curve
-from tuneloop.runs.sweep.store import (
+from tuneloop.artifacts.sweeps.store import (
     Member,
     MemberEnd,
     MemberState,
@@ -29,6 +22,13 @@ from tuneloop.runs.sweep.store import (
     read_state,
     save_state,
 )
+from tuneloop.artifacts.verdict import Verdict
+from tuneloop.errors import StillRunning, TuneloopError
+from tuneloop.runs import sequence
+from tuneloop.runs.backend import Backend
+from tuneloop.runs.results import StageResult
+from tuneloop.runs.sequence import Callbacks
+from tuneloop.runs.sweep.curves import Curve, hopeless, read_curve
 
 LOOK_SECONDS = 2.0
 """Seconds between two looks at losses and at a cancellation."""

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic
 
+from tuneloop.artifacts.sweeps.store import MARK, Member, SweepManifest
 from tuneloop.errors import SpecError
 from tuneloop.runs.backend import B_co
 from tuneloop.runs.plan import State, stage_state
 from tuneloop.runs.prepare import Prepared
 from tuneloop.runs.sweep.expand import Variant
 from tuneloop.runs.sweep.spec_file import SweepFile
-from tuneloop.runs.sweep.store import MARK, Member, SweepManifest
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sweep import SweepSpec
 

@@ -11,10 +11,10 @@ from typing import Any
 from tuneloop import templating
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import Accuracy
+from tuneloop.artifacts.sweeps.store import Member, SweepManifest, read_state
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.runs.outcome import load_outcome
 from tuneloop.runs.sweep.curves import Curve, read_curve
-from tuneloop.runs.sweep.store import Member, SweepManifest, read_state
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
