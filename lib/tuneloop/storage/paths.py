@@ -10,6 +10,17 @@ def join(url: str, *parts: str) -> str:
     return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def is_below(path: str) -> bool:
+    """Return whether a relative path leads to a place below the folder that it is relative to.
+
+    Paths from files are checked with this before they become part of a URL. `::` would be read as
+    a chain of file systems.
+    """
+    if "::" in path or any(char < " " for char in path):
+        return False
+    return all(part not in ("", ".", "..") for part in path.replace("\\", "/").split("/"))
+
+
 def absolute(url: str) -> str:
     """Make a local path absolute, so that a process in another folder finds it; keep other URLs."""
     if "://" in url:

@@ -28,6 +28,7 @@ from tests.training.sft import sharded_worker
 from tests.training.tiny import ALONE
 from tuneloop.errors import DataError, SpecError
 from tuneloop.storage import files
+from tuneloop.storage.sealed import sealed
 from tuneloop.training.sft.checkpoints import Checkpoints, trained_state
 
 
@@ -187,23 +188,52 @@ def flip(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
 
+def resealed(manifest: dict[str, Any]) -> bytes:
+    del manifest["seal"]
+    return json.dumps(sealed(manifest)).encode()
+
+
 def other_model(data: bytes) -> bytes:
     manifest = json.loads(data)
     name = next(name for name in manifest["arrays"] if "wide" in name)
     manifest["arrays"][name]["shape"] = [41, 3]
-    return json.dumps(manifest).encode()
+    return resealed(manifest)
 
 
 def missing_array(data: bytes) -> bytes:
     manifest = json.loads(data)
     manifest["files"] = manifest["files"][1:]
-    return json.dumps(manifest).encode()
+    return resealed(manifest)
 
 
 def strange_piece(data: bytes) -> bytes:
     manifest = json.loads(data)
     manifest["files"][0]["pieces"][0]["start"] = [1000]
-    return json.dumps(manifest).encode()
+    return resealed(manifest)
+
+
+def other_name(data: bytes) -> bytes:
+    """The piece of one row begins at another one, which no tensor of the file does."""
+    manifest = json.loads(data)
+    piece = next(p for f in manifest["files"] for p in f["pieces"] if p["start"] == [8, 0])
+    piece["start"] = [9, 0]
+    return resealed(manifest)
+
+
+def other_step(data: bytes) -> bytes:
+    return resealed({**json.loads(data), "step": 3})
+
+
+def outside(data: bytes) -> bytes:
+    manifest = json.loads(data)
+    manifest["files"][0]["name"] = "../2/" + manifest["files"][0]["name"]
+    return resealed(manifest)
+
+
+def digit(data: bytes) -> bytes:
+    """Exchange two digits of a number that nothing else in the file depends on."""
+    at = data.index(b'"step": 4') + len(b'"step": ')
+    return data[:at] + b"2" + data[at + 1 :]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +246,10 @@ def strange_piece(data: bytes) -> bytes:
         ("4/manifest.json", other_model, "model/wide/value is float32 [41, 3], expected"),
         ("4/manifest.json", missing_array, "holds only a part of"),
         ("4/manifest.json", strange_piece, "4/manifest.json: "),
+        ("4/manifest.json", other_name, "model/wide/value@9,0 of"),
+        ("4/manifest.json", other_step, "4/manifest.json: holds step 3, expected step 4"),
+        ("4/manifest.json", outside, "leads out of the checkpoint"),
+        ("4/manifest.json", digit, "its seal is not the digest of its content"),
     ],
 )
 def test_a_broken_one_is_named_and_the_one_before_is_used(
@@ -239,12 +273,36 @@ def test_a_broken_one_is_named_and_the_one_before_is_used(
     assert run(str(tmp_path), Training(1), 4) == bits[4:]  # It was stored again.
 
 
-def test_if_all_are_broken_training_starts_again(tmp_path: Path) -> None:
+def test_if_all_are_broken_training_starts_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     undisturbed = run(str(tmp_path), Training(), 4)
     for path in tmp_path.glob("checkpoints/*/*/*.safetensors"):
         path.write_bytes(cut(path.read_bytes()))
     assert run(str(tmp_path), Training(), 4) == undisturbed
     assert steps_in(str(tmp_path)) == [2, 4]
+    assert "no usable checkpoint is left, so training starts again from step 0" in caplog.text
+
+
+def test_a_folder_of_another_step_is_not_taken_for_it(tmp_path: Path) -> None:
+    bits = run(str(tmp_path), Training(), 4)
+    places = [tmp_path / "checkpoints" / name for name in ("2", "4", "swapped")]
+    for source, target in ((0, 2), (1, 0), (2, 1)):
+        places[source].rename(places[target])
+    assert run(str(tmp_path), Training(), 4) == bits
+
+
+def test_a_best_step_that_is_damaged_deletes_the_checkpoints(tmp_path: Path) -> None:
+    training = Training()
+    run(str(tmp_path), training, 4)
+    checkpoints = open_checkpoints(str(tmp_path))
+    checkpoints.restore(training.model, training.optimizer, stored_steps=4)
+    (path,) = tmp_path.glob("checkpoints/2/*/*.safetensors")
+    path.write_bytes(flip(path.read_bytes()))
+    bits = training.bits()
+    assert not checkpoints.load_or_drop(2, training.model, training.optimizer)
+    assert training.bits() == bits
+    assert steps_in(str(tmp_path)) == []
 
 
 def test_a_store_that_refuses_for_good_ends_training(tmp_path: Path) -> None:

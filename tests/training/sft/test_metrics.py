@@ -70,9 +70,9 @@ def test_the_validation_loss_before_training_is_a_line_of_its_own() -> None:
 @pytest.mark.parametrize("losses", [{}, {0: 3.0}, {0: 3.0, 2: 2.0, 3: 2.5}])
 def test_stored_and_read_it_is_the_same_history(losses: dict[int, float], tmp_path: Path) -> None:
     made = history(3, losses)
-    files.write(metrics.metrics_url(str(tmp_path)), metrics.dump_metrics(made))
-    assert metrics.read_metrics(str(tmp_path)) == made
-    assert metrics.read_metrics(str(tmp_path / "none")) == History()
+    files.write(metrics.metrics_url(str(tmp_path)), metrics.dump_history(made))
+    assert metrics.read_history(str(tmp_path)) == made
+    assert metrics.read_history(str(tmp_path / "none")) == History()
 
 
 def test_a_validation_is_in_the_row_of_its_step_whichever_comes_first() -> None:
@@ -131,3 +131,26 @@ def test_a_process_does_not_report_the_memory_of_the_one_that_started_it() -> No
         [sys.executable, "-c", parent, child], capture_output=True, text=True, check=True
     )
     assert 1 << 20 < int(found.stdout) < 1 << 30
+
+
+@pytest.mark.parametrize("position", range(0, 1900, 37))
+@pytest.mark.parametrize("bit", [1, 16])
+def test_a_flipped_bit_ends_the_history_before_its_line(
+    position: int, bit: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = history(5, {0: 3.0, 2: 2.0, 4: 1.0})
+    data = bytearray(metrics.dump_history(made))
+    position %= len(data)
+    line = data.count(b"\n", 0, position)
+    data[position] ^= bit
+    files.write(metrics.metrics_url(str(tmp_path)), bytes(data))
+    found = metrics.read_history(str(tmp_path))
+    made.cut(max(0, line - 1))
+    assert found.steps == made.steps
+    assert f"metrics.jsonl:{line + 1}: was changed" in caplog.text
+
+
+def test_files_without_seals_are_read(tmp_path: Path) -> None:
+    made = history(3, {2: 2.0})
+    files.write(metrics.metrics_url(str(tmp_path)), metrics.dump_metrics(made))
+    assert metrics.read_history(str(tmp_path)) == made

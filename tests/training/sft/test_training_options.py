@@ -21,7 +21,7 @@ from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.sft.earlier import EarlierRun
 from tuneloop.training.sft.loop import Progress
-from tuneloop.training.sft.metrics import read_metrics
+from tuneloop.training.sft.metrics import read_history
 from tuneloop.training.sft.validation import chosen_examples
 from tuneloop.training.text.chat_format import ChatFormat
 
@@ -221,7 +221,7 @@ def test_more_steps_on_a_finished_run_equal_one_longer_run(
     assert losses(continued) == losses(longer)
     assert continued.history.validation_losses == longer.history.validation_losses
     assert (continued.kept_step, weights) == (longer.kept_step, expected)
-    assert len(read_metrics(str(tmp_path / "first")).steps) == 6  # it stays as it was
+    assert len(read_history(str(tmp_path / "first")).steps) == 6  # it stays as it was
 
 
 def test_a_run_that_stopped_early_is_continued_with_more_patience_only(
@@ -263,7 +263,7 @@ def test_a_loss_or_gradient_that_is_not_a_number_ends_training_and_names_the_exa
     assert step > 4
     batch = Rows(table, SPEC, batch_size=8).batch_at(step - 1, seed=0)
     assert found[2] == ", ".join(batch.example_ids)
-    assert len(read_metrics(str(tmp_path / "a")).steps) == step - 1
+    assert len(read_history(str(tmp_path / "a")).steps) == step - 1
     assert (tmp_path / "a" / "checkpoints" / "4" / "manifest.json").exists()
     with pytest.raises(DataError, match=rf"the loss of step {step} is"):  # once more, from there
         fit(**keys)

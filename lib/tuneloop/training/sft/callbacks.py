@@ -20,7 +20,7 @@ from tuneloop.training.sft.distributed import ProcessGroup
 from tuneloop.training.sft.metrics import (
     History,
     StepMetrics,
-    dump_metrics,
+    dump_history,
     is_finite,
     memory_bytes,
     metrics_url,
@@ -229,7 +229,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
     def _write_metrics(self) -> None:
         """Store the history; a checkpoint is used only if the metrics of its step are stored."""
         if jax.process_index() == 0:
-            data = dump_metrics(self._history)
+            data = dump_history(self._history)
             if data != self._written:
                 self._written = data
                 self._file.write(data)

@@ -113,6 +113,7 @@ class Checkpoints:
                 self._folder.drop(step)
             step = self._newest()
         if unusable and not step:
+            log.warning("no usable checkpoint is left, so training starts again from step 0")
             fresh = nnx.Optimizer(model, optimizer.tx, wrt=optimizer.wrt)
             nnx.update(optimizer, nnx.state(fresh, nnx.optimizer.OptState))
         self.published_step, self._saved_step = step, step or None
@@ -133,6 +134,22 @@ class Checkpoints:
         self._group.meet("the checkpoint is stored")
         layout = layout_of(trained_state(model, optimizer))
         _update(model, optimizer, self._folder.read(step, layout))
+
+    def load_or_drop(self, step: int, model: Any, optimizer: Any) -> bool:
+        """Restore a step as `load` does; if a process cannot, delete all checkpoints.
+
+        Returns:
+            Whether every process has restored it.
+        """
+        self._end_upload(stalled_seconds=None)
+        self._group.meet("the checkpoint is stored")
+        state = self._read_or_none(step, layout_of(trained_state(model, optimizer)), None)
+        if not self._group.agree(state is not None):
+            if jax.process_index() == 0:
+                self._folder.drop_all()
+            return False
+        _update(model, optimizer, state)
+        return True
 
     def latest_step(self) -> int | None:
         """Return the step of the newest checkpoint that was restored or saved (Tunix's hook)."""
@@ -236,6 +253,8 @@ class Checkpoints:
     def _read_or_none(self, step: int, layout: Any, optimizer: Any) -> Any:
         """Read a checkpoint; a broken one is logged, and None is returned."""
         try:
+            if optimizer is None:
+                return self._folder.read(step, layout)
             return self._folder.read(step, layout, lambda: _release(optimizer))
         except DataError as e:
             log.warning("checkpoint of step %d is unusable, using an older one: %s", step, e)

@@ -17,14 +17,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from tuneloop.errors import DataError, SpecError
+from tuneloop.errors import DataError, SpecError, Transient
 from tuneloop.training.data.batches import Rows, total_steps
 from tuneloop.training.data.table import TokenTable
 from tuneloop.training.sft.callbacks import Callbacks, SftOptions
 from tuneloop.training.sft.checkpoint.claim import Claim
 from tuneloop.training.sft.checkpoints import Checkpoints
 from tuneloop.training.sft.earlier import EarlierRun
-from tuneloop.training.sft.metrics import History, StepMetrics, read_metrics
+from tuneloop.training.sft.metrics import History, StepMetrics, metrics_url, read_history
 from tuneloop.training.sft.profiler import StepProfiler
 from tuneloop.training.sft.trainer import SftTrainer
 from tuneloop.training.sft.validation import Validation
@@ -98,7 +98,7 @@ def run_sft(
     checkpoints = _checkpoints(options, options.resume_prefix, claim)
     with group.active():
         trainer = SftTrainer(model, spec, steps=steps, seed=options.seed, mesh=group.mesh)
-        history = read_metrics(options.resume_prefix)
+        history = read_history(options.resume_prefix)
         resumed_from = checkpoints.resume(trainer, stored_steps=len(history.steps))
         history.cut(resumed_from)
         if not resumed_from and earlier is not None:
@@ -175,10 +175,18 @@ def _restore_best(
 ) -> None:
     """Restore the weights of the best step, which may be one of a run that was continued."""
     log.info("keeping the weights of step %d, which have the lowest validation loss", step)
+    is_own = True
     while earlier is not None and step <= earlier.step:
-        checkpoints = _checkpoints(options, earlier.resume_prefix)
+        checkpoints, is_own = _checkpoints(options, earlier.resume_prefix), False
         earlier = earlier.earlier
-    checkpoints.load(step, trainer.model, trainer.optimizer)
+    if not is_own:
+        checkpoints.load(step, trainer.model, trainer.optimizer)
+    elif not checkpoints.load_or_drop(step, trainer.model, trainer.optimizer):
+        raise Transient(
+            f"{options.resume_prefix}: the checkpoint of step {step}, which has the lowest"
+            " validation loss, is damaged or missing; its checkpoints were deleted, run again to"
+            " train from the start"
+        )
 
 
 def _validator(table: TokenTable | None, options: SftOptions) -> Validation | None:
@@ -218,7 +226,13 @@ def _continue(earlier: EarlierRun, trainer: SftTrainer, options: SftOptions) -> 
     source = _checkpoints(options, earlier.resume_prefix)
     source.load(earlier.step, trainer.model, trainer.optimizer)
     trainer.start_at(earlier.step)
-    history = read_metrics(earlier.resume_prefix)
+    history = read_history(earlier.resume_prefix)
+    if len(history.steps) < earlier.step:
+        raise DataError(
+            f"{metrics_url(earlier.resume_prefix)}: holds {len(history.steps)} steps, expected the"
+            f" {earlier.step} of the run to continue; restore it, or start with"
+            " train.model: {kind: pretrained, run: ...}"
+        )
     history.cut(earlier.step)
     return history
 

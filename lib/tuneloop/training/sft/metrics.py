@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import resource
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from tuneloop import jsonl
 from tuneloop.storage import files, paths
+from tuneloop.storage.sealed import read_sealed_lines, seal_lines
+
+log = logging.getLogger(__name__)
 
 MEASURED = (
     "step_seconds",
@@ -138,11 +144,23 @@ def dump_metrics(history: History) -> bytes:
     return b"".join(lines)
 
 
+def dump_history(history: History) -> bytes:
+    """Serialize the history of an unfinished training: the lines of `dump_metrics`, with seals.
+
+    Training goes on from these numbers, which choose the best step and decide when to stop.
+    """
+    values = map(json.loads, dump_metrics(history).splitlines())
+    return b"".join(map(jsonl.dump_line, seal_lines(values)))
+
+
 def parse_metrics(data: bytes) -> History:
     """Read the lines of `dump_metrics`."""
+    return _history_of(json.loads(line) for line in data.splitlines())
+
+
+def _history_of(values: Iterable[dict[str, Any]]) -> History:
     history = History()
-    for line in data.splitlines():
-        value = json.loads(line)
+    for value in values:
         if value["step"]:
             history.steps.append(StepMetrics(**value))
         if value["validation_loss"] is not None:
@@ -155,12 +173,32 @@ def metrics_url(resume_prefix: str) -> str:
     return paths.join(resume_prefix, "metrics.jsonl")
 
 
-def read_metrics(resume_prefix: str) -> History:
-    """Read metrics.jsonl; returns an empty history if the file does not exist."""
+def read_history(resume_prefix: str) -> History:
+    """Read the metrics of an unfinished training, up to the first damaged line.
+
+    A damaged line is logged. The checkpoints after it have no metrics, so they are not used.
+
+    Returns:
+        The history; an empty one if the file does not exist.
+    """
+    url = metrics_url(resume_prefix)
     try:
-        return parse_metrics(files.read(metrics_url(resume_prefix)))
+        values, damaged = read_sealed_lines(files.read(url))
     except FileNotFoundError:
         return History()
+    try:
+        history = _history_of(values)
+    except (KeyError, TypeError):
+        log.warning("%s: holds no metrics, so its training starts again", url)
+        return History()
+    if damaged is not None:
+        log.warning(
+            "%s:%d: was changed after it was written; going on with the %d steps before",
+            url,
+            damaged,
+            len(history.steps),
+        )
+    return history
 
 
 def is_finite(*values: float) -> bool:

@@ -56,6 +56,11 @@ class CheckpointFolder:
         self._delete(step)
         self.steps.remove(step)
 
+    def drop_all(self) -> None:
+        """Delete all checkpoints."""
+        for step in list(self.steps):
+            self.drop(step)
+
     def prune(self, keep: int, protected: int | None) -> None:
         """Delete all but the newest and the protected one; a failure is tried again next time."""
         for step in self.steps[:-keep]:
@@ -84,6 +89,10 @@ class CheckpointFolder:
         except FileNotFoundError as e:
             raise DataError(f"{url}: is missing, so there is no such checkpoint") from e
         manifest = parse_manifest(data, url)
+        if manifest.step != step:
+            raise DataError(
+                f"{url}: holds step {manifest.step}, expected step {step} as its folder; delete it"
+            )
         check_arrays(manifest, layout, folder)
         checked()
         return read_state(manifest, folder, layout)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tuneloop.errors import DataError
+from tuneloop.storage import paths
+from tuneloop.storage.sealed import Sealed, sealed
 from tuneloop.validation import first_error
 
 MANIFEST = "manifest.json"
@@ -41,7 +45,7 @@ class CheckpointFile(_Part):
     """The tensors of the file."""
 
 
-class ProcessFiles(_Part):
+class ProcessFiles(_Part, Sealed):
     """The files that one process has stored."""
 
     files: tuple[CheckpointFile, ...]
@@ -56,7 +60,7 @@ class StoredArray(_Part):
     """Shape of the whole array, over all processes."""
 
 
-class CheckpointManifest(_Part):
+class CheckpointManifest(_Part, Sealed):
     """Content of a checkpoint's `manifest.json`."""
 
     step: int
@@ -68,6 +72,9 @@ class CheckpointManifest(_Part):
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> CheckpointManifest:
+        for file in self.files:
+            if not paths.is_below(file.name):
+                raise ValueError(f"the path {file.name[:60]!r} leads out of the checkpoint")
         for piece in (piece for file in self.files for piece in file.pieces):
             array = self.arrays.get(piece.array)
             if array is None or not _fits(piece, array):
@@ -84,7 +91,7 @@ def _fits(piece: Piece, array: StoredArray) -> bool:
 
 def dump_manifest(manifest: CheckpointManifest | ProcessFiles) -> bytes:
     """Serialize a manifest, or the list of one process's files."""
-    return manifest.model_dump_json().encode() + b"\n"
+    return json.dumps(sealed(manifest.model_dump(mode="json"))).encode() + b"\n"
 
 
 def parse_manifest(data: bytes, place: str) -> CheckpointManifest:

@@ -79,7 +79,7 @@ def read_state(manifest: CheckpointManifest, folder: str, layout: Any) -> Any:
         tensors = _read_tensors(file, folder)
         for piece in wanted:
             array = arriving[piece.array]
-            array.add(piece, tensors[piece.tensor])
+            array.add(piece, _values_of(piece, array.dtype, tensors, file, folder))
             if array.missing == 0:
                 complete[piece.array] = array.build()
     for name, array in arriving.items():
@@ -97,7 +97,7 @@ class _Arriving:
 
     def __init__(self, layout: ArrayLayout) -> None:
         self._layout, self._shape = layout, layout.stored.shape
-        self._dtype = np.dtype(layout.stored.dtype)
+        self.dtype = np.dtype(layout.stored.dtype)
         regions = layout.sharding.addressable_devices_indices_map(self._shape).values()
         # Several devices may hold the same region; it is read once.
         self._regions = {bounds_of(index or (), self._shape) for index in regions}
@@ -108,9 +108,7 @@ class _Arriving:
     def needs(self, piece: Piece) -> bool:
         return any(overlap(region, piece) is not None for region in self._regions)
 
-    def add(self, piece: Piece, data: bytes) -> None:
-        # safetensors' own NumPy reader knows no bfloat16.
-        values = np.frombuffer(data, self._dtype).reshape(piece.shape)
+    def add(self, piece: Piece, values: np.ndarray) -> None:
         for region in self._regions:
             common = overlap(region, piece)
             if common is None:
@@ -143,7 +141,7 @@ class _Arriving:
     def _buffer(self, region: Bounds) -> np.ndarray:
         if region not in self._buffers:
             shape = tuple(b - a for a, b in region)
-            self._buffers[region] = np.empty(shape, self._dtype)
+            self._buffers[region] = np.empty(shape, self.dtype)
         return self._buffers[region]
 
 
@@ -154,8 +152,25 @@ def _read_tensors(file: CheckpointFile, folder: str) -> dict[str, bytes]:
         expected_bytes=file.size_bytes,
         expected_sha256=file.sha256,
     )
-    tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    try:
+        tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as e:
+        raise DataError(f"{folder}: {file.name} is no safetensors file ({e}); delete it") from e
     return {name: found["data"] for name, found in tensors}
+
+
+def _values_of(
+    piece: Piece, dtype: np.dtype, tensors: dict[str, bytes], file: CheckpointFile, folder: str
+) -> np.ndarray:
+    data = tensors.get(piece.tensor)
+    if data is None or len(data) != math.prod(piece.shape) * dtype.itemsize:
+        found = "is missing" if data is None else f"holds {len(data)} bytes"
+        raise DataError(
+            f"{folder}: {piece.tensor} of {file.name} {found}, expected {dtype.name}"
+            f" {list(piece.shape)}; delete this checkpoint"
+        )
+    # safetensors' own NumPy reader knows no bfloat16.
+    return np.frombuffer(data, dtype).reshape(piece.shape)
 
 
 def _group(name: str) -> str:
