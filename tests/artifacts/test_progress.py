@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -15,16 +16,24 @@ def write(data: bytes) -> None:
     files.write(paths.join(PREFIX, "progress.json"), data)
 
 
+def seal_of(data: bytes) -> bytes:
+    seal: str = json.loads(data)["seal"]
+    assert len(seal) == 64
+    return seal.encode()
+
+
 def test_only_what_was_set_is_written_with_sorted_keys() -> None:
     progress = Progress(stage="train", attempt="a", updated_at=AT)
     assert dump_progress(progress) == (
-        b'{"attempt": "a", "stage": "train", "updated_at": "2026-11-27T00:00:00+00:00"}\n'
+        b'{"attempt": "a", "seal": "%s", "stage": "train",'
+        b' "updated_at": "2026-11-27T00:00:00+00:00"}\n' % seal_of(dump_progress(progress))
     )
     value = {"step": 1, "total": 2, "rate_per_second": None, "loss": 0.5, "own": 3}
     progress = Progress.model_validate({"stage": "train", "updated_at": AT, **value})
     assert dump_progress(progress) == (
-        b'{"loss": 0.5, "own": 3, "rate_per_second": null, "stage": "train", "step": 1,'
-        b' "total": 2, "updated_at": "2026-11-27T00:00:00+00:00"}\n'
+        b'{"loss": 0.5, "own": 3, "rate_per_second": null, "seal": "%s", "stage": "train",'
+        b' "step": 1, "total": 2, "updated_at": "2026-11-27T00:00:00+00:00"}\n'
+        % seal_of(dump_progress(progress))
     )
     write(dump_progress(progress))
     assert read_progress(PREFIX) == progress

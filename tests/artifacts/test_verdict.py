@@ -39,7 +39,7 @@ def test_the_bytes_are_indented_json_in_the_order_of_the_fields() -> None:
     assert data == json.dumps(value, indent=1).encode() + b"\n"
     assert b"\\u00fc" in data
     verdict = ["state", "cause", "fix", "evidence", "exit_code", "about"]
-    keys = [*verdict, "at", "workload", "pods", "events"]
+    keys = [*verdict, "at", "workload", "pods", "events", "seal"]
     assert list(value) == keys
 
 

@@ -18,6 +18,7 @@ from tuneloop.datasets.read import (
     find_damage,
     find_manifest,
     iter_rows,
+    iter_shard_bytes,
     list_manifest_keys,
     load_manifest,
 )
@@ -137,6 +138,21 @@ def test_one_changed_byte_is_found(
             list(iter_rows(manifest, str(tmp_path)))
     finally:
         path.write_bytes(whole)
+
+
+def test_a_shard_that_is_a_link_is_refused_before_its_first_byte(
+    manifest: DatasetManifest, tmp_path: Path
+) -> None:
+    shard = manifest.shards[0]
+    path = Path(dataset_prefix(str(tmp_path), manifest.dataset_key), shard.path)
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    blocks = iter_shard_bytes(manifest, str(tmp_path), shard)
+    with pytest.raises(DataError, match="is reached through a link to /etc/passwd"):
+        next(blocks)
+    with pytest.raises(DataError, match="is reached through a link"):
+        next(iter_rows(manifest, str(tmp_path)))
+    assert "is reached through a link" in str(find_damage(manifest, str(tmp_path)))
 
 
 def test_a_lost_or_shortened_shard_is_found(manifest: DatasetManifest, tmp_path: Path) -> None:

@@ -84,14 +84,14 @@ def test_an_adopted_result_stays_and_so_does_the_cache(tmp_path: Path) -> None:
         for file in record.outputs:
             assert file.path.startswith("training_runs/first-1/")
             records.read_output(file, root)
-        found = records.find_cached(root, mark)
+        found = records.find_cached(root, mark, stage)
         assert found is not None
         assert found.run_id == "second-2"
     # What nobody has adopted is gone, with its pointer, so that a new run can publish it.
-    assert records.find_cached(root, fingerprint("first-1", "eval")) is None
+    assert records.find_cached(root, fingerprint("first-1", "eval"), "eval") is None
     third = write_manifest(root, "third-3", like={"eval": "first-1"})
     finish(root, "third-3", "eval", third.stages["eval"])
-    cached = records.find_cached(root, third.stages["eval"])
+    cached = records.find_cached(root, third.stages["eval"], "eval")
     assert cached is not None
     assert cached.run_id == "third-3"
     assert {run.run_id: run.state for run in list_runs(root, now=NOW)} == {

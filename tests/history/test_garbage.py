@@ -125,6 +125,7 @@ def test_shards_name_the_files_of_an_unfinished_stage(artifacts: str) -> None:
     write_manifest(artifacts, "shards-1")
     output = write_output(artifacts, "shards-1", "export", "examples-00000-of-00002.jsonl")
     record = json.loads(files.read(layout.record_url(artifacts, "done-1", "export")))
+    del record["seal"]
     record |= {"run_id": "shards-1", "part": "00000-of-00002"}
     record["outputs"] = [output.model_dump()]
     url = layout.record_url(artifacts, "shards-1", "export", "00000-of-00002")

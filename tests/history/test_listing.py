@@ -240,6 +240,12 @@ def test_a_stage_that_ends_updates_the_index(tmp_path: Path) -> None:
     update_index(root, "one-00000001")  # a broken record is no reason to stop
 
 
+def without_seal(data: bytes) -> bytes:
+    value = json.loads(data)
+    del value["seal"]
+    return json.dumps(value).encode()
+
+
 def test_a_thousand_runs(tmp_path: Path) -> None:
     """A loose bound; bench/runs_list.py measures."""
     root = str(tmp_path)
@@ -249,6 +255,9 @@ def test_a_thousand_runs(tmp_path: Path) -> None:
         for stage in ("export", "train", "eval", "import")
     }
     manifest = files.read(layout.run_manifest_url(root, "first-00000000"))
+    # Without their seals, which would have to be computed for each id.
+    record = {stage: without_seal(data) for stage, data in record.items()}
+    manifest = without_seal(manifest)
     for number in range(1, 1000):
         run_id = f"first-{number:08d}"
         folder = tmp_path / "training_runs" / run_id

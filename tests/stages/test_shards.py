@@ -80,7 +80,7 @@ def test_export_is_the_same_for_any_number_of_processes(again: Any, count: int) 
     assert (merged.counts, merged.results) == (whole.counts, whole.results)
     for file in merged.outputs:
         records.read_output(file, spec.execution.artifacts)
-    assert records.find_cached(spec.execution.artifacts, spec.fingerprint) == merged
+    assert records.find_cached(spec.execution.artifacts, spec.fingerprint, spec.stage) == merged
 
 
 def test_eval_is_the_same_for_any_number_of_processes(again: Any) -> None:

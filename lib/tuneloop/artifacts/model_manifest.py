@@ -8,8 +8,9 @@ the model.
 from __future__ import annotations
 
 import hashlib
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from tuneloop import jsonl
 from tuneloop.errors import DataError, InputMissing
@@ -35,7 +36,7 @@ class ModelFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    name: str
+    name: Annotated[str, AfterValidator(paths.below)]
     """Name within the model's folder, such as `model-00001-of-00002.safetensors`."""
     size_bytes: int
     sha256: str

@@ -10,9 +10,10 @@ import json
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.storage import files, paths
+from tuneloop.storage.sealed import Sealed, sealed
 
 
-class Progress(BaseModel):
+class Progress(Sealed, BaseModel):
     """Progress of a stage; a stage may add values of its own."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -48,7 +49,7 @@ class Progress(BaseModel):
 def dump_progress(progress: Progress) -> bytes:
     """Serialize a heartbeat; fields that were not set are absent."""
     value = progress.model_dump(exclude_unset=True)
-    return json.dumps(value, sort_keys=True).encode() + b"\n"
+    return json.dumps(sealed(value), sort_keys=True).encode() + b"\n"
 
 
 def progress_url(stage_prefix: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from tuneloop import jsonl
 from tuneloop.artifacts.layout import pointer_url, record_url
@@ -18,11 +18,15 @@ from tuneloop.artifacts.results import RecordPart
 from tuneloop.artifacts.usage.work import Work
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.storage import files, paths
+from tuneloop.storage.links import refuse_links_out
+from tuneloop.storage.sealed import Sealed, sealed
 from tuneloop.validation import first_error
 
 log = logging.getLogger(__name__)
 
 Part = TypeVar("Part", bound=RecordPart)
+Below = Annotated[str, AfterValidator(paths.below)]
+"""A relative path that does not lead out of the folder that it is relative to."""
 
 
 class OutputFile(BaseModel):
@@ -30,9 +34,9 @@ class OutputFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: Below
     """Name by which later stages find the file, such as `examples-00000-of-00001.jsonl`."""
-    path: str
+    path: Below
     """Path relative to the artifacts prefix."""
     size_bytes: int
     sha256: str
@@ -42,7 +46,7 @@ class OutputFile(BaseModel):
     """Whether the file holds wall times, which differ between runs of the same fingerprint."""
 
 
-class Record(BaseModel):
+class Record(Sealed, BaseModel):
     """What a stage did: inputs, outputs, counts, timings, provenance."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -126,6 +130,7 @@ def publish(record: Record, artifacts: str) -> Record:
     url = record_url(artifacts, record.run_id, record.stage, record.part)
     if not files.publish(url, _dump(record)):
         first = _parse(files.read(url), url)
+        _check_place(first, url, record.run_id, record.stage, record.part)
         if first.content() != record.content():
             log.error(
                 "%s: attempt %s wrote other bytes than attempt %s for the same fingerprint;"
@@ -141,9 +146,24 @@ def publish(record: Record, artifacts: str) -> Record:
 
 
 def point(record: Record, artifacts: str) -> None:
-    """Write the cache pointer of a record, unless its fingerprint has one."""
+    """Write the cache pointer of a record, unless its fingerprint has one.
+
+    A pointer that is damaged, or names a record that is not there, is replaced.
+    """
     pointer = {"record": f"training_runs/{record.run_id}/{record.stage}/record.json"}
-    files.publish(pointer_url(artifacts, record.fingerprint), jsonl.dump_line(pointer))
+    url = pointer_url(artifacts, record.fingerprint)
+    data = jsonl.dump_line(pointer)
+    if not files.publish(url, data) and _read_pointed(artifacts, record) is None:
+        log.warning("%s: named no usable record, so it was written again", url)
+        files.write(url, data)
+
+
+def _read_pointed(artifacts: str, of: Record) -> Record | None:
+    """Return the record that the cache pointer of a record names; None if it is not usable."""
+    try:
+        return _follow_pointer(artifacts, of.fingerprint, of.stage)
+    except DataError:
+        return None
 
 
 def find(artifacts: str, run_id: str, stage: str, shard: str | None = None) -> Record | None:
@@ -153,6 +173,7 @@ def find(artifacts: str, run_id: str, stage: str, shard: str | None = None) -> R
         record = _parse(files.read(url), url)
     except FileNotFoundError:
         return None
+    _check_place(record, url, run_id, stage, shard)
     verify_outputs(record, artifacts, url)
     return record
 
@@ -181,23 +202,54 @@ def check_fingerprint(record: Record, expected: str, url: str) -> None:
         )
 
 
-def find_cached(artifacts: str, fingerprint: str) -> Record | None:
-    """Return the first record with a fingerprint, from any run; None if there is none."""
+def find_cached(artifacts: str, fingerprint: str, stage: str) -> Record | None:
+    """Return the first record of a stage with a fingerprint, from any run; None if there is none.
+
+    A pointer that is damaged, or names a record of another stage or fingerprint, is logged and not
+    used: the stage runs, and the pointer is written again.
+    """
+    try:
+        record = _follow_pointer(artifacts, fingerprint, stage)
+    except DataError as e:
+        log.warning("%s; stage %s does not use it", e, stage)
+        return None
+    if record is not None:
+        verify_outputs(record, artifacts, record_url(artifacts, record.run_id, stage))
+    return record
+
+
+def _follow_pointer(artifacts: str, fingerprint: str, stage: str) -> Record | None:
+    """Return the record that a cache pointer names; None if one of the two does not exist.
+
+    Raises:
+        DataError: the pointer or the record is damaged, or the record is another one.
+    """
     url = pointer_url(artifacts, fingerprint)
     try:
         pointer = json.loads(files.read(url))
-        record_at = paths.join(artifacts, str(pointer["record"]))
+        runs, run_id, its_stage, name = pointer["record"].split("/")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise DataError(f"{url}: not a cache pointer ({e})") from e
+    place = f"training_runs/{run_id}/{stage}/record.json"
+    if [runs, its_stage, name] != ["training_runs", stage, "record.json"] or not paths.is_below(
+        place
+    ):
+        raise DataError(f"{url}: names {pointer['record'][:200]!r}, expected a record of {stage}")
+    record_at = paths.join(artifacts, place)
+    try:
         record = _parse(files.read(record_at), record_at)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as e:
-        raise DataError(f"{url}: not a cache pointer ({e}); delete it to run the stage") from e
-    verify_outputs(record, artifacts, record_at)
+    _check_place(record, record_at, run_id, stage, None)
+    check_fingerprint(record, fingerprint, record_at)
     return record
 
 
 def read_output(file: OutputFile, artifacts: str) -> bytes:
     """Read a whole output and verify its size and sha256."""
+    refuse_links_out(artifacts, [file.path])
     return files.read_verified(
         paths.join(artifacts, file.path),
         expected_bytes=file.size_bytes,
@@ -206,7 +258,8 @@ def read_output(file: OutputFile, artifacts: str) -> bytes:
 
 
 def verify_outputs(record: Record, artifacts: str, url: str) -> None:
-    """Raise DataError if an output of a record is missing or has another size."""
+    """Raise DataError if an output of a record is missing, has another size or lies elsewhere."""
+    refuse_links_out(artifacts, [file.path for file in record.outputs])
     for file in record.outputs:
         size = files.size_bytes(paths.join(artifacts, file.path))
         if size != file.size_bytes:
@@ -218,11 +271,26 @@ def verify_outputs(record: Record, artifacts: str, url: str) -> None:
 
 
 def _dump(record: Record) -> bytes:
-    return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True).encode() + b"\n"
+    value = sealed(record.model_dump(mode="json"))
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def _parse(data: bytes, url: str) -> Record:
     try:
         return Record.model_validate_json(data)
     except ValidationError as e:
-        raise DataError(f"{url}: not a stage record: {first_error(e)}") from e
+        raise DataError(
+            f"{url}: not a stage record: {first_error(e)}; restore it, or delete it to run the"
+            " stage again"
+        ) from e
+
+
+def _check_place(record: Record, url: str, run_id: str, stage: str, part: str | None) -> None:
+    """Raise DataError if a record is not the one that its place says."""
+    found, expected = (record.run_id, record.stage, record.part), (run_id, stage, part)
+    if found != expected:
+        shown, wanted = ("/".join(filter(None, each)) for each in (found, expected))
+        raise DataError(
+            f"{url}: is the record of {shown[:200]}, expected that of {wanted}; restore it, or"
+            " delete it to run the stage again"
+        )

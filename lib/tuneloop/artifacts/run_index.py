@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tuneloop import jsonl
 from tuneloop.artifacts import layout
 from tuneloop.storage import files
+from tuneloop.storage.sealed import Sealed, sealed
 
 
 class IndexedStage(BaseModel):
@@ -29,7 +30,7 @@ class IndexedStage(BaseModel):
     """Seconds from the start of the process to the record."""
 
 
-class RunIndex(BaseModel):
+class RunIndex(Sealed, BaseModel):
     """What lists show of a run."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -71,5 +72,5 @@ def parse_run_index(data: bytes | None, run_id: str) -> RunIndex | None:
 
 def write_run_index(index: RunIndex, artifacts: str) -> None:
     """Write the index of a run, replacing an earlier one."""
-    data = jsonl.dump_line(index.model_dump(mode="json"))
+    data = jsonl.dump_line(sealed(index.model_dump(mode="json")))
     files.write(layout.run_index_url(artifacts, index.run_id), data)

@@ -10,6 +10,7 @@ from tuneloop import jsonl
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.reading import read_model
 from tuneloop.storage import files
+from tuneloop.storage.sealed import Sealed, sealed
 
 
 class DatasetOfRun(BaseModel):
@@ -60,7 +61,7 @@ class ModelOfRun(BaseModel):
         return f"{self.name} ({', '.join(parts)})"
 
 
-class RunManifest(BaseModel):
+class RunManifest(Sealed, BaseModel):
     """The identity of a run; keys of a newer tuneloop are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
@@ -92,7 +93,7 @@ def write_run_manifest(manifest: RunManifest, artifacts: str) -> str:
         Its URL.
     """
     url = layout.run_manifest_url(artifacts, manifest.run_id)
-    files.publish(url, jsonl.dump_line(manifest.model_dump(mode="json")))
+    files.publish(url, jsonl.dump_line(sealed(manifest.model_dump(mode="json"))))
     return url
 
 

@@ -11,10 +11,11 @@ from tuneloop import jsonl
 from tuneloop.artifacts.records import OutputFile
 from tuneloop.errors import DataError
 from tuneloop.storage import files, paths
+from tuneloop.storage.sealed import Sealed, sealed
 from tuneloop.validation import first_error
 
 
-class TokenManifest(BaseModel):
+class TokenManifest(Sealed, BaseModel):
     """A token file: its arrays, and statistics of the examples."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,5 +66,5 @@ def read_token_manifest(folder: str) -> TokenManifest | None:
 
 def publish_token_manifest(manifest: TokenManifest, folder: str) -> bool:
     """Write the manifest, create-only; returns false if another process was first."""
-    data = jsonl.dump_line(manifest.model_dump(mode="json"))
+    data = jsonl.dump_line(sealed(manifest.model_dump(mode="json")))
     return files.publish(token_manifest_url(folder), data)

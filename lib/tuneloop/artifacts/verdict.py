@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from tuneloop.errors import DataError
 from tuneloop.storage import files, paths
+from tuneloop.storage.sealed import sealed, unsealed
 from tuneloop.validation import first_error
 
 State = Literal[
@@ -95,7 +96,7 @@ class ArchivedVerdict(Verdict):
     events: list[dict[str, Any]] = field(default_factory=list)
 
 
-_ARCHIVED = TypeAdapter(ArchivedVerdict)
+_ARCHIVED = TypeAdapter[ArchivedVerdict](Annotated[ArchivedVerdict, BeforeValidator(unsealed)])
 
 
 def verdict_url(stage_prefix: str) -> str:
@@ -106,7 +107,7 @@ def verdict_url(stage_prefix: str) -> str:
 def write_verdict(verdict: ArchivedVerdict, stage_prefix: str) -> None:
     """Write verdict.json, replacing an earlier one."""
     value = _ARCHIVED.dump_python(verdict, mode="json")
-    files.write(verdict_url(stage_prefix), json.dumps(value, indent=1).encode() + b"\n")
+    files.write(verdict_url(stage_prefix), json.dumps(sealed(value), indent=1).encode() + b"\n")
 
 
 def read_verdict(stage_prefix: str) -> ArchivedVerdict | None:

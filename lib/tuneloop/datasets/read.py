@@ -22,6 +22,7 @@ from tuneloop.datasets.schema import (
 )
 from tuneloop.errors import DataError
 from tuneloop.storage import files, lines, paths
+from tuneloop.storage.links import refuse_links_out
 from tuneloop.validation import decode_error, first_error, shorten
 
 _row_decoder = msgspec.json.Decoder(TraceRow)
@@ -132,6 +133,8 @@ OpenShard = Callable[[str, DatasetShard], Iterator[bytes]]
 
 
 def _open_stored(url: str, shard: DatasetShard) -> Iterator[bytes]:
+    # Before the first byte: its digest is known only after the last one.
+    refuse_links_out(url.removesuffix(shard.path), [shard.path])
     return files.iter_verified(url, shard.size_bytes, shard.sha256)
 
 
@@ -284,6 +287,10 @@ def find_damage(manifest: DatasetManifest, artifacts: str) -> str | None:
     """
     prefix = dataset_prefix(artifacts, manifest.dataset_key)
     for shard in manifest.shards:
+        try:
+            refuse_links_out(prefix, [shard.path])
+        except DataError as e:
+            return str(e)
         size = files.size_bytes(paths.join(prefix, shard.path))
         if size != shard.size_bytes:
             found = "is missing" if size is None else f"has {size} bytes"

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.artifacts.progress import Progress, read_progress
@@ -33,6 +34,7 @@ from tuneloop.specs.stages import StageSpec, dump_stage_spec
 from tuneloop.specs.target import Machines, Target
 from tuneloop.stages.command import CPU_ENV, stage_argv, stage_env
 from tuneloop.storage import files, paths
+from tuneloop.storage.sealed import sealed
 
 PROGRESS_SECONDS = 0.5
 """Seconds between two reads of a stage's heartbeat."""
@@ -194,7 +196,7 @@ class StageProcess:
         self._prefix = layout.stage_prefix(stage.execution.artifacts, stage.run_id, stage.stage)
         self._progress_at = time.monotonic()
         spec_url = paths.join(self._prefix, "spec.json")
-        files.write(spec_url, dump_stage_spec(stage))
+        files.write(spec_url, jsonl.dump_line(sealed(json.loads(dump_stage_spec(stage)))))
         self._scratch = tempfile.TemporaryDirectory(prefix="tuneloop-")
         self._termination = Path(self._scratch.name, "termination")
         self.log = LocalOutput(self._prefix, Path(self._scratch.name))

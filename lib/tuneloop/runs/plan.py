@@ -267,7 +267,7 @@ def stage_state(stage: StageSpec) -> State:
     artifacts = stage.execution.artifacts
     if records.find(artifacts, stage.run_id, stage.stage) is not None:
         return "done"
-    if records.find_cached(artifacts, stage.fingerprint) is not None:
+    if records.find_cached(artifacts, stage.fingerprint, stage.stage) is not None:
         return "cached"
     return "to run"
 

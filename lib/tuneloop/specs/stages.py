@@ -12,6 +12,7 @@ from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.import_traces import ImportSpec
 from tuneloop.specs.run import ExecutionSpec
 from tuneloop.specs.training import TrainSpec
+from tuneloop.storage.sealed import Sealed
 
 
 class DatasetRef(Spec):
@@ -38,7 +39,7 @@ class ModelRef(Spec):
     """Digest of the model; a stage refuses a manifest with another digest."""
 
 
-class StageSpec(Spec):
+class StageSpec(Spec, Sealed):
     """The input of one stage process, which reads it with `--spec URL`.
 
     Each row of `stages/table.py` names the subclass of its stage.

@@ -32,7 +32,7 @@ def find_or_adopt(artifacts: str, run_id: str, stage: str, fingerprint: str) -> 
     if record is not None:
         check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
         point(record, artifacts)
-    elif cached := find_cached(artifacts, fingerprint):
+    elif cached := find_cached(artifacts, fingerprint, stage):
         log.info("stage %s: reusing the record of run %s", stage, cached.run_id)
         record = adopt(cached, run_id, artifacts)
     if record is not None:
@@ -44,7 +44,7 @@ def find_finished(artifacts: str, run_id: str, stage: str, fingerprint: str) -> 
     """Return the record that `find_or_adopt` would return, without writing anything."""
     record = find(artifacts, run_id, stage)
     if record is None:
-        return find_cached(artifacts, fingerprint)
+        return find_cached(artifacts, fingerprint, stage)
     check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
     return record
 

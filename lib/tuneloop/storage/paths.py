@@ -21,6 +21,19 @@ def is_below(path: str) -> bool:
     return all(part not in ("", ".", "..") for part in path.replace("\\", "/").split("/"))
 
 
+def below(path: str) -> str:
+    """Return the path unchanged if `is_below` accepts it; a validator for fields of stored files.
+
+    Raises:
+        ValueError: it leads elsewhere.
+    """
+    if not is_below(path):
+        raise ValueError(
+            f"is {path[:60]!r}, which leads out of its folder, expected a path below it"
+        )
+    return path
+
+
 def absolute(url: str) -> str:
     """Make a local path absolute, so that a process in another folder finds it; keep other URLs."""
     if "://" in url:

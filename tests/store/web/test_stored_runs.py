@@ -64,6 +64,7 @@ def test_a_foreign_record_is_shown_or_a_sentence(
 ) -> None:
     url = layout.record_url(str(artifacts), run_id, "train")
     record = {**json.loads(files.read(url)), **change}
+    del record["seal"]  # as an older version would have written it
     torn(str(artifacts), run_id, "train/record.json", record)
     assert said in text_of(look(http, f"/runs/{run_id}"))
     look(http, "/runs")

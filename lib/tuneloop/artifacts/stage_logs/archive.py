@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tuneloop.artifacts.stage_logs.attempt import Attempt
 from tuneloop.artifacts.stage_logs.lines import Line, Window, dump_lines, parse_lines
 from tuneloop.storage import files, paths
+from tuneloop.storage.sealed import Sealed, sealed
 
 OUTPUT = "output.txt"
 """Output of a local process, which it writes itself; its lines have no timestamps."""
@@ -22,7 +23,7 @@ END = "end.json"
 """File that exists once an attempt gets no more lines."""
 
 
-class AttemptEnd(BaseModel):
+class AttemptEnd(Sealed, BaseModel):
     """end.json: how an attempt ended; its log gets no more lines."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -70,7 +71,7 @@ class Archive:
 
     def write_end(self, end: AttemptEnd) -> None:
         """Describe the end of the attempt; the first description is kept."""
-        data = json.dumps(end.model_dump(mode="json"), indent=1).encode() + b"\n"
+        data = json.dumps(sealed(end.model_dump(mode="json")), indent=1).encode() + b"\n"
         files.publish(paths.join(self.prefix, END), data)
 
     def output_url(self) -> str:

@@ -6,12 +6,14 @@ counts until it was last seen.
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
 from tuneloop.artifacts.reading import read_model
 from tuneloop.storage import files, paths
+from tuneloop.storage.sealed import Sealed, sealed
 
 
 class PodUse(BaseModel):
@@ -38,7 +40,7 @@ class PodUse(BaseModel):
         return max(0.0, ((self.ended_at or self.seen_at) - self.scheduled_at).total_seconds())
 
 
-class StageHeld(BaseModel):
+class StageHeld(Sealed, BaseModel):
     """The pods of one stage, of all its attempts."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -100,4 +102,5 @@ def read_held(stage_prefix: str) -> StageHeld | None:
 
 def write_held(held: StageHeld, stage_prefix: str) -> None:
     """Write the usage of a stage, replacing an earlier one."""
-    files.write(usage_url(stage_prefix), held.model_dump_json(indent=1).encode() + b"\n")
+    value = sealed(held.model_dump(mode="json"))
+    files.write(usage_url(stage_prefix), json.dumps(value, indent=1).encode() + b"\n")

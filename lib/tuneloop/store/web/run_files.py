@@ -18,8 +18,10 @@ from fastapi.responses import Response
 
 from tuneloop.artifacts import layout
 from tuneloop.datasets.schema import is_key
+from tuneloop.errors import DataError
 from tuneloop.history.stored import StoredRun
 from tuneloop.storage import files, paths
+from tuneloop.storage.links import refuse_links_out
 from tuneloop.storage.objects import list_objects
 from tuneloop.store.dependencies import Service, Svc
 from tuneloop.store.routes.streams import Blocks, BlocksResponse
@@ -117,6 +119,7 @@ async def run_file(run_id: str, path: str, service: Svc) -> Response:
     url = paths.join(prefix, path)
 
     def begin() -> tuple[bytes, Blocks]:
+        refuse_links_out(service.artifacts, [f"training_runs/{run_id}/{path}"])
         if files.size_bytes(url) is None:
             raise FileNotFoundError(url)
         blocks = _blocks(url)
@@ -124,7 +127,7 @@ async def run_file(run_id: str, path: str, service: Svc) -> Response:
 
     try:
         first, blocks = await to_thread.run_sync(begin, limiter=service.export_threads)
-    except (FileNotFoundError, IsADirectoryError) as e:
+    except (DataError, FileNotFoundError, IsADirectoryError) as e:
         raise HTTPException(404, "The run has no such file") from e
     name = path.rpartition("/")[2]
     is_text = name.endswith(_TEXT_SUFFIXES)

@@ -57,6 +57,11 @@ def find_earlier_run(
     if run_id is None:
         return None
     manifest = read_run_manifest(artifacts, run_id)
+    if manifest is not None and manifest.run_id != run_id:
+        raise DataError(
+            f"{layout.run_manifest_url(artifacts, run_id)}: is the manifest of another run,"
+            f" {manifest.run_id[:200]}, expected that of {run_id}; restore it"
+        )
     record = records.find(artifacts, run_id, "train")
     if manifest is None or record is None:
         raise InputMissing(
