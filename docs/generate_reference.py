@@ -1,7 +1,7 @@
-"""Writes pages from the code: run specs, the command line, exit codes, and the runbook.
+"""Writes pages from the code: run specs, the command line, limits, exit codes, and the runbook.
 
 mkdocs calls `on_files` when it builds the site, so the pages are never out of date.
-`python docs/generate_reference.py spec|cli|errors|operations` prints one of them.
+`python docs/generate_reference.py spec|cli|limits|errors|operations` prints one of them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tuneloop.cli import app
 from tuneloop.k8s.diagnosis.runbook import RUNBOOK, Runbook
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sweep import SweepSpec
+from tuneloop.store.limits import PREFIX, Limits
 
 LIMITS = {
     "minimum": "at least {}",
@@ -61,6 +62,13 @@ A stage (`python -m jobs STAGE`) that fails prints one sentence and exits with t
 class. The verb that ran the stage exits with another code, so that scripts can tell the causes
 apart. [Architecture](../explanation/architecture.md#exit-codes) lists when it helps to try again.
 This page is generated from `lib/tuneloop/errors.py`.
+"""
+
+LIMITS_HEAD = f"""# Limits of the store
+
+Each store process has these limits. The variable `{PREFIX}` with the key in upper case changes
+one, for example `{PREFIX}HEAD_SECONDS=30`. A refusal names the limit and its variable. This page
+is generated from `lib/tuneloop/store/limits.py`.
 """
 
 OPERATIONS_HEAD = """# Runbook: every verdict
@@ -258,6 +266,11 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def limits_page() -> str:
+    """Return the page with every limit of the store."""
+    return f"{LIMITS_HEAD}\n{_table(Limits.model_json_schema(), {})}"
+
+
 def operations_page() -> str:
     """Return the page with every state of a verdict."""
     rows = ["| state | meaning | exit code |", "|---|---|---|"]
@@ -284,6 +297,7 @@ def _codes(entry: Runbook) -> str:
 PAGES = {
     "reference/spec": spec_page,
     "reference/cli": cli_page,
+    "reference/limits": limits_page,
     "reference/errors": errors_page,
     "operations": operations_page,
 }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -17,11 +18,27 @@ from tuneloop.datasets.schema import trace_record
 from tuneloop.store.app import create_app
 from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database
+from tuneloop.store.server import uvicorn_server
 
 CATALOG = Catalog(
     ("trace_sft_v1", "policy_only_v1"),
     {"trace": trace_record, "ids": lambda row, _: {"id": row.id}},
 )
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI, trusted_proxies: Sequence[str] = ()) -> Iterator[str]:
+    """Serve an application on a free port while the block runs; yields its URL."""
+    server = uvicorn_server(app, "error", trusted_proxies)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.005)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture
@@ -62,15 +79,6 @@ def http(app: FastAPI) -> Iterator[TestClient]:
 
 @pytest.fixture
 def store_url(app: FastAPI) -> Iterator[str]:
-    """The application behind uvicorn on loopback."""
-    config = uvicorn.Config(app, port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    """The application behind its server on loopback."""
+    with serving(app) as url:
+        yield url

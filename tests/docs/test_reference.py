@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from tests.builders import REPOSITORY
 from tuneloop import errors
 from tuneloop.specs.run import RunSpec
+from tuneloop.store.limits import Limits
 
 
 def load() -> ModuleType:
@@ -67,6 +68,16 @@ def test_every_key_of_a_spec_has_its_type_default_and_effect(model: type[BaseMod
         assert kind and default, key
         assert (default == "required") == fields[key].is_required(), key
         assert meaning or key == "kind", f"{key} of {model.__name__} has no docstring"
+
+
+def test_every_limit_of_the_store_has_its_default_and_effect() -> None:
+    page = reference.limits_page()
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    assert len(lines) == len(Limits.model_fields)
+    for line, name in zip(lines, Limits.model_fields, strict=True):
+        key, kind, default, meaning = (cell.strip() for cell in line.strip("|").split("|"))
+        assert (key, bool(kind), bool(meaning)) == (f"`{name}`", True, True)
+        assert default == f"`{Limits.model_fields[name].default}`"
 
 
 def test_angle_brackets_are_escaped_once() -> None:

@@ -70,6 +70,14 @@ def serve(
     access_log: Annotated[
         bool, typer.Option(help="Log one JSON line per request to stderr.")
     ] = True,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address or network of a proxy that tells the addresses of its clients in"
+            " X-Forwarded-For; repeatable. From other addresses, the header is ignored.",
+        ),
+    ] = None,
 ) -> None:
     """Serve the trace store over HTTP. Without tokens, only on loopback."""
     from tuneloop.runs import store_app
@@ -91,6 +99,7 @@ def serve(
                 listening,
                 cors_origins=cors_origin or (),
                 access_log=access_log,
+                trusted_proxies=trusted_proxy or (),
             )
     except SpecError as e:
         # In a container, exit with the code of a stage: 78 means that a retry does not help.

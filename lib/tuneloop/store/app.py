@@ -23,6 +23,7 @@ from tuneloop.storage import files, paths
 from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database, IdempotencyConflict
 from tuneloop.store.dependencies import Damaged, Service, Svc
+from tuneloop.store.limits import Limits
 from tuneloop.store.middleware import cors
 from tuneloop.store.middleware.access_log import Observer
 from tuneloop.store.middleware.auth import Authorization, Token
@@ -50,6 +51,7 @@ def create_app(
     tokens: tuple[Token, ...] = (),
     cors_origins: Sequence[str] = (),
     loopback_only: bool = False,
+    limits: Limits | None = None,
     clock: Callable[[], datetime] = _utc_now,
     new_seed: Callable[[], int] = _new_seed,
 ) -> FastAPI:
@@ -62,6 +64,7 @@ def create_app(
         tokens: accepted access tokens; empty accepts every request that reaches the store.
         cors_origins: origins whose web pages may use the store.
         loopback_only: refuse requests from pages of other origins; for a store without tokens.
+        limits: what clients may use; the defaults if None.
         clock: gives the time of new traces and datasets.
         new_seed: draws the seed of a build request without one.
     """
@@ -72,7 +75,9 @@ def create_app(
         database.close()
 
     app = FastAPI(title="tuneloop trace store", description=openapi.DESCRIPTION, lifespan=lifespan)
-    app.state.service = Service(database, artifacts_url.rstrip("/"), catalog, clock, new_seed)
+    app.state.service = Service(
+        database, artifacts_url.rstrip("/"), catalog, clock, new_seed, limits or Limits()
+    )
     if tokens:
         app.add_middleware(Authorization, tokens=tokens)
     elif loopback_only:

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from tuneloop.errors import DataError
 from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database
+from tuneloop.store.limits import Limits
 from tuneloop.store.metrics import Metrics
 from tuneloop.store.shared_reads import SharedReads
 from tuneloop.store.streams import Streams
@@ -36,6 +37,7 @@ class Service:
     catalog: Catalog
     clock: Callable[[], datetime]
     new_seed: Callable[[], int]
+    limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     views: SharedReads[Any] = field(default_factory=SharedReads)
     """Views of runs that people watch, by run id."""

@@ -6,6 +6,7 @@ The caller passes the recipes and export formats; `tuneloop.runs.store_app` has 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import socket
 import threading
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from tuneloop.store.catalog import Catalog
+    from tuneloop.store.limits import Limits
     from tuneloop.store.middleware.auth import Token
 
 LOOPBACK = "127.0.0.1"
@@ -32,10 +34,18 @@ def build_app(
     artifacts: str,
     tokens: tuple[Token, ...] = (),
     cors_origins: Sequence[str] = (),
+    limits: Limits | None = None,
 ) -> FastAPI:
-    """Open and migrate the database, and create the store's ASGI application on it."""
+    """Open and migrate the database, and create the store's ASGI application on it.
+
+    Without limits, those of the environment count.
+    """
     from tuneloop.store.app import create_app
     from tuneloop.store.db.database import Database
+    from tuneloop.store.limits import Limits
+
+    # They are read before the database is opened, which a wrong variable should not touch.
+    limits = limits or Limits.from_environment()
 
     return create_app(
         Database(database_url),
@@ -44,11 +54,24 @@ def build_app(
         tokens=tokens,
         cors_origins=cors_origins,
         loopback_only=not tokens,
+        limits=limits,
     )
 
 
-def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
+def uvicorn_server(
+    app: FastAPI, log_level: str = "warning", trusted_proxies: Sequence[str] = ()
+) -> uvicorn.Server:
+    """Create the HTTP server of an application, with the limits of the application's store.
+
+    Args:
+        app: the application.
+        log_level: level of uvicorn's log.
+        trusted_proxies: addresses or networks of proxies. The store believes what they say about
+            the address of their clients, in X-Forwarded-For.
+    """
     import uvicorn
+
+    from tuneloop.store.connections import Connections
 
     class Server(uvicorn.Server):
         """Ends the streams of watched runs before it waits for open connections."""
@@ -57,8 +80,18 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
             app.state.service.streams.close()
             await super().shutdown(sockets)
 
+    limits = app.state.service.limits
     config = uvicorn.Config(
-        app, log_level=log_level, access_log=False, timeout_graceful_shutdown=30
+        app,
+        http=Connections(limits, tuple(trusted_proxies)).protocol(),  # type: ignore[arg-type]
+        ws="none",
+        log_level=log_level,
+        access_log=False,
+        # Without a proxy that is named, any client could choose the address it is known by.
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
+        timeout_graceful_shutdown=30,
+        h11_max_incomplete_event_size=limits.head_bytes,
     )
     return Server(config)
 
@@ -73,6 +106,7 @@ def serve(
     listening: Callable[[str, str], None] = lambda url, database: None,
     cors_origins: Sequence[str] = (),
     access_log: bool = True,
+    trusted_proxies: Sequence[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests in progress are finished first.
 
@@ -87,9 +121,11 @@ def serve(
             without the password.
         cors_origins: origins whose web pages may use the store from a browser.
         access_log: write one line of JSON per request to stderr.
+        trusted_proxies: addresses or networks of proxies that tell the addresses of their clients.
 
     Raises:
-        SpecError: the host is not loopback and there are no tokens, or an origin is malformed.
+        SpecError: the host is not loopback and there are no tokens, or an origin, a proxy or a
+            limit is malformed.
         Unavailable: another process uses the port.
     """
     from tuneloop.store.db.engine import parse_url, place_of
@@ -102,13 +138,26 @@ def serve(
             " `tuneloop tokens new`"
         )
     check_origins(cors_origins, has_tokens=bool(tokens))
+    _check_proxies(trusted_proxies)
     place = place_of(parse_url(database_url))
-    server = _server(build_app(catalog, database_url, artifacts, tokens, cors_origins), "warning")
+    app = build_app(catalog, database_url, artifacts, tokens, cors_origins)
+    server = uvicorn_server(app, trusted_proxies=trusted_proxies)
     listener = _listen(host, port)
     listener.listen()
     listening(_url_of(listener), place)
     with _access_lines() if access_log else contextlib.nullcontext():
         server.run(sockets=[listener])
+
+
+def _check_proxies(proxies: Sequence[str]) -> None:
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as e:
+            raise SpecError(
+                f"--trusted-proxy {proxy}: expected an IP address or a network such as"
+                " 10.0.0.0/8; fix the option"
+            ) from e
 
 
 @contextlib.contextmanager
@@ -153,7 +202,7 @@ def running(
 ) -> Iterator[str]:
     """Serve on a free loopback port while the block runs; yields the store's URL."""
     listener = _listen(LOOPBACK, 0)
-    server = _server(build_app(catalog, database_url, artifacts, tokens), "warning")
+    server = uvicorn_server(build_app(catalog, database_url, artifacts, tokens))
     thread = threading.Thread(target=server.run, args=([listener],), name="store", daemon=True)
     thread.start()
     try:

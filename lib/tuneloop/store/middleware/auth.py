@@ -34,7 +34,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 OPEN_PATHS = {"/healthz", "/readyz", "/api/health"}
 """Paths of probes, which need no token."""
 FAILURES = 10
-"""Maximum number of refused tokens per address within FAILURE_SECONDS; then the reply is 429."""
+"""Maximum number of refused tokens per address within FAILURE_SECONDS; then the reply to further
+refused tokens is 429. Many clients can share an address, so a valid token always passes."""
 FAILURE_SECONDS = 60.0
 REMEMBERED_ADDRESSES = 10_000
 """Maximum number of addresses with refused tokens kept in memory; the oldest are dropped."""
@@ -115,17 +116,16 @@ class Authorization:
         await (self._app if refused is None else refused)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        address = scope["client"][0] if scope.get("client") else ""
-        wait = self._failures.seconds_to_wait(address)
-        if wait > 0:
-            headers = {"Retry-After": str(int(wait) + 1)}
-            return _refuse(scope, 429, "Too many refused tokens; wait", headers)
         for_browsers = is_page(scope["path"]) and scope["method"] in ("GET", "HEAD")
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         token = self._token_of(given, for_browsers)
         if token is None:
             # Browsers first send requests without a token to learn the scheme. That is no failure.
             if given or not for_browsers:
+                address = scope["client"][0] if scope.get("client") else ""
+                if (wait := self._failures.seconds_to_wait(address)) > 0:
+                    headers = {"Retry-After": str(int(wait) + 1)}
+                    return _refuse(scope, 429, "Too many refused tokens; wait", headers)
                 self._failures.add(address)
             scheme = 'Basic realm="tuneloop", charset="UTF-8"' if for_browsers else "Bearer"
             headers = {"WWW-Authenticate": scheme}

@@ -1,0 +1,101 @@
+"""The limits of a store: defaults, and the environment variables that change them.
+
+A refusal names the limit and its variable, so that the client knows what to send and the operator
+knows what to change.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tuneloop.errors import SpecError
+from tuneloop.validation import first_error
+
+PREFIX = "TUNELOOP_LIMIT_"
+"""Prefix of the variables; the rest is the name of the field in upper case."""
+MIN_CONNECTIONS = 8
+"""Connections that are accepted even if the process may open very few files."""
+
+Count = Annotated[int, Field(ge=1, le=2**40)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Limits(BaseModel):
+    """What clients of one store process may use."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    head_bytes: Count = 16_384
+    """Maximum bytes of a request line with its headers."""
+    head_lines: Count = 100
+    """Maximum number of lines of a request's head."""
+    head_seconds: Seconds = 10
+    """Seconds until the head of a request must be complete."""
+    body_seconds: Seconds = 20
+    """Seconds that a body may take, in addition to one second per `body_bytes_per_second`."""
+    body_bytes_per_second: Count = 16_384
+    """Slowest rate of a body after `body_seconds`."""
+    reply_seconds: Seconds = 60
+    """Seconds in which a client must accept the next part of a reply, which has up to 256 KiB."""
+    connections: Count = 2000
+    """Maximum number of open connections; lower if the process may not open enough files."""
+    connections_per_address: Count = 1000
+    """Maximum number of open connections of one address, except those of trusted proxies."""
+    reserved_files: Count = 256
+    """Files that connections leave to the database and the artifacts."""
+    bytes_in_flight: Count = 128 << 20
+    """Maximum bytes of unfinished request bodies and unsent replies, of all clients together."""
+    filters: Count = 100
+    """Maximum number of filters of a dataset."""
+    filter_parts: Count = 64
+    """Maximum number of parts of a filter's path."""
+    filter_characters: Count = 4096
+    """Maximum length of a filter's path."""
+    query_characters: Count = 4096
+    """Maximum length of a value in a query, such as `source`."""
+    probe_seconds: Seconds = 2
+    """Seconds after which the readiness probe reports a check as failed."""
+    free_disk_bytes: Annotated[int, Field(ge=0, le=2**50)] = 64 << 20
+    """Free space below which a store on a local disk is not ready."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
+        """Read the variables; an empty one counts as absent.
+
+        Raises:
+            SpecError: a variable has an invalid value or an unknown name.
+        """
+        given = {
+            name.removeprefix(PREFIX).lower(): value.strip()
+            for name, value in environment.items()
+            if name.startswith(PREFIX) and value.strip()
+        }
+        try:
+            return cls.model_validate(given)
+        except ValidationError as e:
+            raise SpecError(
+                f"variables {PREFIX}*: {first_error(e)}; fix or unset the variable, the names are"
+                f" {', '.join(map(variable, cls.model_fields))}"
+            ) from e
+
+    def usable_connections(self) -> int:
+        """Return the maximum number of connections, given the files that this process may open."""
+        may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if may_open == resource.RLIM_INFINITY:
+            return self.connections
+        return max(MIN_CONNECTIONS, min(self.connections, may_open - self.reserved_files))
+
+
+def variable(field: str) -> str:
+    """Return the environment variable that changes a limit."""
+    return f"{PREFIX}{field.upper()}"
+
+
+def advice(field: str) -> str:
+    """Tell the operator how to change a limit."""
+    return f"the store's operator can change the limit with {variable(field)}"
