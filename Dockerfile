@@ -38,11 +38,13 @@ RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
 
 FROM tools AS train-built
 ARG JAX_VARIANT=cpu
+ARG METRICS_SINK=
 ARG OBJECT_STORE=
 ARG TUNIX_REF=
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
     --mount=type=cache,target=/var/cache/pip \
-    JAX_VARIANT=${JAX_VARIANT} OBJECT_STORE=${OBJECT_STORE} TUNIX_REF=${TUNIX_REF} /images/install --train
+    JAX_VARIANT=${JAX_VARIANT} METRICS_SINK=${METRICS_SINK} OBJECT_STORE=${OBJECT_STORE} \
+    TUNIX_REF=${TUNIX_REF} /images/install --train
 
 # ---- common part of all final stages ------------------------------------------------------------
 FROM ${BASE_IMAGE} AS runtime

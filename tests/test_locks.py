@@ -60,8 +60,8 @@ def test_every_requirement_of_tunix_is_kept_or_left_out_on_purpose(kept: set[str
     assert not kept & left_out
 
 
-BROUGHT_BY_OTHERS = {"importlib_resources", "transformers"}
-"""Packages that kubernetes-validate and mlx-lm install for the tests; the train locks lack them."""
+BROUGHT_BY_OTHERS = {"dotenv", "importlib_resources", "transformers"}
+"""Packages of mlflow-skinny, kubernetes-validate and mlx-lm for the tests, not in the train locks."""
 
 
 @pytest.mark.parametrize("module", sorted(set(LEFT_OUT.values()) - BROUGHT_BY_OTHERS))
@@ -114,6 +114,7 @@ ALL = [
     "dev.txt",
     "audit.txt",
     "gcs.txt",
+    "mlflow.txt",
     "s3.txt",
     "smollm2.txt",
     "tasks.txt",

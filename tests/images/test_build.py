@@ -132,6 +132,10 @@ def test_what_is_no_program_is_not_loadable(tmp_path: Path) -> None:
             {"JAX_VARIANT": "cpu", "TUNIX_REF": "", "OBJECT_STORE": "nfs"},
             "expected gcs, s3 or nothing",
         ),
+        (
+            {"JAX_VARIANT": "cpu", "TUNIX_REF": "", "METRICS_SINK": "wandb"},
+            "expected mlflow or nothing",
+        ),
     ],
 )
 def test_arguments_that_make_no_sense_end_the_build(

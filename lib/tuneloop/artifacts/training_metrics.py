@@ -12,6 +12,22 @@ from typing import Any
 from tuneloop import jsonl
 from tuneloop.errors import DataError
 
+CURVES = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "grad_norm": "train/grad_norm",
+    "padding_share": "train/padding_share",
+    "tokens_per_second": "train/tokens_per_second",
+    "mfu": "train/mfu",
+    "step_seconds": "time/step_seconds",
+    "data_wait_seconds": "time/data_wait_seconds",
+    "compile_seconds": "time/compile_seconds",
+    "host_memory_bytes": "memory/host_bytes",
+    "device_memory_bytes": "memory/device_bytes",
+    "validation_loss": "validation/loss",
+}
+"""Key of a line of metrics.jsonl -> name of its curve in TensorBoard and in a metrics sink."""
+
 
 @dataclass(frozen=True)
 class Metrics:

@@ -13,6 +13,7 @@ from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.import_traces import ImportSpec
+from tuneloop.specs.integrations.metrics_sink import MetricsSinkSpec
 from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.profiler import ProfilerSpec
@@ -37,6 +38,8 @@ class ExecutionSpec(Spec):
     none."""
     notifications: tuple[WebhookSpec, ...] = ()
     """Webhooks that are told when stages and the run end."""
+    metrics_sink: MetricsSinkSpec | None = None
+    """Tracking server that receives the metrics of training and evaluation; null sends none."""
     prices: str | None = None
     """Path or URL of a YAML file with prices of accelerators, for the costs that `plan`, `run` and
     `report` show; null shows chip-hours alone."""

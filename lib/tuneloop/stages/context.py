@@ -85,6 +85,8 @@ class Stage:
         """Whether ending the process now would lose work that the stage can still save."""
         self.at_end: Callable[[], None] = lambda: None
         """Called after the record is published; a process group ends together here."""
+        self.on_metrics: Callable[[Mapping[str, Any]], None] = lambda row: None
+        """Called with the metrics of each step, as in metrics.jsonl; must return at once."""
         self.spec = spec
         self.artifacts = spec.execution.artifacts
         self.prefix = layout.stage_prefix(self.artifacts, spec.run_id, spec.stage)

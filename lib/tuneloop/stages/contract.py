@@ -33,6 +33,8 @@ from tuneloop.stages import reuse
 from tuneloop.stages.context import Stage
 from tuneloop.stages.failures import explain, report_failure
 from tuneloop.stages.heartbeat import Heartbeat
+from tuneloop.stages.sink.mlflow_run import check_installed
+from tuneloop.stages.sink.sink import Sink
 from tuneloop.stages.stopping import StopOnSignal
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
@@ -172,6 +174,7 @@ def _ensure_record(
         stack.enter_context(files.exclusive(stage.own_url("lock"), stage.should_stop))
         if stage.existing_record() is not None:
             return
+    check_installed(stage.spec.execution.metrics_sink)
     stage.note_earlier(read_progress_at(stage.own_url("progress.json")))
     stack.enter_context(Heartbeat(stage))
     if merge is None or stage.shard is None:
@@ -190,13 +193,16 @@ def _publish(stage: Stage, run: Run) -> None:
     """Do the work, publish the record, then copy the files that users open."""
     spec = stage.spec
     log.info("%s", started_line(spec.stage, spec.run_id, stage.shard, stage.attempt))
-    run(spec, stage)
-    if stage.process_index == 0:
-        record = records.publish(stage.build_record(), stage.artifacts)
-        if record.part is None:
-            reuse.copy_to_run_folder(record, stage.artifacts)
-        log.info("published after %.1f s", record.seconds)
-    stage.at_end()
+    with Sink(stage) as sink:
+        stage.on_metrics = sink.step
+        run(spec, stage)
+        if stage.process_index == 0:
+            record = records.publish(stage.build_record(), stage.artifacts)
+            if record.part is None:
+                reuse.copy_to_run_folder(record, stage.artifacts)
+            log.info("published after %.1f s", record.seconds)
+            sink.published(record)
+        stage.at_end()
 
 
 def _find_all_shards(stage: Stage) -> list[Record] | None:

@@ -92,6 +92,8 @@ class StageDef:
     """One line about a finished stage."""
     uses_store: Callable[[StageSpec], bool] = lambda spec: False
     """Whether the stage calls the trace store and so needs its token."""
+    feeds_sink: bool = False
+    """Whether the stage sends metrics to `execution.metrics_sink` and so needs its credentials."""
 
 
 def _export_options(spec: RunSpec) -> ExportSpec:
@@ -241,6 +243,7 @@ STAGES: dict[str, StageDef] = {
             scope="gang",
             copies=("metrics.jsonl",),
             summary=_train_summary,
+            feeds_sink=True,
         ),
         StageDef(
             name="eval",
@@ -258,6 +261,7 @@ STAGES: dict[str, StageDef] = {
                 "delta_report.json",
             ),
             summary=_eval_summary,
+            feeds_sink=True,
         ),
         StageDef(
             name="import",

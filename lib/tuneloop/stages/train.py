@@ -122,6 +122,10 @@ def _train(
             stage.note_first_step(row.step)
         stage.holds_unsaved_work = True
         stage.progress(row.step, total_steps, loss=round(row.loss, 4))
+        stage.on_metrics(asdict(row))
+
+    def report_validation(step: int, loss: float) -> None:
+        stage.on_metrics({"step": step, "validation_loss": loss})
 
     options = SftOptions(
         spec.options,
@@ -130,6 +134,7 @@ def _train(
         checkpoint_every_steps=spec.execution.checkpoint_every_steps,
         process_group=group,
         report=report,
+        report_validation=report_validation,
         should_stop=stage.should_stop,
         utilization=_utilization(architecture, spec, group),
         profiler=spec.execution.profiler,

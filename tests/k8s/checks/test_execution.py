@@ -71,3 +71,18 @@ def test_a_webhook_that_the_submitter_cannot_call_is_warned_of() -> None:
     places = {"artifacts": "gs://bucket/a", "store_url": "http://store", "notifications": hooks}
     (found,) = check_execution(ExecutionSpec.model_validate(places))
     assert (found.place, found.severity) == ("execution.notifications.1.url_from", "warning")
+
+
+@pytest.mark.parametrize(
+    ("url", "places"),
+    [
+        ("http://127.0.0.1:5000", ["execution.metrics_sink.url"]),
+        ("http://localhost", ["execution.metrics_sink.url"]),
+        ("http://mlflow.mlops:5000", []),
+    ],
+)
+def test_a_metrics_sink_on_the_laptop_is_warned_of(url: str, places: list[str]) -> None:
+    sink = {"kind": "mlflow", "url": url}
+    spec = {"artifacts": "gs://bucket/a", "store_url": "http://store", "metrics_sink": sink}
+    found = check_execution(ExecutionSpec.model_validate(spec))
+    assert [(each.place, each.severity) for each in found] == [(p, "warning") for p in places]

@@ -21,6 +21,7 @@ from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.rendering.submitter import render_submitter
 from tuneloop.k8s.rendering.yaml_out import dump
 from tuneloop.specs.cluster import AcceleratorRequest, ClusterSpec, StagePlacement
+from tuneloop.specs.integrations.metrics_sink import MetricsSinkSpec
 from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.stages.command import PEAK_ENV
 from tuneloop.stages.table import STAGES
@@ -128,6 +129,25 @@ def test_the_url_of_a_webhook_comes_from_its_secret_and_holds_up_no_pod() -> Non
     variables = [each for each in container["env"] if "secretKeyRef" in each.get("valueFrom", {})]
     reference = {"name": "slack", "key": "hook", "optional": True}
     assert variables == [{"name": "TUNELOOP_WEBHOOK_URL", "valueFrom": {"secretKeyRef": reference}}]
+
+
+def test_the_credentials_of_the_metrics_sink_reach_the_stages_that_send() -> None:
+    sink = MetricsSinkSpec(kind="mlflow", url="http://h", secret="mlflow")
+    for name, stage in stage_specs().items():
+        execution = stage.execution.model_copy(update={"metrics_sink": sink})
+        spec = stage.model_copy(update={"execution": execution})
+        job = renderer(ClusterSpec(namespace="training")).render(spec)[1]
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        found = {
+            each["name"]: each["valueFrom"]["secretKeyRef"]
+            for each in container["env"]
+            if each["name"].startswith("MLFLOW_")
+        }
+        expected = {
+            f"MLFLOW_TRACKING_{key.upper()}": {"name": "mlflow", "key": key, "optional": True}
+            for key in ("username", "password", "token")
+        }
+        assert found == (expected if name in ("train", "eval") else {})
 
 
 def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:

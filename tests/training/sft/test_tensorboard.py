@@ -8,7 +8,8 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
 from tests.training.sft.test_metrics import history
-from tuneloop.training.sft.tensorboard import EVENTS, TAGS, dump_events
+from tuneloop.artifacts.training_metrics import CURVES
+from tuneloop.training.sft.tensorboard import EVENTS, dump_events
 
 
 def masked_crc(data: bytes) -> int:
@@ -44,7 +45,7 @@ def test_every_value_is_a_point_of_its_curve() -> None:
     assert points["train/loss", 3] == pytest.approx(0.1)
     assert points["memory/host_bytes", 1] == 1024
     assert ("memory/device_bytes", 1) not in points  # the backend does not report it
-    assert {tag for tag, _ in points} == set(TAGS.values()) - {"memory/device_bytes"}
+    assert {tag for tag, _ in points} == set(CURVES.values()) - {"memory/device_bytes"}
     # Times are counted back from the end: each step took half a second.
     assert [first.wall_time, events[-1].wall_time] == [98.5, 100]
 

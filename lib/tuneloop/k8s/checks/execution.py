@@ -23,13 +23,19 @@ def check_execution(execution: ExecutionSpec) -> list[Finding]:
             " bucket URL, or set execution.cluster.shared_artifacts if all pods mount this folder"
         )
         findings.append(Finding("execution.artifacts", message))
-    host = urlsplit(execution.store_url).hostname or ""
-    if host in ("localhost", "::1") or host.startswith("127."):
+    if _is_loopback(execution.store_url):
         message = (
             f"{execution.store_url} is the pod itself when a pod reads it; use the address of the"
             " store's Service"
         )
         findings.append(Finding("execution.store_url", message, "warning"))
+    sink = execution.metrics_sink
+    if sink is not None and _is_loopback(sink.url):
+        message = (
+            f"{sink.url} is the pod itself when a pod sends metrics; use the address of the"
+            " server's Service"
+        )
+        findings.append(Finding("execution.metrics_sink.url", message, "warning"))
     for position, webhook in enumerate(execution.notifications):
         if webhook.url_from is not None and webhook.url_from.secret is None:
             message = (
@@ -39,6 +45,11 @@ def check_execution(execution: ExecutionSpec) -> list[Finding]:
             place = f"execution.notifications.{position}.url_from"
             findings.append(Finding(place, message, "warning"))
     return findings + (_patience(cluster) if cluster is not None else [])
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _patience(cluster: ClusterSpec) -> list[Finding]:

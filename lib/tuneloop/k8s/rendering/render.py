@@ -162,7 +162,8 @@ class Renderer:
             command=["python", *stage_argv(stage, spec_url, shard_count=placement.shard_count)],
             env=container_env(shape, self.image, _cache_env(stage, shape, claim))
             + gang_env(name, shape)
-            + self._store_env(stage),
+            + self._store_env(stage)
+            + _sink_env(stage),
             resources=pod_resources(placement),
             service_account=self.cluster.service_account,
             labels=labels,
@@ -222,6 +223,20 @@ class Renderer:
             ),
         }
         return fill(self.templates.jobset, values)
+
+
+def _sink_env(stage: StageSpec) -> list[dict[str, Any]]:
+    """Return the variables with the metrics sink's credentials; no missing key stops a stage."""
+    sink = stage.execution.metrics_sink
+    if sink is None or sink.secret is None or not STAGES[stage.stage].feeds_sink:
+        return []
+    return [
+        {
+            "name": f"MLFLOW_TRACKING_{key.upper()}",
+            "valueFrom": {"secretKeyRef": {"name": sink.secret, "key": key, "optional": True}},
+        }
+        for key in ("password", "token", "username")
+    ]
 
 
 def _cache_env(stage: StageSpec, shape: Shape, claim: str | None) -> dict[str, str]:

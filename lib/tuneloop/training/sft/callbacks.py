@@ -53,6 +53,8 @@ class SftOptions:
     """Processes and devices that train together; every process of the run makes the same call."""
     report: Callable[[StepMetrics, int], None] = lambda row, total_steps: None
     """Called with the metrics of every step and the number of all steps, one step late."""
+    report_validation: Callable[[int, float], None] = lambda step, loss: None
+    """Called with the number of finished steps and the validation loss after them."""
     should_stop: Callable[[], bool] = lambda: False
     """Called before every step and every batch of validation; if it returns true, training saves a
     checkpoint and stops."""
@@ -169,6 +171,7 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
             raise not_finite(found, self._batches.get(step))
         history.add_validation(step, loss)
         log.info("validation loss after step %d: %.4f", step, loss)
+        self._options.report_validation(step, loss)
         if self.best_step == step:
             self._checkpoints.save_best(step, trainer.model, trainer.optimizer)
         if self._checkpoints.latest_step() == step:

@@ -10,27 +10,12 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
+from tuneloop.artifacts.training_metrics import CURVES
 from tuneloop.training.sft.metrics import History
 
 EVENTS = "tensorboard/events.out.tfevents.0.tuneloop"
 """Name of the output; TensorBoard looks for `tfevents` in file names."""
 FILE_VERSION = "brain.Event:2"
-
-TAGS = {
-    "loss": "train/loss",
-    "learning_rate": "train/learning_rate",
-    "grad_norm": "train/grad_norm",
-    "padding_share": "train/padding_share",
-    "tokens_per_second": "train/tokens_per_second",
-    "mfu": "train/mfu",
-    "step_seconds": "time/step_seconds",
-    "data_wait_seconds": "time/data_wait_seconds",
-    "compile_seconds": "time/compile_seconds",
-    "host_memory_bytes": "memory/host_bytes",
-    "device_memory_bytes": "memory/device_bytes",
-    "validation_loss": "validation/loss",
-}
-"""Field of StepMetrics -> tag of its curve."""
 
 
 def dump_events(history: History, ended_at: float) -> bytes:
@@ -54,11 +39,11 @@ def _events(history: History, ended_at: float) -> Iterator[Event]:
     now = ended_at - sum(row.step_seconds for row in history.steps)
     yield Event(wall_time=now, file_version=FILE_VERSION)
     if 0 in history.validation_losses:
-        summary = scalar(TAGS["validation_loss"], history.validation_losses[0])
+        summary = scalar(CURVES["validation_loss"], history.validation_losses[0])
         yield Event(wall_time=now, step=0, summary=summary)
     for row in history.steps:
         now += row.step_seconds
-        for name, tag in TAGS.items():
+        for name, tag in CURVES.items():
             value = getattr(row, name)
             if value is not None:
                 yield Event(wall_time=now, step=row.step, summary=scalar(tag, value))
