@@ -61,7 +61,7 @@ def test_every_requirement_of_tunix_is_kept_or_left_out_on_purpose(kept: set[str
 
 
 BROUGHT_BY_OTHERS = {"dotenv", "importlib_resources", "transformers"}
-"""Packages of mlflow-skinny, kubernetes-validate and mlx-lm for the tests, not in the train locks."""
+"""Packages that mlflow-skinny, kubernetes-validate and mlx-lm install for the tests alone."""
 
 
 @pytest.mark.parametrize("module", sorted(set(LEFT_OUT.values()) - BROUGHT_BY_OTHERS))
