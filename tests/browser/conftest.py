@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from tests.builders import letter_trace
+from tests.exported_run import example_line, publish_export
 from tests.finished_run import publish_run, torn
 from tuneloop.jsonl import dump_line
 from tuneloop.runs import store_app
@@ -81,6 +82,11 @@ def odd_trace(number: int) -> dict[str, Any]:
     return {"trace_version": "1.0", **trace, "steps": steps}
 
 
+ODD_EXAMPLE = example_line(
+    0, "كم عدد؟\n</main>" + HOSTILE, "\tfold → 5 👩🏽‍🚀 \u202e" + "x" * 60, dropped_steps=3
+)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Where the browser is; without it there is nothing to test, which CI does not accept."""
@@ -129,6 +135,7 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
     ]
     torn(artifacts, "going-00000000", "train/resume/metrics.jsonl", b"".join(map(dump_line, rows)))
     torn(artifacts, "torn-00000000", "run_manifest.json", '{"run_id": "torn-')
+    publish_export(artifacts, EXPORTED, [[ODD_EXAMPLE]])
     traces = {f"trace {n}": f"/traces/{trace_id}" for n, trace_id in enumerate(ids)}
     return {
         "overview": "/",
@@ -142,6 +149,7 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
         "run": "/runs/letters-7c1aa298",
         "compare": f"/runs/compare?a=letters-7c1aa298&b={LONG[:32]}-00c0ffee",
         "files": "/runs/letters-7c1aa298/files",
+        "example": f"/runs/{EXPORTED}/examples",
         "going run": "/runs/going-00000000",
         "failed run": "/runs/letters-2b1c0d9e",
         "torn run": "/runs/torn-00000000",
@@ -150,6 +158,7 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
     }
 
 
+EXPORTED = "letters-e4902ed0"
 LONG = 6 * "long_or_even_longer_"
 """Of a dataset's name; without a place to break it."""
 VERDICT = {

@@ -28,6 +28,7 @@ NAMES = (
     "run",
     "compare",
     "files",
+    "example",
     "going run",
     "failed run",
     "torn run",
@@ -108,6 +109,8 @@ def test_no_error_and_nothing_is_fetched_from_elsewhere(
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_fits_the_window(site: Site, open_page: Open, name: str) -> None:
     page = open_page(site.at(name), scripts=True)
+    if name == "example":
+        page.get_by_label("Show the id of each token").check()
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width

@@ -126,10 +126,11 @@ def find_tuned_model(run_id: str, artifacts: str) -> FoundModel:
         )
     file = record.output(TUNED_MANIFEST)
     manifest = parse_model_manifest(records.read_output(file, artifacts), file.path)
-    return FoundModel(manifest, _folder_of(file, artifacts))
+    return FoundModel(manifest, folder_of(file, artifacts))
 
 
-def _folder_of(file: OutputFile, artifacts: str) -> str:
+def folder_of(file: OutputFile, artifacts: str) -> str:
+    """Return the URL of the folder that holds an output."""
     return paths.join(artifacts, re.sub(r"/[^/]*$", "", file.path))
 
 

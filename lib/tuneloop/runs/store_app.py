@@ -1,4 +1,4 @@
-"""The trace store with every recipe and export format of the training package.
+"""The trace store with the recipes, export formats and examples of the training package.
 
 The store must not import training, so this module passes them in. `tuneloop serve`, the demo, the
 tests and the benchmarks all start their stores here.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from functools import partial
 
+from tuneloop.runs.examples.viewer import RunExamples
 from tuneloop.store import server
 from tuneloop.store.catalog import Catalog
 from tuneloop.training.export.formats import EXPORT_FORMATS
 from tuneloop.training.prompt_templates import RECIPES
 
-CATALOG = Catalog(tuple(RECIPES), EXPORT_FORMATS)
+CATALOG = Catalog(tuple(RECIPES), EXPORT_FORMATS, RunExamples())
 
 build_app = partial(server.build_app, CATALOG)
 serve = partial(server.serve, CATALOG)

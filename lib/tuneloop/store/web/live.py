@@ -94,6 +94,7 @@ def view_run(
     is_live = run.manifest is not None and any(
         stage.record is None and stage.state != "unreadable" for stage in run.stages
     )
+    done = {stage.name for stage in run.stages if stage.record is not None}
     html = fragment(
         "run_live",
         run=run,
@@ -102,6 +103,7 @@ def view_run(
         curve=loss,
         speed=speed,
         is_live=is_live,
+        has_examples=service.catalog.examples is not None and "export" in done,
     )
     is_running = any(stage.state == "running" for stage in run.stages)
     return RunView(run, training, html, is_live, is_running)

@@ -29,6 +29,7 @@ from tuneloop.errors import TuneloopError
 from tuneloop.history.stored import parse_time
 from tuneloop.history.units import duration, size
 from tuneloop.store.dependencies import Service
+from tuneloop.store.web.token_text import parts_of
 
 TEMPLATES = "store/web/templates"
 SECTIONS = ("traces", "datasets", "runs")
@@ -136,6 +137,7 @@ def _environment() -> jinja2.Environment:
         count=lambda number: f"{number:,}",
         duration=duration,
         size=size,
+        token_parts=parts_of,
         visible=visible,
         when=when,
     )

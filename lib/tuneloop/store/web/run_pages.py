@@ -22,7 +22,7 @@ from tuneloop.artifacts.records import Record
 from tuneloop.errors import TuneloopError
 from tuneloop.history.stored import StoredRun
 from tuneloop.store.dependencies import Service, Svc
-from tuneloop.store.web import comparisons, live, run_files
+from tuneloop.store.web import comparisons, examples, live, run_files
 from tuneloop.store.web.live import NoRun, shared_view, view_run
 from tuneloop.store.web.render import is_blank, page, problem, security_headers, visible
 from tuneloop.store.web.run_files import files_of_records
@@ -45,6 +45,7 @@ _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
 
 router = APIRouter()
 router.include_router(comparisons.router)  # before /runs/{run_id}
+router.include_router(examples.router)
 router.include_router(live.router)
 router.include_router(run_files.router)
 

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+from array import array
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tuneloop.errors import DataError
 from tuneloop.storage import files
-from tuneloop.training.export.index import index_url, load_offsets
+from tuneloop.training.export.index import (
+    OFFSET_BYTES,
+    check_index_size,
+    index_url,
+    load_offsets,
+)
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -96,37 +102,78 @@ def text_blocks(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
         )
 
 
-def read_line(url: str, row: int) -> bytes:
-    """Read one line of a file of examples without reading the whole file.
+def read_line(url: str, row: int, *, max_bytes: int | None = None) -> bytes:
+    """Read one line of a file of examples without reading the whole file or its whole index.
 
     Args:
         url: the file; its index must be in the folder `index` next to it.
         row: number of the line, from 0.
+        max_bytes: limit of the line; None for no limit.
 
     Raises:
-        DataError: the file or its index is missing, or the file has too few lines.
+        DataError: the file or its index is missing, the file has too few lines, or the line is over
+            the limit.
     """
     try:
-        offsets = load_offsets(files.read(index_url(url)), index_url(url))
-        if not 0 <= row < len(offsets) - 1:
+        rows = count_rows(url)
+        if not 0 <= row < rows:
+            raise DataError(f"{url}: has {rows} examples and no row {row}; rows are counted from 0")
+        start, stop = _offsets(url, row, row + 2)
+        if max_bytes is not None and stop - start > max_bytes:
             raise DataError(
-                f"{url}: has {len(offsets) - 1} examples and no row {row}; rows are counted from 0"
+                f"{url}: row {row} has {stop - start:,} bytes, expected at most {max_bytes:,} here;"
+                f" use `tuneloop examples inspect URL --row {row}`"
             )
-        return _read_text(url, offsets[row], offsets[row + 1])
+        return read_text(url, start, stop)
     except FileNotFoundError as e:
         raise DataError(
             f"{url}: the file or its index is missing; give the URL of a file that the export wrote"
         ) from e
 
 
-def _read_text(url: str, start: int, stop: int) -> bytes:
+def count_rows(url: str) -> int:
+    """Return the number of lines of a file of examples, from the size of its index.
+
+    Raises:
+        FileNotFoundError: there is no index.
+        DataError: the size is not that of an index.
+    """
+    size = files.size_bytes(index_url(url))
+    if size is None:
+        raise FileNotFoundError(index_url(url))
+    check_index_size(size, index_url(url))
+    return size // OFFSET_BYTES - 1
+
+
+def text_bytes(url: str) -> int:
+    """Return the bytes of the uncompressed text of a file of examples; raises as `count_rows`."""
+    rows = count_rows(url)
+    return _offsets(url, rows, rows + 1)[0]
+
+
+def _offsets(url: str, first: int, stop: int) -> array[int]:
+    place = index_url(url)
+    data = files.read_range(place, first * OFFSET_BYTES, stop * OFFSET_BYTES)
+    return load_offsets(data, place)
+
+
+def read_text(url: str, start: int, stop: int) -> bytes:
+    """Read a range of the uncompressed text of a file of examples.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: the bytes are not zstd in the seekable format.
+    """
     if not url.endswith(COMPRESSED):
         return files.read_range(url, start, stop)
     import pyzstd
 
-    with io.BufferedReader(_Ranges(url)) as ranges, pyzstd.SeekableZstdFile(ranges) as file:
-        file.seek(start)
-        text: bytes = file.read(stop - start)
+    try:
+        with io.BufferedReader(_Ranges(url)) as ranges, pyzstd.SeekableZstdFile(ranges) as file:
+            file.seek(start)
+            text: bytes = file.read(stop - start)
+    except (pyzstd.ZstdError, pyzstd.SeekableFormatError, EOFError) as e:
+        raise DataError(f"{url}: is not valid zstd ({e}); export the dataset again") from e
     return text
 
 

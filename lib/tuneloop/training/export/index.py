@@ -11,6 +11,9 @@ from tuneloop import jsonl
 from tuneloop.errors import DataError
 from tuneloop.training.schema import TrainingExample
 
+OFFSET_BYTES = 8
+"""Bytes of one offset in an index."""
+
 
 class IndexedFile:
     """Appends lines to a file and records the offset of each."""
@@ -51,16 +54,21 @@ def load_offsets(data: bytes, place: str) -> array[int]:
     Raises:
         DataError: the size of the data is not a positive multiple of 8 bytes.
     """
+    check_index_size(len(data), place)
     offsets = array("Q")
-    if len(data) % offsets.itemsize or not data:
-        raise DataError(
-            f"{place}: has {len(data)} bytes, expected a positive multiple of 8; export the dataset"
-            " again"
-        )
     offsets.frombytes(data)
     if sys.byteorder == "big":
         offsets.byteswap()
     return offsets
+
+
+def check_index_size(size_bytes: int, place: str) -> None:
+    """Raise DataError if a size is not a positive multiple of 8 bytes."""
+    if size_bytes % OFFSET_BYTES or not size_bytes:
+        raise DataError(
+            f"{place}: has {size_bytes} bytes, expected a positive multiple of {OFFSET_BYTES};"
+            " export the dataset again"
+        )
 
 
 def index_url(url: str) -> str:

@@ -27,12 +27,33 @@ INCOMPLETE = "\ufffd"
 """What decoders write for the bytes of an incomplete character."""
 
 
+CONTEXT_TOKENS = 16
+"""Tokens around a window that are decoded too, because its ends may lie within a character."""
+
+
 class Piece(NamedTuple):
     """A token, or a part of the text if there is no tokenizer."""
 
     text: str
     trained: bool
     """Whether the loss covers this piece."""
+    id: int | None = None
+    """Id of the token; None if there is no tokenizer."""
+    special: bool = False
+    """Whether it is a control token, which content cannot spell."""
+
+
+@dataclass(frozen=True)
+class TokenWindow:
+    """Some consecutive tokens of an example."""
+
+    pieces: tuple[Piece, ...]
+    start: int
+    """Number of the first of them, from 0."""
+    total: int
+    """Tokens of the whole example."""
+    trained: int
+    """Tokens of the whole example that the loss covers."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +128,59 @@ def inspect_example(
     prompt, response = chat_format.encode_example(
         example.prompt, example.response, system_instruction
     )
-    texts = _texts_of([*prompt, *response], chat_format.tokenizer)
-    pieces = [Piece(text, at >= len(prompt)) for at, text in enumerate(texts)]
+    ids = [*prompt, *response]
+    pieces = _pieces(ids, 0, len(ids), len(prompt), chat_format)
     # `encode_example` refuses content that would open or close a turn.
     roles = chat_format.roles(system_instruction)
     return Inspection(
         example=example,
-        text=chat_format.tokenizer.decode([*prompt, *response]),
-        pieces=tuple(pieces),
+        text=chat_format.tokenizer.decode(ids),
+        pieces=pieces,
         has_tokens=True,
         roles=roles,
         expected_roles=roles,
+    )
+
+
+def inspect_window(
+    example: TrainingExample,
+    chat_format: ChatFormat,
+    system_instruction: str | None,
+    *,
+    start: int,
+    count: int,
+) -> TokenWindow:
+    """Encode an example as training does, and show some of its tokens.
+
+    Args:
+        example: the example.
+        chat_format: tokenizer and chat template of the model.
+        system_instruction: system instruction of the run.
+        start: number of the first token to show, from 0.
+        count: maximum number of tokens to show.
+
+    Raises:
+        DataError: the chat template cannot render the example.
+    """
+    prompt, response = chat_format.encode_example(
+        example.prompt, example.response, system_instruction
+    )
+    ids = [*prompt, *response]
+    pieces = _pieces(ids, start, start + count, len(prompt), chat_format)
+    return TokenWindow(pieces, start, len(ids), len(response))
+
+
+def _pieces(
+    ids: Sequence[int], start: int, stop: int, prompt_length: int, chat_format: ChatFormat
+) -> tuple[Piece, ...]:
+    """Return the tokens from `start` to `stop`; the loss covers those after the prompt."""
+    special = chat_format.control_ids.union(chat_format.stop_ids)
+    begin = max(0, start - CONTEXT_TOKENS)
+    texts = _texts_of(ids[begin : stop + CONTEXT_TOKENS], chat_format.tokenizer)
+    return tuple(
+        Piece(text, at >= prompt_length, ids[at], ids[at] in special)
+        for at, text in enumerate(texts, start=begin)
+        if start <= at < stop
     )
 
 

@@ -1,0 +1,1 @@
+"""Training examples of a run, one at a time, for the pages of the store."""
