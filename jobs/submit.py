@@ -3,28 +3,39 @@
 CI runs this on a merge: `tuneloop check --server`, then `tuneloop submit --detach`, with the
 options of both. The Job that the second one creates runs
 `python -m jobs.submit --submission FILE`, the other half of this module: it writes the run manifest
-if nobody has, and runs the sequence of stages inside the cluster. `kubectl apply` of a folder of
-`tuneloop render` creates the same Job. If it is killed and started again, it continues. The Job
-owns every object that it creates, so deleting the Job ends the run.
+if nobody has, and runs the sequence of stages inside the cluster. With `--sweep FILE`, it runs all
+members of a sweep. `kubectl apply` of a folder of `tuneloop render` creates the same Job. If it is
+killed and started again, it continues. The Job owns every object that it creates, so deleting the
+Job ends the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
-from tuneloop.artifacts.submission import Submission, read_submission
-from tuneloop.errors import EXIT_OK, InputMissing, Transient, TuneloopError
+from tuneloop.artifacts.submission import Submission, load_submission, read_submission
+from tuneloop.artifacts.sweeps.store import Member, is_cancelled
+from tuneloop.artifacts.sweeps.submission import SweepSubmission, read_sweep_submission
+from tuneloop.errors import EXIT_OK, InputMissing, StageFailed, Transient, TuneloopError
 from tuneloop.k8s.backend import KubernetesBackend, connect
+from tuneloop.k8s.submitters import owner_of
 from tuneloop.runs.notifications.notifier import notifier_of_submission
 from tuneloop.runs.sequence import Callbacks, Sequence
+from tuneloop.runs.sweep.execute import SweepRun
+from tuneloop.runs.sweep.report import check_members, write_report
 from tuneloop.specs.target import Target
 from tuneloop.stages.failures import report_failure
 
 log = logging.getLogger("tuneloop.submit")
+
+T = TypeVar("T")
 
 EXIT_SIGNAL = 128
 """A shell's exit code of a process that a signal has ended, less the signal's number."""
@@ -43,15 +54,18 @@ def submit_spec(arguments: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the sequence; the exit code is a verdict's, or 75 to be started again."""
     parser = argparse.ArgumentParser(prog="python -m jobs.submit", description=__doc__)
-    parser.add_argument(
-        "--submission", required=True, metavar="FILE", help="submission.json of the run"
-    )
+    work = parser.add_mutually_exclusive_group(required=True)
+    work.add_argument("--submission", metavar="FILE", help="submission.json of the run")
+    work.add_argument("--sweep", metavar="FILE", help="sweep.json.xz of the sweep")
     parser.add_argument("--poll-seconds", type=float, default=5.0, help="between two looks")
     arguments = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _run(_load(arguments.submission), arguments.poll_seconds)
+        if arguments.sweep:
+            _run_sweep(_load(read_sweep_submission, arguments.sweep), arguments.poll_seconds)
+        else:
+            _run(_load(read_submission, arguments.submission), arguments.poll_seconds)
     except TuneloopError as e:
         return report_failure(e)
     except KeyboardInterrupt:
@@ -59,9 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _load(url: str) -> Submission:
+def _load(read: Callable[[str], T], url: str) -> T:
     try:
-        return read_submission(url)
+        return read(url)
     except FileNotFoundError as e:
         raise InputMissing(
             f"{url}: missing, expected the key of the ConfigMap that the Job mounts; apply the"
@@ -92,6 +106,54 @@ def _run(submission: Submission, poll_seconds: float) -> None:
     with notifier_of_submission(submission, log.warning) as notifier:
         sequence = Sequence(backend, notifier.watch(callbacks))
         sequence.run(retry_failed=False, stop_on_interrupt=False)
+
+
+def _run_sweep(submission: SweepSubmission, poll_seconds: float) -> None:
+    manifest, artifacts = submission.manifest, submission.artifacts
+    namespace = submission.sweep.namespace
+    target = Target(announce=functools.cache(lambda line: log.info("%s", line)))
+    job = submission.sweep.submitter_job
+    owner = owner_of(connect(namespace, target), job)
+    submission.publish(owner["uid"])
+    del submission  # the members take memory, and each is read again when it runs
+
+    def open_backend(member: Member) -> KubernetesBackend:
+        return KubernetesBackend(
+            load_submission(artifacts, member.run_id),
+            # Members run in threads, and a client belongs to one thread.
+            lambda: connect(namespace, target),
+            poll_seconds=poll_seconds,
+            owner=owner,
+        )
+
+    def callbacks(member: Member) -> Callbacks:
+        return Callbacks(
+            started=lambda name: log.info("member %d: %s: creating", member.number, name),
+            finished=lambda r: log.info("member %d: %s: %s", member.number, r.name, r.state),
+        )
+
+    execution = SweepRun(
+        manifest,
+        artifacts,
+        open_backend,
+        callbacks=callbacks,
+        ended=lambda member, state: log.info(
+            "member %d: %s %s", member.number, state.state, state.cause
+        ),
+        parallelism=manifest.load_settings().parallelism,
+        retry_failed=False,
+        stop_on_interrupt=False,
+    )
+    try:
+        execution.run()
+    except KeyboardInterrupt as e:
+        if is_cancelled(artifacts, manifest.sweep_id):
+            cause = f"sweep {manifest.sweep_id}: it was cancelled; submit it again to continue"
+            raise StageFailed(cause, stage="sweep", exit_code=30) from e
+        raise
+    rows, url = write_report(manifest, artifacts)
+    log.info("report %s", url)
+    check_members(manifest.sweep_id, rows)
 
 
 if __name__ == "__main__":

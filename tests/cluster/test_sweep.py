@@ -19,13 +19,14 @@ GRID = {"eval.max_new_tokens": [8, 9]}
 
 @pytest.mark.usefixtures("node")
 def test_a_sweep_is_submitted_waited_for_and_shown(
-    placed: TinyRun, verb: Invoke, tuneloop: Invoke
+    placed: TinyRun,
+    verb: Invoke,
+    tuneloop: Invoke,
+    cluster: controlplane.Cluster,
+    namespace: str,
 ) -> None:
     placed.change(sweep={"grid": GRID, "parallelism": 2})
     at = ("--artifacts", placed.artifacts)
-    code, out, err = verb("submit", placed.spec_path, "--detach")
-    assert code == 2
-    assert "--detach: found it with a sweep, expected a single run" in err
     code, out, err = verb("submit", placed.spec_path, "--json")
     assert code == 0, err
     submitted = json.loads(out)
@@ -37,6 +38,22 @@ def test_a_sweep_is_submitted_waited_for_and_shown(
     code, out, err = verb("wait", sweep_id, *at, "--for-seconds", "0")
     assert code == 32
     assert f"sweep {sweep_id}: 2 of 2 members have not ended; call `wait` again" in err
+    # A Job in the cluster adopts what was submitted, and runs the rest with the rights of its Role.
+    code, out, err = verb("submit", placed.spec_path, "--detach")
+    assert code == 0, err
+    assert f"{sweep_id}: a Job in the cluster runs 2 members; follow with:" in out
+    job = f"{sweep_id}-submit"
+
+    def ended() -> bool:
+        return bool(cluster.get("job", job, "-n", namespace).get("status", {}).get("conditions"))
+
+    controlplane.wait_until(ended, "the submitter has ended", 120)
+    log = cluster.kubectl("logs", "-n", namespace, f"job/{job}").stdout
+    assert cluster.get("job", job, "-n", namespace)["status"].get("succeeded") == 1, log
+    assert "member 1: done" in log
+    uid = cluster.get("job", job, "-n", namespace)["metadata"]["uid"]
+    found = cluster.get("jobs", "-n", namespace, "-l", "tuneloop.dev/stage=eval")["items"]
+    assert [each["metadata"]["ownerReferences"][0]["uid"] for each in found] == [uid] * 2
     code, out, err = verb("wait", sweep_id, *at, "--poll-seconds", "0.2")
     assert code == 0, err
     assert f"sweeps/{sweep_id}/report.md" in out

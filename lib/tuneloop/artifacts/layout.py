@@ -66,6 +66,11 @@ def compilation_cache(artifacts: str) -> str:
     return paths.join(artifacts, "jax_cache")
 
 
+def sweeps_prefix(artifacts: str) -> str:
+    """Return the prefix of all sweeps."""
+    return paths.join(artifacts, "sweeps")
+
+
 def sweep_prefix(artifacts: str, sweep_id: str) -> str:
     """Return the prefix of a sweep, which names its runs and holds its report."""
-    return paths.join(artifacts, "sweeps", sweep_id)
+    return paths.join(sweeps_prefix(artifacts), sweep_id)

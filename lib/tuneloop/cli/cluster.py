@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from tuneloop.cli import options
-from tuneloop.cli.control import sweeps
+from tuneloop.cli.control import detached, sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, expand_groups
 from tuneloop.cli.options import Json, PollSeconds, Prices, print_json
-from tuneloop.errors import SpecError, StageFailed, UsageError
+from tuneloop.errors import SpecError, StageFailed
 
 
 def register(app: typer.Typer) -> None:
@@ -26,14 +26,20 @@ def render(
         Path, typer.Option("--output", "-o", help="Folder that receives the YAML files.")
     ],
 ) -> None:
-    """Write a run as plain YAML. `kubectl apply -f DIR` then runs the whole loop."""
+    """Write a run or a sweep as plain YAML. `kubectl apply -f DIR` then runs all of it."""
     from tuneloop.storage import files
 
-    prepared = run.place_on_cluster()
-    rendered = prepared.backend.files()
+    if (sweep := run.load_sweep()) is not None:
+        from tuneloop.k8s.sweeps import sweep_files
+
+        made, submission = detached.plan_for_cluster(run, sweep)
+        rendered, what = sweep_files(submission), f"sweep {made.sweep_id}"
+    else:
+        prepared = run.place_on_cluster()
+        rendered, what = prepared.backend.files(), f"run {prepared.plan.run_id}"
     for name, text in rendered.items():
         files.write(str(output / name), text.encode())
-    typer.echo(f"{output}: {len(rendered)} files of run {prepared.plan.run_id}")
+    typer.echo(f"{output}: {len(rendered)} files of {what}")
 
 
 def check(
@@ -92,16 +98,12 @@ def submit(
     from tuneloop.runs.sequence import Sequence
 
     if (sweep := run.load_sweep()) is not None:
-        from tuneloop.runs.backend import load_backend
-
-        if detach:
-            raise UsageError(
-                "--detach: found it with a sweep, expected a single run; leave it out and keep"
-                " `tuneloop wait SWEEP_ID` running"
-            )
-        made = sweeps.plan_members(run, sweep, load_backend("kubernetes"), cluster)
+        made, submission = detached.plan_for_cluster(run, sweep, cluster)
         github.set_output(sweep_id=made.sweep_id, artifacts=made.artifacts)
-        sweeps.submit_sweep(made, as_json=as_json)
+        if detach:
+            detached.submit_detached(made, submission, as_json=as_json)
+        else:
+            sweeps.submit_sweep(made, as_json=as_json)
         return
     prepared = run.place_on_cluster(cluster)
     with Progress(quiet=as_json) as view:

@@ -15,14 +15,15 @@ from tuneloop.artifacts import layout
 from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.run_manifest import RunManifest
-from tuneloop.artifacts.submission import Submission, name_of, save_submission
+from tuneloop.artifacts.submission import Submission, save_submission
 from tuneloop.artifacts.usage.held import read_held
 from tuneloop.artifacts.verdict import Verdict
-from tuneloop.errors import StageFailed, TuneloopError
+from tuneloop.errors import TuneloopError
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.cancellation import delete_workloads, workloads_of
 from tuneloop.k8s.logs.live import PodLogs
-from tuneloop.k8s.watch import StageWatch, create_with_config_map, has_ended
+from tuneloop.k8s.submitters import OwnerReference, create_submitter, owner_of
+from tuneloop.k8s.watch import StageWatch
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.compilation import TargetDevices
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 POLL_SECONDS = 5.0
 LAST_LINES_SECONDS = 3.0
 """Seconds to wait, at the end of a run, for a pod to end after it has published its record."""
-
-OwnerReference = dict[str, str]
 
 
 class PlannedRun(Protocol):
@@ -128,7 +127,7 @@ class KubernetesBackend:
 
         commit: str | None = provenance.gather()["git_commit"]
         image = image_of(run.spec, target.image)
-        renderer = renderer_of(run.spec, run.stages, _manifests(), image, commit)
+        renderer = renderer_of(run.spec, run.stages, shipped_manifests(), image, commit)
         if (devices := train_devices(renderer.cluster)) is not None:
             run.spec.train.mesh_sizes(devices.devices, devices.slices, run.architecture)
         cluster = renderer.cluster.with_train_memory(run.train_host_bytes(devices))
@@ -238,11 +237,19 @@ class KubernetesBackend:
             stage: the only stage to cancel; None cancels the run and its submitter.
             wait_seconds: maximum seconds to wait for objects and pods to disappear.
         """
+        self.note_cancellation(stage)
+        workloads = workloads_of(self.submission, stage)
+        return delete_workloads(self.cluster, self.run_id, workloads, wait_seconds)
+
+    def note_cancellation(self, stage: str | None = None) -> None:
+        """Store that the run is cancelled, before its workloads are deleted.
+
+        Args:
+            stage: the only stage to cancel; None cancels the run.
+        """
         for name in self.fingerprints:
             if stage in (None, name):
                 self._watch(name).note_cancellation()
-        workloads = workloads_of(self.submission, stage)
-        return delete_workloads(self.cluster, self.run_id, workloads, wait_seconds)
 
     def live_logs(self, stage: str) -> PodLogs:
         """Return the logs of the stage's pods that the kubelets still have."""
@@ -266,27 +273,24 @@ class KubernetesBackend:
         Args:
             first: stage that the submitter begins with; a failed workload of it is deleted.
         """
-        self._watch(first).remove_failed()
-        *accounts, job = self.submission.submitter
-        for document in accounts:
-            self.cluster.ensure(document)
-        found = self.cluster.get("Job", name_of(job))
-        if found is not None and has_ended(found):
-            # The Job is from an earlier attempt. The objects that it owns are deleted with it.
-            self.cluster.delete("Job", name_of(job), uid=found["metadata"]["uid"])
-        create_with_config_map(self.cluster, self._submitter_config_map(), job)
+        self.remove_failed(first)
+        create_submitter(self.cluster, self.submission.submitter, self._submitter_config_map())
+
+    def remove_failed(self, stage: str) -> None:
+        """Delete a workload of the stage that has failed, after saving its evidence."""
+        self._watch(stage).remove_failed()
 
     def _submitter_config_map(self) -> Object:
         from tuneloop.k8s.rendering.submitter import render_config_map
 
-        return render_config_map(self.submission, _manifests().templates.submission)
+        return render_config_map(self.submission, shipped_manifests().templates.submission)
 
     def files(self) -> dict[str, str]:
         """Return the files of the folder that `tuneloop render` writes: relative path -> text."""
         from tuneloop.k8s.rendering.folder import folder_files
 
         config_map = self._submitter_config_map()
-        return folder_files(self.submission, config_map, _manifests().templates)
+        return folder_files(self.submission, config_map, shipped_manifests().templates)
 
     def own_stages(self) -> None:
         """Make the submitter's Job the owner of all objects that are created from now on.
@@ -294,22 +298,7 @@ class KubernetesBackend:
         Raises:
             StageFailed: the Job does not exist any more.
         """
-        job = self.submission.submitter_job
-        name = name_of(job)
-        found = self.cluster.get("Job", name)
-        if found is None:
-            raise StageFailed(
-                f"Job {name}: does not exist, expected the Job of this pod; submit the run again",
-                stage="submit",
-                exit_code=30,
-            )
-        uid: str = found["metadata"]["uid"]
-        self._owner = {
-            "apiVersion": job["apiVersion"],
-            "kind": job["kind"],
-            "name": name,
-            "uid": uid,
-        }
+        self._owner = owner_of(self.cluster, self.submission.submitter_job)
 
     def _watch(self, stage: str) -> StageWatch:
         if stage not in self._watches:
@@ -325,7 +314,9 @@ def train_devices(cluster: ClusterSpec) -> TargetDevices | None:
     Raises:
         SpecError: the accelerator does not exist.
     """
-    return _manifests().accelerators.devices(cluster.placement("train").accelerator_request())
+    return shipped_manifests().accelerators.devices(
+        cluster.placement("train").accelerator_request()
+    )
 
 
 def larger_devices(cluster: ClusterSpec) -> list[TargetDevices]:
@@ -335,7 +326,7 @@ def larger_devices(cluster: ClusterSpec) -> list[TargetDevices]:
         SpecError: the accelerator does not exist.
     """
     request = cluster.placement("train").accelerator_request()
-    return _manifests().accelerators.larger_devices(request)
+    return shipped_manifests().accelerators.larger_devices(request)
 
 
 def connect(namespace: str, target: Target) -> Cluster:
@@ -352,7 +343,7 @@ def connect(namespace: str, target: Target) -> Cluster:
 
 
 @functools.cache
-def _manifests() -> Manifests:
+def shipped_manifests() -> Manifests:
     """Load the templates and the accelerator table that ship with the code; parsed once."""
     from tuneloop.k8s.rendering.manifests import FOLDER, load_manifests
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import lzma
 import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -98,12 +99,22 @@ def _artifacts_of(config_map: Object) -> str | None:
     """Return the artifacts that a ConfigMap names; None if it names none."""
     texts: list[Any] = list((config_map.get("data") or {}).values())
     try:
-        for data in (config_map.get("binaryData") or {}).values():  # the submission
-            texts.append(gzip.decompress(base64.b64decode(data)))
+        for key, data in (config_map.get("binaryData") or {}).items():  # of a submitter
+            decompress = lzma.decompress if key.endswith(".xz") else gzip.decompress
+            texts.append(decompress(base64.b64decode(data)))
         (text,) = texts
         value = json.loads(text)
         return str(value.get("execution", value)["artifacts"]).rstrip("/")
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zlib.error):
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        OSError,
+        zlib.error,
+        lzma.LZMAError,
+    ):
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,11 +126,9 @@ def test_an_error_outside_the_sweep_is_the_same_as_without_it(tiny_run: TinyRun)
     assert said.split(": ", 1)[1] == str(alone.value).split(": ", 1)[1]
 
 
-def test_verbs_for_one_run_refuse_a_sweep(
-    tiny_run: TinyRun, tuneloop: Invoke, tmp_path: Path
-) -> None:
+def test_verbs_for_one_run_refuse_a_sweep(tiny_run: TinyRun, tuneloop: Invoke) -> None:
     load(tiny_run, grid=GRID)
-    code, _, err = tuneloop("render", tiny_run.spec_path, "-o", tmp_path / "out")
+    code, _, err = tuneloop("check", tiny_run.spec_path)
     assert code == 2
     assert "has the key sweep, expected one run; use `plan`, `run` or `submit`" in err
     code, _, err = tuneloop("plan", tiny_run.spec_path, "--seed", "4")

@@ -121,6 +121,14 @@ def read_state(artifacts: str, sweep_id: str, run_id: str) -> MemberState | None
         return None
 
 
+def forget_failures(manifest: SweepManifest, artifacts: str) -> None:
+    """Delete the states of failed members, so that a submitter runs them again."""
+    for member in manifest.members:
+        known = read_state(artifacts, manifest.sweep_id, member.run_id)
+        if known is not None and known.state == "failed":
+            files.delete(_state_url(artifacts, manifest.sweep_id, member.run_id))
+
+
 def mark_cancelled(artifacts: str, sweep_id: str) -> None:
     """Tell every process that runs the sweep to start no other member."""
     files.write(paths.join(layout.sweep_prefix(artifacts, sweep_id), "cancelled"), b"")

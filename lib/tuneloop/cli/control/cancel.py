@@ -77,6 +77,8 @@ def _cancel_sweep(
     from tuneloop.artifacts.cancellation import Cancellation
     from tuneloop.artifacts.layout import run_manifest_url
     from tuneloop.artifacts.sweeps.store import mark_cancelled
+    from tuneloop.artifacts.sweeps.submission import find_submitted_sweep
+    from tuneloop.cli.control.detached import cancel_submitter
     from tuneloop.storage import files
 
     artifacts = run.artifacts_url
@@ -84,10 +86,19 @@ def _cancel_sweep(
         mark_cancelled(artifacts, sweep.sweep_id)
     until = time.monotonic() + timeout_seconds
     result = Cancellation()
-    for member in sweep.members:
-        if files.exists(run_manifest_url(artifacts, member.run_id)):
-            left = max(0.0, until - time.monotonic())
-            result += _cancel_run(run.of_run(member.run_id), cluster, stage, left)
+    submitted = find_submitted_sweep(artifacts, sweep.sweep_id) if stage is None else None
+    started = [
+        run.of_run(member.run_id)
+        for member in sweep.members
+        if files.exists(run_manifest_url(artifacts, member.run_id))
+    ]
+    if submitted is not None:
+        # The submitter comes first, because it would start other members. Its Job owns theirs.
+        for member in started:
+            member.open_backend(cluster).note_cancellation()
+        result += cancel_submitter(submitted, cluster, timeout_seconds)
+    for member in started:
+        result += _cancel_run(member, cluster, stage, max(0.0, until - time.monotonic()))
     # What one member keeps, because it belongs to another one, is deleted with the other one.
     return replace(result, kept=())
 

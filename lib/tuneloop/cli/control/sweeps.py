@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tuneloop.cli.options import print_json
-from tuneloop.errors import StageFailed, UsageError
+from tuneloop.errors import UsageError
+from tuneloop.runs.backend import B_co
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.sweeps.store import Member, MemberState, SweepManifest
@@ -34,10 +35,10 @@ def find_sweep_of(run: KnownRun) -> SweepManifest | None:
 def plan_members(
     run: RunOptions,
     sweep: SweepFile,
-    kind: BackendType[Backend],
+    kind: BackendType[B_co],
     cluster: ClusterOptions | None = None,
     poll_seconds: float = 5.0,
-) -> SweepPlan[Backend]:
+) -> SweepPlan[B_co]:
     """Plan all members of a sweep with the options of the command line."""
     from tuneloop.runs.prepare import prepare
     from tuneloop.runs.sweep.plan import plan_sweep
@@ -111,11 +112,11 @@ def run_sweep(made: SweepPlan[Backend], *, is_local: bool, as_json: bool) -> Non
             parallelism=parallelism,
         )
         try:
-            states = execution.run()
+            execution.run()
         except BaseException:
             _write_report_anyway(manifest, made.artifacts)
             raise
-    _finish(manifest, made.artifacts, states, as_json=as_json)
+    _finish(manifest, made.artifacts, as_json=as_json)
 
 
 def submit_sweep(made: SweepPlan[Backend], *, as_json: bool) -> None:
@@ -166,8 +167,8 @@ def wait_for_sweep(
             retry_failed=False,
             stop_on_interrupt=False,
         )
-        states = execution.run(for_seconds)
-    _finish(manifest, run.artifacts_url, states, as_json=as_json)
+        execution.run(for_seconds)
+    _finish(manifest, run.artifacts_url, as_json=as_json)
 
 
 def print_sweep_status(manifest: SweepManifest, artifacts: str, *, as_json: bool) -> None:
@@ -218,11 +219,9 @@ def _write_report_anyway(manifest: SweepManifest, artifacts: str) -> None:
         write_report(manifest, artifacts)
 
 
-def _finish(
-    manifest: SweepManifest, artifacts: str, states: list[MemberState], *, as_json: bool
-) -> None:
+def _finish(manifest: SweepManifest, artifacts: str, *, as_json: bool) -> None:
     """Write the report and print it; fail if a member has failed."""
-    from tuneloop.runs.sweep.report import write_report
+    from tuneloop.runs.sweep.report import check_members, write_report
 
     rows, url = write_report(manifest, artifacts)
     if as_json:
@@ -231,14 +230,7 @@ def _finish(
     else:
         _print_table(manifest.sweep_id, rows)
         typer.echo(f"report   {url}")
-    failed = [row for row in rows if row.state == "failed"]
-    if failed:
-        raise StageFailed(
-            f"sweep {manifest.sweep_id}: {len(failed)} of {len(states)} members have failed, the"
-            f" first is {failed[0].run_id}: {failed[0].cause}",
-            stage="sweep",
-            exit_code=20,
-        )
+    check_members(manifest.sweep_id, rows)
 
 
 def _print_table(sweep_id: str, rows: Sequence[Row]) -> None:

@@ -162,7 +162,10 @@ def _orphans(
     orphans = find_orphans(
         client,
         artifacts=artifacts,
-        runs=files.list_folders(layout.runs_prefix(artifacts)),
+        runs=[
+            *files.list_folders(layout.runs_prefix(artifacts)),
+            *files.list_folders(layout.sweeps_prefix(artifacts)),  # their submitters
+        ],
         days=max(days, MIN_AGE.total_seconds() / 86_400),
         kinds=[kind for kind in WORKLOADS if client.serves(kind)],
     )

@@ -39,8 +39,10 @@ def _comments_of(document: Object, templates: Templates) -> Comments:
     if kind == "JobSet":
         return {**_read(templates.jobset), **_below(_GANG_POD, _read(templates.pod))}
     if kind == "ConfigMap":
-        has_stages = "binaryData" in document
-        return _read(templates.submission if has_stages else templates.config_map)
+        keys = document.get("binaryData", {}).keys()
+        templates_by_data = (templates.submission, templates.sweep)
+        fitting = [each for each in templates_by_data if each.content["binaryData"].keys() == keys]
+        return _read(fitting[0] if fitting else templates.config_map)
     accounts = _read(templates.submitter)
     kinds = [item["kind"] for item in templates.submitter.content["items"]]
     if kind not in kinds:

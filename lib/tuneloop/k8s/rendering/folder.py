@@ -35,16 +35,24 @@ def folder_files(
     Returns:
         Path in the folder -> text. kubectl applies the files in order of their names.
     """
-    *accounts, job = submission.submitter
-    top = {"account.yaml": accounts, "submit.yaml": [config_map, job]}
-    top = {name: objects for name, objects in top.items() if objects}
-    files = {name: dump_commented(objects, templates) for name, objects in top.items()}
-    files[KUSTOMIZATION] = dump([_kustomization(sorted(top))])
+    files = submitter_files(submission.submitter, config_map, templates)
     before = None
     for name, objects in stage_files(submission).items():
         text = dump_commented([manual(each) for each in objects], templates)
         files[f"{STAGES_FOLDER}/{name}"] = _how_to_start(objects[-1], before) + text
         before = name_of(objects[-1])
+    return files
+
+
+def submitter_files(
+    submitter: list[Object], config_map: Object, templates: Templates
+) -> dict[str, str]:
+    """Return the files at the top of the folder, which run everything; a sweep has no others."""
+    *accounts, job = submitter
+    top = {"account.yaml": accounts, "submit.yaml": [config_map, job]}
+    top = {name: objects for name, objects in top.items() if objects}
+    files = {name: dump_commented(objects, templates) for name, objects in top.items()}
+    files[KUSTOMIZATION] = dump([_kustomization(sorted(top))])
     return files
 
 

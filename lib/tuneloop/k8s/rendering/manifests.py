@@ -38,6 +38,7 @@ def load_manifests(folder: str) -> Manifests:
         config_map=_template(paths.join(folder, "configmap.yaml")),
         submitter=_template(paths.join(folder, "submitter.yaml")),
         submission=_template(paths.join(folder, "submission.yaml")),
+        sweep=_template(paths.join(folder, "sweep.yaml")),
     )
     table = paths.join(folder, "accelerators.yaml")
     return Manifests(templates, load_accelerators(_read(table), table))

@@ -73,6 +73,7 @@ class Templates:
     config_map: Template
     submitter: Template
     submission: Template
+    sweep: Template
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ from tuneloop.stages.table import STAGES
 
 SUBMISSION = "submission.json.gz"
 """Key of the submitter's ConfigMap, and name of the file in its pod."""
+SWEEP = "sweep.json.xz"
+"""The same for the submitter of a sweep."""
+MOST_DEADLINE_SECONDS = 2**31 - 1
+"""Maximum that the API server accepts."""
 VERDICT_EXIT_CODES = sorted({*FINAL_EXIT_CODES, 3, 10, 11, 12, 20, 21, 22, 23, 30, 31})
 """Exit codes with a final verdict; 75 (API server or storage unreachable) is retried."""
 
@@ -39,14 +43,16 @@ def render_submitter(
     *,
     fingerprint: str,
     webhooks: Sequence[WebhookSpec] = (),
+    sweep_rounds: int | None = None,
 ) -> list[Object]:
-    """Render the objects of the submitter, except its ConfigMap.
+    """Render the objects of the submitter of a run or a sweep, except its ConfigMap.
 
     Args:
-        renderer: renderer of the run's stages.
-        run_id: id of the run.
+        renderer: renderer of the run's stages, or of a member's stages.
+        run_id: id of the run or the sweep.
         fingerprint: fingerprint of the last stage, which covers all stages before it.
         webhooks: the webhooks that the submitter calls.
+        sweep_rounds: how many members of a sweep run one after another; None for a run.
 
     Returns:
         ServiceAccount, Role and RoleBinding (shared by all runs of a namespace) unless the spec
@@ -55,6 +61,8 @@ def render_submitter(
     spec, templates = renderer.cluster.submitter, renderer.templates
     labels = names.run_labels(renderer.run_name, run_id, names.SUBMITTER)
     deadline = sum(renderer.cluster.placement(stage).deadline_seconds for stage in STAGES)
+    deadline = min(deadline * (sweep_rounds or 1), MOST_DEADLINE_SECONDS)
+    option, file = ("--submission", SUBMISSION) if sweep_rounds is None else ("--sweep", SWEEP)
     annotations = names.object_annotations(
         fingerprint, renderer.image, renderer.git_commit, deadline
     )
@@ -62,7 +70,7 @@ def render_submitter(
     shape = renderer.accelerators.shape(AcceleratorRequest())
     name = names.submitter_name(run_id)
     pod = Pod(
-        command=["python", "-m", "jobs.submit", "--submission", f"{SPEC_FOLDER}/{SUBMISSION}"],
+        command=["python", "-m", "jobs.submit", option, f"{SPEC_FOLDER}/{file}"],
         env=container_env(shape, image, {CREDENTIALS_ENV: CREDENTIALS_FOLDER})
         + _webhook_env(webhooks),
         resources=pod_resources(spec),
@@ -119,8 +127,22 @@ def _accounts(renderer: Renderer) -> list[Object]:
 
 def render_config_map(submission: Submission, template: Template) -> Object:
     """Render the ConfigMap that the submitter's Job mounts; it contains the submission."""
-    metadata = submission.submitter_job["metadata"]
-    values = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations")}
     # Compressed to a tenth, because etcd holds it as long as the Job.
     data = gzip.compress(submission.to_json().encode(), mtime=0)
-    return fill(template, {**values, "submission": base64.b64encode(data).decode()})
+    return _config_map(submission.submitter_job, template, "submission", data)
+
+
+def render_sweep_config_map(job: Object, data: bytes, template: Template) -> Object:
+    """Render the ConfigMap that a sweep's submitter mounts.
+
+    Args:
+        job: the submitter's Job.
+        data: the compressed sweep.
+        template: template of the ConfigMap.
+    """
+    return _config_map(job, template, "sweep", data)
+
+
+def _config_map(job: Object, template: Template, placeholder: str, data: bytes) -> Object:
+    values = {key: job["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    return fill(template, {**values, placeholder: base64.b64encode(data).decode()})

@@ -14,6 +14,7 @@ from tuneloop.runs.plan import State, stage_state
 from tuneloop.runs.prepare import Prepared
 from tuneloop.runs.sweep.expand import Variant
 from tuneloop.runs.sweep.spec_file import SweepFile
+from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sweep import SweepSpec
 
@@ -79,6 +80,18 @@ class SweepPlan(Generic[B_co]):
                 for each in self.members
             ],
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all members' results: the last stage of each covers those before it."""
+        last = [each.prepared.plan.stages[-1].fingerprint for each in self.members]
+        return hashlib.sha256("\n".join(last).encode()).hexdigest()
+
+    @property
+    def webhooks(self) -> list[WebhookSpec]:
+        """The different webhooks of all members."""
+        specs = (each.prepared.plan.spec.execution.notifications for each in self.members)
+        return list(dict.fromkeys(webhook for found in specs for webhook in found))
 
     def stages(self) -> list[SharedStage]:
         """Return every different stage once, in the order of the members. Only reads."""

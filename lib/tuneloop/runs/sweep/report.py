@@ -12,7 +12,7 @@ from tuneloop import templating
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import Accuracy
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, read_state
-from tuneloop.errors import DataError, InputMissing
+from tuneloop.errors import DataError, InputMissing, StageFailed
 from tuneloop.runs.outcome import load_outcome
 from tuneloop.runs.sweep.curves import Curve, read_curve
 from tuneloop.stages.table import STAGES
@@ -97,6 +97,22 @@ def write_report(manifest: SweepManifest, artifacts: str) -> tuple[list[Row], st
     url = paths.join(prefix, "report.md")
     files.write(url, render_markdown(manifest.sweep_id, rows).encode())
     return rows, url
+
+
+def check_members(sweep_id: str, rows: Sequence[Row]) -> None:
+    """Fail if a member has failed.
+
+    Raises:
+        StageFailed: a member has failed.
+    """
+    failed = [row for row in rows if row.state == "failed"]
+    if failed:
+        raise StageFailed(
+            f"sweep {sweep_id}: {len(failed)} of {len(rows)} members have failed, the first is"
+            f" {failed[0].run_id}: {failed[0].cause}",
+            stage="sweep",
+            exit_code=20,
+        )
 
 
 def render_markdown(sweep_id: str, rows: Sequence[Row]) -> str:
