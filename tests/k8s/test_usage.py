@@ -14,10 +14,10 @@ from tuneloop.artifacts import layout
 from tuneloop.artifacts.submission import Submission
 from tuneloop.artifacts.usage.held import PodUse, StageHeld, read_held, usage_url
 from tuneloop.errors import DataError, StageFailed
+from tuneloop.history.cost.account import taken_by_run
+from tuneloop.history.cost.prices import PriceList
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.usage import pod_use
-from tuneloop.runs.cost.account import taken_by_run
-from tuneloop.runs.cost.prices import PriceList
 from tuneloop.runs.sequence import Callbacks, Sequence
 from tuneloop.storage import files
 

@@ -145,7 +145,7 @@ def wait(
     from tuneloop.runs.notifications.notifier import notifier_of_submission
     from tuneloop.runs.sequence import Sequence
 
-    listed = options.load_prices(prices)
+    options.load_prices(prices)  # a wrong one is refused before the wait, not after it
     if (sweep := sweeps.find_sweep_of(run)) is not None:
         sweeps.wait_for_sweep(sweep, run, cluster, poll_seconds, for_seconds, as_json=as_json)
         return
@@ -161,6 +161,8 @@ def wait(
         github.annotate("error", f"{run_id}: {e.stage}", str(e))
         github.append_summary(f"### {run_id}: stage {e.stage} failed\n\n{e}")
         raise
+    manifest = options.find_run_manifest(backend.artifacts, run_id)
+    listed = options.prices_of_run(prices, manifest)
     summary = options.print_run(backend.artifacts, run_id, results, as_json=as_json, prices=listed)
     accuracy = summary["accuracy"]
     github.annotate(

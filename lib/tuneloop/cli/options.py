@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuneloop.errors import UsageError
+from tuneloop.errors import TuneloopError, UsageError
 
 if TYPE_CHECKING:
-    from tuneloop.runs.cost.prices import PriceList
+    from tuneloop.artifacts.run_manifest import RunManifest
+    from tuneloop.history.cost.prices import PriceList
     from tuneloop.runs.results import StageResult
 
 DEFAULT_STORE = "http://127.0.0.1:8000"
@@ -22,7 +24,10 @@ NewSeed = Annotated[
 ]
 Prices = Annotated[
     str | None,
-    typer.Option("--prices", help="YAML file with prices of accelerators; overrides the spec's."),
+    typer.Option(
+        "--prices",
+        help="YAML file with prices of accelerators; default: the one that the spec names.",
+    ),
 ]
 PollSeconds = Annotated[
     float, typer.Option("--poll-seconds", min=0.1, help="Seconds between polls of the cluster.")
@@ -51,9 +56,38 @@ def load_prices(url: str | None) -> PriceList | None:
     """Read a price list; None without a URL."""
     if url is None:
         return None
-    from tuneloop.runs.cost.prices import load_prices
+    from tuneloop.history.cost.prices import load_prices
 
     return load_prices(url)
+
+
+def prices_of_run(url: str | None, manifest: RunManifest | None) -> PriceList | None:
+    """Read the price list of an option or, without one, the one that the run's spec names.
+
+    A spec's list may be on the machine of the planner. If it cannot be read, costs are not shown.
+
+    Args:
+        url: value of `--prices`.
+        manifest: manifest of the run.
+    """
+    if url is not None or manifest is None:
+        return load_prices(url)
+    execution = manifest.spec.get("execution")
+    named = execution.get("prices") if isinstance(execution, dict) else None
+    try:
+        return load_prices(named if isinstance(named, str) else None)
+    except TuneloopError as e:
+        typer.echo(f"no costs: {e}", err=True)
+        return None
+
+
+def find_run_manifest(artifacts: str, run_id: str) -> RunManifest | None:
+    """Read the manifest of a run; None if it is missing or broken."""
+    from tuneloop.artifacts.run_manifest import read_run_manifest
+
+    with contextlib.suppress(TuneloopError):
+        return read_run_manifest(artifacts, run_id)
+    return None
 
 
 def print_run(
@@ -66,10 +100,10 @@ def print_run(
 ) -> dict[str, Any]:
     """Print the results of a run, and return them."""
     from tuneloop.cli import display
-    from tuneloop.runs.cost import account
+    from tuneloop.history.cost import account
 
     summary = display.run_summary(artifacts, run_id, stages)
-    taken = account.taken(artifacts, run_id, [each.record for each in stages], prices)
+    taken = account.taken(artifacts, run_id, {s.name: s.record for s in stages}, prices)
     if as_json:
         print_json(summary | {"usage": account.as_json(taken, prices)})
     else:

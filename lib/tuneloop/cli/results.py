@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from tuneloop.cli.option_groups import KnownRun, expand_groups
-from tuneloop.cli.options import Prices, load_prices, print_json
+from tuneloop.cli.options import Prices, find_run_manifest, prices_of_run, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +30,8 @@ def report(
 ) -> None:
     """Print the report of a run. The comment format also covers failed and unfinished runs."""
     from tuneloop.cli import github
+    from tuneloop.history.cost import account
     from tuneloop.runs import comment
-    from tuneloop.runs.cost import account
     from tuneloop.runs.outcome import load_outcome, read_report, required_report
 
     run_id = run.run_id
@@ -46,7 +46,7 @@ def report(
         )
         return
     found = required_report(outcome)
-    listed = load_prices(prices)
+    listed = prices_of_run(prices, find_run_manifest(run.artifacts_url, run_id))
     stages = account.taken_by_run(run.artifacts_url, run_id, listed)
     if report_format == "json":
         usage = account.as_json(stages, listed)

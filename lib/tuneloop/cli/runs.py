@@ -18,8 +18,8 @@ from tuneloop.cli.option_groups import (
 from tuneloop.cli.options import Json, NewSeed, PollSeconds, Prices, print_json
 
 if TYPE_CHECKING:
+    from tuneloop.history.cost.prices import PriceList
     from tuneloop.k8s.checks.offline import Finding
-    from tuneloop.runs.cost.prices import PriceList
     from tuneloop.runs.plan import Plan
     from tuneloop.runs.plan_table import PlanRow
     from tuneloop.runs.train_step import StepReport
@@ -134,8 +134,9 @@ def plan(
 ) -> None:
     """Show which stages would run, on which machines, and the memory of a training step."""
     from tuneloop.cli import display
+    from tuneloop.history.cost import account
     from tuneloop.runs.backend import load_backend
-    from tuneloop.runs.cost import account
+    from tuneloop.runs.cost.bounds import bound_lines, bounds
     from tuneloop.runs.plan_table import plan_rows
     from tuneloop.runs.prepare import prepare
     from tuneloop.runs.train_step import check_fits, planned_step, report_step
@@ -157,12 +158,12 @@ def plan(
     listed = options.load_prices(prices or spec.execution.prices)
     price = _train_price(price_per_chip_hour, listed, cluster)
     report = report_step(step, made.artifacts, timeout, price)
-    bounds = account.bounds(rows, cluster, listed)
+    at_most = bounds(rows, cluster, listed)
     if as_json:
-        bound = account.as_json(bounds, listed)
+        bound = account.as_json(at_most, listed)
         print_json({**_plan_as_json(made, rows, report), "bound": bound})
     else:
-        display.print_plan(made, rows, report, account.bound_lines(bounds, listed))
+        display.print_plan(made, rows, report, bound_lines(at_most, listed))
     for finding in _memory_findings(step.host.peak_bytes, made.spec.execution):
         typer.echo(f"{finding.severity}: {finding}", err=True)
     check_fits(step, report)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS
-from tuneloop.cli.options import DEFAULT_STORE, Json, StoreUrl, print_json
+from tuneloop.cli.options import DEFAULT_STORE, Json, StoreUrl, load_prices, print_json
 from tuneloop.errors import DataError, SpecError, UsageError
 from tuneloop.traces.importers.table import IMPORTERS
 
@@ -67,6 +67,13 @@ def serve(
             " * allows every origin and needs tokens.",
         ),
     ] = None,
+    prices: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TUNELOOP_PRICES",
+            help="YAML file with prices of accelerators, for the costs on pages of runs.",
+        ),
+    ] = None,
     access_log: Annotated[
         bool, typer.Option(help="Log one JSON line per request to stderr.")
     ] = True,
@@ -100,6 +107,7 @@ def serve(
                 cors_origins=cors_origin or (),
                 access_log=access_log,
                 trusted_proxies=trusted_proxy or (),
+                prices=load_prices(prices),
             )
     except SpecError as e:
         # In a container, exit with the code of a stage: 78 means that a retry does not help.

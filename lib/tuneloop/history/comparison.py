@@ -10,6 +10,8 @@ from typing import Any
 
 from tuneloop.artifacts import layout
 from tuneloop.errors import InputMissing
+from tuneloop.history.cost import account
+from tuneloop.history.cost.prices import PricesOf
 from tuneloop.history.stored import StoredRun, read_run
 
 NONE = "-"
@@ -46,24 +48,34 @@ class Comparison:
     """Part of the identity of code and data -> its values, if they differ."""
     results: dict[str, tuple[str, ...]]
     """Result -> its values, if any run has it."""
+    machines: dict[str, tuple[str, ...]]
+    """Figure of what the runs have taken on a cluster -> its values, if any run was there."""
 
     @property
     def sections(self) -> dict[str, dict[str, tuple[str, ...]]]:
-        """The three parts, by title."""
-        return {"spec": self.spec, "code and data": self.identity, "results": self.results}
+        """The parts by title; machines are one of them only if a run was on a cluster."""
+        parts = {"spec": self.spec, "code and data": self.identity, "results": self.results}
+        return parts | ({"machines": self.machines} if self.machines else {})
 
     def as_json(self) -> dict[str, Any]:
         """Return the comparison for `--json`."""
         return {"runs": list(self.run_ids), **self.sections}
 
 
-def compare_runs(artifacts: str, run_ids: Sequence[str], *, now: datetime) -> Comparison:
+def compare_runs(
+    artifacts: str,
+    run_ids: Sequence[str],
+    *,
+    now: datetime,
+    prices_of: PricesOf = lambda manifest: None,
+) -> Comparison:
     """Compare runs.
 
     Args:
         artifacts: URL of the artifacts prefix.
         run_ids: ids of at least two runs.
         now: the current time, which tells a running stage from a stopped one.
+        prices_of: returns the prices for a run.
 
     Raises:
         InputMissing: there is no such run, or it has no readable manifest.
@@ -72,11 +84,13 @@ def compare_runs(artifacts: str, run_ids: Sequence[str], *, now: datetime) -> Co
     specs = [flatten(run.manifest.spec if run.manifest else {}) for run in runs]
     identities = [_identity(run) for run in runs]
     results = [_results(run) for run in runs]
+    machines = [_machines(artifacts, run, prices_of) for run in runs]
     return Comparison(
         tuple(run_ids),
         _differing(specs),
         _differing(identities),
         _side_by_side(results),
+        _side_by_side(machines),
     )
 
 
@@ -135,6 +149,11 @@ def _results(run: StoredRun) -> dict[str, Any]:
     for stage, record in records.items():
         found[f"{stage} seconds"] = record.seconds
     return found
+
+
+def _machines(artifacts: str, run: StoredRun, prices_of: PricesOf) -> dict[str, str]:
+    prices = prices_of(run.manifest)
+    return account.totals(account.taken_by(run, artifacts, prices), prices)
 
 
 def _differing(columns: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:

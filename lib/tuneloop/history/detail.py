@@ -10,6 +10,9 @@ from typing import Any
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.run_manifest import RunManifest, read_run_manifest
 from tuneloop.errors import InputMissing, TuneloopError
+from tuneloop.history.cost import account
+from tuneloop.history.cost.account import StageTaken
+from tuneloop.history.cost.prices import PriceList, PricesOf
 from tuneloop.history.stored import StoredRun, StoredStage, parse_time, read_run
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
@@ -45,6 +48,10 @@ class RunDetail:
     """Title -> text, in order of display."""
     stages: tuple[StageDetail, ...]
     size_bytes: int
+    taken: tuple[StageTaken, ...]
+    """What the stages have taken on a cluster."""
+    prices: PriceList | None
+    """The prices that `taken` is calculated with."""
     relations: tuple[str, ...]
     """The runs that this run continues or starts from, and those that continue it, as sentences."""
     files: tuple[str, ...]
@@ -53,6 +60,8 @@ class RunDetail:
     def as_json(self) -> dict[str, Any]:
         """Return the run for `--json`."""
         value = asdict(self)
+        del value["taken"], value["prices"]
+        value["usage"] = account.as_json(self.taken, self.prices)
         value["facts"] = dict(self.facts)
         for stage in value["stages"]:
             started = stage["started_at"]
@@ -60,8 +69,16 @@ class RunDetail:
         return value
 
 
-def read_detail(artifacts: str, run_id: str, *, now: datetime) -> RunDetail:
+def read_detail(
+    artifacts: str, run_id: str, *, now: datetime, prices_of: PricesOf = lambda manifest: None
+) -> RunDetail:
     """Read a run.
+
+    Args:
+        artifacts: URL of the artifacts prefix.
+        run_id: id of the run.
+        now: the current time, which tells a running stage from a stopped one.
+        prices_of: returns the prices for a run.
 
     Raises:
         InputMissing: there is no such run.
@@ -71,6 +88,7 @@ def read_detail(artifacts: str, run_id: str, *, now: datetime) -> RunDetail:
     if run is None:
         raise InputMissing(f"{prefix}: missing, expected a run; check the run id and --artifacts")
     objects = list_objects(prefix)
+    prices = prices_of(run.manifest)
     copies = {name for row in STAGES.values() for name in row.copies}
     return RunDetail(
         run_id,
@@ -80,6 +98,8 @@ def read_detail(artifacts: str, run_id: str, *, now: datetime) -> RunDetail:
         tuple(_facts(run)),
         tuple(_stage(artifacts, run_id, stage, objects) for stage in run.stages),
         sum(each.size_bytes for each in objects),
+        tuple(account.taken_by(run, artifacts, prices)),
+        prices,
         tuple(_relations(artifacts, run)),
         tuple(paths.join(prefix, each.name) for each in objects if each.name in copies),
     )

@@ -41,8 +41,8 @@ class ExecutionSpec(Spec):
     metrics_sink: MetricsSinkSpec | None = None
     """Tracking server that receives the metrics of training and evaluation; null sends none."""
     prices: str | None = None
-    """Path or URL of a YAML file with prices of accelerators, for the costs that `plan`, `run` and
-    `report` show; null shows chip-hours alone."""
+    """Path or URL of a YAML file with prices of accelerators, for the costs that `plan`, `run`,
+    `wait`, `report` and `runs` show; null shows chip-hours alone."""
     cluster: ClusterSpec | None = None
     """Kubernetes settings; null allows runs on this machine only."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from tuneloop.datasets.schema import DatasetManifest, TraceRow
+from tuneloop.history.cost.prices import PriceList
 from tuneloop.history.stored import StoredRun
 
 Render = Callable[[TraceRow, DatasetManifest], dict[str, Any]]
@@ -103,7 +104,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Catalog:
-    """The recipes and export formats that requests can name, and the reader of examples."""
+    """The recipes and export formats that requests can name, and what pages of runs need."""
 
     recipes: tuple[str, ...]
     """Values of `recipe` in a build request."""
@@ -111,3 +112,5 @@ class Catalog:
     """Values of `format` in an export, each with the function that renders a row."""
     examples: Examples | None = None
     """Reads training examples for their pages; None has no such pages."""
+    prices: PriceList | None = None
+    """Prices of accelerators for the costs on pages of runs; None shows chip-hours alone."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, KnownRun
-from tuneloop.cli.options import Json, print_json
+from tuneloop.cli.options import Json, Prices, prices_of_run, print_json
 from tuneloop.errors import UsageError
 
 Artifacts = Annotated[str, typer.Option("--artifacts", help="Artifacts URL of the runs.")]
@@ -74,12 +75,17 @@ def list_(
         typer.echo(f"no runs found below {artifacts}", err=True)
 
 
-def show(run: KnownRun, as_json: Json = False) -> None:
-    """Show a run: its spec, stages, sizes, results and files, and the runs that it belongs to."""
+def show(run: KnownRun, prices: Prices = None, as_json: Json = False) -> None:
+    """Show a run: its spec, stages, machines, results, files, and the runs that it belongs to."""
     from tuneloop.cli.history import tables
     from tuneloop.history.detail import read_detail
 
-    detail = read_detail(run.artifacts_url, run.run_id, now=datetime.now(UTC))
+    detail = read_detail(
+        run.artifacts_url,
+        run.run_id,
+        now=datetime.now(UTC),
+        prices_of=partial(prices_of_run, prices),
+    )
     if as_json:
         print_json(detail.as_json())
     else:
@@ -91,9 +97,10 @@ def compare(
         list[str], typer.Argument(metavar="RUN_ID RUN_ID...", help="Two or more run ids.")
     ],
     artifacts: Artifacts = DEFAULT_ARTIFACTS,
+    prices: Prices = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: differences of spec, code and data, and the results side by side."""
+    """Compare runs: differences of spec, code and data; results and machines side by side."""
     from tuneloop.cli.history import tables
     from tuneloop.history.comparison import compare_runs
     from tuneloop.storage import paths
@@ -102,7 +109,12 @@ def compare(
         raise UsageError("compare: found one run id, expected at least two; add another")
     for run_id in runs:
         KnownRun(run_id)  # refuses an id that points outside the artifacts
-    comparison = compare_runs(paths.absolute(artifacts), runs, now=datetime.now(UTC))
+    comparison = compare_runs(
+        paths.absolute(artifacts),
+        runs,
+        now=datetime.now(UTC),
+        prices_of=partial(prices_of_run, prices),
+    )
     if as_json:
         print_json(comparison.as_json())
     else:

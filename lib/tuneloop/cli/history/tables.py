@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuneloop.history.comparison import Comparison
+from tuneloop.history.cost import account
 from tuneloop.history.detail import RunDetail
 from tuneloop.history.garbage import Garbage
 from tuneloop.history.listing import ListedRun
@@ -143,9 +144,24 @@ def print_run(detail: RunDetail) -> None:
         cells = (stage.name, stage.state, started(stage.started_at), took, size(stage.size_bytes))
         table.add_row(*map(shown, cells), shown(stage.summary))
     console.print(table)
+    if detail.taken:
+        console.print()
+        for line in account.taken_lines(detail.taken, detail.prices):
+            console.print(shown(line), soft_wrap=True)
+        console.print(_machines(account.table(detail.taken, detail.prices)))
     for title, lines in (("relation", detail.relations), ("file", detail.files)):
         for line in lines:
             console.print(shown(f"{title:10} {line}"), soft_wrap=True)
+
+
+def _machines(rows: list[list[str]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for number, title in enumerate(rows[0]):
+        # Figures are aligned at their ends.
+        table.add_column(title, justify="left" if number < 2 else "right", overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*map(shown, row))
+    return table
 
 
 def print_comparison(comparison: Comparison) -> None:

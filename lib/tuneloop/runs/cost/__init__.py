@@ -1,1 +1,1 @@
-"""Chip-hours and money: at most, before a run, and measured, after it."""
+"""Chip-hours and money that a planned run takes at most."""

@@ -43,7 +43,13 @@ def _comparison(service: Service, run_ids: tuple[str, str]) -> Comparison:
         if not is_key(run_id):
             raise HTTPException(404, "One of the two is not the id of a run")
     try:
-        return compare_runs(service.artifacts, run_ids, now=service.clock())
+        return compare_runs(
+            service.artifacts,
+            run_ids,
+            now=service.clock(),
+            # The store's own list: one that a spec names can be any file of the server.
+            prices_of=lambda manifest: service.catalog.prices,
+        )
     except InputMissing as e:  # its message names a path of the server
         words = f"There are no two readable runs {run_ids[0]} and {run_ids[1]}"
         raise HTTPException(404, words) from e

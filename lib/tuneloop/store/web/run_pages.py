@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,9 @@ from markupsafe import Markup
 
 from tuneloop.artifacts.records import Record
 from tuneloop.errors import TuneloopError
+from tuneloop.history.cost import account
 from tuneloop.history.stored import StoredRun
+from tuneloop.storage.objects import in_parallel
 from tuneloop.store.dependencies import Service, Svc
 from tuneloop.store.web import comparisons, examples, live, run_files
 from tuneloop.store.web.live import NoRun, shared_view, view_run
@@ -63,13 +66,26 @@ class RunList:
 @router.api_route("/runs", **_LOOK)
 def runs(service: Svc) -> Response:
     """Show all runs."""
-    return page("runs", section="runs", runs=list_runs(service))
+    found = list_runs(service)
+    return page("runs", section="runs", runs=found, chip_hours=chip_hours(service, found.shown))
+
+
+def chip_hours(service: Service, shown: Sequence[StoredRun]) -> dict[str, str]:
+    """Return the chip-hours that runs have held on a cluster, by run id."""
+    prices = service.catalog.prices
+    runs = [run for run in shown if not account.is_local(run)]
+    found = in_parallel(lambda run: account.taken_by(run, service.artifacts, prices), runs)
+    return {
+        run.run_id: account.totals(taken, prices)[account.HELD]
+        for run, taken in zip(runs, found, strict=True)
+        if taken
+    }
 
 
 def list_runs(service: Service) -> RunList:
     """List runs by the start of their newest stage; if there are too many, the first by name."""
     ids = list_run_ids(service)
-    found = (find_run(service, run_id) for run_id in ids[:MAX_RUNS])
+    found = in_parallel(lambda run_id: find_run(service, run_id), ids[:MAX_RUNS])
     shown = [run for run in found if run is not None]
     shown.sort(key=lambda run: run.started_at or _LONG_AGO, reverse=True)
     return RunList(shown, len(ids) - min(len(ids), MAX_RUNS) + len(shown))
@@ -107,9 +123,27 @@ def run(run_id: str, service: Svc, refreshed: bool = False) -> Response:
         run=found,
         view=view,
         outputs=files_of_records(found),
+        machines=machines_of(service, found),
         spec=_spec(found),
         report=_part(service, done.get("eval"), _report),
     )
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What a run has taken on a cluster."""
+
+    totals: dict[str, str]
+    """Figures of the whole run by name; empty for runs on one machine."""
+    table: list[list[str]]
+    """Figures of each stage, with a head."""
+
+
+def machines_of(service: Service, run: StoredRun) -> Machines:
+    """Read what a run has taken; the prices are the store's own."""
+    prices = service.catalog.prices
+    found = account.taken_by(run, service.artifacts, prices)
+    return Machines(account.totals(found, prices), account.table(found, prices))
 
 
 def _part(service: Service, record: Record | None, make: Any) -> Part:

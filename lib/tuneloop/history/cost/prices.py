@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import Field
 
+from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.errors import UsageError
 from tuneloop.specs.base import Spec
 from tuneloop.storage import files
@@ -43,6 +46,10 @@ class PriceList(Spec):
             return None
         price = self.per_hour[max(fitting, key=len)]
         return price.spot if spot else price.on_demand
+
+
+PricesOf = Callable[[RunManifest | None], PriceList | None]
+"""Returns the prices for a run; None shows none."""
 
 
 def load_prices(url: str) -> PriceList:

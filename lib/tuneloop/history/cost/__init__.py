@@ -1,0 +1,1 @@
+"""Chip-hours and money that runs have taken, and the prices of machines."""

@@ -1,0 +1,75 @@
+"""The most that a plan can take."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.builders import Invoke, TinyRun
+from tests.k8s.twin import IMAGE
+from tuneloop.history.cost.prices import PriceList
+
+NOW = datetime(2026, 11, 28, 10, tzinfo=UTC)
+PRICES: dict[str, Any] = {
+    "currency": "USD",
+    "per_hour": {
+        "cpu": {"on_demand": 0.1},
+        "v5e": {"on_demand": 1.2, "spot": 0.5},
+        "v5e-4x4": {"on_demand": 1.0},
+        "h100-80gb": {"on_demand": 4.0},
+        "h100": {"on_demand": 99.0},
+    },
+}
+LISTED = PriceList.model_validate(PRICES)
+
+
+@pytest.fixture
+def priced(tiny_run: TinyRun, tmp_path: Path) -> TinyRun:
+    path = tmp_path / "prices.yaml"
+    path.write_text(yaml.safe_dump(PRICES))
+    train = {"accelerator": "v5e-2x2", "spot": True, "deadline_seconds": 7200}
+    place = {"namespace": "n", "image": IMAGE, "train": train}
+    place["eval"] = {"deadline_seconds": 1800, "shard_count": 4}
+    return tiny_run.change(execution__cluster=place, execution__prices=str(path))
+
+
+def test_a_plan_says_the_most_that_a_run_can_take(priced: TinyRun, tuneloop: Invoke) -> None:
+    code, out, err = tuneloop("plan", priced.spec_path, "--json")
+    assert code == 0, err
+    bound = json.loads(out)["bound"]
+    stages = {each["stage"]: each for each in bound["stages"]}
+    assert stages["train"]["chip_hours"] == 8.0
+    assert stages["train"]["cost"] == 4.0
+    assert (stages["eval"]["pod_hours"], stages["eval"]["cost"]) == (2.0, 0.2)
+    assert stages["export"]["pod_hours"] == 24.0
+    assert bound["currency"] == "USD"
+    assert bound["cost"] == pytest.approx(4.0 + 0.2 + 2 * 2.4)
+    _, out, _ = tuneloop("plan", priced.spec_path)
+    assert "at most 8.0 chip-hours and 50.0 pod-hours on CPU until the deadlines, 9.00 USD" in out
+
+
+def test_a_plan_names_what_has_no_price(priced: TinyRun, tuneloop: Invoke, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("currency: EUR\nper_hour: {v5e: {spot: 1}}\n")
+    code, out, _ = tuneloop("plan", priced.spec_path, "--prices", other)
+    assert code == 0
+    assert "; the price list has no price for cpu" in " ".join(out.split())
+    code, _, err = tuneloop("plan", priced.spec_path, "--prices", tmp_path / "none.yaml")
+    assert (code, "expected a price list" in err) == (2, True)
+
+
+def test_a_plan_for_this_machine_has_no_bound(tiny_run: TinyRun, tuneloop: Invoke) -> None:
+    code, out, _ = tuneloop("plan", tiny_run.spec_path, "--json")
+    assert code == 0
+    assert json.loads(out)["bound"] == {"currency": None, "cost": None, "stages": []}
+
+
+def test_prices_change_no_fingerprint(priced: TinyRun) -> None:
+    before = priced.plan()
+    after = priced.change(execution__prices=None).plan()
+    assert after.run_id == before.run_id
