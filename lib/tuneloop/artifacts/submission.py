@@ -8,11 +8,13 @@ submitted it.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tuneloop import jsonl
 from tuneloop.artifacts import layout, run_manifest
 from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.errors import DataError, UsageError
@@ -70,6 +72,14 @@ class Submission(BaseModel):
         """The Job of the in-cluster submitter."""
         return self.submitter[-1]
 
+    @property
+    def digest(self) -> str:
+        """sha256 of everything that is created on a cluster from this submission."""
+        value = self.model_dump(
+            mode="json", include={"run_id", "namespace", "image", "stages", "submitter"}
+        )
+        return hashlib.sha256(jsonl.dump_line(value)).hexdigest()
+
     def to_json(self) -> str:
         """Return the content of submission.json."""
         return self.model_dump_json(indent=1) + "\n"
@@ -99,18 +109,27 @@ def save_submission(submission: Submission) -> None:
 def load_submission(artifacts: str, run_id: str) -> Submission:
     """Read the submission of a run.
 
+    Stages may write the file. Only a cluster can tell whether it is what was submitted; see
+    `KubernetesBackend`.
+
     Raises:
         UsageError: no run of that id was submitted with these artifacts.
-        DataError: the file is not a submission.
+        DataError: the file is not a submission, or it is that of another run.
     """
     url = submission_url(artifacts, run_id)
     try:
-        return read_submission(url)
+        found = read_submission(url)
     except FileNotFoundError as e:
         raise UsageError(
             f"{url}: missing, expected a run submitted with `tuneloop submit`; check the run id"
             " and --artifacts"
         ) from e
+    if found.run_id != run_id:
+        raise DataError(
+            f"{url}: is the submission of run {found.run_id[:200]}, expected that of {run_id};"
+            " submit the run again"
+        )
+    return found
 
 
 def read_submission(url: str) -> Submission:

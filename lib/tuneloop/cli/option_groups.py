@@ -169,7 +169,10 @@ class KnownRun:
 
         submission = self.load_submission()
         return KubernetesBackend(
-            submission, lambda: cluster.connect(submission.namespace), poll_seconds=poll_seconds
+            submission,
+            lambda: cluster.connect(submission.namespace),
+            poll_seconds=poll_seconds,
+            is_from_storage=True,
         )
 
 

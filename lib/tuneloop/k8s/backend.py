@@ -15,12 +15,13 @@ from tuneloop.artifacts import layout
 from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.run_manifest import RunManifest
-from tuneloop.artifacts.submission import Submission, save_submission
+from tuneloop.artifacts.submission import Submission, save_submission, submission_url
 from tuneloop.artifacts.usage.held import read_held
 from tuneloop.artifacts.verdict import Verdict
-from tuneloop.errors import TuneloopError
+from tuneloop.errors import DataError, TuneloopError
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.cancellation import delete_workloads, workloads_of
+from tuneloop.k8s.confirmation import is_confirmed
 from tuneloop.k8s.logs.live import PodLogs
 from tuneloop.k8s.submitters import OwnerReference, create_submitter, owner_of
 from tuneloop.k8s.watch import StageWatch
@@ -86,6 +87,7 @@ class KubernetesBackend:
         poll_seconds: float = POLL_SECONDS,
         owner: OwnerReference | None = None,
         machines: Mapping[str, Machines] | None = None,
+        is_from_storage: bool = False,
     ) -> None:
         """Store the arguments; no request is sent yet.
 
@@ -95,12 +97,15 @@ class KubernetesBackend:
             poll_seconds: seconds between two polls.
             owner: owner of the stages' objects, which are deleted with it; None means no owner.
             machines: stage -> its machines, for `tuneloop plan`.
+            is_from_storage: whether the submission was read from the artifacts, where stages may
+                write; nothing is then created unless the cluster confirms it.
         """
         self.submission = submission
         self.poll_seconds = poll_seconds
         self._connect, self._owner, self._machines = connect, owner, machines or {}
         self._watches: dict[str, StageWatch] = {}
         self._ending: set[str] = set()
+        self._is_from_storage = is_from_storage
 
     @staticmethod
     def code_identity(spec: RunSpec, target: Target) -> str | None:
@@ -185,8 +190,22 @@ class KubernetesBackend:
         return self._watch(stage).exists()
 
     def submit(self, stage: str, *, retry_failed: bool) -> None:
-        """Create the stage's objects, or adopt those with its fingerprint."""
+        """Create the stage's objects, or adopt those with its fingerprint.
+
+        Raises:
+            DataError: the submission comes from the artifacts, and nothing on the cluster shows
+                that somebody with rights there has submitted it.
+        """
         self._watches.pop(stage, None)
+        if self._is_from_storage and not is_confirmed(self.cluster, self.submission):
+            if self.exists(stage):
+                return  # it is watched, and nothing is created
+            raise DataError(
+                f"{submission_url(self.artifacts, self.run_id)}: namespace"
+                f" {self.submission.namespace} has no object of this run that was created from it,"
+                f" expected one, because stages can change this file; run `tuneloop submit` with"
+                " the spec again, which continues the run"
+            )
         self._watch(stage).create(replace_failed=retry_failed)
 
     def poll(self, stage: str) -> Verdict:

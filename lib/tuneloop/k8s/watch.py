@@ -9,6 +9,7 @@ from tuneloop.artifacts.submission import Submission, SubmittedStage
 from tuneloop.artifacts.verdict import ArchivedVerdict, Verdict, write_verdict
 from tuneloop.k8s import names
 from tuneloop.k8s.api import ClusterApi, Object
+from tuneloop.k8s.confirmation import stamped
 from tuneloop.k8s.diagnosis.diagnose import diagnose
 from tuneloop.k8s.diagnosis.observed import Observation
 from tuneloop.k8s.logs.archiver import LogArchiver
@@ -73,7 +74,8 @@ class StageWatch:
         if replace_failed:
             self.remove_failed()
         workload = _owned(self.stage.workload, self._owner)
-        created = create_with_config_map(self.cluster, self.stage.config_map, workload)
+        config_map = stamped(self.stage.config_map, self.submission)
+        created = create_with_config_map(self.cluster, config_map, workload)
         self._observer.uid = created["metadata"]["uid"]
 
     def remove_failed(self) -> None:
