@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -135,3 +136,12 @@ def test_a_caller_can_go_on_after_a_bad_line() -> None:
         parse_line(b"{\n", "x", 7)
     assert parse_line(b'{"a":1}\n', "x", 8) == {"a": 1}
     assert parse_line(b" \r\n", "x", 9) is None
+
+
+def test_a_key_twice_among_very_many_is_found_in_linear_time() -> None:
+    """A search for each key took a minute for half a megabyte."""
+    keys = ",".join(f'"k{number}":1' for number in range(40_000))
+    since = time.perf_counter()
+    with pytest.raises(DataError, match=r"^x:1: found the key 'k39999' twice"):
+        parse_line(f'{{{keys},"k39999":2}}'.encode(), "x", 1)
+    assert time.perf_counter() - since < 5

@@ -20,6 +20,9 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MAX_VALUES = 100_000
+"""Values of a file, each alias counted as the values that it stands for."""
+
 
 def parse_mapping(data: bytes, place: str, what: str) -> tuple[dict[str, Any], yaml.Node]:
     """Parse one YAML mapping.
@@ -38,6 +41,7 @@ def parse_mapping(data: bytes, place: str, what: str) -> tuple[dict[str, Any], y
     try:
         loader = _Loader(data)  # parse once: parsing dominates the time of a small command
         root = loader.get_single_node()
+        _check_aliases(root, place)
         _refuse_twice(root, place)
         value = loader.construct_document(root) if root else None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -133,6 +137,42 @@ def _kinds(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
             each for field in fields for each in get_args(field.annotation) or (field.annotation,)
         )
     return " or ".join(map(repr, classes))
+
+
+def _check_aliases(root: yaml.Node | None, place: str) -> None:
+    """Refuse a file whose aliases expand to very many values, or refer to what contains them.
+
+    A file of 300 bytes can stand for billions of values. The time is linear in the file.
+    """
+    sizes: dict[int, int] = {}
+    waiting: list[tuple[yaml.Node, bool]] = [(root, False)] if root else []
+    open_nodes: set[int] = set()
+    while waiting:
+        node, is_complete = waiting.pop()
+        children = _children(node)
+        if is_complete:
+            open_nodes.discard(id(node))
+            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+            if sizes[id(node)] > MAX_VALUES:
+                raise SpecError(
+                    f"{place}:{node.start_mark.line + 1}: stands for more than {MAX_VALUES:,}"
+                    " values with its aliases, expected a small file; write fewer aliases"
+                )
+        elif id(node) not in sizes:
+            if id(node) in open_nodes:
+                raise SpecError(
+                    f"{place}:{node.start_mark.line + 1}: found an alias to a value that contains"
+                    " it, expected plain values; remove the alias"
+                )
+            open_nodes.add(id(node))
+            waiting.append((node, True))
+            waiting += [(child, False) for child in children if id(child) not in sizes]
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [each for pair in node.value for each in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _refuse_twice(node: yaml.Node | None, place: str) -> None:

@@ -117,7 +117,7 @@ def test_missing_object_is_file_not_found(prefix: str) -> None:
 def test_lines_do_not_depend_on_block_boundaries(data: bytes, size: int) -> None:
     blocks = [data[at : at + size] for at in range(0, len(data), size)]
     # As a binary file cuts lines: at line feeds alone.
-    assert list(lines.iter_lines(iter(blocks))) == list(io.BytesIO(data))
+    assert list(lines.iter_lines(iter(blocks), "x.jsonl")) == list(io.BytesIO(data))
 
 
 def test_absolute_leaves_urls_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ submitted it.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +18,7 @@ from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.errors import DataError, UsageError
 from tuneloop.specs.cluster import TimeoutSpec
 from tuneloop.storage import files, paths
+from tuneloop.storage.packed import unpack
 from tuneloop.validation import first_error
 
 Object = dict[str, Any]
@@ -145,11 +144,11 @@ def read_submission(url: str) -> Submission:
     data = files.read(url)
     try:
         if url.endswith(".gz"):
-            data = gzip.decompress(data)
+            data = unpack(data)
         return Submission.model_validate_json(data)
     except ValidationError as e:
         raise DataError(f"{url}: not a submission: {first_error(e)}; submit the run again") from e
-    except (OSError, EOFError, zlib.error) as e:
+    except ValueError as e:
         raise DataError(
             f"{url}: broken gzip ({e}), expected a submission; submit the run again"
         ) from e

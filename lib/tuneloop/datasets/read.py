@@ -238,7 +238,7 @@ def _iter_blocks(
 ) -> Iterator[RowBlock]:
     url = paths.join(prefix, shard.path)
     count = 0
-    for block in lines.iter_line_blocks(open_shard(url, shard)):
+    for block in lines.iter_line_blocks(open_shard(url, shard), place=url):
         rows = _decode_rows(block, url, count)
         yield RowBlock(url, count + 1, rows)
         count += len(rows)

@@ -9,19 +9,13 @@ Secrets that it mounts.
 from __future__ import annotations
 
 import base64
-import binascii
-import zlib
 from collections.abc import Mapping
 from typing import Any
-
-from pydantic import ValidationError
 
 from tuneloop.artifacts.submission import Submission
 from tuneloop.k8s import names
 from tuneloop.k8s.api import ClusterApi, Object
-
-MAX_SUBMISSION_BYTES = 64 << 20
-"""Size limit of an unpacked submission; etcd holds at most 1.5 MiB of its compressed form."""
+from tuneloop.storage.packed import unpack
 
 
 def stamped(config_map: Object, submission: Submission) -> Object:
@@ -50,10 +44,8 @@ def _held_by(data: Mapping[str, Any]) -> Submission | None:
     """Return the submission in the ConfigMap of a submitter; None if there is none."""
     for packed in data.values():
         try:
-            unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            text = unpacker.decompress(base64.b64decode(packed), MAX_SUBMISSION_BYTES)
-            return Submission.model_validate_json(text)
-        except (binascii.Error, zlib.error, ValidationError, TypeError, ValueError):
+            return Submission.model_validate_json(unpack(base64.b64decode(packed)))
+        except (ValueError, TypeError):  # ValidationError is a ValueError
             continue
     return None
 

@@ -7,10 +7,7 @@ stage holds its spec, which names them.
 from __future__ import annotations
 
 import base64
-import gzip
 import json
-import lzma
-import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +16,7 @@ from typing import Any
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.names import RUN
 from tuneloop.storage import paths
+from tuneloop.storage.packed import unpack
 
 SELECTOR = "app.kubernetes.io/name=tuneloop"
 WORKLOADS = ("Job", "JobSet")
@@ -99,22 +97,12 @@ def _artifacts_of(config_map: Object) -> str | None:
     """Return the artifacts that a ConfigMap names; None if it names none."""
     texts: list[Any] = list((config_map.get("data") or {}).values())
     try:
-        for key, data in (config_map.get("binaryData") or {}).items():  # of a submitter
-            decompress = lzma.decompress if key.endswith(".xz") else gzip.decompress
-            texts.append(decompress(base64.b64decode(data)))
+        for data in (config_map.get("binaryData") or {}).values():  # of a submitter
+            texts.append(unpack(base64.b64decode(data)))
         (text,) = texts
         value = json.loads(text)
         return str(value.get("execution", value)["artifacts"]).rstrip("/")
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        OSError,
-        zlib.error,
-        lzma.LZMAError,
-    ):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return None
 
 

@@ -28,7 +28,7 @@ def iter_examples(stage: Stage, prefix: str = TRAINING) -> Iterator[tuple[str, T
     for file in stage.upstream("export").outputs_like(prefix):
         place = paths.join(stage.artifacts, file.path)
         stored = files.iter_verified(place, file.size_bytes, file.sha256)
-        found = lines.iter_lines(text_blocks(file.name, stored))
+        found = lines.iter_lines(text_blocks(file.name, stored), place)
         for number, line in enumerate(found, start=1):
             at = f"{place}:{number}"
             yield at, parse_example(line, at)

@@ -4,17 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tuneloop.errors import DataError
 
-def iter_line_blocks(blocks: Iterator[bytes], size: int = 1 << 16) -> Iterator[bytes]:
+MAX_LINE_BYTES = 64 << 20
+"""Longest line; without a limit, a file without line ends would have to fit into memory."""
+
+
+def _with_line_ends(blocks: Iterator[bytes], place: str) -> Iterator[bytes]:
+    """Join blocks until they hold a line end, so that a long line takes linear time."""
+    parts: list[bytes] = []
+    held = 0
+    for block in blocks:
+        parts.append(block)
+        held += len(block)
+        if b"\n" in block:
+            yield b"".join(parts)
+            parts, held = [], 0
+        elif held > MAX_LINE_BYTES:
+            raise DataError(
+                f"{place}: has a line of more than {MAX_LINE_BYTES >> 20} MiB, expected one JSON"
+                " object per line; split the object, or check that the file is JSON Lines"
+            )
+    if parts:
+        yield b"".join(parts)
+
+
+def iter_line_blocks(
+    blocks: Iterator[bytes], size: int = 1 << 16, place: str = "input"
+) -> Iterator[bytes]:
     r"""Split a stream of blocks into smaller blocks of whole lines; the last may lack its `\n`.
 
     Args:
         blocks: the stream.
         size: maximum bytes per block; a line that is longer becomes a block of its own. With small
             blocks, the data derived from a block is still in the processor's cache when it is used.
+        place: path or URL of the file, for the error.
+
+    Raises:
+        DataError: a line is longer than MAX_LINE_BYTES.
     """
     rest = b""
-    for block in blocks:
+    for block in _with_line_ends(blocks, place):
         block, at = rest + block, 0
         while (end := block.rfind(b"\n", at, at + size) + 1) or (
             end := block.find(b"\n", at + size) + 1
@@ -26,10 +56,18 @@ def iter_line_blocks(blocks: Iterator[bytes], size: int = 1 << 16) -> Iterator[b
         yield rest
 
 
-def iter_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    r"""Split a stream of blocks into lines, each with its `\n`; the last line may lack it."""
+def iter_lines(blocks: Iterator[bytes], place: str) -> Iterator[bytes]:
+    r"""Split a stream of blocks into lines, each with its `\n`; the last line may lack it.
+
+    Args:
+        blocks: the stream.
+        place: path or URL of the file, for the error.
+
+    Raises:
+        DataError: a line is longer than MAX_LINE_BYTES.
+    """
     rest = b""
-    for block in blocks:
+    for block in _with_line_ends(blocks, place):
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             yield line + b"\n"

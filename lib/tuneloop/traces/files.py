@@ -45,7 +45,7 @@ def import_file(
     convert = IMPORTERS[source_format].convert()
     digest, total = _check(url, convert)
     posted = 0
-    objects = iter_jsonl(lines.iter_lines(files.iter_blocks(url)), url)
+    objects = iter_jsonl(lines.iter_lines(files.iter_blocks(url), url), url)
     while batch := [convert(value, f"{url}:{n}") for n, value in islice(objects, BATCH_TRACES)]:
         client.post_batch(batch, f"file/{digest}/{posted}")
         posted += len(batch)
@@ -62,7 +62,7 @@ def _check(url: str, convert: Convert) -> tuple[str, int]:
             yield block
 
     try:
-        for line, value in iter_jsonl(lines.iter_lines(hashed()), url):
+        for line, value in iter_jsonl(lines.iter_lines(hashed(), url), url):
             parse_trace(convert(value, f"{url}:{line}"), url, line)
             total += 1
     except FileNotFoundError as e:

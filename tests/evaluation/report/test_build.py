@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,7 @@ from tuneloop.evaluation.report.build import (
     compare_prompts,
     fairest,
 )
-from tuneloop.evaluation.report.render import render_markdown
+from tuneloop.evaluation.report.render import _code, render_markdown
 from tuneloop.evaluation.scorers.contains_answer import score_contains_answer
 from tuneloop.evaluation.scorers.exact_match import score_exact_match
 from tuneloop.evaluation.sets.schema import EvalItem
@@ -164,3 +165,14 @@ def test_no_regressions_is_said() -> None:
         in markdown
     )
     assert "None: at least one of the models answers each item correctly." in markdown
+
+
+def test_a_text_of_backticks_is_fenced_in_linear_time() -> None:
+    """A list of all prefixes took 1.4 GB."""
+    text = "`" * 50_000 + " x " + "`" * 7
+    tracemalloc.start()
+    fenced = _code(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert fenced == f"{'`' * 50_001}text\n{text}\n{'`' * 50_001}"
+    assert peak < 1 << 20

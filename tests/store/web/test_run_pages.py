@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,25 @@ def test_what_a_model_wrote_is_no_markup() -> None:
     assert 'scope="col"' in made
     assert made.count("<thead>") == 1
     assert made.count('role="region" tabindex="0"') == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "|a|b|\n|-|-|\n" + "|`a`|b|\n" * 100_000,
+        "*a _b " * 150_000,
+        "[" * 1_000_000,
+        "`" * 50_000 + "text\n<i>x</i>\n" + "`" * 50_000 + "\n" + "x" * 900_000,
+        "|a" * 500_000,
+    ],
+)
+def test_a_report_of_a_megabyte_is_shown_in_seconds(text: str) -> None:
+    since = time.perf_counter()
+    made = run_pages.render_report(text)
+    assert time.perf_counter() - since < 15  # all of it as Markdown takes 20 to 60 s
+    assert "the rest is shown as it is in the file" in made
+    assert "<i>" not in made
+    assert made.count("a") >= text.count("a")
 
 
 def test_a_result_of_another_run_says_so(http: TestClient, artifacts: Path, run_id: str) -> None:

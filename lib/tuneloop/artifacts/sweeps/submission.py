@@ -16,6 +16,7 @@ from tuneloop.artifacts.submission import Object, Submission
 from tuneloop.artifacts.sweeps.store import SweepManifest, save_sweep
 from tuneloop.errors import DataError, SpecError
 from tuneloop.storage import files, paths
+from tuneloop.storage.packed import unpack
 from tuneloop.validation import first_error
 
 MOST_BYTES = 1_000_000
@@ -120,7 +121,7 @@ def read_sweep_submission(url: str) -> SweepSubmission:
     """
     data = files.read(url)
     try:
-        return SweepSubmission.model_validate_json(lzma.decompress(data))
-    except (ValidationError, lzma.LZMAError, EOFError) as e:
+        return SweepSubmission.model_validate_json(unpack(data))
+    except ValueError as e:  # ValidationError is one
         problem = first_error(e) if isinstance(e, ValidationError) else str(e)
         raise DataError(f"{url}: not a sweep: {problem}; submit the sweep again") from e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tuneloop import templating
@@ -60,14 +61,6 @@ def _cell(text: str | None, length: int = 80) -> str:
 
 def _code(text: str) -> str:
     """Format text as a fenced code block whose fence is longer than any in the text."""
-    longest = max((len(run) for run in _backtick_runs(text)), default=0)
+    longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"
-
-
-def _backtick_runs(text: str) -> list[str]:
-    runs, current = [], ""
-    for character in text:
-        current = current + character if character == "`" else ""
-        runs.append(current)
-    return runs

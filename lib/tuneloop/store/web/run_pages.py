@@ -38,6 +38,8 @@ from tuneloop.store.web.stored_runs import (
 MAX_RUNS = 200
 """Maximum number of runs on a page, because each needs several reads."""
 MAX_REPORT_BYTES = 1 << 20
+MAX_MARKDOWN_CHARACTERS = 1 << 16
+"""Longest beginning of a report that is rendered as Markdown."""
 LONG_CODE = 20
 """Code longer than this many characters may wrap anywhere, so that a digest does not widen its
 table."""
@@ -171,9 +173,27 @@ def _report(record: Record, artifacts: str) -> Markup:
 
 
 def render_report(text: str) -> Markup:
-    """Render a report's Markdown as part of a page, with headings one level lower."""
+    """Render a report's Markdown as part of a page, with headings one level lower.
+
+    Only the beginning is rendered as Markdown, which takes up to 40 seconds for a megabyte. The
+    rest is shown as it is.
+    """
+    shown = visible(text)
+    end = len(shown)
+    if end > MAX_MARKDOWN_CHARACTERS:
+        end = shown.rfind("\n", 0, MAX_MARKDOWN_CHARACTERS) + 1 or MAX_MARKDOWN_CHARACTERS
+    made = _render_markdown(shown[:end])
+    if end < len(shown):
+        made += Markup(
+            "<p>The report is long; the rest is shown as it is in the file.</p>"
+            '<pre dir="auto"><code>{}</code></pre>'
+        ).format(shown[end:])
+    return made
+
+
+def _render_markdown(text: str) -> Markup:
     markdown = _markdown()
-    tokens = markdown.parse(visible(text))
+    tokens = markdown.parse(text)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1:]) + 1, LOWEST_HEADING)}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tuneloop.errors import DataError
 from tuneloop.storage import files
+from tuneloop.storage.lines import MAX_LINE_BYTES
 from tuneloop.training.export.index import (
     OFFSET_BYTES,
     check_index_size,
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 PLAIN, COMPRESSED = ".jsonl", ".jsonl.zst"
 SUFFIXES = {"none": PLAIN, "zstd": COMPRESSED}
 """Suffix of example files by the value of `export.compression`."""
+MAX_EXPANSION = 1000
+"""How many times larger than the stored bytes the text of a compressed file may be. Traces that
+differ in one number shrink to about a fiftieth."""
+FREE_TEXT_BYTES = 64 << 20
+"""Text that any compressed file may hold, whatever its size."""
+_PIECE_BYTES = 1 << 20
 _FRAME_BYTES = 1 << 20
 _LEVEL = 3
 
@@ -90,15 +97,32 @@ def text_blocks(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
     import pyzstd
 
     decompressor = pyzstd.EndlessZstdDecompressor()
+    stored = text = 0
     try:
         for block in blocks:
-            yield decompressor.decompress(block)
+            stored += len(block)
+            # Piece by piece, because a block of a megabyte can hold gigabytes of text.
+            while block or not decompressor.needs_input:
+                piece = decompressor.decompress(block, _PIECE_BYTES)
+                block = b""
+                text += len(piece)
+                _check_expansion(name, stored, text)
+                yield piece
     except pyzstd.ZstdError as e:
         raise DataError(f"{name}: is not valid zstd ({e}); export the dataset again") from e
     if not decompressor.at_frame_edge:
         raise DataError(
             f"{name}: the file is truncated within a zstd frame; restore it or export the dataset"
             " again"
+        )
+
+
+def _check_expansion(name: str, stored: int, text: int) -> None:
+    if text > MAX_EXPANSION * stored + FREE_TEXT_BYTES:
+        raise DataError(
+            f"{name}: {stored:,} bytes have expanded to more than {text:,} bytes of text, expected"
+            f" at most {MAX_EXPANSION} times as many; if the file is what it should be, decompress"
+            " it with `zstd -d` and use the result"
         )
 
 
@@ -119,6 +143,11 @@ def read_line(url: str, row: int, *, max_bytes: int | None = None) -> bytes:
         if not 0 <= row < rows:
             raise DataError(f"{url}: has {rows} examples and no row {row}; rows are counted from 0")
         start, stop = _offsets(url, row, row + 2)
+        if not start <= stop <= start + MAX_LINE_BYTES:
+            raise DataError(
+                f"{index_url(url)}: says that row {row} has {stop - start:,} bytes, expected at"
+                f" most {MAX_LINE_BYTES:,}; export the dataset again"
+            )
         if max_bytes is not None and stop - start > max_bytes:
             raise DataError(
                 f"{url}: row {row} has {stop - start:,} bytes, expected at most {max_bytes:,} here;"

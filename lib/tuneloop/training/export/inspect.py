@@ -215,7 +215,7 @@ def iter_examples(url: str) -> Iterator[tuple[str, TrainingExample]]:
     urls = [url] if is_examples_file(url) else _files_below(url)
     for file in urls:
         try:
-            found = lines.iter_lines(text_blocks(file, files.iter_blocks(file)))
+            found = lines.iter_lines(text_blocks(file, files.iter_blocks(file)), file)
             for number, line in enumerate(found, start=1):
                 place = f"{file}:{number}"
                 yield place, parse_example(line, place)

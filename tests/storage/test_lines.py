@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tuneloop.errors import DataError
+from tuneloop.storage import lines
+
+
+def test_a_file_without_line_ends_does_not_fill_the_memory() -> None:
+    endless = itertools.repeat(b"x" * (1 << 20))
+    with pytest.raises(DataError, match=r"^d/x\.jsonl: has a line of more than 64 MiB, expected"):
+        next(lines.iter_lines(endless, "d/x.jsonl"))
+    with pytest.raises(DataError, match=r"^d/x\.jsonl: has a line of more than 64 MiB"):
+        next(lines.iter_line_blocks(endless, place="d/x.jsonl"))
