@@ -20,10 +20,15 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from tuneloop.artifacts.submission import Submission, load_submission, read_submission
+from tuneloop.artifacts.submission import (
+    Submission,
+    load_submission,
+    read_submission,
+    submission_url,
+)
 from tuneloop.artifacts.sweeps.store import Member, is_cancelled
 from tuneloop.artifacts.sweeps.submission import SweepSubmission, read_sweep_submission
-from tuneloop.errors import EXIT_OK, InputMissing, StageFailed, Transient, TuneloopError
+from tuneloop.errors import EXIT_OK, DataError, InputMissing, StageFailed, Transient, TuneloopError
 from tuneloop.k8s.backend import KubernetesBackend, connect
 from tuneloop.k8s.submitters import owner_of
 from tuneloop.runs.notifications.notifier import notifier_of_submission
@@ -115,11 +120,19 @@ def _run_sweep(submission: SweepSubmission, poll_seconds: float) -> None:
     job = submission.sweep.submitter_job
     owner = owner_of(connect(namespace, target), job)
     submission.publish(owner["uid"])
+    # Stages can change what is stored; the ConfigMap of this pod tells what was submitted.
+    digests = {each.run_id: each.digest for each in submission.members}
     del submission  # the members take memory, and each is read again when it runs
 
     def open_backend(member: Member) -> KubernetesBackend:
+        stored = load_submission(artifacts, member.run_id)
+        if stored.digest != digests.get(member.run_id):
+            raise DataError(
+                f"{submission_url(artifacts, member.run_id)}: is not what was submitted with this"
+                " sweep, expected the file unchanged; submit the sweep again"
+            )
         return KubernetesBackend(
-            load_submission(artifacts, member.run_id),
+            stored,
             # Members run in threads, and a client belongs to one thread.
             lambda: connect(namespace, target),
             poll_seconds=poll_seconds,

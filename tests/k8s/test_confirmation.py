@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
+import lzma
 from typing import Any
 
 import pytest
@@ -105,6 +107,29 @@ def test_a_detached_run_is_confirmed_by_the_submitters_config_map(
     KubernetesBackend(submission, lambda: twin).detach("export")
     assert is_confirmed(twin, submission)
     assert not is_confirmed(twin, tampered(submission, 0))
+
+
+def test_members_of_a_sweep_are_confirmed_before_their_turn(
+    submission: Submission, twin: Twin
+) -> None:
+    KubernetesBackend(submission, lambda: twin).confirm("export")
+    assert twin.made == {"ConfigMap": 1}
+    stored(submission, twin).submit("export", retry_failed=False)
+    assert twin.made["Job"] == 1
+
+
+def test_a_member_is_confirmed_by_the_submitter_of_its_sweep(
+    submission: Submission, twin: Twin
+) -> None:
+    members = {"members": [json.loads(submission.to_json())]}
+    data = base64.b64encode(lzma.compress(json.dumps(members).encode())).decode()
+    name = names.submitter_name("s-sweep-1")
+    metadata = {"name": name, "namespace": submission.namespace}
+    held = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    twin.apply({**held, "binaryData": {"sweep.json.xz": data}})
+    assert is_confirmed(twin, submission, sweep_id="s-sweep-1")
+    assert not is_confirmed(twin, submission)
+    assert not is_confirmed(twin, tampered(submission, 0), sweep_id="s-sweep-1")
 
 
 @pytest.mark.parametrize(

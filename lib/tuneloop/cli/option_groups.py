@@ -162,9 +162,13 @@ class KnownRun:
         return load_submission(self.artifacts_url, self.run_id)
 
     def open_backend(
-        self, cluster: ClusterOptions, poll_seconds: float = DEFAULT_POLL_SECONDS
+        self,
+        cluster: ClusterOptions,
+        poll_seconds: float = DEFAULT_POLL_SECONDS,
+        *,
+        sweep_id: str | None = None,
     ) -> KubernetesBackend:
-        """Open the submitted run; it connects to the cluster on first use."""
+        """Open the submitted run, or member of a sweep; it connects to the cluster on first use."""
         from tuneloop.k8s.backend import KubernetesBackend
 
         submission = self.load_submission()
@@ -173,6 +177,7 @@ class KnownRun:
             lambda: cluster.connect(submission.namespace),
             poll_seconds=poll_seconds,
             is_from_storage=True,
+            sweep_id=sweep_id,
         )
 
 

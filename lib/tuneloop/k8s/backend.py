@@ -88,6 +88,7 @@ class KubernetesBackend:
         owner: OwnerReference | None = None,
         machines: Mapping[str, Machines] | None = None,
         is_from_storage: bool = False,
+        sweep_id: str | None = None,
     ) -> None:
         """Store the arguments; no request is sent yet.
 
@@ -99,13 +100,14 @@ class KubernetesBackend:
             machines: stage -> its machines, for `tuneloop plan`.
             is_from_storage: whether the submission was read from the artifacts, where stages may
                 write; nothing is then created unless the cluster confirms it.
+            sweep_id: sweep that the run is a member of, whose submitter may confirm it.
         """
         self.submission = submission
         self.poll_seconds = poll_seconds
         self._connect, self._owner, self._machines = connect, owner, machines or {}
         self._watches: dict[str, StageWatch] = {}
         self._ending: set[str] = set()
-        self._is_from_storage = is_from_storage
+        self._is_from_storage, self._sweep_id = is_from_storage, sweep_id
 
     @staticmethod
     def code_identity(spec: RunSpec, target: Target) -> str | None:
@@ -197,7 +199,9 @@ class KubernetesBackend:
                 that somebody with rights there has submitted it.
         """
         self._watches.pop(stage, None)
-        if self._is_from_storage and not is_confirmed(self.cluster, self.submission):
+        if self._is_from_storage and not is_confirmed(
+            self.cluster, self.submission, sweep_id=self._sweep_id
+        ):
             if self.exists(stage):
                 return  # it is watched, and nothing is created
             raise DataError(
@@ -207,6 +211,14 @@ class KubernetesBackend:
                 " the spec again, which continues the run"
             )
         self._watch(stage).create(replace_failed=retry_failed)
+
+    def confirm(self, stage: str) -> None:
+        """Leave the digest of the submission on the cluster, so that `wait` may create the stage.
+
+        Args:
+            stage: the next stage, whose ConfigMap holds the digest.
+        """
+        self._watch(stage).confirm()
 
     def poll(self, stage: str) -> Verdict:
         """Return the verdict on the current state of cluster and storage, without changing it."""

@@ -78,6 +78,10 @@ class StageWatch:
         created = create_with_config_map(self.cluster, config_map, workload)
         self._observer.uid = created["metadata"]["uid"]
 
+    def confirm(self) -> None:
+        """Apply the stage's ConfigMap with the digest of the submission, but not its workload."""
+        self.cluster.apply(stamped(self.stage.config_map, self.submission))
+
     def remove_failed(self) -> None:
         """Delete a workload that has ended without a record, after saving its evidence."""
         verdict = self.look()

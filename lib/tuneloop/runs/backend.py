@@ -73,6 +73,9 @@ class Backend(Protocol):
             retry_failed: whether to replace a failed attempt; if False, the attempt is polled.
         """
 
+    def confirm(self, stage: str) -> None:
+        """Let other machines start a stage from what `save` has written; does not start it."""
+
     def poll(self, stage: str) -> Verdict:
         """Return the current verdict on a stage; only reads.
 

@@ -121,6 +121,9 @@ class LocalBackend:
         process = self._processes[stage] = StageProcess(self._specs[stage])
         self._announced = processes.announce(self.artifacts, self.run_id, stage, process.pid)
 
+    def confirm(self, stage: str) -> None:
+        """Do nothing: no other machine can start these processes."""
+
     def poll(self, stage: str) -> Verdict:
         """Return the verdict on the process, then on the record."""
         process = self._processes.get(stage)

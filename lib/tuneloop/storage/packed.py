@@ -6,7 +6,7 @@ import lzma
 import zlib
 
 MAX_UNPACKED_BYTES = 256 << 20
-"""Largest unpacked data; etcd holds at most 1.5 MiB of a ConfigMap, and a sweep of very many similar
+"""Largest unpacked data; etcd holds at most 1.5 MiB of a ConfigMap, and a sweep of many similar
 members shrinks to a hundredth."""
 _XZ = b"\xfd7zXZ\x00"
 

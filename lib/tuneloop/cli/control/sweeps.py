@@ -129,10 +129,13 @@ def submit_sweep(made: SweepPlan[Backend], *, as_json: bool) -> None:
     save_sweep(made.manifest(), made.artifacts)
     for member in made.members:
         backend = member.prepared.start()
+        sequence = Sequence(backend)
         if len(submitted) < made.settings.parallelism:
-            stage = Sequence(backend).submit()
+            stage = sequence.submit()
             if stage is not None:
                 submitted.append({"run_id": member.run_id, "stage": stage})
+        elif (stage := sequence.next_stage()) is not None:
+            backend.confirm(stage)  # `wait` submits it when its turn comes
     if as_json:
         print_json({"sweep_id": made.sweep_id, "submitted": submitted})
         return
@@ -160,7 +163,9 @@ def wait_for_sweep(
         execution = SweepRun(
             manifest,
             run.artifacts_url,
-            lambda member: run.of_run(member.run_id).open_backend(cluster, poll_seconds),
+            lambda member: run.of_run(member.run_id).open_backend(
+                cluster, poll_seconds, sweep_id=manifest.sweep_id
+            ),
             callbacks=_callbacks(view, settings.parallelism),
             ended=_ended(view),
             parallelism=settings.parallelism,
