@@ -70,7 +70,7 @@ def test_a_run_that_could_hold_more_chip_hours_than_allowed_is_refused(
     prepared(tiny_run, repository)
 
 
-def test_train_requests_the_memory_that_it_is_estimated_to_need(
+def test_train_and_eval_request_the_memory_that_they_are_estimated_to_need(
     tiny_run: TinyRun, repository: Path
 ) -> None:
     """A model of 0.7 billion parameters needs more than the default; what a spec states is kept."""
@@ -89,10 +89,13 @@ def test_train_requests_the_memory_that_it_is_estimated_to_need(
     large = {"num_layers": 26, "embed_dim": 1152, "hidden_dim": 6912, "num_heads": 4}
     tiny_run.change(train__model={"kind": "random", **large})
     plan = prepared(tiny_run, repository).plan
-    needed = plan.train_host_bytes(None)
+    needed = plan.needs({})["train"].memory_bytes
+    assert needed is not None
     assert needed > 8 * 2**30
     found = memory()
     assert needed <= int(found.pop("train").removesuffix("Gi")) * 2**30 <= 1.2 * needed
+    evaluated = int(found.pop("eval").removesuffix("Gi"))
+    assert 4 * 700e6 < evaluated * 2**30 < needed
     assert set(found.values()) == {"4Gi"}
     assert check_host_memory(needed, plan.spec.execution) == []
     tiny_run.change(execution__cluster__train={"memory": "6Gi"})

@@ -14,6 +14,7 @@ from rich.text import Text
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.results import EvalResults, TrainResults
 from tuneloop.cli.live.progress import describe_pace
+from tuneloop.history.units import duration
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
@@ -113,12 +114,13 @@ def print_plan(
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "fingerprint", "state", "where", "accelerator"):
         table.add_column(column)
-    for column in ("hosts", "chips"):
+    for column in ("hosts", "chips", "memory", "deadline"):
         table.add_column(column, justify="right")
     for row in rows:
+        deadline = "-" if row.deadline_seconds is None else duration(row.deadline_seconds)
         table.add_row(
             *(row.name, row.fingerprint[:16], row.state, row.where, row.accelerator),
-            *(str(row.hosts), str(row.chips) if row.chips else "-"),
+            *(str(row.hosts), str(row.chips) if row.chips else "-", row.memory or "-", deadline),
         )
     console.print(table)
     for line in [*bounds, *_step_lines(report)]:

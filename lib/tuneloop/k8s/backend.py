@@ -30,7 +30,7 @@ from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import StageSpec
-from tuneloop.specs.target import Machines, Target
+from tuneloop.specs.target import Machines, StageNeeds, Target
 
 if TYPE_CHECKING:
     from tuneloop.k8s.client.cluster import Cluster
@@ -65,8 +65,8 @@ class PlannedRun(Protocol):
     def stages(self) -> tuple[StageSpec, ...]:
         """The stages in the order in which they run."""
 
-    def train_host_bytes(self, target: TargetDevices | None) -> int:
-        """Estimate the host memory of one pod of the train stage in bytes."""
+    def needs(self, devices: Mapping[str, TargetDevices | None]) -> Mapping[str, StageNeeds]:
+        """Estimate what each stage needs on its devices; None means a CPU."""
 
     def manifest(self, image: str | None) -> RunManifest:
         """Build the run manifest."""
@@ -129,18 +129,14 @@ class KubernetesBackend:
             SpecError: a shape is impossible, the batch or the model does not divide among its
                 devices, or the run could hold too many chip-hours.
         """
-        from tuneloop.k8s.rendering.manifests import image_of, renderer_of
+        from tuneloop.k8s.rendering.manifests import check_budget
         from tuneloop.k8s.rendering.submission import build_submission
 
-        commit: str | None = provenance.gather()["git_commit"]
-        image = image_of(run.spec, target.image)
-        renderer = renderer_of(run.spec, run.stages, shipped_manifests(), image, commit)
-        if (devices := train_devices(renderer.cluster)) is not None:
-            run.spec.train.mesh_sizes(devices.devices, devices.slices, run.architecture)
-        cluster = renderer.cluster.with_train_memory(run.train_host_bytes(devices))
-        renderer = replace(renderer, cluster=cluster)
+        renderer = placed_renderer(run, target)
+        check_budget(run.spec, run.stages, renderer)
+        manifest = run.manifest(renderer.image)
         return cls(
-            build_submission(run.manifest(image), run.artifacts, run.stages, renderer),
+            build_submission(manifest, run.artifacts, run.stages, renderer),
             lambda: connect(renderer.cluster.namespace, target),
             poll_seconds=target.poll_seconds,
             machines={stage.stage: _machines_of(renderer, stage) for stage in run.stages},
@@ -339,15 +335,47 @@ class KubernetesBackend:
         return self._watches[stage]
 
 
+def placed_renderer(
+    run: PlannedRun, target: Target, *, least_deadline_seconds: int = 0
+) -> Renderer:
+    """Build the renderer of a run, with the memory and the deadlines that its stages need.
+
+    Args:
+        run: the planned run.
+        target: settings of the command line.
+        least_deadline_seconds: least deadline of a stage for which the spec states none.
+
+    Raises:
+        SpecError: a shape is impossible, or the batch or the model does not divide among its
+            devices.
+    """
+    from tuneloop.k8s.rendering.manifests import image_of, renderer_of
+
+    commit: str | None = provenance.gather()["git_commit"]
+    renderer = renderer_of(run.spec, shipped_manifests(), image_of(run.spec, target.image), commit)
+    cluster = renderer.cluster
+    if (devices := train_devices(cluster)) is not None:
+        run.spec.train.mesh_sizes(devices.devices, devices.slices, run.architecture)
+    needs = run.needs({each.stage: stage_devices(cluster, each.stage) for each in run.stages})
+    return replace(renderer, cluster=cluster.with_needs(needs, least_deadline_seconds))
+
+
 def train_devices(cluster: ClusterSpec) -> TargetDevices | None:
     """Describe the devices of the train stage for estimates and compilers; None for CPUs.
 
     Raises:
         SpecError: the accelerator does not exist.
     """
-    return shipped_manifests().accelerators.devices(
-        cluster.placement("train").accelerator_request()
-    )
+    return stage_devices(cluster, "train")
+
+
+def stage_devices(cluster: ClusterSpec, stage: str) -> TargetDevices | None:
+    """Describe the devices of a stage for estimates; None for CPUs.
+
+    Raises:
+        SpecError: the accelerator does not exist.
+    """
+    return shipped_manifests().accelerators.devices(cluster.placement(stage).accelerator_request())
 
 
 def larger_devices(cluster: ClusterSpec) -> list[TargetDevices]:
@@ -383,10 +411,12 @@ def shipped_manifests() -> Manifests:
 
 def _machines_of(renderer: Renderer, stage: StageSpec) -> Machines:
     shape = renderer.shape(stage)
-    shard_count = renderer.cluster.placement(stage.stage).shard_count
+    placement = renderer.cluster.placement(stage.stage)
     return Machines(
         where=renderer.cluster.namespace,
         accelerator=shape.key,
-        hosts=shape.hosts * shape.slices * shard_count,
-        chips=shape.chips * shard_count,
+        hosts=shape.hosts * shape.slices * placement.shard_count,
+        chips=shape.chips * placement.shard_count,
+        memory=placement.memory,
+        deadline_seconds=placement.deadline_seconds,
     )

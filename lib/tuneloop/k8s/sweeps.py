@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneloop import provenance
 from tuneloop.artifacts.submission import Object
 from tuneloop.artifacts.sweeps.submission import SweepSubmission
 from tuneloop.k8s.api import ClusterApi
-from tuneloop.k8s.backend import PlannedRun, shipped_manifests
+from tuneloop.k8s.backend import PlannedRun, placed_renderer, shipped_manifests
 from tuneloop.k8s.rendering.folder import submitter_files
-from tuneloop.k8s.rendering.manifests import image_of, renderer_of
 from tuneloop.k8s.rendering.submitter import render_submitter, render_sweep_config_map
 from tuneloop.k8s.submitters import create_submitter
+from tuneloop.specs.cluster import DEFAULT_DEADLINE_SECONDS
 from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.specs.target import Target
 
@@ -42,9 +41,8 @@ def render_sweep_submitter(job: SweepJob, member: PlannedRun, target: Target) ->
     Raises:
         SpecError: the spec has no cluster or no image.
     """
-    commit: str | None = provenance.gather()["git_commit"]
-    image = image_of(member.spec, target.image)
-    renderer = renderer_of(member.spec, member.stages, shipped_manifests(), image, commit)
+    # Other members may have more steps than this one.
+    renderer = placed_renderer(member, target, least_deadline_seconds=DEFAULT_DEADLINE_SECONDS)
     return render_submitter(
         renderer,
         job.sweep_id,

@@ -7,7 +7,7 @@ again continues its run. A changed spec is another run.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import DatasetRef, StageSpec
+from tuneloop.specs.target import StageNeeds
 from tuneloop.stages.table import STAGES, RunInputs, StageDef
 from tuneloop.storage import files, paths
 from tuneloop.training.models.random_architecture import random_architecture
@@ -53,24 +54,28 @@ class Plan:
     tokenizer's training may make."""
     stages: tuple[StageSpec, ...]
     """Stage specs in execution order."""
+    eval_items: int = 0
+    """Questions of the eval set."""
+    guard_items: int = 0
+    """Questions of the guard set; 0 if there is none."""
 
     @property
     def artifacts(self) -> str:
         """URL of the prefix for all output."""
         return self.spec.execution.artifacts
 
-    def train_host_bytes(self, target: TargetDevices | None) -> int:
-        """Estimate the host memory of one pod of the train stage in bytes.
+    def needs(self, devices: Mapping[str, TargetDevices | None]) -> dict[str, StageNeeds]:
+        """Estimate what the stages need.
 
         Args:
-            target: devices of the train stage; None for a CPU.
+            devices: stage -> its devices; None for a CPU.
 
         Raises:
             SpecError: the batch, the mesh or the model does not fit the devices.
         """
-        from tuneloop.runs.train_step import planned_step  # needs a Plan
+        from tuneloop.runs.cost.needs import stage_needs  # needs a Plan
 
-        return planned_step(self, target).host.peak_bytes
+        return stage_needs(self, devices)
 
     def manifest(self, image: str | None) -> RunManifest:
         """Build the run manifest.
@@ -158,9 +163,8 @@ def _read_inputs(
     spec: RunSpec, manifest: DatasetManifest, seed: int, model: FoundModel | None
 ) -> RunInputs:
     """Digest the outside inputs, and validate the eval set before training, not after it."""
-    eval_set_sha256, eval_prompts_sha256 = _read_eval_set(spec.eval.eval_set, "eval_set")
-    guard = spec.eval.guard_set
-    guard_digests = (None, None) if guard is None else _read_eval_set(guard, "guard_set")
+    eval_set = _read_eval_set(spec.eval.eval_set, "eval_set")
+    guard = spec.eval.guard_set and _read_eval_set(spec.eval.guard_set, "guard_set")
     tokenizer = None
     if spec.export.tokenizer is not None:
         found = _read_input(spec.export.tokenizer, "a tokenizer", "export.tokenizer")
@@ -175,20 +179,30 @@ def _read_inputs(
         spec,
         dataset,
         seed,
-        eval_set_sha256=eval_set_sha256,
-        eval_prompts_sha256=eval_prompts_sha256,
-        guard_set_sha256=guard_digests[0],
-        guard_prompts_sha256=guard_digests[1],
+        eval_set_sha256=eval_set.sha256,
+        eval_prompts_sha256=eval_set.prompts_sha256,
+        eval_items=eval_set.items,
+        guard_set_sha256=guard.sha256 if guard else None,
+        guard_prompts_sha256=guard.prompts_sha256 if guard else None,
+        guard_items=guard.items if guard else 0,
         tokenizer_sha256=tokenizer,
         model=model.manifest if model else None,
         model_ref=model.ref if model else None,
     )
 
 
-def _read_eval_set(url: str, option: str) -> tuple[str, str]:
-    """Validate an eval set; return the digests of its file and of its prompts."""
+@dataclass(frozen=True)
+class _ReadSet:
+    sha256: str
+    prompts_sha256: str
+    items: int
+
+
+def _read_eval_set(url: str, option: str) -> _ReadSet:
+    """Validate an eval set; return the digests of its file and of its prompts, and its size."""
     data = _read_input(url, f"the {option.replace('_', ' ')}", f"eval.{option}")
-    return hashlib.sha256(data).hexdigest(), prompts_sha256(parse_eval_set(data, url))
+    items = parse_eval_set(data, url)
+    return _ReadSet(hashlib.sha256(data).hexdigest(), prompts_sha256(items), len(items))
 
 
 def _read_input(url: str, what: str, option: str) -> bytes:
@@ -242,7 +256,16 @@ def build_plan(
         trace_count=manifest.trace_count,
     )
     return Plan(
-        run_id, spec, inputs.seed, inputs.dataset, summary, model, _architecture(inputs), stages
+        run_id,
+        spec,
+        inputs.seed,
+        inputs.dataset,
+        summary,
+        model,
+        _architecture(inputs),
+        stages,
+        inputs.eval_items,
+        inputs.guard_items,
     )
 
 

@@ -23,6 +23,10 @@ class PlanRow:
     """Pods that run at the same time."""
     chips: int
     """Chips of all pods together; 0 on CPU."""
+    memory: str | None = None
+    """Memory request of one pod; null on this machine."""
+    deadline_seconds: int | None = None
+    """Seconds that the stage may take in total; null on this machine."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row for `--json`."""

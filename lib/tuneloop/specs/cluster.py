@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from tuneloop.specs.base import DnsLabel, LabelKey, LabelValue, Quantity, Spec
+from tuneloop.specs.target import StageNeeds
 
 PodSecurity = Literal["restricted", "baseline"]
 
@@ -48,6 +50,13 @@ class AcceleratorRequest(Spec):
 
 
 DEFAULT_MEMORY = "4Gi"
+DEFAULT_DEADLINE_SECONDS = 86_400
+"""Deadline of a stage without an estimate of its time."""
+DEADLINE_FACTOR = 10
+"""Deadline for each second of a stage's least time: chips reach a third of their peak rate or less,
+and attempts that fail count too."""
+START_SECONDS = 4 * 3600
+"""Deadline beside that, for everything that no estimate covers, such as compiling and uploads."""
 
 
 class PodResources(Spec):
@@ -89,10 +98,12 @@ class StagePlacement(AcceleratorRequest, PodResources):
 
     memory: Quantity = DEFAULT_MEMORY
     """Memory of one pod, as request and limit; a pod that uses more is killed. If it is not set,
-    the train stage requests a tenth more than `tuneloop plan` estimates, and at least the default.
-    """
-    deadline_seconds: int = Field(default=86_400, ge=60)
-    """Seconds that the stage may take in total, retries included."""
+    train and eval request a tenth more than is estimated for their model and machines, and at least
+    the default; `tuneloop plan` shows it."""
+    deadline_seconds: int = Field(default=DEFAULT_DEADLINE_SECONDS, ge=60)
+    """Seconds that the stage may take in total, retries included. If it is not set, it is ten times
+    the least time of the stage, plus four hours, plus the time to get a node and an image; the
+    default is used if the least time is not known, as on a CPU. `tuneloop plan` shows it."""
     attempt_deadline_seconds: int | None = Field(default=None, ge=60)
     """Seconds that one attempt of one pod may take; null means `deadline_seconds`."""
     shard_count: int = Field(default=1, ge=1, le=1000)
@@ -172,20 +183,51 @@ class ClusterSpec(Spec):
 
     def placement(self, stage: str) -> StagePlacement:
         """Return the machines of a stage; the defaults for a stage that has no field here."""
-        fields = {field.alias or name: name for name, field in type(self).model_fields.items()}
-        found = getattr(self, fields[stage]) if stage in fields else None
+        found = getattr(self, _field_of(stage), None)
         return found if isinstance(found, StagePlacement) else StagePlacement()
 
-    def with_train_memory(self, needed_bytes: int) -> ClusterSpec:
-        """Return the spec with a memory request for the train stage, unless it states one.
+    def with_needs(
+        self, needs: Mapping[str, StageNeeds], least_deadline_seconds: int = 0
+    ) -> ClusterSpec:
+        """Return the spec with the defaults of memory and deadline that follow from estimates.
 
         Args:
-            needed_bytes: estimate of the host memory of one pod.
+            needs: stage -> its estimates; what the spec states is kept.
+            least_deadline_seconds: least deadline of a stage for which the spec states none.
         """
-        if "memory" in self.train.model_fields_set:
-            return self
-        # A tenth more than the estimate, as whole GiB; the default is enough for small models.
-        least = int(DEFAULT_MEMORY.removesuffix("Gi"))
-        gibibytes = max(least, math.ceil(1.1 * needed_bytes / 2**30))
-        train = self.train.model_copy(update={"memory": f"{gibibytes}Gi"})
-        return self.model_copy(update={"train": train})
+        changes = {}
+        for stage, need in needs.items():
+            place = self.placement(stage)
+            found = {
+                "memory": _default_memory(need),
+                "deadline_seconds": max(
+                    least_deadline_seconds, _default_deadline(need, place, self.timeouts)
+                ),
+            }
+            stated = place.model_fields_set
+            new = {key: value for key, value in found.items() if key not in stated}
+            changes[_field_of(stage)] = place.model_copy(update=new)
+        return self.model_copy(update=changes)
+
+
+def _field_of(stage: str) -> str:
+    """Return the attribute of ClusterSpec with the machines of a stage."""
+    fields = {field.alias or name: name for name, field in ClusterSpec.model_fields.items()}
+    return fields.get(stage, "")
+
+
+def _default_memory(need: StageNeeds) -> str:
+    """A tenth more than the estimate, as whole GiB; the least is enough for small models."""
+    least = int(DEFAULT_MEMORY.removesuffix("Gi"))
+    return f"{max(least, math.ceil(1.1 * (need.memory_bytes or 0) / 2**30))}Gi"
+
+
+def _default_deadline(need: StageNeeds, place: StagePlacement, timeouts: TimeoutSpec) -> int:
+    """Return the deadline of a stage that states none, in whole hours."""
+    attempt = place.attempt_deadline_seconds or 0
+    if need.seconds is None:
+        return max(DEFAULT_DEADLINE_SECONDS, attempt)
+    waiting = timeouts.provisioning_seconds + timeouts.image_pull_seconds
+    work = DEADLINE_FACTOR * need.seconds / place.shard_count
+    hours = math.ceil((START_SECONDS + waiting + work) / 3600)
+    return max(3600 * hours, attempt)

@@ -36,3 +36,17 @@ class Machines:
     """Pods that run at the same time."""
     chips: int
     """Chips of all pods together; 0 on CPU."""
+    memory: str | None = None
+    """Memory request of one pod; None on this machine."""
+    deadline_seconds: int | None = None
+    """Seconds that the stage may take in total; None on this machine."""
+
+
+@dataclass(frozen=True)
+class StageNeeds:
+    """Estimates for one stage, from which the defaults of its pods follow."""
+
+    memory_bytes: int | None = None
+    """Host memory of one pod; None if it is not estimated."""
+    seconds: float | None = None
+    """Least time of all work in one pod or one gang; None if it is not known."""

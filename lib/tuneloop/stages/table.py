@@ -53,6 +53,10 @@ class RunInputs:
     """Digest of the guard set's file; None without a guard set."""
     guard_prompts_sha256: str | None = field(default=None, kw_only=True)
     """Digest of the guard set's ids and prompts."""
+    eval_items: int = field(default=0, kw_only=True)
+    """Questions of the eval set; never part of the identity, like the next one."""
+    guard_items: int = field(default=0, kw_only=True)
+    """Questions of the guard set."""
     tokenizer_sha256: str | None
     """Digest of the tokenizer that counts tokens in the export; None if it counts characters."""
     model: ModelManifest | None = None

@@ -46,11 +46,11 @@ def test_a_plan_says_the_most_that_a_run_can_take(priced: TinyRun, tuneloop: Inv
     assert stages["train"]["chip_hours"] == 8.0
     assert stages["train"]["cost"] == 4.0
     assert (stages["eval"]["pod_hours"], stages["eval"]["cost"]) == (2.0, 0.2)
-    assert stages["export"]["pod_hours"] == 24.0
+    assert stages["export"]["pod_hours"] == 6.0
     assert bound["currency"] == "USD"
-    assert bound["cost"] == pytest.approx(4.0 + 0.2 + 2 * 2.4)
+    assert bound["cost"] == pytest.approx(4.0 + 0.2 + 2 * 0.6)
     _, out, _ = tuneloop("plan", priced.spec_path)
-    assert "at most 8.0 chip-hours and 50.0 pod-hours on CPU until the deadlines, 9.00 USD" in out
+    assert "at most 8.0 chip-hours and 14.0 pod-hours on CPU until the deadlines, 5.40 USD" in out
 
 
 def test_a_plan_names_what_has_no_price(priced: TinyRun, tuneloop: Invoke, tmp_path: Path) -> None:

@@ -84,19 +84,10 @@ def image_of(spec: RunSpec, image: str | None) -> str:
 
 
 def renderer_of(
-    spec: RunSpec,
-    stages: Sequence[StageSpec],
-    manifests: Manifests,
-    image: str,
-    git_commit: str | None,
+    spec: RunSpec, manifests: Manifests, image: str, git_commit: str | None
 ) -> Renderer:
-    """Build the renderer of a run.
-
-    Raises:
-        SpecError: a shape is impossible, or the stages could use more chip-hours than the spec
-            allows.
-    """
-    renderer = Renderer(
+    """Build the renderer of a run."""
+    return Renderer(
         run_name=spec.name,
         cluster=cluster_of(spec),
         image=image,
@@ -105,11 +96,14 @@ def renderer_of(
         accelerators=manifests.accelerators,
         version=provenance.gather()["libraries"].get("tuneloop"),
     )
-    _check_budget(spec, stages, renderer)
-    return renderer
 
 
-def _check_budget(spec: RunSpec, stages: Sequence[StageSpec], renderer: Renderer) -> None:
+def check_budget(spec: RunSpec, stages: Sequence[StageSpec], renderer: Renderer) -> None:
+    """Refuse a run that could hold more chip-hours than its spec allows.
+
+    Raises:
+        SpecError: a shape is impossible, or the stages could use more chip-hours.
+    """
     budget = renderer.cluster.budget_chip_hours
     if budget is None:
         return

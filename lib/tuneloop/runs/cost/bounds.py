@@ -24,11 +24,11 @@ def bounds(
     """
     found = []
     for row in rows if cluster is not None else ():
-        if row.state != "to run" or row.where == "local":
+        if row.state != "to run" or row.deadline_seconds is None:
             continue
         assert cluster is not None
         place = cluster.placement(row.name)
-        hours = place.deadline_seconds / _HOUR
+        hours = row.deadline_seconds / _HOUR
         pods, chips = row.hosts * hours, row.chips * hours
         cost = price_of(prices, row.accelerator, place.spot, pods, chips)
         found.append(StageCost(row.name, row.accelerator, place.spot, pods, chips, cost))

@@ -107,11 +107,11 @@ class SweepPlan(Generic[B_co]):
         self, member: PlannedMember[B_co], position: int, members: tuple[int, ...]
     ) -> SharedStage:
         stage = member.prepared.plan.stages[position]
-        cluster = stage.execution.cluster
-        deadline = cluster.placement(stage.stage).deadline_seconds / 3600 if cluster else None
-        chips = member.prepared.backend.machines(stage.stage).chips
+        machines = member.prepared.backend.machines(stage.stage)
+        seconds = machines.deadline_seconds
+        deadline = None if seconds is None else seconds / 3600
         return SharedStage(
-            stage.stage, stage.fingerprint, stage_state(stage), members, chips, deadline
+            stage.stage, stage.fingerprint, stage_state(stage), members, machines.chips, deadline
         )
 
 

@@ -21,9 +21,9 @@ from tuneloop.training.sizing.parameters import (
 )
 
 _FLOAT32 = 4
-_RUNTIME = 750 << 20
+RUNTIME = 750 << 20
 """Python with JAX, Tunix and the programs of a small model."""
-_RUNTIME_OF_CHIPS = 2 << 30
+RUNTIME_OF_CHIPS = 2 << 30
 """The same with the runtime of GPUs or TPUs; an allowance, which was not measured."""
 _UPLOAD = 3 * (32 << 20)
 """Files of a checkpoint that are on their way to the store."""
@@ -78,13 +78,14 @@ def estimate_host_memory(
     checkpoint = stored + _UPLOAD
     if devices_per_host is not None:
         # The array that is read, and its copy on the way to the device.
-        model = 2 * _FLOAT32 * _largest_weight(architecture)
-        return HostMemory(_RUNTIME_OF_CHIPS, model, checkpoint)
+        model = 2 * _FLOAT32 * largest_weight(architecture)
+        return HostMemory(RUNTIME_OF_CHIPS, model, checkpoint)
     copies = _CPU_ADAPTER_COPIES if isinstance(method, LoraMethod) else _CPU_COPIES
     weights = copies * _FLOAT32 * parameter_count(architecture)
-    return HostMemory(_RUNTIME, step.peak_bytes + weights, checkpoint)
+    return HostMemory(RUNTIME, step.peak_bytes + weights, checkpoint)
 
 
-def _largest_weight(architecture: Architecture) -> int:
+def largest_weight(architecture: Architecture) -> int:
+    """Return the number of elements of the largest weight."""
     blocks = (matrix.size for matrix in block_matrices(architecture).values())
     return max(embedding_size(architecture), *blocks)
