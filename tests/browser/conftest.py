@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from tests.builders import letter_trace
 from tests.exported_run import example_line, publish_export
 from tests.finished_run import publish_run, torn
+from tuneloop.artifacts import layout
+from tuneloop.artifacts.usage.held import StageHeld, write_held
 from tuneloop.jsonl import dump_line
 from tuneloop.runs import store_app
 from tuneloop.traces.client import TraceClient
@@ -135,6 +137,7 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
     ]
     torn(artifacts, "going-00000000", "train/resume/metrics.jsonl", b"".join(map(dump_line, rows)))
     torn(artifacts, "torn-00000000", "run_manifest.json", '{"run_id": "torn-')
+    write_held(HELD, layout.stage_prefix(artifacts, "letters-7c1aa298", "train"))
     publish_export(artifacts, EXPORTED, [[ODD_EXAMPLE]])
     traces = {f"trace {n}": f"/traces/{trace_id}" for n, trace_id in enumerate(ids)}
     return {
@@ -159,6 +162,15 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
 
 
 EXPORTED = "letters-e4902ed0"
+HELD = StageHeld.model_validate(
+    {
+        "accelerator": "v5e-4x4",
+        "spot": True,
+        "chips_per_pod": 4,
+        "pods": {"a": {"workload": "w", "scheduled_at": 0, "ended_at": 7200, "seen_at": 7200}},
+    }
+)
+"""What a training has taken."""
 LONG = 6 * "long_or_even_longer_"
 """Of a dataset's name; without a place to break it."""
 VERDICT = {

@@ -160,6 +160,7 @@ def test_search_by_keyboard_without_scripts(site: Site, open_page: Open) -> None
         "Prompt",
         "Steps 4",
         "Final answer",
+        "Training",
         "Meta",
     ]
     page.get_by_role("link", name="people").click()

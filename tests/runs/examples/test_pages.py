@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from tests.builders import letter_trace, publish_dataset
 from tests.exported_run import example_line, publish_export, trace_id
 from tests.finished_run import publish_run
-from tests.store.web.looking import HOSTILE, look, text_of
+from tests.store.web.looking import HOSTILE, look, post, text_of
 from tuneloop.runs import store_app
 from tuneloop.runs.examples import search, viewer
 from tuneloop.storage import files
@@ -158,6 +158,19 @@ def test_a_trace_leads_to_its_example(
     for unknown in (trace_id(6), '"', "\u2067", "x" * 200):
         said = text_of(look(http, f"/runs/{RUN}/examples?trace={unknown}"))
         assert "does not contain the trace" in said
+
+
+def test_the_page_of_a_trace_leads_to_its_example(http: TestClient, artifacts: Path) -> None:
+    (trace,) = post(http, letter_trace(0))
+    assert "<select" not in look(http, f"/traces/{trace}")
+    publish_export(str(artifacts), RUN, [[example_line(0, "Ask", "x")]])
+    page = look(http, f"/traces/{trace}")
+    assert f"<option>{RUN}</option>" in page
+    assert f'name="trace" value="{trace}"' in page
+    query = {"run": RUN, "trace": trace_id(0)}
+    assert "Training example 1" in http.get("/runs/example", params=query).text
+    look(http, "/runs/example?run=../x&trace=x", 404)
+    look(http, "/runs/example?run=x", 422)
 
 
 def test_a_long_search_is_continued(

@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
+from tokenizers import decoders, models
 
 from tests.builders import Invoke
 from tests.training.text.models import model_files, store_model
 from tuneloop import jsonl
 from tuneloop.specs.model import TokenizerSpec
 from tuneloop.training.export.index import IndexedFile, dump_offsets
-from tuneloop.training.export.inspect import inspect_example, render_html
+from tuneloop.training.export.inspect import _texts_of, inspect_example, render_html
 from tuneloop.training.schema import TrainingExample, parse_example
 from tuneloop.training.text.chat_format import load_chat_format
+from tuneloop.training.text.json_tokenizer import JsonTokenizer
 from tuneloop.training.text.trainer import train_tokenizer
 
 
@@ -90,6 +93,22 @@ def test_characters_of_several_tokens_are_shown_with_their_last_one() -> None:
     one = TrainingExample(id="e", prompt="é", response="漢 🎉")
     texts = [piece.text for piece in inspect_example(one, chat, None).pieces if piece.trained]
     assert texts == ["", "", "漢", " ", "", "", "", "🎉", "<|im_end|>"]
+
+
+def test_a_space_that_decoders_drop_at_the_beginning_is_shown() -> None:
+    vocab = {"<s>": 0, "\u2581a": 1, "\u2581b": 2, "c": 3, "<0xC3>": 4, "<0xA9>": 5}
+    model = models.BPE(vocab=vocab, merges=[], byte_fallback=True)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.decoder = decoders.Sequence(  # as Llama 2 and Mistral have it
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    ids = [1, 2, 3, 4, 5, 1]
+    assert list(_texts_of(ids, JsonTokenizer(tokenizer))) == ["a", " b", "c", "", "é", " a"]
 
 
 def test_a_stored_model_shows_its_own_tokens(shard: Path, tuneloop: Invoke) -> None:

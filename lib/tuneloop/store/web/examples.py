@@ -14,6 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import RedirectResponse, Response
 
+from tuneloop.datasets.schema import is_key
 from tuneloop.errors import TuneloopError
 from tuneloop.history.stored import StoredRun
 from tuneloop.store.catalog import Examples, FoundExample, ShownExample, Token
@@ -41,6 +42,17 @@ class TokenGroup:
 
     trained: bool
     tokens: tuple[Token, ...]
+
+
+@router.api_route("/runs/example", **_LOOK)
+def example_of_trace(
+    run: Annotated[str, Query(max_length=300)], trace: Annotated[str, Query(max_length=200)]
+) -> Response:
+    """Go from a trace to its example in a run; forms cannot put the run into the path."""
+    if not is_key(run):
+        raise HTTPException(404, "No run has this id")
+    url = f"/runs/{run}/examples?{urlencode({'trace': trace})}"
+    return RedirectResponse(url, 303, headers=security_headers())
 
 
 @router.api_route("/runs/{run_id}/examples", **_LOOK)

@@ -28,6 +28,7 @@ from tuneloop.store.routes import datasets as dataset_routes
 from tuneloop.store.routes import traces as trace_routes
 from tuneloop.store.web import run_pages
 from tuneloop.store.web.render import page, problem, security_headers
+from tuneloop.store.web.stored_runs import list_run_ids
 from tuneloop.traces.schema import TraceStep
 
 PAGE_TRACES = 50
@@ -35,6 +36,8 @@ OVERVIEW_ITEMS = 5
 PREVIEW_ROWS = 20
 BUDGET = Budget(rows=200_000, seconds=2.0)
 """Limits of one search; when they are reached, the page offers to continue."""
+MAX_RUN_IDS = 200
+"""Maximum number of runs that a trace's page offers."""
 SHOWN_CHARACTERS = 1_000_000
 """Maximum number of characters of a trace's steps on its page."""
 
@@ -121,7 +124,18 @@ def trace(trace_id: str, service: Svc) -> Response:
         source=(payload.meta or {}).get("source"),
         meta=None if payload.meta is None else _pretty(payload.meta),
         scores=service.database.scores(str(found.id)),
+        run_ids=_run_ids(service),
     )
+
+
+def _run_ids(service: Service) -> list[str]:
+    """Return the ids of runs that may train on a trace; the last ones by name if there are many."""
+    if service.catalog.examples is None:
+        return []
+    try:
+        return list_run_ids(service)[-MAX_RUN_IDS:]
+    except TuneloopError:  # Traces can be shown even if the artifact store is unavailable.
+        return []
 
 
 @router.api_route("/traces/{trace_id}/trace.json", **_LOOK)

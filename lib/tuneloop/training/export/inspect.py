@@ -187,15 +187,19 @@ def _pieces(
 def _texts_of(ids: Sequence[int], tokenizer: Tokenizer) -> Iterator[str]:
     """Yield the text of each token; a character of several tokens is shown with the last one."""
     waiting: list[int] = []
+    context, before = list[int](), ""
     for number, token in enumerate(ids, start=1):
         waiting.append(token)
-        text = tokenizer.decode(waiting)
+        # Some decoders drop the space at the beginning, so a token is decoded after another one.
+        text = tokenizer.decode([*context, *waiting])
+        text = text.removeprefix(before) if text.startswith(before) else tokenizer.decode(waiting)
         # A character has at most four bytes, and each of its tokens has at least one.
         if INCOMPLETE in text and len(waiting) < 4 and number < len(ids):
             yield ""
         else:
             yield text
-            waiting = []
+            context, waiting = waiting, []
+            before = tokenizer.decode(context)
 
 
 def render_html(inspection: Inspection) -> str:
