@@ -27,6 +27,7 @@ def render(
     ],
 ) -> None:
     """Write a run or a sweep as plain YAML. `kubectl apply -f DIR` then runs all of it."""
+    from tuneloop.k8s.rendering.stale import refuse_stale_files
     from tuneloop.storage import files
 
     if (sweep := run.load_sweep()) is not None:
@@ -37,6 +38,7 @@ def render(
     else:
         prepared = run.place_on_cluster()
         rendered, what = prepared.backend.files(), f"run {prepared.plan.run_id}"
+    refuse_stale_files(output, rendered)
     for name, text in rendered.items():
         files.write(str(output / name), text.encode())
     typer.echo(f"{output}: {len(rendered)} files of {what}")

@@ -55,6 +55,8 @@ DEFAULT_DEADLINE_SECONDS = 86_400
 DEADLINE_FACTOR = 10
 """Deadline for each second of a stage's least time: chips reach a third of their peak rate or less,
 and attempts that fail count too."""
+FLEX_START_HOURS = 7 * 24 - 1
+"""Longest default deadline with flex-start, which keeps machines for seven days."""
 START_SECONDS = 4 * 3600
 """Deadline beside that, for everything that no estimate covers, such as compiling and uploads."""
 
@@ -230,4 +232,6 @@ def _default_deadline(need: StageNeeds, place: StagePlacement, timeouts: Timeout
     waiting = timeouts.provisioning_seconds + timeouts.image_pull_seconds
     work = DEADLINE_FACTOR * need.seconds / place.shard_count
     hours = math.ceil((START_SECONDS + waiting + work) / 3600)
+    if place.flex_start:
+        hours = min(hours, FLEX_START_HOURS)
     return max(3600 * hours, attempt)

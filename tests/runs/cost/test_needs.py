@@ -126,6 +126,12 @@ def test_what_a_spec_states_is_kept_and_longer_waits_count(tiny_run: TinyRun) ->
     }
 
 
+def test_flex_start_keeps_machines_for_a_week(tiny_run: TinyRun) -> None:
+    train = {"accelerator": "v5e-2x2", "flex_start": True}
+    found = defaults(tiny_run, train__steps=10_000_000, execution__cluster__train=train)
+    assert found["train"][1] == 7 * 24 - 1
+
+
 def test_more_pods_share_the_work_of_a_large_dataset(
     tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
