@@ -57,6 +57,57 @@ def test_every_reason_of_a_template_is_in_a_rendered_file(name: str) -> None:
     assert [line for line in reasons if line not in found] == []
 
 
+TABLE_REASONS = [
+    ({}, "Without this, the autoscaler drains nodes", "cluster-autoscaler.kubernetes.io/safe"),
+    (
+        {"accelerator": "v5e-4x4"},
+        "The accelerator and the topology identify",
+        "cloud.google.com/gke",
+    ),
+    ({"accelerator": "v5e-4x4"}, "`tpu` comes first, then `cpu`", "- name: JAX_PLATFORMS"),
+    (
+        {"accelerator": "v5e-4x4"},
+        "Applies to more than one host.",
+        "alpha.jobset.sigs.k8s.io/exclu",
+    ),
+    (
+        {"accelerator": "v5e-2x4-4t"},
+        "labels equal those of the 8-chip host",
+        "cloud.google.com/gke-",
+    ),
+    ({"accelerator": "h100-80gb-8"}, "as for TPUs, JAX fails if no GPU", "- name: JAX_PLATFORMS"),
+    ({"accelerator": "h100-80gb-8"}, "NCCL passes data between the processes", "- name: shm"),
+    ({"accelerator": "l4-1"}, "GKE adds this one by itself", "- key: nvidia.com/gpu"),
+    ({"accelerator": "a100-40gb-1"}, "GKE's name for the 40 GB card", "cloud.google.com/gke-acc"),
+    ({"accelerator": "l4-1", "spot": True}, "Google gives 30 seconds' notice", "terminationGrace"),
+    ({"accelerator": "l4-1", "flex_start": True}, "GKE waits for capacity", "cloud.google.com/gke"),
+    ({"accelerator": "l4-1", "reservation": "r"}, "Both labels are needed", "cloud.google.com/re"),
+]
+
+
+@pytest.mark.parametrize(("placed", "reason", "field"), TABLE_REASONS)
+def test_the_reasons_of_the_accelerator_table_are_above_their_fields(
+    placed: dict[str, Any], reason: str, field: str
+) -> None:
+    text = dump_commented(rendered("train", StagePlacement(**placed)), TEMPLATES)
+    lines = [line.strip() for line in text.splitlines()]
+    (start,) = (n for n, line in enumerate(lines) if line.startswith("#") and reason in line)
+    below = next(line for line in lines[start:] if not line.startswith("#"))
+    assert below.startswith(field)
+
+
+def test_reasons_of_other_machines_are_not_written() -> None:
+    cpu, gpu = (
+        dump_commented(rendered("train", StagePlacement(accelerator=key)), TEMPLATES)
+        for key in ("cpu", "h100-80gb-8x4")
+    )
+    assert "NCCL" not in cpu
+    assert "Spot nodes in pools" not in cpu
+    assert "30 seconds' notice" not in cpu + gpu
+    assert "`tpu` comes first" not in gpu
+    assert "LIBTPU" not in cpu + gpu
+
+
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_any_text_survives_next_to_comments(text: str) -> None:
     config_map = {**rendered("export")[0], "data": {"spec.json": text, text: f"# {text}\nspec:\n"}}

@@ -31,6 +31,8 @@ class Manifests:
 
 def load_manifests(folder: str) -> Manifests:
     """Read templates and accelerator table from `manifests/k8s`."""
+    place = paths.join(folder, "accelerators.yaml")
+    table = _read(place)
     templates = Templates(
         pod=_template(paths.join(folder, "pod.yaml")),
         job=_template(paths.join(folder, "job.yaml")),
@@ -39,9 +41,9 @@ def load_manifests(folder: str) -> Manifests:
         submitter=_template(paths.join(folder, "submitter.yaml")),
         submission=_template(paths.join(folder, "submission.yaml")),
         sweep=_template(paths.join(folder, "sweep.yaml")),
+        table_text=table.decode("utf-8-sig"),
     )
-    table = paths.join(folder, "accelerators.yaml")
-    return Manifests(templates, load_accelerators(_read(table), table))
+    return Manifests(templates, load_accelerators(table, place))
 
 
 def _template(url: str) -> Template:

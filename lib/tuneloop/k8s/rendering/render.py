@@ -74,6 +74,8 @@ class Templates:
     submitter: Template
     submission: Template
     sweep: Template
+    table_text: str
+    """Text of the accelerator table, for its comments."""
 
 
 @dataclass(frozen=True)
