@@ -45,7 +45,7 @@ def test_ci_submits_waits_and_shows_the_report(
     run_id = out.split()[1].rstrip(",")
     rows, (bound, estimate) = out.splitlines()[3:7], out.splitlines()[7:9]
     assert [line.split()[2:5] for line in rows] == [["to", "run", namespace]] * 4
-    assert bound == "at most 0.0 chip-hours and 96.0 pod-hours on CPU until the deadlines"
+    assert bound == "at most 0.0 chip-hours and 60.0 pod-hours on CPU until the deadlines"
     assert estimate.startswith("memory about ")
     assert max(map(len, out.splitlines())) <= 80
 
@@ -59,6 +59,9 @@ def test_ci_submits_waits_and_shows_the_report(
     assert code == 2
     assert "expected a run submitted with `tuneloop submit`" in err
 
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("currency: EUR\nper_hour: {cpu: {on_demand: 1000}}\n")
+    placed.change(execution__prices=str(prices))
     code, out, err = verb("submit", spec)
     assert code == 0, err
     assert f"{run_id}: submitted stage export; continue with:" in out
@@ -70,6 +73,8 @@ def test_ci_submits_waits_and_shows_the_report(
     code, out, err = verb("wait", run_id, *at, "--poll-seconds", "0.2")
     assert code == 0, err
     assert f"::notice title={run_id}::accuracy " in out
+    (waited,) = (line for line in out.splitlines() if line.startswith("waited   "))
+    assert waited.endswith(" EUR")
     report = Path(placed.artifacts) / "training_runs" / run_id / "delta_report.md"
     assert summary.read_text() == report.read_text() + "\n"
     assert "train    done" in err

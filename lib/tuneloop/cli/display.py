@@ -111,20 +111,26 @@ def print_plan(
     console = Console(highlight=False)
     console.print(f"run {plan.run_id}, seed {plan.seed}", markup=False)
     console.print(f"model {plan.model.words}", markup=False)
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "fingerprint", "state", "where", "accelerator"):
-        table.add_column(column)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("stage", "fingerprint", "state", "where", "machine"):
+        # In 80 columns, a long namespace is folded, so that people can copy every other cell.
+        table.add_column(column, no_wrap=column != "where", overflow="fold")
     for column in ("hosts", "chips", "memory", "deadline"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        deadline = "-" if row.deadline_seconds is None else duration(row.deadline_seconds)
         table.add_row(
-            *(row.name, row.fingerprint[:16], row.state, row.where, row.accelerator),
-            *(str(row.hosts), str(row.chips) if row.chips else "-", row.memory or "-", deadline),
+            *(row.name, row.fingerprint[:11], row.state, row.where, row.accelerator),
+            *(str(row.hosts), str(row.chips) if row.chips else "-", row.memory or "-"),
+            "-" if row.deadline_seconds is None else _limit(row.deadline_seconds),
         )
     console.print(table)
     for line in [*bounds, *_step_lines(report)]:
         console.print(line, markup=False)
+
+
+def _limit(seconds: int) -> str:
+    """Format a limit of time like `24 h`, `1 h 30 min` or `45 min`."""
+    return duration(seconds).removesuffix(" 00 min").removesuffix(" 00 s")
 
 
 def _step_lines(report: StepReport) -> list[str]:

@@ -101,7 +101,7 @@ def inspect(
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page to this path.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show one example as it is trained on. Tokens are coloured by loss mask."""
+    """Show one example as it is trained on. Tokens are coloured, and grouped by loss mask."""
     from tuneloop.storage import files
     from tuneloop.training.chat_templates import chat_template_named
     from tuneloop.training.export.files import is_examples_file, read_line
@@ -149,16 +149,21 @@ def _as_json(found: Inspection) -> dict[str, Any]:
 
 
 def _print(found: Inspection) -> None:
+    from itertools import groupby
+
     from rich.console import Console
     from rich.text import Text
 
-    text = Text()
-    for number, piece in enumerate(found.pieces):
-        shade = ("on color(22)", "on color(28)") if piece.trained else ("", "on color(236)")
-        text.append(piece.text, style=shade[number % 2])
     console = Console(highlight=False, soft_wrap=True)
     console.print(found.example.id, found.summary(), sep="\n", markup=False)
-    console.print(text)
+    # The parts have titles, because a pipe and NO_COLOR show no colours.
+    for trained, pieces in groupby(found.pieces, key=lambda piece: piece.trained):
+        text = Text()
+        shades = ("on color(22)", "on color(28)") if trained else ("", "on color(236)")
+        for number, piece in enumerate(pieces):
+            text.append(piece.text, style=shades[number % 2])
+        console.print(f"--- {'in the loss' if trained else 'not in the loss'}", markup=False)
+        console.print(text)
 
 
 def stats(

@@ -73,3 +73,19 @@ def test_prices_change_no_fingerprint(priced: TinyRun) -> None:
     before = priced.plan()
     after = priced.change(execution__prices=None).plan()
     assert after.run_id == before.run_id
+
+
+def test_a_plan_with_large_machines_fits_80_columns(
+    priced: TinyRun, tuneloop: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    train = {"accelerator": "h100-80gb-8x4", "deadline_seconds": 90_000}
+    place = {"namespace": "a-namespace-with-a-long-name", "image": IMAGE, "train": train}
+    priced.change(execution__cluster=place, train__batch_size=32)
+    code, out, err = tuneloop("plan", priced.spec_path)
+    assert code == 0, err
+    table = out.splitlines()[2:7]
+    assert max(map(len, table)) <= 80
+    (row,) = (line for line in table if line.startswith("train "))
+    assert " h100-80gb-8x4 " in row
+    assert row.endswith(" 25 h")

@@ -86,6 +86,9 @@ def test_inspect_shows_text_counts_and_a_page(shard: Path, tuneloop: Invoke) -> 
     assert "Be brief" in (shard.parent / "page.html").read_text()
     code, out, _ = tuneloop("examples", "inspect", str(shard), "--family", "gemma4")
     assert (code, "<|turn>model" in out, "no tokenizer given" in out) == (0, True, True)
+    before, after = out.split("--- in the loss\n")
+    assert "--- not in the loss\n<|turn>user" in before
+    assert after.startswith("Answer: 0")
 
 
 def test_characters_of_several_tokens_are_shown_with_their_last_one() -> None:
