@@ -30,6 +30,21 @@ GymTask = Annotated[
 ]
 GymCount = Annotated[int, typer.Option(min=1, help="Number of problems.")]
 GymSeed = Annotated[int, typer.Option(min=0, help="Seed of the problems.")]
+StorePrices = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TUNELOOP_PRICES",
+        help="YAML file with prices of accelerators, for the costs on pages of runs.",
+    ),
+]
+TrustedProxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Address or network of a proxy that tells the addresses of its clients in"
+        " X-Forwarded-For; repeatable. From other addresses, the header is ignored.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,24 +82,11 @@ def serve(
             " * allows every origin and needs tokens.",
         ),
     ] = None,
-    prices: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TUNELOOP_PRICES",
-            help="YAML file with prices of accelerators, for the costs on pages of runs.",
-        ),
-    ] = None,
+    prices: StorePrices = None,
     access_log: Annotated[
         bool, typer.Option(help="Log one JSON line per request to stderr.")
     ] = True,
-    trusted_proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Address or network of a proxy that tells the addresses of its clients in"
-            " X-Forwarded-For; repeatable. From other addresses, the header is ignored.",
-        ),
-    ] = None,
+    trusted_proxy: TrustedProxies = None,
 ) -> None:
     """Serve the trace store over HTTP. Without tokens, only on loopback."""
     from tuneloop.runs import store_app

@@ -12,13 +12,12 @@ import typer
 
 from tuneloop.cli.options import print_json
 from tuneloop.errors import UsageError
-from tuneloop.runs.backend import B_co
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.sweeps.store import Member, MemberState, SweepManifest
     from tuneloop.cli.live.progress import Progress
     from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
-    from tuneloop.runs.backend import Backend, BackendType
+    from tuneloop.runs.backend import B_co, Backend, BackendType
     from tuneloop.runs.sequence import Callbacks
     from tuneloop.runs.sweep.plan import SweepPlan
     from tuneloop.runs.sweep.report import Row
