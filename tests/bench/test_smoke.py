@@ -32,6 +32,7 @@ SCRIPTS = (
     "plan",
     "real_mlx",
     "runs_list",
+    "runs_list_stores",
     "scale_objects",
     "scale_requests",
     "scale_store",

@@ -53,7 +53,7 @@ def test_nothing_is_left_of_a_run_and_other_runs_are_as_before(tmp_path: Path) -
     put(root, "training_runs/a[1]*/train/resume/checkpoints/5/manifest.json", "datasets/d/m")
     Path(root, "training_runs/a[1]*/import/attempts/empty").mkdir(parents=True)
     list_runs(root, now=NOW)
-    others |= {"datasets/d/m", "training_runs/a-1/index.json"}
+    others |= {"datasets/d/m", "run_index/a-1.json"}
     delete(root, "a[1]*")
     assert snapshot(root) == others
     assert [run.run_id for run in list_runs(root, now=NOW)] == ["a-1"]
@@ -209,7 +209,7 @@ def test_killed_anywhere_it_can_be_run_again(
         assert found is None or found.run_id == "goes-2"
     assert "goes-2" in {run.run_id for run in list_runs(root, now=NOW)}
     delete(root, "goes-2")
-    assert snapshot(root) - {"training_runs/keeps-1/index.json"} == kept
+    assert snapshot(root) - {"run_index/keeps-1.json"} == kept
 
 
 @given(runs=RANDOM_RUNS, chosen=st.integers(0, 4))

@@ -15,9 +15,19 @@ def run_prefix(artifacts: str, run_id: str) -> str:
     return paths.join(runs_prefix(artifacts), run_id)
 
 
+def run_indexes_prefix(artifacts: str) -> str:
+    """Return the prefix of the indexes of all runs, apart from the runs: one request lists them."""
+    return paths.join(artifacts, "run_index")
+
+
 def run_index_url(artifacts: str, run_id: str) -> str:
     """Return the URL of the index of a run, which lists read instead of its records."""
-    return paths.join(run_prefix(artifacts, run_id), "index.json")
+    return paths.join(run_indexes_prefix(artifacts), f"{run_id}.json")
+
+
+def run_index_cache_url(artifacts: str) -> str:
+    """Return the URL of the cache of all indexes."""
+    return paths.join(artifacts, "run_index_cache.json")
 
 
 def stage_prefix(artifacts: str, run_id: str, stage: str) -> str:

@@ -1,4 +1,4 @@
-"""index.json: what lists show of a run, in one small file.
+"""run_index/<run id>.json: what lists show of a run, in one small file.
 
 It is rebuilt from the manifest and the records of the run, so losing it loses nothing. Only lists
 read it; everything that decides or deletes reads the records.
@@ -64,10 +64,14 @@ def parse_run_index(data: bytes | None, run_id: str) -> RunIndex | None:
         index = None if data is None else RunIndex.model_validate_json(data)
     except ValidationError:
         return None
-    if index is None or index.run_id != run_id:
-        return None
+    return index if index is not None and check_run_index(index, run_id) else None
+
+
+def check_run_index(index: RunIndex, run_id: str) -> bool:
+    """Return whether an index can be that of a run."""
     names = tuple(stage.name for stage in index.finished)
-    return index if index.planned and names == index.planned[: len(names)] else None
+    is_possible = bool(index.planned) and names == index.planned[: len(names)]
+    return is_possible and index.run_id == run_id
 
 
 def write_run_index(index: RunIndex, artifacts: str) -> None:

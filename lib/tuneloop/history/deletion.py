@@ -184,6 +184,7 @@ def _is_near(moment: datetime | None, now: datetime) -> bool:
 def delete_run(inventory: Inventory, deletion: Deletion) -> None:
     """Delete a run; call it again, with a new plan, after an interruption."""
     artifacts = inventory.artifacts
+    delete_objects(artifacts, [f"run_index/{deletion.run_id}.json"])
     for fingerprint, record in deletion.pointers.items():
         if record is None:
             delete_objects(artifacts, [f"stages/{fingerprint}.json"])
@@ -192,6 +193,6 @@ def delete_run(inventory: Inventory, deletion: Deletion) -> None:
     for rank in (0, 1, 2):
         names = [each.name for each in deletion.deleted if _rank(each)[0] == rank]
         delete_objects(artifacts, names)
-    # A list may have written the index again in the meantime.
-    delete_objects(artifacts, [f"training_runs/{deletion.run_id}/index.json"])
+    # Last, because a list may write the index again as long as there are records.
+    delete_objects(artifacts, [f"run_index/{deletion.run_id}.json"])
     remove_empty_folders(paths.join(artifacts, "training_runs", deletion.run_id))

@@ -162,7 +162,7 @@ def _tokens(scan: _Scan) -> Iterator[Garbage]:
 
 
 def _pointers(scan: _Scan) -> Iterator[Garbage]:
-    """Find cache pointers whose record is missing; they would hide a new result."""
+    """Find cache pointers without a record, which would hide a new result, and stray indexes."""
     found = [
         each
         for each in scan.inventory.objects
@@ -174,6 +174,11 @@ def _pointers(scan: _Scan) -> Iterator[Garbage]:
         if record not in scan.inventory.names:
             reason = f"its record {record} is missing" if record else "it is not a cache pointer"
             yield Garbage("pointers", each.name, (each,), reason)
+    for each in scan.inventory.objects:
+        run_id = each.name.removeprefix("run_index/").removesuffix(".json")
+        is_index = each.name == f"run_index/{run_id}.json"
+        if is_index and run_id not in scan.inventory.runs and scan.are_old([each]):
+            yield Garbage("pointers", each.name, (each,), "it is the index of a deleted run")
 
 
 def _datasets(scan: _Scan) -> Iterator[Garbage]:
@@ -211,6 +216,17 @@ def _models(scan: _Scan) -> Iterator[Garbage]:
             )
 
 
+def _sweeps(scan: _Scan) -> Iterator[Garbage]:
+    """Find sweeps of which every run is gone; their report is all that is left."""
+    for sweep_id in scan.folders("sweeps"):
+        objects = scan.below("sweeps", sweep_id)
+        manifest = scan.inventory.sweeps.get(sweep_id)
+        members = manifest.members if manifest else []
+        if scan.are_old(objects) and not any(m.run_id in scan.inventory.runs for m in members):
+            reason = "its runs are deleted" if manifest else "it has no sweep.json"
+            yield Garbage("sweeps", f"sweeps/{sweep_id}", tuple(objects), reason)
+
+
 def _model_at(inventory: Inventory, place: str | None) -> str:
     """Return the name of the stored model that holds a place; empty if it is elsewhere."""
     parts = ((inventory.within(place) if place else None) or "").split("/")
@@ -224,10 +240,11 @@ KINDS: dict[str, Callable[[_Scan], Iterator[Garbage]]] = {
     "pointers": _pointers,
     "datasets": _datasets,
     "models": _models,
+    "sweeps": _sweeps,
 }
 """Kind of garbage -> the function that finds it."""
 SAFE_KINDS = ("attempts", "checkpoints", "tokens", "pointers")
-"""Kinds that a run can make again; datasets and models are deleted only on request."""
+"""Kinds that a run can make again; the others are deleted only on request."""
 
 
 def collect(inventory: Inventory, garbage: Iterable[Garbage]) -> None:

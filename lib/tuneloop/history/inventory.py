@@ -1,4 +1,4 @@
-"""Everything below an artifacts prefix: its objects, and what runs and models name.
+"""Everything below an artifacts prefix: its objects, and what runs, models and sweeps name.
 
 Deleting starts from here, never from an index. The objects are listed before the records are read,
 so a record that is published in between names objects that are too new to be deleted.
@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tuneloop.artifacts.model_manifest import ModelManifest
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.run_manifest import RunManifest
+from tuneloop.artifacts.sweeps.store import SweepManifest
 from tuneloop.errors import DataError
 from tuneloop.storage import paths
 from tuneloop.storage.objects import StoredObject, list_objects, read_many
@@ -27,6 +28,7 @@ _RECORD = re.compile(r"training_runs/([^/]+)/([^/]+)/record(?:-[^/]*)?\.json")
 _RUN_FILE = re.compile(r"training_runs/([^/]+)/.+", re.DOTALL)
 _RUN_MANIFEST = re.compile(r"training_runs/([^/]+)/run_manifest\.json")
 _MODEL_MANIFEST = re.compile(r"models/([^/]+)/manifest\.json")
+_SWEEP_MANIFEST = re.compile(r"sweeps/([^/]+)/sweep\.json")
 _WITHIN = re.compile(r"(?:^|/)((?:training_runs|models)/[^?#]+)")
 MAX_SHOWN_PROBLEMS = 3
 
@@ -83,6 +85,8 @@ class Inventory:
     """Run id -> run, for every folder below `training_runs/`."""
     models: dict[str, ModelManifest]
     """Name -> manifest of a stored model."""
+    sweeps: dict[str, SweepManifest]
+    """Id of a sweep -> its members."""
     problems: dict[str, str]
     """Path of a manifest or record that cannot be read -> the reason; what it names is unknown."""
 
@@ -148,13 +152,14 @@ class Inventory:
 
 
 def read_inventory(artifacts: str) -> Inventory:
-    """List all objects below a prefix and read the manifests and records of runs and models."""
+    """List all objects below a prefix; read the manifests and records of runs, models, sweeps."""
     objects = tuple(list_objects(artifacts))
     names = [each.name for each in objects]
     problems: dict[str, str] = {}
     manifests = _read(artifacts, RunManifest, _matching(names, _RUN_MANIFEST), problems)
     records = _read(artifacts, Record, _matching(names, _RECORD), problems)
     models = _read(artifacts, ModelManifest, _matching(names, _MODEL_MANIFEST), problems)
+    sweeps = _read(artifacts, SweepManifest, _matching(names, _SWEEP_MANIFEST), problems)
     by_run: dict[str, list[Record]] = {}
     for path, record in records.items():
         if (found := _RECORD.fullmatch(path)) and found.groups() != (record.run_id, record.stage):
@@ -170,7 +175,8 @@ def read_inventory(artifacts: str) -> Inventory:
             problems.setdefault(path, "is missing, but the run has records")
         runs[run_id] = KnownRun(run_id, manifest, tuple(by_run.get(run_id, ())))
     by_name = {path.split("/")[1]: manifest for path, manifest in models.items()}
-    return Inventory(artifacts, objects, runs, by_name, problems)
+    by_id = {path.split("/")[1]: manifest for path, manifest in sweeps.items()}
+    return Inventory(artifacts, objects, runs, by_name, by_id, problems)
 
 
 def _matching(names: Iterable[str], pattern: re.Pattern[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""List runs: their indexes are read in parallel, and repaired if they are missing or old."""
+"""List runs: their indexes are read together, and repaired if they are missing or old."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.progress import Progress
-from tuneloop.artifacts.run_index import RunIndex, parse_run_index, write_run_index
+from tuneloop.artifacts.run_index import RunIndex, write_run_index
 from tuneloop.errors import TuneloopError, UsageError
 from tuneloop.history.index import read_further, read_index
+from tuneloop.history.index_cache import read_indexes
 from tuneloop.history.stored import parse_time, read_unfinished
 from tuneloop.storage import files
-from tuneloop.storage.objects import in_parallel, read_many
+from tuneloop.storage.objects import in_parallel
 
 FINISHED, NO_MANIFEST, UNREADABLE = "finished", "no manifest", "unreadable"
 WAITING = ("running", "stopped", "started")
@@ -101,8 +102,9 @@ def list_runs(
 ) -> list[ListedRun]:
     """List the runs below an artifacts prefix.
 
-    One request lists the folders, then one request per run reads its index. Only an unfinished run
-    needs more. An index that is missing, broken or old is written again, if that is permitted.
+    One request lists the folders, and a few read the indexes of the finished runs. An unfinished
+    run needs requests of its own. An index that is missing, broken or old is written again, if that
+    is permitted.
 
     Args:
         artifacts: URL of the artifacts prefix.
@@ -112,9 +114,7 @@ def list_runs(
     """
     query = query or RunQuery()
     ids = files.list_folders(layout.runs_prefix(artifacts))
-    urls = [layout.run_index_url(artifacts, run_id) for run_id in ids]
-    stored = [None] * len(ids) if rebuild else read_many(urls)
-    indexes = [parse_run_index(data, run_id) for data, run_id in zip(stored, ids, strict=True)]
+    indexes = [None] * len(ids) if rebuild else read_indexes(artifacts, ids)
     done = [_row(index) for index in indexes if index and index.is_complete]
     others = [
         (run_id, index)

@@ -1,4 +1,4 @@
-"""What refers to a run: runs that use its results or its checkpoints, and stored models."""
+"""What refers to a run: runs that use its results or checkpoints, stored models, and sweeps."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Reference:
     """Something that refers to a run."""
 
     kind: str
-    """`adopted`, `continues`, `starts from` or `model`."""
+    """`adopted`, `continues`, `starts from`, `model` or `sweep`."""
     name: str
-    """Id of the run, or name of the model, that refers to it."""
+    """Id of the run or sweep, or name of the model, that refers to it."""
     text: str
     """What it needs, as a sentence without a subject."""
 
     @property
     def sentence(self) -> str:
         """The reference as a sentence."""
-        what = "model" if self.kind == "model" else "run"
+        what = self.kind if self.kind in ("model", "sweep") else "run"
         return f"{what} {self.name} {self.text}"
 
 
@@ -36,6 +36,9 @@ def references_to(inventory: Inventory, run_id: str) -> list[Reference]:
         if place is not None and place.startswith(f"training_runs/{run_id}/"):
             text = f"was added in place, so its files are those of run {run_id}"
             found.append(Reference("model", name, text))
+    for sweep_id, sweep in inventory.sweeps.items():
+        if any(member.run_id == run_id for member in sweep.members):
+            found.append(Reference("sweep", sweep_id, "compares it with other runs"))
     return found
 
 

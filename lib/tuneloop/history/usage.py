@@ -23,7 +23,8 @@ _RULES = tuple(
         (r"training_runs/(?:.*/)?[^/]*(?:report[^/]*|\.svg|\.html)$", "reports"),
         (_STAGE + r"attempts/", "other outputs"),
         (r"training_runs/", "records and logs"),
-        (r"stages/", "records and logs"),
+        (r"(?:stages/|run_index/|run_index_cache\.json$)", "records and logs"),
+        (r"sweeps/", "sweeps"),
         (r"datasets/", "datasets"),
         (r"models/", "stored models"),
         (r"tokens/", "tokens (cache)"),
@@ -41,7 +42,7 @@ class Usage:
     by_kind: dict[str, tuple[int, int]]
     """Kind -> (bytes, objects), the largest first."""
     by_run: dict[str, dict[str, int]]
-    """Run id, or SHARED -> kind -> bytes; the largest run first."""
+    """Id of a run or sweep, or SHARED -> kind -> bytes; the largest run first."""
 
     @property
     def size_bytes(self) -> int:
@@ -55,9 +56,11 @@ def kind_of(name: str) -> str:
 
 
 def run_of(name: str) -> str:
-    """Return the run that an object belongs to; SHARED if it belongs to no single run."""
+    """Return the run or sweep that an object belongs to; SHARED if it belongs to no single one."""
     parts = name.split("/")
-    return parts[1] if parts[0] == "training_runs" and len(parts) > 2 else SHARED
+    if parts[0] == "run_index" and len(parts) == 2:
+        return parts[1].removesuffix(".json")
+    return parts[1] if parts[0] in ("training_runs", "sweeps") and len(parts) > 2 else SHARED
 
 
 def measure(objects: Iterable[StoredObject]) -> Usage:

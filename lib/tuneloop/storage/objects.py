@@ -62,6 +62,34 @@ def list_objects(prefix: str) -> list[StoredObject]:
     return sorted(found, key=lambda each: each.name)
 
 
+def list_stamps(prefix: str) -> dict[str, str]:
+    """List the objects directly below a prefix of an object store, with a stamp of each.
+
+    Returns:
+        Name -> a text that changes with every write of other content: the store's ETag or
+        generation, the size and the time. It is empty if the store reports neither of the two.
+    """
+
+    def look(fs: Any, path: str) -> dict[str, str]:
+        base = str(path).rstrip("/") + "/"
+        return {
+            entry["name"][len(base) :]: _stamp(entry)
+            for entry in fs.ls(path, detail=True)
+            if entry["type"] == "file" and len(entry["name"]) > len(base)
+        }
+
+    try:
+        found: dict[str, str] = files.ask(prefix, "read", look)
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _stamp(info: dict[str, Any]) -> str:
+    marks = [str(info[key]) for key in ("ETag", "etag", "generation") if info.get(key)]
+    return " ".join([*marks, str(info["size"]), str(_modified(info))]) if marks else ""
+
+
 def _modified(info: dict[str, Any]) -> datetime | None:
     for key in MODIFIED_KEYS:
         value = info.get(key)

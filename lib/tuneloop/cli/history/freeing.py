@@ -12,7 +12,15 @@ from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, ClusterOptions, KnownR
 from tuneloop.cli.options import Json, print_json
 from tuneloop.errors import UsageError
 
-GARBAGE_KINDS = ("attempts", "checkpoints", "tokens", "pointers", "datasets", "models")
+GARBAGE_KINDS = (
+    "attempts",
+    "checkpoints",
+    "tokens",
+    "pointers",
+    "datasets",
+    "models",
+    "sweeps",
+)
 
 
 def delete(
@@ -105,7 +113,7 @@ def gc(
         typer.Option(
             "--kind",
             help=f"What to delete, repeatable: {', '.join(GARBAGE_KINDS)}. The default is all but"
-            " datasets and models, which nothing makes again.",
+            " datasets, models and sweeps, which nothing makes again.",
         ),
     ] = None,
     namespace: Annotated[
