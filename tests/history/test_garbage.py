@@ -23,9 +23,12 @@ from tests.history.trees import (
     write_run,
 )
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.sweeps.store import Member, SweepManifest, save_sweep
 from tuneloop.errors import DataError
-from tuneloop.history.garbage import KINDS, find_garbage, run_gc
+from tuneloop.history.garbage import KINDS, SAFE_KINDS, find_garbage, run_gc
 from tuneloop.history.inventory import Inventory, read_inventory
+from tuneloop.history.references import references_to
+from tuneloop.history.usage import measure
 from tuneloop.storage import files
 from tuneloop.storage.objects import StoredObject
 
@@ -189,6 +192,40 @@ def test_what_cannot_be_read_may_name_anything(
     assert snapshot(artifacts) == before
 
 
+def write_sweep(artifacts: str, sweep_id: str, *run_ids: str) -> None:
+    members = [
+        Member(number=number, label="é", values={}, run_id=run_id, chips={})
+        for number, run_id in enumerate(run_ids, start=1)
+    ]
+    save_sweep(SweepManifest(sweep_id=sweep_id, settings={}, members=members), artifacts)
+    put(artifacts, f"sweeps/{sweep_id}/report.md", f"sweeps/{sweep_id}/members/x.json")
+
+
+def test_a_sweep_stays_as_long_as_one_of_its_runs(artifacts: str) -> None:
+    write_sweep(artifacts, "a-sweep-00000001", "gone-1", "done-1")
+    write_sweep(artifacts, "b-sweep-00000002", "gone-1", "gone-2")
+    put(artifacts, "sweeps/c-sweep-00000003/report.md")
+    put(artifacts, "run_index/done-1.json", "run_index/gone-1.json")
+    assert found(artifacts, "sweeps") == [], "they are new"
+    set_age(artifacts, NOW, OLD)
+    assert found(artifacts, "sweeps") == ["sweeps/b-sweep-00000002", "sweeps/c-sweep-00000003"]
+    assert found(artifacts, *SAFE_KINDS)[-1] == "run_index/gone-1.json"
+    deleted = run_gc(artifacts, now=NOW, days=14, kinds=SAFE_KINDS)
+    assert not any("sweeps/" in each.path for each in deleted), "only on request"
+    run_gc(artifacts, now=NOW, days=14, kinds=["sweeps"])
+    left = {name for name in snapshot(artifacts) if name.startswith(("sweeps/", "run_index/"))}
+    assert {name.split("/")[1] for name in left} == {"a-sweep-00000001", "done-1.json"}
+    usage = measure(read_inventory(artifacts).objects)
+    assert usage.by_kind["sweeps"][1] == 3
+    assert set(usage.by_run["a-sweep-00000001"]) == {"sweeps"}
+    assert usage.by_run["done-1"]["records and logs"] > 0
+    (reference,) = references_to(read_inventory(artifacts), "done-1")
+    assert reference.sentence == "sweep a-sweep-00000001 compares it with other runs"
+    files.write(f"{artifacts}/sweeps/a-sweep-00000001/sweep.json", b'{"members": [')
+    with pytest.raises(DataError, match=r"a-sweep-00000001/sweep.json.*nothing was deleted"):
+        run_gc(artifacts, now=NOW, days=1, kinds=KINDS)
+
+
 def needed(inventory: Inventory) -> set[str]:
     """Everything that must stay, determined without the code under test."""
     kept = set()
@@ -226,9 +263,14 @@ def test_what_a_record_names_is_never_deleted(
 ) -> None:
     root = str(tmp_path_factory.mktemp("tree"))
     grow(root, runs, NOW)
+    write_sweep(root, "known-sweep-1", "gone", f"run-{len(runs) - 1}")
+    write_sweep(root, "lost-sweep-1", "gone")
+    set_age(root, NOW, OLD, [name for name in snapshot(root) if name.startswith("sweeps/")])
     inventory = read_inventory(root)
     must_stay = (needed(inventory) | young(inventory.objects)) & inventory.names
+    must_stay |= {name for name in inventory.names if name.startswith("sweeps/known")}
     deleted = run_gc(root, now=NOW, days=14, kinds=KINDS)
     left = snapshot(root)
     assert must_stay <= left
+    assert not any(name.startswith("sweeps/lost") for name in left)
     assert inventory.names - left == {each.name for garbage in deleted for each in garbage.objects}

@@ -42,7 +42,7 @@ class IndexCache(Sealed):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_version: Literal["1"] = "1"
-    runs: dict[str, CachedIndex] = {}
+    runs: dict[str, CachedIndex]
     """Run id -> its index."""
 
 
