@@ -11,7 +11,7 @@ from tuneloop.cli import options
 from tuneloop.cli.control import detached, sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, expand_groups
 from tuneloop.cli.options import Json, PollSeconds, Prices, print_json
-from tuneloop.errors import SpecError, StageFailed
+from tuneloop.errors import SpecError, StageFailed, UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -178,17 +178,29 @@ def wait(
 def status(
     run: KnownRun,
     cluster: ClusterOptions,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Show the table of a sweep until all members have ended."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the status of a submitted run."""
+    """Show the status of a submitted run, or of a sweep."""
     from dataclasses import asdict
 
     from tuneloop.cli import display
     from tuneloop.runs.status import run_status
 
     if (sweep := sweeps.find_sweep_of(run)) is not None:
-        sweeps.print_sweep_status(sweep, run.artifacts_url, as_json=as_json)
+        if follow and not as_json:
+            sweeps.follow_sweep(sweep, run.artifacts_url)
+        else:
+            sweeps.print_sweep_status(sweep, run.artifacts_url, as_json=as_json)
         return
+    if follow:
+        raise UsageError(
+            f"--follow: found run {run.run_id}, expected a sweep; follow a run with `tuneloop wait`"
+            " or `tuneloop logs --follow`"
+        )
     stages = run_status(run.open_backend(cluster))
     if as_json:
         print_json({"run_id": run.run_id, "stages": [asdict(stage) for stage in stages]})

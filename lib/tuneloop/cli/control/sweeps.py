@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,13 @@ import typer
 from tuneloop.cli.options import print_json
 from tuneloop.errors import UsageError
 
+FOLLOW_SECONDS = 5.0
+"""Seconds between two looks of `status --follow`."""
+
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from tuneloop.artifacts.sweeps.store import Member, MemberState, SweepManifest
     from tuneloop.cli.live.progress import Progress
     from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
@@ -237,15 +244,60 @@ def _finish(manifest: SweepManifest, artifacts: str, *, as_json: bool) -> None:
     check_members(manifest.sweep_id, rows)
 
 
+def follow_sweep(
+    manifest: SweepManifest,
+    artifacts: str,
+    *,
+    console: Console | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show the table of a sweep until all members have ended; an interrupt ends only the looking.
+
+    A terminal shows the table in place. Elsewhere, each change of a member is one line.
+    """
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from tuneloop.runs.sweep.report import build_rows
+
+    console = console or Console(highlight=False)
+    said: dict[int, str] = {}
+    with (
+        Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
+    ):
+        while True:
+            rows = build_rows(manifest, artifacts)
+            if live is not None:
+                title = Text(f"sweep {manifest.sweep_id}")
+                live.update(Group(title, _table(rows)), refresh=True)
+            else:
+                for row in rows:
+                    state = row.state if row.has_ended else row.now.partition(" ")[0]
+                    if state and said.get(row.number) != state:
+                        said[row.number] = state
+                        console.print(f"member {row.number}: {state}", markup=False)
+            if all(row.has_ended for row in rows):
+                break
+            sleep(FOLLOW_SECONDS)
+    if live is None:
+        _print_table(manifest.sweep_id, rows)
+
+
 def _print_table(sweep_id: str, rows: Sequence[Row]) -> None:
     from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(f"sweep {sweep_id}", markup=False)
+    console.print(_table(rows))
+
+
+def _table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     from tuneloop.runs.sweep.report import percent, ranked
 
-    console = Console(highlight=False)
-    console.print(f"sweep {sweep_id}", markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("#", "values", "state", "steps", "loss", "before", "after"):
         table.add_column(column, overflow="fold")
@@ -254,10 +306,10 @@ def _print_table(sweep_id: str, rows: Sequence[Row]) -> None:
         shown = "" if loss is None else f"{loss:.4g}"
         before = f"{100 * row.before.share:.1f} %" if row.before else ""
         table.add_row(
-            *(str(row.number), Text(row.label), row.state, str(row.steps), shown),
+            *(str(row.number), Text(row.label), row.now or row.state, str(row.steps), shown),
             *(before, percent(row.after)),
         )
-    console.print(table)
+    return table
 
 
 def _numbers(members: tuple[int, ...]) -> str:

@@ -6,13 +6,16 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from tuneloop import templating
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import Accuracy
+from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, read_state
 from tuneloop.errors import DataError, InputMissing, StageFailed
+from tuneloop.history.stored import read_unfinished
 from tuneloop.runs.outcome import load_outcome
 from tuneloop.runs.sweep.curves import Curve, read_curve
 from tuneloop.stages.table import STAGES
@@ -45,6 +48,13 @@ class Row:
     seconds: float
     """Seconds of all stages that this member has run itself; shared stages count once."""
     chip_hours: float
+    now: str = ""
+    """Stage that is at work, with its step; empty if the member has ended, or waits."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the member has ended, until the sweep is run again."""
+        return self.state != "to run"
 
     def as_json(self) -> dict[str, Any]:
         """Return the row for report.json."""
@@ -210,4 +220,19 @@ def _row(member: Member, artifacts: str, sweep_id: str) -> Row:
         gain=report.overall.gain if report else None,
         seconds=round(sum(each.seconds for each in ran), 1),
         chip_hours=round(known.chip_hours, 4) if known else 0.0,
+        now="" if known else _working(artifacts, run_id, found),
     )
+
+
+def _working(artifacts: str, run_id: str, found: Sequence[Record | None]) -> str:
+    """Return the stage that reports progress, and its step; empty if none does."""
+    stage = next((name for name, record in zip(STAGES, found, strict=True) if not record), None)
+    if stage is None:
+        return ""
+    try:
+        current = read_unfinished(artifacts, run_id, stage, datetime.now(UTC))
+    except DataError:  # a heartbeat is for people
+        return ""
+    if current.state != "running":
+        return ""
+    return f"{stage} {current.note.removesuffix('.').lower()}".strip()
