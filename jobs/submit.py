@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from tuneloop.artifacts.stage_logs.redaction import RedactingFormatter
 from tuneloop.artifacts.submission import (
     Submission,
     load_submission,
@@ -64,7 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     work.add_argument("--sweep", metavar="FILE", help="sweep.json.xz of the sweep")
     parser.add_argument("--poll-seconds", type=float, default=5.0, help="between two looks")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if arguments.sweep:

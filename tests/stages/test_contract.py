@@ -82,6 +82,23 @@ def test_a_stage_that_finds_its_record_does_nothing(spec_url: str) -> None:
     assert run_stage("export", spec_url, lambda spec, stage: pytest.fail("ran again")) == 0
 
 
+def test_no_credential_of_the_environment_is_in_the_log_or_the_last_message(
+    tiny_run: Any, spec_url: str, termination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok3n-of-the-pod")
+
+    def run(spec: Any, stage: Stage) -> None:
+        logging.getLogger("tuneloop.x").warning("sent Authorization: Bearer %s", "other-t0ken")
+        raise ValueError("GET https://u:pa55@h/?token=abc: 403 for tok3n-of-the-pod")
+
+    assert run_stage("export", spec_url, run) == 70
+    texts = (prefix_of(tiny_run) / "log.txt").read_text(), termination.read_text()
+    for text in texts:
+        assert "GET https://u:[redacted]@h/?token=[redacted] 403 for [redacted]" in text
+        assert not [each for each in ("tok3n", "t0ken", "pa55", "abc") if each in text]
+    assert "sent Authorization: Bearer [redacted]" in texts[0]
+
+
 def fail_with(error: Exception) -> Callable[[Any, Stage], None]:
     def run(spec: Any, stage: Stage) -> None:
         stage.write_output("examples-00000-of-00001.jsonl", b"{}\n")

@@ -27,6 +27,7 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.progress import read_progress_at
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.stage_logs.own import LOG_FORMAT, started_line
+from tuneloop.artifacts.stage_logs.redaction import RedactingFormatter
 from tuneloop.errors import EXIT_OK, InputMissing, SpecError, Transient, UsageError
 from tuneloop.specs.stages import StageSpec
 from tuneloop.stages import reuse
@@ -72,7 +73,9 @@ def run_stage(
     Returns:
         The exit code; 0 means that the record of the stage or shard is published.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=LOG_FORMAT)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter(LOG_FORMAT))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("tuneloop").setLevel(logging.INFO)
     stage: Stage | None = None
     with contextlib.ExitStack() as stack:

@@ -12,6 +12,7 @@ import stat
 import traceback
 from collections.abc import Iterator, Sequence
 
+from tuneloop.artifacts.stage_logs.redaction import Redactor
 from tuneloop.errors import (
     EXIT_BUG,
     OutOfMemory,
@@ -121,6 +122,7 @@ def report_failure(error: Exception) -> int:
     else:
         log.error("%s", error)
     cause = str(error) if code != EXIT_BUG else f"{type(error).__name__}: {error}"
+    cause = Redactor(os.environ)(cause)
     while len(message := json.dumps({"cause": cause, "exit_code": code})) > TERMINATION_BYTES:
         cause = cause[: len(cause) // 2]  # keep valid JSON; the log has the full text
     target = os.environ.get(TERMINATION_LOG, "/dev/termination-log")

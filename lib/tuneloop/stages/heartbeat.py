@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tuneloop.artifacts.stage_logs.own import LOG_FORMAT, keep_earlier_log
+from tuneloop.artifacts.stage_logs.redaction import RedactingFormatter
 from tuneloop.errors import TuneloopError
 from tuneloop.storage import files
 
@@ -29,7 +30,7 @@ class Heartbeat(logging.Handler):
         self._text = bytearray()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self.setFormatter(logging.Formatter(LOG_FORMAT))
+        self.setFormatter(RedactingFormatter(LOG_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append a line."""
