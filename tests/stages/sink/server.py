@@ -86,9 +86,11 @@ def tracking_server(folder: Path) -> Iterator[Tracking]:
         patched.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(folder / "files"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow's server uses what Starlette has deprecated
-            from mlflow.server import app
+            from mlflow.server import app, handlers
         # MLflow's own sign-in, which needs Flask-WTF; each search tries to import it.
         patched.setitem(sys.modules, "mlflow.server.auth", cast(Any, None))
+        # Otherwise the first request creates the tables, which can take longer than its time-out.
+        handlers._get_tracking_store()
         server = Tracking(app)
         try:
             yield server

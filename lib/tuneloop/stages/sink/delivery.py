@@ -123,6 +123,9 @@ class Delivery:
         if self._tracker is None:
             self._tracker = self._connect()
             log.info("metrics are sent to %s", self._tracker.page)
+        if self._gives_up.is_set():
+            # The next stage may be sending already, and neither would see the values of the other.
+            raise TimeoutError("the stage has ended")
         return self._tracker
 
     def _start(self) -> None:
@@ -152,7 +155,7 @@ class Delivery:
         """Forget the connection after an error, and warn about the first one."""
         self._tracker = None
         error = state.outcome.exception() if state.outcome else None
-        if error is not None and not self._has_warned:
+        if error is not None and not self._has_warned and not self._gives_up.is_set():
             self._has_warned = True
             reason = " ".join(str(error).split())[:REASON_CHARACTERS]
             log.warning(
