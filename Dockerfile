@@ -31,34 +31,36 @@ COPY eval ./eval
 COPY manifests ./manifests
 
 FROM tools AS base-built
-ARG OBJECT_STORE=
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
     --mount=type=cache,target=/var/cache/pip \
-    OBJECT_STORE=${OBJECT_STORE} /images/install requirements/base.txt
+    /images/install requirements/base.txt
 
 FROM tools AS train-built
 ARG JAX_VARIANT=cpu
 ARG METRICS_SINK=
-ARG OBJECT_STORE=
 ARG TUNIX_REF=
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cacert \
     --mount=type=cache,target=/var/cache/pip \
-    JAX_VARIANT=${JAX_VARIANT} METRICS_SINK=${METRICS_SINK} OBJECT_STORE=${OBJECT_STORE} \
-    TUNIX_REF=${TUNIX_REF} /images/install --train
+    JAX_VARIANT=${JAX_VARIANT} METRICS_SINK=${METRICS_SINK} TUNIX_REF=${TUNIX_REF} \
+    /images/install --train
 
 # ---- common part of all final stages ------------------------------------------------------------
 FROM ${BASE_IMAGE} AS runtime
 # The user of manifests/k8s/pod.yaml. It is in /etc/passwd, because libraries look up its name. The
 # cluster mounts a cache in its home. Without the cluster, a container writes only below /tmp.
 RUN ["/bin/sh", "-euc", "echo tuneloop:x:10001:10001::/home/tuneloop:/usr/sbin/nologin >> /etc/passwd; echo tuneloop:x:10001: >> /etc/group; mkdir -p /app /home/tuneloop/.cache; chown -R 10001:10001 /home/tuneloop"]
+# gcsfs would ask for the type of each bucket over gRPC, whose certificates images/prune.py deletes.
 ENV PATH=/opt/tuneloop/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
+    GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false \
     JAX_COMPILATION_CACHE_DIR=/tmp/tuneloop/jax \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 # Stages run from the folder that contains jobs/: `python -m jobs STAGE`.
 WORKDIR /app
-LABEL org.opencontainers.image.title=tuneloop \
+# `tuneloop check --server` reads the labels of dev.tuneloop; tests/images compares them with the packages.
+LABEL dev.tuneloop.protocols=file,gs,s3 \
+      org.opencontainers.image.title=tuneloop \
       org.opencontainers.image.licenses=Apache-2.0
 USER 10001:10001
 # There is no ENTRYPOINT, so that the command is the same in a container and on a laptop. CMD has
@@ -74,12 +76,16 @@ FROM runtime AS train
 COPY --from=train-built /opt/tuneloop /opt/tuneloop
 COPY --from=train-built /app /app
 ARG BASE_IMAGE
+ARG JAX_VARIANT=cpu
 ARG REVISION=
 ARG SOURCE=
 ARG VERSION=
-RUN ["python", "-c", "import duckdb, jax, numpy, pyarrow.parquet, scipy.stats, sqlalchemy, tensorstore, tuneloop, tunix"]
+# LD_BIND_NOW: a symbol of a library that images/prune.py has deleted is missed here and not in a run.
+RUN ["env", "LD_BIND_NOW=1", "python", "-c", "import duckdb, gcsfs, jax, numpy, pyarrow.compute, pyarrow.fs, pyarrow.json, pyarrow.parquet, s3fs, scipy.stats, sqlalchemy, tensorstore, tuneloop, tunix"]
 ENV TUNELOOP_GIT_COMMIT=${REVISION}
-LABEL org.opencontainers.image.base.name=${BASE_IMAGE} \
+LABEL dev.tuneloop.extras=data,gcs,s3,store,train \
+      dev.tuneloop.jax=${JAX_VARIANT} \
+      org.opencontainers.image.base.name=${BASE_IMAGE} \
       org.opencontainers.image.revision=${REVISION} \
       org.opencontainers.image.source=${SOURCE} \
       org.opencontainers.image.version=${VERSION}
@@ -91,9 +97,10 @@ ARG BASE_IMAGE
 ARG REVISION=
 ARG SOURCE=
 ARG VERSION=
-RUN ["python", "-c", "import duckdb, kubernetes, numpy, pyarrow.parquet, sqlalchemy, tuneloop, uvloop"]
+RUN ["env", "LD_BIND_NOW=1", "python", "-c", "import duckdb, gcsfs, kubernetes, numpy, pyarrow.compute, pyarrow.fs, pyarrow.json, pyarrow.parquet, s3fs, sqlalchemy, tuneloop, uvloop"]
 ENV TUNELOOP_GIT_COMMIT=${REVISION}
-LABEL org.opencontainers.image.base.name=${BASE_IMAGE} \
+LABEL dev.tuneloop.extras=data,gcs,k8s,s3,store \
+      org.opencontainers.image.base.name=${BASE_IMAGE} \
       org.opencontainers.image.revision=${REVISION} \
       org.opencontainers.image.source=${SOURCE} \
       org.opencontainers.image.version=${VERSION}

@@ -134,15 +134,15 @@ wheel: $(SETUP)
 
 lock:
 	$(LOCK) --extra data --extra gcs --extra mlflow --extra s3 --extra store --extra k8s --extra train --extra dev pyproject.toml -o requirements/dev.txt
-	$(LOCK) --extra data --extra store --extra train -c requirements/dev.txt pyproject.toml -o requirements/train.txt
-	$(LOCK) --extra data --extra store --extra k8s -c requirements/dev.txt pyproject.toml -o requirements/base.txt
-	$(LOCK) --extra data --extra store --extra train --extra cuda -c requirements/dev.txt pyproject.toml -o requirements/train-cuda.txt
-	$(LOCK) --extra data --extra store --extra train --extra tpu -c requirements/dev.txt pyproject.toml -o requirements/train-tpu.txt
-	for name in audit gcs mlflow s3 smollm2 tasks torch; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
+	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra train -c requirements/dev.txt pyproject.toml -o requirements/train.txt
+	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra k8s -c requirements/dev.txt pyproject.toml -o requirements/base.txt
+	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra train --extra cuda -c requirements/dev.txt pyproject.toml -o requirements/train-cuda.txt
+	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra train --extra tpu -c requirements/dev.txt pyproject.toml -o requirements/train-tpu.txt
+	for name in audit mlflow smollm2 tasks torch; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
 	  requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 
 # docs/how-to/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.
-IMAGE_ARGS = $(if $(ENGINE),--engine $(ENGINE)) $(foreach name,BASE_IMAGE BUILD_IMAGE JAX_VARIANT METRICS_SINK OBJECT_STORE \
+IMAGE_ARGS = $(if $(ENGINE),--engine $(ENGINE)) $(foreach name,BASE_IMAGE BUILD_IMAGE JAX_VARIANT METRICS_SINK \
 	TUNIX_REF SOURCE REVISION,$(if $($(name)),--build-arg $(name)=$($(name))))
 TARGETS ?= base serve train
 

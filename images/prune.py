@@ -17,9 +17,29 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 PRUNED = {
+    "aiohttp": {"aiohttp/web*": "a server", "aiohttp/test_utils.py": "tests"},
+    "alembic": {"alembic/testing/*": "tests"},
+    "botocore": {
+        "botocore/cacert.pem": "the certificates of certifi are used",
+        "botocore/data/*/*": "KEPT keeps the services that s3fs and its credentials use",
+    },
+    "cffi": {"cffi/*": "compiles modules; cryptography loads only _cffi_backend"},
     "duckdb": {"duckdb/experimental/*": "emulates the API of Spark"},
+    "google-api-core": {
+        "google/api_core/resumable_transfer/*": "google-cloud-storage has its own",
+    },
+    "google-resumable-media": {
+        "google/_async_resumable_media/*": "google-cloud-storage has its own",
+        "google/resumable_media/requests/*": "google-cloud-storage has its own",
+    },
+    "grpcio": {
+        "grpc/_cython/_credentials/*": "gcsfs imports grpc, but calls are made over HTTP",
+        "grpc/beta/*": "an API of old releases",
+        "grpc/framework/*": "an API of old releases",
+    },
     "jsonschema": {"jsonschema/benchmarks/*": "benchmarks"},
     "kubernetes": {
         "kubernetes/aio/*": "a second client for asyncio",
@@ -32,13 +52,13 @@ PRUNED = {
         "kubernetes_validate/kubernetes-json-schema/v1.36.*-local/*": "only strict checks are used",
     },
     "numpy": {
-        "*.pyi": "for type checkers",
         "numpy/_core/_*tests.*": "tests",
         "numpy/_core/_simd.*": "tests",
+        "numpy/_core/include/*": "for compilers",
+        "numpy/*/lib/*.a": "for compilers",
         "numpy/distutils/*": "builds packages",
     },
     "pyarrow": {
-        "pyarrow/*.p[xy][dix]": "sources of compiled modules",
         "pyarrow/include*/*": "for compilers",
         "pyarrow/src/*": "for compilers",
         "pyarrow/libarrow_python*.so": "a second copy for linkers; the loaded file has a number",
@@ -46,40 +66,50 @@ PRUNED = {
         "pyarrow/*flight*": "a network protocol of Arrow",
         "pyarrow/*s3*": "object storage goes through fsspec",
         "pyarrow/_pyarrow_cpp_tests*": "tests",
-        "pyarrow/_acero.*": "a query engine; tuneloop only writes Parquet",
+        "pyarrow/*_acero.*": "a query engine; tuneloop only writes Parquet",
         "pyarrow/_azurefs.*": "object storage goes through fsspec",
         "pyarrow/_csv.*": "tuneloop only writes Parquet",
-        "pyarrow/_dataset*": "tuneloop only writes Parquet",
+        "pyarrow/*_dataset*": "tuneloop only writes Parquet",
         "pyarrow/_feather.*": "tuneloop only writes Parquet",
         "pyarrow/_gcsfs.*": "object storage goes through fsspec",
         "pyarrow/_hdfs.*": "object storage goes through fsspec",
         "pyarrow/_orc.*": "tuneloop only writes Parquet",
         "pyarrow/_parquet_encryption.*": "tuneloop encrypts no columns",
-        "pyarrow/_substrait.*": "plans of other query engines",
+        "pyarrow/*_substrait.*": "plans of other query engines",
     },
-    "pygments": {"pygments/lexers/[a-z]*": "tuneloop does not highlight source code"},
+    "pygments": {
+        "pygments/lexers/[a-z]*": "tuneloop does not highlight source code",
+        "pygments/lexers/_[a-ln-z]*": "words of the languages of these lexers",
+    },
     "sqlalchemy": {
         "sqlalchemy/dialects/m[sy]*sql/*": "the store uses only PostgreSQL and SQLite",
         "sqlalchemy/dialects/oracle/*": "the store uses only PostgreSQL and SQLite",
-        "sqlalchemy/ext/a*": "asyncio, and extensions of object mapping",
+        "sqlalchemy/ext/[abd-z]*": "asyncio, and extensions of object mapping",
         "sqlalchemy/orm/*": "the store uses SQL without object mapping",
         "sqlalchemy/testing/*": "for the tests of dialects",
     },
-    "uvloop": {"uvloop/*.p[xy][dx]": "sources of compiled modules"},
+    "wrapt": {"wrapt/*.c": "sources of compiled modules"},
 }
 """Distribution -> pattern of files to delete -> reason why tuneloop does not need them."""
 
-DROPPED = {
-    "aiohttp": "required by kubernetes/aio",
-    "aiohttp-retry": "required by kubernetes/aio",
-    "aiohappyeyeballs": "required by aiohttp",
-    "aiosignal": "required by aiohttp",
-    "frozenlist": "required by aiohttp",
-    "multidict": "required by aiohttp",
-    "propcache": "required by aiohttp",
-    "yarl": "required by aiohttp",
+KEPT = {
+    "botocore": {
+        "botocore/data/s3/*": "the objects themselves",
+        "botocore/data/signin/*": "credentials of `aws login`",
+        "botocore/data/sso-oidc/*": "credentials of `aws sso login`",
+        "botocore/data/sso/*": "credentials of `aws sso login`",
+        "botocore/data/sts/*": "credentials of a role, such as that of a ServiceAccount",
+    },
 }
-"""Distributions that only deleted files need; locks of object stores install them again."""
+"""Distribution -> pattern of files that stay although PRUNED matches them -> who needs them."""
+
+DROPPED = {
+    "aiohttp-retry": "required by kubernetes/aio",
+    "pyasn1": "required by pyasn1-modules",
+    "pyasn1-modules": "signs for google-auth where there is no cryptography",
+    "pycparser": "required by cffi to compile modules",
+}
+"""Distribution that only deleted files need, or none -> reason."""
 
 NEEDED = """
 import sys
@@ -93,10 +123,17 @@ for module in list(sys.modules.values()):
 """
 """Program that prints the files of the modules that lib/tuneloop/k8s/checks loads."""
 
-_PT_LOAD = 1
+_PT_LOAD, _PT_DYNAMIC = 1, 2
+_DT_NEEDED, _DT_STRTAB = 1, 5
 
-TESTS = ("*/tests/*", "*/_tests/*")
-"""Patterns of test files, which are deleted from every package."""
+EVERYWHERE = {
+    "*/tests/*": "tests",
+    "*/_tests/*": "tests",
+    "*.pyi": "for type checkers",
+    "*.p[xy][dx]": "sources of compiled modules",
+    "*.proto": "sources of generated modules",
+}
+"""Pattern of files that are deleted from every package -> reason."""
 
 
 def distributions(site: Path) -> dict[str, Path]:
@@ -130,15 +167,18 @@ def prune(site: Path, name: str, info: Path, keep: set[str]) -> int:
     """
     record = info / "RECORD"
     rows = list(csv.reader(io.StringIO(record.read_text("utf-8"))))
-    unmatched, gone = set(PRUNED.get(name, {})), set()
+    paths, gone = [path for path, *_ in rows], set()
+    unmatched = {*PRUNED.get(name, {}), *KEPT.get(name, {})}
     if name in DROPPED:
-        gone = {path for path, *_ in rows}
-    for path, *_ in rows:
-        for pattern in (*PRUNED.get(name, {}), *TESTS):
-            if fnmatch.fnmatchcase(path, pattern):
-                unmatched.discard(pattern)
-                if path not in keep:
-                    gone.add(path)
+        gone = set(paths)
+    for pattern in (*PRUNED.get(name, {}), *EVERYWHERE):
+        matched = fnmatch.filter(paths, pattern)
+        unmatched -= {pattern} if matched else set()
+        gone.update(set(matched) - keep)
+    for pattern in KEPT.get(name, {}):
+        matched = fnmatch.filter(paths, pattern)
+        unmatched -= {pattern} if matched else set()
+        gone -= set(matched)
     if unmatched:
         sys.exit(
             f"{name}: no file matches {', '.join(sorted(unmatched))};"
@@ -150,11 +190,37 @@ def prune(site: Path, name: str, info: Path, keep: set[str]) -> int:
         if file.is_file():
             size += file.stat().st_size
             file.unlink()
+    libraries = {Path(path).name for path in gone if ".so" in path}
+    for path in set(paths) - gone if libraries else ():
+        if ".so" in path and (site / path).is_file():
+            unlink_libraries(site / path, libraries)
     if gone and record.is_file():
         kept = io.StringIO()
         csv.writer(kept, lineterminator="\n").writerows(row for row in rows if row[0] not in gone)
         record.write_text(kept.getvalue(), "utf-8")
     return size
+
+
+class Segment(NamedTuple):
+    """One program header of an ELF64 file."""
+
+    kind: int
+    offset: int
+    address: int
+    size: int
+    align: int
+
+
+def segments(data: bytes) -> list[Segment]:
+    """Return the program headers of an ELF64 file; none if it is another file."""
+    if data[:5] != b"\x7fELF\x02":
+        return []
+    (start,) = struct.unpack_from("<Q", data, 32)
+    size, count = struct.unpack_from("<HH", data, 54)
+    headers = (struct.unpack_from("<IIQQQQQQ", data, start + n * size) for n in range(count))
+    return [
+        Segment(kind, offset, at, held, align) for kind, _, offset, at, _, held, _, align in headers
+    ]
 
 
 def is_loadable(path: Path) -> bool:
@@ -163,17 +229,41 @@ def is_loadable(path: Path) -> bool:
     Offset and address of each segment must be equal modulo the alignment. `strip` breaks this in
     files that patchelf has changed, such as most files in manylinux wheels.
     """
-    data = path.read_bytes()
-    if data[:5] != b"\x7fELF\x02":
-        return False
-    (start,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
-    for number in range(count):
-        kind, _, offset, address = struct.unpack_from("<IIQQ", data, start + number * size)
-        (align,) = struct.unpack_from("<Q", data, start + number * size + 48)
-        if kind == _PT_LOAD and (offset - address) % max(align, 1):
-            return False
-    return True
+    found = segments(path.read_bytes())
+    loaded = [each for each in found if each.kind == _PT_LOAD]
+    return bool(found) and not any((s.offset - s.address) % max(s.align, 1) for s in loaded)
+
+
+def unlink_libraries(path: Path, names: set[str]) -> None:
+    """Remove deleted libraries from the list of libraries that a shared object needs.
+
+    Arrow links every module to every library, whether the module uses it or not. The Dockerfile
+    then imports the modules with LD_BIND_NOW, which fails if a symbol is missing.
+    """
+    data = bytearray(path.read_bytes())
+    found = segments(data)
+    for dynamic in (each for each in found if each.kind == _PT_DYNAMIC):
+        end = dynamic.offset + dynamic.size
+        entries = list(struct.iter_unpack("<QQ", data[dynamic.offset : end]))
+        strings = _offset_of(found, dict(entries)[_DT_STRTAB])
+        kept = b""
+        for tag, value in entries:
+            start = strings + value
+            is_needed = tag == _DT_NEEDED
+            if not is_needed or data[start : data.index(0, start)].decode() not in names:
+                kept += struct.pack("<QQ", tag, value)
+        # Empty entries end the list.
+        data[dynamic.offset : end] = kept.ljust(dynamic.size, b"\0")
+        path.write_bytes(data)
+
+
+def _offset_of(found: list[Segment], address: int) -> int:
+    """Return the position in the file of an address in memory."""
+    return next(
+        address - each.address + each.offset
+        for each in found
+        if each.kind == _PT_LOAD and 0 <= address - each.address < each.size
+    )
 
 
 def strip(site: Path) -> int:

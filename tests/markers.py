@@ -56,7 +56,7 @@ IMPORTS = {
             for room in ("compile", "generation", "models", "sft", "step")
         ),
     ),
-    "server": ("tests.objectstore", "tests.postgres"),
+    "server": ("tests.objectstore", "tests.postgres", "tests.registry"),
     "go": ("tests.ci.tools", "tests.gotools"),
     "cluster": ("tests.cluster",),
 }

@@ -186,6 +186,7 @@ def test_what_submitter_and_ci_ask_is_what_their_roles_grant(
     place = {"namespace": base, "image": IMAGE, "train": HUGE, **stages}
     run = tiny_run.change(execution__cluster=place, execution__cluster__shared_artifacts=True)
     run.change(execution__cluster__compile_cache_claim="compiled")
+    run.change(execution__cluster__submitter={"create_account": False})
     run.change(execution__cluster__timeouts={"unschedulable_seconds": 0})
     ci = ("--kubeconfig", kubeconfig_of("tuneloop-ci"))
     spec, at = run.spec_path, ("--artifacts", run.artifacts)
@@ -199,6 +200,9 @@ def test_what_submitter_and_ci_ask_is_what_their_roles_grant(
         assert f"LocalQueue {queue}: does not exist, expected one of: none exists" in err
         assert "warning: store_token: could not be checked" in err
         assert "PersistentVolumeClaim compiled: does not exist in namespace" in err
+        assert "ServiceAccount tuneloop-submitter" not in err, "it has all rights"
+        assert "submitter: could not be checked" not in err
+    run.change(execution__cluster__submitter={})
     run.change(execution__cluster__queue=None, execution__cluster__store_token_secret=None)
     run.change(execution__cluster__compile_cache_claim=None)
     code, out, err = tuneloop("submit", spec, "--detach", "--json", *ci)

@@ -56,12 +56,17 @@ def prepared(
 def findings(
     client: Cluster, found: Prepared[KubernetesBackend], artifacts: str | None = None
 ) -> list[str]:
+    """Return the findings but for the registry, which does not exist."""
     spec, artifacts = cluster_of(found.plan.spec), artifacts or found.plan.artifacts
     documents = stage_files(found.backend.submission)
-    return [
+    texts = [
         f"{each.severity}: {each}"
         for each in preflight(client, documents, spec=spec, artifacts=artifacts)
     ]
+    unchecked = f"warning: image {IMAGE}: not checked for the packages that the run needs: registry"
+    is_there = "does not exist, so nothing else was checked" not in texts[0]
+    assert sum(text.startswith(unchecked) for text in texts) == is_there, texts
+    return [text for text in texts if not text.startswith(unchecked)]
 
 
 @pytest.mark.usefixtures("account", "jobset_api")
@@ -221,6 +226,31 @@ def test_rights_that_are_missing_are_named(
         *("list Pod", "get Pod/log", "list Event"),
     ]
     assert [line for line in said if "could not be checked" in line]
+
+
+@pytest.mark.usefixtures("account")
+def test_the_account_of_the_submitter_is_checked_unless_it_is_created(
+    cluster: controlplane.Cluster,
+    client: Cluster,
+    tiny_run: TinyRun,
+    repository: Path,
+    namespace: str,
+) -> None:
+    place = {"submitter": {"service_account": "loops", "create_account": False}}
+    found = prepared(tiny_run, repository, namespace, **place)
+    (said,) = findings(client, found)
+    assert said.startswith("error: ServiceAccount loops: does not exist, and execution.cluster.sub")
+    cluster.kubectl("create", "serviceaccount", "loops", "-n", namespace, check=True)
+    cluster.kubectl("create", "role", "jobs", "--verb=*", "--resource=jobs,events", "-n", namespace)
+    binding = ("--role=jobs", f"--serviceaccount={namespace}:loops", "-n", namespace)
+    cluster.kubectl("create", "rolebinding", "loops", *binding, check=True)
+    lines = findings(client, found)
+    assert [line.split("has no right to ")[1].split(",")[0] for line in lines] == [
+        *("create ConfigMap", "patch ConfigMap", "list Pod", "get Pod/log")
+    ]
+    assert lines[0].startswith("error: ServiceAccount loops: ")
+    place["submitter"].pop("create_account")
+    assert findings(client, prepared(tiny_run, repository, namespace, **place)) == []
 
 
 @pytest.mark.usefixtures("jobset_api")

@@ -1,8 +1,9 @@
 """Run a container of a built image with runc, under the restrictions of manifests/k8s/pod.yaml.
 
 The root file system is read-only. The user is 10001, without capabilities. The container has its
-own process and network namespaces, with only a loopback interface. `/tmp` and the cache are
-writable, like the volumes of the pod. The command is process 1.
+own process and network namespaces, with only a loopback interface, unless a test asks for the
+network of the host. `/tmp` and the cache are writable, like the volumes of the pod. The command is
+process 1.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ def container(
     *,
     env: Mapping[str, str] | None = None,
     volumes: Mapping[Path, str] | None = None,
+    on_host_network: bool = False,
 ) -> Container:
     """Write the bundle of a container.
 
@@ -127,6 +129,7 @@ def container(
         argv: command; by default the command of the image.
         env: environment variables in addition to those of the image.
         volumes: folder on this machine -> writable mount point.
+        on_host_network: let the container reach the servers of this machine.
     """
     folder.mkdir(parents=True)
     command(RUNC, "spec", cwd=folder)
@@ -145,6 +148,9 @@ def container(
     config["root"] = {"path": str(image.root), "readonly": True}
     # There are no cgroups, because they differ between machines. Limits are not tested here.
     config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
+    if on_host_network:
+        namespaces = config["linux"]["namespaces"]
+        config["linux"]["namespaces"] = [each for each in namespaces if each["type"] != "network"]
     places = dict(volumes or {})
     for name, place in WRITABLE.items():
         if place not in places.values():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneloop.errors import DataError, PermissionDenied, SpecError, Unavailable
+from tuneloop.errors import DataError, PermissionDenied, SpecError, Unavailable, UsageError
 from tuneloop.storage import files, lines, paths
 
 
@@ -129,6 +129,15 @@ def test_absolute_leaves_urls_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_unknown_protocol_is_a_spec_error() -> None:
     with pytest.raises(SpecError, match="nosuch://x: Protocol not known"):
         files.read("nosuch://x")
+
+
+def test_a_protocol_without_its_package_names_both() -> None:
+    with pytest.raises(UsageError) as raised:
+        files.read("abfs://läufe 🧪/x")
+    assert str(raised.value) == (
+        "abfs://läufe 🧪/x: Python package adlfs is not installed; install it, or use an image of"
+        " `make image`, which contains the packages of gs:// and s3://"
+    )
 
 
 def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def check(
         bool,
         typer.Option(
             "--server",
-            help="Also check rights, queues and a dry run on the cluster, and write and delete a"
-            " small object at the artifacts URL.",
+            help="Also check rights, queues and a dry run on the cluster and the images in their"
+            " registry, and write and delete a small object at the artifacts URL.",
         ),
     ] = False,
 ) -> None:

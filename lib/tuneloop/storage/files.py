@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from tuneloop.errors import DataError, SpecError, Transient
+from tuneloop.errors import DataError, SpecError, Transient, UsageError
 from tuneloop.storage.errors import is_passing, sentences
 
 _BLOCK_BYTES = 1 << 20
@@ -53,7 +53,11 @@ def _open_fs(url: str) -> tuple[Any, str]:
     except ValueError as e:
         raise SpecError(f"{url}: {e}; use a local path or a URL of a known protocol") from e
     except ImportError as e:
-        raise SpecError(f"{url}: {e}") from e
+        package = getattr(e.__cause__, "name", None) or e.name
+        raise UsageError(
+            f"{url}: Python package {package} is not installed; install it, or use an image of"
+            " `make image`, which contains the packages of gs:// and s3://"
+        ) from e
     # gcsfs logs a traceback of every error that it also raises.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     return fs, path

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tuneloop.errors import PermissionDenied, TuneloopError
 from tuneloop.k8s.checks.flight import Object, Preflight, needs_of, pods_of
+from tuneloop.k8s.checks.images import images
 from tuneloop.k8s.checks.offline import Finding
 from tuneloop.k8s.checks.queues import fit, queues, ready_timeout
 from tuneloop.k8s.client.connection import parse_quantity
@@ -88,13 +89,37 @@ def _guarded(rule: Rule, flight: Preflight) -> list[Finding]:
 
 
 def _rights(flight: Preflight) -> Iterator[Finding]:
+    for right in _missing_rights(flight, None):
+        message = f"no right to {right}, which the run needs; ask for a Role that has it"
+        yield Finding(f"rights in namespace {flight.spec.namespace}", message)
+
+
+def _missing_rights(flight: Preflight, account: str | None) -> Iterator[str]:
     gang = GANG_RIGHTS if flight.has_gang else ()
     queue = QUEUE_RIGHTS if flight.queues else ()
     for kind, verb, subresource in (*RIGHTS, *gang, *queue):
-        if not flight.cluster.allowed(verb, kind, subresource):
-            what = f"{kind}/{subresource}" if subresource else kind
-            message = f"no right to {verb} {what}, which the run needs; ask for a Role that has it"
-            yield Finding(f"rights in namespace {flight.spec.namespace}", message)
+        if not flight.cluster.allowed(verb, kind, subresource, account=account):
+            yield f"{verb} {kind}/{subresource}" if subresource else f"{verb} {kind}"
+
+
+def _submitter(flight: Preflight) -> Iterator[Finding]:
+    """Check the account of the submitter, unless `submit --detach` creates it with its Role."""
+    if flight.spec.submitter.create_account:
+        return
+    name = flight.spec.submitter.service_account
+    if flight.cluster.get("ServiceAccount", name) is None:
+        message = (
+            "does not exist, and execution.cluster.submitter.create_account is false; apply the"
+            " cluster base, or set create_account to true"
+        )
+        yield Finding(f"ServiceAccount {name}", message)
+        return
+    for right in _missing_rights(flight, name):
+        message = (
+            f"has no right to {right}, which the submitter needs; bind it to a Role with the rules"
+            " of manifests/k8s/submitter.yaml"
+        )
+        yield Finding(f"ServiceAccount {name}", message)
 
 
 def _jobset_api(flight: Preflight) -> Iterator[Finding]:
@@ -253,7 +278,7 @@ def _pods(flight: Preflight) -> Iterator[Object]:
 
 Rule = Callable[[Preflight], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
-    *(_artifacts, _rights, _jobset_api, queues, fit, ready_timeout, _priority_class),
-    *(_accounts, _credentials, _store_token, _claim, _quota, _dry_run),
+    *(_artifacts, images, _rights, _jobset_api, queues, fit, ready_timeout, _priority_class),
+    *(_accounts, _submitter, _credentials, _store_token, _claim, _quota, _dry_run),
 )
 """The checks in the order of their reports: first those that concern every object."""

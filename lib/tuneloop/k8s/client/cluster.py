@@ -297,8 +297,18 @@ class Cluster:
         }
         return sorted(found.values(), key=event_time)
 
-    def allowed(self, verb: str, kind: str, subresource: str = "") -> bool:
-        """Return whether the credentials have a right in the namespace."""
+    def allowed(
+        self, verb: str, kind: str, subresource: str = "", *, account: str | None = None
+    ) -> bool:
+        """Return whether the credentials, or a ServiceAccount, have a right in the namespace.
+
+        Args:
+            verb: verb of the API, such as `create`.
+            kind: a key of KINDS.
+            subresource: such as `log`, of a Pod.
+            account: name of a ServiceAccount; None asks about the credentials in use. Asking about
+                another account is a right of its own.
+        """
         served = KINDS[kind]
         attributes = {
             "namespace": self.namespace,
@@ -307,16 +317,30 @@ class Cluster:
             "resource": served.plural,
             "subresource": subresource,
         }
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {k: v for k, v in attributes.items() if v}},
-        }
+        spec: Object = {"resourceAttributes": {k: v for k, v in attributes.items() if v}}
+        group = "apis/authorization.k8s.io/v1"
+        if account is None:
+            review, path = "SelfSubjectAccessReview", f"/{group}/selfsubjectaccessreviews"
+            metadata = {}
+        else:
+            review = "LocalSubjectAccessReview"
+            path = f"/{group}/namespaces/{self.namespace}/localsubjectaccessreviews"
+            metadata = {"metadata": {"namespace": self.namespace}}
+            accounts = "system:serviceaccounts"
+            spec |= {
+                "user": f"system:serviceaccount:{self.namespace}:{account}",
+                "groups": [accounts, f"{accounts}:{self.namespace}", "system:authenticated"],
+            }
         answer = self._connection.send(
             "POST",
-            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            path,
             f"access review of {verb} {served.plural}",
-            body=review,
+            body={
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": review,
+                **metadata,
+                "spec": spec,
+            },
         )
         return bool(answer.json()["status"]["allowed"])
 
