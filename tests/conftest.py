@@ -21,6 +21,8 @@ os.environ.setdefault(
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Programs of tests run for seconds, so compiling them quickly matters more than their speed.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # gcsfs would ask for the bucket's kind over gRPC, which the emulator does not support.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 # The fields of specs have descriptions, as in the generated reference.

@@ -50,6 +50,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "install",
         "--quiet",
         "--no-deps",
+        "--no-compile",  # only the modules that are imported, by their first import
     ]
     lock = REPOSITORY / "requirements" / "train.txt"
     subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)

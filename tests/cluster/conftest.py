@@ -86,6 +86,7 @@ def make_node(cluster: Cluster, repository: Path) -> Iterator[Callable[..., Node
             name = f"node-{uuid.uuid4().hex[:8]}"
             passed = (
                 "JAX_",
+                "XLA_",
                 "PYTHONPATH",
             )  # the folder of the tests, in case another checkout is installed
             env = {name: value for name, value in os.environ.items() if name.startswith(passed)}
