@@ -4,52 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.store_fixtures import CATALOG, serving
+from tests.store.sockets import REPLY_SECONDS, Serve, opened, read_all
 from tuneloop.errors import SpecError
-from tuneloop.store.app import create_app
-from tuneloop.store.db.database import Database
-from tuneloop.store.limits import Limits
 from tuneloop.store.server import _check_proxies
-
-Serve = Callable[..., str]
-REPLY_SECONDS = 10.0
-
-
-@pytest.fixture
-def serve(sqlite_file: Path, artifacts: Path) -> Iterator[Serve]:
-    """Serve a store with these limits; returns its URL."""
-    with contextlib.ExitStack() as running:
-
-        def start(proxies: tuple[str, ...] = (), **limits: Any) -> str:
-            database = Database(f"sqlite:///{sqlite_file}")
-            app = create_app(database, str(artifacts), CATALOG, limits=Limits(**limits))
-            return running.enter_context(serving(app, proxies))
-
-        yield start
-
-
-def opened(url: str) -> socket.socket:
-    host, port = urlsplit(url).hostname, urlsplit(url).port
-    return socket.create_connection((str(host), port or 0), timeout=REPLY_SECONDS)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """Read until the store closes the connection."""
-    data = b""
-    with contextlib.suppress(ConnectionError):
-        while block := connection.recv(1 << 16):
-            data += block
-    return data
 
 
 def send_until_refused(url: str, pieces: Iterator[bytes]) -> tuple[int, bytes]:

@@ -27,6 +27,7 @@ from tuneloop.store.limits import Limits
 from tuneloop.store.middleware import cors
 from tuneloop.store.middleware.access_log import Observer
 from tuneloop.store.middleware.auth import Authorization, Token
+from tuneloop.store.middleware.flow import Flow
 from tuneloop.store.middleware.loopback import LoopbackOnly
 from tuneloop.store.routes import datasets, examples, openapi, request_parsing, traces
 from tuneloop.store.routes.refusals import ANY, GUARDED
@@ -78,13 +79,19 @@ def create_app(
     app.state.service = Service(
         database, artifacts_url.rstrip("/"), catalog, clock, new_seed, limits or Limits()
     )
+    # The middleware that is added last is the outermost, so it sees every request.
+    app.add_middleware(
+        Flow,
+        budget=app.state.service.budget,
+        limits=app.state.service.limits,
+        body_bytes=request_parsing.BODY_BYTES,
+    )
     if tokens:
         app.add_middleware(Authorization, tokens=tokens)
     elif loopback_only:
         app.add_middleware(LoopbackOnly, origins=cors_origins)
     if cors_origins:
         cors.install(app, cors_origins)
-    # The middleware that is added last is the outermost, so it sees every request.
     app.add_middleware(Observer, metrics=app.state.service.metrics)
     for each in (*ROUTERS, pages.router):
         app.include_router(each)

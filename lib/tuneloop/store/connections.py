@@ -22,12 +22,9 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import get_remote_addr
 
+from tuneloop.store.budget import STALLED_SECONDS
 from tuneloop.store.limits import Limits, advice
-
-EXTENSION = "tuneloop.connection"
-"""Key of the connection in a scope's extensions."""
-STALLED_SECONDS = 1.0
-"""A request that waits this long for its client may be ended in favour of other clients."""
+from tuneloop.store.middleware.flow import CONNECTION
 
 _PIECE_BYTES = 1 << 16
 """Bytes of a body that are parsed at once."""
@@ -236,11 +233,11 @@ class Connection(H11Protocol):
         self._refuse(*((431, too_long) if status == 431 else (400, msg)))
 
     async def _run(self, scope: Any, receive: Any, send: Any) -> None:
-        scope.setdefault("extensions", {})[EXTENSION] = self
+        scope.setdefault("extensions", {})[CONNECTION] = self
         try:
             await self._inner(scope, receive, send)
         finally:
-            del scope["extensions"][EXTENSION]
+            del scope["extensions"][CONNECTION]
 
     def _move(self, state: State) -> None:
         if state != self._state:

@@ -44,7 +44,7 @@ class Limits(BaseModel):
     """Seconds in which a client must accept the next part of a reply, which has up to 256 KiB."""
     connections: Count = 2000
     """Maximum number of open connections; lower if the process may not open enough files."""
-    connections_per_address: Count = 1000
+    connections_per_address: Count = 1200
     """Maximum number of open connections of one address, except those of trusted proxies."""
     reserved_files: Count = 256
     """Files that connections leave to the database and the artifacts."""

@@ -40,15 +40,15 @@ class News:
 class Streams:
     """The open streams of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, maximum: int = MAX_STREAMS) -> None:
         """Start without streams."""
-        self.count = 0
+        self.maximum, self.count = maximum, 0
         self.is_closed = False
 
     @property
     def are_full(self) -> bool:
         """Whether no further stream may start."""
-        return self.is_closed or self.count >= MAX_STREAMS
+        return self.is_closed or self.count >= self.maximum
 
     def close(self) -> None:
         """End all streams within INTERVAL_SECONDS."""

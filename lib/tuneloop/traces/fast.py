@@ -7,7 +7,7 @@ problem.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -36,7 +36,7 @@ class SentTrace(Struct, gc=False, kw_only=True):
     """One trace of a request; the fields are in the order of canonical JSON."""
 
     final_answer: _Text
-    meta: Any = None
+    meta: Raw = Raw(b"null")
     prompt: _Text
     steps: Annotated[list[SentStep], Meta(min_length=1, max_length=MAX_STEPS)]
     trace_version: _Name
@@ -56,12 +56,7 @@ class StoredPayload(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     trace_version: str
 
 
-_one = msgspec.json.Decoder(SentTrace)
-_many = msgspec.json.Decoder(list[SentTrace])
-
-decode_trace = _one.decode
+decode_trace = msgspec.json.Decoder(SentTrace).decode
 """JSON of one trace -> SentTrace."""
-decode_array = _many.decode
-"""JSON array of traces -> list of SentTrace."""
-decode_lines = _one.decode_lines
-"""One trace per line -> list of SentTrace."""
+split_array = msgspec.json.Decoder(list[Raw]).decode
+"""JSON array -> its elements as JSON, which are parts of the same buffer."""

@@ -39,6 +39,8 @@ MAX_NAME_CHARACTERS = 64
 """Maximum length of a trace's version and of a step's type."""
 STEP_INDEX_LIMIT = 2**63
 """Exclusive upper limit of step indices."""
+MAX_META_BYTES = 4 << 20
+"""Maximum size of the meta of a trace as JSON. In memory, JSON can take thirty times its size."""
 MAX_JSON_DEPTH = 64
 """Maximum nesting depth of meta and filters. Some JSON readers fail at a depth of 100 or more."""
 

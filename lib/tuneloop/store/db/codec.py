@@ -6,7 +6,8 @@ other input it returns None, and callers must use `ReasoningTrace`, which can ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,8 +15,8 @@ from msgspec import Raw
 
 from tuneloop import jsonl
 from tuneloop.store.db.tables import MAX_SOURCE_BYTES
-from tuneloop.traces.fast import SentTrace, decode_array, decode_lines, decode_trace
-from tuneloop.traces.schema import MAX_JSON_DEPTH, ReasoningTrace
+from tuneloop.traces.fast import SentTrace, decode_trace, split_array
+from tuneloop.traces.schema import MAX_JSON_DEPTH, MAX_META_BYTES, ReasoningTrace
 
 _SPELLED_ALIKE = frozenset({str, int, bool, type(None)})
 """JSON values that all JSON writers spell alike. Floats are not among them: one writer spells
@@ -35,6 +36,7 @@ class NewTrace(NamedTuple):
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_decode = msgspec.json.Decoder().decode
 
 
 class _Slow(Exception):
@@ -43,18 +45,27 @@ class _Slow(Exception):
 
 def fast_trace(body: bytes) -> NewTrace | None:
     """Read one trace; returns None if only `ReasoningTrace` can read it or explain the problem."""
-    batch = _fast(lambda: [decode_trace(body)], body)
+    batch = _fast(lambda: [body], body)
     return batch[0] if batch else None
 
 
 def fast_array(body: bytes) -> list[NewTrace] | None:
     """Read a JSON array of traces; returns None if `fast_trace` would for any of them."""
-    return _fast(lambda: decode_array(body), body)
+    return _fast(lambda: split_array(body), body)
 
 
 def fast_lines(body: bytes) -> list[NewTrace] | None:
     """Read one trace per line; returns None if `fast_trace` would for any of them."""
-    return _fast(lambda: decode_lines(body), body)
+    return _fast(lambda: (line for line in io.BytesIO(body) if not line.isspace()), body)
+
+
+def explain(body: bytes) -> str:
+    """Return what the fast reader objects to, as the end of a sentence; empty if unknown."""
+    try:
+        decode_trace(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as e:
+        return f": {e}"
+    return ""
 
 
 def new_trace(trace: ReasoningTrace) -> NewTrace:
@@ -65,12 +76,13 @@ def new_trace(trace: ReasoningTrace) -> NewTrace:
     return NewTrace(trace.trace_version, source, meta, payload)
 
 
-def _fast(decode: Any, body: bytes) -> list[NewTrace] | None:
+def _fast(split: Callable[[], Iterable[bytes | Raw]], body: bytes) -> list[NewTrace] | None:
     # The body may contain NUL, or only an escaped backslash followed by "u0000".
     if b"\\u0000" in body:
         return None
     try:
-        return [_written(trace) for trace in decode()]
+        # Only one trace at a time is in memory as objects, which take far more than its JSON.
+        return [_written(decode_trace(one)) for one in split()]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _Slow):
         return None
 
@@ -78,7 +90,9 @@ def _fast(decode: Any, body: bytes) -> list[NewTrace] | None:
 def _written(trace: SentTrace) -> NewTrace:
     if len(trace.steps) > 1 and len({step.i for step in trace.steps}) < len(trace.steps):
         raise _Slow
-    meta = trace.meta
+    if len(memoryview(trace.meta)) > MAX_META_BYTES:
+        raise _Slow
+    meta = _decode(trace.meta)
     if meta is None:
         return NewTrace(trace.trace_version, None, None, _encode(trace).decode())
     if type(meta) is not dict:

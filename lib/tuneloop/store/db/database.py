@@ -315,8 +315,10 @@ def _remember(
     Raises:
         IdempotencyConflict: the key was used for other traces.
     """
-    lines = "".join(f"{trace.payload}\n" for trace in batch)
-    digest = hashlib.sha256(lines.encode()).hexdigest()
+    sha256 = hashlib.sha256()
+    for trace in batch:  # One by one, because a batch may have 64 MiB.
+        sha256.update(f"{trace.payload}\n".encode())
+    digest = sha256.hexdigest()
     values = {"key": key, "body_sha256": digest, "count": len(batch), "created_at": first}
     take = _INSERT[connection.dialect.name](idempotency).on_conflict_do_nothing()
     if connection.execute(take.returning(idempotency.c.key), values).first() is not None:

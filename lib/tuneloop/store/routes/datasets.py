@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_BLOCK_BYTES = 1 << 16
 """Size of the first block; it is small, so that the client receives data early."""
-_BLOCK_BYTES = 1 << 20
-"""Size of later blocks; it is large, because every block costs a change of threads."""
+_BLOCK_BYTES = 1 << 18
+"""Size of later blocks. Every block costs a change of threads, and every slow client holds one."""
 _RANGE = re.compile(r"bytes=(\d{1,15})-")
 _build_request = TypeAdapter(BuildRequest)
 
@@ -202,7 +202,7 @@ async def export_dataset(
             raise Damaged(f"datasets/{key}: {shown} is damaged; restore or rebuild it") from e
 
     first, blocks = await to_thread.run_sync(begin, limiter=service.export_threads)
-    return BlocksResponse(first, blocks, service.export_threads)
+    return BlocksResponse(first, blocks, service.export_threads, service.artifacts)
 
 
 def _export_blocks(
@@ -271,7 +271,7 @@ async def get_shard(
             raise Damaged(f"datasets/{key}: {name} is damaged; restore or rebuild it") from e
 
     first, blocks, size = await to_thread.run_sync(begin, limiter=service.export_threads)
-    response = BlocksResponse(first, blocks, service.export_threads)
+    response = BlocksResponse(first, blocks, service.export_threads, service.artifacts)
     response.headers["content-length"] = str(size - start)
     if start:
         response.status_code = 206

@@ -8,23 +8,35 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from msgspec import Raw
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 from starlette.requests import ClientDisconnect
 
-from tuneloop.store.db.codec import NewTrace, fast_array, fast_lines, fast_trace, new_trace
+from tuneloop.store.db.codec import (
+    NewTrace,
+    explain,
+    fast_array,
+    fast_lines,
+    fast_trace,
+    new_trace,
+)
 from tuneloop.store.routes.examples import to_line
-from tuneloop.traces.schema import ReasoningTrace
+from tuneloop.traces.fast import split_array
+from tuneloop.traces.schema import MAX_META_BYTES, ReasoningTrace
 from tuneloop.validation import shorten
 
 NDJSON = "application/x-ndjson"
 MAX_TRACE_BYTES = 1_048_576
 MAX_BATCH_BYTES = 64 << 20
+BODY_BYTES = {"/api/traces/batch": MAX_BATCH_BYTES, "": MAX_TRACE_BYTES}
+"""Maximum size of a body by path; `""` is for all other paths."""
 MAX_BATCH_TRACES = 1000
 MAX_ERRORS = 100
 """Maximum number of problems in one reply."""
@@ -54,15 +66,15 @@ async def read(request: Request, limit_bytes: int) -> bytes:
     claimed = request.headers.get("content-length", "")
     if claimed.isdecimal() and int(claimed[:20]) > limit_bytes:
         raise too_long
-    body = bytearray()
+    body = io.BytesIO()
     try:
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit_bytes:
+            if body.tell() + len(chunk) > limit_bytes:
                 raise too_long
+            body.write(chunk)
     except ClientDisconnect as e:
         raise HTTPException(400, "The connection closed before the body was complete") from e
-    return bytes(body)
+    return body.getvalue()  # This does not copy the bytes.
 
 
 async def _checked_key(
@@ -108,11 +120,16 @@ def parse_trace(body: bytes) -> NewTrace:
 def parse_array(body: bytes) -> list[NewTrace]:
     """Parse a JSON array of traces."""
     body = body.removeprefix(_BOM)
-    batch = fast_array(body)
-    if batch is None:
+    try:
+        elements = split_array(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        if len(body) > MAX_META_BYTES:
+            raise Refused([_fault("json_invalid", (), f"Invalid JSON: {e}")]) from e
         batch = [new_trace(trace) for trace in _parse_array(body)]
-    _check_count(len(batch))
-    return batch
+        _check_count(len(batch))
+        return batch
+    _check_count(len(elements))
+    return fast_array(body) or _parse_each(elements)
 
 
 def _parse_array(body: bytes) -> list[ReasoningTrace]:
@@ -128,25 +145,42 @@ def _parse_array(body: bytes) -> list[ReasoningTrace]:
 def parse_lines(body: bytes) -> list[NewTrace]:
     """Parse one trace per line; blank lines are accepted."""
     body = body.removeprefix(_BOM)
-    batch = fast_lines(body) if body.count(b"\n") <= MAX_BATCH_TRACES else None
-    if batch is None:
-        batch = [new_trace(trace) for trace in _parse_lines(body)]
-    _check_count(len(batch))
-    return batch
+    _check_count(sum(not line.isspace() for line in io.BytesIO(body)))
+    return fast_lines(body) or _parse_each(n for n in io.BytesIO(body) if not n.isspace())
 
 
-def _parse_lines(body: bytes) -> list[ReasoningTrace]:
-    lines = [n for n in io.BytesIO(body) if not n.isspace()]
-    _check_count(len(lines))
-    batch, faults = [], []
-    for index, line in enumerate(lines):
+def _parse_each(elements: Iterable[bytes | Raw]) -> list[NewTrace]:
+    """Parse traces one by one, and explain those that are invalid."""
+    batch: list[NewTrace] = []
+    faults: list[dict[str, Any]] = []
+    for index, element in enumerate(elements):
         try:
-            batch.append(_one.validate_json(line))
+            batch.append(_parse_element(bytes(element)))
         except ValidationError as e:
             faults += _details(e, index)
+        except _TooComplex as e:
+            faults.append(_fault("value_error", (index,), str(e)))
+        if len(faults) >= MAX_ERRORS:
+            break
     if faults:
         raise Refused(faults[:MAX_ERRORS])
     return batch
+
+
+class _TooComplex(Exception):
+    """A trace is too large to be explained."""
+
+
+def _parse_element(element: bytes) -> NewTrace:
+    trace = fast_trace(element)
+    if trace is not None:
+        return trace
+    if len(element) > MAX_META_BYTES:
+        raise _TooComplex(
+            f"a trace of more than {MAX_META_BYTES} bytes must have the documented types, a meta of"
+            f" at most {MAX_META_BYTES} bytes and no NUL{explain(element)}"
+        )
+    return new_trace(_one.validate_json(element))
 
 
 def _check_count(count: int) -> None:
@@ -154,6 +188,10 @@ def _check_count(count: int) -> None:
         raise HTTPException(400, "Batch must contain at least one trace")
     if count > MAX_BATCH_TRACES:
         raise HTTPException(400, f"Batch size ({count}) exceeds maximum ({MAX_BATCH_TRACES})")
+
+
+def _fault(kind: str, place: tuple[int, ...], words: str) -> dict[str, Any]:
+    return {"type": kind, "loc": ["body", *place], "msg": words, "input": {}}
 
 
 def _details(error: ValidationError, *place: int) -> list[dict[str, Any]]:

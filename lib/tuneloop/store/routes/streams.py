@@ -1,21 +1,29 @@
 """Stream exports: threads render the blocks, and the event loop sends them.
 
 A client occupies a thread only while a block is rendered for it and not while the block is sent, so
-slow clients do not slow down others. One block is rendered ahead.
+slow clients do not slow down others. A block is rendered when the client has accepted the one
+before, so that a slow client holds one block.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Generator
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi.responses import StreamingResponse
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
+from tuneloop.storage import files
+from tuneloop.store.budget import Share
 from tuneloop.store.metrics import Metrics
+from tuneloop.store.middleware.flow import SHARE, OverBudget
 from tuneloop.store.routes.request_parsing import NDJSON
+
+LOCAL_STREAM_BYTES = 3 << 20
+"""Memory that a stream is counted with: two blocks of the file, and one of the reply."""
+REMOTE_STREAM_BYTES = 17 << 20
+"""The same for an object store, which is read in blocks of 8 MiB."""
 
 Blocks = Generator[bytes, None, None]
 
@@ -25,10 +33,30 @@ class BlocksResponse(StreamingResponse):
 
     media_type = NDJSON  # The OpenAPI document shows it.
 
-    def __init__(self, first: bytes, blocks: Blocks, threads: CapacityLimiter) -> None:
-        """Create a reply from its first block and a generator of the others, run in `threads`."""
+    def __init__(
+        self, first: bytes, blocks: Blocks, threads: CapacityLimiter, artifacts: str
+    ) -> None:
+        """Create a reply.
+
+        Args:
+            first: the first block.
+            blocks: generates the other blocks; runs in `threads`.
+            threads: threads of all streams.
+            artifacts: URL that the blocks are read from.
+        """
         self._blocks = _in_threads(first, blocks, threads)
+        self._bytes = (
+            REMOTE_STREAM_BYTES if files.local_path(artifacts) is None else LOCAL_STREAM_BYTES
+        )
         super().__init__(self._blocks)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reply, unless the store has no memory for another stream."""
+        share: Share | None = scope.get("state", {}).get(SHARE)
+        if share is not None and not share.take(self._bytes):
+            await self._blocks.aclose()
+            raise OverBudget(share.budget)
+        await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         """Send all blocks; if the client disconnects, close the files immediately."""
@@ -39,24 +67,15 @@ class BlocksResponse(StreamingResponse):
 async def _in_threads(
     first: bytes, blocks: Blocks, threads: CapacityLimiter
 ) -> AsyncGenerator[bytes, None]:
-    # Starlette's own iterator would use the threads that small requests need, and it would not
-    # render a block while another one is sent.
+    # Starlette's own iterator would use the threads that small requests need.
     block: bytes | None = first
-    ahead: asyncio.Task[bytes | None] | None = None
     try:
         while block is not None:
-            making = to_thread.run_sync(next, blocks, None, limiter=threads)
-            ahead = asyncio.create_task(making)
             yield block
-            # Unlike `await ahead`, this does not cancel the task if this generator is cancelled.
-            await asyncio.wait([ahead])
-            block = ahead.result()
+            block = None  # Otherwise two blocks would be in memory.
+            block = await to_thread.run_sync(next, blocks, None, limiter=threads)
     finally:
-        if ahead is not None:
-            with CancelScope(shield=True):  # A generator cannot be closed while it runs.
-                await asyncio.wait([ahead])
-            ahead.exception()  # Mark the exception as retrieved; another one is already raised.
-        blocks.close()
+        blocks.close()  # A thread that renders a block is waited for, even if this is cancelled.
 
 
 def measured(blocks: Blocks, metrics: Metrics, export_format: str) -> Blocks:

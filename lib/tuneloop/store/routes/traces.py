@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
+from anyio import to_thread
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from tuneloop.store.db.codec import NewTrace
 from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
 from tuneloop.store.db.database import Stored
-from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.dependencies import LARGE_BATCH_BYTES, Service, Svc
 from tuneloop.store.routes import examples, request_parsing
 from tuneloop.store.routes.refusals import GUARDED, refusals
 from tuneloop.store.routes.request_parsing import IdempotencyKey
@@ -170,7 +170,7 @@ async def create_trace(request: Request, service: Svc, key: IdempotencyKey) -> R
         service.metrics.batch_stored(1, repeated=_is_repeated(stored[0], now))
         return _created(_rows(stored, batch)[0])
 
-    return await run_in_threadpool(work)
+    return await to_thread.run_sync(work, limiter=service.batch_threads)
 
 
 @router.post(
@@ -189,13 +189,18 @@ async def create_batch(request: Request, service: Svc, key: IdempotencyKey) -> R
         else request_parsing.parse_array
     )
 
+    is_large = len(body) > LARGE_BATCH_BYTES
+
     def work() -> Response:
+        nonlocal body
         batch, now = parse(body), service.clock()
+        body = b""  # The batch is a copy.
         stored = service.database.insert_batch(batch, now=now, key=key)
         service.metrics.batch_stored(len(batch), repeated=_is_repeated(stored[0], now))
         return _created({"created_count": len(stored), "traces": _rows(stored, batch)})
 
-    return await run_in_threadpool(work)
+    threads = service.large_batch_threads if is_large else service.batch_threads
+    return await to_thread.run_sync(work, limiter=threads)
 
 
 def _is_repeated(stored: Stored, now: datetime) -> bool:

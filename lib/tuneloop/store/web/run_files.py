@@ -133,7 +133,7 @@ async def run_file(run_id: str, path: str, service: Svc) -> Response:
     is_text = name.endswith(_TEXT_SUFFIXES)
     kind = "text/plain; charset=utf-8" if is_text else "application/octet-stream"
     shown = "inline" if is_text else "attachment"
-    reply = BlocksResponse(first, blocks, service.export_threads)
+    reply = BlocksResponse(first, blocks, service.export_threads, service.artifacts)
     reply.headers.update(security_headers())
     reply.headers["Content-Type"] = kind
     reply.headers["Content-Disposition"] = f'{shown}; filename="{name}"'
