@@ -6,6 +6,7 @@ arrive, work runs in threads, exports stream.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -13,13 +14,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
 from tuneloop.errors import DataError, PermissionDenied, Transient, TuneloopError
-from tuneloop.storage import files, paths
 from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database, IdempotencyConflict
 from tuneloop.store.dependencies import Damaged, Service, Svc
@@ -28,8 +28,9 @@ from tuneloop.store.middleware import cors
 from tuneloop.store.middleware.access_log import Observer
 from tuneloop.store.middleware.auth import Authorization, Token
 from tuneloop.store.middleware.flow import Flow
+from tuneloop.store.middleware.head import HeadAsGet
 from tuneloop.store.middleware.loopback import LoopbackOnly
-from tuneloop.store.routes import datasets, examples, openapi, request_parsing, traces
+from tuneloop.store.routes import bounds, datasets, examples, openapi, request_parsing, traces
 from tuneloop.store.routes.refusals import ANY, GUARDED
 from tuneloop.store.web import pages, render
 
@@ -75,11 +76,19 @@ def create_app(
         yield
         database.close()
 
-    app = FastAPI(title="tuneloop trace store", description=openapi.DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="tuneloop trace store",
+        description=openapi.DESCRIPTION,
+        lifespan=lifespan,
+        dependencies=[Depends(bounds.check_query)],
+        # A redirect would name the host that the client sent.
+        redirect_slashes=False,
+    )
     app.state.service = Service(
         database, artifacts_url.rstrip("/"), catalog, clock, new_seed, limits or Limits()
     )
     # The middleware that is added last is the outermost, so it sees every request.
+    app.add_middleware(HeadAsGet)
     app.add_middleware(
         Flow,
         budget=app.state.service.budget,
@@ -148,21 +157,15 @@ _NOT_READY = {"status": "not ready", "database": "unavailable", "artifacts": "ok
         }
     },
 )
-def readyz(service: Svc) -> JSONResponse:
-    """Readiness probe: database and artifact store answer."""
-    checks: dict[str, Callable[[], object]] = {
-        "database": service.database.ping,
-        "artifacts": lambda: files.exists(paths.join(service.artifacts, "datasets")),
-    }
+async def readyz(service: Svc) -> JSONResponse:
+    """Readiness probe: database and artifact store answer, and can be written."""
+    failures = await asyncio.gather(*(check.failure() for check in service.checks.values()))
     found = {}
-    for name, check in checks.items():
-        try:
-            check()
-            found[name] = "ok"
-        except TuneloopError as e:
+    for name, failure in zip(service.checks, failures, strict=True):
+        if failure is not None:
             # The message goes to the log only, because it can contain paths of the server.
-            log.error("not ready: %s: %s", name, e)
-            found[name] = "unavailable"
+            log.error("not ready: %s: %s", name, failure)
+        found[name] = "unavailable" if failure else "ok"
     ready = set(found.values()) == {"ok"}
     return JSONResponse(
         {"status": "ready" if ready else "not ready", **found}, status_code=200 if ready else 503

@@ -161,9 +161,9 @@ class Metrics:
         self._bytes_in.labels(route).inc(bytes_in)
         self._bytes_out.labels(route).inc(bytes_out)
 
-    def batch_stored(self, count: int, *, repeated: bool) -> None:
-        """Count a batch that was answered with status 201."""
-        if not repeated:
+    def batch_stored(self, count: int) -> None:
+        """Count the new traces of a batch that was answered with status 201."""
+        if count:
             self._batches.observe(count)
             self._traces.inc(count)
 

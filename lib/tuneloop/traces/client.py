@@ -117,9 +117,9 @@ class TraceClient:
         items = reply.get("traces")
         listed = items if isinstance(items, list) else []
         ids = [str(item["id"]) for item in listed if isinstance(item, dict) and "id" in item]
-        if len(ids) != len(traces):
+        if len(set(ids)) != len(traces):
             raise Unavailable(
-                f"{self.place}: the reply has {len(ids)} trace ids, expected {len(traces)};"
+                f"{self.place}: the reply has {len(set(ids))} trace ids, expected {len(traces)};"
                 " check that execution.store_url is a trace store"
             )
         return ids
@@ -149,6 +149,26 @@ class TraceClient:
     def get_trace(self, trace_id: str) -> dict[str, Any]:
         """Return a trace with its payload."""
         return self._request("GET", f"/api/traces/{trace_id}")
+
+    def check_stored(self, trace_id: str, trace: Mapping[str, Any]) -> None:
+        """Check that the store has a trace as it was posted, whatever the reply to it was.
+
+        Raises:
+            DataError: the store has no such trace, or another one under this id.
+        """
+        try:
+            payload = self.get_trace(trace_id).get("payload", {})
+        except DataError as e:
+            raise DataError(
+                f"{self.place}: trace {trace_id} was posted and is not in the store; another client"
+                " may have deleted it; import the file again"
+            ) from e
+        names = ("prompt", "final_answer")
+        if [payload.get(name) for name in names] != [trace.get(name) for name in names]:
+            raise DataError(
+                f"{self.place}: trace {trace_id} in the store is not the one that was posted; check"
+                " the database"
+            )
 
     def build_dataset(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Publish a dataset, or find it if it is already published; returns the store's reply."""

@@ -40,14 +40,16 @@ def import_file(
 
     Raises:
         UsageError: there is no such file.
-        DataError: a line is not a trace, or the file has no traces.
+        DataError: a line is not a trace, the file has no traces, or the store does not have what
+            it was sent.
     """
     convert = IMPORTERS[source_format].convert()
     digest, total = _check(url, convert)
     posted = 0
     objects = iter_jsonl(lines.iter_lines(files.iter_blocks(url), url), url)
     while batch := [convert(value, f"{url}:{n}") for n, value in islice(objects, BATCH_TRACES)]:
-        client.post_batch(batch, f"file/{digest}/{posted}")
+        ids = client.post_batch(batch, f"file/{digest}/{posted}")
+        client.check_stored(ids[-1], batch[-1])
         posted += len(batch)
         progress(posted, total)
     return posted

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tuneloop.errors import DataError, PermissionDenied, SpecError, Transient, U
 from tuneloop.store.db import database as module
 from tuneloop.store.db import engine
 from tuneloop.store.db.codec import NewTrace, new_trace
-from tuneloop.store.db.database import Database, IdempotencyConflict
+from tuneloop.store.db.database import Database, IdempotencyConflict, Stored
 from tuneloop.traces.schema import ReasoningTrace
 
 Make = Callable[..., dict[str, Any]]
@@ -86,6 +87,26 @@ def test_the_same_key_gives_the_first_reply_again(database: Database, make_trace
         database.insert_batch(batch(make_trace, 1), now=NOW, key="k")
 
 
+def test_a_key_whose_rows_are_gone_stores_them_again(database: Database, make_trace: Make) -> None:
+    def post(days: int) -> list[Stored]:
+        now = NOW + timedelta(days)
+        return database.insert_batch(batch(make_trace, 1, 2, 3), now=now, key="k")
+
+    first = post(0)
+    assert database.delete(first[1].id)
+    again = post(1)
+    assert [one.id for one in again] == [one.id for one in first]
+    assert [one.created_at for one in again] == [
+        first[0].created_at,
+        NOW + timedelta(1, microseconds=1),
+        first[2].created_at,
+    ]
+    for one in again:
+        assert database.delete(one.id)
+    assert len(post(2)) == database.count() == 3
+    assert post(3) == post(2)
+
+
 def test_ids_follow_from_the_key_in_any_store(
     database: Database, make_trace: Make, new_database_url: Callable[[], str]
 ) -> None:
@@ -95,6 +116,20 @@ def test_ids_follow_from_the_key_in_any_store(
     other.close()
     assert [one.id for one in ours] == [one.id for one in theirs]
     assert len({one.id for one in ours}) == 2
+
+
+def test_concurrent_retries_after_a_deletion_store_once(
+    database: Database, make_trace: Make
+) -> None:
+    traces = batch(make_trace, *range(20))
+    for one in database.insert_batch(traces, now=NOW, key="k"):
+        database.delete(one.id)
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(
+            pool.map(lambda _: database.insert_batch(traces, now=NOW, key="k"), range(4))
+        )
+    assert replies[1:] == replies[:1] * 3
+    assert database.count() == 20
 
 
 def test_concurrent_retries_store_once(database: Database, make_trace: Make) -> None:

@@ -178,10 +178,8 @@ def test_viewers_share_reads_and_leave_no_trace(
     assert service.streams.count == 0
 
 
-def test_too_many_viewers_poll(
-    http: TestClient, training: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streams, "MAX_STREAMS", 0)
+def test_too_many_viewers_poll(http: TestClient, training: str, app: FastAPI) -> None:
+    app.state.service.streams.maximum = 0
     refused = http.get(f"/runs/{RUN}/events")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     polled = http.get(f"/runs/{RUN}/live")

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import uuid_utils
@@ -80,10 +81,13 @@ class Database:
         """
         parsed = engine.parse_url(url)
         self.place = engine.place_of(parsed)
+        self.folder = Path(self.place).parent if parsed.drivername == "sqlite" else None
+        """Folder of the file, if the database is one."""
         with contextlib.ExitStack() as undo:
             undo.enter_context(self._sentences())
             self._engine = engine.open_engine(parsed)
             undo.callback(self._engine.dispose)
+            self._probe = engine.open_probe(parsed)
             migrate.upgrade(self._engine, self.place)
             undo.pop_all()
 
@@ -100,7 +104,7 @@ class Database:
             batch: at least one trace.
             now: time of the first trace; each further trace is one microsecond later.
             key: idempotency key. The ids are then derived from it, and repeating the same key and
-                traces returns the first result again.
+                traces stores only those that were deleted since.
 
         Returns:
             Id and time of each trace, in order.
@@ -111,16 +115,20 @@ class Database:
         ids = _ids(key, len(batch))
         with self._sentences(), engine.writing(self._engine) as connection:
             first = _first_time(connection, now)
-            if key is not None:
-                earlier = _remember(connection, key, batch, first)
-                if earlier is not None:
-                    return _stored(ids, earlier)
-            stored = _stored(ids, first)
+            known: dict[str, datetime] = {}
+            if key is not None and not _remember(connection, key, batch, first):
+                there = select(traces.c.id, traces.c.created_at).where(traces.c.id.in_(ids))
+                known = {row.id: row.created_at for row in connection.execute(there)}
+            stored = [
+                Stored(one, known.get(one, first + n * _MICROSECOND)) for n, one in enumerate(ids)
+            ]
             rows = [
                 {"id": one.id, "created_at": one.created_at, **trace._asdict()}
                 for one, trace in zip(stored, batch, strict=True)
+                if one.id not in known
             ]
-            connection.execute(insert(traces), rows)
+            if rows:
+                connection.execute(insert(traces), rows)
         return stored
 
     def get(self, trace_id: str) -> StoredTrace | None:
@@ -265,9 +273,13 @@ class Database:
             return connection.scalars(statement.order_by(scores.c.seq)).all()
 
     def ping(self) -> None:
-        """Check that the database answers."""
-        with self._sentences(), self._engine.begin() as connection:
+        """Check that the database answers and can be written, on a connection of its own.
+
+        The connections of requests may all be in use.
+        """
+        with self._sentences(), self._probe.begin() as connection:
             connection.execute(select(traces.c.seq).limit(1)).all()
+            engine.check_writes(connection)
 
     def count(self) -> int:
         """Count all traces."""
@@ -291,26 +303,17 @@ def _ids(key: str | None, count: int) -> list[str]:
     return [str(uuid_utils.uuid5(_NAMESPACE, f"{key}/{n}")) for n in range(count)]
 
 
-def _stored(ids: Sequence[str], first: datetime) -> list[Stored]:
-    return [Stored(one, first + n * _MICROSECOND) for n, one in enumerate(ids)]
-
-
 def _first_time(connection: Connection, now: datetime) -> datetime:
     """Return `now`, or the time just after the newest trace if the clock has stepped back."""
     newest = connection.scalar(select(func.max(traces.c.created_at)))
     return now if newest is None else max(now, newest + _MICROSECOND)
 
 
-def _remember(
-    connection: Connection, key: str, batch: Sequence[NewTrace], first: datetime
-) -> datetime | None:
-    """Record an idempotency key.
+def _remember(connection: Connection, key: str, batch: Sequence[NewTrace], first: datetime) -> bool:
+    """Record an idempotency key; returns whether it is new.
 
-    If two writers use the same key, the second waits at the insert until the first one commits or
-    rolls back.
-
-    Returns:
-        None if the key is new. Otherwise the time of the first trace that was stored under it.
+    If two writers use the same key, the second waits at the insert or at the lock until the first
+    one commits or rolls back.
 
     Raises:
         IdempotencyConflict: the key was used for other traces.
@@ -322,12 +325,12 @@ def _remember(
     values = {"key": key, "body_sha256": digest, "count": len(batch), "created_at": first}
     take = _INSERT[connection.dialect.name](idempotency).on_conflict_do_nothing()
     if connection.execute(take.returning(idempotency.c.key), values).first() is not None:
-        return None
-    row = connection.execute(select(idempotency).where(idempotency.c.key == key)).one()
+        return True
+    known = select(idempotency).where(idempotency.c.key == key).with_for_update()
+    row = connection.execute(known).one()
     if row.body_sha256 != digest:
         raise IdempotencyConflict(
             f"Idempotency-Key {key!r} was used before for {row.count} other traces; use another"
             " key for another body"
         )
-    created_at: datetime = row.created_at
-    return created_at
+    return False

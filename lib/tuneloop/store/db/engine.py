@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import NullPool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from tuneloop.errors import (
@@ -35,6 +36,7 @@ SQLITE_CONNECTIONS = 48
 POSTGRES_CONNECTIONS = 20
 """Connections per replica; PostgreSQL allows 100 by default."""
 CONNECT_TIMEOUT_SECONDS = 10
+PROBE_CONNECT_SECONDS = 2
 
 _WRITE = "tuneloop_write"
 
@@ -91,6 +93,35 @@ def open_engine(url: URL) -> Engine:
         },
         hide_parameters=True,  # Otherwise errors would write whole traces to logs.
     )
+
+
+def open_probe(url: URL) -> Engine:
+    """Create an engine whose connections are used once, for probes."""
+    if url.drivername == "sqlite":
+        engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": 1})
+        event.listen(engine, "connect", _leave_begin_to_us)
+        return engine
+    return create_engine(
+        url,
+        poolclass=NullPool,
+        connect_args={"connect_timeout": PROBE_CONNECT_SECONDS, "application_name": "tuneloop"},
+        hide_parameters=True,
+    )
+
+
+def _leave_begin_to_us(connection: sqlite3.Connection, record: Any) -> None:
+    connection.isolation_level = None
+
+
+def check_writes(connection: Connection) -> None:
+    """Check that a transaction on PostgreSQL can be written and committed.
+
+    On SQLite this would wait for the writer, so that only the disk is checked there.
+    """
+    if connection.dialect.name == "postgresql":
+        # A message in the log of changes, which nobody reads. It fails on a read-only standby and
+        # on a full disk.
+        connection.execute(select(func.pg_logical_emit_message(True, "tuneloop", "ready")))
 
 
 def _sqlite(url: URL) -> Engine:

@@ -163,7 +163,7 @@ def _json_has(meta: str, tokens: str, wanted: str) -> bool:
     return json_equal(place, _loaded(wanted))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)  # A selection has up to a hundred filters, with two texts each.
 def _loaded(text: str) -> Any:
     return json.loads(text, parse_float=Decimal)
 

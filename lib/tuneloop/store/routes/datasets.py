@@ -19,8 +19,8 @@ from tuneloop.datasets.build import build
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest, is_key
 from tuneloop.errors import DataError
 from tuneloop.store.catalog import Render
-from tuneloop.store.dependencies import Damaged, Service, Svc
-from tuneloop.store.routes import examples, request_parsing
+from tuneloop.store.dependencies import Damaged, Service, Svc, in_artifact_threads
+from tuneloop.store.routes import bounds, examples, request_parsing
 from tuneloop.store.routes.refusals import GUARDED, refusals
 from tuneloop.store.routes.request_parsing import NDJSON
 from tuneloop.store.routes.streams import Blocks, BlocksResponse, measured
@@ -89,6 +89,7 @@ async def build_dataset(request: Request, service: Svc) -> JSONResponse:
         if asked.recipe not in service.catalog.recipes:
             known = _one_of(service.catalog.recipes)
             raise HTTPException(422, f"Unknown recipe: {asked.recipe}. Must be {known}")
+        bounds.check_filters(asked.filters, service.limits)
         with service.metrics.building() as job:
             manifest, created = build(
                 lambda seed: service.database.selection(asked, seed),
@@ -111,6 +112,7 @@ async def build_dataset(request: Request, service: Svc) -> JSONResponse:
 
 
 @router.get("/datasets", responses=refusals(503))
+@in_artifact_threads
 def list_datasets(service: Svc) -> list[DatasetListed]:
     """List all published datasets by key; damaged datasets are logged and omitted."""
     listed = []
@@ -138,6 +140,7 @@ def list_datasets(service: Svc) -> list[DatasetListed]:
         200: {"content": {"application/json": {"example": examples.MANIFEST}}},
     },
 )
+@in_artifact_threads
 def get_dataset(key: Key, service: Svc) -> DatasetManifest:
     """Return the manifest of a dataset."""
     return _manifest(service, key)
@@ -280,6 +283,7 @@ async def get_shard(
 
 
 @router.delete("/datasets/{key}", status_code=204, responses=refusals(404, 422, 503))
+@in_artifact_threads
 def delete_dataset(key: Key, service: Svc) -> None:
     """Delete a dataset with its rows; runs that were planned for it can no longer read it."""
     _manifest(service, key)

@@ -82,8 +82,8 @@ async def _checked_key(
         str | SkipJsonSchema[None],
         Header(
             alias="Idempotency-Key",
-            description="Makes a retry safe. Repeating a key with the same traces stores nothing"
-            " new and returns the first reply; a key used for other traces is refused with 409.",
+            description="Makes a retry safe. Repeating a key with the same traces stores only those"
+            " that were deleted since; a key used for other traces is refused with 409.",
             examples=["file/3c1f/0"],
             json_schema_extra={"pattern": "^[!-~]{1,255}$"},
         ),

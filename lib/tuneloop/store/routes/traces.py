@@ -167,7 +167,7 @@ async def create_trace(request: Request, service: Svc, key: IdempotencyKey) -> R
     def work() -> Response:
         batch, now = [request_parsing.parse_trace(body)], service.clock()
         stored = service.database.insert_batch(batch, now=now, key=key)
-        service.metrics.batch_stored(1, repeated=_is_repeated(stored[0], now))
+        service.metrics.batch_stored(_new_ones(stored, now))
         return _created(_rows(stored, batch)[0])
 
     return await to_thread.run_sync(work, limiter=service.batch_threads)
@@ -196,16 +196,16 @@ async def create_batch(request: Request, service: Svc, key: IdempotencyKey) -> R
         batch, now = parse(body), service.clock()
         body = b""  # The batch is a copy.
         stored = service.database.insert_batch(batch, now=now, key=key)
-        service.metrics.batch_stored(len(batch), repeated=_is_repeated(stored[0], now))
+        service.metrics.batch_stored(_new_ones(stored, now))
         return _created({"created_count": len(stored), "traces": _rows(stored, batch)})
 
     threads = service.large_batch_threads if is_large else service.batch_threads
     return await to_thread.run_sync(work, limiter=threads)
 
 
-def _is_repeated(stored: Stored, now: datetime) -> bool:
-    """Return whether the trace was stored earlier; new traces are never older than `now`."""
-    return stored.created_at < now
+def _new_ones(stored: Sequence[Stored], now: datetime) -> int:
+    """Count the traces that were not stored earlier; new traces are never older than `now`."""
+    return sum(one.created_at >= now for one in stored)
 
 
 def _rows(stored: Sequence[Stored], batch: Sequence[NewTrace]) -> list[dict[str, str]]:

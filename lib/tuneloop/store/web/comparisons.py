@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from tuneloop.datasets.schema import is_key
 from tuneloop.errors import InputMissing
 from tuneloop.history.comparison import Comparison, compare_runs
-from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.dependencies import Service, Svc, in_artifact_threads
 from tuneloop.store.web.curves import Curve, draw_both
 from tuneloop.store.web.live import shared_view
 from tuneloop.store.web.render import page
@@ -23,6 +23,7 @@ router = APIRouter()
 
 
 @router.api_route("/runs/compare", **_LOOK)
+@in_artifact_threads
 def compare(
     service: Svc,
     a: Annotated[str, Query(max_length=300)] = "",

@@ -18,7 +18,7 @@ from tuneloop.artifacts.training_metrics import Metrics, parse_metrics
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.history.stored import StoredRun
 from tuneloop.storage import files, paths
-from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.dependencies import Service, Svc, in_artifact_threads
 from tuneloop.store.shared_reads import SharedReads
 from tuneloop.store.streams import EventsResponse, News
 from tuneloop.store.web import stored_runs
@@ -169,6 +169,7 @@ def shared_view(service: Service, run_id: str) -> RunView:
 
 
 @router.get("/runs/{run_id}/live", include_in_schema=False)
+@in_artifact_threads
 def live(run_id: str, service: Svc) -> Response:
     """Return the part of a run's page that changes, for browsers that get no events."""
     view = shared_view(service, run_id)

@@ -23,7 +23,7 @@ from tuneloop.errors import TuneloopError
 from tuneloop.storage import files, paths
 from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
 from tuneloop.store.db.search import Budget
-from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.dependencies import Service, Svc, in_artifact_threads
 from tuneloop.store.routes import datasets as dataset_routes
 from tuneloop.store.routes import traces as trace_routes
 from tuneloop.store.web import run_pages
@@ -48,6 +48,7 @@ router.include_router(run_pages.router)
 
 
 @router.api_route("/", **_LOOK)
+@in_artifact_threads
 def overview(service: Svc) -> Response:
     """Show the newest traces, datasets and runs."""
     newest = service.database.search("", limit=OVERVIEW_ITEMS, budget=BUDGET)
@@ -175,6 +176,7 @@ class ListedDataset:
 
 
 @router.api_route("/datasets", **_LOOK)
+@in_artifact_threads
 def datasets(service: Svc) -> Response:
     """Show all published datasets."""
     return page("datasets", section="datasets", datasets=list_datasets(service))
@@ -206,6 +208,7 @@ class Preview:
 
 
 @router.api_route("/datasets/{key}", **_LOOK)
+@in_artifact_threads
 def dataset(key: str, service: Svc) -> Response:
     """Show one dataset with its first rows."""
     found = _listed(service, key) if is_key(key) else None

@@ -23,7 +23,7 @@ from tuneloop.history.stored import StoredRun
 from tuneloop.storage import files, paths
 from tuneloop.storage.links import refuse_links_out
 from tuneloop.storage.objects import list_objects
-from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.dependencies import Service, Svc, in_artifact_threads
 from tuneloop.store.routes.streams import Blocks, BlocksResponse
 from tuneloop.store.web.render import page, security_headers
 
@@ -72,6 +72,7 @@ def _is_ours(path: str) -> bool:
 
 
 @router.api_route("/runs/{run_id}/files", **_LOOK)
+@in_artifact_threads
 def run_files(run_id: str, service: Svc) -> Response:
     """List all files of a run."""
     prefix = _prefix(service, run_id)

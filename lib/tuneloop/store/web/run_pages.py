@@ -24,7 +24,7 @@ from tuneloop.errors import TuneloopError
 from tuneloop.history.cost import account
 from tuneloop.history.stored import StoredRun
 from tuneloop.storage.objects import in_parallel
-from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.dependencies import Service, Svc, in_artifact_threads
 from tuneloop.store.web import comparisons, examples, live, run_files
 from tuneloop.store.web.live import NoRun, shared_view, view_run
 from tuneloop.store.web.render import is_blank, page, problem, security_headers, visible
@@ -66,6 +66,7 @@ class RunList:
 
 
 @router.api_route("/runs", **_LOOK)
+@in_artifact_threads
 def runs(service: Svc) -> Response:
     """Show all runs."""
     found = list_runs(service)
@@ -102,6 +103,7 @@ class Part:
 
 
 @router.api_route("/runs/{run_id}", **_LOOK)
+@in_artifact_threads
 def run(run_id: str, service: Svc, refreshed: bool = False) -> Response:
     """Show one run with its stages, losses and report.
 
