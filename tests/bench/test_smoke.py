@@ -39,7 +39,7 @@ SCRIPTS = (
     "startup",
     "store_export",
 )
-WITH_POSTGRES = ("store_batch", "store_build", "store_health")
+WITH_POSTGRES = ("store_batch", "store_build", "store_health", "store_soak")
 WITH_LIBTPU = "compile"
 SHARED = ("cluster", "figure", "scale", "store")
 """Modules that the scripts import."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 
 from tuneloop.datasets.pointer import pointer_tokens
 from tuneloop.store.limits import Limits, advice
@@ -15,14 +16,18 @@ async def check_query(request: Request) -> None:
     limits: Limits = request.app.state.service.limits
     for name, value in request.query_params.multi_items():
         if "\x00" in value or "\x00" in name:
-            shown = name.replace("\x00", "")[:60]
-            raise HTTPException(422, f"query: {shown} holds a NUL character; remove it")
+            raise _invalid(name.replace("\x00", ""), "holds a NUL character; remove it")
         if len(value) > limits.query_characters:
-            raise HTTPException(
-                422,
-                f"query: {name[:60]} has {len(value)} characters, at most"
-                f" {limits.query_characters} are allowed; {advice('query_characters')}",
+            raise _invalid(
+                name,
+                f"has {len(value)} characters, at most {limits.query_characters} are allowed;"
+                f" {advice('query_characters')}",
             )
+
+
+def _invalid(name: str, words: str) -> RequestValidationError:
+    fault = {"type": "value_error", "loc": ("query", name), "msg": words, "input": None}
+    return RequestValidationError([fault])
 
 
 def check_filters(paths: Iterable[str], limits: Limits) -> None:
