@@ -149,7 +149,10 @@ def wait(
 
     options.load_prices(prices)  # a wrong one is refused before the wait, not after it
     if (sweep := sweeps.find_sweep_of(run)) is not None:
-        sweeps.wait_for_sweep(sweep, run, cluster, poll_seconds, for_seconds, as_json=as_json)
+        first = options.find_run_manifest(run.artifacts_url, sweep.members[0].run_id)
+        listed = options.prices_of_run(prices, first)
+        pace = (poll_seconds, for_seconds)
+        sweeps.wait_for_sweep(sweep, run, cluster, *pace, listed, as_json=as_json)
         return
     run_id, backend = run.run_id, run.open_backend(cluster, poll_seconds)
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tuneloop.cli.options import print_json
+from tuneloop.cli.options import load_prices, print_json
 from tuneloop.errors import UsageError
 
 FOLLOW_SECONDS = 5.0
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tuneloop.artifacts.sweeps.store import Member, MemberState, SweepManifest
     from tuneloop.cli.live.progress import Progress
     from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
+    from tuneloop.history.cost.prices import PriceList
     from tuneloop.runs.backend import B_co, Backend, BackendType
     from tuneloop.runs.sequence import Callbacks
     from tuneloop.runs.sweep.plan import SweepPlan
@@ -103,6 +104,7 @@ def run_sweep(made: SweepPlan[Backend], *, is_local: bool, as_json: bool) -> Non
     from tuneloop.cli.live.progress import Progress
     from tuneloop.runs.sweep.execute import SweepRun
 
+    prices = load_prices(made.members[0].prepared.plan.spec.execution.prices)
     manifest = made.manifest()
     prepared = {member.run_id: member.prepared for member in made.members}
     parallelism = 1 if is_local else made.settings.parallelism
@@ -122,7 +124,7 @@ def run_sweep(made: SweepPlan[Backend], *, is_local: bool, as_json: bool) -> Non
         except BaseException:
             _write_report_anyway(manifest, made.artifacts)
             raise
-    _finish(manifest, made.artifacts, as_json=as_json)
+    _finish(manifest, made.artifacts, prices, as_json=as_json)
 
 
 def submit_sweep(made: SweepPlan[Backend], *, as_json: bool) -> None:
@@ -157,6 +159,7 @@ def wait_for_sweep(
     cluster: ClusterOptions,
     poll_seconds: float,
     for_seconds: float | None,
+    prices: PriceList | None = None,
     *,
     as_json: bool,
 ) -> None:
@@ -179,7 +182,7 @@ def wait_for_sweep(
             stop_on_interrupt=False,
         )
         execution.run(for_seconds)
-    _finish(manifest, run.artifacts_url, as_json=as_json)
+    _finish(manifest, run.artifacts_url, prices, as_json=as_json)
 
 
 def print_sweep_status(manifest: SweepManifest, artifacts: str, *, as_json: bool) -> None:
@@ -230,16 +233,20 @@ def _write_report_anyway(manifest: SweepManifest, artifacts: str) -> None:
         write_report(manifest, artifacts)
 
 
-def _finish(manifest: SweepManifest, artifacts: str, *, as_json: bool) -> None:
+def _finish(
+    manifest: SweepManifest, artifacts: str, prices: PriceList | None, *, as_json: bool
+) -> None:
     """Write the report and print it; fail if a member has failed."""
-    from tuneloop.runs.sweep.report import check_members, write_report
+    from tuneloop.runs.sweep.report import check_members, taken_lines_of, write_report
 
-    rows, url = write_report(manifest, artifacts)
+    rows, url = write_report(manifest, artifacts, prices)
     if as_json:
         members = [row.as_json() for row in rows]
         print_json({"sweep_id": manifest.sweep_id, "report": url, "members": members})
     else:
         _print_table(manifest.sweep_id, rows)
+        for line in taken_lines_of(rows, prices):
+            typer.echo(line)
         typer.echo(f"report   {url}")
     check_members(manifest.sweep_id, rows)
 

@@ -15,6 +15,8 @@ from tuneloop.artifacts.delta_report import Accuracy
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, read_state
 from tuneloop.errors import DataError, InputMissing, StageFailed
+from tuneloop.history.cost.account import StageTaken, taken, taken_lines, total_cost
+from tuneloop.history.cost.prices import PriceList
 from tuneloop.history.stored import read_unfinished
 from tuneloop.runs.outcome import load_outcome
 from tuneloop.runs.sweep.curves import Curve, read_curve
@@ -48,6 +50,8 @@ class Row:
     seconds: float
     """Seconds of all stages that this member has run itself; shared stages count once."""
     chip_hours: float
+    taken: tuple[StageTaken, ...] = ()
+    """What the member's own stages have taken on a cluster, as `runs show` reports it."""
     now: str = ""
     """Stage that is at work, with its step; empty if the member has ended, or waits."""
 
@@ -58,16 +62,29 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """Return the row for report.json."""
-        value = {**asdict(self), "before": None, "after": None}
+        value = {**asdict(self), "before": None, "after": None, "cost": total_cost(self.taken)}
         for key, found in (("before", self.before), ("after", self.after)):
             if found is not None:
                 value[key] = {**found.model_dump(mode="json"), "share": found.share}
         return value
 
 
-def build_rows(manifest: SweepManifest, artifacts: str) -> list[Row]:
-    """Read the results of all members, in the order of the sweep."""
-    return [_row(each, artifacts, manifest.sweep_id) for each in manifest.members]
+def build_rows(
+    manifest: SweepManifest, artifacts: str, prices: PriceList | None = None
+) -> list[Row]:
+    """Read the results of all members, in the order of the sweep.
+
+    Args:
+        manifest: the sweep.
+        artifacts: URL of the artifacts.
+        prices: the prices; None shows none.
+    """
+    return [_row(each, artifacts, manifest.sweep_id, prices) for each in manifest.members]
+
+
+def taken_lines_of(rows: Sequence[Row], prices: PriceList | None) -> list[str]:
+    """Describe what all members have taken; empty for a sweep on this machine."""
+    return taken_lines([stage for row in rows for stage in row.taken], prices)
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
@@ -84,17 +101,26 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=rank)
 
 
-def write_report(manifest: SweepManifest, artifacts: str) -> tuple[list[Row], str]:
+def write_report(
+    manifest: SweepManifest, artifacts: str, prices: PriceList | None = None
+) -> tuple[list[Row], str]:
     """Write report.json, report.md and report.svg of a sweep.
+
+    Args:
+        manifest: the sweep.
+        artifacts: URL of the artifacts.
+        prices: the prices; None shows none.
 
     Returns:
         The rows, and the URL of report.md.
     """
-    rows = build_rows(manifest, artifacts)
+    rows = build_rows(manifest, artifacts, prices)
     prefix = layout.sweep_prefix(artifacts, manifest.sweep_id)
     value = {
         "schema_version": "1",
         "sweep_id": manifest.sweep_id,
+        "currency": prices.currency if prices else None,
+        "cost": total_cost([stage for row in rows for stage in row.taken]),
         "members": [
             {**row.as_json(), "values": member.values}
             for row, member in zip(rows, manifest.members, strict=True)
@@ -105,7 +131,7 @@ def write_report(manifest: SweepManifest, artifacts: str) -> tuple[list[Row], st
     curves = [read_curve(artifacts, row.run_id) for row in rows]
     files.write(paths.join(prefix, "report.svg"), render_svg(rows, curves).encode())
     url = paths.join(prefix, "report.md")
-    files.write(url, render_markdown(manifest.sweep_id, rows).encode())
+    files.write(url, render_markdown(manifest.sweep_id, rows, prices).encode())
     return rows, url
 
 
@@ -125,13 +151,22 @@ def check_members(sweep_id: str, rows: Sequence[Row]) -> None:
         )
 
 
-def render_markdown(sweep_id: str, rows: Sequence[Row]) -> str:
+def render_markdown(sweep_id: str, rows: Sequence[Row], prices: PriceList | None = None) -> str:
     """Render the table, best member first."""
     environment = templating.environment(
-        share=percent, number=_number, cell=_cell, points=lambda gain: f"{100 * gain:+.1f}"
+        share=percent,
+        number=_number,
+        cell=_cell,
+        total=_total,
+        points=lambda gain: f"{100 * gain:+.1f}",
     )
     template = environment.get_template("runs/sweep/report.md.j2")
-    return template.render(sweep_id=sweep_id, rows=ranked(rows))
+    return template.render(
+        sweep_id=sweep_id,
+        rows=ranked(rows),
+        currency=prices.currency if prices else "",
+        taken_lines=taken_lines_of(rows, prices),
+    )
 
 
 def render_svg(rows: Sequence[Row], curves: Sequence[Curve]) -> str:
@@ -187,12 +222,17 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+def _total(stages: Sequence[StageTaken]) -> str:
+    cost = total_cost(stages)
+    return "" if cost is None else f"{cost:,.2f}"
+
+
 def _cell(text: str) -> str:
     """Format text for a cell of a Markdown table."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'")
 
 
-def _row(member: Member, artifacts: str, sweep_id: str) -> Row:
+def _row(member: Member, artifacts: str, sweep_id: str, prices: PriceList | None) -> Row:
     run_id = member.run_id
     known = read_state(artifacts, sweep_id, run_id)
     curve = read_curve(artifacts, run_id)
@@ -220,6 +260,7 @@ def _row(member: Member, artifacts: str, sweep_id: str) -> Row:
         gain=report.overall.gain if report else None,
         seconds=round(sum(each.seconds for each in ran), 1),
         chip_hours=round(known.chip_hours, 4) if known else 0.0,
+        taken=tuple(taken(artifacts, run_id, dict(zip(STAGES, found, strict=True)), prices)),
         now="" if known else _working(artifacts, run_id, found),
     )
 
