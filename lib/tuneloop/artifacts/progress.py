@@ -9,6 +9,7 @@ import json
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tuneloop.errors import SpecError
 from tuneloop.storage import files, paths
 from tuneloop.storage.sealed import Sealed, sealed
 
@@ -38,6 +39,9 @@ class Progress(Sealed, BaseModel):
     repeated_steps: int | None = None
     """Steps that restarts have made necessary again so far; null for none."""
 
+    log_sha256: str | None = None
+    """Digest of the log that was written with this heartbeat; null in files of older versions."""
+
     @property
     def seconds_left(self) -> float | None:
         """Estimated seconds to the last unit at the recent rate; None if it is not known."""
@@ -66,5 +70,5 @@ def read_progress_at(url: str) -> Progress | None:
     """Read the newest heartbeat of one process; None before the first, or while it is torn."""
     try:
         return Progress.model_validate_json(files.read(url))
-    except (FileNotFoundError, ValidationError):
+    except (FileNotFoundError, ValidationError, SpecError):  # SpecError: it is a folder
         return None

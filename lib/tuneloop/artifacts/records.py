@@ -129,8 +129,8 @@ def publish(record: Record, artifacts: str) -> Record:
     """
     url = record_url(artifacts, record.run_id, record.stage, record.part)
     if not files.publish(url, _dump(record)):
-        first = _parse(files.read(url), url)
-        _check_place(first, url, record.run_id, record.stage, record.part)
+        first = parse(files.read(url), url)
+        check_place(first, url, record.run_id, record.stage, record.part)
         if first.content() != record.content():
             log.error(
                 "%s: attempt %s wrote other bytes than attempt %s for the same fingerprint;"
@@ -161,7 +161,7 @@ def point(record: Record, artifacts: str) -> None:
 def _read_pointed(artifacts: str, of: Record) -> Record | None:
     """Return the record that the cache pointer of a record names; None if it is not usable."""
     try:
-        return _follow_pointer(artifacts, of.fingerprint, of.stage)
+        return follow_pointer(artifacts, of.fingerprint, of.stage)
     except DataError:
         return None
 
@@ -170,10 +170,10 @@ def find(artifacts: str, run_id: str, stage: str, shard: str | None = None) -> R
     """Return the record of a stage, or of one of its shards; None if it is not published."""
     url = record_url(artifacts, run_id, stage, shard)
     try:
-        record = _parse(files.read(url), url)
+        record = parse(files.read(url), url)
     except FileNotFoundError:
         return None
-    _check_place(record, url, run_id, stage, shard)
+    check_place(record, url, run_id, stage, shard)
     verify_outputs(record, artifacts, url)
     return record
 
@@ -209,7 +209,7 @@ def find_cached(artifacts: str, fingerprint: str, stage: str) -> Record | None:
     used: the stage runs, and the pointer is written again.
     """
     try:
-        record = _follow_pointer(artifacts, fingerprint, stage)
+        record = follow_pointer(artifacts, fingerprint, stage)
     except DataError as e:
         log.warning("%s; stage %s does not use it", e, stage)
         return None
@@ -218,7 +218,7 @@ def find_cached(artifacts: str, fingerprint: str, stage: str) -> Record | None:
     return record
 
 
-def _follow_pointer(artifacts: str, fingerprint: str, stage: str) -> Record | None:
+def follow_pointer(artifacts: str, fingerprint: str, stage: str) -> Record | None:
     """Return the record that a cache pointer names; None if one of the two does not exist.
 
     Raises:
@@ -239,10 +239,10 @@ def _follow_pointer(artifacts: str, fingerprint: str, stage: str) -> Record | No
         raise DataError(f"{url}: names {pointer['record'][:200]!r}, expected a record of {stage}")
     record_at = paths.join(artifacts, place)
     try:
-        record = _parse(files.read(record_at), record_at)
+        record = parse(files.read(record_at), record_at)
     except FileNotFoundError:
         return None
-    _check_place(record, record_at, run_id, stage, None)
+    check_place(record, record_at, run_id, stage, None)
     check_fingerprint(record, fingerprint, record_at)
     return record
 
@@ -255,6 +255,13 @@ def read_output(file: OutputFile, artifacts: str) -> bytes:
         expected_bytes=file.size_bytes,
         expected_sha256=file.sha256,
     )
+
+
+def verify_digest(file: OutputFile, artifacts: str) -> None:
+    """Read an output in blocks; raise DataError if it is not as recorded."""
+    refuse_links_out(artifacts, [file.path])
+    for _ in files.iter_verified(paths.join(artifacts, file.path), file.size_bytes, file.sha256):
+        pass
 
 
 def verify_outputs(record: Record, artifacts: str, url: str) -> None:
@@ -275,7 +282,8 @@ def _dump(record: Record) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _parse(data: bytes, url: str) -> Record:
+def parse(data: bytes, url: str) -> Record:
+    """Parse a record; raise DataError if it is broken."""
     try:
         return Record.model_validate_json(data)
     except ValidationError as e:
@@ -285,7 +293,7 @@ def _parse(data: bytes, url: str) -> Record:
         ) from e
 
 
-def _check_place(record: Record, url: str, run_id: str, stage: str, part: str | None) -> None:
+def check_place(record: Record, url: str, run_id: str, stage: str, part: str | None) -> None:
     """Raise DataError if a record is not the one that its place says."""
     found, expected = (record.run_id, record.stage, record.part), (run_id, stage, part)
     if found != expected:

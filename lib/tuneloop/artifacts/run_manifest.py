@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -9,8 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from tuneloop import jsonl
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.reading import read_model
+from tuneloop.errors import DataError
 from tuneloop.storage import files
 from tuneloop.storage.sealed import Sealed, sealed
+
+log = logging.getLogger(__name__)
 
 
 class DatasetOfRun(BaseModel):
@@ -89,12 +93,29 @@ class RunManifest(Sealed, BaseModel):
 def write_run_manifest(manifest: RunManifest, artifacts: str) -> str:
     """Publish the manifest of a run; create-only, so the first planner's is kept.
 
+    A damaged one, or that of another run, is replaced.
+
     Returns:
         Its URL.
     """
     url = layout.run_manifest_url(artifacts, manifest.run_id)
-    files.publish(url, jsonl.dump_line(sealed(manifest.model_dump(mode="json"))))
+    data = jsonl.dump_line(sealed(manifest.model_dump(mode="json")))
+    if not files.publish(url, data) and not _is_usable(manifest, artifacts):
+        files.write(url, data)
     return url
+
+
+def _is_usable(planned: RunManifest, artifacts: str) -> bool:
+    url = layout.run_manifest_url(artifacts, planned.run_id)
+    try:
+        stored = read_run_manifest(artifacts, planned.run_id)
+    except DataError as e:
+        log.warning("%s; written again", e)
+        return False
+    if stored is None or (stored.run_id, stored.stages) != (planned.run_id, planned.stages):
+        log.warning("%s: was the manifest of another run; written again", url)
+        return False
+    return True
 
 
 def read_run_manifest(artifacts: str, run_id: str) -> RunManifest | None:

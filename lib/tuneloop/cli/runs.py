@@ -84,6 +84,21 @@ def run(
     ] = "local",
     new_seed: NewSeed = False,
     poll_seconds: PollSeconds = DEFAULT_POLL_SECONDS,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Check the digests of all cached files, however large they are."
+        ),
+    ] = False,
+    verify_below: Annotated[
+        int,
+        typer.Option(
+            "--verify-below",
+            metavar="MIB",
+            min=0,
+            help="Size of cached files up to which digests are checked; sizes always are.",
+        ),
+    ] = 64,
     as_json: Json = False,
 ) -> None:
     """Run a spec on this machine or on a cluster. Run again to continue."""
@@ -108,7 +123,12 @@ def run(
         placed = prepared.start()
         view.line(_headline(made))
         with notifier_of_spec(made.run_id, made.spec, view.warn) as notifier:
-            sequence = Sequence(placed, notifier.watch(sequence_callbacks(view)))
+            sequence = Sequence(
+                placed,
+                notifier.watch(sequence_callbacks(view)),
+                verify_all=verify,
+                verify_file_bytes=verify_below << 20,
+            )
             results = sequence.run(retry_failed=True, stop_on_interrupt=True)
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json, prices=prices)
 

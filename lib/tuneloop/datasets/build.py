@@ -9,6 +9,7 @@ names are never read. Rows keep the order of the selection: newest first for `la
 from __future__ import annotations
 
 import contextlib
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ from tuneloop.datasets.schema import (
 )
 from tuneloop.errors import DataError
 from tuneloop.storage import files, paths
+from tuneloop.storage.sealed import sealed
 from tuneloop.traces.schema import utc_text
 from tuneloop.validation import shorten
 
@@ -127,7 +129,8 @@ def _publish(
         manifest = _manifest(request, seed, now, shards, content)
         # From here on the shards must stay: after an error, a manifest may already name them.
         undo.pop_all()
-    data = manifest.model_dump_json(indent=1).encode() + b"\n"
+    value = sealed(manifest.model_dump(mode="json"))
+    data = json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
     if files.publish(manifest_url(artifacts, request.dataset_key), data):
         return manifest
     files.delete_tree(paths.join(prefix, attempt))

@@ -6,6 +6,7 @@ module needs neither the trace store nor a database, so that jobs can use it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from tuneloop.datasets.schema import (
 from tuneloop.errors import DataError
 from tuneloop.storage import files, lines, paths
 from tuneloop.storage.links import refuse_links_out
+from tuneloop.storage.sealed import unsealed
 from tuneloop.validation import decode_error, first_error, shorten
 
 _row_decoder = msgspec.json.Decoder(TraceRow)
@@ -87,6 +89,10 @@ def parse_manifest(data: bytes, url: str, key: str) -> DatasetManifest:
             f"{url}: build_id is {manifest.build_id}, expected {expected} for its content; the"
             " manifest was edited, restore it or rebuild the dataset"
         )
+    try:
+        unsealed(json.loads(data))
+    except ValueError as e:
+        raise DataError(f"{url}: {e}; restore it or rebuild the dataset") from e
     return manifest
 
 

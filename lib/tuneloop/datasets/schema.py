@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from tuneloop import jsonl
 from tuneloop.datasets.pointer import pointer_tokens
+from tuneloop.storage.sealed import without_seal
 from tuneloop.traces.fast import StoredPayload, StoredStep
 from tuneloop.traces.schema import JsonObject, Text
 
@@ -202,6 +203,12 @@ class DatasetManifest(BaseModel):
     content_sha256: Sha256
     """SHA-256 of the rows in order, without `created_at`."""
     shards: tuple[DatasetShard, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_seal(cls, value: Any) -> Any:
+        # `read.parse_manifest` checks it last, because every other error says more.
+        return without_seal(value)
 
     @model_validator(mode="after")
     def _counts_agree(self) -> DatasetManifest:

@@ -21,7 +21,9 @@ from tuneloop.runs.results import Progress, StageResult
 from tuneloop.stages import reuse
 
 VERIFIED_BYTES = 2**30
-"""Maximum bytes of a stage's inputs that the sequence reads to verify them."""
+"""Maximum bytes of a stage's inputs or of its cached outputs that are read to verify them."""
+VERIFIED_FILE_BYTES = 64 << 20
+"""Largest cached file of which the digest is checked by default; sizes are always checked."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Sequence:
     callbacks: Callbacks = field(default_factory=Callbacks)
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    verify_all: bool = False
+    """Whether the digests of all cached files are checked, however large they are."""
+    verify_file_bytes: int = VERIFIED_FILE_BYTES
+    """Largest cached file of which the digest is checked; 0 checks sizes only."""
 
     def next_stage(self) -> str | None:
         """Return the first stage that has no record; None if every stage has one."""
@@ -108,6 +114,7 @@ class Sequence:
         since = self.clock()
         record = self._find_record(stage)
         if record is not None:
+            self._verify_cached(record)
             self.backend.settle(stage)
             return StageResult(stage, "cached", self.clock() - since, record)
         self._verify_inputs(done)
@@ -126,6 +133,20 @@ class Sequence:
         fingerprint = backend.fingerprints[stage]
         return reuse.find_or_adopt(backend.artifacts, backend.run_id, stage, fingerprint)
 
+    def _verify_cached(self, record: Record) -> None:
+        """Verify the outputs of a stage that is not run, and repair the copies for people.
+
+        Raises:
+            DataError: an output is not as recorded; the message names the file.
+        """
+        budget = VERIFIED_BYTES
+        for file in sorted(record.outputs, key=lambda each: each.size_bytes):
+            budget -= file.size_bytes
+            if self.verify_all or (file.size_bytes <= self.verify_file_bytes and budget >= 0):
+                records.verify_digest(file, self.backend.artifacts)
+        limit = None if self.verify_all else self.verify_file_bytes
+        reuse.repair_copies(record, self.backend.artifacts, limit)
+
     def _verify_inputs(self, done: list[StageResult]) -> None:
         """Verify the inputs of the next stage before requesting machines for it.
 
@@ -136,7 +157,7 @@ class Sequence:
         for file in done[-1].record.outputs if done else ():
             budget -= file.size_bytes
             if budget >= 0:
-                records.read_output(file, self.backend.artifacts)
+                records.verify_digest(file, self.backend.artifacts)
 
     def _wait(self, stage: str, until: float | None) -> Record:
         while True:

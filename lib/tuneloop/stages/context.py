@@ -249,8 +249,12 @@ class Stage:
             provenance=provenance.gather(),
         )
 
-    def progress_json(self) -> bytes:
-        """Return the content of progress.json."""
+    def progress_json(self, log_sha256: str | None = None) -> bytes:
+        """Return the content of progress.json.
+
+        Args:
+            log_sha256: digest of the log that was written with it.
+        """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         value: dict[str, Any] = {
             "stage": self.spec.stage,
@@ -258,6 +262,8 @@ class Stage:
             "updated_at": now,
             **self._restarts.as_json(),
         }
+        if log_sha256 is not None:
+            value["log_sha256"] = log_sha256
         if self._progress:
             rate = self._pace.rate(time.monotonic())
             value["rate_per_second"] = None if rate is None else float(f"{rate:.4g}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import threading
@@ -62,5 +63,7 @@ class Heartbeat(logging.Handler):
         # No stage reads these files, so a failed write must not end a stage that could still
         # finish. If the disk is full, writing the outputs fails too.
         with contextlib.suppress(TuneloopError):
-            files.write(self._stage.own_url("log.txt"), bytes(self._text))
-            files.write(self._stage.own_url("progress.json"), self._stage.progress_json())
+            text = bytes(self._text)
+            files.write(self._stage.own_url("log.txt"), text)
+            digest = hashlib.sha256(text).hexdigest()
+            files.write(self._stage.own_url("progress.json"), self._stage.progress_json(digest))

@@ -13,6 +13,7 @@ from tuneloop.artifacts.records import (
     publish,
     read_output,
 )
+from tuneloop.errors import DataError
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
@@ -47,6 +48,26 @@ def find_finished(artifacts: str, run_id: str, stage: str, fingerprint: str) -> 
         return find_cached(artifacts, fingerprint, stage)
     check_fingerprint(record, fingerprint, record_url(artifacts, run_id, stage))
     return record
+
+
+def repair_copies(record: Record, artifacts: str, limit_bytes: int | None) -> None:
+    """Write a copy for people again if its content is not that of the output.
+
+    Args:
+        record: record of the stage.
+        artifacts: URL of the artifacts prefix.
+        limit_bytes: largest file to compare; None compares all.
+    """
+    row = STAGES.get(record.stage)
+    for file in (each for each in record.outputs if row and each.name in row.copies):
+        url = paths.join(run_prefix(artifacts, record.run_id), file.name)
+        if limit_bytes is not None and file.size_bytes > limit_bytes:
+            continue
+        try:
+            files.read_verified(url, expected_bytes=file.size_bytes, expected_sha256=file.sha256)
+        except DataError as e:
+            log.warning("%s; copying it again", e)
+            files.write(url, read_output(file, artifacts))
 
 
 def copy_to_run_folder(record: Record, artifacts: str) -> None:

@@ -32,6 +32,13 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**value, SEAL: _digest(value)}
 
 
+def without_seal(value: Any) -> Any:
+    """Return a value without its seal, which is not checked."""
+    if not isinstance(value, dict):
+        return value
+    return {key: each for key, each in value.items() if key != SEAL}
+
+
 def unsealed(value: Any) -> Any:
     """Return a value without its seal; a value without one is returned as it is.
 
@@ -40,7 +47,7 @@ def unsealed(value: Any) -> Any:
     """
     if not isinstance(value, dict) or SEAL not in value:
         return value
-    rest = {key: each for key, each in value.items() if key != SEAL}
+    rest: dict[str, Any] = without_seal(value)
     if value[SEAL] != _digest(rest):
         raise ValueError("its seal is not the digest of its content, so it was changed")
     return rest

@@ -38,6 +38,8 @@ class AttemptEnd(Sealed, BaseModel):
     """Lines that were taken from the log that the stage writes itself."""
     gaps: list[str] = []
     """Times at which the node had replaced its log file, so that lines before may be missing."""
+    output_sha256: str | None = None
+    """Digest of the output of a local process; null for pods and in files of older versions."""
     pod: dict[str, Any] | None = None
     """Status of the pod; null if it was gone."""
     events: list[dict[str, Any]] = []

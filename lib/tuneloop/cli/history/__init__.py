@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tuneloop.cli.history import freeing, looking
+from tuneloop.cli.history import freeing, looking, verifying
 from tuneloop.cli.option_groups import expand_groups
 
 
@@ -15,3 +15,4 @@ def register(app: typer.Typer) -> None:
     group.command("list")(looking.list_)
     for verb in (looking.show, looking.compare, freeing.delete, freeing.du, freeing.gc):
         group.command()(expand_groups(verb))
+    app.command()(expand_groups(verifying.verify))

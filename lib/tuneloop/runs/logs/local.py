@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import time
@@ -57,8 +58,9 @@ class LocalOutput:
         if self._is_remote:
             self._copy()
         try:
-            self._archive.write_end(AttemptEnd(exit_code=exit_code))
-        except TuneloopError as e:
+            digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+            self._archive.write_end(AttemptEnd(exit_code=exit_code, output_sha256=digest))
+        except (OSError, TuneloopError) as e:
             log.warning("the end of a log is not stored: %s", e)
 
     def _copy(self) -> None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 from tuneloop.errors import Superseded
 from tuneloop.storage import files, paths
+from tuneloop.storage.sealed import sealed
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,9 @@ class Claim:
             attempt: name of this attempt, which no other one has.
         """
         value = {"attempt": attempt, "claimed_at": datetime.now(UTC).isoformat()}
-        data = json.dumps(value).encode() + b"\n"
         taken = [_number(url) for url in files.list_files(paths.join(resume_prefix, "writers"))]
         claim = cls(resume_prefix, max(taken, default=0) + 1)
-        while not files.publish(claim._url(claim.number), data):
+        while not files.publish(claim._url(claim.number), _content(value, claim.number)):
             claim.number += 1
         log.info("attempt %s writes below %s, claim %d", attempt, resume_prefix, claim.number)
         return claim
@@ -59,6 +59,10 @@ class Claim:
 
     def _url(self, number: int) -> str:
         return paths.join(self._prefix, "writers", f"{number:08d}.json")
+
+
+def _content(value: dict[str, str], number: int) -> bytes:
+    return json.dumps(sealed({**value, "number": number})).encode() + b"\n"
 
 
 def _number(url: str) -> int:

@@ -1,0 +1,98 @@
+"""Verify what a run was made from: its dataset, and the examples that its training encoded."""
+
+from __future__ import annotations
+
+from tuneloop.artifacts.run_manifest import RunManifest
+from tuneloop.artifacts.token_manifest import read_token_manifest
+from tuneloop.datasets.schema import ContentHasher, DatasetManifest
+from tuneloop.datasets.source import DatasetSource, is_store
+from tuneloop.errors import DataError
+from tuneloop.history.verification.findings import Findings
+from tuneloop.storage import files
+from tuneloop.storage.objects import list_objects
+
+
+def verify_dataset(findings: Findings, manifest: RunManifest) -> None:
+    """Read all rows of the dataset of a run, and compare them with the digests of two manifests.
+
+    Args:
+        findings: receives what is found.
+        manifest: manifest of the run.
+    """
+    key = manifest.dataset.key
+    execution = manifest.spec.get("execution")
+    named = execution.get("datasets_url") if isinstance(execution, dict) else None
+    place = named if isinstance(named, str) else findings.artifacts
+    path = f"datasets/{key}/manifest.json"
+    with findings.checking(path):
+        if not is_store(place) and place == findings.artifacts:
+            findings.read_json(path)
+        with DatasetSource(place) as source:
+            dataset = source.load_manifest(key)
+            _compare(dataset, manifest, findings.url(path))
+            _rows(findings, source, dataset, is_local=place == findings.artifacts)
+
+
+def _compare(dataset: DatasetManifest, manifest: RunManifest, url: str) -> None:
+    expected = manifest.dataset
+    if dataset.build_id != expected.build_id:
+        raise DataError(
+            f"{url}: build_id is {dataset.build_id}, expected {expected.build_id} of the run; the"
+            " dataset was built again with other traces"
+        )
+
+
+def _rows(
+    findings: Findings, source: DatasetSource, dataset: DatasetManifest, *, is_local: bool
+) -> None:
+    hasher, first = ContentHasher(), 0
+    damaged = False
+    for shard in dataset.shards:
+        path = f"datasets/{dataset.dataset_key}/{shard.path}"
+        before = len(findings.problems)
+        with findings.checking(path):
+            for block in source.iter_row_range(dataset, first, first + shard.rows):
+                for row in block.rows:
+                    hasher.add(row)
+            findings.size_bytes += shard.size_bytes
+        damaged = damaged or len(findings.problems) > before
+        first += shard.rows
+    if damaged:
+        return
+    content = hasher.content()
+    if (content.sha256, content.stats) != (dataset.content_sha256, dataset.stats):
+        raise DataError(
+            f"{findings.url(f'datasets/{dataset.dataset_key}/manifest.json')}: its digest or its"
+            " statistics are not those of its rows; rebuild the dataset"
+        )
+
+
+def verify_tokens(findings: Findings, attempts: set[str]) -> None:
+    """Verify the token files that attempts of a training have written.
+
+    Args:
+        findings: receives what is found.
+        attempts: names of the attempts of the train stage.
+    """
+    folders: dict[str, set[str]] = {}
+    for each in list_objects(findings.url("tokens")):
+        parts = each.name.split("/")
+        if len(parts) == 4 and parts[1] == "attempts" and parts[2] in attempts:
+            folders.setdefault(parts[0], set()).add(each.name)
+    for digest in sorted(folders):
+        path = f"tokens/{digest}/manifest.json"
+        with findings.checking(path):
+            manifest = read_token_manifest(findings.url(f"tokens/{digest}"))
+            if manifest is None:
+                raise FileNotFoundError(path)
+            findings.read_json(path)
+            before = len(findings.problems)
+            with findings.checking(f"tokens/{digest}/lock"):
+                if files.size_bytes(findings.url(f"tokens/{digest}/lock")):
+                    url = findings.url(f"tokens/{digest}/lock")
+                    raise DataError(f"{url}: is not empty, expected a lock file; delete it")
+            for file in manifest.files:
+                findings.compare(f"tokens/{digest}/{file.path}", file.size_bytes, file.sha256)
+            if len(findings.problems) - before == len(manifest.files):
+                url = findings.url(path)
+                findings.add(path, f"{url}: none of its files is as recorded; delete the folder")
