@@ -153,7 +153,7 @@ image:
 # takes some minutes. If something is missing, the tests are skipped, but under CI they fail.
 image-test: $(VENV)/.dev
 	@if [ "$$(id -u)" -eq 0 ]; then tests/images/debian-packages; else tests/images/debian-packages --check || true; fi
-	TUNELOOP_IMAGES="$(TARGETS)" $(BIN)/python -m pytest -n 0 -m images tests/images
+	TUNELOOP_IMAGES="$(TARGETS)" $(BIN)/python -m pytest -n 0 -m images --timeout=1800 tests/images
 
 $(VENV)/audit/.done: requirements/audit.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/audit
