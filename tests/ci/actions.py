@@ -28,20 +28,22 @@ TAG = "v0.1.0"
 ACTIONS = {
     # Links the requested repository to `path`. Without `repository`, act has already copied the
     # files of the calling repository.
-    "actions/checkout@v6.0.2": """
+    "actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd": """
         if [ -n "${{ inputs.repository }}" ]; then
           [ "${{ inputs.repository }}@${{ inputs.ref }}" = "$EXPECTED_SOURCE" ]
           ln -sfn "$SOURCE" "${{ inputs.path }}"
         fi
     """,
-    "actions/setup-python@v6.2.0": 'echo "$STAND_INS" >> "$GITHUB_PATH"',
-    "google-github-actions/auth@v3.0.0": """
+    "actions/setup-python@a309ff8b426b58ec0e2a45f0f869d46889d02405": """
+        echo "$STAND_INS" >> "$GITHUB_PATH"
+    """,
+    "google-github-actions/auth@7c6bc770dae815cd3e89ee6cdf493a5fab2cc093": """
         echo "login ${{ inputs.workload_identity_provider }} ${{ inputs.service_account }}" \
           >> "$LOG"
         echo "GOOGLE_APPLICATION_CREDENTIALS=$LOG.credentials" >> "$GITHUB_ENV"
     """,
     # Each login invalidates the previous one, so the tokens of earlier kubeconfigs expire.
-    "google-github-actions/get-gke-credentials@v3.0.0": """
+    "google-github-actions/get-gke-credentials@3da1e46a907576cefaa90c484278bb5b259dd395": """
         [ -n "$GOOGLE_APPLICATION_CREDENTIALS" ]
         echo "kubeconfig ${{ inputs.cluster_name }} ${{ inputs.location }}" >> "$LOG"
         for old in "$LOG".kubeconfig.*; do

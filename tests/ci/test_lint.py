@@ -19,7 +19,7 @@ WORKFLOWS = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
 COMPOSITES = sorted((REPOSITORY / ".github/actions").glob("*/action.yml"))
 FILES = WORKFLOWS + COMPOSITES
 OURS = re.compile(r"\./(\.tuneloop-source/)?\.github/actions/[a-z]+")
-PINNED = re.compile(r"[\w.-]+/[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})")
+PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 BY_COMMIT = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 RELEASE = REPOSITORY / ".github/workflows/release.yml"
 MAY_WRITE = {"id-token", "pull-requests"}
@@ -95,9 +95,22 @@ def test_nothing_can_be_injected_and_everything_is_pinned(path: Path) -> None:
             assert step["with"]["persist-credentials"] == "false"
 
 
-def test_the_release_pins_every_action_by_commit_and_attests_what_it_publishes() -> None:
-    used = re.findall(r"uses: (.*)", RELEASE.read_text())
-    assert used and all(BY_COMMIT.fullmatch(each) for each in used)
+@pytest.mark.parametrize("path", [*WORKFLOWS, *COMPOSITES], ids=lambda path: path.parent.name)
+def test_every_action_is_pinned_by_commit_with_its_version(path: Path) -> None:
+    used = re.findall(r"uses: (.*)", path.read_text())
+    assert all(BY_COMMIT.fullmatch(each) or OURS.fullmatch(each) for each in used), used
+
+
+def test_pins_are_renewed_every_week() -> None:
+    updates = load(REPOSITORY / ".github/dependabot.yml")["updates"]
+    assert {each["package-ecosystem"] for each in updates} == {"github-actions", "docker"}
+    assert all(each["schedule"]["interval"] == "weekly" for each in updates)
+    (actions,) = [each for each in updates if each["package-ecosystem"] == "github-actions"]
+    folders = {"/"} | {f"/.github/actions/{path.parent.name}" for path in COMPOSITES}
+    assert set(actions["directories"]) == folders
+
+
+def test_the_release_attests_what_it_publishes() -> None:
     for name in ("images", "wheel"):
         job = load(RELEASE)["jobs"][name]
         actions = [step.get("uses", "").partition("@")[0] for step in job["steps"]]
