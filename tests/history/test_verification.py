@@ -88,6 +88,7 @@ def write_training(artifacts: str) -> None:
         np.array([5, 6], np.int32),
         ("a" * 36, "b" * 36),
     )
+    files.write(paths.join(layout.token_folder(artifacts, "e" * 64), "lock"), b"")
     write_token_file(layout.token_folder(artifacts, "e" * 64), [block], attempt=trees.ATTEMPT)
     files.write(
         f"{artifacts}/training_runs/{RUN}/train/attempts/{trees.ATTEMPT}/base/config.json", b"{}"

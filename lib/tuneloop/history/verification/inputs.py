@@ -88,9 +88,9 @@ def verify_tokens(findings: Findings, attempts: set[str]) -> None:
             findings.read_json(path)
             before = len(findings.problems)
             with findings.checking(f"tokens/{digest}/lock"):
-                if files.size_bytes(findings.url(f"tokens/{digest}/lock")):
-                    url = findings.url(f"tokens/{digest}/lock")
-                    raise DataError(f"{url}: is not empty, expected a lock file; delete it")
+                url = findings.url(f"tokens/{digest}/lock")
+                if files.local_path(url) is not None and files.size_bytes(url) != 0:
+                    raise DataError(f"{url}: is missing or not empty, expected a lock file")
             for file in manifest.files:
                 findings.compare(f"tokens/{digest}/{file.path}", file.size_bytes, file.sha256)
             if len(findings.problems) - before == len(manifest.files):

@@ -9,7 +9,7 @@ Each trial copies a run, damages one random file (flip, truncate, swap, delete o
 A different result without a word is a failure. Files that nothing describes, such as intermediate
 files of a finished stage, are counted apart: nobody reads them.
 
-Usage: python -m bench.corruption [--trials 100] [--seed 0] [--only finished|unfinished]
+Usage: python -m tests.history.corruption_trials [--trials 100] [--seed 0] [--only finished|unfinished]
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _interrupt(plan: Plan) -> None:
     write_run_manifest(plan)
     script = (
         "import sys; from tests.builders import TinyRun; from pathlib import Path;"
-        " from bench.corruption import _finish;"
+        " from tests.history.corruption_trials import _finish;"
         " f = Path(sys.argv[1]); _finish(TinyRun(f, str(f / 'artifacts'), f / 'run.yaml').plan())"
     )
     folder = str(Path(plan.artifacts).parent)
