@@ -9,7 +9,8 @@ Each trial copies a run, damages one random file (flip, truncate, swap, delete o
 A different result without a word is a failure. Files that nothing describes, such as intermediate
 files of a finished stage, are counted apart: nobody reads them.
 
-Usage: python -m tests.history.corruption_trials [--trials 100] [--seed 0] [--only finished|unfinished]
+Usage:
+    python -m tests.history.corruption_trials [--trials 100] [--seed 0] [--only finished|unfinished]
 """
 
 from __future__ import annotations
@@ -227,12 +228,14 @@ def _is_named(text: str, damaged: set[str]) -> bool:
 
 
 def _report(name: str, tally: Tally) -> None:
-    for failure in tally.failures:
-        print(f"{name}: {failure}")
     total = sum(tally.named.values())
-    print(f"{name}: {total} corruptions; verify: {dict(tally.named)}; run: {dict(tally.outcomes)}")
+    lines = [f"{name}: {failure}" for failure in tally.failures]
+    lines.append(
+        f"{name}: {total} corruptions; verify: {dict(tally.named)}; run: {dict(tally.outcomes)}"
+    )
     figure = {"figure": f"corruptions of a run that was {name}", "value": len(tally.failures)}
-    print(json.dumps({**figure, "unit": f"failures of {total}"}))
+    lines.append(json.dumps({**figure, "unit": f"failures of {total}"}))
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
