@@ -48,7 +48,7 @@ class Limits(BaseModel):
     """Maximum number of open connections of one address, except those of trusted proxies."""
     reserved_files: Count = 256
     """Files that connections leave to the database and the artifacts."""
-    bytes_in_flight: Count = 128 << 20
+    bytes_in_flight: Count = 96 << 20
     """Maximum bytes of unfinished request bodies and unsent replies, of all clients together."""
     filters: Count = 100
     """Maximum number of filters of a dataset."""
