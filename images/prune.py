@@ -241,7 +241,7 @@ def unlink_libraries(path: Path, names: set[str]) -> None:
     then imports the modules with LD_BIND_NOW, which fails if a symbol is missing.
     """
     data = bytearray(path.read_bytes())
-    found = segments(data)
+    found = segments(bytes(data))
     for dynamic in (each for each in found if each.kind == _PT_DYNAMIC):
         end = dynamic.offset + dynamic.size
         entries = list(struct.iter_unpack("<QQ", data[dynamic.offset : end]))

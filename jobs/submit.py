@@ -126,6 +126,7 @@ def _run_sweep(submission: SweepSubmission, poll_seconds: float) -> None:
     # Stages can change what is stored; the ConfigMap of this pod tells what was submitted.
     digests = {each.run_id: each.digest for each in submission.members}
     del submission  # the members take memory, and each is read again when it runs
+    opened: dict[str, Submission] = {}
 
     def open_backend(member: Member) -> KubernetesBackend:
         stored = load_submission(artifacts, member.run_id)
@@ -134,6 +135,7 @@ def _run_sweep(submission: SweepSubmission, poll_seconds: float) -> None:
                 f"{submission_url(artifacts, member.run_id)}: is not what was submitted with this"
                 " sweep, expected the file unchanged; submit the sweep again"
             )
+        opened[member.run_id] = stored
         return KubernetesBackend(
             stored,
             # Members run in threads, and a client belongs to one thread.
@@ -153,6 +155,7 @@ def _run_sweep(submission: SweepSubmission, poll_seconds: float) -> None:
         artifacts,
         open_backend,
         callbacks=callbacks,
+        notifier=lambda member: notifier_of_submission(opened.pop(member.run_id), log.warning),
         ended=lambda member, state: log.info(
             "member %d: %s %s", member.number, state.state, state.cause
         ),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ import pytest
 
 from tests.builders import Invoke, TinyRun, steps_done
 from tests.k8s.twin import IMAGE, Action, Exit, Running, Twin, publish_record, worker
+from tests.runs.notifications.receiver import receiving
 from tuneloop import jsonl
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.sweeps import store as sweep_store
 from tuneloop.artifacts.sweeps.store import MemberState
 from tuneloop.errors import SpecError, StillRunning
 from tuneloop.k8s.backend import KubernetesBackend
+from tuneloop.runs.notifications.notifier import notifier_of_submission
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.sweep.execute import SweepRun
 from tuneloop.runs.sweep.plan import SweepPlan, plan_sweep
@@ -308,6 +311,38 @@ def test_a_used_up_budget_stops_members_and_a_higher_one_continues(tiny_run: Tin
     states = execution(made, twin, manifest=more).run()
     assert [each.state for each in states] == ["done"] * 3
     assert all(each.chip_hours > 0 for each in states)
+
+
+def test_webhooks_get_the_events_of_each_member_with_ids_that_stay(tiny_run: TinyRun) -> None:
+    with receiving() as receiver:
+        tiny_run.change(execution__notifications=[{"url": receiver.url}])
+        made = planned(tiny_run)
+        prepared = {each.run_id: each.prepared for each in made.members}
+        warnings: list[str] = []
+        twin = SharedTwin()
+        act, second = worker(twin), made.members[1].run_id
+
+        def breaks(pod: Any) -> Action:
+            spec = twin.stage_of(pod)
+            is_broken = (spec.run_id, spec.stage) == (second, "eval")
+            return Exit(65, "bad row") if is_broken else act(pod)
+
+        twin.act = breaks
+        for _ in range(2):
+            execution(
+                made,
+                twin,
+                retry_failed=False,
+                notifier=lambda member: notifier_of_submission(
+                    prepared[member.run_id].backend.submission, warnings.append
+                ),
+            ).run()
+        assert warnings == []
+        told = {(each.json["id"], each.json["data"]["run_id"]) for each in receiver.requests}
+        types = Counter(receiver.types())
+    assert types["run.failed eval"] > 0
+    per_run = Counter(run_id for _, run_id in told)
+    assert per_run == {each.run_id: 3 if each.run_id == second else 5 for each in made.members}
 
 
 def test_a_cancelled_sweep_starts_no_other_member(tiny_run: TinyRun) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tuneloop.artifacts.submission import Submission
     from tuneloop.artifacts.sweeps.store import Member, MemberState, SweepManifest
     from tuneloop.cli.live.progress import Progress
     from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
@@ -102,6 +103,7 @@ def run_sweep(made: SweepPlan[Backend], *, is_local: bool, as_json: bool) -> Non
     """Run all members and print the table; members that are done are not run again."""
     from tuneloop.artifacts.sweeps.store import save_sweep
     from tuneloop.cli.live.progress import Progress
+    from tuneloop.runs.notifications.notifier import notifier_of_spec
     from tuneloop.runs.sweep.execute import SweepRun
 
     prices = load_prices(made.members[0].prepared.plan.spec.execution.prices)
@@ -116,6 +118,9 @@ def run_sweep(made: SweepPlan[Backend], *, is_local: bool, as_json: bool) -> Non
             made.artifacts,
             lambda member: prepared[member.run_id].start(),
             callbacks=_callbacks(view, parallelism),
+            notifier=lambda member: notifier_of_spec(
+                member.run_id, prepared[member.run_id].plan.spec, view.warn
+            ),
             ended=_ended(view),
             parallelism=parallelism,
         )
@@ -165,16 +170,24 @@ def wait_for_sweep(
 ) -> None:
     """Continue a submitted sweep until all members have ended, and print the table."""
     from tuneloop.cli.live.progress import Progress
+    from tuneloop.runs.notifications.notifier import notifier_of_submission
     from tuneloop.runs.sweep.execute import SweepRun
 
     settings = manifest.load_settings()
+    opened: dict[str, Submission] = {}
+
+    def open_backend(member: Member) -> Backend:
+        known = run.of_run(member.run_id)
+        backend = known.open_backend(cluster, poll_seconds, sweep_id=manifest.sweep_id)
+        opened[member.run_id] = backend.submission
+        return backend
+
     with Progress(quiet=as_json) as view:
         execution = SweepRun(
             manifest,
             run.artifacts_url,
-            lambda member: run.of_run(member.run_id).open_backend(
-                cluster, poll_seconds, sweep_id=manifest.sweep_id
-            ),
+            open_backend,
+            notifier=lambda member: notifier_of_submission(opened.pop(member.run_id), view.warn),
             callbacks=_callbacks(view, settings.parallelism),
             ended=_ended(view),
             parallelism=settings.parallelism,

@@ -26,6 +26,8 @@ from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StillRunning, TuneloopError
 from tuneloop.runs import sequence
 from tuneloop.runs.backend import Backend
+from tuneloop.runs.notifications.events import NotifiedRun
+from tuneloop.runs.notifications.notifier import Notifier
 from tuneloop.runs.results import StageResult
 from tuneloop.runs.sequence import Callbacks
 from tuneloop.runs.sweep.curves import Curve, hopeless, read_curve
@@ -34,6 +36,11 @@ LOOK_SECONDS = 2.0
 """Seconds between two looks at losses and at a cancellation."""
 _WAITS = ("Queued", "Unschedulable", "Stockout", "QuotaExceeded", "Provisioning")
 """States in which a stage holds no machines yet."""
+
+
+def _tell_nobody(member: Member) -> Notifier:
+    run = NotifiedRun(member.run_id, member.run_id, artifacts="", store_url="")
+    return Notifier(run, (), warn=lambda text: None)
 
 
 class _Stopped(Exception):
@@ -55,6 +62,9 @@ class SweepRun:
     """Returns the backend of a member, ready to submit."""
     callbacks: Callable[[Member], Callbacks] = lambda member: Callbacks()
     """Returns the callbacks that show a member."""
+    notifier: Callable[[Member], Notifier] = _tell_nobody
+    """Returns the notifier of a member after its backend was opened; to the webhooks, a member is a
+    run like any other."""
     ended: Callable[[Member, MemberState], None] = lambda member, state: None
     """Called when a member has ended."""
     parallelism: int = 1
@@ -134,9 +144,12 @@ class SweepRun:
 
     def _run_stages(self, member: Member, watch: _Watch) -> tuple[MemberEnd, str]:
         backend = self.open_backend(member)
-        stages = sequence.Sequence(backend, watch.callbacks(), sleep=watch.sleep)
         try:
-            stages.run(retry_failed=self.retry_failed, stop_on_interrupt=self.stop_on_interrupt)
+            with self.notifier(member) as notifier:
+                callbacks = notifier.watch(watch.callbacks())
+                sequence.Sequence(backend, callbacks, sleep=watch.sleep).run(
+                    retry_failed=self.retry_failed, stop_on_interrupt=self.stop_on_interrupt
+                )
         except _Stopped:
             if watch.stage is not None:
                 backend.cancel_run(watch.stage)
