@@ -28,6 +28,7 @@ PRUNED = {
     },
     "cffi": {"cffi/*": "compiles modules; cryptography loads only _cffi_backend"},
     "duckdb": {"duckdb/experimental/*": "emulates the API of Spark"},
+    "fastapi-offline": {"fastapi_offline/static/redoc*": "the store shows Swagger UI"},
     "google-api-core": {
         "google/api_core/resumable_transfer/*": "google-cloud-storage has its own",
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
@@ -104,6 +105,25 @@ def test_no_error_and_nothing_is_fetched_from_elsewhere(
     site: Site, faults: Callable[[str], list[str]], name: str
 ) -> None:
     assert faults(site.at(name)) == []
+
+
+def test_the_page_of_the_api_shows_every_route_without_other_sites(
+    site: Site, open_page: Open
+) -> None:
+    said: list[str] = []
+    page = open_page("about:blank", scripts=True)
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url))
+    page.goto(f"{site.url}/docs")
+    page.locator(".opblock-summary-path").first.wait_for(timeout=20_000)
+    paths = httpx.get(f"{site.url}/openapi.json").json()["paths"]
+    assert page.locator(".opblock").count() == sum(map(len, paths.values()))
+    page.get_by_role("button", name="/readyz").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    page.get_by_text('"status": "ready"').first.wait_for(timeout=20_000)
+    assert [text for text in said if not text.startswith((f"{site.url}/", "data:"))] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

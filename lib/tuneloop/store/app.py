@@ -32,7 +32,7 @@ from tuneloop.store.middleware.head import HeadAsGet
 from tuneloop.store.middleware.loopback import LoopbackOnly
 from tuneloop.store.routes import bounds, datasets, examples, openapi, request_parsing, traces
 from tuneloop.store.routes.refusals import ANY, GUARDED
-from tuneloop.store.web import pages, render
+from tuneloop.store.web import api_page, pages, render
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ def create_app(
         dependencies=[Depends(bounds.check_query)],
         # A redirect would name the host that the client sent.
         redirect_slashes=False,
+        docs_url=None,  # web/api_page.py
+        redoc_url=None,
     )
     app.state.service = Service(
         database, artifacts_url.rstrip("/"), catalog, clock, new_seed, limits or Limits()
@@ -102,7 +104,7 @@ def create_app(
     if cors_origins:
         cors.install(app, cors_origins)
     app.add_middleware(Observer, metrics=app.state.service.metrics)
-    for each in (*ROUTERS, pages.router):
+    for each in (*ROUTERS, pages.router, api_page.router):
         app.include_router(each)
     openapi.install(app, catalog, guarded=bool(tokens))
     request_parsing.install_handlers(app)

@@ -78,11 +78,12 @@ def test_odd_paths_are_cut_and_escaped(
 ) -> None:
     http.get("/a%0a%1b%7f%e2%80%a8b")
     http.get("/" + "x" * 5000)
-    assert http.get("/docs/").status_code == 200  # This request is redirected.
-    newline, long, redirected, docs = lines()
+    assert http.get("/docs").status_code == 200
+    assert http.get("/docs/").status_code == 404  # A redirect would name the client's host.
+    newline, long, docs, _ = lines()
     assert (newline["path"], newline["route"]) == ("/a\n\x1b\x7f\u2028b", None)
     assert len(long["path"]) == access_log.MAX_PATH_CHARACTERS
-    assert (redirected["status"], docs["route"]) == (307, "/docs")
+    assert docs["route"] == "/docs"
     raw = caplog.records[0].getMessage()
     assert "\\n\\u001b" in raw
     assert "\u2028" not in raw

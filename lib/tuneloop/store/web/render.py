@@ -1,8 +1,8 @@
 """Render web pages: templates, security headers, and error pages.
 
 Templates escape all text from traces, files and requests, so it never becomes markup. Pages load
-nothing from other sites, and only the page of an unfinished run has a script, which is ours; the
-headers enforce both.
+nothing from other sites, and only two pages have scripts: that of an unfinished run, and that of
+the API. The headers enforce both.
 """
 
 from __future__ import annotations
@@ -70,6 +70,18 @@ def security_headers(*, live: bool = False) -> dict[str, str]:
         "Cross-Origin-Resource-Policy": "same-origin",
         "Cache-Control": "no-store",
     }
+
+
+def api_page() -> Response:
+    """Render the page of the API. Swagger UI needs its own files, and icons in data URLs."""
+    headers = security_headers()
+    headers["Content-Security-Policy"] = (
+        f"default-src 'none'; style-src 'self'; script-src 'self' 'sha256-{_digest('api.js')}';"
+        " img-src data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none';"
+        " base-uri 'none'"
+    )
+    text = fragment("api", script=Markup(_text("api.js")))
+    return Response(text.encode(), headers=headers, media_type="text/html")
 
 
 def page(name: str, status: int = 200, headers: Mapping[str, str] = {}, **values: Any) -> Response:
