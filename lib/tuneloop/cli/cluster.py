@@ -10,7 +10,7 @@ import typer
 from tuneloop.cli import options
 from tuneloop.cli.control import detached, sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, expand_groups
-from tuneloop.cli.options import Json, PollSeconds, Prices, print_json
+from tuneloop.cli.options import STDOUT, Json, PollSeconds, Prices, print_json
 from tuneloop.errors import SpecError, StageFailed, UsageError
 
 
@@ -23,13 +23,20 @@ def register(app: typer.Typer) -> None:
 def render(
     run: RunOptions,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder that receives the YAML files.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder that receives the YAML files; - writes one stream to standard output, for"
+            " `kubectl apply -f -`.",
+        ),
     ],
 ) -> None:
     """Write a run or a sweep as plain YAML. `kubectl apply -f DIR` then runs all of it."""
-    from tuneloop.k8s.rendering.stale import refuse_stale_files
-    from tuneloop.storage import files
+    from tuneloop.k8s.rendering.stale import applied_stream, refuse_stale_files
+    from tuneloop.storage import files, paths
 
+    output = paths.normal(output)
     if (sweep := run.load_sweep()) is not None:
         from tuneloop.k8s.sweeps import sweep_files
 
@@ -38,9 +45,12 @@ def render(
     else:
         prepared = run.place_on_cluster()
         rendered, what = prepared.backend.files(), f"run {prepared.plan.run_id}"
-    refuse_stale_files(output, rendered)
+    if output == STDOUT:
+        typer.echo(applied_stream(rendered), nl=False)
+        return
+    refuse_stale_files(Path(output), rendered)
     for name, text in rendered.items():
-        files.write(str(output / name), text.encode())
+        files.write(paths.join(output, name), text.encode())
     typer.echo(f"{output}: {len(rendered)} files of {what}")
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, expand_groups
-from tuneloop.cli.options import Json, print_json
+from tuneloop.cli.options import STDOUT, Json, given_file, print_json
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +24,9 @@ examples_app = typer.Typer(
 ExamplesUrl = Annotated[
     str,
     typer.Argument(
-        metavar="URL", help="An examples-*.jsonl[.zst] file, or a prefix with such files."
+        metavar="URL",
+        callback=given_file,
+        help="An examples-*.jsonl[.zst] file, or a prefix with such files.",
     ),
 ]
 
@@ -46,7 +47,11 @@ class ChatOptions:
     ] = "plain"
     tokenizer: Annotated[
         str | None,
-        typer.Option("--tokenizer", help="Without a model: a tokenizer.model or tokenizer.json."),
+        typer.Option(
+            "--tokenizer",
+            callback=given_file,
+            help="Without a model: a tokenizer.model or tokenizer.json.",
+        ),
     ] = None
     family: Annotated[
         str, typer.Option("--family", help="Without a tokenizer: family of the chat template.")
@@ -98,7 +103,12 @@ def inspect(
         str | None, typer.Option("--id", help="Id of the example or of its trace.")
     ] = None,
     row: Annotated[int, typer.Option(min=0, help="Line of the file, from 0, without --id.")] = 0,
-    html: Annotated[Path | None, typer.Option(help="Also write an HTML page to this path.")] = None,
+    html: Annotated[
+        str | None,
+        typer.Option(
+            help="Also write an HTML page to this path; - writes only the page, to standard output."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show one example as it is trained on. Tokens are coloured, and grouped by loss mask."""
@@ -127,8 +137,11 @@ def inspect(
         found = inspect_text(example, template, chat.system_instruction)
     else:
         found = inspect_example(example, chat_format, chat.system_instruction)
+    if html == STDOUT:
+        typer.echo(render_html(found))
+        return
     if html is not None:
-        files.write(str(html), render_html(found).encode())
+        files.write(html, render_html(found).encode())
     if as_json:
         print_json(_as_json(found))
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, KnownRun, expand_groups
-from tuneloop.cli.options import Json, print_json
+from tuneloop.cli.options import Json, given_file, print_json
 from tuneloop.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ def check(
         str,
         typer.Option(
             "--reference",
+            callback=given_file,
             metavar="REF.npz",
             help="Output of another program on this model: ids, logits and greedy tokens (gen).",
         ),

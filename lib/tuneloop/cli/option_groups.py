@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from tuneloop.cli.options import given_file
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,14 @@ class ClusterOptions:
 class RunOptions:
     """A run spec, and the options that override its values."""
 
-    spec: Annotated[str, typer.Argument(metavar="RUN.yaml", help="The run spec.")]
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN.yaml",
+            callback=given_file,
+            help="The run spec; - reads it from standard input.",
+        ),
+    ]
     image: Annotated[
         str | None, typer.Option("--image", help="REPOSITORY@sha256:DIGEST; overrides the spec.")
     ] = None

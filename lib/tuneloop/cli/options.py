@@ -15,6 +15,23 @@ if TYPE_CHECKING:
     from tuneloop.history.cost.prices import PriceList
     from tuneloop.runs.results import StageResult
 
+STDOUT = "-"
+"""Place of an output that goes to standard output."""
+
+
+def given_file(context: typer.Context, place: str | None) -> str | None:
+    """Let a verb read a file that the user named, also if it is a pipe or `-`.
+
+    It is the callback of every argument and option that names an input file, so that an input
+    which cannot be read is refused before the verb does anything.
+    """
+    if place is None or context.resilient_parsing:
+        return place
+    from tuneloop.storage.places import given
+
+    return given(place)
+
+
 DEFAULT_STORE = "http://127.0.0.1:8000"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -26,6 +43,7 @@ Prices = Annotated[
     str | None,
     typer.Option(
         "--prices",
+        callback=given_file,
         help="YAML file with prices of accelerators; default: the one that the spec names.",
     ),
 ]

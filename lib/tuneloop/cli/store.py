@@ -6,13 +6,19 @@ import contextlib
 import json
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS
-from tuneloop.cli.options import DEFAULT_STORE, Json, StoreUrl, load_prices, print_json
+from tuneloop.cli.options import (
+    DEFAULT_STORE,
+    Json,
+    StoreUrl,
+    given_file,
+    load_prices,
+    print_json,
+)
 from tuneloop.errors import DataError, SpecError, UsageError
 from tuneloop.traces.importers.table import IMPORTERS
 
@@ -34,6 +40,7 @@ StorePrices = Annotated[
     str | None,
     typer.Option(
         envvar="TUNELOOP_PRICES",
+        callback=given_file,
         help="YAML file with prices of accelerators, for the costs on pages of runs.",
     ),
 ]
@@ -72,7 +79,10 @@ def serve(
         typer.Option(envvar="TUNELOOP_ARTIFACTS", help="Artifacts URL where datasets are written."),
     ] = DEFAULT_ARTIFACTS,
     tokens: Annotated[
-        Path | None, typer.Option(help="Token file; default: the content of TUNELOOP_TOKENS.")
+        str | None,
+        typer.Option(
+            callback=given_file, help="Token file; default: the content of TUNELOOP_TOKENS."
+        ),
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
@@ -90,6 +100,9 @@ def serve(
 ) -> None:
     """Serve the trace store over HTTP. Without tokens, only on loopback."""
     from tuneloop.runs import store_app
+    from tuneloop.storage import paths
+
+    artifacts = paths.normal(artifacts)
 
     def listening(url: str, database: str) -> None:
         typer.echo(
@@ -117,14 +130,16 @@ def serve(
         raise typer.Exit(e.exit_code) from e
 
 
-def _tokens(path: Path | None) -> tuple[Token, ...]:
+def _tokens(path: str | None) -> tuple[Token, ...]:
     from tuneloop.store.middleware.auth import parse_tokens
 
     if path is None:
         text = os.environ.get("TUNELOOP_TOKENS")
         return () if text is None else parse_tokens(text, "TUNELOOP_TOKENS")
+    from tuneloop.storage import files
+
     try:
-        return parse_tokens(path.read_text("utf-8"), str(path))
+        return parse_tokens(files.read(path).decode("utf-8"), path)
     except (OSError, UnicodeDecodeError) as e:
         raise UsageError(f"--tokens {path}: cannot be read ({e}); check the path") from e
 
@@ -145,7 +160,12 @@ def tokens_new(
 @traces_app.command("import")
 def traces_import(
     file: Annotated[
-        str, typer.Argument(metavar="FILE.jsonl", help="File with one JSON object per line.")
+        str,
+        typer.Argument(
+            metavar="FILE.jsonl",
+            callback=given_file,
+            help="File with one JSON object per line; - reads standard input.",
+        ),
     ],
     source_format: Annotated[
         str,
@@ -342,7 +362,14 @@ def eval_sets_generate(
 
 @eval_sets_app.command("check")
 def eval_sets_check(
-    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="Eval set file.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.jsonl",
+            callback=given_file,
+            help="Eval set file; - reads standard input.",
+        ),
+    ],
 ) -> None:
     """Validate an eval set. Print every problem with its line."""
     from tuneloop.evaluation.sets.schema import parse_eval_set, problems

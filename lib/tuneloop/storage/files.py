@@ -1,4 +1,4 @@
-"""Read, list, write, publish (create only) and verify files; no other module calls fsspec.
+"""Read, list, write, publish (create only) and verify files; `places` opens their file systems.
 
 An object appears under its final name completely or not at all. A local file is written next to
 its final name and then linked or renamed into place, because SIGKILL can leave a plain O_EXCL
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import logging
 import os
 import tempfile
 import uuid
@@ -21,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from tuneloop.errors import DataError, SpecError, Transient, UsageError
+from tuneloop.errors import DataError, Transient
 from tuneloop.storage.errors import is_passing, sentences
+from tuneloop.storage.places import open_place, regular
 
 _BLOCK_BYTES = 1 << 20
 _REMOTE_BLOCK_BYTES = 8 << 20
@@ -46,23 +45,6 @@ _patiently = Retrying(
 )
 
 
-def _open_fs(url: str) -> tuple[Any, str]:
-    try:
-        # A cached listing would hide objects that another process has published since.
-        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    except ValueError as e:
-        raise SpecError(f"{url}: {e}; use a local path or a URL of a known protocol") from e
-    except ImportError as e:
-        package = getattr(e.__cause__, "name", None) or e.name
-        raise UsageError(
-            f"{url}: Python package {package} is not installed; install it, or use an image of"
-            " `make image`, which contains the packages of gs:// and s3://"
-        ) from e
-    # gcsfs logs a traceback of every error that it also raises.
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-    return fs, path
-
-
 def ask(
     url: str,
     verb: str,
@@ -79,15 +61,15 @@ def ask(
         patience_seconds: seconds of retries, on top of those of the store's own library.
     """
     with sentences(url, verb):
-        fs, path = _open_fs(url)
+        fs, path = open_place(url)
         if isinstance(fs, LocalFileSystem):
-            return call(fs, path)
+            return call(fs, regular(url, path) if verb == "read" else path)
         return _patiently.copy(stop=stop_after_delay(patience_seconds))(call, fs, path)
 
 
 def local_path(url: str) -> str | None:
     """Return the path of a local file or folder, or None if the URL is not local."""
-    fs, path = _open_fs(url)
+    fs, path = open_place(url)
     return str(path) if isinstance(fs, LocalFileSystem) else None
 
 
@@ -235,7 +217,7 @@ def exclusive(url: str, should_stop: Callable[[], bool]) -> Iterator[None]:
     Raises:
         Transient: `should_stop` returned True while waiting.
     """
-    fs, path = _open_fs(url)
+    fs, path = open_place(url)
     if not isinstance(fs, LocalFileSystem):
         yield
         return
@@ -297,7 +279,7 @@ class Writer:
         self._size_bytes = 0
         self._sha256 = hashlib.sha256()
         with sentences(url, "written"):
-            fs, path = _open_fs(url)
+            fs, path = open_place(url)
             self._is_local = isinstance(fs, LocalFileSystem)
             if self._is_local:
                 _mkdir(Path(path).parent)
@@ -356,9 +338,9 @@ def read_range(url: str, start: int, stop: int) -> bytes:
 
 def iter_blocks(url: str) -> Iterator[bytes]:
     """Stream an object in blocks; raise FileNotFoundError at the first block if there is none."""
-    fs, path = _open_fs(url)
+    fs, path = open_place(url)
     if isinstance(fs, LocalFileSystem):
-        with sentences(url, "read"), open(path, "rb") as file:
+        with sentences(url, "read"), open(regular(url, path), "rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 yield block
         return

@@ -1,12 +1,54 @@
-"""Join URLs and paths of stored files, and make local paths absolute."""
+"""The normal form of places (URLs and local paths), and joining them."""
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+
+from tuneloop.errors import UsageError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+_CHAIN = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*(://.*)?::.*://|(?!file:)[A-Za-z][A-Za-z0-9+.-]*://.*::"
+)
+
+
+def is_url(place: str) -> bool:
+    """Return whether a place begins with a protocol; all others are local paths."""
+    return _URL.match(place) is not None
+
+
+def normal(place: str) -> str:
+    """Return the normal form of a place that a user gave; every verb reads places through this.
+
+    In a local path, `~` is expanded, and `::` has no meaning.
+
+    Raises:
+        UsageError: it is empty, or a chain of file systems such as `simplecache::s3://bucket/file`.
+    """
+    if not place.strip():
+        raise UsageError(
+            f"{place!r}: is an empty place, expected a path or a URL; name one, or leave the option"
+            " out, or check the variable that the shell put there"
+        )
+    if _CHAIN.match(place):
+        raise UsageError(
+            f"{place}: is a chain of file systems, expected one path or URL; give the URL after the"
+            " last `::`, or write ./ before a local path"
+        )
+    return place if is_url(place) else os.path.expanduser(place)
 
 
 def join(url: str, *parts: str) -> str:
-    """Append path parts to a URL or local path."""
+    """Append path parts to a URL or local path.
+
+    Raises:
+        UsageError: the URL is empty, which would lead to the root of the file system.
+    """
+    if not url.strip():
+        normal(url)
     return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
@@ -35,7 +77,10 @@ def below(path: str) -> str:
 
 
 def absolute(url: str) -> str:
-    """Make a local path absolute, so that a process in another folder finds it; keep other URLs."""
-    if "://" in url:
-        return url
-    return str(Path(url).absolute())
+    """Make a local path absolute, so that a process in another folder finds it; keep other URLs.
+
+    Raises:
+        UsageError: as for `normal`.
+    """
+    url = normal(url)
+    return url if is_url(url) else str(Path(url).absolute())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,18 @@ def refuse_stale_files(folder: Path, written: Container[str]) -> None:
             f"{folder}: holds {', '.join(stale)} of another run or version, which `kubectl apply"
             " -f` would apply too, expected none; delete them, or choose an empty folder"
         )
+
+
+def applied_stream(rendered: Mapping[str, str]) -> str:
+    """Join the files that `kubectl apply -f DIR` reads to one stream of YAML documents.
+
+    Args:
+        rendered: path relative to the folder -> text. kubectl does not look into subfolders.
+    """
+    applied = (
+        text for name, text in rendered.items() if "/" not in name and name.endswith(SUFFIXES)
+    )
+    return "---\n".join(text if text.endswith("\n") else f"{text}\n" for text in applied)
 
 
 def _holds_a_run(path: Path) -> bool:
