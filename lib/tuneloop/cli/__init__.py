@@ -13,7 +13,17 @@ from typing import NoReturn
 
 import typer
 
-from tuneloop.cli import cluster, examples, generate, history, models, results, runs, store
+from tuneloop.cli import (
+    cluster,
+    examples,
+    generate,
+    history,
+    models,
+    results,
+    runs,
+    store,
+    terminal,
+)
 from tuneloop.cli.control import cancel
 from tuneloop.cli.live import logs
 from tuneloop.errors import (
@@ -54,6 +64,7 @@ generate.register(app)
 
 def main() -> NoReturn:
     """Run a verb and exit with its code."""
+    terminal.protect()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()

@@ -7,12 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.results import EvalResults, TrainResults
+from tuneloop.cli.live.console import make_console
 from tuneloop.cli.live.progress import describe_pace
 from tuneloop.history.units import duration
 from tuneloop.stages.table import STAGES
@@ -51,7 +51,7 @@ def print_run(
     summary: dict[str, Any], stages: Sequence[StageResult], usage: Sequence[str] = ()
 ) -> None:
     """Print the table of a run to stdout, in 80 columns, and lines about its machines."""
-    console = Console(highlight=False)
+    console = make_console()
     console.print(f"\nrun {summary['run_id']}", markup=False)
     table = Table(box=None, pad_edge=False)
     for column, justify in (
@@ -108,7 +108,7 @@ def print_plan(
     plan: Plan, rows: Sequence[PlanRow], report: StepReport, bounds: Sequence[str] = ()
 ) -> None:
     """Print the table of a plan, its bounds and a training step's memory to stdout."""
-    console = Console(highlight=False)
+    console = make_console()
     console.print(f"run {plan.run_id}, seed {plan.seed}", markup=False)
     console.print(f"model {plan.model.words}", markup=False)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
@@ -191,7 +191,7 @@ def _size(size_bytes: int) -> str:
 
 def print_status(run_id: str, stages: Sequence[StageStatus]) -> None:
     """Print the table of a submitted run to stdout."""
-    console = Console(highlight=False)
+    console = make_console()
     console.print(f"run {run_id}", markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "state", "step", "how fast, or what it waits for"):
@@ -214,4 +214,4 @@ def print_explanation(stage: StageStatus) -> None:
     ):
         if text:
             table.add_row(title, Text(text, overflow="fold"))
-    Console(highlight=False).print(table)
+    make_console().print(table)

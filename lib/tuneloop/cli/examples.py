@@ -164,10 +164,11 @@ def _as_json(found: Inspection) -> dict[str, Any]:
 def _print(found: Inspection) -> None:
     from itertools import groupby
 
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    from tuneloop.cli.live.console import make_console
+
+    console = make_console(soft_wrap=True)
     console.print(found.example.id, found.summary(), sep="\n", markup=False)
     # The parts have titles, because a pipe and NO_COLOR show no colours.
     for trained, pieces in groupby(found.pieces, key=lambda piece: piece.trained):

@@ -276,9 +276,10 @@ def _megabytes(size_bytes: int) -> str:
 
 
 def _print_list(listed: list[ListedModel]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from tuneloop.cli.live.console import make_console
 
     table = Table(box=None, pad_edge=False)
     for column in ("model", "family"):
@@ -296,7 +297,7 @@ def _print_list(listed: list[ListedModel]) -> None:
             *(_megabytes(_size(manifest)), manifest.dtype, Text(manifest.licence or "not stated")),
         )
     if table.row_count:
-        Console(highlight=False).print(table)
+        make_console().print(table)
     else:
         typer.echo("no models; add one with `tuneloop models add NAME URL`", err=True)
     for each in listed:

@@ -87,6 +87,7 @@ def uvicorn_server(
         ws="none",
         log_level=log_level,
         access_log=False,
+        use_colors=False,
         # Without a proxy that is named, any client could choose the address it is known by.
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),

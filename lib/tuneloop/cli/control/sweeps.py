@@ -67,7 +67,6 @@ def plan_members(
 
 def print_sweep_plan(made: SweepPlan[Backend], *, as_json: bool) -> None:
     """Print all members, the stages with their users, and the most chip-hours they can hold."""
-    from rich.console import Console
     from rich.table import Table
 
     stages = made.stages()
@@ -77,7 +76,9 @@ def print_sweep_plan(made: SweepPlan[Backend], *, as_json: bool) -> None:
         shared = [{**asdict(each), "chip_hours": each.chip_hours} for each in stages]
         print_json({**value, "stages": shared, "most_chip_hours": most})
         return
-    console = Console(highlight=False)
+    from tuneloop.cli.live.console import make_console
+
+    console = make_console()
     console.print(f"sweep {made.sweep_id}, {len(made.members)} members", markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("#", "run", "values"):
@@ -275,13 +276,14 @@ def follow_sweep(
 
     A terminal shows the table in place. Elsewhere, each change of a member is one line.
     """
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
+    from tuneloop.cli.live.console import make_console
     from tuneloop.runs.sweep.report import build_rows
 
-    console = console or Console(highlight=False)
+    console = console or make_console()
     said: dict[int, str] = {}
     with (
         Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
@@ -305,9 +307,10 @@ def follow_sweep(
 
 
 def _print_table(sweep_id: str, rows: Sequence[Row]) -> None:
-    from rich.console import Console
 
-    console = Console(highlight=False)
+    from tuneloop.cli.live.console import make_console
+
+    console = make_console()
     console.print(f"sweep {sweep_id}", markup=False)
     console.print(_table(rows))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuneloop.cli.live.console import make_console
 from tuneloop.history.comparison import Comparison
 from tuneloop.history.cost import account
 from tuneloop.history.detail import RunDetail
@@ -23,7 +23,7 @@ WIDE = 132
 
 def print_runs(runs: Sequence[ListedRun]) -> None:
     """Print a list of runs to stdout: one line per run if the terminal is wide, otherwise two."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, pad_edge=False)
     if console.width >= WIDE:
         for title in ("run", "state", "started", "took", "dataset", "base model", "accuracy"):
@@ -85,7 +85,7 @@ def accuracy(base: float | None, tuned: float | None) -> str:
 
 def print_usage(usage: Usage, limit: int) -> None:
     """Print the bytes by kind and by run to stdout."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, pad_edge=False)
     table.add_column("kind")
     table.add_column("size", justify="right")
@@ -109,7 +109,7 @@ def print_usage(usage: Usage, limit: int) -> None:
 
 def print_garbage(found: Sequence[Garbage], others: Sequence[Garbage], *, deleted: bool) -> None:
     """Print garbage to stdout: what was or would be deleted, then the kinds that are not chosen."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, pad_edge=False)
     table.add_column("what", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
@@ -131,7 +131,7 @@ def print_garbage(found: Sequence[Garbage], others: Sequence[Garbage], *, delete
 
 def print_run(detail: RunDetail) -> None:
     """Print one run to stdout."""
-    console = Console(highlight=False)
+    console = make_console()
     for title, text in detail.facts:
         console.print(shown(f"{title:10} {text}"), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
@@ -166,7 +166,7 @@ def _machines(rows: list[list[str]]) -> Table:
 
 def print_comparison(comparison: Comparison) -> None:
     """Print runs side by side to stdout."""
-    console = Console(highlight=False)
+    console = make_console()
     for title, rows in comparison.sections.items():
         table = Table(box=None, pad_edge=False)
         table.add_column(title, overflow="fold")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from tuneloop.cli.live.console import make_console
+
 if TYPE_CHECKING:
     import rich.progress
 
@@ -40,7 +42,7 @@ class Progress:
         """
         import rich.progress  # a third of this module's import time, and tables do not need it
 
-        self._console = console or Console(stderr=True, quiet=quiet, highlight=False)
+        self._console = console or make_console(stderr=True, quiet=quiet)
         self._has_bar = not quiet and (console or sys.stderr.isatty()) and self._console.is_terminal
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description:8}"),
@@ -70,7 +72,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """Print a warning, also if nothing else is shown; another thread may call this."""
-        console = Console(stderr=True, highlight=False) if self._console.quiet else self._console
+        console = make_console(stderr=True) if self._console.quiet else self._console
         console.print(f"warning: {text}", markup=False, soft_wrap=True)
 
     def started(self, name: str) -> None:
