@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.objectstore import STORES
+from tests.cluster.controlplane import wait_until
+from tests.objectstore import STORES, ObjectStore
 from tests.training.sft.groups import Training, result
 from tuneloop.errors import Superseded
 from tuneloop.storage import files
@@ -77,6 +78,12 @@ def test_metrics_of_an_earlier_attempt_are_not_written(prefix: str) -> None:
     assert files.read(f"{prefix}/metrics.jsonl") == b"1"
 
 
+def stored_steps(bucket: ObjectStore) -> int:
+    """Return the number of steps in the metrics of the unfinished training."""
+    names = [name for name in bucket.bucket.names() if name.endswith("/resume/metrics.jsonl")]
+    return sum(bucket.bucket.get(name).count(b"\n") for name in names)
+
+
 def test_a_frozen_attempt_that_wakes_up_changes_nothing(
     training: Callable[..., Training],
 ) -> None:
@@ -90,6 +97,9 @@ def test_a_frozen_attempt_that_wakes_up_changes_nothing(
         (frozen,) = group.start(1)
         with bucket.proxy.holding("checkpoints/8/") as caught:
             assert caught.wait(180), group.logs()
+            # A write that is on its way cannot be called back. It holds the steps so far, and a
+            # checkpoint whose steps are not all in the metrics is not used.
+            wait_until(lambda: stored_steps(bucket) == 8, "the metrics of step 8 are stored", 60)
             os.kill(frozen.pid, signal.SIGSTOP)
         group.start(1)
         assert group.end() == [0], group.logs()

@@ -7,6 +7,10 @@ training is started again, two attempts write below the same prefix. Therefore a
 next number when it starts, and it ends when it sees that a later attempt has claimed one. Object
 stores can create an object only if it does not exist; they cannot compare and swap, so the numbers
 rise.
+
+A write that has passed the check and is on its way cannot be called back. Only metrics.jsonl is
+written over: a late version of it holds fewer steps, and a checkpoint is used only if the metrics
+of all its steps are stored. Training then goes on from an earlier step, with the same result.
 """
 
 from __future__ import annotations
