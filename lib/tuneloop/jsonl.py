@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from tuneloop.errors import DataError
+from tuneloop.file_kinds import not_text
 
 _BOM = b"\xef\xbb\xbf"
 _encoder = msgspec.json.Encoder(order="deterministic")
@@ -64,6 +65,11 @@ def parse_line(line: bytes, place: str, number: int) -> dict[str, Any] | None:
         DataError: the line is not UTF-8, not strict JSON, or not an object.
     """
     if number == 1:
+        if (kind := not_text(line)) is not None:
+            raise DataError(
+                f"{place}: is {kind}, expected text with one JSON object per line; unpack or"
+                " convert it first"
+            )
         line = line.removeprefix(_BOM)
     if not line.strip():
         return None

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tuneloop.errors import SpecError
+from tuneloop.file_kinds import not_text
 from tuneloop.validation import all_errors, path_of
 
 # libyaml's parser is ten times faster and also records lines; every PyYAML wheel contains it.
@@ -45,6 +46,8 @@ def parse_mapping(data: bytes, place: str, what: str) -> tuple[dict[str, Any], y
         _refuse_twice(root, place)
         value = loader.construct_document(root) if root else None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
+        if (kind := not_text(data)) is not None:
+            raise SpecError(f"{place}: is {kind}, expected text with {what}; unpack it") from e
         # The line where the broken construct begins, not the line where the parser stopped.
         mark = getattr(e, "context_mark", None) or getattr(e, "problem_mark", None)
         problem = getattr(e, "problem", None) or getattr(e, "reason", "unreadable")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from tuneloop.cli.control import detached, sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, expand_groups
 from tuneloop.cli.options import STDOUT, Json, PollSeconds, Prices, print_json
 from tuneloop.errors import SpecError, StageFailed, UsageError
+
+if TYPE_CHECKING:
+    from tuneloop.runs.status import StageStatus
 
 
 def register(app: typer.Typer) -> None:
@@ -197,11 +200,10 @@ def status(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the status of a submitted run, or of a sweep."""
+    """Show the status of a run, or of a sweep."""
     from dataclasses import asdict
 
     from tuneloop.cli import display
-    from tuneloop.runs.status import run_status
 
     if (sweep := sweeps.find_sweep_of(run)) is not None:
         if follow and not as_json:
@@ -214,11 +216,27 @@ def status(
             f"--follow: found run {run.run_id}, expected a sweep; follow a run with `tuneloop wait`"
             " or `tuneloop logs --follow`"
         )
-    stages = run_status(run.open_backend(cluster))
+    stages = _stages_of(run, cluster)
     if as_json:
         print_json({"run_id": run.run_id, "stages": [asdict(stage) for stage in stages]})
     else:
         display.print_status(run.run_id, stages)
+
+
+def _stages_of(run: KnownRun, cluster: ClusterOptions) -> list[StageStatus]:
+    """Return the status of each stage; only a submitted run has a cluster to ask."""
+    from datetime import UTC, datetime
+
+    from tuneloop.artifacts.submission import submission_url
+    from tuneloop.cli.history.local_status import local_status
+    from tuneloop.runs.status import run_status
+    from tuneloop.storage import files
+
+    if not files.exists(submission_url(run.artifacts_url, run.run_id)):
+        found = local_status(run.artifacts_url, run.run_id, now=datetime.now(UTC))
+        if found is not None:
+            return found
+    return run_status(run.open_backend(cluster))
 
 
 def explain(
@@ -227,9 +245,8 @@ def explain(
 ) -> None:
     """Explain the state of a run: cause, evidence and fix."""
     from tuneloop.cli import display
-    from tuneloop.runs.status import run_status
 
-    stages = run_status(run.open_backend(cluster))
+    stages = _stages_of(run, cluster)
     stage = next((stage for stage in stages if stage.state != "done"), None)
     if stage is None:
         typer.echo(f"{run.run_id}: every stage is done")

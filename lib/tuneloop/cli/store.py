@@ -30,6 +30,8 @@ datasets_app = typer.Typer(help="Build, list, show and export datasets.", no_arg
 tokens_app = typer.Typer(help="Create tokens of the trace store.", no_args_is_help=True)
 eval_sets_app = typer.Typer(help="Validate eval sets.", no_args_is_help=True)
 
+GROUPED_LINES = 8
+"""Lines that `eval-sets check` lists for one cause, besides the first."""
 
 GymTask = Annotated[
     str, typer.Argument(metavar="TASK", help="Task of reasoning-gym, such as chain_sum.")
@@ -360,6 +362,24 @@ def eval_sets_generate(
     sys.stdout.buffer.write(dump_eval_set(items))
 
 
+def _grouped(problems: list[str], file: str) -> list[str]:
+    """Join the problems that differ only in their line: one cause, one line of output."""
+    places: dict[str, list[str]] = {}
+    for problem in problems:
+        line, _, cause = problem.removeprefix(f"{file}:").partition(": ")
+        places.setdefault(cause if line.isdecimal() else problem, []).append(line)
+    shown = []
+    for cause, (first, *more) in places.items():
+        if not first.isdecimal():
+            shown.append(cause)
+            continue
+        listed = ", ".join(more[:GROUPED_LINES])
+        rest = f" and {len(more) - GROUPED_LINES} more" if len(more) > GROUPED_LINES else ""
+        also = f" (also on line{'s' * (len(more) > 1)} {listed}{rest})" if more else ""
+        shown.append(f"{file}:{first}: {cause}{also}")
+    return shown
+
+
 @eval_sets_app.command("check")
 def eval_sets_check(
     file: Annotated[
@@ -371,7 +391,7 @@ def eval_sets_check(
         ),
     ],
 ) -> None:
-    """Validate an eval set. Print every problem with its line."""
+    """Validate an eval set. Print every problem with its lines."""
     from tuneloop.evaluation.sets.schema import parse_eval_set, problems
     from tuneloop.storage import files
 
@@ -380,7 +400,7 @@ def eval_sets_check(
     except FileNotFoundError as e:
         raise UsageError(f"{file}: no such file, expected an eval set; check the path") from e
     found = problems(data, file)
-    for problem in found:
+    for problem in _grouped(found, file):
         typer.echo(problem, err=True)
     if found:
         raise DataError(f"{file}: {len(found)} problems, expected none; fix the lines above")

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tuneloop.errors import DataError
+from tuneloop.file_kinds import not_text
 from tuneloop.jsonl import dump_line, parse_line
 from tuneloop.validation import all_errors, shorten
 
@@ -112,6 +113,8 @@ def _read(data: bytes, place: str) -> tuple[list[EvalItem], list[str]]:
             item = EvalItem.model_validate(value)
         except DataError as error:
             found.append(str(error))
+            if number == 1 and not_text(line) is not None:
+                break  # every other line of binary data would be a problem, too
         except ValidationError as error:
             found += [f"{at}: {what}; fix the line" for what in all_errors(error)]
         else:
