@@ -15,6 +15,8 @@ import yaml
 from tests.builders import Invoke, TinyRun, letter_trace
 from tests.k8s.twin import IMAGE
 from tuneloop.jsonl import dump_line
+from tuneloop.storage import paths
+from tuneloop.store.db.engine import parse_url
 from tuneloop.traces.client import TraceClient
 
 EVAL_ITEM = {
@@ -144,6 +146,7 @@ PLACES = (
     ("report", "a-00000000", "--artifacts", "{}"),
     ("verify", "a-00000000", "--artifacts", "{}"),
     ("serve", "--artifacts", "{}", "--port", "0"),
+    ("demo", "--workdir", "{}"),
 )
 
 
@@ -159,6 +162,8 @@ def test_the_home_folder_and_two_colons(
     tuneloop: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_url("sqlite:///~/a ü.db").database == str(tmp_path / "a ü.db")
+    assert paths.absolute("~/a") == str(tmp_path / "a")
     (tmp_path / "a::b ü.jsonl").write_bytes(DATA["eval set"])
     for place in ("~/a::b ü.jsonl", f"{tmp_path}/a::b ü.jsonl", f"file://{tmp_path}/a::b ü.jsonl"):
         code, out, _ = tuneloop("eval-sets", "check", place)

@@ -69,6 +69,7 @@ def test_a_run_that_does_not_exist(tuneloop: Invoke, artifacts: str, verb: str) 
         ('{"id": "ü"}\n'.encode("utf-16"), "UTF-16 text"),
         (b"\x7fELF\x00\x00\n\xff\n", "binary data"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_binary_input_is_named(tuneloop: Invoke, tmp_path: Path, data: bytes, kind: str) -> None:
     file = tmp_path / "input.jsonl"

@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     workdir: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Folder for store.db and artifacts/; run again to continue. The default is"
             " .tuneloop/demo, or .tuneloop/real with --real.",
@@ -57,12 +57,15 @@ def demo(
     """Run the whole loop on this machine with demo traces."""
     from tuneloop.cli.live.progress import Progress
     from tuneloop.demo.loop import REAL, TINY, run_demo
+    from tuneloop.storage import paths
 
+    if workdir is None:
+        workdir = f".tuneloop/{'real' if real else 'demo'}"
     view = Progress(quiet=as_json)
     with view:
         result = run_demo(
             REAL if real else TINY,
-            workdir or Path(".tuneloop", "real" if real else "demo"),
+            Path(paths.absolute(workdir)),
             say=view.line,
             planned=lambda plan: view.line(_headline(plan)),
             started=view.started,

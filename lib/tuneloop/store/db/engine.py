@@ -27,6 +27,7 @@ from tuneloop.errors import (
     TuneloopError,
     Unavailable,
 )
+from tuneloop.storage import paths
 from tuneloop.store.db.select import register_functions
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -63,7 +64,7 @@ def parse_url(text: str) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
         raise SpecError(f"database URL: found {url.drivername} without a file, {expected}")
-    return url.set(database=str(Path(str(url.database)).absolute()))
+    return url.set(database=paths.absolute(str(url.database)))
 
 
 def place_of(url: URL) -> str:
