@@ -14,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from tuneloop.errors import SpecError
 from tuneloop.file_kinds import not_text
+from tuneloop.unknown_keys import unknown_key
 from tuneloop.validation import all_errors, path_of
+from tuneloop.yaml_nodes import check_depth, check_nodes
 
 # libyaml's parser is ten times faster and also records lines; every PyYAML wheel contains it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -25,27 +27,33 @@ MAX_VALUES = 100_000
 """Values of a file, each alias counted as the values that it stands for."""
 
 
-def parse_mapping(data: bytes, place: str, what: str) -> tuple[dict[str, Any], yaml.Node]:
+def parse_mapping(
+    data: bytes, place: str, what: str, *, is_kubernetes: bool = False
+) -> tuple[dict[str, Any], yaml.Node]:
     """Parse one YAML mapping.
 
     Args:
         data: the file's bytes; a byte order mark and CRLF line ends are accepted.
         place: path or URL of the file, used in error messages.
         what: the expected content of the file, used in error messages.
+        is_kubernetes: accept the spellings that kubectl reads, such as `defaultMode: 0400`.
 
     Returns:
         The value, and its node, which holds the line numbers.
 
     Raises:
-        SpecError: it is not YAML, a key is given twice, or it is not a mapping.
+        SpecError: it is not YAML, a key is given twice, a value is none that JSON has or is
+            spelled as YAML versions read differently, or it is not a mapping.
     """
     try:
-        loader = _Loader(data)  # parse once: parsing dominates the time of a small command
+        check_depth(data, place, _Loader)
+        loader = _Loader(data)
         root = loader.get_single_node()
         _check_aliases(root, place)
+        check_nodes(root, place, is_kubernetes=is_kubernetes)
         _refuse_twice(root, place)
         value = loader.construct_document(root) if root else None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, ValueError, TypeError) as e:
         if (kind := not_text(data)) is not None:
             raise SpecError(f"{place}: is {kind}, expected text with {what}; unpack it") from e
         # The line where the broken construct begins, not the line where the parser stopped.
@@ -117,6 +125,8 @@ def validate(
         problem = f"{all_errors(e, value)[at]}; fix the line"
         if new_key := renamed_keys.get(key):
             problem = f"{key} is an old key, expected {new_key}; rename the key"
+        elif details["type"] == "extra_forbidden":
+            problem = f"{unknown_key(model, path, value)}; fix the line"
         elif details["type"] == "union_tag_not_found":
             problem = f"{key} is missing, expected {_kinds(model, path)}; add the key"
         elif details["type"] == "union_tag_invalid":

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
-from tuneloop.cli.option_groups import expand_groups
+from tuneloop.cli.option_groups import RunOptions, expand_groups
+from tuneloop.errors import UsageError
+from tuneloop.runs.spec_file import load_run_spec
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,21 @@ def test_help_shows_fields_and_not_the_group() -> None:
     assert "--house" in out
     assert "The city." in out
     assert "PLACE" not in out.upper().replace("SHOW A PLACE", "")
+
+
+@pytest.mark.parametrize("dataset", ["", "x" * 201])
+def test_an_option_is_checked_like_its_field(dataset: str, repository: Path) -> None:
+    path = str(repository / "jobs" / "configs" / "demo.yaml")
+    with pytest.raises(UsageError, match=r"^--dataset is '.*correct the option"):
+        RunOptions(path, dataset=dataset).with_options(load_run_spec(path))
+
+
+def test_a_seed_outside_32_bits_is_refused() -> None:
+    app = typer.Typer()
+
+    def show(run: RunOptions) -> None:
+        typer.echo(run.seed)
+
+    app.command()(expand_groups(show))
+    assert CliRunner().invoke(app, ["x.yaml", "--seed", "4294967295"]).exit_code == 0
+    assert CliRunner().invoke(app, ["x.yaml", "--seed", "4294967296"]).exit_code == 2

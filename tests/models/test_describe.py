@@ -51,3 +51,9 @@ def test_the_tokenizer_that_is_used_is_digested() -> None:
     contents["tokenizer.json"] = b"j"
     assert tokenizer_digest(contents) == hashlib.sha256(b"j").hexdigest()
     assert tokenizer_digest({"config.json": b"{}"}) is None
+
+
+@pytest.mark.parametrize("date", ["2026-99-99", "9" * 5000, "[" * 900, "{{ x }}"])
+def test_a_card_that_yaml_cannot_read_states_no_licence(date: str) -> None:
+    card = f"---\nlicense: mit\ndate: {date}\n---\n".encode()
+    assert find_licence({"README.md": card}) in (None, "mit")

@@ -63,8 +63,15 @@ def test_the_shipped_configs_load(config: str, repository: Path) -> None:
         ("batch_size: 64", "steps: 3", 5, "key 'steps' is given twice"),
         ("steps: 50", "steps: '50", 4, "broken YAML"),
         ("steps: 50", "steps: {{", 4, "broken YAML"),
+        ("steps: 50", "steps: true", 4, "train.steps is True, expected a valid integer"),
+        ("steps: 50", "steps: '50'", 4, "train.steps is '50', expected a valid integer"),
+        ("steps: 50", "steps: 2147483648", 4, "expected a value less than or equal to 2147483647"),
+        ("5e-3", "true", 8, "train.optimizer.learning_rate is True, expected a number"),
+        ("5e-3", "1e999", 8, "expected a finite number"),
+        ("steps: 50", "setps: 50", 4, "expected only keys of train: model, tokenizer, method"),
+        ("steps: 50", "setps: 50", 4, "; the nearest is steps; fix the line"),
         ("import:", "imports:", 11, "imports is an unknown key"),
-        ("5e-3", ".nan", 8, "learning_rate is nan"),
+        ("5e-3", ".nan", 8, "found .nan, expected a finite decimal number"),
     ],
 )
 def test_errors_name_the_line(old: str, new: str, line: int, message: str, tmp_path: Path) -> None:
@@ -100,7 +107,9 @@ MODEL_ERRORS = [  # keys of train.model, key with the error or -1 for model, mes
     (
         "{kind: random, model: gemma}",
         1,
-        "train.model.model is an unknown key, expected only keys of RunSpec; fix the line",
+        "train.model.model is an unknown key, expected only keys of train.model: kind, family,"
+        " num_layers, embed_dim, hidden_dim, num_heads, num_kv_heads, head_dim,"
+        " sliding_window_tokens; fix the line",
     ),
     (
         "{kind: pretrained}",

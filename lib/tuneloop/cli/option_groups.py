@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tuneloop.k8s.client.cluster import Cluster
     from tuneloop.runs.prepare import Prepared
     from tuneloop.runs.sweep.spec_file import SweepFile
+    from tuneloop.specs.base import Spec
     from tuneloop.specs.run import RunSpec
     from tuneloop.specs.target import Target
 
@@ -32,6 +33,22 @@ DEFAULT_POLL_SECONDS = 5.0
 
 def _announce(line: str) -> None:
     typer.echo(line, err=True)
+
+
+def _check_option(spec: type[Spec], field: str, option: str, value: str) -> None:
+    """Refuse an option that the field of the spec would refuse."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from tuneloop.validation import first_error, shorten
+
+    found = spec.model_fields[field]
+    checked: Any = Annotated[found.annotation, *found.metadata]
+    try:
+        TypeAdapter(checked).validate_python(value)
+    except ValidationError as e:
+        raise UsageError(
+            f"{option} is {shorten(value)}: {first_error(e)}; correct the option"
+        ) from e
 
 
 @dataclass(frozen=True)
@@ -83,9 +100,10 @@ class RunOptions:
     store: Annotated[
         str | None, typer.Option("--store", help="Trace store URL; overrides the spec.")
     ] = None
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed; overrides the spec.")] = (
-        None
-    )
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=2**32 - 1, help="Seed; overrides the spec."),
+    ] = None
 
     def load_spec(self) -> RunSpec:
         """Read the run spec and apply the options."""
@@ -100,12 +118,16 @@ class RunOptions:
         return load_sweep_file(self.spec)
 
     def with_options(self, spec: RunSpec) -> RunSpec:
-        """Apply the options to a run spec."""
-        changes = {"artifacts": self.artifacts, "store_url": self.store}
-        execution = spec.execution.model_copy(
-            update={key: value for key, value in changes.items() if value is not None}
-        )
-        dataset = self.dataset or spec.dataset
+        """Apply the options to a run spec; each is checked like the field that it overrides."""
+        from tuneloop.specs.run import ExecutionSpec, RunSpec
+
+        given = {"artifacts": self.artifacts, "store_url": self.store}
+        changes = {name: value for name, value in given.items() if value is not None}
+        for name, value in changes.items():
+            _check_option(ExecutionSpec, name, f"--{name.removesuffix('_url')}", value)
+        execution = spec.execution.model_copy(update=changes)
+        dataset = spec.dataset if self.dataset is None else self.dataset
+        _check_option(RunSpec, "dataset", "--dataset", dataset)
         return spec.model_copy(update={"execution": execution, "dataset": dataset})
 
     def target(

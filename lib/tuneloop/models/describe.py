@@ -55,8 +55,8 @@ def _from_card(card: bytes) -> str | None:
         return None
     try:
         values = yaml.safe_load(found[1])
-    except (yaml.YAMLError, UnicodeDecodeError):  # a card is for people; its YAML may be broken
-        return None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return None  # a card is for people; its YAML may be broken
     if not isinstance(values, dict):
         return None
     licence, name = values.get("license"), values.get("license_name")

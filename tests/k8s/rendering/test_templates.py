@@ -61,7 +61,7 @@ def test_missing_and_unused_values_are_errors() -> None:
         (b"a: x-${name}", "expected it to be the whole value"),
         (b"a: ['${Name}']", "expected it to be the whole value"),
         (b"${name}: a", "use placeholders only in values"),
-        (b"1: a", "expected plain text"),
+        (b"1: a", "expected a name"),
     ],
 )
 def test_broken_templates_are_refused(text: bytes, message: str) -> None:

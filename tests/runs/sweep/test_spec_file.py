@@ -70,7 +70,7 @@ def test_a_required_field_may_come_from_the_sweep_alone(tiny_run: TinyRun) -> No
         (
             {"grid": {"train.optimizer.lerning_rate": [1]}},
             "member 1 of the sweep (lerning_rate=1): train.optimizer.lerning_rate is an unknown"
-            " key, expected only keys of RunSpec; fix the sweep",
+            " key, expected only keys of train.optimizer: learning_rate",
         ),
         ({"grid": {"nothing.here": [1]}}, "nothing is an unknown key"),
         (

@@ -109,7 +109,7 @@ def kueue_ready_seconds(config_map: Object) -> float | None:
     text = config_map.get("data", {}).get("controller_manager_config.yaml", "")
     try:
         value = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return None
     ready = value.get("waitForPodsReady") if isinstance(value, dict) else None
     if not isinstance(ready, dict) or ready.get("enable") is False:

@@ -317,7 +317,7 @@ def load_configuration(context: str | None, kubeconfig: str | None) -> tuple[Con
                 f" {', '.join(names)}"
             )
         config.load_kube_config(kubeconfig, context, client_configuration=configuration)
-    except (ConfigException, OSError, yaml.YAMLError) as e:
+    except (ConfigException, OSError, yaml.YAMLError, ValueError, RecursionError) as e:
         raise UsageError(
             f"kubeconfig {kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')}: {e};"
             " expected the configuration of a cluster; log in to a cluster or pass --kubeconfig"

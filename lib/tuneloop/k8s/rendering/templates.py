@@ -37,7 +37,7 @@ def parse_template(data: bytes, place: str) -> Template:
         SpecError: the text is not YAML, the value is not a mapping, or a placeholder is only a part
             of a longer text.
     """
-    template, _ = parse_mapping(data, place, "one Kubernetes object")
+    template, _ = parse_mapping(data, place, "one Kubernetes object", is_kubernetes=True)
     _check(template, place)
     return Template(template, place, data.decode("utf-8-sig"))
 

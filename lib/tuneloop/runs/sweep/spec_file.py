@@ -16,6 +16,7 @@ from tuneloop.specs.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sweep import SweepSpec
 from tuneloop.storage import files
+from tuneloop.unknown_keys import unknown_key
 from tuneloop.validation import all_errors, path_of
 from tuneloop.yaml_in import line_of, parse_mapping, validate
 
@@ -64,9 +65,13 @@ def _settings(asked: dict[str, Any], root: yaml.Node, url: str) -> SweepSpec:
     try:
         return SweepSpec.model_validate(asked[KEY])
     except ValidationError as e:
-        path = (KEY, *path_of(e.errors()[0], asked[KEY]))
+        found = e.errors()[0]
+        path = path_of(found, asked[KEY])
         problem = all_errors(e, asked[KEY])[0]
-        raise SpecError(f"{url}:{line_of(root, path)}: {KEY}: {problem}; fix the line") from e
+        if found["type"] == "extra_forbidden":
+            problem = unknown_key(SweepSpec, path, asked[KEY])
+        line = line_of(root, (KEY, *path))
+        raise SpecError(f"{url}:{line}: {KEY}: {problem}; fix the line") from e
 
 
 def _member(
@@ -97,7 +102,12 @@ def _member(
 
 def _blamed(e: ValidationError, value: Any, variant: Variant) -> tuple[str | None, str]:
     """Return the path of the member's value that an error is about; None if it is about others."""
-    texts = all_errors(e, value)
+    texts = [
+        unknown_key(RunSpec, path_of(found, value), value)
+        if found["type"] == "extra_forbidden"
+        else text
+        for found, text in zip(e.errors(), all_errors(e, value), strict=True)
+    ]
     for details, text in zip(e.errors(), texts, strict=True):
         found = ".".join(map(str, path_of(details, value)))
         for path in variant.values:
