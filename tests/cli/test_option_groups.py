@@ -62,6 +62,14 @@ def test_an_option_is_checked_like_its_field(dataset: str, repository: Path) -> 
         RunOptions(path, dataset=dataset).with_options(load_run_spec(path))
 
 
+def test_options_override_fields(repository: Path) -> None:
+    path = str(repository / "jobs" / "configs" / "demo.yaml")
+    options = RunOptions(path, artifacts="a/b", store="http://127.0.0.1:1", dataset="mine")
+    spec = options.with_options(load_run_spec(path))
+    assert spec.execution.artifacts == "a/b"
+    assert (spec.execution.store_url, spec.dataset) == ("http://127.0.0.1:1", "mine")
+
+
 def test_a_seed_outside_32_bits_is_refused() -> None:
     app = typer.Typer()
 

@@ -42,7 +42,7 @@ def _check_option(spec: type[Spec], field: str, option: str, value: str) -> None
     from tuneloop.validation import first_error, shorten
 
     found = spec.model_fields[field]
-    checked: Any = Annotated[found.annotation, *found.metadata]
+    checked: Any = Annotated[found.annotation, found]
     try:
         TypeAdapter(checked).validate_python(value)
     except ValidationError as e:

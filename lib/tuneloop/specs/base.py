@@ -36,6 +36,9 @@ generated reference needs that, and it costs every command 70 ms, a tenth of `tu
 MOST = 2**31 - 1
 """Upper bound of a whole number for which its field states none; as seconds, 68 years."""
 
+MOST_BYTES = 2**63 - 1
+"""Upper bound of a field that ends in `_bytes`."""
+
 
 class Spec(BaseModel):
     """Base of every spec: unknown keys are errors, values cannot change.
@@ -62,13 +65,13 @@ class Spec(BaseModel):
         return schema
 
 
-def _apply_rules(schema: Any, model: type[BaseModel]) -> None:
+def _apply_rules(schema: Any, model: type[BaseModel], most: int = MOST) -> None:
     """Change the schemas of numbers and truth values in place, except those of other models."""
     kind = schema.get("type")
     if kind == "int":
         schema["strict"] = True
         if not {"le", "lt"} & schema.keys():
-            schema["le"] = MOST
+            schema["le"] = most
     elif kind == "bool":
         schema["strict"] = True
     elif kind == "float":  # not strict, because `1e-2` is text in YAML 1.1
@@ -76,8 +79,11 @@ def _apply_rules(schema: Any, model: type[BaseModel]) -> None:
         schema.clear()
         schema.update(core_schema.no_info_before_validator_function(_no_truth_value, inner))
         return
-    children = list(schema.get("fields", {}).values()) if kind == "model-fields" else []
-    children += schema.get("choices", []) if kind == "union" else []
+    if kind == "model-fields":
+        for name, field in schema["fields"].items():
+            _apply_rules(field, model, MOST_BYTES if name.endswith("_bytes") else MOST)
+        return
+    children = list(schema.get("choices", [])) if kind == "union" else []
     children += schema.get("items_schema", []) if kind == "tuple" else []
     for key in ("schema", "items_schema", "keys_schema", "values_schema"):
         if isinstance(schema.get(key), dict):
@@ -85,7 +91,7 @@ def _apply_rules(schema: Any, model: type[BaseModel]) -> None:
     for child in children:
         found = child[0] if isinstance(child, tuple) else child
         if found.get("cls", model) is model:
-            _apply_rules(found, model)
+            _apply_rules(found, model, most)
 
 
 def _no_truth_value(value: Any) -> Any:
