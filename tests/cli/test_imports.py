@@ -76,6 +76,7 @@ main()
     [
         ("huggingface_hub", "train", ("models", "add", "tiny", "hf://org/tiny")),
         ("kubernetes_validate", "k8s", ("check",)),
+        ("urllib3", "k8s", ("check",)),
     ],
 )
 def test_a_missing_extra_is_one_sentence(

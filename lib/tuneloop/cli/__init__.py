@@ -38,7 +38,9 @@ CANCELLED = 30
 TYPER_INTERRUPTED = 130
 """Exit code that typer gives a KeyboardInterrupt."""
 
-EXTRAS = {"kubernetes": ("k8s", "base.txt"), "kubernetes_validate": ("k8s", "base.txt")}
+EXTRAS = {
+    module: ("k8s", "base.txt") for module in ("kubernetes", "kubernetes_validate", "urllib3")
+}
 """Module -> the extra that installs it and a lock that has it; the others are of `train`, whose
 lock has all packages but these."""
 

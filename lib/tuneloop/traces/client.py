@@ -22,6 +22,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from tuneloop.errors import DataError, PermissionDenied, SpecError, Unavailable
+from tuneloop.http_settings import make_client, token_from
 
 _RETRIED = frozenset({429, 502, 503, 504})
 _ADVICE = "start it with `tuneloop serve`, or set execution.store_url"
@@ -72,9 +73,9 @@ class TraceClient:
         self._retry_seconds = retry_seconds
         self._timeout_seconds = timeout_seconds
         self._answered = False
-        token = token or os.environ.get(TOKEN_ENV)
+        token = token_from(token, "token") or token_from(os.environ.get(TOKEN_ENV), TOKEN_ENV)
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._http = httpx.Client(base_url=parsed, headers=headers)
+        self._http = make_client(parsed, base_url=parsed, headers=headers)
 
     def __enter__(self) -> TraceClient:
         """Enter a context that closes the connections when it exits."""

@@ -1,0 +1,97 @@
+"""Settings of HTTP clients from the environment: proxies, certificates and tokens."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import ssl
+from typing import Any
+from urllib.request import getproxies_environment, proxy_bypass
+
+import httpx
+
+from tuneloop.errors import SpecError
+
+_TOKEN = re.compile(r"[!-~]+")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def make_client(url: httpx.URL, **settings: Any) -> httpx.Client:
+    """Return a client for the host of a URL, with the proxy and certificates of the environment.
+
+    This machine itself is never asked through a proxy.
+
+    Args:
+        url: address whose host decides which proxy is used.
+        settings: further arguments of `httpx.Client`.
+
+    Raises:
+        SpecError: a variable of the environment cannot be used; the message names it.
+    """
+    verify = _certificates()
+    name, proxy = (None, None) if _is_direct(url.host) else _proxy(url.scheme)
+    try:
+        return httpx.Client(proxy=proxy, trust_env=False, verify=verify, **settings)
+    except (ImportError, ValueError, httpx.InvalidURL) as e:
+        if name is None:
+            raise
+        raise SpecError(
+            f"{name}: found a proxy that cannot be used, expected http://HOST:PORT or"
+            " https://HOST:PORT; correct the variable, or unset it"
+        ) from e
+
+
+def token_from(text: str | None, place: str) -> str | None:
+    """Return a token without the line end of its file; None if there is none.
+
+    Raises:
+        SpecError: the text cannot be a token.
+    """
+    token = (text or "").strip()
+    if token and not _TOKEN.fullmatch(token):
+        raise SpecError(
+            f"{place}: has spaces or characters that no token has, expected one token; copy it"
+            " again"
+        )
+    return token or None
+
+
+def _certificates() -> ssl.SSLContext | bool:
+    given = {name: os.environ[name] for name in _CERTIFICATES if os.environ.get(name)}
+    if not given:
+        return True
+    for name, path in given.items():
+        if not os.path.exists(path):
+            raise SpecError(
+                f"{name}: there is no {path!r}, expected certificates; correct the variable, or"
+                " unset it"
+            )
+    try:
+        return ssl.create_default_context(
+            cafile=given.get("SSL_CERT_FILE"), capath=given.get("SSL_CERT_DIR")
+        )
+    except (OSError, ValueError) as e:
+        raise SpecError(
+            f"{' and '.join(given)}: cannot be read as certificates ({e}), expected PEM; correct"
+            " the variable, or unset it"
+        ) from e
+
+
+def _is_direct(host: str) -> bool:
+    try:
+        is_here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_here = host == "localhost" or host.endswith(".localhost")
+    return is_here or bool(proxy_bypass(host))
+
+
+def _proxy(scheme: str) -> tuple[str | None, str | None]:
+    """Return the variable with the proxy for a scheme, and the proxy."""
+    found = getproxies_environment()
+    for key in (scheme, "all"):
+        if proxy := found.get(key):
+            names = (f"{key}_proxy", f"{key}_proxy".upper())
+            name = next((each for each in names if os.environ.get(each) == proxy), names[1])
+            return name, proxy if "://" in proxy else f"http://{proxy}"
+    return None, None

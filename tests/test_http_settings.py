@@ -1,0 +1,77 @@
+"""Proxies, certificates and tokens of the environment: used, or refused in one sentence."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tuneloop.errors import SpecError
+from tuneloop.http_settings import make_client, token_from
+from tuneloop.traces.client import TraceClient
+
+REMOTE, HERE = "http://store.example:8000", "http://127.0.0.1:8000"
+VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://proxy.example:1080"),
+        ("http_proxy", "nonsense://proxy.example"),
+        ("HTTP_PROXY", "http://proxy.example:port"),
+        ("SSL_CERT_FILE", "/nowhere/certificates.pem"),
+        ("SSL_CERT_FILE", __file__),
+    ],
+)
+def test_a_bad_variable_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SpecError, match=rf"^{name}: .*unset it$"):
+        TraceClient(REMOTE)
+
+
+@pytest.mark.parametrize("url", [HERE, "http://localhost:1", "http://[::1]:1"])
+def test_this_machine_is_asked_without_a_proxy(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example:1080")
+    TraceClient(url).close()
+
+
+@pytest.mark.parametrize("no_proxy", ["::1,fe80::/10,[::1],store.example", ".example", "*"])
+def test_hosts_of_no_proxy(no_proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example:1080")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    make_client(httpx.URL(REMOTE)).close()
+
+
+def test_a_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "127.0.0.1:1")
+    with make_client(httpx.URL(REMOTE)) as client, pytest.raises(httpx.ConnectError) as caught:
+        client.get(REMOTE)
+    assert "refused" in str(caught.value)  # by the proxy's port; the name is not looked up
+
+
+@pytest.mark.parametrize("text", ["tl_abc", "tl_abc\n", " tl_abc\r\n"])
+def test_a_token_loses_its_line_end(text: str) -> None:
+    assert token_from(text, "x") == "tl_abc"
+
+
+@pytest.mark.parametrize("text", [None, "", "\n", " \r\n"])
+def test_an_empty_token_is_none(text: str | None) -> None:
+    assert token_from(text, "x") is None
+
+
+@pytest.mark.parametrize("text", ["a b", "a\nb", "\u00e9", "a\0"])
+def test_what_cannot_be_a_token_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "\0" not in text:
+        monkeypatch.setenv("TUNELOOP_STORE_TOKEN", text)
+        with pytest.raises(SpecError, match=r"^TUNELOOP_STORE_TOKEN: ") as caught:
+            TraceClient(HERE)
+        assert text not in str(caught.value)
+    with pytest.raises(SpecError):
+        token_from(text, "x")
