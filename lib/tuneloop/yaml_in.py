@@ -55,7 +55,9 @@ def parse_mapping(
         value = loader.construct_document(root) if root else None
     except (yaml.YAMLError, ValueError, TypeError) as e:
         if (kind := not_text(data)) is not None:
-            raise SpecError(f"{place}: is {kind}, expected text with {what}; unpack it") from e
+            raise SpecError(
+                f"{place}: is {kind}, expected text with {what} in UTF-8; unpack or convert it"
+            ) from e
         # The line where the broken construct begins, not the line where the parser stopped.
         mark = getattr(e, "context_mark", None) or getattr(e, "problem_mark", None)
         problem = getattr(e, "problem", None) or getattr(e, "reason", "unreadable")

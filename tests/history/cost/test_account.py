@@ -70,7 +70,7 @@ def test_the_longest_name_that_fits_has_the_price(
         ("currency: USD", "per_hour is missing"),
         ("currency: dollars\nper_hour: {}", "currency is 'dollars'"),
         ("currency: USD\nper_hour: {cpu: {on_demand: -1}}", "per_hour.cpu.on_demand is -1"),
-        ("currency: USD\nper_hour: {cpu: {on_demand: .nan}}", "per_hour.cpu.on_demand is nan"),
+        ("currency: USD\nper_hour: {cpu: {on_demand: .nan}}", "yaml:2: found .nan"),
         ("currency: USD\nper_hour: {cpu: {ondemand: 1}}", "per_hour.cpu.ondemand is an unknown"),
         ("currency: USD\nper_hour: {cpu: 1}", "per_hour.cpu"),
     ],

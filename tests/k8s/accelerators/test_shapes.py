@@ -561,9 +561,9 @@ def test_a_wrong_table_says_where(old: str, new: str, anchor: str | None, messag
         assert anchor in text.splitlines()[line - 1]
 
 
-@pytest.mark.parametrize("data", [b"", b"- a\n", b"\xff\xfe\xfa", b"a: 1\n"])
+@pytest.mark.parametrize("data", [b"", b"- a\n", b"\xff\xfa", b"\xff\xfe\xfa", b"a: 1\n"])
 def test_not_a_table(data: bytes) -> None:
-    with pytest.raises(SpecError, match=r"^own.yaml:1: "):
+    with pytest.raises(SpecError, match=r"^own.yaml(:1)?: "):
         load_accelerators(data, "own.yaml")
 
 
