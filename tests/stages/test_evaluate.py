@@ -13,7 +13,7 @@ import pytest
 
 from tests.builders import stage_specs
 from tuneloop import jsonl
-from tuneloop.artifacts import layout, records
+from tuneloop.artifacts import records
 from tuneloop.artifacts.delta_report import load_report
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.results import (
@@ -115,7 +115,7 @@ def generated(stage: Stage, asked: str, *texts: str) -> OutputFile:
     ]
     data = b"".join(jsonl.dump_line(row) for row in reversed(rows))
     name = evaluate.SHARD_FILE.format(asked)
-    path = f"{layout.stage_prefix('', stage.spec.run_id, 'eval').lstrip('/')}/attempts/a/{name}"
+    path = f"training_runs/{stage.spec.run_id}/eval/attempts/a/{name}"
     files.write(paths.join(stage.artifacts, path), data)
     digest = hashlib.sha256(data).hexdigest()
     return OutputFile(name=name, path=path, size_bytes=len(data), sha256=digest)
