@@ -61,7 +61,7 @@ def test_a_run_that_does_not_exist(tuneloop: Invoke, artifacts: str, verb: str) 
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (gzip.compress(b'{"id": "a"}\n' * 900), "gzip data"),
+        (gzip.compress(b'{"id": "a"}\n' * 900, mtime=0), "gzip data"),
         (bz2.compress(b"{}\n"), "bzip2 data"),
         (lzma.compress(b"{}\n"), "xz data"),
         (b"\x28\xb5\x2f\xfd\x00", "zstd data"),

@@ -138,8 +138,8 @@ def test_a_member_is_confirmed_by_the_submitter_of_its_sweep(
         "",
         "no base64",
         base64.b64encode(b"no gzip").decode(),
-        base64.b64encode(gzip.compress(b"{}")).decode(),
-        base64.b64encode(gzip.compress(b" " * 70_000_000, compresslevel=1)).decode(),
+        base64.b64encode(gzip.compress(b"{}", mtime=0)).decode(),
+        base64.b64encode(gzip.compress(b" " * 70_000_000, compresslevel=1, mtime=0)).decode(),
     ],
 )
 def test_a_config_map_with_something_else_confirms_nothing(
