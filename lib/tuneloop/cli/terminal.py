@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, BinaryIO, TextIO, cast
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """All but the tab and the line feed."""
 _CONTROL_BYTES = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 
@@ -28,7 +28,7 @@ def protect() -> None:
 
 def visible_controls(text: str) -> str:
     r"""Spell control characters as `\u001b`, which leaves the value of JSON unchanged."""
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Screen:

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from tests.builders import Invoke, TinyRun, letter_trace, publish_dataset
 from tests.finished_run import publish_run, torn
 from tests.k8s.twin import publish_record
+from tests.prices import LISTED, PRICES
 from tests.store.web.looking import look, text_of
 from tests.store_fixtures import CATALOG
 from tuneloop.artifacts import layout
@@ -23,24 +24,13 @@ from tuneloop.artifacts.usage.held import PodUse, StageHeld, usage_url, write_he
 from tuneloop.artifacts.usage.work import Work
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.history.cost import account
-from tuneloop.history.cost.prices import PriceList, load_prices
+from tuneloop.history.cost.prices import load_prices
 from tuneloop.history.stored import read_run
 from tuneloop.storage import files
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
 
 NOW = datetime(2026, 11, 28, 10, tzinfo=UTC)
-PRICES: dict[str, Any] = {
-    "currency": "USD",
-    "per_hour": {
-        "cpu": {"on_demand": 0.1},
-        "v5e": {"on_demand": 1.2, "spot": 0.5},
-        "v5e-4x4": {"on_demand": 1.0},
-        "h100-80gb": {"on_demand": 4.0},
-        "h100": {"on_demand": 99.0},
-    },
-}
-LISTED = PriceList.model_validate(PRICES)
 
 
 @pytest.mark.parametrize(

@@ -5,27 +5,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.builders import Invoke, TinyRun
 from tests.k8s.twin import IMAGE
-from tuneloop.history.cost.prices import PriceList
+from tests.prices import PRICES
 
 NOW = datetime(2026, 11, 28, 10, tzinfo=UTC)
-PRICES: dict[str, Any] = {
-    "currency": "USD",
-    "per_hour": {
-        "cpu": {"on_demand": 0.1},
-        "v5e": {"on_demand": 1.2, "spot": 0.5},
-        "v5e-4x4": {"on_demand": 1.0},
-        "h100-80gb": {"on_demand": 4.0},
-        "h100": {"on_demand": 99.0},
-    },
-}
-LISTED = PriceList.model_validate(PRICES)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from tuneloop.cli.terminal import Screen
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from tuneloop.cli.terminal import CONTROLS, Screen
 
 
 class SafeConsole(Console):
@@ -23,10 +20,10 @@ class SafeConsole(Console):
     ) -> Iterable[Segment]:
         """Render to segments; those that move the cursor for a progress bar are kept."""
         for segment in super().render(renderable, options):
-            if segment.control or not _CONTROLS.search(segment.text):
+            if segment.control or not CONTROLS.search(segment.text):
                 yield segment
             else:
-                yield segment._replace(text=_CONTROLS.sub("\ufffd", segment.text))
+                yield segment._replace(text=CONTROLS.sub("\ufffd", segment.text))
 
 
 def make_console(*, stderr: bool = False, **settings: Any) -> SafeConsole:
