@@ -83,7 +83,7 @@ ARG VERSION=
 # LD_BIND_NOW: a symbol of a library that images/prune.py has deleted is missed here and not in a run.
 RUN ["env", "LD_BIND_NOW=1", "python", "-c", "import duckdb, gcsfs, jax, numpy, pyarrow.compute, pyarrow.fs, pyarrow.json, pyarrow.parquet, s3fs, scipy.stats, sqlalchemy, tensorstore, tuneloop, tunix"]
 ENV TUNELOOP_GIT_COMMIT=${REVISION}
-LABEL dev.tuneloop.extras=data,gcs,s3,store,train \
+LABEL dev.tuneloop.extras=data,eval,gcs,s3,store,train \
       dev.tuneloop.jax=${JAX_VARIANT} \
       org.opencontainers.image.base.name=${BASE_IMAGE} \
       org.opencontainers.image.revision=${REVISION} \

@@ -60,8 +60,8 @@ def test_every_requirement_of_tunix_is_kept_or_left_out_on_purpose(kept: set[str
     assert not kept & left_out
 
 
-BROUGHT_BY_OTHERS = {"dotenv", "importlib_resources", "transformers"}
-"""Packages that mlflow-skinny, kubernetes-validate and mlx-lm install for the tests alone."""
+BROUGHT_BY_OTHERS = {"dotenv", "importlib_resources", "sympy", "transformers"}
+"""Packages that mlflow-skinny, kubernetes-validate, math-verify and mlx-lm install."""
 
 
 @pytest.mark.parametrize("module", sorted(set(LEFT_OUT.values()) - BROUGHT_BY_OTHERS))
@@ -103,7 +103,8 @@ def test_the_train_locks_have_neither_what_is_left_out_nor_the_cluster_client(
     lines = (repository / "requirements" / lock).read_text().splitlines()
     locked = {named(line) for line in lines if line and not line.startswith((" ", "#"))}
     assert "jax" in locked
-    assert not locked & {canonical(name) for name in [*LEFT_OUT, "kubernetes"]}
+    excluded = {canonical(name) for name in [*LEFT_OUT, "kubernetes"]}
+    assert not locked & (excluded - {"sympy"})  # math-verify needs it
 
 
 ALL = [

@@ -51,7 +51,7 @@ INSTALLED = """
 import importlib.metadata, importlib.util, json, re
 names = {each.name for each in importlib.metadata.distributions()}
 marks = {"data": "duckdb", "gcs": "gcsfs", "k8s": "kubernetes", "s3": "s3fs", "store": "fastapi"}
-marks["train"] = "google-tunix"
+marks |= {"eval": "math-verify", "train": "google-tunix"}
 protocols = {"file": "fsspec", "gs": "gcsfs", "s3": "s3fs"}
 variants = {"cuda": "jax-cuda12-plugin", "tpu": "libtpu", "cpu": "jax"}
 print(json.dumps({
