@@ -119,7 +119,7 @@ def contents(artifacts: Path, run_id: str) -> dict[str, Any]:
         counts.pop("resumed_from_step", None)
         found[f"{stage} counts"] = counts
     run = artifacts / "training_runs" / run_id
-    for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"):
+    for name in ("eval_before.jsonl", "samples.jsonl", "delta_report.md", "delta_report.json"):
         found[name] = (run / name).read_bytes()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
     found["metrics"] = [{k: v for k, v in r.items() if k not in MEASURED} for r in rows]

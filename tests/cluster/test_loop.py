@@ -108,7 +108,7 @@ def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
     results = Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
     assert [(r.name, r.state) for r in results] == [(stage, "done") for stage in STAGES]
     assert contents(here.plan) == contents(there.plan)
-    for name in ("eval_before.jsonl", "eval_after.jsonl", "delta_report.md", "delta_report.json"):
+    for name in ("eval_before.jsonl", "samples.jsonl", "delta_report.md", "delta_report.json"):
         one, two = (
             files.read(f"{layout.run_prefix(p.plan.artifacts, p.plan.run_id)}/{name}")
             for p in (here, there)

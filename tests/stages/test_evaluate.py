@@ -15,6 +15,7 @@ from tests.builders import stage_specs
 from tuneloop import jsonl
 from tuneloop.artifacts import records
 from tuneloop.artifacts.delta_report import load_report
+from tuneloop.artifacts.eval_samples import dump_samples, load_samples
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.results import (
     Contamination,
@@ -185,6 +186,22 @@ def test_the_verdict_compares_with_the_better_prompt_and_the_guard_counts_what_i
     shown = [json.loads(line) for line in read("eval_before_with_examples.jsonl").splitlines()]
     assert [trace["meta"]["outcome"] for trace in shown] == ["correct", "wrong", "correct"]
     assert {trace["meta"]["model_digest"] for trace in shown} == {"b" * 64}
+    found = load_samples(read("samples.jsonl").splitlines(), "samples.jsonl")
+    assert read("samples.jsonl") == b"".join(dump_samples(found))
+    assert [(each.name, each.weight) for each in found.sets.values()] == [
+        *(("set", "required"), ("general", "guarded"))
+    ]
+    assert {each.name: each.digest[0] for each in found.models.values()} == {
+        **{"base": "b", "base (2 examples)": "b", "tuned": "t"}
+    }
+    assert [(each.set, each.model, each.score.state) for each in found.samples[::3]] == [
+        ("set", "base", "no_answer"),
+        ("set", "base (2 examples)", "correct"),
+        ("set", "tuned", "correct"),
+        ("general", "base", "correct"),
+        ("general", "tuned", "correct"),
+    ]
+    assert found.samples[2].text == "" and found.items["general", "x-2"].expected_answer == "blue"
 
 
 def test_an_older_record_has_no_guard_and_no_interval() -> None:

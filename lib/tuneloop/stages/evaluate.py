@@ -10,6 +10,7 @@ from dataclasses import asdict
 from tuneloop import jsonl, resources
 from tuneloop.artifacts import records
 from tuneloop.artifacts.delta_report import DeltaReport, Guard, Outcome, dump_report
+from tuneloop.artifacts.eval_samples import EvalSet, Model, dump_row
 from tuneloop.artifacts.model_manifest import load_referenced_model
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import (
@@ -35,6 +36,7 @@ from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Generation, Pass, Question, choose_shots
+from tuneloop.stages.evaluation import samples
 from tuneloop.stages.exported import iter_examples
 from tuneloop.stages.models.evaluated import open_models
 from tuneloop.storage import files
@@ -128,6 +130,8 @@ def _assemble(
         for name in (BEFORE, BEFORE_WITH_EXAMPLES, AFTER)
         if name in generations
     }
+    guarded = _score_guard(spec, guard, generations, recipe)
+    _write_samples(spec, stage, items, guard, generations, {**scored, **guarded})
     for name, answers in scored.items():
         digest = trained.tuned_digest if name == AFTER else trained.base_digest
         _write_traces(stage, name, digest, items, generations[name], answers)
@@ -145,7 +149,7 @@ def _assemble(
         _header(spec, trained, _contamination(spec, stage, items)),
         base_prompts=compared if len(compared) > 1 else (),
         base_examples=fair,
-        guard=_guard(spec, guard, generations, recipe),
+        guard=_guard(spec, guard, generations, guarded),
         random_weights=spec.model is None or load_referenced_model(spec.model).random_weights,
     )
     stage.write_output("delta_report.md", render_markdown(report, pairs).encode())
@@ -153,22 +157,83 @@ def _assemble(
     _set_results(stage, report)
 
 
+def _score_guard(
+    spec: EvalStage,
+    guard: Items,
+    generations: Mapping[str, list[Generation]],
+    recipe: Recipe,
+) -> dict[str, Scored]:
+    scorer = scorer_named(spec.options.guard_scorer)
+    return {
+        each: _score_all(guard, generations[each], recipe, scorer)
+        for each in (GUARD_BEFORE, GUARD_AFTER)
+        if each in generations
+    }
+
+
 def _guard(
     spec: EvalStage,
     items: Items,
     generations: Mapping[str, list[Generation]],
-    recipe: Recipe,
+    scored: Mapping[str, Scored],
 ) -> Guard | None:
     if spec.options.guard_set is None:
         return None
     name = spec.options.guard_set.rsplit("/", 1)[-1]
-    scorer = scorer_named(spec.options.guard_scorer)
-    scored = {
-        each: _score_all(items, generations[each], recipe, scorer)
-        for each in (GUARD_BEFORE, GUARD_AFTER)
-    }
     pairs = _pairs(items, GUARD_BEFORE, GUARD_AFTER, scored, generations)
     return build_guard(name, spec.options.guard_scorer, pairs)
+
+
+def _write_samples(
+    spec: EvalStage,
+    stage: Stage,
+    items: Items,
+    guard: Items,
+    generations: Mapping[str, Sequence[Generation]],
+    scored: Mapping[str, Scored],
+) -> None:
+    """Write all answers and scores. No run is named: runs that share the result share the bytes."""
+    options, trained = spec.options, stage.upstream("train").results_as(TrainResults)
+    main, guarded = _stem(options.eval_set), _stem(options.guard_set or "")
+    guarded += " (guard)" if guarded == main else ""
+    sets = [EvalSet(name=main, sha256=spec.eval_set_sha256, scorer=options.scorer)]
+    if options.guard_set is not None and spec.guard_set_sha256 is not None:
+        sets.append(
+            EvalSet(
+                name=guarded,
+                sha256=spec.guard_set_sha256,
+                scorer=options.guard_scorer,
+                weight="guarded",
+            )
+        )
+    shown = f"base ({options.base_examples} examples)"
+    models = [
+        Model(name="base", digest=trained.base_digest),
+        Model(name="tuned", digest=trained.tuned_digest),
+    ]
+    if options.base_examples:
+        with_examples = Model(
+            name=shown, digest=trained.base_digest, examples=options.base_examples
+        )
+        models.insert(1, with_examples)
+    asked = {
+        BEFORE: (main, "base"),
+        BEFORE_WITH_EXAMPLES: (main, shown),
+        AFTER: (main, "tuned"),
+        GUARD_BEFORE: (guarded, "base"),
+        GUARD_AFTER: (guarded, "tuned"),
+    }
+    answered = [
+        samples.Answered(*asked[name], generations[name], [score for score, _ in found])
+        for name, found in scored.items()
+    ]
+    with stage.output(samples.FILE) as output:
+        for row in samples.rows_of(sets, models, {main: items, guarded: guard}, answered):
+            output.write_row(dump_row(row))
+
+
+def _stem(url: str) -> str:
+    return url.rsplit("/", 1)[-1].removesuffix(".jsonl")
 
 
 def _set_results(stage: Stage, report: DeltaReport) -> None:

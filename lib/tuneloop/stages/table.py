@@ -263,6 +263,7 @@ STAGES: dict[str, StageDef] = {
                 "eval_after.jsonl",
                 "delta_report.md",
                 "delta_report.json",
+                "samples.jsonl",
             ),
             summary=_eval_summary,
             feeds_sink=True,

@@ -1,0 +1,1 @@
+"""Parts of the eval stage: its sets, its models, and the file of samples."""
