@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tuneloop.errors import DataError
-from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, problems
+from tuneloop.evaluation.sets.schema import (
+    EvalItem,
+    dump_eval_set,
+    parse_eval_set,
+    problems,
+    read_eval_set,
+)
 
 PLACE = "eval/x.jsonl"
 ITEM: dict[str, Any] = {
@@ -22,6 +28,7 @@ ITEM: dict[str, Any] = {
     "category": "arithmetic",
     "difficulty": "easy",
 }
+HEADER = {"eval_set": {"name": "sums", "version": "2.1"}}
 OTHER = ITEM | {"id": "b", "prompt": "What is 1 + 2?", "expected_answer": "3"}
 
 TEXT = st.text(
@@ -52,12 +59,48 @@ def test_reads_items_in_file_order() -> None:
     first, second = parse_eval_set(lines(OTHER, ITEM), PLACE)
     assert (first.id, second.id) == ("b", "a")
     assert second.accepted_answers == ("two",)
-    assert second.model_dump(mode="json") == {**ITEM, "case_sensitive": False}
+    assert second.model_dump(mode="json", exclude_defaults=True) == ITEM
 
 
 def test_accepted_answers_may_be_left_out() -> None:
     (item,) = parse_eval_set(lines(without("accepted_answers")), PLACE)
     assert item.accepted_answers == ()
+
+
+def test_a_set_may_state_its_name_and_version_and_items_their_own_scorer() -> None:
+    extra: dict[str, Any] = {
+        "group": "text 7 \N{COLLISION SYMBOL}",
+        "scorer": {"kind": "numeric", "tolerance": 0.5},
+        "meta": {"source": ["a", {"page": 3}], "note": None},
+    }
+    found = read_eval_set(
+        b"\xef\xbb\xbf" + lines(HEADER, ITEM, without("difficulty") | extra), PLACE
+    )
+    assert found.header is not None
+    assert (found.header.name, found.header.version) == ("sums", "2.1")
+    assert found.items[1].model_dump(mode="json", include=set(extra)) == extra
+    assert found.items[1].difficulty is None
+    assert read_eval_set(dump_eval_set(found.items, found.header), PLACE) == found
+    assert read_eval_set(lines(ITEM), PLACE).header is None
+    what = "names the set, expected that only before the first item; remove or move the line"
+    assert problems(lines(HEADER, HEADER, ITEM, HEADER), PLACE) == [
+        *(f"{PLACE}:{number}: {what}" for number in (2, 4))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [
+        ({"name": "a"}, "eval_set.version is missing"),
+        ({"name": "a/b", "version": "1"}, "eval_set.name is 'a/b', expected"),
+        ({"name": "a", "version": 1}, "eval_set.version is 1, expected a valid string"),
+        ({"name": "a", "version": "1", "x": 1}, "eval_set.x is an unknown key"),
+        ("a", "eval_set is 'a', expected"),
+    ],
+)
+def test_refused_headers(header: Any, what: str) -> None:
+    (found,) = problems(lines({"eval_set": header}, ITEM), PLACE)
+    assert found.startswith(f"{PLACE}:1: {what}")
 
 
 @given(st.lists(ITEMS, min_size=1, max_size=4))
@@ -102,7 +145,7 @@ def test_items_cannot_change() -> None:
 
 def test_fields_are_described() -> None:
     fields = EvalItem.model_fields
-    assert set(fields) == {*ITEM, "case_sensitive"}
+    assert set(fields) == {*ITEM, "case_sensitive", "group", "scorer", "meta"}
     assert all(field.description for field in fields.values())
 
 
@@ -135,7 +178,8 @@ REFUSED_ITEMS = {
     "missing prompt": (without("prompt"), "prompt is missing, expected every required key"),
     "missing answer": (without("expected_answer"), "expected_answer is missing, expected every"),
     "missing category": (without("category"), "category is missing, expected every required"),
-    "missing difficulty": (without("difficulty"), "difficulty is missing, expected every"),
+    "blank group": (OTHER | {"group": " "}, "group is ' ', expected text that is not blank"),
+    "meta is text": (OTHER | {"meta": "x"}, "meta is 'x', expected a valid dictionary"),
     "difficulty": (
         OTHER | {"difficulty": "impossible"},
         "difficulty is 'impossible', expected 'easy', 'medium' or 'hard'; fix the line",

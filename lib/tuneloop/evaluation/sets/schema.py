@@ -1,6 +1,7 @@
 """Eval sets: questions with one correct answer each, stored as one JSON object per line.
 
-A file with any invalid line is refused as a whole, and the error names the line. Skipping a line
+The first line may be `{"eval_set": {"name": ..., "version": ...}}`; it names the set. A file with
+any invalid line is refused as a whole, and the error names the line. Skipping a line
 would silently change the score.
 """
 
@@ -11,9 +12,10 @@ import io
 import json
 import unicodedata
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tuneloop.errors import DataError
 from tuneloop.file_kinds import not_text
@@ -32,6 +34,13 @@ def _not_blank(text: str) -> str:
 _Text = Annotated[str, Field(min_length=1, max_length=50_000), AfterValidator(_not_blank)]
 
 
+_Label = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_not_blank)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Names and versions of eval sets, which become parts of file names."""
+HEADER_KEY = "eval_set"
+"""The only key of the first line of a set that states its name and version."""
+
+
 class EvalItem(BaseModel):
     """One question and its correct answer."""
 
@@ -47,10 +56,45 @@ class EvalItem(BaseModel):
     """Other spellings of the correct answer."""
     category: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_not_blank)]
     """The skill that the item tests; the report also gives scores by category."""
-    difficulty: Literal["easy", "medium", "hard"]
-    """Difficulty in the author's judgement."""
+    difficulty: Literal["easy", "medium", "hard"] | None = None
+    """Difficulty in the author's judgement; null if nobody judged it."""
     case_sensitive: bool = False
     """Whether letter case matters, so that "m" is wrong if "M" is expected."""
+    group: _Label | None = None
+    """Items of one group are not independent, such as questions on one text; statistics resample
+    them together. Null: the item is independent."""
+    scorer: _Label | dict[str, JsonValue] | None = None
+    """The item's own scorer: a name, or an object with `kind` and options. Null: the set's."""
+    meta: dict[str, JsonValue] = {}
+    """Other facts about the item, which no program reads."""
+
+
+class SetHeader(BaseModel):
+    """The name and version that a set states in its first line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """Name of the set: letters, digits and `._-`, at most 64."""
+    version: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """Version of its content: letters, digits and `._-`, at most 64. A changed set gets another
+    one."""
+
+
+class _Headed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    eval_set: SetHeader
+
+
+@dataclass(frozen=True)
+class EvalSetFile:
+    """The content of an eval set's file."""
+
+    header: SetHeader | None
+    """Name and version, if the file states them."""
+    items: tuple[EvalItem, ...]
+    """The items in file order, at least one."""
 
 
 def parse_eval_set(data: bytes, place: str) -> tuple[EvalItem, ...]:
@@ -66,18 +110,35 @@ def parse_eval_set(data: bytes, place: str) -> tuple[EvalItem, ...]:
     Raises:
         DataError: the file has problems. The message describes the first one and counts the rest.
     """
-    items, found = _read(data, place)
+    return read_eval_set(data, place).items
+
+
+def read_eval_set(data: bytes, place: str) -> EvalSetFile:
+    """Read a whole eval set with its header; see `parse_eval_set`.
+
+    Raises:
+        DataError: the file has problems. The message describes the first one and counts the rest.
+    """
+    header, items, found = _read(data, place)
     if found:
         more = len(found) - 1
         rest = f" ({more} more problem{'s' if more > 1 else ''} in this file)" if more else ""
         raise DataError(found[0] + rest)
-    return tuple(items)
+    return EvalSetFile(header, tuple(items))
 
 
-def dump_eval_set(items: Iterable[EvalItem]) -> bytes:
-    """Serialise an eval set, one item per line; `parse_eval_set` reads it."""
-    rows = (json.dumps(item.model_dump(mode="json"), ensure_ascii=False) for item in items)
-    return "".join(f"{row}\n" for row in rows).encode()
+def dump_eval_set(items: Iterable[EvalItem], header: SetHeader | None = None) -> bytes:
+    """Serialise an eval set, one item per line; `read_eval_set` reads it."""
+    rows: list[dict[str, Any]] = [] if header is None else [{HEADER_KEY: header.model_dump()}]
+    rows += (_dumped(item) for item in items)
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+
+
+def _dumped(item: EvalItem) -> dict[str, Any]:
+    """Return the keys of an item, without the optional ones that have their default."""
+    value = item.model_dump(mode="json")
+    optional = ("difficulty", "group", "scorer", "meta")
+    return {key: each for key, each in value.items() if each or key not in optional}
 
 
 def prompts_sha256(items: Iterable[EvalItem]) -> str:
@@ -96,10 +157,11 @@ def problems(data: bytes, place: str) -> list[str]:
     Returns:
         One sentence for each problem; an empty list if `parse_eval_set` accepts the file.
     """
-    return _read(data, place)[1]
+    return _read(data, place)[2]
 
 
-def _read(data: bytes, place: str) -> tuple[list[EvalItem], list[str]]:
+def _read(data: bytes, place: str) -> tuple[SetHeader | None, list[EvalItem], list[str]]:
+    header: SetHeader | None = None
     items: list[EvalItem] = []
     found: list[str] = []
     id_lines: dict[str, int] = {}
@@ -109,6 +171,13 @@ def _read(data: bytes, place: str) -> tuple[list[EvalItem], list[str]]:
         try:
             value = parse_line(line, place, number)
             if value is None:
+                continue
+            if HEADER_KEY in value:
+                if items or header is not None:
+                    what = "names the set, expected that only before the first item"
+                    found.append(f"{at}: {what}; remove or move the line")
+                else:
+                    header = _Headed.model_validate(value).eval_set
                 continue
             item = EvalItem.model_validate(value)
         except DataError as error:
@@ -128,7 +197,7 @@ def _read(data: bytes, place: str) -> tuple[list[EvalItem], list[str]]:
     if not items and not found:
         what = "the file has no items, expected at least one JSON object"
         found.append(f"{place}: {what}; add one item per line")
-    return items, found
+    return header, items, found
 
 
 def _folded(text: str) -> str:

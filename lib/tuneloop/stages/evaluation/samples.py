@@ -73,6 +73,9 @@ def item_row(set_name: str, item: EvalItem) -> Item:
         category=item.category,
         difficulty=item.difficulty,
         case_sensitive=item.case_sensitive,
+        group=item.group,
+        scorer=item.scorer,
+        meta=item.meta,
     )
 
 
