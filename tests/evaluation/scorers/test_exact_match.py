@@ -34,7 +34,7 @@ def item(expected: str, *accepted: str, case_sensitive: bool = False) -> EvalIte
         ("1,23", "1,23"),  # This comma is not a thousands separator.
         ("[1,4,9,16,25]", "[1,4,9,16,25]"),
         ("ﬁve", "five"),  # NFKC
-        ("１２", "12"),  # noqa: RUF001
+        ("１２", "12"),
         ("new\u00a0 york", "new york"),
         ("STRASSE", "strasse"),
         ("Straße", "strasse"),

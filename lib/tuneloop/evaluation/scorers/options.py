@@ -1,0 +1,11 @@
+"""Options of scorers, as an item or a spec names them: a kind alone, or an object with options."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Options(BaseModel):
+    """Base class of the options of one kind of scorer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
