@@ -31,6 +31,9 @@ class Progress(Sealed, BaseModel):
     """Total units of work."""
     rate_per_second: float | None = None
     """Rate of the last minute; null while too little is known, such as during compilation."""
+    estimated_seconds_left: float | None = None
+    """Estimated seconds to the last unit, from stages that know their units' sizes; null
+    otherwise."""
     loss: float | None = None
     """Training loss at that step; null for stages that do not train."""
 
@@ -44,7 +47,9 @@ class Progress(Sealed, BaseModel):
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated seconds to the last unit at the recent rate; None if it is not known."""
+        """Estimated seconds to the last unit; None if it is not known."""
+        if self.estimated_seconds_left is not None:
+            return self.estimated_seconds_left
         if not self.rate_per_second or self.total is None or self.step is None:
             return None
         return max(0, self.total - self.step) / self.rate_per_second

@@ -199,6 +199,11 @@ class Stage:
         self._pace.report(step, time.monotonic())
         self._progress = {"step": step, "total": total, **values}
 
+    def estimated_progress(self, step: int, total: int, seconds_left: float | None) -> None:
+        """Report progress of units of different duration, whose remaining time is estimated."""
+        known = {} if seconds_left is None else {"estimated_seconds_left": round(seconds_left, 1)}
+        self.progress(step, total, **known)
+
     def note_earlier(self, found: Progress | None) -> None:
         """Take notice of the last heartbeat of an earlier attempt."""
         self._restarts = Restarts.after(found)

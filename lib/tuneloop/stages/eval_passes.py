@@ -6,18 +6,24 @@ that share the stage divide the batches of all passes among themselves.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
 from tuneloop.errors import DataError
 from tuneloop.evaluation.sets.schema import EvalItem
+from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.models.evaluated import EvaluatedModel
+from tuneloop.stages.pace import Pace
 from tuneloop.training.generation.batches import BatchPlan
-from tuneloop.training.generation.generator import Generator, NewTokens, plan_prompts
+from tuneloop.training.generation.decoding import GREEDY, Sampling
+from tuneloop.training.generation.generator import Draw, Generator, NewTokens, plan_prompts
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.chat_format import ChatFormat
 
@@ -30,18 +36,6 @@ ModelName = Literal["base", "tuned"]
 
 
 @dataclass(frozen=True)
-class Generation:
-    """The text that a model generated for one item."""
-
-    text: str
-    """Generated text, without the stop token."""
-    tokens: int
-    """Generated tokens, without the stop token."""
-    hit_limit: bool
-    """Whether generation reached its maximum number of tokens before a stop token."""
-
-
-@dataclass(frozen=True)
 class Question:
     """One item as a model is asked it."""
 
@@ -49,6 +43,9 @@ class Question:
     """User text."""
     shots: Shots = ()
     """Examples before it."""
+    id: str = ""
+    """Identifier of the item, which gives drawn answers their random numbers; empty takes the
+    text."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,12 @@ class Pass:
     model: ModelName
     questions: tuple[Question, ...]
     max_new_tokens: int
+    samples: int = 1
+    """Answers to each question. They are numbered `question * samples + sample`, both from 0."""
+    sampling: Sampling = GREEDY
+    """How tokens are chosen; each sample of each question has random numbers of its own."""
+    batch_size: int | None = None
+    """Rows of a batch at most; None takes that of the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,42 @@ class _Group:
 
     asked: Pass
     numbers: tuple[int, ...]
-    """Numbers of the questions in their pass."""
+    """Numbers of the answers in their pass."""
     prompts: tuple[list[int], ...]
-    """Their token ids."""
+    """Token ids of the question of each answer."""
+    draws: tuple[Draw, ...]
+    """What gives each answer its random numbers."""
     plan: BatchPlan
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One batch."""
+
+    group: _Group
+    batch: int
+    """Number of the batch in its group."""
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of its answers in their pass."""
+        return [self.group.numbers[at] for at in self.group.plan.batches[self.batch].indexes]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens for which the batch has room, a measure of its duration."""
+        plan = self.group.plan
+        width = plan.batches[self.batch].padded_tokens + self.group.asked.max_new_tokens
+        return plan.rows * width
+
+    @property
+    def key(self) -> str:
+        """Digest of what the answers depend on, besides the model and the code."""
+        asked, plan = self.group.asked, self.group.plan
+        indexes = plan.batches[self.batch].indexes
+        rows = [(self.group.prompts[at], self.group.draws[at]) for at in indexes]
+        value = (asked.name, asked.model, asked.max_new_tokens, astuple(asked.sampling), rows)
+        return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 @dataclass
@@ -83,10 +118,12 @@ class Asker:
     batch_size: int
     check_stop: Callable[[], None]
     """Called before each batch; may raise to stop early."""
-    progress: Callable[[int, int], None]
-    """Called with the numbers of finished batches and of all batches."""
+    progress: Callable[[int, int, float | None], None]
+    """Called with the numbers of finished batches and of all batches, and the estimated seconds of
+    the batches that are left; None while too little is known."""
+    saved: SavedBatches | None = None
+    """Batches that an earlier attempt has finished; None keeps none."""
     _generators: dict[Any, Generator] = field(default_factory=dict)
-    _done: int = 0
 
     def ask(
         self, passes: Sequence[Pass], share: Callable[[int], range]
@@ -98,18 +135,24 @@ class Asker:
             share: returns this process's share of a number of batches, as consecutive numbers.
 
         Returns:
-            Name of the pass -> number of the question -> its answer.
+            Name of the pass -> number of the answer -> the answer.
         """
         groups = [group for asked in passes for group in self._groups(asked)]
-        tasks = [(group, batch) for group in groups for batch in range(len(group.plan.batches))]
+        tasks = [_Task(group, n) for group in groups for n in range(len(group.plan.batches))]
         mine = [tasks[number] for number in share(len(tasks))]
-        self._done = 0
-        self.progress(0, len(mine))
         found: dict[str, dict[int, Generation]] = {asked.name: {} for asked in passes}
-        for name in self.models:
-            wanted = [(group, batch) for group, batch in mine if group.asked.model == name]
-            if wanted:
-                self._ask_one(name, wanted, len(mine), found)
+        left = []
+        for task in mine:
+            answers = self.saved.find(task.key, task.numbers) if self.saved else None
+            if answers is None:
+                left.append(task)
+            else:
+                found[task.group.asked.name] |= answers
+        try:
+            self._ask_left(left, len(mine), found)
+        finally:
+            if self.saved is not None:
+                self.saved.flush()
         return found
 
     def _groups(self, asked: Pass) -> Iterator[_Group]:
@@ -119,37 +162,75 @@ class Asker:
         for number, question in enumerate(asked.questions):
             by_shots[question.shots].append(number)
         for numbers in by_shots.values():
-            prompts = tuple(
-                model.chat_format.encode_prompt(
-                    asked.questions[number].text,
-                    self.system_instruction,
-                    asked.questions[number].shots,
-                )
+            rows = [
+                (number * asked.samples + sample, prompt, (_draw_number(question), sample))
                 for number in numbers
+                for question in (asked.questions[number],)
+                for prompt in (
+                    model.chat_format.encode_prompt(
+                        question.text, self.system_instruction, question.shots
+                    ),
+                )
+                for sample in range(asked.samples)
+            ]
+            answers, prompts, draws = zip(*rows, strict=True)
+            plan = plan_prompts(
+                prompts,
+                model.architecture,
+                asked.batch_size or self.batch_size,
+                asked.max_new_tokens,
             )
-            plan = plan_prompts(prompts, model.architecture, self.batch_size, asked.max_new_tokens)
-            yield _Group(asked, tuple(numbers), prompts, plan)
+            yield _Group(asked, answers, prompts, draws, plan)
+
+    def _ask_left(
+        self, tasks: Sequence[_Task], total: int, found: dict[str, dict[int, Generation]]
+    ) -> None:
+        """Generate batches, one model after the other."""
+        done, tokens, tokens_left = total - len(tasks), 0, sum(task.tokens for task in tasks)
+        pace = Pace()
+        self.progress(done, total, None)
+        pace.report(tokens, time.monotonic())
+        for name in self.models:
+            wanted = [task for task in tasks if task.group.asked.model == name]
+            for task, answers in self._ask_one(name, wanted) if wanted else ():
+                found[task.group.asked.name] |= answers
+                if self.saved is not None:
+                    self.saved.add(task.key, answers)
+                done, tokens, tokens_left = (
+                    done + 1,
+                    tokens + task.tokens,
+                    tokens_left - task.tokens,
+                )
+                pace.report(tokens, time.monotonic())
+                rate = pace.rate(time.monotonic())
+                self.progress(done, total, tokens_left / rate if rate else None)
 
     def _ask_one(
-        self,
-        name: ModelName,
-        tasks: Sequence[tuple[_Group, int]],
-        total: int,
-        found: dict[str, dict[int, Generation]],
-    ) -> None:
+        self, name: ModelName, tasks: Sequence[_Task]
+    ) -> Iterator[tuple[_Task, dict[int, Generation]]]:
+        """Generate the batches of one model."""
         source = self.models[name]
         model = source.load()
         used: dict[int, Generator] = {}
-        for group, batch in tasks:
+        for task in tasks:
             self.check_stop()
-            limit = group.asked.max_new_tokens
+            group, limit = task.group, task.group.asked.max_new_tokens
             if limit not in used:
                 used[limit] = self._generator(source, model, limit)
-            new = used[limit].generate(group.prompts, group.plan, batches=range(batch, batch + 1))
-            for at, answer in new.items():
-                found[group.asked.name][group.numbers[at]] = decode(source.chat_format, answer)
-            self._done += 1
-            self.progress(self._done, total)
+            new = used[limit].generate(
+                group.prompts,
+                group.plan,
+                batches=range(task.batch, task.batch + 1),
+                sampling=group.asked.sampling,
+                draws=group.draws,
+            )
+            yield (
+                task,
+                {
+                    group.numbers[at]: decode(source.chat_format, answer)
+                    for at, answer in new.items()
+                },
+            )
         for generator in used.values():
             generator.release()
 
@@ -166,6 +247,12 @@ class Asker:
             )
         self._generators[key].use(model)
         return self._generators[key]
+
+
+def _draw_number(question: Question) -> int:
+    """Return a number from 0 to 2^32 - 1 for a question, the same at any place in any set."""
+    digest = hashlib.sha256((question.id or question.text).encode("utf-8", "surrogatepass"))
+    return int.from_bytes(digest.digest()[:4])
 
 
 def decode(chat_format: ChatFormat, answer: NewTokens) -> Generation:

@@ -34,8 +34,10 @@ from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sha256
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
+from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_passes import Asker, Generation, Pass, Question, choose_shots
+from tuneloop.stages.eval_passes import Asker, Pass, Question, choose_shots
 from tuneloop.stages.evaluation import samples
 from tuneloop.stages.exported import iter_examples
 from tuneloop.stages.models.evaluated import open_models
@@ -59,12 +61,15 @@ def run(spec: EvalStage, stage: Stage) -> None:
     items, guard = _eval_set(spec, stage), _guard_set(spec, stage)
     _contamination(spec, stage, items)
     base, tuned = open_models(spec, stage)
+    saved = SavedBatches(stage)
+    stage.at_end = saved.delete
     asker = Asker(
         {"base": base, "tuned": tuned},
         spec.system_instruction,
         spec.options.batch_size,
         check_stop=stage.check_stop,
-        progress=stage.progress,
+        progress=stage.estimated_progress,
+        saved=saved,
     )
     found = asker.ask(_passes(spec, stage, items, guard), stage.block)
     if stage.shard_count == 1:

@@ -16,8 +16,10 @@ from tests.stages.test_evaluate import record
 from tests.training.params import flat_params
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import OutputFile
-from tuneloop.errors import DataError
+from tuneloop.errors import DataError, Transient
 from tuneloop.specs.stages import EvalStage, ModelRef
+from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Pass, Question
 from tuneloop.stages.models.evaluated import EvaluatedModel, open_models
@@ -87,18 +89,25 @@ def test_one_model_at_a_time_is_loaded_and_only_if_it_is_asked(tmp_path: Path) -
     base, tuned = open_models(stage.spec, stage)
     questions = tuple(Question(text) for text in ("Say a", "Say b", "Say c"))
     passes = [Pass("x", "base", questions, 4), Pass("y", "tuned", questions, 4)]
+
+    def check_stop() -> None:
+        events.append("batch")
+        if "stop" in events and events.count("batch") == 4:
+            raise Transient("stopped")
+
     asker = Asker(
         {"base": watched("base", base), "tuned": watched("tuned", tuned)},
         system_instruction=None,
         batch_size=2,
-        check_stop=lambda: events.append("batch"),
-        progress=lambda step, total: events.append(f"{step}/{total}"),
+        check_stop=check_stop,
+        progress=lambda step, total, left: events.append(f"{step}/{total}"),
     )
     whole = asker.ask(passes, range)
-    assert events == [
+    everything = [
         *("0/4", "base", "batch", "1/4", "batch", "2/4"),
         *("tuned", "batch", "3/4", "batch", "4/4"),
     ]
+    assert events == everything
     assert whole["x"].keys() == whole["y"].keys() == {0, 1, 2}
     events.clear()
     # The third of three processes has one batch, of the tuned model.
@@ -106,6 +115,25 @@ def test_one_model_at_a_time_is_loaded_and_only_if_it_is_asked(tmp_path: Path) -
     assert [event for event in events if event in ("base", "tuned")] == ["tuned"]
     assert share["x"] == {}
     assert share["y"].items() <= whole["y"].items() and share["y"]
+
+    def attempt(*events_before: str) -> dict[str, dict[int, Generation]]:
+        events[:] = events_before
+        stage.attempt += "a"
+        asker.saved = SavedBatches(stage, seconds_per_file=0)
+        return asker.ask(passes, range)
+
+    with pytest.raises(Transient):
+        attempt("stop")
+    (first, second, _) = sorted(tmp_path.rglob("answers/all/*.json"))
+    assert attempt() == whole
+    assert events == ["3/4", "tuned", "batch", "4/4"]
+    second.write_bytes(second.read_bytes().replace(b"fingerprint", b"fingerPrint"))
+    first.unlink()
+    assert attempt() == whole
+    assert events == ["2/4", "base", "batch", "3/4", "batch", "4/4"]
+    assert not second.exists()
+    assert attempt() == whole
+    assert events == ["4/4"]
 
 
 def test_weights_that_were_changed_are_refused_before_anyone_is_asked(tmp_path: Path) -> None:

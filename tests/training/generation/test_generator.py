@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,7 +14,13 @@ from tests.training.generation.simple import greedy_without_cache
 from tuneloop.errors import DataError, Transient
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.model import RandomModelSpec
-from tuneloop.training.generation.decoding import GREEDY, Sampling, can_share_prefix, is_windowed
+from tuneloop.training.generation.decoding import (
+    GREEDY,
+    Decoder,
+    Sampling,
+    can_share_prefix,
+    is_windowed,
+)
 from tuneloop.training.generation.generator import Generator
 from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
@@ -33,7 +42,19 @@ def architecture_with(window: int) -> Architecture:
     return random_architecture(spec, VOCABULARY)
 
 
+def shapes_in(jaxpr: Any) -> Iterator[tuple[int, ...]]:
+    """Yield the shapes of everything that a traced program computes."""
+    for equation in jaxpr.eqns:
+        yield from (tuple(out.aval.shape) for out in equation.outvars)
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from shapes_in(inner)
+
+
 WINDOWED, FULL = architecture_with(8), architecture_with(512)
+FLAT = random_architecture(RandomModelSpec(**SHAPE | {"num_layers": 1}), VOCABULARY)
+DRAWN = Sampling(2.0, 0.9, seed=2**40)
 
 
 def generator_of(model: Any, architecture: Architecture, **changes: Any) -> Generator:
@@ -114,8 +135,29 @@ def test_batches_can_be_shared_among_processes_and_stopped_between() -> None:
     assert started == [0, 1]
 
 
-def test_draws_depend_on_the_seed_and_the_prompts_number_alone() -> None:
-    generator = generator_of(build_random_model(FULL, 3), FULL)
+def test_an_answer_depends_on_neither_batch_size_nor_order_nor_other_prompts() -> None:
+    model = build_random_model(FLAT, 3)
+    rng = np.random.default_rng(1)
+    prompts = [[n, *rng.integers(0, VOCABULARY, n % 16).tolist()] for n in range(24)]
+    draws = [(n // 2, n % 2) for n in range(24)]
+    found: dict[Sampling, list[dict[int, tuple[int, ...]]]] = {GREEDY: [], DRAWN: []}
+    for batch_size in (1, 8, 24):
+        order = rng.permutation(24).tolist()
+        mixed, mixed_draws = [prompts[n] for n in order], [draws[n] for n in order]
+        generator = generator_of(model, FLAT, batch_size=batch_size)
+        for sampling, answered in found.items():
+            new = generator.generate(
+                mixed, generator.plan(mixed), sampling=sampling, draws=mixed_draws
+            )
+            answered.append({n: new[at].ids for at, n in enumerate(order)})
+    for one, eight, all_at_once in found.values():
+        assert one == eight == all_at_once
+        assert len(set(one.values())) > 20
+    assert found[GREEDY] != found[DRAWN]
+
+
+def test_draws_depend_on_the_seed_and_on_the_two_numbers_alone() -> None:
+    generator = generator_of(build_random_model(FLAT, 3), FLAT)
     prompts = prompts_with(0)
     greedy = answers(generator, prompts)
 
@@ -130,6 +172,23 @@ def test_draws_depend_on_the_seed_and_the_prompts_number_alone() -> None:
     assert drawn(prompts, temperature=1e-4) == greedy
     assert drawn(prompts, temperature=5.0, top_p=1e-6) == greedy
     assert drawn(prompts, temperature=2.0, top_p=0.9, seed=1) != greedy
+    same = [prompts[0]] * 3
+    found = generator.generate(
+        same, generator.plan(same), sampling=Sampling(2.0), draws=[(7, 0), (7, 1), (7, 0)]
+    )
+    assert found[0] == found[2] != found[1]
+
+
+def test_prefill_computes_logits_of_the_last_position_alone() -> None:
+    model = build_random_model(FULL, 3)
+    decoder = Decoder(model, FULL, stop_ids=(), max_new_tokens=NEW)
+    rows, width = 3, 40
+    prefill = partial(decoder._prefill, cache_tokens=width + NEW)
+    tokens, lengths = np.zeros((rows, width), np.int32), np.full((rows,), width, np.int32)
+    traced = jax.make_jaxpr(prefill)(decoder._leaves, None, tokens, lengths)
+    shapes = set(shapes_in(traced.jaxpr))
+    assert {(rows, 1, VOCABULARY), (rows, width, 32)} <= shapes
+    assert not {shape for shape in shapes if shape[-1:] == (VOCABULARY,) and width in shape}
 
 
 def test_prompts_that_cannot_be_generated_from_are_refused() -> None:

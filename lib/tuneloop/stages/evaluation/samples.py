@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tuneloop.artifacts.eval_samples import EvalSet, Item, Judgement, Model, Row, Sample, State
 from tuneloop.evaluation.scorers.schema import Score
 from tuneloop.evaluation.sets.schema import EvalItem
-from tuneloop.stages.eval_passes import Generation
+from tuneloop.stages.answering.generation import Generation
 
 FILE = "samples.jsonl"
 """Name of the output."""

@@ -32,6 +32,11 @@ class Sampling:
     seed: int = 0
     """Seed of the draws; equal seeds give equal tokens."""
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether nothing is drawn."""
+        return self.temperature == 0
+
 
 GREEDY = Sampling()
 
@@ -76,7 +81,7 @@ class Decoder:
         self._compiled_prefix = jax.jit(self._prefix)
         self._compiled_prefill = jax.jit(self._prefill, static_argnames="cache_tokens")
         self._compiled_decode = jax.jit(
-            self._decode, donate_argnames="cache", static_argnames="greedy"
+            self._decode, donate_argnames="cache", static_argnames=("greedy", "cuts")
         )
 
     def use(self, model: Any) -> None:
@@ -103,7 +108,7 @@ class Decoder:
         self,
         tokens: np.ndarray,
         lengths: np.ndarray,
-        numbers: np.ndarray,
+        draws: np.ndarray,
         *,
         cache_tokens: int,
         prefix: Cache | None = None,
@@ -114,7 +119,8 @@ class Decoder:
         Args:
             tokens: int32 (rows, padded tokens), aligned at the right end, without the prefix.
             lengths: int32 (rows,), tokens of each row that are not padding.
-            numbers: int32 (rows,), number of each prompt; draws depend on it and not on the row.
+            draws: uint32 (rows, 2), two numbers that give each row its random numbers; the place of
+                the row in the batch does not matter.
             cache_tokens: room for prefix, padded prompt and new tokens. Batches with equal room
                 share the compiled decoding.
             prefix: keys and values of the tokens before `tokens`, if all rows share some.
@@ -128,8 +134,7 @@ class Decoder:
         first, cache = self._compiled_prefill(
             self._leaves, prefix, tokens, lengths, cache_tokens=cache_tokens
         )
-        seed = jax.random.key(sampling.seed)
-        keys = jax.vmap(lambda number: jax.random.fold_in(seed, number))(numbers)
+        keys = _row_keys(jax.random.key(sampling.seed), draws)
         prefix_tokens = 0 if prefix is None else _tokens_in(prefix)
         *found, _ = self._compiled_decode(
             self._leaves,
@@ -141,7 +146,8 @@ class Decoder:
             keys=keys,
             temperature=jnp.float32(sampling.temperature),
             top_p=jnp.float32(sampling.top_p),
-            greedy=sampling.temperature == 0,
+            greedy=sampling.is_greedy,
+            cuts=sampling.top_p < 1,
         )
         buffer, counts, stopped = map(np.asarray, found)
         return buffer, counts, stopped
@@ -196,6 +202,7 @@ class Decoder:
         top_p: jax.Array,
         *,
         greedy: bool,
+        cuts: bool,
     ) -> tuple[jax.Array, jax.Array, jax.Array, Cache]:
         """Decode until all rows have stopped, or `max_new_tokens` steps.
 
@@ -213,7 +220,7 @@ class Decoder:
             if greedy:
                 token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
             else:
-                token = _draw(logits / temperature, top_p, keys, step)
+                token = _draw(logits / temperature, top_p if cuts else None, keys, step)
             buffer = buffer.at[:, step].set(token)
             done = done | jnp.isin(token, stops)
             return step + 1, (buffer, counts + ~done, done, cache)
@@ -297,27 +304,39 @@ def _seen(columns: jax.Array, prefix_tokens: jax.Array | int, padding: jax.Array
     return (columns < prefix_tokens) | (columns >= prefix_tokens + padding[:, None])
 
 
-def _draw(logits: jax.Array, top_p: jax.Array, keys: jax.Array, step: jax.Array) -> jax.Array:
+@jax.jit
+def _row_keys(key: jax.Array, draws: jax.Array) -> jax.Array:
+    """Return one random key for each row of `draws`, uint32 (rows, 2)."""
+    return jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row[0]), row[1]))(draws)
+
+
+def _draw(
+    logits: jax.Array, top_p: jax.Array | None, keys: jax.Array, step: jax.Array
+) -> jax.Array:
     """Draw a token for each row from the most probable ones that together have `top_p`.
+
+    Every token has its own random number, which its rank does not change: rounding may exchange
+    the ranks of two tokens that are almost equally probable.
 
     Args:
         logits: float32 (rows, vocabulary).
-        top_p: float32 scalar.
+        top_p: float32 scalar; None draws from all tokens.
         keys: one key per row; the step is folded in.
         step: int32 scalar.
 
     Returns:
         int32 (rows,).
     """
-    order = jnp.argsort(logits, axis=-1, descending=True)
-    ordered = jnp.take_along_axis(logits, order, axis=-1)
-    probabilities = jax.nn.softmax(ordered, axis=-1)
-    # A token is kept if those before it have less than top_p; the first one always is.
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    kept = jnp.where((before < top_p).at[:, 0].set(True), ordered, -jnp.inf)
+    if top_p is not None:
+        ordered = jnp.sort(logits, axis=-1, descending=True)
+        probabilities = jax.nn.softmax(ordered, axis=-1)
+        # A token is kept if those before it have less than top_p; the first one always is.
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        kept = (before < top_p).at[:, 0].set(True)
+        least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
+        logits = jnp.where(logits >= least, logits, -jnp.inf)
     step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
-    place = jax.vmap(jax.random.categorical)(step_keys, kept)
-    return jnp.take_along_axis(order, place[:, None], axis=-1)[:, 0].astype(jnp.int32)
+    return jax.vmap(jax.random.categorical)(step_keys, logits).astype(jnp.int32)
 
 
 def _tokens_in(cache: Cache) -> int:

@@ -25,6 +25,10 @@ from tuneloop.training.generation.decoding import (
     can_share_prefix,
 )
 
+Draw = tuple[int, int]
+"""Two numbers from 0 to 2^32 - 1 that give a prompt its random numbers: one of the question, and
+the number of the sample."""
+
 
 @dataclass(frozen=True)
 class NewTokens:
@@ -91,6 +95,7 @@ class Generator:
         batches: range | None = None,
         before_batch: Callable[[int], None] = lambda number: None,
         sampling: Sampling = GREEDY,
+        draws: Sequence[Draw] | None = None,
     ) -> dict[int, NewTokens]:
         """Generate answers to the prompts of some batches.
 
@@ -99,7 +104,9 @@ class Generator:
             plan: what `plan` returned for these prompts.
             batches: numbers of the batches to generate, from 0; None generates all.
             before_batch: called with its number before each batch; may raise to stop early.
-            sampling: how tokens are chosen; draws depend on the seed and the prompt's number.
+            sampling: how tokens are chosen.
+            draws: what gives each prompt its random numbers, besides the seed; None takes the
+                numbers of the prompts.
 
         Returns:
             Number of the prompt -> its answer.
@@ -111,11 +118,11 @@ class Generator:
             batch = plan.batches[number]
             rest = [prompts[i][plan.prefix_tokens :] for i in batch.indexes]
             tokens, lengths = pad_left(rest, batch.padded_tokens, plan.rows)
-            numbers = np.resize(np.array(batch.indexes, np.int32), plan.rows)
+            drawn = [(i, 0) if draws is None else draws[i] for i in batch.indexes]
             ids, counts, stopped = self._decoder.run(
                 tokens,
                 lengths,
-                numbers,
+                np.resize(np.array(drawn, np.uint32), (plan.rows, 2)),
                 cache_tokens=plan.longest_tokens + self._max_new_tokens,
                 prefix=self._cache_of(shared),
                 sampling=sampling,
