@@ -15,6 +15,7 @@ import typer
 
 from tuneloop.cli import (
     cluster,
+    eval_sets,
     examples,
     generate,
     history,
@@ -59,6 +60,7 @@ logs.register(app)
 results.register(app)
 history.register(app)
 store.register(app)
+eval_sets.register(app)
 examples.register(app)
 models.register(app)
 generate.register(app)

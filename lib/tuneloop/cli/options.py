@@ -47,6 +47,11 @@ Prices = Annotated[
         help="YAML file with prices of accelerators; default: the one that the spec names.",
     ),
 ]
+GymTask = Annotated[
+    str, typer.Argument(metavar="TASK", help="Task of reasoning-gym, such as chain_sum.")
+]
+GymCount = Annotated[int, typer.Option(min=1, help="Number of problems.")]
+GymSeed = Annotated[int, typer.Option(min=0, help="Seed of the problems.")]
 PollSeconds = Annotated[
     float, typer.Option("--poll-seconds", min=0.1, help="Seconds between polls of the cluster.")
 ]

@@ -1,4 +1,4 @@
-"""Verbs of the trace store, datasets and eval sets."""
+"""Verbs of the trace store and datasets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import typer
 from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS
 from tuneloop.cli.options import (
     DEFAULT_STORE,
+    GymCount,
+    GymSeed,
+    GymTask,
     Json,
     StoreUrl,
     given_file,
     load_prices,
     print_json,
 )
-from tuneloop.errors import DataError, SpecError, UsageError
+from tuneloop.errors import SpecError, UsageError
 from tuneloop.traces.importers.table import IMPORTERS
 
 if TYPE_CHECKING:
@@ -28,16 +31,7 @@ if TYPE_CHECKING:
 traces_app = typer.Typer(help="Import, list and export traces.", no_args_is_help=True)
 datasets_app = typer.Typer(help="Build, list, show and export datasets.", no_args_is_help=True)
 tokens_app = typer.Typer(help="Create tokens of the trace store.", no_args_is_help=True)
-eval_sets_app = typer.Typer(help="Validate eval sets.", no_args_is_help=True)
 
-GROUPED_LINES = 8
-"""Lines that `eval-sets check` lists for one cause, besides the first."""
-
-GymTask = Annotated[
-    str, typer.Argument(metavar="TASK", help="Task of reasoning-gym, such as chain_sum.")
-]
-GymCount = Annotated[int, typer.Option(min=1, help="Number of problems.")]
-GymSeed = Annotated[int, typer.Option(min=0, help="Seed of the problems.")]
 StorePrices = Annotated[
     str | None,
     typer.Option(
@@ -62,7 +56,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(traces_app, name="traces")
     app.add_typer(datasets_app, name="datasets")
     app.add_typer(tokens_app, name="tokens")
-    app.add_typer(eval_sets_app, name="eval-sets")
 
 
 def serve(
@@ -337,73 +330,3 @@ def datasets_export(
     manifest = load_manifest(artifacts, key)
     for _, row in iter_rows(manifest, artifacts):
         sys.stdout.buffer.write(encode_line(EXPORT_FORMATS[export_format](row, manifest)))
-
-
-@eval_sets_app.command("generate")
-def eval_sets_generate(
-    task: GymTask,
-    count: GymCount = 100,
-    seed: GymSeed = 1,
-) -> None:
-    """Print problems of a reasoning-gym task as an eval set."""
-    from tuneloop.evaluation.sets.schema import EvalItem, dump_eval_set
-    from tuneloop.traces.gym import draw_problems
-
-    items = [
-        EvalItem(
-            id=f"{task}-{seed}-{number:05d}",
-            prompt=problem.question,
-            expected_answer=problem.answer,
-            category=task,
-            difficulty="medium",
-        )
-        for number, problem in enumerate(draw_problems(task, count, seed), start=1)
-    ]
-    sys.stdout.buffer.write(dump_eval_set(items))
-
-
-def _grouped(problems: list[str], file: str) -> list[str]:
-    """Join the problems that differ only in their line: one cause, one line of output."""
-    places: dict[str, list[str]] = {}
-    for problem in problems:
-        line, _, cause = problem.removeprefix(f"{file}:").partition(": ")
-        places.setdefault(cause if line.isdecimal() else problem, []).append(line)
-    shown = []
-    for cause, (first, *more) in places.items():
-        if not first.isdecimal():
-            shown.append(cause)
-            continue
-        listed = ", ".join(more[:GROUPED_LINES])
-        rest = f" and {len(more) - GROUPED_LINES} more" if len(more) > GROUPED_LINES else ""
-        also = f" (also on line{'s' * (len(more) > 1)} {listed}{rest})" if more else ""
-        shown.append(f"{file}:{first}: {cause}{also}")
-    return shown
-
-
-@eval_sets_app.command("check")
-def eval_sets_check(
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE.jsonl",
-            callback=given_file,
-            help="Eval set file; - reads standard input.",
-        ),
-    ],
-) -> None:
-    """Validate an eval set. Print every problem with its lines."""
-    from tuneloop.evaluation.sets.schema import parse_eval_set, problems
-    from tuneloop.storage import files
-
-    try:
-        data = files.read(file)
-    except FileNotFoundError as e:
-        raise UsageError(f"{file}: no such file, expected an eval set; check the path") from e
-    found = problems(data, file)
-    for problem in _grouped(found, file):
-        typer.echo(problem, err=True)
-    if found:
-        raise DataError(f"{file}: {len(found)} problems, expected none; fix the lines above")
-    items = parse_eval_set(data, file)
-    categories = len({item.category for item in items})
-    typer.echo(f"{file}: {len(items)} items in {categories} categories, no problems")
