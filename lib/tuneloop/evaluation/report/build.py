@@ -20,7 +20,8 @@ from tuneloop.artifacts.delta_report import (
 )
 from tuneloop.evaluation.scorers.schema import Score
 from tuneloop.evaluation.sets.schema import EvalItem
-from tuneloop.evaluation.statistics import accuracy, compare, share_interval
+from tuneloop.evaluation.statistics.intervals import share_interval
+from tuneloop.evaluation.statistics.outcomes import accuracy, compare
 
 SIGNIFICANT = 0.05
 """p-value below which a difference is reported as improved or regressed."""

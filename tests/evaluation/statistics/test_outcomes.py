@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tuneloop.artifacts.delta_report import Outcome
-from tuneloop.evaluation.statistics import accuracy, compare, gain_interval, share_interval
+from tuneloop.evaluation.statistics.intervals import gain_interval, share_interval
+from tuneloop.evaluation.statistics.outcomes import accuracy, compare
 
 
 def test_accuracy_counts_every_outcome() -> None:

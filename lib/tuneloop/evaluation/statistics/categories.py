@@ -1,0 +1,60 @@
+"""Comparison of two models in each category, with p-values adjusted for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from statsmodels.stats.multitest import multipletests
+
+from tuneloop.evaluation.statistics.intervals import Floats, Groups
+from tuneloop.evaluation.statistics.paired import SIGNIFICANT, Comparison, Verdict, compare_scores
+
+MIN_ITEMS = 10
+"""Fewest items of a category that is tested."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """Two models in one category."""
+
+    name: str
+    comparison: Comparison
+    """Its `p_value` is not adjusted."""
+    p_value: float | None
+    """Adjusted by Holm's method for the number of tested categories; None below 10 items."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Decide by the adjusted p-value at 5 %."""
+        if self.p_value is None or self.p_value >= SIGNIFICANT:
+            return "no detectable difference"
+        return self.comparison.verdict
+
+
+def compare_categories(
+    base: Floats, tuned: Floats, groups: Groups, categories: Sequence[str]
+) -> tuple[Category, ...]:
+    """Compare two models in each category, in the order of the categories' names.
+
+    Args:
+        base: (items,), scores of the base model, 0 to 1.
+        tuned: (items,), scores of the tuned model.
+        groups: (items,).
+        categories: name of each item's category.
+    """
+    names, codes = np.unique(np.asarray(categories, dtype=object), return_inverse=True)
+    found = []
+    for code in range(len(names)):
+        chosen = codes == code
+        found.append(compare_scores(base[chosen], tuned[chosen], groups[chosen]))
+    tested = [n for n, one in enumerate(found) if one.items >= MIN_ITEMS]
+    adjusted: dict[int, float] = {}
+    if tested:
+        p_values = multipletests([found[n].p_value for n in tested], method="holm")[1]
+        adjusted = dict(zip(tested, map(float, p_values), strict=True))
+    return tuple(
+        Category(str(name), one, adjusted.get(n))
+        for n, (name, one) in enumerate(zip(names, found, strict=True))
+    )
