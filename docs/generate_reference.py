@@ -1,7 +1,7 @@
-"""Writes pages from the code: run specs, the command line, limits, exit codes, and the runbook.
+"""Writes pages from the code: specs, verbs, variables, limits, exit codes, and the runbook.
 
 mkdocs calls `on_files` when it builds the site, so the pages are never out of date.
-`python docs/generate_reference.py spec|cli|limits|errors|operations` prints one of them.
+`python docs/generate_reference.py spec|cli|settings|limits|errors|operations` prints one of them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ os.environ["TUNELOOP_DESCRIBE_FIELDS"] = "1"
 from tuneloop import errors
 from tuneloop.cli import app
 from tuneloop.k8s.diagnosis.runbook import RUNBOOK, Runbook
+from tuneloop.settings.environment import OTHERS, Settings
+from tuneloop.settings.limits import InputLimits, Limits, variable
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sweep import SweepSpec
-from tuneloop.store.limits import PREFIX, Limits
 
 LIMITS = {
     "minimum": "at least {}",
@@ -64,11 +65,43 @@ apart. [Architecture](../explanation/architecture.md#exit-codes) lists when it h
 This page is generated from `lib/tuneloop/errors.py`.
 """
 
-LIMITS_HEAD = f"""# Limits of the store
+SETTINGS_HEAD = """# Environment variables
 
-Each store process has these limits. The variable `{PREFIX}` with the key in upper case changes
-one, for example `{PREFIX}HEAD_SECONDS=30`. A refusal names the limit and its variable. This page
-is generated from `lib/tuneloop/store/limits.py`.
+Each verb and each stage reads these variables. An option of the command line comes before the spec,
+the spec before the variable, and the variable before the default. Line ends and blanks around a
+value are removed, so that `$(cat FILE)` and Secrets can supply it, and an empty variable counts as
+absent. A variable with an invalid value is refused with exit code 2, before a verb does anything;
+the message names it and shows no credential. An unknown variable that begins with `TUNELOOP_` gets
+a warning with the nearest name.
+
+[Limits](limits.md) have variables too. Credentials of object stores, registries, proxies and the
+Hugging Face hub come from the variables and files that their own tools read. This page is generated
+from `lib/tuneloop/settings/environment.py`.
+"""
+
+OTHERS_HEAD = """
+## Tests, scripts and pipelines
+
+No verb reads these variables.
+
+| variable | meaning |
+|---|---|
+"""
+
+LIMITS_HEAD = f"""# Limits
+
+A variable changes each limit, for example `{variable("head_seconds")}=30`. A refusal names the
+limit and its variable. This page is generated from `lib/tuneloop/settings/limits.py`.
+
+## Inputs
+
+What one input of a verb or a stage may hold.
+"""
+
+STORE_LIMITS_HEAD = """
+## The trace store
+
+What clients of one store process may use.
 """
 
 OPERATIONS_HEAD = """# Runbook: every verdict
@@ -207,7 +240,8 @@ def _option(option: Any) -> str:
         shown = ""
     else:
         shown = f"`{getattr(default, 'value', default)}`"
-    return f"| `{', '.join(names)}{_escape(value)}` | {shown} | {_line(option.help or '')} |"
+    meaning = _line(option.help or "") + (f" Variable: `{option.envvar}`." if option.envvar else "")
+    return f"| `{', '.join(names)}{_escape(value)}` | {shown} | {meaning} |"
 
 
 def _value_of(option: Any) -> str:
@@ -267,8 +301,19 @@ def _escape(text: str) -> str:
 
 
 def limits_page() -> str:
-    """Return the page with every limit of the store."""
-    return f"{LIMITS_HEAD}\n{_table(Limits.model_json_schema(), {})}"
+    """Return the page with every limit of inputs and of the store."""
+    of_inputs, of_store = InputLimits.model_json_schema(), Limits.model_json_schema()
+    for key in of_inputs["properties"]:
+        del of_store["properties"][key]
+    tables = (_table(of_inputs, {}), _table(of_store, {}))
+    return f"{LIMITS_HEAD}\n{tables[0]}{STORE_LIMITS_HEAD}\n{tables[1]}"
+
+
+def settings_page() -> str:
+    """Return the page with every environment variable."""
+    others = "".join(f"| `{name}` | {_line(meaning)} |\n" for name, meaning in OTHERS.items())
+    table = _table(Settings.model_json_schema(), {})
+    return f"{SETTINGS_HEAD}\n{table}{OTHERS_HEAD}{others}"
 
 
 def operations_page() -> str:
@@ -297,6 +342,7 @@ def _codes(entry: Runbook) -> str:
 PAGES = {
     "reference/spec": spec_page,
     "reference/cli": cli_page,
+    "reference/settings": settings_page,
     "reference/limits": limits_page,
     "reference/errors": errors_page,
     "operations": operations_page,

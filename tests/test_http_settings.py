@@ -1,4 +1,4 @@
-"""Proxies, certificates and tokens of the environment: used, or refused in one sentence."""
+"""Proxies and certificates of the environment: used, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tuneloop.errors import SpecError
-from tuneloop.http_settings import make_client, token_from
+from tuneloop.http_settings import make_client
 from tuneloop.traces.client import TraceClient
 
 REMOTE, HERE = "http://store.example:8000", "http://127.0.0.1:8000"
@@ -54,24 +54,3 @@ def test_a_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with make_client(httpx.URL(REMOTE)) as client, pytest.raises(httpx.ConnectError) as caught:
         client.get(REMOTE)
     assert "refused" in str(caught.value)  # by the proxy's port; the name is not looked up
-
-
-@pytest.mark.parametrize("text", ["tl_abc", "tl_abc\n", " tl_abc\r\n"])
-def test_a_token_loses_its_line_end(text: str) -> None:
-    assert token_from(text, "x") == "tl_abc"
-
-
-@pytest.mark.parametrize("text", [None, "", "\n", " \r\n"])
-def test_an_empty_token_is_none(text: str | None) -> None:
-    assert token_from(text, "x") is None
-
-
-@pytest.mark.parametrize("text", ["a b", "a\nb", "\u00e9", "a\0"])
-def test_what_cannot_be_a_token_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "\0" not in text:
-        monkeypatch.setenv("TUNELOOP_STORE_TOKEN", text)
-        with pytest.raises(SpecError, match=r"^TUNELOOP_STORE_TOKEN: ") as caught:
-            TraceClient(HERE)
-        assert text not in str(caught.value)
-    with pytest.raises(SpecError):
-        token_from(text, "x")

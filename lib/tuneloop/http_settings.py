@@ -1,10 +1,9 @@
-"""Settings of HTTP clients from the environment: proxies, certificates and tokens."""
+"""Settings of HTTP clients from the environment: proxies and certificates."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import ssl
 from typing import Any
 from urllib.request import getproxies_environment, proxy_bypass
@@ -13,7 +12,6 @@ import httpx
 
 from tuneloop.errors import SpecError
 
-_TOKEN = re.compile(r"[!-~]+")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -40,21 +38,6 @@ def make_client(url: httpx.URL, **settings: Any) -> httpx.Client:
             f"{name}: found a proxy that cannot be used, expected http://HOST:PORT or"
             " https://HOST:PORT; correct the variable, or unset it"
         ) from e
-
-
-def token_from(text: str | None, place: str) -> str | None:
-    """Return a token without the line end of its file; None if there is none.
-
-    Raises:
-        SpecError: the text cannot be a token.
-    """
-    token = (text or "").strip()
-    if token and not _TOKEN.fullmatch(token):
-        raise SpecError(
-            f"{place}: has spaces or characters that no token has, expected one token; copy it"
-            " again"
-        )
-    return token or None
 
 
 def _certificates() -> ssl.SSLContext | bool:

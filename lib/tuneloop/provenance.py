@@ -17,6 +17,7 @@ from typing import Any
 
 from tuneloop import resources
 from tuneloop.import_closure import import_closure, named_templates
+from tuneloop.settings.environment import read_settings
 
 LIBRARIES = (
     "flax",
@@ -32,7 +33,6 @@ LIBRARIES = (
 )
 """Libraries recorded with their version in every record; uninstalled ones are omitted."""
 
-_COMMIT = "TUNELOOP_GIT_COMMIT"
 """Environment variable of an image, which has no repository: its commit, or `COMMIT-dirty`."""
 
 
@@ -103,7 +103,7 @@ def _commit() -> tuple[str | None, bool | None]:
     if resources.is_checkout() and (commit := _git("rev-parse", "HEAD")):
         status = _git("status", "--porcelain", "--untracked-files=no")
         return commit, None if status is None else bool(status)
-    built_from = os.environ.get(_COMMIT, "")
+    built_from = read_settings().git_commit or ""
     commit = built_from.removesuffix("-dirty")
     return (commit, commit != built_from) if commit else (None, None)
 
@@ -122,7 +122,7 @@ def gather() -> dict[str, Any]:
         "git_commit": commit,
         "git_dirty": is_dirty,
         "code_sha256": _package_identity(),
-        "image_digest": os.environ.get("TUNELOOP_IMAGE_DIGEST"),
+        "image_digest": read_settings().image_digest,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from tuneloop.errors import SpecError
 from tuneloop.file_kinds import not_text
+from tuneloop.settings.limits import input_limits, raise_with
 from tuneloop.unknown_keys import unknown_key
 from tuneloop.validation import all_errors, path_of
 from tuneloop.yaml_nodes import check_depth, check_nodes
@@ -22,9 +23,6 @@ from tuneloop.yaml_nodes import check_depth, check_nodes
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Model = TypeVar("Model", bound=BaseModel)
-
-MAX_VALUES = 100_000
-"""Values of a file, each alias counted as the values that it stands for."""
 
 
 def parse_mapping(
@@ -159,6 +157,7 @@ def _check_aliases(root: yaml.Node | None, place: str) -> None:
 
     A file of 300 bytes can stand for billions of values. The time is linear in the file.
     """
+    most = input_limits().yaml_values
     sizes: dict[int, int] = {}
     waiting: list[tuple[yaml.Node, bool]] = [(root, False)] if root else []
     open_nodes: set[int] = set()
@@ -168,10 +167,11 @@ def _check_aliases(root: yaml.Node | None, place: str) -> None:
         if is_complete:
             open_nodes.discard(id(node))
             sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
-            if sizes[id(node)] > MAX_VALUES:
+            if sizes[id(node)] > most:
                 raise SpecError(
-                    f"{place}:{node.start_mark.line + 1}: stands for more than {MAX_VALUES:,}"
-                    " values with its aliases, expected a small file; write fewer aliases"
+                    f"{place}:{node.start_mark.line + 1}: stands for more than {most:,} values with"
+                    " its aliases, expected a small file; write fewer aliases,"
+                    f" {raise_with('yaml_values')}"
                 )
         elif id(node) not in sizes:
             if id(node) in open_nodes:

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 
 from tests.builders import REPOSITORY
 from tuneloop import errors
+from tuneloop.settings.environment import OTHERS, Settings
+from tuneloop.settings.limits import Limits
 from tuneloop.specs.run import RunSpec
-from tuneloop.store.limits import Limits
 
 
 def load() -> ModuleType:
@@ -70,14 +71,18 @@ def test_every_key_of_a_spec_has_its_type_default_and_effect(model: type[BaseMod
         assert meaning or key == "kind", f"{key} of {model.__name__} has no docstring"
 
 
-def test_every_limit_of_the_store_has_its_default_and_effect() -> None:
-    page = reference.limits_page()
+@pytest.mark.parametrize(("write", "model"), [("limits_page", Limits), ("settings_page", Settings)])
+def test_every_variable_has_its_default_and_effect(write: str, model: type[BaseModel]) -> None:
+    page = getattr(reference, write)()
     lines = [line for line in page.splitlines() if line.startswith("| `")]
-    assert len(lines) == len(Limits.model_fields)
-    for line, name in zip(lines, Limits.model_fields, strict=True):
-        key, kind, default, meaning = (cell.strip() for cell in line.strip("|").split("|"))
-        assert (key, bool(kind), bool(meaning)) == (f"`{name}`", True, True)
-        assert default == f"`{Limits.model_fields[name].default}`"
+    for line, field in zip(lines, model.model_fields.values(), strict=False):
+        key, kind, default, meaning = (cell.strip() for cell in CELL.split(line)[1:-1])
+        assert (key, bool(kind), bool(meaning)) == (f"`{field.alias}`", True, True)
+        assert default == ("null" if field.default is None else f"`{field.default}`")
+    shown = {line.split("`")[1] for line in lines}
+    assert shown == {field.alias for field in model.model_fields.values()} | (
+        set(OTHERS) if model is Settings else set()
+    )
 
 
 def test_angle_brackets_are_escaped_once() -> None:

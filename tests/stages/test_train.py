@@ -19,7 +19,6 @@ from tuneloop.errors import InputMissing, SpecError, StageFailed
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
 from tuneloop.runs.train_step import planned_step
-from tuneloop.stages.command import PEAK_ENV
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
 from tuneloop.training.sft.earlier import check_same_examples, find_earlier_run
@@ -50,7 +49,8 @@ def metrics(run: TinyRun, record: Record) -> list[dict[str, Any]]:
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan, Record]:
     run = make_tiny_run(tmp_path_factory.mktemp("first")).change(train__steps=6, **VALIDATED)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(PEAK_ENV, "0.5")  # as if this CPU were a chip of the accelerator table
+        # As if this CPU were a chip of the accelerator table.
+        patched.setenv("TUNELOOP_DEVICE_PEAK_TFLOPS", "0.5")
         return run, *trained(run)
 
 

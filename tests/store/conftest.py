@@ -11,9 +11,9 @@ import pytest
 
 from tests.store.sockets import Serve
 from tests.store_fixtures import CATALOG, serving
+from tuneloop.settings.limits import Limits
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
-from tuneloop.store.limits import Limits
 
 
 @pytest.fixture

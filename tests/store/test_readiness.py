@@ -18,11 +18,11 @@ from fastapi.testclient import TestClient
 from tests.store.requests import BATCH, Make, build
 from tests.store_fixtures import CATALOG, serving
 from tuneloop.errors import TuneloopError, Unavailable
+from tuneloop.settings.limits import Limits
 from tuneloop.storage import files
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
 from tuneloop.store.dependencies import ARTIFACT_QUEUE, ARTIFACT_THREADS
-from tuneloop.store.limits import Limits
 from tuneloop.store.readiness import check_room
 
 ON_SQLITE = pytest.mark.parametrize("new_database_url", ["sqlite"], indirect=True)

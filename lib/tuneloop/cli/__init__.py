@@ -7,8 +7,10 @@ one sentence and exits with its code. Each verb imports the libraries that it ne
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
@@ -71,6 +73,7 @@ def main() -> NoReturn:
     terminal.protect()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        _check_environment(sys.argv[1:])
         app()
     except TuneloopError as e:
         typer.echo(f"tuneloop: {e}", err=True)
@@ -86,6 +89,24 @@ def main() -> NoReturn:
         typer.echo("stopped; run again to continue", err=True)
         sys.exit(CANCELLED)
     sys.exit(0)
+
+
+def _check_environment(arguments: Sequence[str]) -> None:
+    """Refuse bad variables, and warn of unknown ones, before a verb does anything.
+
+    Raises:
+        UsageError: a variable has an invalid value.
+    """
+    if not {"-h", "--help"}.isdisjoint(arguments) or not any(map(_is_ours, os.environ)):
+        return  # help works with any environment, and is fast
+    from tuneloop.settings.environment import check_environment
+
+    for warning in check_environment():
+        typer.echo(f"tuneloop: warning: {warning}", err=True)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("TUNELOOP_")
 
 
 def _interrupt(*_: object) -> None:

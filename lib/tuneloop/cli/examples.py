@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, expand_groups
-from tuneloop.cli.options import STDOUT, Json, given_file, print_json
+from tuneloop.cli.option_groups import expand_groups
+from tuneloop.cli.options import (
+    DEFAULT_ARTIFACTS,
+    STDOUT,
+    Json,
+    artifacts_option,
+    given_file,
+    print_json,
+)
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,9 +46,9 @@ class ChatOptions:
         str | None,
         typer.Option("--model", help="Name of a stored model, or id of a run that tuned one."),
     ] = None
-    artifacts: Annotated[
-        str, typer.Option("--artifacts", help="Artifacts URL that holds the model.")
-    ] = DEFAULT_ARTIFACTS
+    artifacts: Annotated[str, artifacts_option("Artifacts URL that holds the model.")] = (
+        DEFAULT_ARTIFACTS
+    )
     thinking: Annotated[
         Literal["steps", "plain"], typer.Option("--thinking", help="As `train.thinking` of a run.")
     ] = "plain"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, expand_groups
-from tuneloop.cli.options import Json, print_json
+from tuneloop.cli.option_groups import expand_groups
+from tuneloop.cli.options import DEFAULT_ARTIFACTS, Json, artifacts_option, print_json
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class AskedModel:
             " fsspec URL).",
         ),
     ]
-    artifacts: Annotated[
-        str, typer.Option("--artifacts", help="Artifacts URL that holds models and runs.")
-    ] = DEFAULT_ARTIFACTS
+    artifacts: Annotated[str, artifacts_option("Artifacts URL that holds models and runs.")] = (
+        DEFAULT_ARTIFACTS
+    )
     system: Annotated[
         str | None, typer.Option("--system", help="System instruction; default: none.")
     ] = None

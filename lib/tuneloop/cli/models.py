@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, KnownRun, expand_groups
-from tuneloop.cli.options import Json, given_file, print_json
+from tuneloop.cli.option_groups import KnownRun, expand_groups
+from tuneloop.cli.options import DEFAULT_ARTIFACTS, Json, artifacts_option, given_file, print_json
 from tuneloop.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class KnownModel:
         str,
         typer.Argument(metavar="MODEL", help="Name of a stored model, or id of a run."),
     ]
-    artifacts: Annotated[
-        str, typer.Option("--artifacts", help="Artifacts URL that holds the model.")
-    ] = DEFAULT_ARTIFACTS
+    artifacts: Annotated[str, artifacts_option("Artifacts URL that holds the model.")] = (
+        DEFAULT_ARTIFACTS
+    )
 
     def __post_init__(self) -> None:
         """Refuse a name that points outside the artifacts."""
@@ -75,7 +75,7 @@ def add(
         ),
     ],
     artifacts: Annotated[
-        str, typer.Option("--artifacts", help="Artifacts URL that receives the model.")
+        str, artifacts_option("Artifacts URL that receives the model.")
     ] = DEFAULT_ARTIFACTS,
     in_place: Annotated[
         bool,
@@ -112,7 +112,7 @@ def add(
 
 def list_(
     artifacts: Annotated[
-        str, typer.Option("--artifacts", help="Artifacts URL that holds the models.")
+        str, artifacts_option("Artifacts URL that holds the models.")
     ] = DEFAULT_ARTIFACTS,
     as_json: Json = False,
 ) -> None:

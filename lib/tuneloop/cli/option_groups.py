@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from tuneloop.cli.options import given_file
+from tuneloop.cli.options import DEFAULT_ARTIFACTS, artifacts_option, environment_value, given_file
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from tuneloop.k8s.client.cluster import Cluster
     from tuneloop.runs.prepare import Prepared
     from tuneloop.runs.sweep.spec_file import SweepFile
-    from tuneloop.specs.base import Spec
     from tuneloop.specs.run import RunSpec
     from tuneloop.specs.target import Target
 
-DEFAULT_ARTIFACTS = ".tuneloop/artifacts"
 DEFAULT_POLL_SECONDS = 5.0
 
 
@@ -35,20 +33,50 @@ def _announce(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _check_option(spec: type[Spec], field: str, option: str, value: str) -> None:
-    """Refuse an option that the field of the spec would refuse."""
-    from pydantic import TypeAdapter, ValidationError
+@dataclass(frozen=True)
+class _Override:
+    """A value that replaces one of a spec."""
 
-    from tuneloop.validation import first_error, shorten
+    place: str
+    """Name of the option or of the environment variable."""
+    path: tuple[str, ...]
+    """Keys that lead to the value in the spec."""
+    value: Any
 
-    found = spec.model_fields[field]
-    checked: Any = Annotated[found.annotation, found]
+    @property
+    def words(self) -> str:
+        """The option and its value, for an error."""
+        from tuneloop.validation import shorten
+
+        return f"{self.place} is {shorten(self.value)}"
+
+
+def _validated(spec: RunSpec, overrides: Sequence[_Override]) -> RunSpec:
+    """Return the spec with other values, after all checks that the same spec in a file passes.
+
+    Raises:
+        UsageError: the spec would be refused with these values; the message names the option.
+    """
+    from pydantic import ValidationError
+
+    from tuneloop.specs.run import RunSpec
+    from tuneloop.validation import all_errors, path_of
+
+    # Only what is set, because checks and defaults depend on which keys are.
+    value = spec.model_dump(by_alias=True, exclude_unset=True)
+    for each in overrides:
+        section = value
+        for key in each.path[:-1]:
+            section = section.setdefault(key, {})
+        section[each.path[-1]] = each.value
     try:
-        TypeAdapter(checked).validate_python(value)
+        return RunSpec.model_validate(value)
     except ValidationError as e:
-        raise UsageError(
-            f"{option} is {shorten(value)}: {first_error(e)}; correct the option"
-        ) from e
+        path = path_of(e.errors()[0], value)
+        # An error about a group of keys can be caused by any option in it.
+        blamed = [o for o in overrides if o.path[: len(path)] == path or path == o.path]
+        words = " and ".join(each.words for each in blamed or overrides)
+        raise UsageError(f"{words}: {all_errors(e, value)[0]}; correct the option") from e
 
 
 @dataclass(frozen=True)
@@ -118,17 +146,24 @@ class RunOptions:
         return load_sweep_file(self.spec)
 
     def with_options(self, spec: RunSpec) -> RunSpec:
-        """Apply the options to a run spec; each is checked like the field that it overrides."""
-        from tuneloop.specs.run import ExecutionSpec, RunSpec
+        """Apply the options, and variables that stand for keys that the spec does not set.
 
-        given = {"artifacts": self.artifacts, "store_url": self.store}
-        changes = {name: value for name, value in given.items() if value is not None}
-        for name, value in changes.items():
-            _check_option(ExecutionSpec, name, f"--{name.removesuffix('_url')}", value)
-        execution = spec.execution.model_copy(update=changes)
-        dataset = spec.dataset if self.dataset is None else self.dataset
-        _check_option(RunSpec, "dataset", "--dataset", dataset)
-        return spec.model_copy(update={"execution": execution, "dataset": dataset})
+        The whole spec is validated with them. The image and the seed are checked too, but stay
+        apart: `target` and the planner take them.
+        """
+        kept = [
+            _Override("--dataset", ("dataset",), self.dataset),
+            _place_override("artifacts", "artifacts", self.artifacts, spec),
+            _place_override("store", "store_url", self.store, spec),
+        ]
+        kept = [each for each in kept if each.value is not None]
+        checked = [_Override("--seed", ("seed",), self.seed)]
+        if spec.execution.cluster is not None:
+            checked.append(_Override("--image", ("execution", "cluster", "image"), self.image))
+        checked = [each for each in checked if each.value is not None]
+        if checked:
+            _validated(spec, [*kept, *checked])
+        return _validated(spec, kept) if kept else spec
 
     def target(
         self, cluster: ClusterOptions | None = None, poll_seconds: float = DEFAULT_POLL_SECONDS
@@ -156,6 +191,17 @@ class RunOptions:
         return prepare(KubernetesBackend, self.load_spec(), self.target(cluster), seed=self.seed)
 
 
+def _place_override(name: str, field: str, option: str | None, spec: RunSpec) -> _Override:
+    """Return the value of an option or, if neither it nor the spec has one, of its variable."""
+    path = ("execution", field)
+    if option is not None:
+        return _Override(f"--{name}", path, option)
+    from tuneloop.settings.environment import is_set, variable
+
+    is_asked = field not in spec.execution.model_fields_set and is_set(name)
+    return _Override(variable(name), path, environment_value(name) if is_asked else None)
+
+
 @dataclass(frozen=True)
 class KnownRun:
     """An existing run, by its id."""
@@ -163,9 +209,7 @@ class KnownRun:
     run_id: Annotated[
         str, typer.Argument(metavar="RUN_ID", help="Run id, as printed by plan, submit and run.")
     ]
-    artifacts: Annotated[str, typer.Option("--artifacts", help="Artifacts URL of the run.")] = (
-        DEFAULT_ARTIFACTS
-    )
+    artifacts: Annotated[str, artifacts_option("Artifacts URL of the run.")] = DEFAULT_ARTIFACTS
 
     def __post_init__(self) -> None:
         """Refuse an id that points outside the artifacts."""

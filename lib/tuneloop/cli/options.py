@@ -32,10 +32,54 @@ def given_file(context: typer.Context, place: str | None) -> str | None:
     return given(place)
 
 
+def setting(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    """Return the value of an option; one from the environment is checked like all settings.
+
+    It is the callback of every option with a variable, so that an error names the variable.
+
+    Raises:
+        UsageError: the variable has an invalid value.
+    """
+    name = str(parameter.name)
+    source = context.get_parameter_source(name)
+    if context.resilient_parsing or source is None or source.name != "ENVIRONMENT":
+        return value
+    return environment_value(name)
+
+
+def environment_value(field: str) -> Any:
+    """Return a setting of the environment, or its default.
+
+    Raises:
+        UsageError: the variable has an invalid value; the message names it.
+    """
+    from tuneloop.settings.environment import read_settings, variable
+    from tuneloop.storage import paths
+
+    value = getattr(read_settings(), field)
+    if field == "artifacts":
+        try:
+            paths.normal(value)
+        except UsageError as e:
+            raise UsageError(f"environment variable {variable(field)}: {e}") from e
+    return value
+
+
+def artifacts_option(text: str) -> Any:
+    """Return the option `--artifacts` with a help text, for verbs that read no spec."""
+    return typer.Option("--artifacts", envvar="TUNELOOP_ARTIFACTS", callback=setting, help=text)
+
+
+DEFAULT_ARTIFACTS = ".tuneloop/artifacts"
 DEFAULT_STORE = "http://127.0.0.1:8000"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-StoreUrl = Annotated[str, typer.Option("--store", help="URL of the trace store.")]
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="TUNELOOP_STORE", callback=setting, help="URL of the trace store."
+    ),
+]
 NewSeed = Annotated[
     bool, typer.Option("--new-seed", help="Draw a new seed, which makes a new run.")
 ]
@@ -44,7 +88,8 @@ Prices = Annotated[
     typer.Option(
         "--prices",
         callback=given_file,
-        help="YAML file with prices of accelerators; default: the one that the spec names.",
+        help="YAML file with prices of accelerators; default: the one that the spec names, else the"
+        " one that the variable TUNELOOP_PRICES names.",
     ),
 ]
 GymTask = Annotated[
@@ -76,7 +121,8 @@ def print_json(value: Any) -> None:
 
 
 def load_prices(url: str | None) -> PriceList | None:
-    """Read a price list; None without a URL."""
+    """Read a price list; without a URL, the one of the environment; None without both."""
+    url = environment_value("prices") if url is None else url
     if url is None:
         return None
     from tuneloop.history.cost.prices import load_prices

@@ -99,6 +99,8 @@ def run(
             "--verify-below",
             metavar="MIB",
             min=0,
+            envvar="TUNELOOP_VERIFY_BELOW",
+            callback=options.setting,
             help="Size of cached files up to which digests are checked; sizes always are.",
         ),
     ] = 64,

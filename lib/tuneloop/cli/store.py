@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS
 from tuneloop.cli.options import (
+    DEFAULT_ARTIFACTS,
     DEFAULT_STORE,
     GymCount,
     GymSeed,
     GymTask,
     Json,
     StoreUrl,
+    artifacts_option,
     given_file,
     load_prices,
     print_json,
+    setting,
 )
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.traces.importers.table import IMPORTERS
@@ -35,9 +37,9 @@ tokens_app = typer.Typer(help="Create tokens of the trace store.", no_args_is_he
 StorePrices = Annotated[
     str | None,
     typer.Option(
-        envvar="TUNELOOP_PRICES",
         callback=given_file,
-        help="YAML file with prices of accelerators, for the costs on pages of runs.",
+        help="YAML file with prices of accelerators, for the costs on pages of runs; default: the"
+        " one that the variable TUNELOOP_PRICES names.",
     ),
 ]
 TrustedProxies = Annotated[
@@ -65,13 +67,13 @@ def serve(
         str,
         typer.Option(
             envvar="TUNELOOP_DATABASE",
+            callback=setting,
             help="sqlite:///FILE or postgresql://USER@HOST/NAME; put a password in the variable,"
             " in PGPASSWORD or in ~/.pgpass.",
         ),
     ] = "sqlite:///.tuneloop/store.db",
     artifacts: Annotated[
-        str,
-        typer.Option(envvar="TUNELOOP_ARTIFACTS", help="Artifacts URL where datasets are written."),
+        str, artifacts_option("Artifacts URL where datasets are written.")
     ] = DEFAULT_ARTIFACTS,
     tokens: Annotated[
         str | None,
@@ -129,8 +131,13 @@ def _tokens(path: str | None) -> tuple[Token, ...]:
     from tuneloop.store.middleware.auth import parse_tokens
 
     if path is None:
-        text = os.environ.get("TUNELOOP_TOKENS")
-        return () if text is None else parse_tokens(text, "TUNELOOP_TOKENS")
+        from tuneloop.settings.environment import read_settings, variable
+
+        name, found = variable("tokens"), read_settings().tokens
+        if name not in os.environ:
+            return ()
+        # An empty variable is refused: without tokens, the store would be open.
+        return parse_tokens(found.get_secret_value() if found else "", name)
     from tuneloop.storage import files
 
     try:
@@ -286,7 +293,7 @@ def datasets_build(
 
 @datasets_app.command("list")
 def datasets_list(
-    artifacts: Annotated[str, typer.Option(help="Artifacts URL.")] = DEFAULT_ARTIFACTS,
+    artifacts: Annotated[str, artifacts_option("Artifacts URL.")] = DEFAULT_ARTIFACTS,
 ) -> None:
     """Print the published datasets as NDJSON: key, build, traces, time."""
     from tuneloop.datasets.read import list_manifest_keys, load_manifest
@@ -303,7 +310,7 @@ def datasets_list(
 @datasets_app.command("show")
 def datasets_show(
     key: Annotated[str, typer.Argument(help="Dataset key.")],
-    artifacts: Annotated[str, typer.Option(help="Artifacts URL.")] = DEFAULT_ARTIFACTS,
+    artifacts: Annotated[str, artifacts_option("Artifacts URL.")] = DEFAULT_ARTIFACTS,
 ) -> None:
     """Print the manifest of a dataset as JSON."""
     from tuneloop.datasets.read import load_manifest
@@ -317,7 +324,7 @@ def datasets_export(
     export_format: Annotated[
         str, typer.Option("--format", help="Output format: trace, tunix_sft or training_example.")
     ] = "training_example",
-    artifacts: Annotated[str, typer.Option(help="Artifacts URL.")] = DEFAULT_ARTIFACTS,
+    artifacts: Annotated[str, artifacts_option("Artifacts URL.")] = DEFAULT_ARTIFACTS,
 ) -> None:
     """Print a dataset as NDJSON."""
     from tuneloop.datasets.read import iter_rows, load_manifest

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
+
+from tuneloop.settings.reading import DESCRIBE_FIELDS
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -28,11 +29,6 @@ Quantity = Annotated[
 number. The suffixes are those of Kubernetes, without `n`, `u` and exponents."""
 
 
-DESCRIBE_FIELDS = "TUNELOOP_DESCRIBE_FIELDS"
-"""Environment variable: with any value, the docstring of a field becomes its description. Only the
-generated reference needs that, and it costs every command 70 ms, a tenth of `tuneloop plan`."""
-
-
 MOST = 2**31 - 1
 """Upper bound of a whole number for which its field states none; as seconds, 68 years."""
 
@@ -50,7 +46,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=DESCRIBE_FIELDS in os.environ,
+        use_attribute_docstrings=DESCRIBE_FIELDS,
         defer_build=True,
         allow_inf_nan=False,
     )

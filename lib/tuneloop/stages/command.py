@@ -5,19 +5,14 @@ Both backends use these functions, so a stage that runs on a laptop runs the sam
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from tuneloop.artifacts import layout
-from tuneloop.errors import SpecError
+from tuneloop.settings.environment import read_settings
 from tuneloop.specs.stages import StageSpec
 
 COMPLETION_INDEX = "$(JOB_COMPLETION_INDEX)"
 """Replaced by the kubelet with the pod's index, from a variable that the Job controller sets."""
-
-PEAK_ENV = "TUNELOOP_DEVICE_PEAK_TFLOPS"
-"""Variable with the peak rate of one JAX device in TFLOP/s, dense products in bfloat16; the train
-stage computes its MFU with it. Pods get it from the accelerator table."""
 
 CPU_ENV = {
     # Explicit, so that a CUDA or TPU build of JAX does not search for missing chips.
@@ -74,21 +69,10 @@ def shared_cache_env(artifacts: str) -> dict[str, str]:
 
 
 def peak_flops_per_second(env: Mapping[str, str]) -> float | None:
-    """Return the peak rate of one JAX device in FLOP/s, from `PEAK_ENV`; None if it is unset.
+    """Return the peak rate of one JAX device in FLOP/s; None if it is unset.
 
     Raises:
-        SpecError: the variable is not a positive number.
+        UsageError: the variable is not a positive number.
     """
-    text = env.get(PEAK_ENV)
-    if text is None:
-        return None
-    try:
-        teraflops = float(text)
-    except ValueError:
-        teraflops = math.nan
-    if not 0 < teraflops < math.inf:
-        raise SpecError(
-            f"{PEAK_ENV} is {text!r}, expected the peak rate of a device in TFLOP/s, such as 197;"
-            " correct or unset it"
-        )
-    return teraflops * 1e12
+    teraflops = read_settings(env).device_peak_tflops
+    return None if teraflops is None else teraflops * 1e12

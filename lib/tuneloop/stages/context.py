@@ -20,6 +20,7 @@ from tuneloop.artifacts.usage.work import Work
 from tuneloop.errors import (
     Transient,
 )
+from tuneloop.settings.environment import read_settings
 from tuneloop.specs.stages import StageSpec
 from tuneloop.stages import reuse
 from tuneloop.stages.pace import Pace
@@ -280,9 +281,10 @@ def process_position(env: Mapping[str, str]) -> tuple[int, int]:
 
     On TPU, GKE sets the number of the host in its slice and the number of the slice.
     """
-    process_count = int(env.get("TUNELOOP_PROCESSES", "1"))
-    if "TUNELOOP_PROCESS_ID" in env:
-        return int(env["TUNELOOP_PROCESS_ID"]), process_count
+    settings = read_settings(env)
+    process_count = settings.processes
+    if settings.process_id is not None:
+        return settings.process_id, process_count
     hosts = process_count // int(env.get("MEGASCALE_NUM_SLICES", "1"))
     slice_id, host = (int(env.get(name, "0")) for name in ("MEGASCALE_SLICE_ID", "TPU_WORKER_ID"))
     return (slice_id * hosts + host if process_count > 1 else 0), process_count

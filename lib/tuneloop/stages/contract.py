@@ -29,6 +29,7 @@ from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.stage_logs.own import LOG_FORMAT, started_line
 from tuneloop.artifacts.stage_logs.redaction import RedactingFormatter
 from tuneloop.errors import EXIT_OK, InputMissing, SpecError, Transient, UsageError
+from tuneloop.settings.environment import check_environment
 from tuneloop.specs.stages import StageSpec
 from tuneloop.stages import reuse
 from tuneloop.stages.context import Stage
@@ -80,6 +81,8 @@ def run_stage(
     stage: Stage | None = None
     with contextlib.ExitStack() as stack:
         try:
+            for warning in check_environment():
+                log.warning("%s", warning)
             stage = _open_stage(name, spec_url, shard_index, shard_count)
             if run is None:
                 run, merge = _work_of(name)

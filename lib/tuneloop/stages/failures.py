@@ -20,12 +20,13 @@ from tuneloop.errors import (
     TuneloopError,
     UsageError,
 )
+from tuneloop.settings.environment import variable
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import errors
 
 log = logging.getLogger("tuneloop.stage")
 
-TERMINATION_LOG = "TUNELOOP_TERMINATION_LOG"
+TERMINATION_LOG = variable("termination_log")
 """Variable with the path of the termination message; Kubernetes reads /dev/termination-log."""
 TERMINATION_BYTES = 4096
 DEVICE_FILES = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*")
@@ -125,6 +126,7 @@ def report_failure(error: Exception) -> int:
     cause = Redactor(os.environ)(cause)
     while len(message := json.dumps({"cause": cause, "exit_code": code})) > TERMINATION_BYTES:
         cause = cause[: len(cause) // 2]  # keep valid JSON; the log has the full text
+    # Not with all settings, of which one may be what is wrong.
     target = os.environ.get(TERMINATION_LOG, "/dev/termination-log")
     # Outside a container there may be no such file; stderr already has the error.
     with contextlib.suppress(OSError), open(target, "r+b") as file:

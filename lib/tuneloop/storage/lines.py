@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tuneloop.errors import DataError
-
-MAX_LINE_BYTES = 64 << 20
-"""Longest line; without a limit, a file without line ends would have to fit into memory."""
+from tuneloop.settings.limits import input_limits, raise_with
 
 
 def _with_line_ends(blocks: Iterator[bytes], place: str) -> Iterator[bytes]:
     """Join blocks until they hold a line end, so that a long line takes linear time."""
+    most = input_limits().line_bytes  # else a file without line ends would have to fit into memory
     parts: list[bytes] = []
     held = 0
     for block in blocks:
@@ -20,10 +19,11 @@ def _with_line_ends(blocks: Iterator[bytes], place: str) -> Iterator[bytes]:
         if b"\n" in block:
             yield b"".join(parts)
             parts, held = [], 0
-        elif held > MAX_LINE_BYTES:
+        elif held > most:
             raise DataError(
-                f"{place}: has a line of more than {MAX_LINE_BYTES >> 20} MiB, expected one JSON"
-                " object per line; split the object, or check that the file is JSON Lines"
+                f"{place}: has a line of more than {most:,} bytes, expected one JSON object per"
+                " line; check that the file is JSON Lines, split the object,"
+                f" {raise_with('line_bytes')}"
             )
     if parts:
         yield b"".join(parts)
@@ -41,7 +41,7 @@ def iter_line_blocks(
         place: path or URL of the file, for the error.
 
     Raises:
-        DataError: a line is longer than MAX_LINE_BYTES.
+        DataError: a line is longer than the limit `line_bytes`.
     """
     rest = b""
     for block in _with_line_ends(blocks, place):
@@ -64,7 +64,7 @@ def iter_lines(blocks: Iterator[bytes], place: str) -> Iterator[bytes]:
         place: path or URL of the file, for the error.
 
     Raises:
-        DataError: a line is longer than MAX_LINE_BYTES.
+        DataError: a line is longer than the limit `line_bytes`.
     """
     rest = b""
     for block in _with_line_ends(blocks, place):

@@ -21,11 +21,13 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from tuneloop.errors import SpecError, UsageError
+from tuneloop.errors import DataError, SpecError, Unavailable, UsageError
+from tuneloop.settings.limits import input_limits, raise_with, variable
 from tuneloop.storage import paths
 from tuneloop.storage.errors import sentences
 
 STDIN = "-"
+_BLOCK_BYTES = 1 << 20
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -125,7 +127,39 @@ def _is_local(url: str) -> bool:
 def _copy_of(source: IO[bytes], url: str) -> str:
     copy = tempfile.NamedTemporaryFile(prefix="tuneloop-")
     atexit.register(copy.close)  # this also keeps the file until then
-    with sentences(url, "read"):
-        shutil.copyfileobj(source, copy)
-        copy.flush()
+    try:
+        with sentences(url, "read"):
+            _copy(source, copy, url)
+            copy.flush()
+    except BaseException:
+        copy.close()  # at once, since it may fill the disk
+        raise
     return copy.name
+
+
+def _copy(source: IO[bytes], copy: IO[bytes], url: str) -> None:
+    """Copy a pipe within the limits; the disk of temporary files never gets full.
+
+    Raises:
+        DataError: the pipe holds more than the limit.
+        Unavailable: the disk has too little space for it.
+    """
+    limits, held, folder = input_limits(), 0, tempfile.gettempdir()
+    while block := source.read(_BLOCK_BYTES):
+        held += len(block)
+        if held > limits.spool_bytes:
+            raise DataError(
+                f"{url}: holds more than {limits.spool_bytes:,} bytes, expected fewer from a pipe,"
+                " which is kept in a temporary file; write the data to a file and name it,"
+                f" {raise_with('spool_bytes')}"
+            )
+        free = shutil.disk_usage(folder).free
+        # A small pipe is taken by a small disk too; if it does not fit, the write fails.
+        if held > _BLOCK_BYTES and free < limits.spool_free_bytes + len(block):
+            raise Unavailable(
+                f"{url}: {folder} has {free:,} free bytes left for the temporary file of a pipe,"
+                f" expected more than {limits.spool_free_bytes:,}; write the data to a file and"
+                " name it, set TMPDIR to a larger disk, or leave less free with the variable"
+                f" {variable('spool_free_bytes')}"
+            )
+        copy.write(block)

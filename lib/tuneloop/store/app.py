@@ -20,10 +20,10 @@ from pydantic import BaseModel
 
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
 from tuneloop.errors import DataError, PermissionDenied, Transient, TuneloopError
+from tuneloop.settings.limits import Limits
 from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database, IdempotencyConflict
 from tuneloop.store.dependencies import Damaged, Service, Svc
-from tuneloop.store.limits import Limits
 from tuneloop.store.middleware import cors
 from tuneloop.store.middleware.access_log import Observer
 from tuneloop.store.middleware.auth import Authorization, Token

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tuneloop.store.limits import Limits, advice
+from tuneloop.settings.limits import Limits, advice
 
 SMALL_BYTES = 1 << 20
 """A request that needs no more than this may use the whole budget."""

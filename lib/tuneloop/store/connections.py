@@ -22,8 +22,8 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import get_remote_addr
 
+from tuneloop.settings.limits import Limits, advice
 from tuneloop.store.budget import STALLED_SECONDS
-from tuneloop.store.limits import Limits, advice
 from tuneloop.store.middleware.flow import CONNECTION
 
 _PIECE_BYTES = 1 << 16

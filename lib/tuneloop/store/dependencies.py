@@ -13,11 +13,11 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, HTTPException, Request
 
 from tuneloop.errors import DataError
+from tuneloop.settings.limits import Limits
 from tuneloop.storage import files, paths
 from tuneloop.store.budget import Budget
 from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database
-from tuneloop.store.limits import Limits
 from tuneloop.store.metrics import Metrics
 from tuneloop.store.readiness import Check, check_room
 from tuneloop.store.shared_reads import SharedReads

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from tuneloop.settings.limits import Limits
     from tuneloop.store.catalog import Catalog
-    from tuneloop.store.limits import Limits
     from tuneloop.store.middleware.auth import Token
 
 LOOPBACK = "127.0.0.1"
@@ -40,9 +40,9 @@ def build_app(
 
     Without limits, those of the environment count.
     """
+    from tuneloop.settings.limits import Limits
     from tuneloop.store.app import create_app
     from tuneloop.store.db.database import Database
-    from tuneloop.store.limits import Limits
 
     # They are read before the database is opened, which a wrong variable should not touch.
     limits = limits or Limits.from_environment()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -22,13 +21,15 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from tuneloop.errors import DataError, PermissionDenied, SpecError, Unavailable
-from tuneloop.http_settings import make_client, token_from
+from tuneloop.http_settings import make_client
+from tuneloop.settings import credentials
+from tuneloop.settings.environment import read_settings, variable
 
 _RETRIED = frozenset({429, 502, 503, 504})
 _ADVICE = "start it with `tuneloop serve`, or set execution.store_url"
 _MAX_PAUSE_SECONDS = 5.0
 _DETAIL_CHARS = 300
-TOKEN_ENV = "TUNELOOP_STORE_TOKEN"
+TOKEN_ENV = variable("store_token")
 _PAGE_TRACES = 100
 _STREAMED_BYTES = 1 << 20
 _Answer = TypeVar("_Answer")
@@ -73,7 +74,7 @@ class TraceClient:
         self._retry_seconds = retry_seconds
         self._timeout_seconds = timeout_seconds
         self._answered = False
-        token = token_from(token, "token") or token_from(os.environ.get(TOKEN_ENV), TOKEN_ENV)
+        token = credentials.clean(token, "token") or _own_token()
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._http = make_client(parsed, base_url=parsed, headers=headers)
 
@@ -304,6 +305,11 @@ class TraceClient:
                 " see the store's log, or check execution.store_url"
             )
         return reply
+
+
+def _own_token() -> str | None:
+    token = read_settings().store_token
+    return None if token is None else token.get_secret_value()
 
 
 def _parse_url(url: str) -> httpx.URL:

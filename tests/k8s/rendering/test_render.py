@@ -23,7 +23,6 @@ from tuneloop.k8s.rendering.yaml_out import dump
 from tuneloop.specs.cluster import AcceleratorRequest, ClusterSpec, StagePlacement
 from tuneloop.specs.integrations.metrics_sink import MetricsSinkSpec
 from tuneloop.specs.integrations.notifications import WebhookSpec
-from tuneloop.stages.command import PEAK_ENV
 from tuneloop.stages.table import STAGES
 
 DIGEST = "sha256:" + "0964917e" * 8
@@ -263,7 +262,7 @@ def test_a_pod_knows_the_peak_rate_of_its_devices(key: str, teraflops: str | Non
     _, job = rendered("train", StagePlacement(accelerator=key))
     (container,) = job["spec"]["template"]["spec"]["containers"]
     env = {e["name"]: e["value"] for e in container["env"]}
-    assert env.get(PEAK_ENV) == teraflops
+    assert env.get("TUNELOOP_DEVICE_PEAK_TFLOPS") == teraflops
 
 
 @pytest.mark.parametrize(

@@ -249,5 +249,7 @@ def test_too_long_examples_are_not_encoded(
     page = look(http, f"/runs/{RUN}/examples?token=10001")
     assert "over 10,000 characters" in text_of(page)
     assert "Characters 10,001 to 15,003 of 15,003" in text_of(page)
-    monkeypatch.setattr(viewer, "MAX_LINE_BYTES", 10_000)
-    assert "expected at most 10,000" in text_of(look(http, f"/runs/{RUN}/examples"))
+    monkeypatch.setenv("TUNELOOP_LIMIT_SHOWN_LINE_BYTES", "10000")
+    said = text_of(look(http, f"/runs/{RUN}/examples"))
+    assert "expected at most 10,000" in said
+    assert "TUNELOOP_LIMIT_SHOWN_LINE_BYTES" in said

@@ -16,9 +16,9 @@ from fastapi.testclient import TestClient
 
 from tests.store.requests import BATCH, BUILD, Make, build
 from tests.store.sockets import REPLY_SECONDS, Serve, opened, read_all
+from tuneloop.settings.limits import Limits
 from tuneloop.store import budget
 from tuneloop.store.budget import Budget, Share
-from tuneloop.store.limits import Limits
 
 MIB = 1 << 20
 STALLED = 0.4

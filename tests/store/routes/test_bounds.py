@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 
 from tests.store.requests import BATCH, Make, build
 from tests.store_fixtures import CATALOG
+from tuneloop.settings.limits import Limits
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
-from tuneloop.store.limits import Limits
 
 TOO_MUCH = {
     "filters": {f"k{n}": n for n in range(101)},

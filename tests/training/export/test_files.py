@@ -12,6 +12,7 @@ import pytest
 import pyzstd
 
 from tuneloop.errors import DataError
+from tuneloop.settings.limits import InputLimits
 from tuneloop.training.export import files
 from tuneloop.training.export.index import dump_offsets, index_url
 
@@ -28,10 +29,11 @@ def test_a_bomb_is_refused_with_little_memory() -> None:
     assert len(bomb) < 1 << 16
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     total = 0
-    with pytest.raises(DataError, match=r"^x\.jsonl\.zst: [\d,]+ bytes have expanded to more than"):
+    said = r"^x\.jsonl\.zst: [\d,]+ bytes have expanded to more than.*TUNELOOP_LIMIT_EXPANSION$"
+    with pytest.raises(DataError, match=said):
         for block in files.text_blocks("x.jsonl.zst", blocks_of(bomb)):
             total += len(block)
-    assert total <= files.MAX_EXPANSION * len(bomb) + files.FREE_TEXT_BYTES
+    assert total <= InputLimits().expansion * len(bomb) + InputLimits().free_text_bytes
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 

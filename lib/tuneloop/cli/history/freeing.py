@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from tuneloop.cli.history.looking import Artifacts
-from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, ClusterOptions, KnownRun
-from tuneloop.cli.options import Json, print_json
+from tuneloop.cli.option_groups import ClusterOptions, KnownRun
+from tuneloop.cli.options import DEFAULT_ARTIFACTS, Json, print_json
 from tuneloop.errors import UsageError
 
 GARBAGE_KINDS = (

@@ -8,11 +8,18 @@ from typing import Annotated
 
 import typer
 
-from tuneloop.cli.option_groups import DEFAULT_ARTIFACTS, KnownRun
-from tuneloop.cli.options import Json, Prices, prices_of_run, print_json
+from tuneloop.cli.option_groups import KnownRun
+from tuneloop.cli.options import (
+    DEFAULT_ARTIFACTS,
+    Json,
+    Prices,
+    artifacts_option,
+    prices_of_run,
+    print_json,
+)
 from tuneloop.errors import UsageError
 
-Artifacts = Annotated[str, typer.Option("--artifacts", help="Artifacts URL of the runs.")]
+Artifacts = Annotated[str, artifacts_option("Artifacts URL of the runs.")]
 ORDERS = ("started", "name", "state", "dataset", "model", "duration", "accuracy")
 
 

@@ -31,7 +31,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 from tenacity.wait import wait_random_exponential
 
 from tuneloop.errors import PermissionDenied, QuotaExceeded, SpecError, Transient, UsageError
-from tuneloop.k8s.rendering.pod import CREDENTIALS_ENV, CREDENTIALS_FOLDER
+from tuneloop.k8s.rendering.pod import CREDENTIALS_FOLDER
+from tuneloop.settings.environment import read_settings
 
 __all__ = ["Answer", "Connection", "TryAgain", "client_model", "parse_quantity"]
 
@@ -297,7 +298,7 @@ def load_configuration(context: str | None, kubeconfig: str | None) -> tuple[Con
         UsageError: there is no configuration, or it does not contain the context.
     """
     configuration = Configuration()
-    folder = Path(os.environ.get(CREDENTIALS_ENV, CREDENTIALS_FOLDER))
+    folder = Path(read_settings().service_account_folder or CREDENTIALS_FOLDER)
     if context is None and kubeconfig is None and (folder / "token").is_file():
         loader = InClusterConfigLoader(str(folder / "token"), str(folder / "ca.crt"))
         try:

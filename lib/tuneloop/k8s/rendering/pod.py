@@ -14,7 +14,8 @@ from tuneloop.k8s import names
 from tuneloop.k8s.accelerators.shapes import Shape
 from tuneloop.k8s.names import REPLICATED_JOB
 from tuneloop.k8s.rendering.templates import Template, fill
-from tuneloop.stages.command import CPU_ENV, PEAK_ENV, stage_env
+from tuneloop.settings.environment import variable
+from tuneloop.stages.command import CPU_ENV, stage_env
 
 HOME = "/home/tuneloop"
 USER = 10001
@@ -25,7 +26,7 @@ COMPILE_CACHE = "/var/cache/tuneloop"
 SPEC_FOLDER = "/etc/tuneloop"
 SECRET_FOLDER = "/etc/tuneloop-credentials"
 """Folder in the container for the files of a spec's `credentials_secret`."""
-CREDENTIALS_ENV = "TUNELOOP_SERVICE_ACCOUNT_FOLDER"
+CREDENTIALS_ENV = variable("service_account_folder")
 CREDENTIALS_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Folder in which the kubelet stores the API token of a pod."""
 TERMINATION_LOG = "/dev/termination-log"
@@ -98,7 +99,7 @@ def container_env(shape: Shape, image: str, extra: Mapping[str, str] | None = No
     peak = shape.device_peak_tflops
     values = {
         **stage_env(CACHE, TERMINATION_LOG),
-        **({} if peak is None else {PEAK_ENV: f"{peak:g}"}),
+        **({} if peak is None else {variable("device_peak_tflops"): f"{peak:g}"}),
         **(CPU_ENV if shape.kind == "cpu" else {}),
         **shape.env,
         **(extra or {}),

@@ -13,6 +13,7 @@ from tuneloop.errors import DataError
 from tuneloop.history.stored import StoredRun
 from tuneloop.runs.examples.chat_formats import ChatFormats, NoChatFormat
 from tuneloop.runs.examples.search import find_trace, parse_place
+from tuneloop.settings.limits import input_limits
 from tuneloop.stages.exported import TRAINING, VALIDATION
 from tuneloop.storage import paths
 from tuneloop.store.catalog import FoundExample, ShownExample, Token
@@ -25,8 +26,6 @@ SPLITS = {"train": TRAINING, "validation": VALIDATION}
 PAGE_TOKENS = 2000
 PAGE_CHARACTERS = 10_000
 """Characters of a page without a tokenizer."""
-MAX_LINE_BYTES = 16 << 20
-"""Size limit of an example that a page reads."""
 MAX_ENCODED_CHARACTERS = 1_000_000
 """Length limit of an example that a page encodes, which takes about a second."""
 
@@ -110,7 +109,7 @@ def _read(artifacts: str, export: Record, split: str, number: int) -> TrainingEx
         rows = file.rows or 0
         if row < rows:
             url = paths.join(artifacts, file.path)
-            line = read_line(url, row, max_bytes=MAX_LINE_BYTES)
+            line = read_line(url, row, max_bytes=input_limits().shown_line_bytes)
             return parse_example(line, f"{url}:{row + 1}")
         row -= rows
     raise DataError(f"run {export.run_id}: its export has no {split} example {number}")

@@ -18,8 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tuneloop.settings.limits import Limits, advice
 from tuneloop.store.budget import Budget, Share
-from tuneloop.store.limits import Limits, advice
 from tuneloop.store.web.render import error_page, is_page
 
 CONNECTION = "tuneloop.connection"

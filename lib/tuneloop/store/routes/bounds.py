@@ -8,7 +8,7 @@ from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 
 from tuneloop.datasets.pointer import pointer_tokens
-from tuneloop.store.limits import Limits, advice
+from tuneloop.settings.limits import Limits, advice
 
 
 async def check_query(request: Request) -> None:

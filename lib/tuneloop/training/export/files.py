@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tuneloop.errors import DataError
+from tuneloop.settings.limits import InputLimits, input_limits, raise_with, variable
 from tuneloop.storage import files
-from tuneloop.storage.lines import MAX_LINE_BYTES
 from tuneloop.training.export.index import (
     OFFSET_BYTES,
     check_index_size,
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 PLAIN, COMPRESSED = ".jsonl", ".jsonl.zst"
 SUFFIXES = {"none": PLAIN, "zstd": COMPRESSED}
 """Suffix of example files by the value of `export.compression`."""
-MAX_EXPANSION = 1000
-"""How many times larger than the stored bytes the text of a compressed file may be. Traces that
-differ in one number shrink to about a fiftieth."""
-FREE_TEXT_BYTES = 64 << 20
-"""Text that any compressed file may hold, whatever its size."""
 _PIECE_BYTES = 1 << 20
 _FRAME_BYTES = 1 << 20
 _LEVEL = 3
@@ -97,7 +92,7 @@ def text_blocks(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
     import pyzstd
 
     decompressor = pyzstd.EndlessZstdDecompressor()
-    stored = text = 0
+    stored, text, limits = 0, 0, input_limits()
     try:
         for block in blocks:
             stored += len(block)
@@ -106,7 +101,7 @@ def text_blocks(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
                 piece = decompressor.decompress(block, _PIECE_BYTES)
                 block = b""
                 text += len(piece)
-                _check_expansion(name, stored, text)
+                _check_expansion(name, stored, text, limits)
                 yield piece
     except pyzstd.ZstdError as e:
         raise DataError(f"{name}: is not valid zstd ({e}); export the dataset again") from e
@@ -117,12 +112,12 @@ def text_blocks(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
         )
 
 
-def _check_expansion(name: str, stored: int, text: int) -> None:
-    if text > MAX_EXPANSION * stored + FREE_TEXT_BYTES:
+def _check_expansion(name: str, stored: int, text: int, limits: InputLimits) -> None:
+    if text > limits.expansion * stored + limits.free_text_bytes:
         raise DataError(
             f"{name}: {stored:,} bytes have expanded to more than {text:,} bytes of text, expected"
-            f" at most {MAX_EXPANSION} times as many; if the file is what it should be, decompress"
-            " it with `zstd -d` and use the result"
+            f" at most {limits.expansion} times as many; if the file is what it should be,"
+            f" decompress it with `zstd -d`, {raise_with('expansion')}"
         )
 
 
@@ -143,15 +138,17 @@ def read_line(url: str, row: int, *, max_bytes: int | None = None) -> bytes:
         if not 0 <= row < rows:
             raise DataError(f"{url}: has {rows} examples and no row {row}; rows are counted from 0")
         start, stop = _offsets(url, row, row + 2)
-        if not start <= stop <= start + MAX_LINE_BYTES:
+        most = input_limits().line_bytes
+        if not start <= stop <= start + most:
             raise DataError(
                 f"{index_url(url)}: says that row {row} has {stop - start:,} bytes, expected at"
-                f" most {MAX_LINE_BYTES:,}; export the dataset again"
+                f" most {most:,}; export the dataset again, {raise_with('line_bytes')}"
             )
         if max_bytes is not None and stop - start > max_bytes:
             raise DataError(
                 f"{url}: row {row} has {stop - start:,} bytes, expected at most {max_bytes:,} here;"
-                f" use `tuneloop examples inspect URL --row {row}`"
+                f" use `tuneloop examples inspect URL --row {row}`; the store's operator can change"
+                f" the limit with {variable('shown_line_bytes')}"
             )
         return read_text(url, start, stop)
     except FileNotFoundError as e:

@@ -23,7 +23,8 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
-from tuneloop.errors import DataError, Transient
+from tuneloop.errors import DataError, Transient, UsageError
+from tuneloop.settings.environment import Settings, read_settings
 from tuneloop.specs.mesh import MeshSpec
 from tuneloop.training.models.sharding import (
     is_on_mesh,
@@ -164,10 +165,11 @@ def join(spec: MeshSpec) -> ProcessGroup:
         Transient: not all processes joined in time.
         SpecError: the mesh does not have as many places as there are devices.
     """
-    processes = int(os.environ.get("TUNELOOP_PROCESSES", "1"))
+    settings = read_settings()
+    processes = settings.processes
     if processes > 1:
         try:
-            _initialize(processes)
+            _initialize(settings)
         except RuntimeError as e:
             raise Transient(
                 f"process group of {processes}: not all processes have joined: {e}"
@@ -177,7 +179,7 @@ def join(spec: MeshSpec) -> ProcessGroup:
     return ProcessGroup(processes, build_mesh(spec, devices) if len(devices) > 1 else None)
 
 
-def _initialize(processes: int) -> None:
+def _initialize(settings: Settings) -> None:
     timeouts: dict[str, Any] = {
         "initialization_timeout": INITIALIZATION_SECONDS,
         "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
@@ -186,12 +188,17 @@ def _initialize(processes: int) -> None:
     if os.environ.get("JAX_PLATFORMS", "").startswith("tpu"):
         jax.distributed.initialize(**timeouts)
         return
+    if settings.coordinator is None or settings.process_id is None:
+        raise UsageError(
+            f"environment variable TUNELOOP_PROCESSES is {settings.processes}, expected"
+            " TUNELOOP_COORDINATOR and TUNELOOP_PROCESS_ID with it; set both, or unset it"
+        )
     # CPU processes cannot communicate without this setting. It has no effect on GPUs.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # type: ignore[no-untyped-call]
     jax.distributed.initialize(
-        coordinator_address=os.environ["TUNELOOP_COORDINATOR"],
-        num_processes=processes,
-        process_id=int(os.environ["TUNELOOP_PROCESS_ID"]),
+        coordinator_address=settings.coordinator,
+        num_processes=settings.processes,
+        process_id=settings.process_id,
         # Otherwise JAX would use an installed Kubernetes client to ask the API server, for which
         # the pod has no token.
         cluster_detection_method="deactivate",

@@ -1,7 +1,6 @@
-"""The limits of a store: defaults, and the environment variables that change them.
+"""Limits of inputs and of the store: defaults, and the environment variables that change them.
 
-A refusal names the limit and its variable, so that the client knows what to send and the operator
-knows what to change.
+A refusal names the limit and its variable, so that its reader knows what to change.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ import resource
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from tuneloop.errors import SpecError
-from tuneloop.validation import first_error
+from tuneloop.settings.reading import DESCRIBE_FIELDS, read_model
 
 PREFIX = "TUNELOOP_LIMIT_"
 """Prefix of the variables; the rest is the name of the field in upper case."""
@@ -22,13 +20,50 @@ MIN_CONNECTIONS = 8
 """Connections that are accepted even if the process may open very few files."""
 
 Count = Annotated[int, Field(ge=1, le=2**40)]
+Bytes = Annotated[int, Field(ge=1, le=2**50)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
-class Limits(BaseModel):
-    """What clients of one store process may use."""
+def variable(field: str) -> str:
+    """Return the environment variable that changes a limit."""
+    return f"{PREFIX}{field.upper()}"
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+class InputLimits(BaseModel):
+    """What one input of a verb or a stage may hold."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=DESCRIBE_FIELDS,
+        defer_build=True,
+        validate_by_name=True,
+        alias_generator=variable,
+    )
+
+    line_bytes: Bytes = 64 << 20
+    """Maximum bytes of one line of a JSON Lines file; a whole line is held in memory."""
+    shown_line_bytes: Bytes = 16 << 20
+    """Maximum bytes of a training example that a page of the store shows."""
+    yaml_values: Count = 100_000
+    """Maximum number of values of a YAML file; each alias counts as the values that it stands
+    for."""
+    unpacked_bytes: Bytes = 256 << 20
+    """Maximum bytes of an unpacked submission of a run or a sweep, which is stored compressed."""
+    expansion: Count = 1000
+    """Maximum ratio of the text of a compressed file of examples to its stored bytes; traces that
+    differ in one number shrink to about a fiftieth."""
+    free_text_bytes: Bytes = 64 << 20
+    """Text in bytes that any compressed file of examples may hold, whatever its size."""
+    spool_bytes: Bytes = 16 << 30
+    """Maximum bytes of a pipe or of standard input, which is kept in a temporary file until the
+    verb ends."""
+    spool_free_bytes: Annotated[int, Field(ge=0, le=2**50)] = 64 << 20
+    """Free space in bytes that such a file leaves on the disk of temporary files."""
+
+
+class Limits(InputLimits):
+    """What one input may hold, and what clients of one store process may use."""
 
     head_bytes: Count = 16_384
     """Maximum bytes of a request line with its headers."""
@@ -68,20 +103,9 @@ class Limits(BaseModel):
         """Read the variables; an empty one counts as absent.
 
         Raises:
-            SpecError: a variable has an invalid value or an unknown name.
+            UsageError: a variable has an invalid value.
         """
-        given = {
-            name.removeprefix(PREFIX).lower(): value.strip()
-            for name, value in environment.items()
-            if name.startswith(PREFIX) and value.strip()
-        }
-        try:
-            return cls.model_validate(given)
-        except ValidationError as e:
-            raise SpecError(
-                f"variables {PREFIX}*: {first_error(e)}; fix or unset the variable, the names are"
-                f" {', '.join(map(variable, cls.model_fields))}"
-            ) from e
+        return read_model(cls, environment)
 
     def usable_connections(self) -> int:
         """Return the maximum number of connections, given the files that this process may open."""
@@ -91,11 +115,20 @@ class Limits(BaseModel):
         return max(MIN_CONNECTIONS, min(self.connections, may_open - self.reserved_files))
 
 
-def variable(field: str) -> str:
-    """Return the environment variable that changes a limit."""
-    return f"{PREFIX}{field.upper()}"
+def input_limits() -> InputLimits:
+    """Return the limits of inputs in this process.
+
+    Raises:
+        UsageError: a variable has an invalid value.
+    """
+    return read_model(InputLimits, os.environ)
 
 
 def advice(field: str) -> str:
-    """Tell the operator how to change a limit."""
+    """Tell the client of a store who can change a limit, and how."""
     return f"the store's operator can change the limit with {variable(field)}"
+
+
+def raise_with(field: str) -> str:
+    """Tell the user of a verb how to change a limit of inputs."""
+    return f"or raise the limit with the variable {variable(field)}"

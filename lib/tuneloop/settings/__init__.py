@@ -1,0 +1,1 @@
+"""The environment variables of tuneloop: their meanings, units, defaults and checks."""
