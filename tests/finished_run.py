@@ -8,15 +8,23 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from tests.evaluation.samples import judged
 from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
-from tuneloop.artifacts.delta_report import dump_report
+from tuneloop.artifacts.delta_report import Context, dump_report
+from tuneloop.artifacts.eval_samples import (
+    EvalSamples,
+    EvalSet,
+    Item,
+    Model,
+    Sample,
+    State,
+    dump_samples,
+)
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.datasets.read import load_manifest
-from tuneloop.evaluation.report.build import ScoredItem, build_report
-from tuneloop.evaluation.report.render import render_markdown
-from tuneloop.evaluation.scorers.exact_match import score_exact_match
-from tuneloop.evaluation.sets.schema import EvalItem
+from tuneloop.evaluation.report.build import build_report
+from tuneloop.evaluation.report.markdown import render_markdown
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
@@ -101,14 +109,16 @@ def _publish_stage(
             "evaluation": fingerprint,
             "scorer": "exact_match",
         }
-        made = build_report(answered(), header)
+        found = answered()
+        made = build_report(found, Context(header=header))
         outputs = tuple(
             _output(artifacts, run_id, name, file, data)
             for file, data in (
                 ("eval_before.jsonl", b""),
                 ("eval_after.jsonl", b""),
-                ("delta_report.md", render_markdown(made, answered()).encode()),
+                ("delta_report.md", render_markdown(made, found).encode()),
                 ("delta_report.json", dump_report(made)),
+                ("samples.jsonl", b"".join(dump_samples(found))),
             )
         )
         results = {
@@ -139,14 +149,15 @@ def _output(artifacts: str, run_id: str, stage: str, name: str, data: bytes) -> 
     return OutputFile(name=name, path=path, size_bytes=len(data), sha256=digest)
 
 
-def answered() -> list[ScoredItem]:
-    """Score 36 items. The tuned model learned most and lost one; its text looks like markup."""
-    said: list[Any] = []
+def answered() -> EvalSamples:
+    """Score 36 items. The tuned model learned most and lost two; its text looks like markup."""
+    items, samples = [], []
     for number in range(36):
         letter = chr(ord("A") + number % 26)
         base = letter if number in (4, 9) else None if number % 3 else "<b>no</b>"
         tuned = "[x](javascript:alert(1))" if number == 9 else letter if number % 4 else "?"
-        item = EvalItem(
+        item = Item(
+            set="letters_v1",
             id=f"letter-{number}",
             prompt=f"Upper: green {letter.lower()}",
             expected_answer=letter,
@@ -154,10 +165,29 @@ def answered() -> list[ScoredItem]:
             difficulty="easy",
             case_sensitive=True,
         )
-        scores = score_exact_match(item, base), score_exact_match(item, tuned)
+        items.append(item)
         texts = f"<img src=x onerror=alert(1)> {base}", f"{letter.lower()} -> {tuned}"
-        said.append(ScoredItem(item, *scores, *texts))
-    return said
+        for model, answer, text in zip(("base", "tuned"), (base, tuned), texts, strict=True):
+            state: State = (
+                "no_answer" if answer is None else "correct" if answer == letter else "wrong"
+            )
+            samples.append(
+                Sample(
+                    set="letters_v1",
+                    item=item.id,
+                    model=model,
+                    text=text,
+                    tokens=len(text),
+                    score=judged(state, answer),
+                )
+            )
+    models = Model(name="base", digest="1b" * 32), Model(name="tuned", digest="7c" * 32)
+    return EvalSamples(
+        {"letters_v1": EvalSet(name="letters_v1", sha256="e5" * 32, scorer="exact_match")},
+        {each.name: each for each in models},
+        {(item.set, item.id): item for item in items},
+        tuple(samples),
+    )
 
 
 def torn(artifacts: str, run_id: str, name: str, text: str | bytes | dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def touched(checkout: Path, file: str) -> list[str]:
         ("lib/tuneloop/training/export/exporter.py", ["export"]),
         ("lib/tuneloop/training/export/export_report.md.j2", ["export"]),
         ("lib/tuneloop/evaluation/report/delta_report.md.j2", ["eval"]),
-        ("lib/tuneloop/evaluation/statistics/outcomes.py", ["eval"]),
+        ("lib/tuneloop/evaluation/statistics/paired.py", ["eval"]),
         ("lib/tuneloop/training/models/families/gemma3.py", ["train", "eval"]),
         ("lib/tuneloop/traces/client.py", ["export", "import"]),
         ("lib/tuneloop/storage/files.py", ["export", "train", "eval", "import"]),

@@ -12,7 +12,7 @@ from tests.finished_run import answered
 from tests.model_manifests import make_manifest
 from tests.models.fake_hub import FakeHub, running_hub
 from tuneloop.artifacts import records
-from tuneloop.artifacts.delta_report import dump_report
+from tuneloop.artifacts.delta_report import Context, dump_report
 from tuneloop.artifacts.model_manifest import (
     MANIFEST,
     ModelFile,
@@ -89,7 +89,7 @@ def artifacts(tmp_path: Path) -> str:
 
 def publish_evaluation(artifacts: str) -> None:
     header = {"eval set": "letters_v1.jsonl", "scorer": "exact_match"}
-    report = build_report(answered(), header)
+    report = build_report(answered(), Context(header=header))
     publish(artifacts, "eval", {"delta_report.json": dump_report(report)})
 
 

@@ -21,7 +21,9 @@ from tuneloop.artifacts.results import (
     Contamination,
     EvalCounts,
     EvalResults,
+    ExportCounts,
     ExportResults,
+    TrainCounts,
     TrainResults,
 )
 from tuneloop.errors import SpecError
@@ -92,6 +94,12 @@ UPSTREAM = {
 }
 
 
+COUNTS = {
+    "export": dict.fromkeys(ExportCounts.model_fields, 0),
+    "train": dict.fromkeys(TrainCounts.model_fields, 1),
+}
+
+
 def record(stage: Stage, name: str, outputs: tuple[OutputFile, ...] = ()) -> Record:
     return Record(
         run_id=stage.spec.run_id,
@@ -100,7 +108,7 @@ def record(stage: Stage, name: str, outputs: tuple[OutputFile, ...] = ()) -> Rec
         attempt="a",
         inputs={},
         outputs=outputs,
-        counts={},
+        counts=COUNTS.get(name, {}),
         results=UPSTREAM[name].model_dump() if name in UPSTREAM else {},
         started_at="2026-11-22T00:00:00+00:00",
         seconds=1.0,
@@ -147,8 +155,9 @@ def test_a_scorer_registered_from_outside_scores_and_is_named_in_the_report(
         "answer": "Prague",
         "matched": "P",
         "outcome": "correct",
+        "value": 0.5,
     }
-    assert b"compared by their first letter (scorer `first_letter`)" in read("delta_report.md")
+    assert b"`first_letter`" in read("delta_report.md")
     assert json.loads(read("eval_after.jsonl"))["meta"]["correct"] is True
 
 

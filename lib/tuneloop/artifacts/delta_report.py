@@ -1,4 +1,8 @@
-"""`delta_report.json`: base against tuned model on one eval set; its classes, writer and reader."""
+"""`delta_report.json`: base against tuned model on eval sets; its classes, writer and reader.
+
+Reports of schema version 1 know one eval set and three states of an answer. They are read with the
+defaults of the newer fields.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tuneloop.artifacts.eval_samples import State, Weight
+from tuneloop.artifacts.results import LengthSummary
 from tuneloop.errors import DataError
 from tuneloop.validation import first_error
 
-Outcome = Literal["correct", "wrong", "no_answer"]
-"""How an answer was judged. `no_answer`: no answer could be extracted from the text."""
+SCHEMA_VERSION = "2"
+Outcome = State
+"""How an answer was judged."""
+Verdict = Literal["improved", "regressed", "no detectable difference"]
+ContaminationState = Literal["clean", "kept", "unchecked"]
+"""Whether the training data was checked for the eval sets; `kept`: some overlap was kept."""
 
 
 class _Part(BaseModel):
@@ -21,40 +31,50 @@ class _Part(BaseModel):
 
 
 class Accuracy(_Part):
-    """Correct answers over all items; items without an answer count as not correct."""
+    """Correct answers over all answers; every other state counts as not correct."""
 
     correct: int
     wrong: int
     no_answer: int
+    truncated: int = 0
+    """Answers without an extracted answer that reached the token limit."""
+    error: int = 0
+    """Answers that could not be scored, and answers that are missing."""
+    credit: float | None = None
+    """Mean credit, 0 to 1, if answers can get a part of it or an item has several answers."""
     low: float
-    """Lower end of the Wilson interval at 95 %, as a share."""
+    """Lower end of the 95 % interval of the share: Wilson's, if credit is null."""
     high: float
     """Upper end of that interval."""
 
     @property
     def total(self) -> int:
-        """Number of items."""
-        return self.correct + self.wrong + self.no_answer
+        """Number of answers."""
+        return self.correct + self.wrong + self.no_answer + self.truncated + self.error
 
     @property
     def share(self) -> float:
-        """Correct over total."""
-        return self.correct / self.total
+        """Mean credit: correct over total, if an answer is correct or not."""
+        return self.correct / self.total if self.credit is None else self.credit
 
 
 class Paired(_Part):
     """Items that the two models answered differently."""
 
     improved: int
-    """Items that only the tuned model answered correctly."""
+    """Items for which the tuned model got more credit."""
     regressed: int
-    """Items that only the base model answered correctly."""
+    """Items for which the base model got more credit."""
     p_value: float
     """Exact McNemar test: two-sided binomial test of improved against regressed at 1/2."""
     gain_low: float | None = None
     """Lower end of the 95 % interval of the gain, -1 to 1; null in reports of older versions."""
     gain_high: float | None = None
     """Upper end of that interval."""
+    both: int | None = None
+    """Items that both models answered correctly."""
+    neither: int | None = None
+    """Items that neither model answered correctly."""
 
 
 class Group(_Part):
@@ -65,40 +85,60 @@ class Group(_Part):
     base: Accuracy
     tuned: Accuracy
     paired: Paired
+    adjusted_p: float | None = None
+    """p-value after Holm's correction for all categories of the set; null for a group of fewer than
+    10 items, and for a group that is no category."""
 
     @property
     def gain(self) -> float:
         """Accuracy won by tuning, -1 to 1; from counts, so that 3 of 10 is exactly 0.3."""
-        return (self.tuned.correct - self.base.correct) / self.tuned.total
+        if self.base.credit is None and self.tuned.credit is None:
+            return (self.tuned.correct - self.base.correct) / self.tuned.total
+        return self.tuned.share - self.base.share
 
 
 class Answer(_Part):
     """One model's answer to one item."""
 
     outcome: Outcome
+    """With several samples, the most frequent state."""
     answer: str | None
-    """The extracted answer as the model wrote it."""
+    """The extracted answer as the model wrote it; with several samples, the first one's."""
     matched: str | None = None
     """The accepted spelling that the answer equals; null unless correct."""
+    value: float | None = None
+    """Mean credit of the samples, 0 to 1; null if it is 1 for a correct answer and 0 otherwise."""
+
+    @property
+    def credit(self) -> float:
+        """Mean credit, 0 to 1."""
+        return float(self.outcome == "correct") if self.value is None else self.value
 
 
 class Item(_Part):
-    """One item of the eval set."""
+    """One item of an eval set."""
 
     id: str
+    set: str = ""
+    """Name of its set; empty in reports of version 1."""
     category: str
     base: Answer
     tuned: Answer
 
     @property
+    def has_improved(self) -> bool:
+        """Whether the tuned model got more credit."""
+        return self.tuned.credit > self.base.credit
+
+    @property
     def has_regressed(self) -> bool:
-        """Whether only the base model answered it correctly."""
-        return self.base.outcome == "correct" != self.tuned.outcome
+        """Whether the base model got more credit."""
+        return self.base.credit > self.tuned.credit
 
     @property
     def is_still_wrong(self) -> bool:
-        """Whether neither model answered it correctly."""
-        return "correct" not in (self.base.outcome, self.tuned.outcome)
+        """Whether neither model answered it correctly, and tuning changed nothing."""
+        return self.base.credit == self.tuned.credit < 1
 
 
 class BasePrompt(_Part):
@@ -111,7 +151,9 @@ class BasePrompt(_Part):
 
     def gain(self, tuned: Accuracy) -> float:
         """Accuracy won by tuning, -1 to 1."""
-        return (tuned.correct - self.base.correct) / tuned.total
+        if self.base.credit is None and tuned.credit is None:
+            return (tuned.correct - self.base.correct) / tuned.total
+        return tuned.share - self.base.share
 
 
 class LostItem(_Part):
@@ -146,35 +188,181 @@ class Guard(_Part):
         return self.kept / self.base.correct if self.base.correct else 1.0
 
 
-class DeltaReport(_Part):
-    """What the tuned model gained and lost against its base."""
+class ReportModel(_Part):
+    """One evaluated model."""
+
+    name: str
+    """Name in this evaluation, such as `base`, `tuned`, or the name of a baseline."""
+    digest: str
+    run: str | None = None
+    """Run that trained it."""
+    examples: int = 0
+    """Training examples in its prompt."""
+
+
+class ModelResult(_Part):
+    """One model on one set."""
+
+    model: str
+    strict: Accuracy
+    """The answer is read from where the prompt asks for it."""
+    lenient: Accuracy
+    """The answer is searched in the whole text."""
+    hit_limit: int
+    """Answers that reached the token limit."""
+    empty: int
+    """Answers without visible text."""
+    missing: int
+    """Expected answers that the file of samples does not have; they count as errors."""
+    mean_tokens: float
+    """Mean length of an answer, tokens."""
+    max_tokens: int
+    """Longest answer, tokens."""
+    tokens: tuple[tuple[int, int], ...] = ()
+    """Histogram of lengths: (first length of a bin, answers), bins of equal width."""
+    pass_at: dict[int, float] = {}
+    """k -> estimated share of items with a correct answer among k samples; with several samples."""
+
+
+class Comparison(_Part):
+    """A model compared with the tuned model on one set."""
+
+    model: str
+    paired: Paired
+    gain: float
+    """Accuracy of the tuned model minus accuracy of this model."""
+
+
+class SetResult(_Part):
+    """All models on one eval set."""
+
+    name: str
+    sha256: str
+    """Digest of the set's file."""
+    version: str | None = None
+    weight: Weight
+    scorer: str
+    samples: int = 1
+    """Samples for each item and model."""
+    items: int
+    verdict: Verdict
+    overall: Group
+    """The fair base model and the tuned model on all items."""
+    base: str
+    """Name of that base model."""
+    categories: tuple[Group, ...]
+    models: tuple[ModelResult, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    """The other models that were asked this set."""
+    detectable: float | None = None
+    """Smallest gain that a set of this size finds in four of five cases, 0 to 1."""
+
+
+class Warned(_Part):
+    """A warning of the report."""
+
+    kind: str
+    """Short stable name, such as `token_limit`."""
+    text: str
+    severe: bool = False
+    """Whether the verdict cannot be trusted before this is resolved."""
+
+
+class Training(_Part):
+    """Losses of the training that made the tuned model."""
+
+    losses: tuple[tuple[int, float], ...] = ()
+    """(step, training loss); at most some hundred steps, evenly chosen."""
+    validations: tuple[tuple[int, float], ...] = ()
+    """(finished steps, validation loss)."""
+    kept_step: int | None = None
+    """Step of the tuned model's weights."""
+    stopped_early: bool = False
+
+
+class ExportAccounts(_Part):
+    """What the export kept of the dataset, and what it dropped."""
+
+    traces: int
+    examples: int
+    validation_examples: int = 0
+    excluded: dict[str, int] = {}
+    """Reason -> traces that gave no example; only reasons that occurred."""
+    truncated: int = 0
+    """Examples that lost steps because they were too long."""
+    lengths: dict[str, LengthSummary] = {}
+    """Measure, such as `prompt_characters` -> summary of all examples."""
+
+
+class Context(_Part):
+    """What a report needs in addition to the samples."""
 
     header: dict[str, str] = {}
     """What was evaluated, and with which scorer: names to values, in order of display."""
+    random_weights: bool = False
+    """Whether the base model has random weights, which know nothing before training."""
+    contamination: ContaminationState | None = None
+    """Null: not known."""
+    training: Training | None = None
+    export: ExportAccounts | None = None
+
+
+class DeltaReport(Context):
+    """What the tuned model gained and lost against its base."""
+
+    schema_version: str = "1"
     verdict: str
     """`improved`, `regressed` or `no detectable difference`."""
+    sentence: str = ""
+    """The verdict as a sentence; empty in reports of version 1."""
+    warnings: tuple[Warned, ...] = ()
+    """The most important one first."""
+    models: tuple[ReportModel, ...] = ()
+    sets: tuple[SetResult, ...] = ()
+    """Results by set; empty in reports of version 1."""
     overall: Group
+    """The required sets together."""
     categories: tuple[Group, ...]
     items: tuple[Item, ...]
+    """Items of all sets."""
     base_prompts: tuple[BasePrompt, ...] = ()
     """The prompts that the base model was asked with, if there are several."""
     base_examples: int = 0
     """Training examples in the base model's prompt to which verdict, groups and items refer: the
     prompt with which the base scores best."""
     guard: Guard | None = None
-    """Result on the guard set; null if there is none."""
-    random_weights: bool = False
-    """Whether the base model has random weights, which know nothing before training."""
+    """Result on the first guarded set; null if there is none."""
+
+    @property
+    def judged(self) -> frozenset[str]:
+        """Names of the sets that `overall` puts together: the required ones, if there are any."""
+        required = frozenset(each.name for each in self.sets if each.weight == "required")
+        return required or frozenset(each.name for each in self.sets[:1])
+
+    @property
+    def judged_items(self) -> list[Item]:
+        """Items of these sets; all items in reports of version 1."""
+        judged = self.judged
+        return [item for item in self.items if not judged or item.set in judged]
 
     @property
     def regressions(self) -> list[Item]:
-        """Items that only the base model answered correctly."""
-        return [item for item in self.items if item.has_regressed]
+        """Items of `overall` for which the base model got more credit."""
+        return [item for item in self.judged_items if item.has_regressed]
+
+    @property
+    def improvements(self) -> list[Item]:
+        """Items of `overall` for which the tuned model got more credit."""
+        return [item for item in self.judged_items if item.has_improved]
 
     @property
     def still_wrong(self) -> list[Item]:
-        """Items that neither model answered correctly."""
-        return [item for item in self.items if item.is_still_wrong]
+        """Items of `overall` that neither model answered correctly."""
+        return [item for item in self.judged_items if item.is_still_wrong]
+
+    def context(self) -> Context:
+        """Return what the report was built from in addition to the samples."""
+        return Context(**{name: getattr(self, name) for name in Context.model_fields})
 
 
 def dump_report(report: DeltaReport) -> bytes:

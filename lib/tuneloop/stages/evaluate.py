@@ -9,26 +9,30 @@ from dataclasses import asdict
 
 from tuneloop import jsonl, resources
 from tuneloop.artifacts import records
-from tuneloop.artifacts.delta_report import DeltaReport, Guard, Outcome, dump_report
-from tuneloop.artifacts.eval_samples import EvalSet, Model, dump_row
+from tuneloop.artifacts.delta_report import ContaminationState, Context, DeltaReport, dump_report
+from tuneloop.artifacts.eval_samples import (
+    EvalSamples,
+    EvalSet,
+    Model,
+    dump_row,
+    dump_samples,
+    load_samples,
+)
 from tuneloop.artifacts.model_manifest import load_referenced_model
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import (
     EvalCounts,
     EvalResults,
+    ExportCounts,
     ExportResults,
     TrainCounts,
     TrainResults,
 )
+from tuneloop.artifacts.training_metrics import parse_metrics
 from tuneloop.errors import DataError, InputMissing, SpecError
-from tuneloop.evaluation.report.build import (
-    ScoredItem,
-    build_guard,
-    build_report,
-    compare_prompts,
-    fairest,
-)
-from tuneloop.evaluation.report.render import render_markdown
+from tuneloop.evaluation.report.build import build_report
+from tuneloop.evaluation.report.context import accounts_of, training_of
+from tuneloop.evaluation.report.markdown import render_markdown
 from tuneloop.evaluation.scorers.schema import Score, Scorer
 from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sha256
@@ -136,30 +140,30 @@ def _assemble(
         if name in generations
     }
     guarded = _score_guard(spec, guard, generations, recipe)
-    _write_samples(spec, stage, items, guard, generations, {**scored, **guarded})
+    found_samples = _write_samples(spec, stage, items, guard, generations, {**scored, **guarded})
     for name, answers in scored.items():
         digest = trained.tuned_digest if name == AFTER else trained.base_digest
         _write_traces(stage, name, digest, items, generations[name], answers)
-    prompts = {0: BEFORE}
-    if options.base_examples:
-        prompts[options.base_examples] = BEFORE_WITH_EXAMPLES
-    compared = compare_prompts(
-        {examples: _outcomes(scored[name]) for examples, name in prompts.items()},
-        _outcomes(scored[AFTER]),
-    )
-    fair = fairest(compared).examples
-    pairs = _pairs(items, prompts[fair], AFTER, scored, generations)
-    report = build_report(
-        pairs,
-        _header(spec, trained, _contamination(spec, stage, items)),
-        base_prompts=compared if len(compared) > 1 else (),
-        base_examples=fair,
-        guard=_guard(spec, guard, generations, guarded),
-        random_weights=spec.model is None or load_referenced_model(spec.model).random_weights,
-    )
-    stage.write_output("delta_report.md", render_markdown(report, pairs).encode())
+    report = build_report(found_samples, _context(spec, stage, items))
+    stage.write_output("delta_report.md", render_markdown(report, found_samples).encode())
     stage.write_output("delta_report.json", dump_report(report))
     _set_results(stage, report)
+
+
+def _context(spec: EvalStage, stage: Stage, items: Items) -> Context:
+    """Return what the report shows in addition to the samples, from the records before this one."""
+    train, export = stage.upstream("train"), stage.upstream("export")
+    trained, exported = train.results_as(TrainResults), export.results_as(ExportResults)
+    contamination = _contamination(spec, stage, items)
+    lines = [records.read_output(f, stage.artifacts) for f in train.outputs_like("metrics.jsonl")]
+    metrics = parse_metrics(b"".join(lines))
+    return Context(
+        header=_header(spec, trained, contamination),
+        random_weights=spec.model is None or load_referenced_model(spec.model).random_weights,
+        contamination=_contamination_state(exported, items),
+        training=training_of(metrics, train.counts_as(TrainCounts), trained),
+        export=accounts_of(export.counts_as(ExportCounts), exported),
+    )
 
 
 def _score_guard(
@@ -176,19 +180,6 @@ def _score_guard(
     }
 
 
-def _guard(
-    spec: EvalStage,
-    items: Items,
-    generations: Mapping[str, list[Generation]],
-    scored: Mapping[str, Scored],
-) -> Guard | None:
-    if spec.options.guard_set is None:
-        return None
-    name = spec.options.guard_set.rsplit("/", 1)[-1]
-    pairs = _pairs(items, GUARD_BEFORE, GUARD_AFTER, scored, generations)
-    return build_guard(name, spec.options.guard_scorer, pairs)
-
-
 def _write_samples(
     spec: EvalStage,
     stage: Stage,
@@ -196,7 +187,7 @@ def _write_samples(
     guard: Items,
     generations: Mapping[str, Sequence[Generation]],
     scored: Mapping[str, Scored],
-) -> None:
+) -> EvalSamples:
     """Write all answers and scores. No run is named: runs that share the result share the bytes."""
     options, trained = spec.options, stage.upstream("train").results_as(TrainResults)
     main, guarded = _stem(options.eval_set), _stem(options.guard_set or "")
@@ -232,9 +223,12 @@ def _write_samples(
         samples.Answered(*asked[name], generations[name], [score for score, _ in found])
         for name, found in scored.items()
     ]
+    rows = samples.rows_of(sets, models, {main: items, guarded: guard}, answered)
+    found = load_samples(map(dump_row, rows), samples.FILE)
     with stage.output(samples.FILE) as output:
-        for row in samples.rows_of(sets, models, {main: items, guarded: guard}, answered):
-            output.write_row(dump_row(row))
+        for row in dump_samples(found):
+            output.write_row(row)
+    return found
 
 
 def _stem(url: str) -> str:
@@ -315,6 +309,13 @@ def _contamination(spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...]) -
     return "NOT CHECKED: the training set may hold the eval set"
 
 
+def _contamination_state(exported: ExportResults, items: Items) -> ContaminationState:
+    found = exported.contamination
+    if found.eval_prompts_sha256 != prompts_sha256(items):
+        return "unchecked"
+    return "kept" if found.kept else "clean"
+
+
 def _score_all(
     items: Items, generations: Sequence[Generation], recipe: Recipe, scorer: Scorer
 ) -> Scored:
@@ -324,25 +325,6 @@ def _score_all(
         read = parsed.answer if scorer.reads == "answer" else generation.text
         found.append((scorer.score(item, read), parsed))
     return found
-
-
-def _outcomes(scored: Scored) -> list[Outcome]:
-    return [score.outcome for score, _ in scored]
-
-
-def _pairs(
-    items: Items,
-    before: str,
-    after: str,
-    scored: Mapping[str, Scored],
-    generations: Mapping[str, Sequence[Generation]],
-) -> list[ScoredItem]:
-    """Put both models' answers to each item together; `before` and `after` name passes."""
-    columns = (items, scored[before], scored[after], generations[before], generations[after])
-    return [
-        ScoredItem(item, base[0], tuned[0], base_generation.text, tuned_generation.text)
-        for item, base, tuned, base_generation, tuned_generation in zip(*columns, strict=True)
-    ]
 
 
 def _write_traces(

@@ -1,0 +1,163 @@
+"""The numbers of a report: accuracies with intervals, and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from tuneloop.artifacts.delta_report import (
+    Accuracy,
+    Answer,
+    Comparison,
+    Group,
+    ModelResult,
+    Paired,
+)
+from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.evaluation.report.answers import Answers, SetAnswers, mean_values, states
+from tuneloop.evaluation.statistics.categories import compare_categories
+from tuneloop.evaluation.statistics.intervals import Floats, Groups, mean_interval
+from tuneloop.evaluation.statistics.paired import Comparison as Compared
+from tuneloop.evaluation.statistics.paired import compare_scores
+from tuneloop.evaluation.statistics.repeats import pass_at_k
+
+BINS = 20
+
+
+def accuracy(judgements: Sequence[Sequence[Judgement]], groups: Groups) -> Accuracy:
+    """Count states and compute the 95 % interval of the accuracy.
+
+    Args:
+        judgements: for each item, at least one, its scores.
+        groups: (items,), number of the item's group.
+    """
+    found, values = states(judgements), mean_values(judgements)
+    low, high = mean_interval(values, groups)
+    exact = len(values) == found.total() and float(values.sum()) == found["correct"]
+    return Accuracy(
+        correct=found["correct"],
+        wrong=found["wrong"],
+        no_answer=found["no_answer"],
+        truncated=found["truncated"],
+        error=found["error"],
+        credit=None if exact else float(values.mean()),
+        low=low,
+        high=high,
+    )
+
+
+def paired(base: Answers, tuned: Answers) -> Paired:
+    """Compare two models on the same items."""
+    compared = compare_scores(base.values, tuned.values, base.groups)
+    return _paired(compared, base.values, tuned.values)
+
+
+def _paired(compared: Compared, base: Floats, tuned: Floats) -> Paired:
+    return Paired(
+        improved=compared.higher,
+        regressed=compared.lower,
+        p_value=compared.p_value,
+        gain_low=compared.low,
+        gain_high=compared.high,
+        both=int(((base == 1) & (tuned == 1)).sum()),
+        neither=int(((base == tuned) & (tuned < 1)).sum()),
+    )
+
+
+def group(name: str, base: Answers, tuned: Answers) -> Group:
+    """Compare two models on all items."""
+    return Group(
+        name=name,
+        base=accuracy(base.strict, base.groups),
+        tuned=accuracy(tuned.strict, base.groups),
+        paired=paired(base, tuned),
+    )
+
+
+def categories(items: Sequence[Item], base: Answers, tuned: Answers) -> tuple[Group, ...]:
+    """Compare two models on each category, with p-values adjusted for their number."""
+    rows: dict[str, list[int]] = {}
+    for row, item in enumerate(items):
+        rows.setdefault(item.category, []).append(row)
+    names = [item.category for item in items]
+    found = []
+    for each in compare_categories(base.values, tuned.values, base.groups, names):
+        chosen = rows[each.name]
+        groups = base.groups[chosen]
+        found.append(
+            Group(
+                name=each.name,
+                base=accuracy([base.strict[row] for row in chosen], groups),
+                tuned=accuracy([tuned.strict[row] for row in chosen], groups),
+                paired=_paired(each.comparison, base.values[chosen], tuned.values[chosen]),
+                adjusted_p=each.p_value,
+            )
+        )
+    return tuple(found)
+
+
+def model_result(answers: Answers) -> ModelResult:
+    """Summarise one model's answers to one set."""
+    found = answers.flat()
+    tokens = np.array([one.tokens for one in found], dtype=np.int64)
+    width = max(1, math.ceil((int(tokens.max()) + 1) / BINS))
+    bins = Counter((tokens // width).tolist())
+    return ModelResult(
+        model=answers.model,
+        strict=accuracy(answers.strict, answers.groups),
+        lenient=accuracy(answers.judgements(lenient=True), answers.groups),
+        hit_limit=sum(one.hit_limit for one in found),
+        empty=sum(not one.text.strip() for one in found),
+        missing=answers.missing,
+        mean_tokens=float(tokens.mean()),
+        max_tokens=int(tokens.max()),
+        tokens=tuple((number * width, bins[number]) for number in range(max(bins) + 1)),
+        pass_at=pass_at(answers),
+    )
+
+
+def pass_at(answers: Answers) -> dict[int, float]:
+    """Estimate pass@k for k = 1, 2, 4, ... without bias; empty with one sample for each item."""
+    if answers.expected == 1:
+        return {}
+    correct = np.array([sum(one.state == "correct" for one in own) for own in answers.strict])
+    samples = np.array([len(own) for own in answers.strict])
+    powers = (2**power for power in range(answers.expected.bit_length()))
+    ks = sorted({*(k for k in powers if k <= answers.expected), answers.expected})
+    return {k: float(pass_at_k(correct, samples, k).mean()) for k in ks}
+
+
+def comparisons(answers: SetAnswers, base: str, tuned: str) -> tuple[Comparison, ...]:
+    """Compare every other model with the tuned model."""
+    after = answers.models[tuned]
+    return tuple(
+        Comparison(
+            model=name,
+            paired=paired(before, after),
+            gain=float(after.values.mean() - before.values.mean()),
+        )
+        for name, before in answers.models.items()
+        if name not in (base, tuned)
+    )
+
+
+def answer(judgements: Sequence[Judgement]) -> Answer:
+    """Return the report's row of one item and model."""
+    first = judgements[0]
+    if len(judgements) == 1:
+        exact = first.value == float(first.state == "correct")
+        return Answer(
+            outcome=first.state,
+            answer=first.answer,
+            matched=first.matched,
+            value=None if exact else first.value,
+        )
+    return Answer(
+        outcome=states([judgements]).most_common(1)[0][0],
+        answer=first.answer,
+        matched=first.matched,
+        value=sum(one.value for one in judgements) / len(judgements),
+    )
