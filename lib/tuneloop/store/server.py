@@ -130,6 +130,7 @@ def serve(
         Unavailable: another process uses the port.
     """
     from tuneloop.store.db.engine import parse_url, place_of
+    from tuneloop.store.memory import return_freed_memory
     from tuneloop.store.middleware.cors import check_origins
 
     if host not in (LOOPBACK, "localhost", "::1") and not tokens:
@@ -141,6 +142,7 @@ def serve(
     check_origins(cors_origins, has_tokens=bool(tokens))
     _check_proxies(trusted_proxies)
     place = place_of(parse_url(database_url))
+    return_freed_memory()
     app = build_app(catalog, database_url, artifacts, tokens, cors_origins)
     server = uvicorn_server(app, trusted_proxies=trusted_proxies)
     listener = _listen(host, port)
