@@ -1,12 +1,17 @@
 """Tests of how a store's process returns memory."""
 
+import json
 import subprocess
 import sys
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tuneloop.store.memory import return_freed_memory
+from tuneloop.store.db.database import Database
+from tuneloop.store.memory import LARGE_JSON_BYTES, decoding, return_freed_memory
+from tuneloop.store.routes import request_parsing
 
 _BODIES = """
 import os, re, sys
@@ -41,3 +46,55 @@ def test_bodies_that_are_gone_take_no_memory() -> None:
 )
 def test_settings_of_the_operator_count(environment: dict[str, str]) -> None:
     assert not return_freed_memory(environment)
+
+
+def _trace(meta: object, text: str = "c") -> bytes:
+    step = {"i": 0, "type": "t", "content": text}
+    whole = {"trace_version": "1", "prompt": "p", "final_answer": "a", "steps": [step]}
+    return json.dumps({**whole, "meta": {"a": meta}}).encode()
+
+
+_LARGE = _trace([[]] * (LARGE_JSON_BYTES // 3))
+_FLOATS = _trace([[1e16]] * (LARGE_JSON_BYTES // 8))
+_REFUSED = _trace([[]] * (LARGE_JSON_BYTES // 3), text="")
+
+
+@pytest.mark.parametrize("body", [_LARGE, _FLOATS, _REFUSED])
+def test_large_json_is_decoded_one_at_a_time(body: bytes) -> None:
+    ended = threading.Event()
+
+    def parse() -> None:
+        try:
+            request_parsing.parse_array(b"[" + body + b"]")
+        except request_parsing.Refused:
+            pass
+        ended.set()
+
+    other = threading.Thread(target=parse)
+    with decoding(LARGE_JSON_BYTES + 1):
+        other.start()
+        assert not ended.wait(0.1), "the objects of two large texts are in memory"
+    assert ended.wait(20)
+    other.join(20)
+
+
+def test_small_json_waits_for_no_other(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
+    stored = [*request_parsing.parse_array(b"[" + _trace(["é"]) + b"," + _LARGE + b"]")]
+    small, large = database.insert_batch(stored, now=datetime.now(UTC))
+    read: list[str] = []
+
+    def look(trace_id: str) -> None:
+        with database.reading(trace_id) as found:
+            assert found is not None
+            read.append(found.payload)
+
+    others = [threading.Thread(target=look, args=(each.id,)) for each in (small, large)]
+    with decoding(LARGE_JSON_BYTES + 1):
+        for other in others:
+            other.start()
+        others[0].join(20)
+        assert len(read) == 1
+    others[1].join(20)
+    assert read == [stored[0].payload, stored[1].payload]
+    database.close()

@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from tuneloop import jsonl
 from tuneloop.store.db.tables import MAX_SOURCE_BYTES
+from tuneloop.store.memory import decoding
 from tuneloop.traces.fast import SentTrace, decode_trace, split_array
 from tuneloop.traces.schema import MAX_JSON_DEPTH, MAX_META_BYTES, ReasoningTrace
 
@@ -90,8 +91,14 @@ def _fast(split: Callable[[], Iterable[bytes | Raw]], body: bytes) -> list[NewTr
 def _written(trace: SentTrace) -> NewTrace:
     if len(trace.steps) > 1 and len({step.i for step in trace.steps}) < len(trace.steps):
         raise _Slow
-    if len(memoryview(trace.meta)) > MAX_META_BYTES:
+    meta_bytes = len(memoryview(trace.meta))
+    if meta_bytes > MAX_META_BYTES:
         raise _Slow
+    with decoding(meta_bytes):
+        return _with_meta(trace)
+
+
+def _with_meta(trace: SentTrace) -> NewTrace:
     meta = _decode(trace.meta)
     if meta is None:
         return NewTrace(trace.trace_version, None, None, _encode(trace).decode())

@@ -18,7 +18,19 @@ from typing import Any, NamedTuple
 
 import uuid_utils
 from pydantic_core import from_json
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneloop import jsonl
@@ -30,6 +42,7 @@ from tuneloop.store.db.cursor import Cursor
 from tuneloop.store.db.search import Budget, Query, SearchPage, SearchResult
 from tuneloop.store.db.select import has_value, run_selection
 from tuneloop.store.db.tables import idempotency, scores, traces
+from tuneloop.store.memory import LARGE_JSON_BYTES, decoding
 from tuneloop.traces.schema import ReasoningTrace, StoredTrace
 
 SEARCH_WINDOW_ROWS = 1000
@@ -52,6 +65,21 @@ class Stored(NamedTuple):
 
     id: str
     created_at: datetime
+
+
+class Payload(NamedTuple):
+    """A trace as canonical JSON."""
+
+    created_at: datetime
+    payload: str
+
+    def decoded(self, trace_id: str) -> StoredTrace:
+        """Decode the trace."""
+        return StoredTrace(
+            id=uuid.UUID(trace_id),
+            created_at=self.created_at,
+            trace=ReasoningTrace.model_validate(from_json(self.payload)),
+        )
 
 
 class Listed(NamedTuple):
@@ -131,18 +159,36 @@ class Database:
                 connection.execute(insert(traces), rows)
         return stored
 
+    @contextlib.contextmanager
+    def reading(self, trace_id: str) -> Iterator[Payload | None]:
+        """Yield a trace as it is stored, or None if it does not exist.
+
+        A large trace is in memory while the block runs; all other threads with a large one wait.
+        """
+        column = traces.c.payload
+        size = (
+            func.octet_length(column)
+            if self._engine.dialect.name == "postgresql"
+            else func.length(cast(column, LargeBinary))
+        )
+        small = case((size <= LARGE_JSON_BYTES, column), else_=None).label("payload")
+        found = self._payload(trace_id, size.label("size"), small)
+        if found is None or found.payload is not None:
+            yield found and Payload(found.created_at, found.payload)
+            return
+        with decoding(found.size):
+            whole = self._payload(trace_id, column)
+            yield whole and Payload(whole.created_at, whole.payload)
+
+    def _payload(self, trace_id: str, *columns: ColumnElement[Any]) -> Row[Any] | None:
+        statement = select(traces.c.created_at, *columns).where(traces.c.id == trace_id)
+        with self._sentences(), self._engine.begin() as connection:
+            return connection.execute(statement).one_or_none()
+
     def get(self, trace_id: str) -> StoredTrace | None:
         """Return a trace, or None if it does not exist."""
-        statement = select(traces.c.created_at, traces.c.payload).where(traces.c.id == trace_id)
-        with self._sentences(), self._engine.begin() as connection:
-            row = connection.execute(statement).one_or_none()
-        if row is None:
-            return None
-        return StoredTrace(
-            id=uuid.UUID(trace_id),
-            created_at=row.created_at,
-            trace=ReasoningTrace.model_validate(from_json(row.payload)),
-        )
+        with self.reading(trace_id) as found:
+            return found and found.decoded(trace_id)
 
     def list(
         self,
@@ -235,8 +281,8 @@ class Database:
             .order_by(*_NEWEST_FIRST)
             .limit(SEARCH_WINDOW_ROWS)
         )
-        # A trace can have a megabyte, so at most a hundred are in memory and not a whole window.
-        few_at_a_time = {"yield_per": 100}
+        # A trace can have many megabytes, so only a few are in memory and not a whole window.
+        few_at_a_time = {"yield_per": 20}
         with self._sentences(), self._engine.begin() as connection:
             with connection.execute(statement, execution_options=few_at_a_time) as result:
                 yield from result

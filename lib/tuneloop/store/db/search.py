@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from tuneloop.store.db.cursor import Cursor
+from tuneloop.store.memory import decoding
 
 BEGINNING_CHARACTERS = 240
 """Maximum length of a prompt or an answer in a list of results."""
@@ -79,7 +80,10 @@ class Query:
         # This check excludes nearly all rows without decoding their JSON.
         if self._in_json and row.id != self.id and self._folded not in row.payload.casefold():
             return None
-        payload = from_json(row.payload)
+        with decoding(len(row.payload)):
+            return self._compare(row, from_json(row.payload))
+
+    def _compare(self, row: Any, payload: dict[str, Any]) -> SearchResult | None:
         source = (payload["meta"] or {}).get("source")
         found = find(self._folded, payload) if self._folded else None
         if self._folded and found is None and row.id != self.id:

@@ -27,6 +27,7 @@ from tuneloop.store.db.codec import (
     fast_trace,
     new_trace,
 )
+from tuneloop.store.memory import decoding
 from tuneloop.store.routes.examples import to_line
 from tuneloop.traces.fast import split_array
 from tuneloop.traces.schema import MAX_META_BYTES, ReasoningTrace
@@ -114,7 +115,10 @@ def parse(adapter: TypeAdapter[T], body: bytes) -> T:
 def parse_trace(body: bytes) -> NewTrace:
     """Parse one trace."""
     body = body.removeprefix(_BOM)
-    return fast_trace(body) or new_trace(parse(_one, body))
+    if (found := fast_trace(body)) is not None:
+        return found
+    with decoding(len(body)):
+        return new_trace(parse(_one, body))
 
 
 def parse_array(body: bytes) -> list[NewTrace]:
@@ -125,7 +129,8 @@ def parse_array(body: bytes) -> list[NewTrace]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         if len(body) > MAX_META_BYTES:
             raise Refused([_fault("json_invalid", (), f"Invalid JSON: {e}")]) from e
-        batch = [new_trace(trace) for trace in _parse_array(body)]
+        with decoding(len(body)):
+            batch = [new_trace(trace) for trace in _parse_array(body)]
         _check_count(len(batch))
         return batch
     _check_count(len(elements))
@@ -180,7 +185,8 @@ def _parse_element(element: bytes) -> NewTrace:
             f"a trace of more than {MAX_META_BYTES} bytes must have the documented types, a meta of"
             f" at most {MAX_META_BYTES} bytes and no NUL{explain(element)}"
         )
-    return new_trace(_one.validate_json(element))
+    with decoding(len(element)):
+        return new_trace(_one.validate_json(element))
 
 
 def _check_count(count: int) -> None:

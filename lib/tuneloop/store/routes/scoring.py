@@ -6,9 +6,11 @@ answers with expected answers instead (`evaluation/scorers/`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneloop.traces.schema import ReasoningTrace
+from tuneloop.traces.fast import StoredStep
+from tuneloop.traces.schema import TraceStep
 
 FULL_STEPS = 10
 FULL_STEP_CHARACTERS = 500
@@ -35,14 +37,14 @@ class BaselineScore:
         return round(self.step_score + self.length_score, 2)
 
 
-def score_baseline(trace: ReasoningTrace) -> BaselineScore:
-    """Score a trace by min(steps/10, 1)*50 + min(average step length/500, 1)*50."""
-    total = sum(len(step.content) for step in trace.steps)
-    average = total / len(trace.steps)
+def score_baseline(steps: Sequence[TraceStep | StoredStep]) -> BaselineScore:
+    """Score the steps of a trace by min(steps/10, 1)*50 + min(average step length/500, 1)*50."""
+    total = sum(len(step.content) for step in steps)
+    average = total / len(steps)
     return BaselineScore(
-        step_count=len(trace.steps),
+        step_count=len(steps),
         avg_step_length=round(average, 2),
         total_chars=total,
-        step_score=round(min(len(trace.steps) / FULL_STEPS, 1.0) * HALF, 2),
+        step_score=round(min(len(steps) / FULL_STEPS, 1.0) * HALF, 2),
         length_score=round(min(average / FULL_STEP_CHARACTERS, 1.0) * HALF, 2),
     )

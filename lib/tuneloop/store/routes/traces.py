@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from tuneloop.store.routes import examples, request_parsing
 from tuneloop.store.routes.refusals import GUARDED, refusals
 from tuneloop.store.routes.request_parsing import IdempotencyKey
 from tuneloop.store.routes.scoring import score_baseline
+from tuneloop.traces.fast import StoredPayload
 from tuneloop.traces.schema import ReasoningTrace, UtcMoment, utc_text
 
 _MAX_OFFSET = 2**63 - 1
@@ -64,6 +66,7 @@ Offset = Annotated[
         json_schema_extra={"minimum": 0, "maximum": _MAX_OFFSET},
     ),
 ]
+_decode_stored = msgspec.json.Decoder(StoredPayload).decode
 router = APIRouter(prefix="/api", responses=GUARDED)
 
 
@@ -278,52 +281,63 @@ def _read_cursor(text: str) -> Cursor:
         raise HTTPException(422, "Invalid cursor: expected next_cursor of an earlier reply") from e
 
 
-@router.get("/traces/compare", responses=_FOUND)
+@router.get("/traces/compare", response_model=Comparison, responses=_FOUND)
 def compare_traces(
     base: Annotated[UUID, Query(description="Id of one trace.", examples=[examples.TRACE_ID])],
     other: Annotated[
         UUID, Query(description="Id of the other trace.", examples=[examples.OTHER_TRACE_ID])
     ],
     service: Svc,
-) -> Comparison:
+) -> Response:
     """Return two traces with their baseline scores, which are not stored."""
-    return Comparison(
-        base=_scored(service, base, "Base trace"), other=_scored(service, other, "Other trace")
-    )
+    with (
+        _reading(service, base, "Base trace") as (one, one_detail),
+        _reading(service, other, "Other trace") as (another, other_detail),
+    ):
+        base_reply = {**one_detail, "score": score_baseline(one.steps).score}
+        other_reply = {**other_detail, "score": score_baseline(another.steps).score}
+        return _json({"base": base_reply, "other": other_reply})
 
 
-def _scored(service: Service, trace_id: UUID, what: str) -> ScoredTrace:
-    detail = _detail(service, trace_id, what)
-    score = score_baseline(detail.payload).score
-    return ScoredTrace(
-        **detail.model_dump(exclude={"payload"}), payload=detail.payload, score=score
-    )
-
-
-@router.get("/traces/{trace_id}", responses=_FOUND)
-def get_trace(trace_id: TraceId, service: Svc) -> TraceDetail:
+@router.get("/traces/{trace_id}", response_model=TraceDetail, responses=_FOUND)
+def get_trace(trace_id: TraceId, service: Svc) -> Response:
     """Return one trace with its payload."""
-    return _detail(service, trace_id, "Trace")
+    with _reading(service, trace_id, "Trace") as (_, detail):
+        return _json(detail)
 
 
-def _detail(service: Service, trace_id: UUID, what: str) -> TraceDetail:
-    found = service.database.get(str(trace_id))
-    if found is None:
-        raise HTTPException(404, f"{what} {trace_id} not found")
-    return TraceDetail(
-        id=str(found.id),
-        created_at=found.created_at,
-        trace_version=found.trace.trace_version,
-        payload=found.trace,
-    )
+@contextlib.contextmanager
+def _reading(
+    service: Service, trace_id: UUID, what: str
+) -> Iterator[tuple[StoredPayload, dict[str, Any]]]:
+    """Yield a trace, and its TraceDetail as msgspec encodes it.
+
+    The values of meta are never decoded, because their objects can take far more than their JSON.
+    """
+    with service.database.reading(str(trace_id)) as found:
+        if found is None:
+            raise HTTPException(404, f"{what} {trace_id} not found")
+        payload = found.payload.encode()
+        trace = _decode_stored(payload)
+        detail = {
+            "id": str(trace_id),
+            "created_at": utc_text(found.created_at),
+            "trace_version": trace.trace_version,
+            "payload": msgspec.Raw(payload),
+        }
+        yield trace, detail
+
+
+def _json(reply: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(reply), media_type="application/json")
 
 
 @router.post("/traces/{trace_id}/score", status_code=201, responses=refusals(400, 404, 422, 503))
 def score_trace(trace_id: TraceId, service: Svc, request: ScoreRequest | None = None) -> Scored:
     """Score a trace by a criterion and store the score; each call adds a score."""
     criteria = (request or ScoreRequest()).criteria
-    detail = _detail(service, trace_id, "Trace")
-    baseline, now = score_baseline(detail.payload), service.clock()
+    with _reading(service, trace_id, "Trace") as (trace, _):
+        baseline, now = score_baseline(trace.steps), service.clock()
     details = ScoreDetails(**asdict(baseline), criteria=criteria, scored_at=now)
     kept = details.model_dump(mode="json")
     if not service.database.add_score(str(trace_id), criteria, baseline.score, kept, now=now):

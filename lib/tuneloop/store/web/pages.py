@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from tuneloop.datasets import read
 from tuneloop.datasets.schema import DatasetManifest, TraceRow, is_key
@@ -29,7 +29,7 @@ from tuneloop.store.routes import traces as trace_routes
 from tuneloop.store.web import run_pages
 from tuneloop.store.web.render import page, problem, security_headers
 from tuneloop.store.web.stored_runs import list_run_ids
-from tuneloop.traces.schema import TraceStep
+from tuneloop.traces.schema import StoredTrace, TraceStep
 
 PAGE_TRACES = 50
 OVERVIEW_ITEMS = 5
@@ -109,9 +109,14 @@ def _read_cursor(text: str) -> Cursor:
 @router.api_route("/traces/{trace_id}", **_LOOK)
 def trace(trace_id: str, service: Svc) -> Response:
     """Show one trace."""
-    found = service.database.get(str(_trace_id(trace_id)))
-    if found is None:
-        raise HTTPException(404, f"No trace has the id {trace_id}; it may have been deleted")
+    name = str(_trace_id(trace_id))
+    with service.database.reading(name) as found:
+        if found is None:
+            raise HTTPException(404, f"No trace has the id {trace_id}; it may have been deleted")
+        return _trace_page(service, found.decoded(name))
+
+
+def _trace_page(service: Service, found: StoredTrace) -> Response:
     payload = found.trace
     steps = sorted(payload.steps, key=lambda step: step.i)
     shown = list(_first_steps(steps))
@@ -142,8 +147,9 @@ def _run_ids(service: Service) -> list[str]:
 @router.api_route("/traces/{trace_id}/trace.json", **_LOOK)
 def trace_json(trace_id: str, service: Svc) -> Response:
     """Return the API's reply to a browser, which sends the token as a password."""
-    detail = trace_routes.get_trace(_trace_id(trace_id), service)
-    return JSONResponse(detail.model_dump(mode="json"), headers=security_headers())
+    reply = trace_routes.get_trace(_trace_id(trace_id), service)
+    reply.headers.update(security_headers())
+    return reply
 
 
 def _trace_id(text: str) -> UUID:
