@@ -176,6 +176,15 @@ class EvalCounts(RecordPart):
     """Guarded questions that both models answered correctly."""
 
 
+class NoiseFloor(RecordPart):
+    """How many answers of the tuned model changed when it was asked again in other batches."""
+
+    answers: int
+    """Questions that were asked again."""
+    changed: int
+    """Answers with another text; with the same weights, the same question and the same seed."""
+
+
 class EvalResults(RecordPart):
     """Results of the eval stage."""
 
@@ -201,6 +210,11 @@ class EvalResults(RecordPart):
     """Upper end of that interval."""
     random_weights: bool = False
     """Whether the base model has random weights."""
+    noise: NoiseFloor | None = None
+    """Noise floor of the answers; null where no answer depends on its batch, as on a CPU."""
+    answered_by: dict[str, str] = {}
+    """Name of each model that a server answered for -> its name on the server, with the address and
+    the version that the server reported."""
 
 
 class ImportCounts(RecordPart):

@@ -22,7 +22,7 @@ from tuneloop.settings.reading import DESCRIBE_FIELDS, read_model
 
 PREFIX = "TUNELOOP_"
 """Prefix of all variables."""
-CREDENTIALS = ("store_token", "webhook_url")
+CREDENTIALS = ("store_token", "webhook_url", "eval_api_key")
 """Fields with one token or URL, which are checked as such and never shown."""
 
 OTHERS = {
@@ -85,6 +85,11 @@ class Settings(BaseModel):
     webhook_url: SecretStr | None = None
     """URL of a webhook, if the `url_from.env` of `execution.notifications` names no other
     variable."""
+    eval_api_key: SecretStr | None = None
+    """API key for the server of `eval.backend`; without it, requests have none. Pods get it from
+    `execution.cluster.credentials_secret`."""
+    eval_api_key_file: str | None = None
+    """File that holds this key, in place of the variable; it must exist."""
     database: str = "sqlite:///.tuneloop/store.db"
     """Database of `serve`, as `--database`; the variable may hold a password."""
     tokens: SecretStr | None = None

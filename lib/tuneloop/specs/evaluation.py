@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from tuneloop.specs.answer_backend import BackendSpec
 from tuneloop.specs.base import Spec
 
 
@@ -31,6 +32,8 @@ class EvalSpec(Spec):
     guard_max_new_tokens: int = Field(default=64, ge=1)
     """Maximum tokens generated per answer to a guarded question; a lower value is faster and counts
     long answers as wrong."""
+    backend: BackendSpec | None = None
+    """Server that answers for some of the models; null generates all answers in the eval stage."""
     allow_unchecked: bool = False
     """Evaluate even if the export did not search the training set for eval prompts; the report then
     carries a warning."""

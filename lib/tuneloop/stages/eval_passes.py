@@ -11,18 +11,25 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import astuple, dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from tuneloop.errors import DataError
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.remote import (
+    RemoteModel,
+    messages,
+    plan_remote,
+    server_question,
+)
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.models.evaluated import EvaluatedModel
 from tuneloop.stages.pace import Pace
 from tuneloop.training.generation.batches import BatchPlan
-from tuneloop.training.generation.decoding import GREEDY, Sampling
+from tuneloop.training.generation.decoding import GREEDY, Sampling, rounds_alike
 from tuneloop.training.generation.generator import Draw, Generator, NewTokens, plan_prompts
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.chat_format import ChatFormat
@@ -32,7 +39,8 @@ SCANNED_EXAMPLES = 5000
 
 Shots = tuple[tuple[str, str], ...]
 """Earlier turns of a conversation as (user text, response)."""
-ModelName = Literal["base", "tuned"]
+ModelName = str
+"""Name of one of the models that an evaluation asks."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,8 @@ class _Group:
     asked: Pass
     numbers: tuple[int, ...]
     """Numbers of the answers in their pass."""
-    prompts: tuple[list[int], ...]
-    """Token ids of the question of each answer."""
+    prompts: tuple[Any, ...]
+    """Question of each answer: token ids, or the messages for a server."""
     draws: tuple[Draw, ...]
     """What gives each answer its random numbers."""
     plan: BatchPlan
@@ -121,6 +129,8 @@ class Asker:
     progress: Callable[[int, int, float | None], None]
     """Called with the numbers of finished batches and of all batches, and the estimated seconds of
     the batches that are left; None while too little is known."""
+    remote: Mapping[ModelName, RemoteModel] = field(default_factory=dict)
+    """Models that a server answers for."""
     saved: SavedBatches | None = None
     """Batches that an earlier attempt has finished; None keeps none."""
     _generators: dict[Any, Generator] = field(default_factory=dict)
@@ -155,8 +165,15 @@ class Asker:
                 self.saved.flush()
         return found
 
+    def depends_on_batches(self, name: ModelName) -> bool:
+        """Whether an answer of a model may depend on the batch that it is generated in."""
+        return name in self.remote or not rounds_alike()
+
     def _groups(self, asked: Pass) -> Iterator[_Group]:
         """Group the questions by their examples, so that each group can share a prefix."""
+        if asked.model in self.remote:
+            yield self._remote_group(asked)
+            return
         model = self.models[asked.model]
         by_shots: dict[Shots, list[int]] = defaultdict(list)
         for number, question in enumerate(asked.questions):
@@ -182,6 +199,16 @@ class Asker:
             )
             yield _Group(asked, answers, prompts, draws, plan)
 
+    def _remote_group(self, asked: Pass) -> _Group:
+        rows = [
+            (messages(each.text, self.system_instruction, each.shots), (_draw_number(each), sample))
+            for each in asked.questions
+            for sample in range(asked.samples)
+        ]
+        conversations, draws = zip(*rows, strict=True)
+        numbers = tuple(range(len(rows)))
+        return _Group(asked, numbers, conversations, draws, plan_remote(len(rows)))
+
     def _ask_left(
         self, tasks: Sequence[_Task], total: int, found: dict[str, dict[int, Generation]]
     ) -> None:
@@ -192,7 +219,8 @@ class Asker:
         pace.report(tokens, time.monotonic())
         for name in self.models:
             wanted = [task for task in tasks if task.group.asked.model == name]
-            for task, answers in self._ask_one(name, wanted) if wanted else ():
+            ask = self._ask_remote if name in self.remote else self._ask_one
+            for task, answers in ask(name, wanted) if wanted else ():
                 found[task.group.asked.name] |= answers
                 if self.saved is not None:
                     self.saved.add(task.key, answers)
@@ -204,6 +232,26 @@ class Asker:
                 pace.report(tokens, time.monotonic())
                 rate = pace.rate(time.monotonic())
                 self.progress(done, total, tokens_left / rate if rate else None)
+
+    def _ask_remote(
+        self, name: ModelName, tasks: Sequence[_Task]
+    ) -> Iterator[tuple[_Task, dict[int, Generation]]]:
+        """Ask the server of one model, for several batches at once."""
+        remote = self.remote[name]
+        questions = (
+            server_question(
+                task.group.prompts[at],
+                task.group.asked.max_new_tokens,
+                task.group.asked.sampling.temperature,
+                (task.group.asked.sampling.seed, *task.group.draws[at]),
+            )
+            for task in tasks
+            for at in task.group.plan.batches[task.batch].indexes
+        )
+        with closing(remote.backend.ask(remote.name, questions)) as answers:
+            for task in tasks:
+                self.check_stop()
+                yield task, {n: remote.generation(next(answers)) for n in task.numbers}
 
     def _ask_one(
         self, name: ModelName, tasks: Sequence[_Task]

@@ -38,6 +38,7 @@ from tuneloop.evaluation.scorers.table import scorer_named
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sha256
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
+from tuneloop.stages.answering import noise, remote
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.context import Stage
@@ -65,17 +66,24 @@ def run(spec: EvalStage, stage: Stage) -> None:
     items, guard = _eval_set(spec, stage), _guard_set(spec, stage)
     _contamination(spec, stage, items)
     base, tuned = open_models(spec, stage)
+    models = {"base": base, "tuned": tuned}
     saved = SavedBatches(stage)
     stage.at_end = saved.delete
-    asker = Asker(
-        {"base": base, "tuned": tuned},
-        spec.system_instruction,
-        spec.options.batch_size,
-        check_stop=stage.check_stop,
-        progress=stage.estimated_progress,
-        saved=saved,
-    )
-    found = asker.ask(_passes(spec, stage, items, guard), stage.block)
+    with remote.opened(spec.options.backend, models) as served:
+        asker = Asker(
+            models,
+            spec.system_instruction,
+            spec.options.batch_size,
+            check_stop=stage.check_stop,
+            progress=stage.estimated_progress,
+            remote=served,
+            saved=saved,
+        )
+        passes = _passes(spec, stage, items, guard)
+        if asker.depends_on_batches("tuned"):
+            after = next(each for each in passes if each.model == "tuned")
+            passes.append(noise.again(after, spec.options.batch_size, spec.seed))
+        found = asker.ask(passes, stage.block)
     if stage.shard_count == 1:
         _assemble(spec, stage, items, guard, found)
         return

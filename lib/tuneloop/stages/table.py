@@ -190,8 +190,10 @@ def _eval_fields(inputs: RunInputs) -> Fields:
 def _eval_identity(inputs: RunInputs) -> Fields:
     """Name and content of the eval set and the guard set; their folders do not matter."""
     options = inputs.spec.eval
+    # Runs without a server have the identity that they had before there were servers.
+    without = {"backend"} if options.backend is None else set()
     return {
-        **options.model_dump(mode="json"),
+        **options.model_dump(mode="json", exclude=without),
         "eval_set": options.eval_set.rsplit("/", 1)[-1],
         "eval_set_sha256": inputs.eval_set_sha256,
         "guard_set": options.guard_set and options.guard_set.rsplit("/", 1)[-1],

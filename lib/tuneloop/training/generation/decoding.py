@@ -281,6 +281,12 @@ class Decoder:
         }
 
 
+def rounds_alike() -> bool:
+    """Whether this device rounds the sums of a row alike in batches of every size."""
+    on_cpu: bool = jax.default_backend() == "cpu"
+    return on_cpu
+
+
 def is_windowed(architecture: Architecture, cache_tokens: int) -> bool:
     """Whether some layer does not see the whole cache.
 

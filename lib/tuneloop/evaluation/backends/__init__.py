@@ -1,0 +1,1 @@
+"""Servers that answer the questions of an evaluation."""
