@@ -33,10 +33,10 @@ exec "$@"
 """Runs a command with these mounts, in a namespace of its own."""
 
 KILLED_AT = {
-    # Training has stored the checkpoint of step 50 and half of the next one.
-    "gs": ("full", "checkpoints/60/", 50),
-    # The files of step 50 are stored, its manifest is not.
-    "s3": ("lora", "checkpoints/50/manifest.json", 40),
+    # Training has stored the checkpoint of step 20 and half of the next one.
+    "gs": ("full", "checkpoints/30/", 20),
+    # The files of step 30 are stored, its manifest is not.
+    "s3": ("lora", "checkpoints/30/manifest.json", 20),
 }
 """Protocol -> (method, upload at which training is killed, step from which it must resume)."""
 
@@ -46,7 +46,7 @@ def undisturbed_run(folder: Path, method: str) -> TinyRun:
     folder.mkdir()
     run = make_tiny_run(folder)
     run.change(train__method={"kind": method, **METHODS[method]})
-    run.change(train__steps=100, execution__checkpoint_every_steps=10)
+    run.change(train__steps=50, execution__checkpoint_every_steps=10)
     with store_app.running(f"sqlite:///{folder / 'store.db'}", run.artifacts) as url:
         run_plan(run.change(execution__store_url=url).plan())
     return run
@@ -120,4 +120,4 @@ def test_killed_in_training_the_loop_ends_in_the_same_bytes(
     assert json.loads(record.read_bytes())["counts"]["resumed_from_step"] == resumed_from
     local = contents(Path(undisturbed.artifacts), run_id)
     assert contents(tmp_path / "artifacts", run_id) == local
-    assert len(local["metrics"]) == 100
+    assert len(local["metrics"]) == 50

@@ -22,7 +22,6 @@ from tests.cluster.controlplane import wait_until
 from tests.cluster.node import Node
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.usage.held import read_held
-from tuneloop.demo.loop import TINY, fill_store, placed_spec
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.rendering.manifests import dump_files, stage_files
@@ -32,7 +31,6 @@ from tuneloop.runs.plan import Plan
 from tuneloop.runs.prepare import Prepared, prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.target import Target
 from tuneloop.stages.table import STAGES
@@ -89,17 +87,16 @@ def account(cluster: controlplane.Cluster, namespace: str) -> None:
 
 
 @pytest.mark.usefixtures("node", "account")
-def test_the_demo_ends_in_the_same_bytes_as_on_this_machine(
-    cluster: controlplane.Cluster, namespace: str, tmp_path: Path, repository: Path, store: str
+def test_a_run_ends_in_the_same_bytes_as_on_this_machine(
+    cluster: controlplane.Cluster,
+    namespace: str,
+    tiny_run: TinyRun,
+    tmp_path: Path,
+    repository: Path,
+    store: str,
 ) -> None:
-    spec = load_run_spec(str(repository / TINY.config))
-    fill_store(TINY, store, spec.dataset)
-    spec = placed_spec(spec, str(tmp_path / "artifacts"), store)
-    place = ClusterSpec(namespace=namespace)
-    execution = spec.execution.model_copy(update={"cluster": place})
-    spec = spec.model_copy(update={"execution": execution})
-    here = prepared(spec, repository)
-    there = elsewhere(here, spec, tmp_path / "cluster", repository)
+    here = placed(tiny_run, namespace, store, repository)
+    there = elsewhere(here, here.plan.spec, tmp_path / "cluster", repository)
     run_plan(here.plan)
 
     submission = there.backend.submission

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tuneloop.training.sft.metrics import MEASURED
 
@@ -27,12 +28,18 @@ def demo(workdir: Path, repository: Path) -> dict[str, Any]:
     return value
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def first(
     tmp_path_factory: pytest.TempPathFactory, repository: Path
 ) -> tuple[Path, dict[str, Any]]:
-    workdir = tmp_path_factory.mktemp("demo")
-    return workdir, demo(workdir, repository)
+    """Run the demo once for all workers; return its folder and its summary."""
+    workdir = tmp_path_factory.getbasetemp().parent / "demo"
+    summary = Path(f"{workdir}.json")
+    with FileLock(f"{workdir}.lock"):
+        if not summary.exists():
+            shutil.rmtree(workdir, ignore_errors=True)
+            summary.write_text(json.dumps(demo(workdir, repository)))
+    return workdir, json.loads(summary.read_text())
 
 
 def run_folder(summary: dict[str, Any]) -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import importlib
 import json
 import logging
@@ -102,12 +103,27 @@ def _work_of(name: str) -> tuple[Run, Merge]:
     """Return the work of a stage; its module is imported under the contract, when work begins."""
 
     def module() -> Any:
-        return importlib.import_module(STAGES[name].module)
+        return _imported(STAGES[name].module)
 
     return (
         lambda spec, stage: module().run(spec, stage),
         lambda spec, stage, shards: module().merge(spec, stage, shards),
     )
+
+
+def _imported(module: str) -> Any:
+    """Import a stage's module without garbage collection, which takes a fifth of the time.
+
+    What imports create lives as long as the process, so later collections skip it, too.
+    """
+    if module in sys.modules:
+        return sys.modules[module]
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _abandon(stage: Stage) -> NoReturn:
