@@ -84,3 +84,13 @@ def sweeps_prefix(artifacts: str) -> str:
 def sweep_prefix(artifacts: str, sweep_id: str) -> str:
     """Return the prefix of a sweep, which names its runs and holds its report."""
     return paths.join(sweeps_prefix(artifacts), sweep_id)
+
+
+def ledger_prefix(artifacts: str, key: str) -> str:
+    """Return the prefix of the ledger of candidates tried against one base on one eval set."""
+    return paths.join(artifacts, "candidates", key)
+
+
+def baseline_prefix(artifacts: str, name: str) -> str:
+    """Return the prefix of a named baseline, which holds one object for each of its versions."""
+    return paths.join(artifacts, "baselines", name)

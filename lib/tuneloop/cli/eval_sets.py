@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuneloop.cli.options import GymCount, GymSeed, GymTask, given_file
+from tuneloop.cli.options import GymCount, GymSeed, GymTask, Json, given_file, print_json
 from tuneloop.errors import DataError, UsageError
 
 app = typer.Typer(help="Validate eval sets, and score answers.", no_args_is_help=True)
@@ -89,3 +89,45 @@ def eval_sets_check(
     items = parse_eval_set(data, file)
     categories = len({item.category for item in items})
     typer.echo(f"{file}: {len(items)} items in {categories} categories, no problems")
+
+
+@app.command("power")
+def eval_sets_power(
+    gain: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Gain to find (tuned - base): 0.05 is 5 points."),
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option(min=1, help="Items of the set: print the gain that they show.")
+    ] = None,
+    base: Annotated[
+        float, typer.Option(min=0, max=1, help="Accuracy of the base model, 0 to 1.")
+    ] = 0.5,
+    power: Annotated[
+        float, typer.Option(min=0.01, max=0.999, help="Probability of finding the gain.")
+    ] = 0.8,
+    discordance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of items that exactly one of the models answers correctly; an earlier"
+            " report shows it. Default: from --base, with a correlation of 0.5 between the models.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print how many items find a gain, or which gain a number of items can show."""
+    from tuneloop.evaluation.planning import plan_gain, plan_items
+
+    if (gain is None) == (items is None):
+        raise UsageError("eval-sets power: expected one of --gain and --items; give one of them")
+    if gain is not None:
+        planned = plan_items(gain, base=base, power=power, discordance=discordance)
+    else:
+        assert items is not None
+        planned = plan_gain(items, base=base, power=power, discordance=discordance)
+    if as_json:
+        print_json(planned.as_json())
+    else:
+        typer.echo(planned.text())

@@ -91,7 +91,7 @@ def gate(
     """Check the result of a run. Exit 13 if it fails the gate, 12 if there is none yet."""
     from tuneloop.cli import github
     from tuneloop.errors import GateFailed
-    from tuneloop.evaluation.gates import Gate
+    from tuneloop.evaluation.gates.limits import Gate
     from tuneloop.runs.outcome import check_gate, load_outcome
 
     asked = Gate(min_accuracy, min_gain, max_regressions, min_gain_low, min_guard_kept)

@@ -12,7 +12,7 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import DeltaReport, load_report
 from tuneloop.artifacts.verdict import read_verdict
 from tuneloop.errors import GateFailed, InputMissing
-from tuneloop.evaluation.gates import Gate, gate_problems
+from tuneloop.evaluation.gates.limits import Gate, gate_problems
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 

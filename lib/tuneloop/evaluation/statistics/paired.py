@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
 
 from tuneloop.evaluation.statistics.intervals import (
     MAX_DISTINCT,
@@ -125,7 +124,7 @@ def mcnemar_p(only_base: int, only_tuned: int) -> float:
     """Compute the p-value of the exact two-sided McNemar test; 1 if no item differs."""
     if not only_base + only_tuned:
         return 1.0
-    return float(mcnemar([[0, only_base], [only_tuned, 0]], exact=True).pvalue)
+    return float(stats.binomtest(only_tuned, only_base + only_tuned).pvalue)
 
 
 def sign_flip_p(difference: Floats, groups: Groups) -> float:

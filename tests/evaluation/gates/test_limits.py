@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tuneloop.artifacts.delta_report import Accuracy, DeltaReport, Group, Guard, LostItem, Paired
-from tuneloop.evaluation.gates import Gate, gate_problems
+from tuneloop.evaluation.gates.limits import Gate, gate_problems
 
 
 def accuracy(correct: int) -> Accuracy:

@@ -1,4 +1,4 @@
-"""Gates: minimum results that a run's delta report must show."""
+"""Limits: minimum results that a run's delta report must show."""
 
 from __future__ import annotations
 
