@@ -73,10 +73,15 @@ class Submission(BaseModel):
 
     @property
     def digest(self) -> str:
-        """sha256 of everything that is created on a cluster from this submission."""
+        """sha256 of everything that is created on a cluster from this submission, and of the spec.
+
+        The spec names the webhooks that are told of the run.
+        """
         value = self.model_dump(
             mode="json", include={"run_id", "namespace", "image", "stages", "submitter"}
         )
+        if self.run_manifest is not None:
+            value["spec"] = self.run_manifest.spec
         return hashlib.sha256(jsonl.dump_line(value)).hexdigest()
 
     def to_json(self) -> str:

@@ -171,7 +171,9 @@ def wait(
     try:
         with Progress(quiet=as_json) as view:
             backend.connect()
-            with notifier_of_submission(backend.submission, view.warn) as notifier:
+            with notifier_of_submission(
+                backend.submission, view.warn, backend.is_confirmed
+            ) as notifier:
                 results = Sequence(backend, notifier.watch(sequence_callbacks(view))).run(
                     retry_failed=False, stop_on_interrupt=False, for_seconds=for_seconds
                 )

@@ -195,9 +195,7 @@ class KubernetesBackend:
                 that somebody with rights there has submitted it.
         """
         self._watches.pop(stage, None)
-        if self._is_from_storage and not is_confirmed(
-            self.cluster, self.submission, sweep_id=self._sweep_id
-        ):
+        if not self.is_confirmed():
             if self.exists(stage):
                 return  # it is watched, and nothing is created
             raise DataError(
@@ -207,6 +205,12 @@ class KubernetesBackend:
                 " the spec again, which continues the run"
             )
         self._watch(stage).create(replace_failed=retry_failed)
+
+    def is_confirmed(self) -> bool:
+        """Return whether the submission is the caller's own, or one that the cluster confirms."""
+        return not self._is_from_storage or is_confirmed(
+            self.cluster, self.submission, sweep_id=self._sweep_id
+        )
 
     def confirm(self, stage: str) -> None:
         """Leave the digest of the submission on the cluster, so that `wait` may create the stage.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -14,8 +15,8 @@ from tests.builders import TinyRun
 from tests.k8s.twin import Exit, Running, Twin, rendered, worker
 from tests.runs.notifications.receiver import HANG, receiving
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.submission import Submission
-from tuneloop.errors import DataError, StageFailed, StillRunning
+from tuneloop.artifacts.submission import Submission, load_submission, save_submission
+from tuneloop.errors import DataError, StageFailed, StillRunning, Unavailable
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.notifications.notifier import notifier_of_submission
 from tuneloop.runs.results import StageResult
@@ -192,6 +193,83 @@ def test_an_interrupted_run_does_not_wait_for_its_webhooks(tiny_run: TinyRun) ->
         with pytest.raises(KeyboardInterrupt):
             supervise(submission, working(), Callbacks(waiting=interrupt))
         assert time.monotonic() - since < 3.0
+
+
+def waited(submission: Submission, twin: Twin) -> list[str]:
+    """Continue a stored run as `tuneloop wait RUN_ID` does; returns its warnings."""
+    warnings: list[str] = []
+    stored = load_submission(submission.artifacts, submission.run_id)
+    backend = KubernetesBackend(stored, lambda: twin, is_from_storage=True)
+    with notifier_of_submission(stored, warnings.append, backend.is_confirmed) as notifier:
+        sequence = Sequence(backend, notifier.watch(Callbacks()), twin.clock, twin.sleep)
+        sequence.run(retry_failed=False, stop_on_interrupt=False)
+    return warnings
+
+
+def test_wait_tells_the_webhooks_of_what_was_submitted(tiny_run: TinyRun) -> None:
+    twin = working()
+    with receiving() as receiver:
+        submission = submitted(tiny_run, {"url": receiver.url})
+        save_submission(submission)
+        KubernetesBackend(submission, lambda: twin).submit("export", retry_failed=True)
+        assert waited(submission, twin) == []
+        assert receiver.types() == ALL
+
+
+def test_wait_calls_no_address_that_a_writer_of_the_bucket_has_chosen(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All stages are done, so that nothing else is created or refused."""
+    twin = working()
+    submission = submitted(tiny_run)
+    supervise(submission, twin)
+    changed = submission.model_copy(deep=True)
+    assert changed.run_manifest is not None
+    with receiving() as elsewhere, receiving() as own:
+        monkeypatch.setenv("OTHER_URL", elsewhere.url)
+        monkeypatch.setenv("TUNELOOP_WEBHOOK_URL", f"{own.url}\n")
+        changed.run_manifest.spec["execution"]["notifications"] = [
+            {"url": elsewhere.url},
+            {"url_from": {"env": "OTHER_URL"}},
+            {"url_from": {}},
+        ]
+        save_submission(changed)
+        (warning,) = waited(submission, twin)
+    assert elsewhere.requests == []
+    assert own.types() == ALL  # the caller's own variable names it
+    assert re.match(
+        r"execution\.notifications: 2 webhooks of .*submission\.json are not told, because"
+        r" namespace .* stages can change this file; run `tuneloop submit`",
+        warning,
+    )
+    assert elsewhere.url not in warning
+
+
+def test_a_cluster_that_does_not_answer_is_a_warning(tiny_run: TinyRun) -> None:
+    submission = submitted(tiny_run, {"url": "http://127.0.0.1:9/hook"})
+    warnings: list[str] = []
+
+    def refuse() -> bool:
+        raise Unavailable("the API server does not answer; check it")
+
+    with notifier_of_submission(submission, warnings.append, refuse):
+        pass
+    assert len(warnings) == 1
+    assert "cannot be asked about it (the API server does not answer; check it)" in warnings[0]
+
+
+@pytest.mark.parametrize("text", ["https://h.example/a b", "https://h.example/ü", "http://a\nb"])
+def test_a_variable_that_holds_no_url_is_a_warning(
+    text: str, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK_URL", text)
+    submission = submitted(tiny_run, {"url_from": {"env": "HOOK_URL"}})
+    warnings: list[str] = []
+    with notifier_of_submission(submission, warnings.append):
+        pass
+    assert len(warnings) == 1
+    assert "variable HOOK_URL: has " in warnings[0]
+    assert text not in warnings[0]
 
 
 def test_a_run_without_webhooks_starts_no_thread(tiny_run: TinyRun) -> None:

@@ -104,7 +104,7 @@ SECRET = WebhookSpec.model_validate({"url_from": {"env": "SLACK_URL"}})
 
 @pytest.mark.parametrize(
     "text",
-    ["hooks.example/s3cret", "ftp://host/s3cret", "http://", "http://host:s3cret/", "http://a\nb"],
+    ["hooks.example/s3cret", "ftp://host/s3cret", "http://", "http://host:s3cret/"],
 )
 def test_a_wrong_secret_url_is_not_repeated(text: str) -> None:
     with pytest.raises(SpecError) as caught:

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tuneloop.artifacts.submission import Submission
     from tuneloop.artifacts.sweeps.store import Member, MemberState, SweepManifest
     from tuneloop.cli.live.progress import Progress
     from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
     from tuneloop.history.cost.prices import PriceList
+    from tuneloop.k8s.backend import KubernetesBackend
     from tuneloop.runs.backend import B_co, Backend, BackendType
+    from tuneloop.runs.notifications.notifier import Notifier
     from tuneloop.runs.sequence import Callbacks
     from tuneloop.runs.sweep.plan import SweepPlan
     from tuneloop.runs.sweep.report import Row
@@ -175,20 +176,24 @@ def wait_for_sweep(
     from tuneloop.runs.sweep.execute import SweepRun
 
     settings = manifest.load_settings()
-    opened: dict[str, Submission] = {}
+    opened: dict[str, KubernetesBackend] = {}
 
     def open_backend(member: Member) -> Backend:
         known = run.of_run(member.run_id)
         backend = known.open_backend(cluster, poll_seconds, sweep_id=manifest.sweep_id)
-        opened[member.run_id] = backend.submission
+        opened[member.run_id] = backend
         return backend
+
+    def notifier(member: Member) -> Notifier:
+        backend = opened.pop(member.run_id)
+        return notifier_of_submission(backend.submission, view.warn, backend.is_confirmed)
 
     with Progress(quiet=as_json) as view:
         execution = SweepRun(
             manifest,
             run.artifacts_url,
             open_backend,
-            notifier=lambda member: notifier_of_submission(opened.pop(member.run_id), view.warn),
+            notifier=notifier,
             callbacks=_callbacks(view, settings.parallelism),
             ended=_ended(view),
             parallelism=settings.parallelism,

@@ -43,6 +43,7 @@ class Delivery:
 
         Raises:
             SpecError: the URL is missing or wrong.
+            UsageError: the variable holds what cannot be a URL.
         """
         self._place, self._spec, self._run, self._warn = place, spec, run, warn
         self._stop = threading.Event()

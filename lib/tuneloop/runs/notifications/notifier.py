@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from tuneloop.artifacts.submission import Submission
+from tuneloop.artifacts.submission import Submission, submission_url
 from tuneloop.artifacts.verdict import State, Verdict
-from tuneloop.errors import SpecError, StageFailed, TuneloopError, verb_exit_code
+from tuneloop.errors import (
+    SpecError,
+    StageFailed,
+    TuneloopError,
+    UsageError,
+    verb_exit_code,
+)
 from tuneloop.runs.notifications.events import (
     Event,
     NotifiedRun,
@@ -25,6 +31,7 @@ from tuneloop.runs.notifications.events import (
 )
 from tuneloop.runs.results import StageResult
 from tuneloop.runs.sequence import Callbacks
+from tuneloop.settings.environment import variable
 from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.specs.run import RunSpec
 
@@ -144,9 +151,36 @@ def _deliveries(
         place = f"execution.notifications.{position}"
         try:
             made.append(Delivery(place, spec, run, env, warn))
-        except SpecError as e:
+        except (SpecError, UsageError) as e:
             warn(f"{place}: {e}")
     return made
+
+
+def _trusted(
+    submission: Submission,
+    webhooks: tuple[WebhookSpec, ...],
+    is_confirmed: Callable[[], bool],
+    warn: Warn,
+) -> tuple[WebhookSpec, ...]:
+    """Return the webhooks whose addresses stages cannot have chosen."""
+    own = tuple(
+        each for each in webhooks if each.url_from and each.url_from.env == variable("webhook_url")
+    )
+    if own == webhooks:
+        return webhooks
+    try:
+        if is_confirmed():
+            return webhooks
+        problem = "has no object of this run that was created from it, expected one"
+    except TuneloopError as e:  # a webhook must not fail a run
+        problem = f"cannot be asked about it ({e})"
+    warn(
+        f"execution.notifications: {len(webhooks) - len(own)} webhooks of"
+        f" {submission_url(submission.artifacts, submission.run_id)} are not told, because"
+        f" namespace {submission.namespace} {problem}, and stages can change this file; run"
+        " `tuneloop submit` with the spec again, which continues the run"
+    )
+    return own
 
 
 def notifier_of_spec(run_id: str, spec: RunSpec, warn: Warn) -> Notifier:
@@ -162,10 +196,19 @@ def notifier_of_spec(run_id: str, spec: RunSpec, warn: Warn) -> Notifier:
     return Notifier(run, execution.notifications, warn)
 
 
-def notifier_of_submission(submission: Submission, warn: Warn) -> Notifier:
+def notifier_of_submission(
+    submission: Submission, warn: Warn, is_confirmed: Callable[[], bool] = lambda: True
+) -> Notifier:
     """Return the notifier of a submitted run; it tells nobody if nobody is named.
 
     The submission is newer than the run manifest, which keeps the settings of the first planner.
+
+    Args:
+        submission: the submission of the run.
+        warn: called with one sentence if a webhook cannot be told.
+        is_confirmed: returns whether the submission is what somebody with rights on the cluster has
+            submitted. Otherwise a stage could choose the addresses that this process calls, and
+            only the webhook in the caller's own variable TUNELOOP_WEBHOOK_URL is told.
     """
     spec = submission.run_manifest.spec if submission.run_manifest else {}
     execution = spec.get("execution") or {}
@@ -175,6 +218,7 @@ def notifier_of_submission(submission: Submission, warn: Warn) -> Notifier:
         # Without the value, which a newer tuneloop may treat as a secret.
         warn(f"execution.notifications: {e.error_count()} keys are unknown; use the same version")
         webhooks = ()
+    webhooks = _trusted(submission, webhooks, is_confirmed, warn)
     run = NotifiedRun(
         submission.run_id,
         str(spec.get("name") or submission.run_id),

@@ -19,6 +19,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
 from tuneloop.errors import SpecError, Unavailable
+from tuneloop.settings import credentials
 from tuneloop.specs.integrations.notifications import WebhookSpec
 
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
@@ -44,9 +45,10 @@ def webhook_url(spec: WebhookSpec, env: Mapping[str, str]) -> httpx.URL:
 
     Raises:
         SpecError: the variable is not set, or holds no http or https URL.
+        UsageError: the variable holds what cannot be a URL.
     """
     variable = spec.url_from.env if spec.url_from else ""
-    text = env.get(variable, "").strip() if spec.url is None else spec.url
+    text = spec.url or credentials.clean(env.get(variable), f"variable {variable}")
     if not text:
         raise SpecError(
             f"variable {variable} is not set, expected the URL of the webhook; set it, or name a"
