@@ -72,13 +72,7 @@ def uvicorn_server(
     import uvicorn
 
     from tuneloop.store.connections import Connections
-
-    class Server(uvicorn.Server):
-        """Ends the streams of watched runs before it waits for open connections."""
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            app.state.service.streams.close()
-            await super().shutdown(sockets)
+    from tuneloop.store.stopping import StoppingServer
 
     limits = app.state.service.limits
     config = uvicorn.Config(
@@ -91,10 +85,9 @@ def uvicorn_server(
         # Without a proxy that is named, any client could choose the address it is known by.
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),
-        timeout_graceful_shutdown=30,
         h11_max_incomplete_event_size=limits.head_bytes,
     )
-    return Server(config)
+    return StoppingServer(config, limits, app.state.service.streams)
 
 
 def serve(
@@ -109,7 +102,7 @@ def serve(
     access_log: bool = True,
     trusted_proxies: Sequence[str] = (),
 ) -> None:
-    """Serve until SIGINT or SIGTERM; requests in progress are finished first.
+    """Serve until SIGINT or SIGTERM; then requests in progress have `Limits.stop_seconds`.
 
     Args:
         catalog: recipes and export formats that the store offers.
