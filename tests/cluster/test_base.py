@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from tests.cluster import controlplane
 from tests.cluster.controlplane import Cluster, wait_until
 from tests.cluster.jobset import serve_jobset
+from tests.cluster.test_base_network import selects
 from tests.cluster.test_preflight import pod_of
 from tests.k8s.rendering.test_render import submitter
 from tuneloop.k8s.checks.preflight import GANG_RIGHTS, QUEUE_RIGHTS, RIGHTS
@@ -30,6 +31,7 @@ from tuneloop.specs.base import LabelValue
 from tuneloop.store.middleware.auth import parse_tokens
 
 Object = dict[str, Any]
+COMPONENT = "app.kubernetes.io/component"
 OVERLAYS = ("bare", "eks", "gke", "kind")
 
 
@@ -353,3 +355,56 @@ def test_kubectl_is_the_pinned_one(cluster: Cluster) -> None:
     version = json.loads(cluster.kubectl("version", "--client", "-o", "json").stdout)
     assert version["kustomizeVersion"] == "v5.8.1"
     assert version["clientVersion"]["gitVersion"] == controlplane.kubernetes_version()
+
+
+def test_the_vllm_component_is_valid_restricted_and_reached_by_the_eval_stage_alone(
+    cluster: Cluster, namespace: str, folder: Path, tmp_path: Path
+) -> None:
+    for overlay in ("bare", "gke"):
+        inside = Path(os.path.relpath(folder, tmp_path))
+        kustomization = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [str(inside / "overlays" / overlay)],
+            "components": [str(inside / "components" / "vllm")],
+        }
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        done = cluster.kubectl("kustomize", str(tmp_path), check=True)
+        found = objects(done.stdout)
+        storage = [
+            each["metadata"]["name"]
+            for each in found
+            if each["kind"] == "NetworkPolicy"
+            and selects(each["spec"]["podSelector"], {COMPONENT: "vllm"})
+        ]
+        expected = {"bare": "object-storage-within", "gke": "metadata-server"}[overlay]
+        assert sorted(storage) == sorted(
+            ["default-deny", "dns", "object-storage", expected, "vllm"]
+        )
+    server = find(found, "Deployment", "vllm")
+    service, policy = find(found, "Service", "vllm"), find(found, "NetworkPolicy", "vllm")
+    labels = server["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert [each["from"] for each in policy["spec"]["ingress"]] == [
+        [{"podSelector": {"matchLabels": {"tuneloop.dev/stage": "eval"}}}]
+    ]
+    pod: Object = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "vllm", "labels": labels},
+        "spec": {**server["spec"]["template"]["spec"], "serviceAccountName": "default"},
+    }
+    del pod["spec"]["priorityClassName"]
+    for each in (server, service, policy, find(found, "NetworkPolicy", "eval-to-vllm"), pod):
+        each["metadata"]["namespace"] = namespace
+    text = "\n---\n".join(json.dumps(each) for each in (server, service, policy, pod))
+    done = cluster.kubectl(
+        *("apply", "--dry-run=server", "--validate=strict", "-f", "-"), input=text
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for container in (*pod["spec"]["containers"], *pod["spec"]["initContainers"]):
+        assert {"memory", "ephemeral-storage"} <= container["resources"]["limits"].keys()
+        assert all(
+            container["resources"]["requests"][key] == limit
+            for key, limit in container["resources"]["limits"].items()
+        )
