@@ -28,6 +28,7 @@ from tuneloop.cli import (
     terminal,
 )
 from tuneloop.cli.control import cancel
+from tuneloop.cli.gates import gate
 from tuneloop.cli.live import logs
 from tuneloop.errors import (
     VERB_EXIT_CODES,
@@ -60,6 +61,7 @@ cluster.register(app)
 cancel.register(app)
 logs.register(app)
 results.register(app)
+gate.register(app)
 history.register(app)
 store.register(app)
 eval_sets.register(app)

@@ -10,10 +10,12 @@ import urllib.parse
 from collections.abc import Iterator
 
 from tuneloop.artifacts.delta_report import DeltaReport, Group
+from tuneloop.runs.gating.judge import GateResult
 from tuneloop.runs.outcome import Outcome
 
 SHOWN_REGRESSIONS = 10
 SHOWN_CATEGORIES = 30
+SHOWN_REASONS = 10
 CELL_CHARACTERS = 60
 SENTENCE_CHARACTERS = 500
 MARKER = "<!-- tuneloop run {name} -->"
@@ -27,14 +29,23 @@ def marker(run_id: str) -> str:
     return MARKER.format(name=run_id.rpartition("-")[0] or run_id)
 
 
-def render_comment(outcome: Outcome, links: dict[str, str] | None = None) -> str:
+def render_comment(
+    outcome: Outcome, links: dict[str, str] | None = None, gate: GateResult | None = None
+) -> str:
     """Render the whole comment, well below GitHub's limit of 65,536 characters.
 
     Args:
         outcome: outcome of the run.
         links: title -> trusted URL.
+        gate: whether the run passes a gate; None shows no gate.
     """
-    lines = [marker(outcome.run_id), *_body(outcome), "", *_links(outcome, links or {})]
+    lines = [
+        marker(outcome.run_id),
+        *_body(outcome),
+        *_gate(gate),
+        "",
+        *_links(outcome, links or {}),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -95,6 +106,22 @@ def _report(report: DeltaReport) -> Iterator[str]:
             yield f"| {' | '.join(code(cell) or 'no answer' for cell in cells)} |"
         yield ""
         yield "</details>"
+
+
+def _gate(gate: GateResult | None) -> Iterator[str]:
+    if gate is None:
+        return
+    yield ""
+    yield "**Gate: passes**" if gate.passed else "**Gate: fails**"
+    yield ""
+    for problem in gate.problems[:SHOWN_REASONS]:
+        yield f"- {code(problem, SENTENCE_CHARACTERS)}"
+    if len(gate.problems) > SHOWN_REASONS:
+        yield f"- {len(gate.problems) - SHOWN_REASONS} more reasons"
+    for decision in gate.decisions[:SHOWN_REASONS]:
+        yield f"- {code(decision.sentence, SENTENCE_CHARACTERS)}"
+    if gate.baseline is not None:
+        yield f"- compared with the baseline run {code(gate.baseline)}"
 
 
 def _row(name: str, group: Group) -> str:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.delta_report import DeltaReport, load_report
 from tuneloop.artifacts.verdict import read_verdict
-from tuneloop.errors import GateFailed, InputMissing
-from tuneloop.evaluation.gates.limits import Gate, gate_problems
+from tuneloop.errors import InputMissing
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
@@ -96,20 +95,3 @@ def required_report(outcome: Outcome) -> DeltaReport:
     else:
         why = f"stage {outcome.missing[0]} has no record yet; wait for the run"
     raise InputMissing(f"run {outcome.run_id}: no report: {why}")
-
-
-def check_gate(outcome: Outcome, gate: Gate) -> DeltaReport:
-    """Check the report of a run against a gate.
-
-    Raises:
-        InputMissing: there is no report.
-        GateFailed: the result fails the gate; the message lists every failed condition.
-    """
-    report = required_report(outcome)
-    problems = gate_problems(report, gate)
-    if problems:
-        raise GateFailed(
-            f"run {outcome.run_id}: {'; '.join(problems)}; read {outcome.report_url}, then"
-            " change the data, the spec or the gate"
-        )
-    return report

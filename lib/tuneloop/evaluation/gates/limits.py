@@ -22,6 +22,9 @@ class Gate:
     min_guard_kept: float | None = None
     """Minimum share, from 0 to 1, of the guarded questions that the base model answers correctly
     that the tuned model must answer correctly too."""
+    max_errors: int | None = None
+    """Maximum number of answers of the base and the tuned model, over all sets, that are missing or
+    could not be scored."""
 
 
 def gate_problems(report: DeltaReport, gate: Gate) -> list[str]:
@@ -53,7 +56,19 @@ def gate_problems(report: DeltaReport, gate: Gate) -> list[str]:
         problems.append(f"{regressed} items regressed, expected at most {gate.max_regressions}")
     if gate.min_guard_kept is not None:
         problems += _guard_problems(report.guard, gate.min_guard_kept)
+    if gate.max_errors is not None:
+        problems += _error_problems(report, gate.max_errors)
     return problems
+
+
+def _error_problems(report: DeltaReport, most: int) -> list[str]:
+    found = sum(one.overall.base.error + one.overall.tuned.error for one in report.sets)
+    if found <= most:
+        return []
+    return [
+        f"{found} answers are missing or could not be scored, expected at most {most}; the report"
+        " lists them as errors"
+    ]
 
 
 def _guard_problems(guard: Guard | None, min_kept: float) -> list[str]:

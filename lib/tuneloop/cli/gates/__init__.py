@@ -1,0 +1,1 @@
+"""The verb `gate`, and the options that it shares with `report`."""

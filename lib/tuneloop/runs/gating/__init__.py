@@ -1,0 +1,1 @@
+"""Judge finished runs by gates."""
