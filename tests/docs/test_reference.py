@@ -105,7 +105,7 @@ def test_every_verb_has_its_options_defaults_and_help() -> None:
     assert {"tuneloop run", "tuneloop traces import", "tuneloop tokens new"} <= set(verbs)
     for words, verb in verbs.items():
         table = rows(page, f"{words}\n")
-        shown = {name for first in table for name in re.findall(r"--?[a-z][a-z-]*", first)}
+        shown = {name for first in table for name in re.findall(r"(?<!\w)--?[a-z][a-z-]*", first)}
         options = [each for each in verb.params if each.param_type_name == "option"]
         assert shown == {name for each in options for name in (*each.opts, *each.secondary_opts)}
         assert len(table) == len(verb.params), words
