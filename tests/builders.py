@@ -26,6 +26,7 @@ from tuneloop.specs.import_traces import ImportSpec
 from tuneloop.specs.run import ExecutionSpec
 from tuneloop.specs.stages import (
     DatasetRef,
+    EvalSetRef,
     EvalStage,
     ExportStage,
     ImportStage,
@@ -190,6 +191,16 @@ def make_tiny_run(folder: Path) -> TinyRun:
     return run.change(eval__eval_set=str(folder / "eval.jsonl"), execution__artifacts=artifacts)
 
 
+DEMO_SET = EvalSetRef(
+    name="demo_v1",
+    url="eval/demo_v1.jsonl",
+    sha256="e" * 64,
+    prompts_sha256="f" * 64,
+    items=36,
+)
+"""The eval set of `stage_specs`."""
+
+
 def stage_specs(run_name: str = "demo") -> dict[str, StageSpec]:
     """Build the four stage specs of one run, with fingerprints that YAML parsers can misread."""
     fingerprints = {
@@ -216,8 +227,7 @@ def stage_specs(run_name: str = "demo") -> dict[str, StageSpec]:
         "export": ExportStage(
             **of("export"),
             options=ExportSpec(),
-            eval_set="eval/demo_v1.jsonl",
-            eval_prompts_sha256="f" * 64,
+            eval_sets=(DEMO_SET,),
             tokenizer_sha256=None,
             system_instruction=None,
         ),
@@ -229,7 +239,7 @@ def stage_specs(run_name: str = "demo") -> dict[str, StageSpec]:
         "eval": EvalStage(
             **of("eval", "train"),
             options=EvalSpec(eval_set="eval/demo_v1.jsonl"),
-            eval_set_sha256="e" * 64,
+            eval_sets=(DEMO_SET,),
             system_instruction=None,
         ),
         "import": ImportStage(**of("import", "eval"), options=ImportSpec()),

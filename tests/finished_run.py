@@ -62,6 +62,7 @@ def publish_run(
             "eval": {
                 "eval_set": f"{artifacts}/letters_v1.jsonl",
                 "guard_set": f"{artifacts}/general_v1.jsonl",
+                "sets": [{"url": f"{artifacts}/more_v1.jsonl", "weight": "required"}],
                 "batch_size": 8,
             },
             "execution": {"artifacts": artifacts},

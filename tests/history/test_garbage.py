@@ -14,6 +14,7 @@ from hypothesis import given
 from tests.history.random_trees import OLD, RANDOM_RUNS, grow
 from tests.history.trees import (
     ATTEMPT,
+    finish,
     heartbeat,
     put,
     set_age,
@@ -22,7 +23,7 @@ from tests.history.trees import (
     write_output,
     write_run,
 )
-from tuneloop.artifacts import layout
+from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, save_sweep
 from tuneloop.errors import DataError
 from tuneloop.history.garbage import KINDS, SAFE_KINDS, find_garbage, run_gc
@@ -114,6 +115,17 @@ def test_a_stage_that_works_keeps_its_attempts(artifacts: str, name: str) -> Non
     set_age(artifacts, NOW, OLD)
     heartbeat(artifacts, "works-1", "eval", NOW)
     assert attempt in found(artifacts)
+
+
+def test_kept_answers_are_garbage_if_no_record_names_them(artifacts: str) -> None:
+    put(artifacts, "eval_answers/k1.jsonl", "eval_answers/k2.jsonl", "eval_sets/sums/1.json")
+    inputs = {f"{records.KEPT_INPUT}base, sums": "k1", "eval_set sums": "k2"}
+    write_manifest(artifacts, "asks-1")
+    finish(artifacts, "asks-1", "eval", "f" * 64, inputs=inputs)
+    set_age(artifacts, NOW, OLD)
+    assert found(artifacts, "answers") == ["eval_answers/k2.jsonl"]
+    set_age(artifacts, NOW, 1)
+    assert found(artifacts, "answers") == []
 
 
 def test_tokens_stay_while_a_run_is_young(artifacts: str) -> None:

@@ -17,7 +17,7 @@ from tests.builders import Invoke, letter_trace, publish_dataset, stage_specs
 from tests.history import trees
 from tests.history.corruptions import KINDS, corrupt
 from tuneloop import jsonl
-from tuneloop.artifacts import layout
+from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.progress import Progress, dump_progress
 from tuneloop.artifacts.run_manifest import DatasetOfRun
 from tuneloop.datasets.read import load_manifest
@@ -200,6 +200,29 @@ def test_files_of_an_older_version_have_no_seals(tmp_path: Path) -> None:
     del value["seal"]
     manifest.write_text(json.dumps(value))
     assert verify_run(str(root), RUN).problems == ()
+
+
+def test_kept_answers_that_the_evaluation_names_are_verified(tmp_path: Path) -> None:
+    root, key = str(tmp_path), "a" * 64
+    made = trees.write_run(root, RUN, ["export", "train"])
+    inputs = {f"{records.KEPT_INPUT}base, sums": key}
+    trees.finish(root, RUN, "eval", made.stages["eval"], inputs=inputs)
+
+    def found() -> list[str]:
+        return [each.text for each in verify_run(root, RUN).problems if key in each.path]
+
+    assert found() == []  # a cache may be gone
+    url = layout.eval_answers_url(root, key)
+    data = b"".join(map(jsonl.dump_line, seal_lines([{"key": key}, {"item": 0, "text": "Paris"}])))
+    files.write(url, data)
+    assert found() == []
+    files.write(url, data.replace(b"Paris", b"Rome!"))
+    assert found() == [
+        f"{url}: line 2 is not as it was written; delete the file, and later evaluations ask the"
+        " base model again"
+    ]
+    files.write(url, b"")
+    assert "its first line is not as it was written" in found()[0]
 
 
 def test_the_verb(tmp_path: Path, tuneloop: Invoke) -> None:

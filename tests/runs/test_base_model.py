@@ -97,6 +97,32 @@ def test_a_model_without_a_tokenizer_cannot_be_trained(tiny_run: TinyRun) -> Non
         pretrained(tiny_run, model="small-llama")
 
 
+def test_baselines_are_other_models_by_content(tiny_run: TinyRun) -> None:
+    publish_manifest(tiny_run.artifacts)
+    publish_manifest(tiny_run.artifacts, name="other", weights_sha256="0" * 64)
+    publish_tuned(tiny_run.artifacts, "first-1a2b3c4d", weights_sha256="2" * 64)
+
+    def stage(*names: str) -> EvalStage:
+        spec = pretrained(tiny_run.change(eval__baselines=[*names]), model="small-llama").stages[2]
+        assert isinstance(spec, EvalStage)
+        return spec
+
+    plain, found = stage(), stage("other", "first-1a2b3c4d")
+    assert [*found.baselines] == ["other", "first-1a2b3c4d"]
+    assert plain.fingerprint != found.fingerprint != stage("other").fingerprint
+    publish_manifest(tiny_run.artifacts, name="other", weights_sha256="1" * 64)
+    assert stage("other", "first-1a2b3c4d").fingerprint != found.fingerprint
+    for names, message in {
+        ("other", "other"): r"eval\.baselines\.1: other is there twice",
+        ("base",): "base is a name of the report",
+        ("small-llama",): "small-llama is the model that the run starts from",
+    }.items():
+        with pytest.raises(SpecError, match=message):
+            stage(*names)
+    with pytest.raises(InputMissing, match="none: neither a model nor a finished run"):
+        stage("none")
+
+
 def test_a_run_without_a_tuned_model_is_one_sentence(tiny_run: TinyRun) -> None:
     with pytest.raises(InputMissing, match="expected the record of a finished train stage of run"):
         pretrained(tiny_run, run="first-1a2b3c4d")

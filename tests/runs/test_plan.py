@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.builders import (
     TinyRun,
@@ -12,7 +14,7 @@ from tests.builders import (
     publish_dataset,
     write_eval_set,
 )
-from tuneloop import provenance
+from tuneloop import jsonl, provenance
 from tuneloop.artifacts.run_manifest import read_run_manifest
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
@@ -20,6 +22,8 @@ from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.runs import plan
 from tuneloop.runs.plan import Plan, load_plan, stage_state, write_run_manifest
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.evaluation import EvalSpec
+from tuneloop.specs.stages import EvalSetRef
 
 
 def fingerprints(plan: Plan) -> dict[str, str]:
@@ -113,6 +117,83 @@ def test_the_content_of_a_guard_set_matters_to_export_and_eval(
     assert [s for s in before if before[s] != after[s]] == ["eval", "import"]
 
 
+def test_a_short_form_and_a_list_of_sets_are_the_same_run(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    guard = tmp_path / "guard.jsonl"
+    write_eval_set(guard, 3)
+    sets: list[dict[str, Any]] = [
+        {"url": str(tmp_path / "eval.jsonl")},
+        {
+            **{"url": str(guard), "weight": "guarded", "scorer": "contains_answer"},
+            **{"max_new_tokens": 64, "instruction": False},
+        },
+    ]
+    tiny_run.change(eval__guard_set=str(guard))
+    assert changed(tiny_run, eval__eval_set=None, eval__guard_set=None, eval__sets=sets) == []
+    sets[1]["name"] = "other"
+    assert changed(tiny_run, eval__sets=sets) == ["export", "train", "eval", "import"]
+    sets[1] |= {"samples": 2, "temperature": 1.0}
+    assert changed(tiny_run, eval__sets=sets) == ["eval", "import"]
+    sets[1]["name"] = "eval"
+    with pytest.raises(SpecError, match=r"eval\.sets\.0\.url and .*both sets have the name 'eval'"):
+        tiny_run.change(eval__sets=sets).plan()
+    sets[1] |= {"name": "x", "scorer": {"kind": "none"}}
+    with pytest.raises(SpecError, match=r"eval\.sets\.1\.scorer\.kind 'none' is unknown"):
+        tiny_run.change(eval__sets=sets).plan()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "expected one of the two keys `eval_set` and `sets`"),
+        ({"sets": [{"url": "a"}], "eval_set": "b"}, "expected either `sets` or `eval_set`"),
+        ({"sets": [{"url": "a"}], "guard_max_new_tokens": 3}, "or `guard_max_new_tokens`"),
+        ({"sets": [{"url": "a", "weight": "guarded"}]}, "at least one set with the weight"),
+        ({"sets": [{"url": "a", "samples": 2}]}, "expected a temperature above 0"),
+        ({"sets": [{"url": "a", "name": "a/b"}]}, "should match pattern"),
+    ],
+)
+def test_refused_sets(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        EvalSpec.model_validate(options)
+
+
+def test_a_version_of_a_set_never_changes(tiny_run: TinyRun, tmp_path: Path) -> None:
+    data = (tmp_path / "eval.jsonl").read_bytes()
+
+    def state(version: str, content: bytes) -> None:
+        header = {"eval_set": {"name": "letters", "version": version}}
+        (tmp_path / "eval.jsonl").write_bytes(jsonl.dump_line(header) + content)
+
+    state("1", data)
+    before = sorted(Path(tiny_run.artifacts).rglob("*"))
+    plan = tiny_run.plan()
+    assert [(each.name, each.version, each.items) for each in plan.eval_sets] == [
+        *(("letters", "1", 10),)
+    ]
+    assert sorted(Path(tiny_run.artifacts).rglob("*")) == before  # a plan writes nothing
+    write_run_manifest(plan)
+    write_run_manifest(tiny_run.plan())
+    state("1", data + b"\n")
+    with pytest.raises(DataError, match=r"version 1 of the set letters .* another version in its"):
+        tiny_run.plan()
+    with pytest.raises(DataError, match="version 1 of the set letters"):
+        # Another run recorded the version after this one was planned.
+        write_run_manifest(replace(plan, eval_sets=(changed_set(plan),)))
+    state("2", data + b"\n")
+    write_run_manifest(tiny_run.plan())
+    recorded = Path(tiny_run.artifacts, "eval_sets", "letters")
+    assert sorted(path.name for path in recorded.iterdir()) == ["1.json", "2.json"]
+    (recorded / "2.json").write_bytes((recorded / "2.json").read_bytes().replace(b"2", b"3"))
+    with pytest.raises(DataError, match=r"2\.json: not the record of an eval set"):
+        tiny_run.plan()
+
+
+def changed_set(plan: Plan) -> EvalSetRef:
+    return plan.eval_sets[0].model_copy(update={"sha256": "0" * 64})
+
+
 def test_another_dataset_changes_everything(tiny_run: TinyRun) -> None:
     before = fingerprints(tiny_run.plan())
     publish_dataset(tiny_run.artifacts, [letter_trace(0)], dataset_version="v2")
@@ -156,7 +237,7 @@ def test_what_a_plan_needs_must_be_there(tiny_run: TinyRun, tmp_path: Path) -> N
     tiny_run.change(eval__eval_set=str(tmp_path / "eval.jsonl"))
     with pytest.raises(InputMissing, match=r"expected the guard set; .* change eval\.guard_set"):
         tiny_run.change(eval__guard_set=str(tmp_path / "none.jsonl")).plan()
-    with pytest.raises(SpecError, match=r"eval\.guard_scorer 'none' is unknown"):
+    with pytest.raises(SpecError, match=r"eval\.guard_scorer\.kind 'none' is unknown"):
         tiny_run.change(eval__guard_scorer="none").plan()
     tiny_run.change(eval__guard_set=None, eval__guard_scorer="exact_match")
     with pytest.raises(DataError, match="build the dataset first"):

@@ -14,7 +14,6 @@ import pytest
 from tests.builders import stage_specs
 from tuneloop import jsonl
 from tuneloop.artifacts import records
-from tuneloop.artifacts.delta_report import load_report
 from tuneloop.artifacts.eval_samples import dump_samples, load_samples
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.results import (
@@ -26,23 +25,15 @@ from tuneloop.artifacts.results import (
     TrainCounts,
     TrainResults,
 )
-from tuneloop.errors import SpecError
-from tuneloop.evaluation.scorers.schema import Score, Scorer
-from tuneloop.evaluation.scorers.table import SCORERS, scorer_named
-from tuneloop.evaluation.sets.schema import EvalItem
+from tuneloop.evaluation.sets.planned import read_sets
+from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages import evaluate
 from tuneloop.stages.context import Stage
+from tuneloop.stages.evaluation import kept
+from tuneloop.stages.evaluation.models import list_asked, list_models, list_passes
+from tuneloop.stages.evaluation.sets import load_sets
 from tuneloop.storage import files, paths
-
-
-def score_first_letter(item: EvalItem, answer: str | None) -> Score:
-    """Right if the first letter is, with credit for the share of letters that agree."""
-    if answer is None:
-        return Score.no_answer()
-    if answer[:1] == item.expected_answer[:1]:
-        return Score("correct", 0.5, answer, answer[:1], "the first letter is right")
-    return Score.wrong(answer, "the first letter is wrong")
 
 
 def write_set(path: Path, *answers: str) -> str:
@@ -63,26 +54,37 @@ def write_set(path: Path, *answers: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def eval_stage(folder: Path, *answers: str, **changes: Any) -> Stage:
-    digest = write_set(folder / "set.jsonl", *answers)
+def eval_stage(folder: Path, **options: Any) -> Stage:
+    """Build the stage of an evaluation of sets that exist."""
     spec = stage_specs()["eval"]
     assert isinstance(spec, EvalStage)
-    options = spec.options.model_copy(
-        update={"eval_set": str(folder / "set.jsonl"), "allow_unchecked": True, **changes}
-    )
+    chosen = EvalSpec.model_validate({"allow_unchecked": True, **options})
     update = {
         "upstream": {"export": "1" * 64, "train": "2" * 64},
-        "options": options,
-        "eval_set_sha256": digest,
+        "options": chosen,
+        "eval_sets": read_sets(chosen),
         "execution": spec.execution.model_copy(update={"artifacts": str(folder / "artifacts")}),
     }
     started = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
-    return Stage(spec.model_copy(update=update), started_at=started, attempt="a")
+    stage = Stage(spec.model_copy(update=update), started_at=started, attempt="a")
+    examples = [
+        {"id": f"e-{number}", "prompt": f"p {number}", "response": "Answer: r", "metadata": {}}
+        for number in range(2)
+    ]
+    data = b"".join(map(jsonl.dump_line, examples))
+    exported = written(stage, "export", "examples-00000-of-00001.jsonl", data)
+    records.publish(record(stage, "export", (exported,)), stage.artifacts)
+    records.publish(record(stage, "train"), stage.artifacts)
+    return stage
 
 
+COUNTS = {
+    "export": dict.fromkeys(ExportCounts.model_fields, 0),
+    "train": dict.fromkeys(TrainCounts.model_fields, 1),
+}
 UPSTREAM = {
     "export": ExportResults(
-        contamination=Contamination(policy="off", eval_prompts_sha256=None, excluded=0, kept=0),
+        contamination=Contamination(policy="off", excluded=0, kept=0),
         lengths={},
     ),
     "train": TrainResults(
@@ -91,12 +93,6 @@ UPSTREAM = {
         base_digest="b" * 64,
         tuned_digest="t" * 64,
     ),
-}
-
-
-COUNTS = {
-    "export": dict.fromkeys(ExportCounts.model_fields, 0),
-    "train": dict.fromkeys(TrainCounts.model_fields, 1),
 }
 
 
@@ -116,78 +112,73 @@ def record(stage: Stage, name: str, outputs: tuple[OutputFile, ...] = ()) -> Rec
     )
 
 
+def written(stage: Stage, of: str, name: str, data: bytes) -> OutputFile:
+    """Write an output of a stage of the run."""
+    path = f"training_runs/{stage.spec.run_id}/{of}/attempts/a/{name}"
+    files.write(paths.join(stage.artifacts, path), data)
+    digest = hashlib.sha256(data).hexdigest()
+    rows = data.count(b"\n")
+    return OutputFile(name=name, path=path, size_bytes=len(data), sha256=digest, rows=rows)
+
+
 def generated(stage: Stage, asked: str, *texts: str) -> OutputFile:
-    """Write the generations of a pass, the last item first, as shards may."""
+    """Write the generations of a pass, the last answer first, as shards may.
+
+    Args:
+        stage: the eval stage.
+        asked: numbers of model and set, such as `0_1` for the base model and the second set.
+        texts: the answers.
+    """
     rows = [
-        {"item": number, "text": text, "tokens": 3, "hit_limit": False}
+        {"item": number, "text": text, "tokens": 3, "hit_limit": text.endswith("...")}
         for number, text in enumerate(texts)
     ]
     data = b"".join(jsonl.dump_line(row) for row in reversed(rows))
-    name = evaluate.SHARD_FILE.format(asked)
-    path = f"training_runs/{stage.spec.run_id}/eval/attempts/a/{name}"
-    files.write(paths.join(stage.artifacts, path), data)
-    digest = hashlib.sha256(data).hexdigest()
-    return OutputFile(name=name, path=path, size_bytes=len(data), sha256=digest)
+    return written(stage, "eval", evaluate.SHARD_FILE.format(asked), data)
 
 
-def merged(stage: Stage, shards: list[Record]) -> tuple[Callable[[str], bytes], Record]:
-    """Merge shards; returns a function that reads an output, and the record."""
+def merged(stage: Stage, **passes: tuple[str, ...]) -> tuple[Callable[[str], bytes], Record]:
+    """Merge one shard with these generations.
+
+    Args:
+        stage: the eval stage.
+        passes: m, the numbers of model and set -> the answers.
+
+    Returns:
+        A function that reads an output, and the record.
+    """
     assert isinstance(stage.spec, EvalStage)
-    evaluate.merge(stage.spec, stage, shards)
+    outputs = (generated(stage, name[1:], *texts) for name, texts in passes.items())
+    evaluate.merge(stage.spec, stage, [record(stage, "eval", tuple(outputs))])
     made = stage.build_record()
     return lambda name: records.read_output(made.output(name), stage.artifacts), made
-
-
-def test_a_scorer_registered_from_outside_scores_and_is_named_in_the_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(SCORERS, "first_letter", Scorer(score_first_letter, "their first letter"))
-    stage = eval_stage(tmp_path, "Paris", scorer="first_letter")
-    for name in UPSTREAM:
-        records.publish(record(stage, name), stage.artifacts)
-    texts = {"before": "Answer: Rome", "after": "Answer: Prague"}
-    shard = record(stage, "eval", tuple(generated(stage, *each) for each in texts.items()))
-    read, _ = merged(stage, [shard])
-    report = load_report(read("delta_report.json"), "delta_report.json")
-    assert report.header["scorer"] == "first_letter"
-    assert (report.overall.base.correct, report.overall.tuned.correct) == (0, 1)
-    assert json.loads(read("delta_report.json"))["items"][0]["tuned"] == {
-        "answer": "Prague",
-        "matched": "P",
-        "outcome": "correct",
-        "value": 0.5,
-    }
-    assert b"`first_letter`" in read("delta_report.md")
-    assert json.loads(read("eval_after.jsonl"))["meta"]["correct"] is True
 
 
 def test_the_verdict_compares_with_the_better_prompt_and_the_guard_counts_what_is_lost(
     tmp_path: Path,
 ) -> None:
-    guard = tmp_path / "general.jsonl"
-    guard_digest = write_set(guard, "Rome", "4", "blue")
-    options = {"base_examples": 2, "guard_set": str(guard)}
-    stage = eval_stage(tmp_path, "Paris", "5", "b", **options)
-    stage.spec = stage.spec.model_copy(update={"guard_set_sha256": guard_digest})
-    for name in UPSTREAM:
-        records.publish(record(stage, name), stage.artifacts)
-    passes = {
-        "before": ("Paris", "I do not know", ""),
-        "before_with_examples": ("Answer: Paris", "Answer: 6", "Answer: b"),
-        "after": ("Answer: Paris", "Answer: 5", "Answer: a"),
-        "guard_before": ("It is Rome.", "Answer: 4", "no idea"),
-        "guard_after": ("Answer: Rome", "Answer: 44", "blue"),
-    }
-    shard = record(
-        stage, "eval", tuple(generated(stage, name, *texts) for name, texts in passes.items())
+    write_set(tmp_path / "set.jsonl", "Paris", "5", "b")
+    digest = write_set(tmp_path / "general.jsonl", "Rome", "4", "blue")
+    stage = eval_stage(
+        tmp_path,
+        eval_set=str(tmp_path / "set.jsonl"),
+        base_examples=2,
+        guard_set=str(tmp_path / "general.jsonl"),
     )
-    read, made = merged(stage, [shard])
+    read, made = merged(
+        stage,
+        m0_0=("Paris", "I do not know", ""),
+        m1_0=("Answer: Paris", "Answer: 6", "Answer: b"),
+        m2_0=("Answer: Paris", "Answer: 5", "Answer: a"),
+        m0_1=("It is Rome.", "Answer: 4", "no idea"),
+        m2_1=("Answer: Rome", "Answer: 44", "blue"),
+    )
     counts, results = made.counts_as(EvalCounts), made.results_as(EvalResults)
     assert (counts.base_correct, counts.tuned_correct, counts.regressions) == (2, 2, 1)
     assert (results.base_examples, results.by_base_examples) == (2, {0: 0.0, 2: 2 / 3})
     assert (counts.guard_items, counts.guard_base_correct, counts.guard_kept) == (3, 2, 1)
     assert results.guard_kept_low is not None and results.guard_kept_low < 0.5
-    assert made.inputs["guard_set"] == guard_digest
+    assert made.inputs["eval_set general"] == digest
     report = read("delta_report.md").decode()
     assert "# Delta report: no detectable difference, from random weights" in report
     assert "the base model with 2 examples, where it scores best" in report
@@ -195,6 +186,7 @@ def test_the_verdict_compares_with_the_better_prompt_and_the_guard_counts_what_i
     shown = [json.loads(line) for line in read("eval_before_with_examples.jsonl").splitlines()]
     assert [trace["meta"]["outcome"] for trace in shown] == ["correct", "wrong", "correct"]
     assert {trace["meta"]["model_digest"] for trace in shown} == {"b" * 64}
+    assert shown[0]["meta"].keys().isdisjoint({"sample", "eval_set"})
     found = load_samples(read("samples.jsonl").splitlines(), "samples.jsonl")
     assert read("samples.jsonl") == b"".join(dump_samples(found))
     assert [(each.name, each.weight) for each in found.sets.values()] == [
@@ -210,7 +202,85 @@ def test_the_verdict_compares_with_the_better_prompt_and_the_guard_counts_what_i
         ("general", "base", "correct"),
         ("general", "tuned", "correct"),
     ]
+    assert found.samples[0].lenient_score.state == "correct"
     assert found.samples[2].text == "" and found.items["general", "x-2"].expected_answer == "blue"
+
+
+def test_any_number_of_sets_with_their_own_scorers_and_samples(tmp_path: Path) -> None:
+    for name, answers in {"a": ("1", "2"), "b": ("Rome",), "c": ("x", "y")}.items():
+        write_set(tmp_path / f"{name}.jsonl", *answers)
+    sets: list[dict[str, Any]] = [
+        {"url": str(tmp_path / "a.jsonl"), "name": "sums 🟡", "samples": 2, "temperature": 0.5},
+        {"url": str(tmp_path / "b.jsonl"), "weight": "informative", "scorer": "contains_answer"},
+        {"url": str(tmp_path / "c.jsonl"), "instruction": False},
+    ]
+    stage = eval_stage(tmp_path, sets=sets)
+    read, made = merged(
+        stage,
+        m0_0=("Answer: 1", "Answer: 3", "so 2 ...", "Answer: 2"),
+        m0_1=("in Rome",),
+        m0_2=("Answer: x", "Answer: x"),
+        m1_0=("Answer: 1", "Answer: 1", "Answer: 2", "Answer: 2"),
+        m1_1=("Paris",),
+        m1_2=("Answer: x", "Answer: y"),
+    )
+    found = load_samples(read("samples.jsonl").splitlines(), "samples.jsonl")
+    said = {
+        (each.set, each.item, each.model, each.sample): each.score.state for each in found.samples
+    }
+    assert len(said) == len(found.samples) == 14
+    assert [said["sums 🟡", "x-0", "base", sample] for sample in (0, 1)] == ["correct", "wrong"]
+    assert [said["sums 🟡", "x-1", "base", sample] for sample in (0, 1)] == ["truncated", "correct"]
+    assert [said["b", "x-0", name, 0] for name in ("base", "tuned")] == ["correct", "wrong"]
+    assert [each.samples for each in found.sets.values()] == [2, 1, 1]
+    counts = made.counts_as(EvalCounts)
+    assert (counts.items, counts.guard_items, counts.tuned_correct) == (4, 0, 6)
+    traces = [json.loads(line)["meta"] for line in read("eval_after.jsonl").splitlines()]
+    assert [(each["eval_set"], each.get("sample")) for each in traces] == [
+        *(("sums 🟡", 0), ("sums 🟡", 1), ("sums 🟡", 0), ("sums 🟡", 1)),
+        *(("c", None), ("c", None)),
+    ]
+
+
+def test_answers_of_the_base_are_kept_and_those_of_the_tuned_model_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_set(tmp_path / "set.jsonl", "Paris", "5")
+    stage = eval_stage(tmp_path, eval_set=str(tmp_path / "set.jsonl"), base_examples=1)
+    answers = ("Answer: Páris 🟡", "")
+    merged(stage, m0_0=answers, m1_0=answers, m2_0=answers)
+    spec = stage.spec
+    assert isinstance(spec, EvalStage)
+    kept_files = list((tmp_path / "artifacts" / "eval_answers").iterdir())
+    assert len(kept_files) == 2  # the base without and with examples
+
+    def find(spec: EvalStage) -> list[bool]:
+        sets = load_sets(spec, stage)
+        asked = list_asked(list_models(spec, TrainResults(**UPSTREAM["train"].model_dump())), sets)
+        found = [
+            kept.find_answers(spec, stage, one, each)
+            for one, each in zip(asked, list_passes(spec, stage, asked), strict=True)
+        ]
+        assert all(
+            each is None or [one.text for one in each.values()] == [*answers] for each in found
+        )
+        return [each is not None for each in found]
+
+    with caplog.at_level("INFO", logger="tuneloop.stage"):
+        assert find(spec) == [True, True, False]
+    assert f"are those that run {spec.run_id} has kept in" in caplog.text
+    # What the answers depend on makes them other answers; what they do not depend on does not.
+    other = spec.options.model_copy(update={"max_new_tokens": 7})
+    assert find(spec.model_copy(update={"options": other})) == [False] * 3
+    assert find(spec.model_copy(update={"system_instruction": "Be brief."})) == [False] * 3
+    assert find(spec.model_copy(update={"run_id": "other-1"})) == [True, True, False]
+    # A damaged object is noticed, not used, and replaced.
+    for path in kept_files:
+        path.write_bytes(path.read_bytes().replace("Páris".encode(), b"Rome!!"))
+    assert find(spec) == [False] * 3
+    assert "is damaged and not used" in caplog.text
+    merged(stage, m0_0=answers, m1_0=answers, m2_0=answers)
+    assert find(spec) == [True, True, False]
 
 
 def test_an_older_record_has_no_guard_and_no_interval() -> None:
@@ -221,10 +291,3 @@ def test_an_older_record_has_no_guard_and_no_interval() -> None:
         EvalCounts.model_validate({**counted, "tuned_no_answer": 0, "regressions": 0}).guard_items
         == 0
     )
-
-
-def test_an_unknown_scorer_lists_the_known() -> None:
-    with pytest.raises(
-        SpecError, match=r"eval\.scorer 'x' is unknown, expected one of: contains_answer, exact"
-    ):
-        scorer_named("x")

@@ -357,10 +357,10 @@ def test_thirteen_words_of_an_eval_prompt_are_contamination(tmp_path: Path) -> N
     (line,) = lines_of(spec, "exclusions")
     assert line["detail"] == f"13 words in a row are in eval item own-0: {THIRTEEN}"
     assert record.results["contamination"]["excluded"] == 1
-    assert record.inputs["eval_prompts"] == spec.eval_prompts_sha256
+    assert record.inputs["eval_prompts eval"] == spec.eval_sets[0].prompts_sha256
 
 
-def test_questions_of_the_guard_set_are_contamination_too(tmp_path: Path) -> None:
+def test_questions_of_every_eval_set_are_contamination_too(tmp_path: Path) -> None:
     plan_of(tmp_path, [trace(0), CONTAMINATED])
     item = {"id": "g-0", "prompt": CONTAMINATED["prompt"], "expected_answer": "x"}
     guard = tmp_path / "guard.jsonl"
@@ -371,9 +371,10 @@ def test_questions_of_the_guard_set_are_contamination_too(tmp_path: Path) -> Non
     assert export(spec, tmp_path) == 0
     record = records.load(spec.execution.artifacts, spec.run_id, "export", spec.fingerprint)
     (line,) = lines_of(spec, "exclusions")
-    assert line["detail"] == "its prompt is that of eval item g-0 of the guard set"
-    assert record.results["contamination"]["guard_prompts_sha256"] == spec.guard_prompts_sha256
-    assert record.inputs["guard_prompts"] == spec.guard_prompts_sha256
+    assert line["detail"] == "its prompt is that of eval item g-0 of the set guard"
+    digests = [each.prompts_sha256 for each in spec.eval_sets]
+    assert record.results["contamination"]["prompts_sha256"] == digests
+    assert record.inputs["eval_prompts guard"] == digests[1]
 
 
 def test_contamination_can_fail_or_be_marked_or_not_be_looked_for(
@@ -391,7 +392,7 @@ def test_contamination_can_fail_or_be_marked_or_not_be_looked_for(
     assert record.results["contamination"]["kept"] == 1 == record.counts["contaminated_kept"]
     assert "own-0" in lines_of(spec, "examples-")[1]["metadata"]["contamination"]
     _, record = exported(tmp_path / "off", [trace(0), CONTAMINATED], contamination="off", **options)
-    assert record.results["contamination"]["eval_prompts_sha256"] is None
+    assert record.results["contamination"]["prompts_sha256"] == []
     assert record.counts["examples"] == 2
 
 

@@ -27,8 +27,19 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
         export__shard_examples=10,
         train__steps=2,
         eval__base_examples=2,
-        eval__guard_set=str(folder / "guard.jsonl"),
-        eval__guard_max_new_tokens=8,
+        eval__eval_set=None,
+        eval__sets=[
+            {"url": str(folder / "eval.jsonl")},
+            {
+                "url": str(folder / "guard.jsonl"),
+                "weight": "guarded",
+                "scorer": "contains_answer",
+                "instruction": False,
+                "samples": 2,
+                "temperature": 0.7,
+                "max_new_tokens": 8,
+            },
+        ],
     )
     plan = run.plan()
     run_plan(replace(plan, stages=plan.stages[:3]))
@@ -85,6 +96,9 @@ def test_export_is_the_same_for_any_number_of_processes(again: Any, count: int) 
 
 def test_eval_is_the_same_for_any_number_of_processes(again: Any) -> None:
     url, spec, whole = again(2)
+    folder = Path(spec.execution.artifacts, "eval_answers")
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
     for index in range(3):  # the second has batches of both models
         assert work(url, "eval", index, 3) == 0
     merged = record_of(spec)
@@ -93,6 +107,9 @@ def test_eval_is_the_same_for_any_number_of_processes(again: Any) -> None:
     assert (merged.counts, merged.results) == (whole.counts, whole.results)
     assert whole.counts["guard_items"] == 3
     assert whole.results["by_base_examples"].keys() == {"0", "2"}
+    # Base, base with examples, and base on the guard set; from three processes as from one.
+    assert len(kept) == 3
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
 
 
 def test_killed_between_part_and_merge_the_next_try_merges(again: Any) -> None:

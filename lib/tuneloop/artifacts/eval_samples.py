@@ -37,8 +37,8 @@ class EvalSet(Struct, frozen=True, kw_only=True, tag_field="kind", tag="set"):
     """Version that the set states."""
     sha256: str
     """Digest of the file."""
-    scorer: str
-    """Scorer of items that name none."""
+    scorer: str | dict[str, Any]
+    """Scorer of items that name none: a name, or an object with `kind` and options."""
     weight: Weight = "required"
     samples: int = 1
     """Samples for each item and model."""

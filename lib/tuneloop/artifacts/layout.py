@@ -76,6 +76,16 @@ def compilation_cache(artifacts: str) -> str:
     return paths.join(artifacts, "jax_cache")
 
 
+def eval_set_url(artifacts: str, name: str, version: str) -> str:
+    """Return the URL of the record of an eval set's digest, under the name that its file states."""
+    return paths.join(artifacts, "eval_sets", name, f"{version}.json")
+
+
+def eval_answers_url(artifacts: str, key: str) -> str:
+    """Return the URL of a model's answers to one set, which later evaluations use again."""
+    return paths.join(artifacts, "eval_answers", f"{key}.jsonl")
+
+
 def sweeps_prefix(artifacts: str) -> str:
     """Return the prefix of all sweeps."""
     return paths.join(artifacts, "sweeps")

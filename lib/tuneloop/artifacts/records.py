@@ -29,6 +29,10 @@ Below = Annotated[str, AfterValidator(paths.below)]
 """A relative path that does not lead out of the folder that it is relative to."""
 
 
+KEPT_INPUT = "kept answers of "
+"""First part of the names of inputs that are keys of kept answers (`layout.eval_answers_url`)."""
+
+
 class OutputFile(BaseModel):
     """An output file of a stage, identified by its content."""
 
@@ -89,6 +93,11 @@ class Record(Sealed, BaseModel):
         return tuple(
             sorted((f for f in self.outputs if f.name.startswith(prefix)), key=lambda f: f.name)
         )
+
+    @property
+    def kept_answers(self) -> list[str]:
+        """Keys of the kept answers of base models that the stage has used or written."""
+        return [key for name, key in self.inputs.items() if name.startswith(KEPT_INPUT)]
 
     def counts_as(self, model: type[Part]) -> Part:
         """Return the counts as the model of this stage.

@@ -48,10 +48,8 @@ class Contamination(RecordPart):
 
     policy: str
     """The export's option `contamination`."""
-    eval_prompts_sha256: str | None
-    """Digest of the eval prompts that were looked for; null if nothing was looked for."""
-    guard_prompts_sha256: str | None = None
-    """Digest of the prompts of the guard set that were looked for."""
+    prompts_sha256: list[str] = []
+    """Digests of the prompts of each eval set that was looked for; empty if nothing was."""
     excluded: int
     """Traces excluded because they overlap the eval set."""
     kept: int
@@ -151,6 +149,10 @@ class TrainResults(RecordPart):
     """Digest of the base model's weights, as in its manifest."""
     tuned_digest: str
     """Digest of the tuned model's weights, as in its manifest."""
+    base_model_digest: str = ""
+    """Digest of the base model's weights, tokenizer and settings; empty in older records."""
+    tuned_model_digest: str = ""
+    """Digest of the tuned model's weights, tokenizer and settings; empty in older records."""
     parity: list[ParityResult] = []
     """What each reader found that read the published model again."""
 
@@ -159,7 +161,8 @@ class EvalCounts(RecordPart):
     """Counts of the eval stage."""
 
     items: int
-    """Items of the eval set."""
+    """Items of the required eval sets. The other counts are of answers: a set with several samples
+    has more of them than items."""
     base_correct: int
     base_no_answer: int
     tuned_correct: int

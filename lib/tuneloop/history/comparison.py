@@ -106,7 +106,12 @@ def _required(artifacts: str, run_id: str, now: datetime) -> StoredRun:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the fields of nested mappings by their path, such as `train.optimizer.kind`."""
+    """Return the fields of nested mappings by their path, such as `train.optimizer.kind`.
+
+    In a list of mappings, the number of each is a part of the path, such as `eval.sets.0.url`.
+    """
+    if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        value = dict(enumerate(value))
     if not isinstance(value, Mapping) or not value:
         return {prefix: value} if prefix else {}
     found: dict[str, Any] = {}

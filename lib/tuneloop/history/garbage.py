@@ -161,6 +161,18 @@ def _tokens(scan: _Scan) -> Iterator[Garbage]:
             yield Garbage("tokens", f"tokens/{digest}", tuple(objects), reason)
 
 
+def _answers(scan: _Scan) -> Iterator[Garbage]:
+    """Find kept answers of base models that no record names."""
+    runs = scan.inventory.runs.values()
+    named = {key for run in runs for record in run.records for key in record.kept_answers}
+    for each in scan.inventory.objects:
+        key = each.name.removeprefix("eval_answers/").removesuffix(".jsonl")
+        is_kept = each.name == f"eval_answers/{key}.jsonl"
+        if is_kept and key not in named and scan.are_old([each]):
+            reason = "no run has used these answers, and a later one asks the base model again"
+            yield Garbage("answers", each.name, (each,), reason)
+
+
 def _pointers(scan: _Scan) -> Iterator[Garbage]:
     """Find cache pointers without a record, which would hide a new result, and stray indexes."""
     found = [
@@ -237,13 +249,14 @@ KINDS: dict[str, Callable[[_Scan], Iterator[Garbage]]] = {
     "attempts": _attempts,
     "checkpoints": _checkpoints,
     "tokens": _tokens,
+    "answers": _answers,
     "pointers": _pointers,
     "datasets": _datasets,
     "models": _models,
     "sweeps": _sweeps,
 }
 """Kind of garbage -> the function that finds it."""
-SAFE_KINDS = ("attempts", "checkpoints", "tokens", "pointers")
+SAFE_KINDS = ("attempts", "checkpoints", "tokens", "answers", "pointers")
 """Kinds that a run can make again; the others are deleted only on request."""
 
 

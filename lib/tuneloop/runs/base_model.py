@@ -6,6 +6,7 @@ Only the manifest is read, so a plan costs the same for a model of any size.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneloop.artifacts import layout, records
@@ -63,12 +64,50 @@ def find_base_model(spec: ModelSpec, artifacts: str) -> FoundModel | None:
         raise SpecError("train.model: expected one of the two keys `model` and `run`")
     found = find_stored_model(spec.model, artifacts)
     if found.manifest.tokenizer_sha256 is None:
-        raise DataError(
-            f"model {spec.model}: has no tokenizer, expected one to encode the examples with; add"
-            " the model again, from a folder with tokenizer.json or tokenizer.model, under another"
-            " name"
-        )
+        raise DataError(_without_tokenizer(spec.model))
     return found
+
+
+def find_baselines(
+    names: Sequence[str], artifacts: str, base: ModelRef | None
+) -> dict[str, ModelRef]:
+    """Read the manifests of the models that an evaluation asks beside the base and the tuned one.
+
+    Args:
+        names: `eval.baselines` of the run spec.
+        artifacts: URL of the artifacts prefix.
+        base: the model that the run starts from; None for random weights.
+
+    Raises:
+        InputMissing: there is no such model or run.
+        DataError: a manifest or record is broken, or a model has no tokenizer.
+        SpecError: a name is there twice, has another meaning in the report, or is the base model.
+    """
+    found: dict[str, ModelRef] = {}
+    for number, name in enumerate(names):
+        if name in found or name in ("base", "tuned"):
+            why = "is there twice" if name in found else "is a name of the report"
+            raise SpecError(
+                f"eval.baselines.{number}: {name} {why}, expected different names; remove it, or"
+                " add the model under another name"
+            )
+        model = find_model(name, artifacts)
+        if model.manifest.tokenizer_sha256 is None:
+            raise DataError(_without_tokenizer(name))
+        if base is not None and model.ref.digest == base.digest:
+            raise SpecError(
+                f"eval.baselines.{number}: {name} is the model that the run starts from, expected"
+                " another one, because that one is asked anyway; remove it"
+            )
+        found[name] = model.ref
+    return found
+
+
+def _without_tokenizer(name: str) -> str:
+    return (
+        f"model {name}: has no tokenizer, expected one to encode conversations with; add the model"
+        " again, from a folder with tokenizer.json or tokenizer.model, under another name"
+    )
 
 
 def find_stored_model(name: str, artifacts: str) -> FoundModel:

@@ -18,14 +18,14 @@ from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifes
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import InputMissing, SpecError
-from tuneloop.evaluation.scorers.table import scorer_named
-from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
-from tuneloop.runs.base_model import FoundModel, find_base_model, model_of_run
+from tuneloop.evaluation.sets.planned import read_sets
+from tuneloop.evaluation.sets.versions import check_versions, record_versions
+from tuneloop.runs.base_model import FoundModel, find_base_model, find_baselines, model_of_run
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.run import RunSpec
-from tuneloop.specs.stages import DatasetRef, StageSpec
+from tuneloop.specs.stages import DatasetRef, EvalSetRef, StageSpec
 from tuneloop.specs.target import StageNeeds
 from tuneloop.stages.table import STAGES, RunInputs, StageDef
 from tuneloop.storage import files, paths
@@ -54,10 +54,8 @@ class Plan:
     tokenizer's training may make."""
     stages: tuple[StageSpec, ...]
     """Stage specs in execution order."""
-    eval_items: int = 0
-    """Questions of the eval set."""
-    guard_items: int = 0
-    """Questions of the guard set; 0 if there is none."""
+    eval_sets: tuple[EvalSetRef, ...] = ()
+    """The eval sets, in the order of the spec."""
 
     @property
     def artifacts(self) -> str:
@@ -116,8 +114,6 @@ def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | Non
     with DatasetSource(spec.execution.datasets) as source:
         manifest = source.load_manifest(spec.dataset)
     recipe_named(manifest.recipe)
-    scorer_named(spec.eval.scorer)
-    scorer_named(spec.eval.guard_scorer, "eval.guard_scorer")
     seed = next(s for s in (seed, spec.seed, manifest.seed) if s is not None)
 
     def code(row: StageDef) -> str:
@@ -138,6 +134,8 @@ def _with_absolute_places(spec: RunSpec) -> RunSpec:
     execution = spec.execution
     _refuse_credentials("execution.artifacts", execution.artifacts)
     _refuse_credentials("execution.store_url", execution.store_url)
+    for number, each in enumerate(spec.eval.all_sets):
+        _refuse_credentials(spec.eval.option_of(number, "url"), each.url)
     changes = {"artifacts": paths.absolute(execution.artifacts)}
     if execution.datasets_url is not None:
         changes["datasets_url"] = paths.absolute(execution.datasets_url)
@@ -162,9 +160,9 @@ def _refuse_credentials(field: str, url: str) -> None:
 def _read_inputs(
     spec: RunSpec, manifest: DatasetManifest, seed: int, model: FoundModel | None
 ) -> RunInputs:
-    """Digest the outside inputs, and validate the eval set before training, not after it."""
-    eval_set = _read_eval_set(spec.eval.eval_set, "eval_set")
-    guard = spec.eval.guard_set and _read_eval_set(spec.eval.guard_set, "guard_set")
+    """Digest the outside inputs, and validate the eval sets before training, not after it."""
+    eval_sets = read_sets(spec.eval)
+    check_versions(eval_sets, spec.execution.artifacts)
     tokenizer = None
     if spec.export.tokenizer is not None:
         found = _read_input(spec.export.tokenizer, "a tokenizer", "export.tokenizer")
@@ -179,30 +177,14 @@ def _read_inputs(
         spec,
         dataset,
         seed,
-        eval_set_sha256=eval_set.sha256,
-        eval_prompts_sha256=eval_set.prompts_sha256,
-        eval_items=eval_set.items,
-        guard_set_sha256=guard.sha256 if guard else None,
-        guard_prompts_sha256=guard.prompts_sha256 if guard else None,
-        guard_items=guard.items if guard else 0,
+        eval_sets=eval_sets,
+        baselines=find_baselines(
+            spec.eval.baselines, spec.execution.artifacts, model.ref if model else None
+        ),
         tokenizer_sha256=tokenizer,
         model=model.manifest if model else None,
         model_ref=model.ref if model else None,
     )
-
-
-@dataclass(frozen=True)
-class _ReadSet:
-    sha256: str
-    prompts_sha256: str
-    items: int
-
-
-def _read_eval_set(url: str, option: str) -> _ReadSet:
-    """Validate an eval set; return the digests of its file and of its prompts, and its size."""
-    data = _read_input(url, f"the {option.replace('_', ' ')}", f"eval.{option}")
-    items = parse_eval_set(data, url)
-    return _ReadSet(hashlib.sha256(data).hexdigest(), prompts_sha256(items), len(items))
 
 
 def _read_input(url: str, what: str, option: str) -> bytes:
@@ -264,8 +246,7 @@ def build_plan(
         model,
         _architecture(inputs),
         stages,
-        inputs.eval_items,
-        inputs.guard_items,
+        inputs.eval_sets,
     )
 
 
@@ -296,7 +277,7 @@ def stage_state(stage: StageSpec) -> State:
 
 
 def write_run_manifest(plan: Plan, *, image: str | None = None) -> str:
-    """Write the manifest of a run, before its first stage.
+    """Write the manifest of a run, before its first stage, and record the versions of its sets.
 
     Args:
         plan: the run.
@@ -305,4 +286,5 @@ def write_run_manifest(plan: Plan, *, image: str | None = None) -> str:
     Returns:
         The URL of the manifest.
     """
+    record_versions(plan.eval_sets, plan.artifacts)
     return run_manifest.write_run_manifest(plan.manifest(image), plan.artifacts)

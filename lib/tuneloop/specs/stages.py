@@ -39,6 +39,25 @@ class ModelRef(Spec):
     """Digest of the model; a stage refuses a manifest with another digest."""
 
 
+class EvalSetRef(Spec):
+    """An eval set of a run, identified by its content."""
+
+    name: str
+    """Name of the set in the run; unique."""
+    stated: str | None = None
+    """Name that the file states; null if it states none."""
+    version: str | None = None
+    """Version that the file states with its name."""
+    url: str
+    """URL of the file."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """sha256 of the file at planning time; a stage refuses another content."""
+    prompts_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """sha256 of its ids and prompts; the export depends on nothing else of it."""
+    items: int = Field(ge=1)
+    """Number of its questions; never part of the identity."""
+
+
 class StageSpec(Spec, Sealed):
     """The input of one stage process, which reads it with `--spec URL`.
 
@@ -67,14 +86,8 @@ class ExportStage(StageSpec):
     stage: Literal["export"] = "export"
     options: ExportSpec
     """Options of the export stage."""
-    eval_set: str
-    """URL of the eval set, whose prompts must not be trained on."""
-    eval_prompts_sha256: str
-    """sha256 of the prompts of the eval set; the export depends on nothing else of it."""
-    guard_set: str | None = None
-    """URL of the guard set, whose questions must not be trained on; null if there is none."""
-    guard_prompts_sha256: str | None = None
-    """sha256 of the prompts of the guard set; null if there is none."""
+    eval_sets: tuple[EvalSetRef, ...] = Field(min_length=1)
+    """Eval sets of the run, which must not be trained on."""
     model: ModelRef | None = None
     """Pretrained model that counts tokens; null means random weights, which have no tokenizer."""
     thinking: Literal["steps", "plain"] = "plain"
@@ -103,10 +116,10 @@ class EvalStage(StageSpec):
     stage: Literal["eval"] = "eval"
     options: EvalSpec
     """Options of the eval stage."""
-    eval_set_sha256: str
-    """sha256 of the eval set at planning time; the stage refuses another content."""
-    guard_set_sha256: str | None = None
-    """sha256 of the guard set at planning time; null if there is none."""
+    eval_sets: tuple[EvalSetRef, ...] = Field(min_length=1)
+    """Eval sets of the run, in the order of the options."""
+    baselines: dict[str, ModelRef] = Field(default={})
+    """Name in the options -> model that is asked beside the base and the tuned one."""
     model: ModelRef | None = None
     """Model that training started from; null means random weights, which the train stage wrote."""
     thinking: Literal["steps", "plain"] = "plain"

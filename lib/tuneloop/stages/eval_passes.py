@@ -100,6 +100,11 @@ class _Task:
         """Numbers of its answers in their pass."""
         return [self.group.numbers[at] for at in self.group.plan.batches[self.batch].indexes]
 
+    def among(self, known: Mapping[int, Generation]) -> dict[int, Generation] | None:
+        """Return its answers if all of them are known."""
+        numbers = self.numbers
+        return {n: known[n] for n in numbers} if all(n in known for n in numbers) else None
+
     @property
     def tokens(self) -> int:
         """Tokens for which the batch has room, a measure of its duration."""
@@ -119,7 +124,7 @@ class _Task:
 
 @dataclass
 class Asker:
-    """Generates the answers of all passes with two models, of which one at a time is in memory."""
+    """Generates the answers of all passes; one model at a time is in memory."""
 
     models: Mapping[ModelName, EvaluatedModel]
     system_instruction: str | None
@@ -136,13 +141,17 @@ class Asker:
     _generators: dict[Any, Generator] = field(default_factory=dict)
 
     def ask(
-        self, passes: Sequence[Pass], share: Callable[[int], range]
+        self,
+        passes: Sequence[Pass],
+        share: Callable[[int], range],
+        known: Mapping[str, Mapping[int, Generation]] | None = None,
     ) -> dict[str, dict[int, Generation]]:
         """Generate this process's share of all passes.
 
         Args:
             passes: what to ask; those of the base model first.
             share: returns this process's share of a number of batches, as consecutive numbers.
+            known: name of the pass -> number of the answer -> an answer that need not be generated.
 
         Returns:
             Name of the pass -> number of the answer -> the answer.
@@ -153,7 +162,11 @@ class Asker:
         found: dict[str, dict[int, Generation]] = {asked.name: {} for asked in passes}
         left = []
         for task in mine:
-            answers = self.saved.find(task.key, task.numbers) if self.saved else None
+            # Processes agree on the tasks, whichever answers they know.
+            answers: Mapping[int, Generation] | None
+            answers = task.among((known or {}).get(task.group.asked.name, {}))
+            if answers is None and self.saved is not None:
+                answers = self.saved.find(task.key, task.numbers)
             if answers is None:
                 left.append(task)
             else:

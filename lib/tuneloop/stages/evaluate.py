@@ -1,77 +1,63 @@
-"""Evaluate: base and tuned model on one static eval set -> traces of both, and the delta report."""
+"""Evaluate: base, baselines and tuned model on eval sets -> all samples, traces, the report."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
-from tuneloop import jsonl, resources
+from tuneloop import jsonl
 from tuneloop.artifacts import records
-from tuneloop.artifacts.delta_report import ContaminationState, Context, DeltaReport, dump_report
-from tuneloop.artifacts.eval_samples import (
-    EvalSamples,
-    EvalSet,
-    Model,
-    dump_row,
-    dump_samples,
-    load_samples,
-)
-from tuneloop.artifacts.model_manifest import load_referenced_model
+from tuneloop.artifacts.eval_samples import dump_samples
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.results import (
-    EvalCounts,
-    EvalResults,
-    ExportCounts,
-    ExportResults,
-    TrainCounts,
-    TrainResults,
-)
-from tuneloop.artifacts.training_metrics import parse_metrics
-from tuneloop.errors import DataError, InputMissing, SpecError
-from tuneloop.evaluation.report.build import build_report
-from tuneloop.evaluation.report.context import accounts_of, training_of
-from tuneloop.evaluation.report.markdown import render_markdown
-from tuneloop.evaluation.scorers.schema import Score, Scorer
-from tuneloop.evaluation.scorers.table import scorer_named
-from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sha256
+from tuneloop.artifacts.results import TrainResults
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering import noise, remote
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_passes import Asker, Pass, Question, choose_shots
-from tuneloop.stages.evaluation import samples
-from tuneloop.stages.exported import iter_examples
+from tuneloop.stages.eval_passes import Asker
+from tuneloop.stages.evaluation import kept, samples
+from tuneloop.stages.evaluation.models import (
+    BASE,
+    TUNED,
+    Asked,
+    AskedModel,
+    list_asked,
+    list_models,
+    list_passes,
+)
+from tuneloop.stages.evaluation.report import write_report
+from tuneloop.stages.evaluation.samples import Answer, Answered
+from tuneloop.stages.evaluation.sets import LoadedSet, contamination, load_sets
 from tuneloop.stages.models.evaluated import open_models
-from tuneloop.storage import files
-from tuneloop.traces.response_text import ParsedResponse
-from tuneloop.training.prompt_templates import Recipe, recipe_named
+from tuneloop.training.prompt_templates import recipe_named
 
-Items = tuple[EvalItem, ...]
-Scored = list[tuple[Score, ParsedResponse]]
-
-BEFORE, BEFORE_WITH_EXAMPLES, AFTER = "before", "before_with_examples", "after"
-GUARD_BEFORE, GUARD_AFTER = "guard_before", "guard_after"
 SHARD_FILE = "generations_{}.jsonl"
 """File that each shard leaves for the merge, for each pass: rows of item number and generation."""
-SPARE_TOKENS = 4
-"""Tokens beyond the longest training response, which reveal a model that does not stop."""
+BEFORE, BEFORE_WITH_EXAMPLES, AFTER = "before", "before_with_examples", "after"
+"""Parts of the names of the files of traces."""
+
+Found = dict[str, dict[int, Generation]]
+"""File of an `Asked` -> number of the answer -> the answer."""
 
 
 def run(spec: EvalStage, stage: Stage) -> None:
-    """Generate with both models, score, and write traces and report."""
-    items, guard = _eval_set(spec, stage), _guard_set(spec, stage)
-    _contamination(spec, stage, items)
-    base, tuned = open_models(spec, stage)
-    models = {"base": base, "tuned": tuned}
+    """Generate with all models, score, and write samples, traces and report."""
+    sets, models, asked = _what(spec, stage)
+    passes = list_passes(spec, stage, asked)
+    known: Found = {}
+    for one, each in zip(asked, passes, strict=True):
+        if (answers := kept.find_answers(spec, stage, one, each)) is not None:
+            known[one.file] = answers
     saved = SavedBatches(stage)
     stage.at_end = saved.delete
-    with remote.opened(spec.options.backend, models) as served:
+    opened = open_models(spec, stage)
+    with remote.opened(spec.options.backend, opened) as served:
         asker = Asker(
-            models,
+            opened,
             spec.system_instruction,
             spec.options.batch_size,
             check_stop=stage.check_stop,
@@ -79,13 +65,12 @@ def run(spec: EvalStage, stage: Stage) -> None:
             remote=served,
             saved=saved,
         )
-        passes = _passes(spec, stage, items, guard)
-        if asker.depends_on_batches("tuned"):
-            after = next(each for each in passes if each.model == "tuned")
+        if asker.depends_on_batches(TUNED):
+            after = next(each for each in passes if each.model == TUNED)
             passes.append(noise.again(after, spec.options.batch_size, spec.seed))
-        found = asker.ask(passes, stage.block)
+        found = asker.ask(passes, stage.block, known)
     if stage.shard_count == 1:
-        _assemble(spec, stage, items, guard, found)
+        _assemble(spec, stage, sets, models, asked, found)
         return
     for name, generations in found.items():
         with stage.output(SHARD_FILE.format(name)) as output:
@@ -95,8 +80,8 @@ def run(spec: EvalStage, stage: Stage) -> None:
 
 
 def merge(spec: EvalStage, stage: Stage, shards: list[Record]) -> None:
-    """Score the generations of all shards, in the order of the eval set."""
-    found: dict[str, dict[int, Generation]] = {}
+    """Score the generations of all shards, in the order of the sets."""
+    found: Found = {}
     for shard in shards:
         for file in shard.outputs_like(SHARD_FILE.partition("{")[0]):
             name = file.name.removeprefix("generations_").removesuffix(".jsonl")
@@ -104,274 +89,76 @@ def merge(spec: EvalStage, stage: Stage, shards: list[Record]) -> None:
             for row in map(json.loads, rows):
                 number = row.pop("item")
                 found.setdefault(name, {})[number] = Generation(**row)
-    items, guard = _eval_set(spec, stage), _guard_set(spec, stage)
-    _assemble(spec, stage, items, guard, found)
+    _assemble(spec, stage, *_what(spec, stage), found)
 
 
-def _passes(spec: EvalStage, stage: Stage, items: Items, guard: Items) -> list[Pass]:
-    """List what to ask, the base model first."""
-    recipe, options = recipe_named(spec.dataset.recipe), spec.options
-    texts = [recipe.render_prompt(item.prompt, spec.dataset.instruction) for item in items]
-    questions = tuple(map(Question, texts))
-    longest = stage.upstream("train").counts_as(TrainCounts).longest_response_tokens
-    limit = options.max_new_tokens or longest + SPARE_TOKENS
-    base = [Pass(BEFORE, "base", questions, limit)]
-    if options.base_examples:
-        examples = (example for _, example in iter_examples(stage))
-        shots = choose_shots(examples, items, set(texts), options.base_examples)
-        shown = (Question(text, shots[i.category]) for text, i in zip(texts, items, strict=True))
-        base.append(Pass(BEFORE_WITH_EXAMPLES, "base", tuple(shown), limit))
-    tuned = [Pass(AFTER, "tuned", questions, limit)]
-    if guard:
-        # General questions are asked as users ask them, without the dataset's instruction.
-        asked, limit = tuple(Question(item.prompt) for item in guard), options.guard_max_new_tokens
-        base.append(Pass(GUARD_BEFORE, "base", asked, limit))
-        tuned.append(Pass(GUARD_AFTER, "tuned", asked, limit))
-    return [*base, *tuned]
+def _what(
+    spec: EvalStage, stage: Stage
+) -> tuple[tuple[LoadedSet, ...], tuple[AskedModel, ...], list[Asked]]:
+    """Return the sets, the models, and which model is asked which set."""
+    sets = load_sets(spec, stage)
+    contamination(spec, stage, sets)
+    models = list_models(spec, stage.upstream("train").results_as(TrainResults))
+    return sets, models, list_asked(models, sets)
 
 
 def _assemble(
     spec: EvalStage,
     stage: Stage,
-    items: Items,
-    guard: Items,
-    found: Mapping[str, Mapping[int, Generation]],
+    sets: Sequence[LoadedSet],
+    models: Sequence[AskedModel],
+    asked: Sequence[Asked],
+    found: Found,
 ) -> None:
-    """Score all generations, and write traces, report and results."""
-    options, recipe = spec.options, recipe_named(spec.dataset.recipe)
-    scorer = scorer_named(options.scorer)
-    trained = stage.upstream("train").results_as(TrainResults)
-    generations = {name: [each[n] for n in range(len(each))] for name, each in found.items()}
-    scored = {
-        name: _score_all(items, generations[name], recipe, scorer)
-        for name in (BEFORE, BEFORE_WITH_EXAMPLES, AFTER)
-        if name in generations
-    }
-    guarded = _score_guard(spec, guard, generations, recipe)
-    found_samples = _write_samples(spec, stage, items, guard, generations, {**scored, **guarded})
-    for name, answers in scored.items():
-        digest = trained.tuned_digest if name == AFTER else trained.base_digest
-        _write_traces(stage, name, digest, items, generations[name], answers)
-    report = build_report(found_samples, _context(spec, stage, items))
-    stage.write_output("delta_report.md", render_markdown(report, found_samples).encode())
-    stage.write_output("delta_report.json", dump_report(report))
-    _set_results(stage, report)
-
-
-def _context(spec: EvalStage, stage: Stage, items: Items) -> Context:
-    """Return what the report shows in addition to the samples, from the records before this one."""
-    train, export = stage.upstream("train"), stage.upstream("export")
-    trained, exported = train.results_as(TrainResults), export.results_as(ExportResults)
-    contamination = _contamination(spec, stage, items)
-    lines = [records.read_output(f, stage.artifacts) for f in train.outputs_like("metrics.jsonl")]
-    metrics = parse_metrics(b"".join(lines))
-    return Context(
-        header=_header(spec, trained, contamination),
-        random_weights=spec.model is None or load_referenced_model(spec.model).random_weights,
-        contamination=_contamination_state(exported, items),
-        training=training_of(metrics, train.counts_as(TrainCounts), trained),
-        export=accounts_of(export.counts_as(ExportCounts), exported),
-    )
-
-
-def _score_guard(
-    spec: EvalStage,
-    guard: Items,
-    generations: Mapping[str, list[Generation]],
-    recipe: Recipe,
-) -> dict[str, Scored]:
-    scorer = scorer_named(spec.options.guard_scorer)
-    return {
-        each: _score_all(guard, generations[each], recipe, scorer)
-        for each in (GUARD_BEFORE, GUARD_AFTER)
-        if each in generations
-    }
-
-
-def _write_samples(
-    spec: EvalStage,
-    stage: Stage,
-    items: Items,
-    guard: Items,
-    generations: Mapping[str, Sequence[Generation]],
-    scored: Mapping[str, Scored],
-) -> EvalSamples:
-    """Write all answers and scores. No run is named: runs that share the result share the bytes."""
-    options, trained = spec.options, stage.upstream("train").results_as(TrainResults)
-    main, guarded = _stem(options.eval_set), _stem(options.guard_set or "")
-    guarded += " (guard)" if guarded == main else ""
-    sets = [EvalSet(name=main, sha256=spec.eval_set_sha256, scorer=options.scorer)]
-    if options.guard_set is not None and spec.guard_set_sha256 is not None:
-        sets.append(
-            EvalSet(
-                name=guarded,
-                sha256=spec.guard_set_sha256,
-                scorer=options.guard_scorer,
-                weight="guarded",
-            )
-        )
-    shown = f"base ({options.base_examples} examples)"
-    models = [
-        Model(name="base", digest=trained.base_digest),
-        Model(name="tuned", digest=trained.tuned_digest),
-    ]
-    if options.base_examples:
-        with_examples = Model(
-            name=shown, digest=trained.base_digest, examples=options.base_examples
-        )
-        models.insert(1, with_examples)
-    asked = {
-        BEFORE: (main, "base"),
-        BEFORE_WITH_EXAMPLES: (main, shown),
-        AFTER: (main, "tuned"),
-        GUARD_BEFORE: (guarded, "base"),
-        GUARD_AFTER: (guarded, "tuned"),
-    }
-    answered = [
-        samples.Answered(*asked[name], generations[name], [score for score, _ in found])
-        for name, found in scored.items()
-    ]
-    rows = samples.rows_of(sets, models, {main: items, guarded: guard}, answered)
-    found = load_samples(map(dump_row, rows), samples.FILE)
+    """Score all generations, and write samples, traces, report and results."""
+    passes = list_passes(spec, stage, asked)
+    for one, each in zip(asked, passes, strict=True):
+        kept.keep_answers(spec, stage, one, each, found[one.file])
+    answered = samples.score_answers(asked, found, recipe_named(spec.dataset.recipe))
+    everything = samples.build_samples(sets, models, answered)
     with stage.output(samples.FILE) as output:
-        for row in dump_samples(found):
+        for row in dump_samples(everything):
             output.write_row(row)
-    return found
+    _write_traces(stage, sets, answered)
+    write_report(spec, stage, sets, everything, noise.measure(passes, found, spec.seed))
 
 
-def _stem(url: str) -> str:
-    return url.rsplit("/", 1)[-1].removesuffix(".jsonl")
+def _write_traces(stage: Stage, sets: Sequence[LoadedSet], answered: Sequence[Answered]) -> None:
+    """Write the answers of base and tuned model to the required sets as traces."""
+    required = {each.name for each in sets if each.options.weight == "required"}
+    names = {BASE: BEFORE, TUNED: AFTER}
+    several = len(required) > 1
+    files: dict[str, list[Answered]] = {}
+    for one in answered:
+        row, source = one.asked.model.row, one.asked.model.source
+        if one.asked.set.name in required and source in names:
+            name = BEFORE_WITH_EXAMPLES if row.examples else names[source]
+            files.setdefault(name, []).append(one)
+    for name, found in files.items():
+        with stage.output(f"eval_{name}.jsonl") as output:
+            for one in found:
+                for answer in one.answers:
+                    meta = _meta(stage, one, answer, several=several)
+                    trace = build_eval_trace(
+                        answer.item,
+                        answer.score,
+                        text=answer.generation.text,
+                        steps=answer.parsed.steps,
+                        meta=meta,
+                    )
+                    output.write_row(jsonl.dump_line(trace))
 
 
-def _set_results(stage: Stage, report: DeltaReport) -> None:
-    overall, guard = report.overall, report.guard
-    counts = EvalCounts(
-        items=overall.base.total,
-        base_correct=overall.base.correct,
-        base_no_answer=overall.base.no_answer,
-        tuned_correct=overall.tuned.correct,
-        tuned_no_answer=overall.tuned.no_answer,
-        regressions=len(report.regressions),
-        guard_items=guard.base.total if guard else 0,
-        guard_base_correct=guard.base.correct if guard else 0,
-        guard_tuned_correct=guard.tuned.correct if guard else 0,
-        guard_kept=guard.kept if guard else 0,
-    )
-    results = EvalResults(
-        accuracy_base=overall.base.share,
-        accuracy_tuned=overall.tuned.share,
-        by_category={
-            group.name: (group.base.share, group.tuned.share) for group in report.categories
-        },
-        verdict=report.verdict,
-        gain_low=overall.paired.gain_low,
-        gain_high=overall.paired.gain_high,
-        base_examples=report.base_examples,
-        by_base_examples={one.examples: one.base.share for one in report.base_prompts},
-        guard_kept_low=guard.kept_low if guard else None,
-        guard_kept_high=guard.kept_high if guard else None,
-        random_weights=report.random_weights,
-    )
-    stage.set_results(counts, results)
-
-
-def _eval_set(spec: EvalStage, stage: Stage) -> Items:
-    return _read_set(stage, "eval_set", spec.options.eval_set, spec.eval_set_sha256)
-
-
-def _guard_set(spec: EvalStage, stage: Stage) -> Items:
-    """Read the guard set; empty if there is none."""
-    if spec.options.guard_set is None or spec.guard_set_sha256 is None:
-        return ()
-    return _read_set(stage, "guard_set", spec.options.guard_set, spec.guard_set_sha256)
-
-
-def _read_set(stage: Stage, name: str, url: str, expected_sha256: str) -> Items:
-    try:
-        data = files.read(resources.input_url(url))
-    except FileNotFoundError as e:
-        raise InputMissing(f"{url}: missing; put the set there, or change eval.{name}") from e
-    if hashlib.sha256(data).hexdigest() != expected_sha256:
-        raise DataError(f"{url}: changed after the run was planned; plan the run again")
-    stage.inputs[name] = expected_sha256
-    return parse_eval_set(data, url)
-
-
-def _contamination(spec: EvalStage, stage: Stage, items: tuple[EvalItem, ...]) -> str:
-    """Return the result of the export's contamination check, for the report.
-
-    Raises:
-        SpecError: the export made no check, and the spec requires one.
-    """
-    found = stage.upstream("export").results_as(ExportResults).contamination
-    if found.eval_prompts_sha256 == prompts_sha256(items):
-        if found.kept:
-            return f"{found.kept} training examples overlap the eval set and were kept"
-        return f"checked: none left in the training set, {found.excluded} traces were kept out"
-    if not spec.options.allow_unchecked:
-        raise SpecError(
-            "eval: the training set was not checked for the eval set, expected a check by exact"
-            " and 13-word overlap; set export.contamination to drop, or eval.allow_unchecked to"
-            " true, which adds a warning to the report"
-        )
-    return "NOT CHECKED: the training set may hold the eval set"
-
-
-def _contamination_state(exported: ExportResults, items: Items) -> ContaminationState:
-    found = exported.contamination
-    if found.eval_prompts_sha256 != prompts_sha256(items):
-        return "unchecked"
-    return "kept" if found.kept else "clean"
-
-
-def _score_all(
-    items: Items, generations: Sequence[Generation], recipe: Recipe, scorer: Scorer
-) -> Scored:
-    found = []
-    for item, generation in zip(items, generations, strict=True):
-        parsed = recipe.parse_response(generation.text)
-        read = parsed.answer if scorer.reads == "answer" else generation.text
-        found.append((scorer.score(item, read), parsed))
-    return found
-
-
-def _write_traces(
-    stage: Stage,
-    name: str,
-    digest: str,
-    items: Items,
-    generations: Sequence[Generation],
-    scored: Scored,
-) -> None:
-    with stage.output(f"eval_{name}.jsonl") as output:
-        for item, generation, (score, parsed) in zip(items, generations, scored, strict=True):
-            # Name the fingerprint, not the run: runs that share the evaluation share the bytes.
-            meta = {
-                "evaluation": stage.spec.fingerprint,
-                "model_digest": digest,
-                "output_tokens": generation.tokens,
-                "hit_token_limit": generation.hit_limit,
-            }
-            trace = build_eval_trace(
-                item, score, text=generation.text, steps=parsed.steps, meta=meta
-            )
-            output.write_row(jsonl.dump_line(trace))
-
-
-def _header(spec: EvalStage, trained: TrainResults, contamination: str) -> dict[str, str]:
-    """Build the header of the report, which must not depend on when or where the stage ran."""
-    return {
-        "evaluation": spec.fingerprint,
-        "eval set": spec.options.eval_set.rsplit("/", 1)[-1],
-        "eval set sha256": spec.eval_set_sha256,
-        "scorer": spec.options.scorer,
-        "contamination": contamination,
-        "dataset": f"{spec.dataset.key} ({spec.dataset.build_id})",
-        "recipe": spec.dataset.recipe,
-        "instruction": spec.dataset.instruction or "none",
-        "system instruction": spec.system_instruction or "none",
-        "seed": str(spec.seed),
-        "base model": trained.base_digest,
-        "tuned model": trained.tuned_digest,
-        "decoding": f"greedy, batch {spec.options.batch_size}",
+def _meta(stage: Stage, one: Answered, answer: Answer, *, several: bool) -> dict[str, Any]:
+    # Name the fingerprint, not the run: runs that share the evaluation share the bytes.
+    meta: dict[str, Any] = {
+        "evaluation": stage.spec.fingerprint,
+        "model_digest": one.asked.model.weights_digest,
+        "output_tokens": answer.generation.tokens,
+        "hit_token_limit": answer.generation.hit_limit,
     }
+    if several:
+        meta["eval_set"] = one.asked.set.name
+    if one.asked.set.options.samples > 1:
+        meta["sample"] = answer.sample
+    return meta

@@ -115,12 +115,12 @@ def _manifest(spec: ExportStage, source: DatasetSource) -> DatasetManifest:
 def _contamination(spec: ExportStage, stage: Stage) -> ContaminationIndex | None:
     if spec.options.contamination == "off":
         return None
-    prompts = _prompts(spec.eval_set, spec.eval_prompts_sha256)
-    stage.inputs["eval_prompts"] = spec.eval_prompts_sha256
-    if spec.guard_set is not None and spec.guard_prompts_sha256 is not None:
-        guarded = _prompts(spec.guard_set, spec.guard_prompts_sha256)
-        prompts |= {f"{name} of the guard set": prompt for name, prompt in guarded.items()}
-        stage.inputs["guard_prompts"] = spec.guard_prompts_sha256
+    prompts: dict[str, str] = {}
+    for number, each in enumerate(spec.eval_sets):
+        found = _prompts(each.url, each.prompts_sha256)
+        ending = f" of the set {each.name}" if number else ""
+        prompts |= {f"{name}{ending}": prompt for name, prompt in found.items()}
+        stage.inputs[f"eval_prompts {each.name}"] = each.prompts_sha256
     return ContaminationIndex(prompts)
 
 
@@ -346,8 +346,7 @@ def _fill_record(
     checked = spec.options.contamination != "off"
     contamination = Contamination(
         policy=spec.options.contamination,
-        eval_prompts_sha256=spec.eval_prompts_sha256 if checked else None,
-        guard_prompts_sha256=spec.guard_prompts_sha256 if checked else None,
+        prompts_sha256=[each.prompts_sha256 for each in spec.eval_sets] if checked else [],
         excluded=counts.excluded_contaminated,
         kept=counts.contaminated_kept,
     )

@@ -18,10 +18,12 @@ from tuneloop.artifacts.results import (
     TrainCounts,
     TrainResults,
 )
+from tuneloop.specs.evaluation import SHORT_FORM
 from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import (
     DatasetRef,
+    EvalSetRef,
     EvalStage,
     ExportStage,
     ImportStage,
@@ -45,18 +47,11 @@ class RunInputs:
     spec: RunSpec
     dataset: DatasetRef
     seed: int
-    eval_set_sha256: str
-    """Digest of the eval set's file."""
-    eval_prompts_sha256: str
-    """Digest of the eval set's ids and prompts."""
-    guard_set_sha256: str | None = field(default=None, kw_only=True)
-    """Digest of the guard set's file; None without a guard set."""
-    guard_prompts_sha256: str | None = field(default=None, kw_only=True)
-    """Digest of the guard set's ids and prompts."""
-    eval_items: int = field(default=0, kw_only=True)
-    """Questions of the eval set; never part of the identity, like the next one."""
-    guard_items: int = field(default=0, kw_only=True)
-    """Questions of the guard set."""
+    eval_sets: tuple[EvalSetRef, ...]
+    """The eval sets in the order of the spec; their URLs and sizes are never part of the
+    identity."""
+    baselines: dict[str, ModelRef] = field(default_factory=dict, kw_only=True)
+    """Name in the spec -> baseline of the evaluation; its place is never part of the identity."""
     tokenizer_sha256: str | None
     """Digest of the tokenizer that counts tokens in the export; None if it counts characters."""
     model: ModelManifest | None = None
@@ -112,10 +107,7 @@ def _export_fields(inputs: RunInputs) -> Fields:
     spec = inputs.spec
     return {
         "options": _export_options(spec),
-        "eval_set": spec.eval.eval_set,
-        "eval_prompts_sha256": inputs.eval_prompts_sha256,
-        "guard_set": spec.eval.guard_set,
-        "guard_prompts_sha256": inputs.guard_prompts_sha256,
+        "eval_sets": inputs.eval_sets,
         "model": inputs.model_ref,
         "thinking": spec.train.thinking,
         "tokenizer_sha256": inputs.tokenizer_sha256,
@@ -129,8 +121,10 @@ def _export_identity(inputs: RunInputs) -> Fields:
     options = _export_options(spec).model_dump(mode="json")
     identity: Fields = {**options, "tokenizer": inputs.tokenizer_sha256}
     if spec.export.contamination != "off":
-        identity["eval_prompts_sha256"] = inputs.eval_prompts_sha256
-        identity["guard_prompts_sha256"] = inputs.guard_prompts_sha256
+        # Exclusions name the items of the first set by their ids alone, so its name is not here.
+        first, *others = inputs.eval_sets
+        identity["eval_prompts"] = [first.prompts_sha256]
+        identity["eval_prompts"] += [(each.name, each.prompts_sha256) for each in others]
     if inputs.model is not None:
         # Not the whole model: runs with other weights share the export.
         identity["model"] = {
@@ -179,8 +173,8 @@ def _train_summary(record: Record) -> str:
 def _eval_fields(inputs: RunInputs) -> Fields:
     return {
         "options": inputs.spec.eval,
-        "eval_set_sha256": inputs.eval_set_sha256,
-        "guard_set_sha256": inputs.guard_set_sha256,
+        "eval_sets": inputs.eval_sets,
+        "baselines": inputs.baselines,
         "model": inputs.model_ref,
         "thinking": inputs.spec.train.thinking,
         "system_instruction": inputs.spec.system_instruction,
@@ -188,16 +182,22 @@ def _eval_fields(inputs: RunInputs) -> Fields:
 
 
 def _eval_identity(inputs: RunInputs) -> Fields:
-    """Name and content of the eval set and the guard set; their folders do not matter."""
+    """Name and content of each set; neither its folder nor the form of the spec matters."""
     options = inputs.spec.eval
+    sets = zip(options.all_sets, inputs.eval_sets, strict=True)
     # Runs without a server have the identity that they had before there were servers.
     without = {"backend"} if options.backend is None else set()
     return {
-        **options.model_dump(mode="json", exclude=without),
-        "eval_set": options.eval_set.rsplit("/", 1)[-1],
-        "eval_set_sha256": inputs.eval_set_sha256,
-        "guard_set": options.guard_set and options.guard_set.rsplit("/", 1)[-1],
-        "guard_set_sha256": inputs.guard_set_sha256,
+        **options.model_dump(mode="json", exclude={*SHORT_FORM, "sets", *without}),
+        "sets": [
+            {
+                **each.model_dump(mode="json", exclude={"url"}),
+                "name": ref.name,
+                "sha256": ref.sha256,
+            }
+            for each, ref in sets
+        ],
+        "baselines": [(name, ref.digest) for name, ref in inputs.baselines.items()],
     }
 
 

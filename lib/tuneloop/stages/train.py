@@ -95,6 +95,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
     manifest, readers = tuned.publish(model, adapters, base, spec, stage, facts)
     found = {
         "tuned_digest": manifest.weights_sha256,
+        "tuned_model_digest": manifest.digest,
         "parity": [ParityResult(**asdict(reader)) for reader in readers],
     }
     stage.set_results(counts, results.model_copy(update=found))
@@ -276,5 +277,6 @@ def _results(base: BaseModel, progress: loop.Progress) -> TrainResults:
         best_step=best,
         stopped_early=progress.stopped_early,
         base_digest=base.manifest.weights_sha256,
+        base_model_digest=base.manifest.digest,
         tuned_digest="",
     )

@@ -63,7 +63,10 @@ def test_base_and_tuned_model_are_the_ones_that_were_written(tmp_path: Path, sto
         ref = ModelRef(name="base", folder=str(tmp_path / "base"), digest=digest)
     stage = trained_stage(tmp_path, ("model",) if stored else ("model", "base"), ref)
     assert isinstance(stage.spec, EvalStage)
-    base, tuned = open_models(stage.spec, stage)
+    baselines = {} if ref is None else {"other": ref}
+    models = open_models(stage.spec.model_copy(update={"baselines": baselines}), stage)
+    assert [*models] == ["base", *baselines, "tuned"]
+    base, tuned = models["base"], models["tuned"]
     assert base.architecture == tuned.architecture
     assert base.chat_format.digest == tuned.chat_format.digest
     for model, seed in ((base, BASE_SEED), (tuned, TUNED_SEED)):
@@ -86,7 +89,7 @@ def test_one_model_at_a_time_is_loaded_and_only_if_it_is_asked(tmp_path: Path) -
 
         return replace(model, load=load)
 
-    base, tuned = open_models(stage.spec, stage)
+    base, tuned = open_models(stage.spec, stage).values()
     questions = tuple(Question(text) for text in ("Say a", "Say b", "Say c"))
     passes = [Pass("x", "base", questions, 4), Pass("y", "tuned", questions, 4)]
 
@@ -116,6 +119,13 @@ def test_one_model_at_a_time_is_loaded_and_only_if_it_is_asked(tmp_path: Path) -
     assert share["x"] == {}
     assert share["y"].items() <= whole["y"].items() and share["y"]
 
+    events.clear()
+    # Answers that are known are not generated, and no model is loaded for them.
+    assert asker.ask(passes, range, {"x": whole["x"]}) == whole
+    assert "base" not in events and events[0] == "2/4"
+    known = {"y": {number: whole["y"][number] for number in (0, 2)}}
+    assert asker.ask(passes, range, known) == whole
+
     def attempt(*events_before: str) -> dict[str, dict[int, Generation]]:
         events[:] = events_before
         stage.attempt += "a"
@@ -139,7 +149,7 @@ def test_one_model_at_a_time_is_loaded_and_only_if_it_is_asked(tmp_path: Path) -
 def test_weights_that_were_changed_are_refused_before_anyone_is_asked(tmp_path: Path) -> None:
     stage = trained_stage(tmp_path, ("model", "base"), None)
     assert isinstance(stage.spec, EvalStage)
-    base, _ = open_models(stage.spec, stage)
+    base = open_models(stage.spec, stage)["base"]
     (weights,) = tmp_path.rglob("base/*.safetensors")
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1

@@ -20,6 +20,7 @@ def change_spec(artifacts: Path, run_id: str, **train: Any) -> None:
     manifest["spec"]["train"] |= train
     manifest["spec"]["execution"]["artifacts"] = str(artifacts / "elsewhere")
     manifest["spec"]["eval"]["eval_set"] = f"{artifacts}/other_v2.jsonl"
+    manifest["spec"]["eval"]["sets"][0]["url"] = f"{artifacts}/more_v2.jsonl"
     torn(str(artifacts), run_id, "run_manifest.json", manifest)
 
 
@@ -33,6 +34,7 @@ def test_differences_curves_and_results(http: TestClient, artifacts: Path, run_i
     assert "train.steps 50 30" in said
     assert f"train.note - {HOSTILE}" in said
     assert "eval.eval_set letters_v1.jsonl other_v2.jsonl" in said
+    assert "eval.sets.0.url more_v1.jsonl more_v2.jsonl" in said
     assert "Loss by step of both runs: 0.592 at step 50 and 0.1 at step 30." in said
     assert page.count("<polyline") == 2
     assert "eval accuracy_tuned 0.722222 0.722222" in said

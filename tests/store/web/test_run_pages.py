@@ -30,6 +30,7 @@ def test_a_run(http: TestClient, artifacts: Path, run_id: str) -> None:
         "Delta report: improved",
         '"eval_set": "letters_v1.jsonl"',
         '"guard_set": "general_v1.jsonl"',
+        '"url": "more_v1.jsonl"',
     ):
         assert part in said
     assert str(artifacts) not in page

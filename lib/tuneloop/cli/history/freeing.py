@@ -16,6 +16,7 @@ GARBAGE_KINDS = (
     "attempts",
     "checkpoints",
     "tokens",
+    "answers",
     "pointers",
     "datasets",
     "models",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tuneloop.artifacts import layout
+from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.artifacts.token_manifest import read_token_manifest
 from tuneloop.datasets.schema import ContentHasher, DatasetManifest
@@ -9,7 +11,9 @@ from tuneloop.datasets.source import DatasetSource, is_store
 from tuneloop.errors import DataError
 from tuneloop.history.verification.findings import Findings
 from tuneloop.storage import files
+from tuneloop.storage.links import refuse_links_out
 from tuneloop.storage.objects import list_objects
+from tuneloop.storage.sealed import read_sealed_lines
 
 
 def verify_dataset(findings: Findings, manifest: RunManifest) -> None:
@@ -65,6 +69,31 @@ def _rows(
             f"{findings.url(f'datasets/{dataset.dataset_key}/manifest.json')}: its digest or its"
             " statistics are not those of its rows; rebuild the dataset"
         )
+
+
+def verify_answers(findings: Findings, record: Record) -> None:
+    """Verify the kept answers of base models that an evaluation names, as far as they are there.
+
+    Args:
+        findings: receives what is found.
+        record: record of the eval stage.
+    """
+    for key in record.kept_answers:
+        url = layout.eval_answers_url(findings.artifacts, key)
+        path = f"eval_answers/{key}.jsonl"
+        if not files.exists(url):
+            continue  # a cache, which may be deleted
+        with findings.checking(path):
+            refuse_links_out(findings.artifacts, [path])
+            data = files.read(url)
+            findings.size_bytes += len(data)
+            lines, damaged = read_sealed_lines(data)
+            if damaged is not None or not lines or lines[0].get("key") != key:
+                where = f"line {damaged}" if damaged is not None else "its first line"
+                raise DataError(
+                    f"{url}: {where} is not as it was written; delete the file, and later"
+                    " evaluations ask the base model again"
+                )
 
 
 def verify_tokens(findings: Findings, attempts: set[str]) -> None:

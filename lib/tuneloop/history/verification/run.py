@@ -14,7 +14,7 @@ from tuneloop.errors import DataError, InputMissing
 from tuneloop.history.index import read_index
 from tuneloop.history.stored import stage_names
 from tuneloop.history.verification.findings import Findings, Problem
-from tuneloop.history.verification.inputs import verify_dataset, verify_tokens
+from tuneloop.history.verification.inputs import verify_answers, verify_dataset, verify_tokens
 from tuneloop.history.verification.resume import verify_resume
 from tuneloop.history.verification.stage_files import verify_stage
 from tuneloop.storage import files
@@ -80,6 +80,8 @@ def verify_run(artifacts: str, run_id: str, *, now: datetime | None = None) -> V
         name.split("/")[4] for name in names if name.startswith(f"{prefix}/train/attempts/")
     }
     verify_tokens(findings, attempts)
+    for record in filter(None, records):
+        verify_answers(findings, record)
     verify_resume(findings, run_id, names)
     if manifest is not None and is_key(manifest.dataset.key):
         dataset = f"datasets/{manifest.dataset.key}"

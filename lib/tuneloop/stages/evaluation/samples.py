@@ -1,85 +1,126 @@
-"""Put the scored answers of all models together as `samples.jsonl`."""
+"""Score the answers of all models, and put them together as `samples.jsonl`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneloop.artifacts.eval_samples import EvalSet, Item, Judgement, Model, Row, Sample, State
+from msgspec import UNSET
+
+from tuneloop.artifacts.eval_samples import EvalSamples, Item, Judgement, Sample
 from tuneloop.evaluation.scorers.schema import Score
+from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.evaluation.models import Asked, AskedModel
+from tuneloop.stages.evaluation.sets import LoadedSet
+from tuneloop.traces.response_text import ParsedResponse
+from tuneloop.training.prompt_templates import Recipe
 
 FILE = "samples.jsonl"
 """Name of the output."""
 
 
 @dataclass(frozen=True)
+class Answer:
+    """One scored answer of one model to one item."""
+
+    item: EvalItem
+    sample: int
+    generation: Generation
+    parsed: ParsedResponse
+    judgement: Judgement
+    """The strict one."""
+    lenient: Judgement
+
+    @property
+    def score(self) -> Score:
+        """The strict judgement with the three states that traces know."""
+        found = self.judgement
+        if found.state in ("correct", "wrong"):
+            return Score(found.state, found.value, found.answer, found.matched)
+        return Score("no_answer", 0.0)
+
+
+@dataclass(frozen=True)
 class Answered:
-    """One model's answers to all items of one set."""
+    """The scored answers of one model to one set."""
 
-    set: str
-    model: str
-    generations: Sequence[Generation]
-    """One for each item of the set, in its order."""
-    scores: Sequence[Score]
-    """Their scores."""
+    asked: Asked
+    answers: tuple[Answer, ...]
+    """In the order of the items, then of the samples."""
 
 
-def rows_of(
-    sets: Sequence[EvalSet],
-    models: Sequence[Model],
-    items: Mapping[str, Sequence[EvalItem]],
-    answered: Sequence[Answered],
-) -> Iterator[Row]:
-    """Yield the rows of the file in its order; equal arguments give equal rows.
+def score_answers(
+    asked: Sequence[Asked], found: Mapping[str, Mapping[int, Generation]], recipe: Recipe
+) -> list[Answered]:
+    """Score all answers.
 
     Args:
-        sets: the sets in the order of the spec.
-        models: the models, the base first.
-        items: name of the set -> its items.
-        answered: the answers; at most one entry for each set and model.
+        asked: which model was asked which set.
+        found: file of an `Asked` -> number of the answer -> the answer.
+        recipe: prompt template of the dataset, which knows the form of a response.
     """
-    yield from sets
-    yield from models
+    return [Answered(one, tuple(_answers(one, found[one.file], recipe))) for one in asked]
+
+
+def _answers(asked: Asked, found: Mapping[int, Generation], recipe: Recipe) -> Iterator[Answer]:
+    options = asked.set.options
+
+    def parse(text: str) -> str | None:
+        return recipe.parse_response(text).answer
+
+    for number, item in enumerate(asked.set.items):
+        row = item_row(asked.set.name, item)
+        for sample in range(options.samples):
+            generation = found[number * options.samples + sample]
+            judgements = score_text(
+                generation.text,
+                row,
+                options.scorer,
+                parse=parse,
+                hit_limit=generation.hit_limit,
+            )
+            parsed = recipe.parse_response(generation.text)
+            yield Answer(item, sample, generation, parsed, *judgements)
+
+
+def build_samples(
+    sets: Sequence[LoadedSet], models: Sequence[AskedModel], answered: Sequence[Answered]
+) -> EvalSamples:
+    """Put all answers together; equal arguments give equal samples."""
+    return EvalSamples(
+        {each.name: each.row for each in sets},
+        {each.name: each.row for each in models},
+        {(each.name, item.id): item_row(each.name, item) for each in sets for item in each.items},
+        tuple(_samples(sets, models, answered)),
+    )
+
+
+def _samples(
+    sets: Sequence[LoadedSet], models: Sequence[AskedModel], answered: Sequence[Answered]
+) -> Iterator[Sample]:
     for each in sets:
-        yield from (item_row(each.name, item) for item in items[each.name])
-    order = {model.name: number for number, model in enumerate(models)}
-    for each in sets:
-        own = [one for one in answered if one.set == each.name]
-        for one in sorted(own, key=lambda one: order[one.model]):
-            for item, generation, score in zip(
-                items[each.name], one.generations, one.scores, strict=True
-            ):
-                yield Sample(
-                    set=each.name,
-                    item=item.id,
-                    model=one.model,
-                    text=generation.text,
-                    tokens=generation.tokens,
-                    hit_limit=generation.hit_limit,
-                    score=_judgement(score, generation),
-                )
+        for model in models:
+            for one in answered:
+                if (one.asked.set.name, one.asked.model.name) == (each.name, model.name):
+                    yield from (_sample(one.asked, answer) for answer in one.answers)
 
 
 def item_row(set_name: str, item: EvalItem) -> Item:
     """Return the row of an item."""
-    return Item(
-        set=set_name,
-        id=item.id,
-        prompt=item.prompt,
-        expected_answer=item.expected_answer,
-        accepted_answers=item.accepted_answers,
-        category=item.category,
-        difficulty=item.difficulty,
-        case_sensitive=item.case_sensitive,
-        group=item.group,
-        scorer=item.scorer,
-        meta=item.meta,
+    return Item(set=set_name, **item.model_dump())
+
+
+def _sample(asked: Asked, answer: Answer) -> Sample:
+    return Sample(
+        set=asked.set.name,
+        item=answer.item.id,
+        model=asked.model.name,
+        sample=answer.sample,
+        text=answer.generation.text,
+        tokens=answer.generation.tokens,
+        hit_limit=answer.generation.hit_limit,
+        score=answer.judgement,
+        lenient=UNSET if answer.lenient == answer.judgement else answer.lenient,
     )
-
-
-def _judgement(score: Score, generation: Generation) -> Judgement:
-    cut = score.outcome == "no_answer" and generation.hit_limit
-    state: State = "truncated" if cut else score.outcome
-    return Judgement(state, score.value, score.answer, score.matched, score.explanation)

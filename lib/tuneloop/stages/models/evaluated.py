@@ -1,4 +1,4 @@
-"""The two models of an evaluation: the base and the tuned one, opened without their weights."""
+"""The models of an evaluation: base, baselines and the tuned one, opened without their weights."""
 
 from __future__ import annotations
 
@@ -32,20 +32,26 @@ class EvaluatedModel:
     """Load the model with its weights."""
 
 
-def open_models(spec: EvalStage, stage: Stage) -> tuple[EvaluatedModel, EvaluatedModel]:
-    """Open the base model and the tuned model of the train stage.
+def open_models(spec: EvalStage, stage: Stage) -> dict[str, EvaluatedModel]:
+    """Open the base model, the baselines, and the tuned model of the train stage.
+
+    Returns:
+        `base`, the names of the baselines, and `tuned` -> the model, in this order.
 
     Raises:
-        InputMissing: the base model is gone.
-        DataError: a file of a model is broken, or the base model was changed.
+        InputMissing: the base model or a baseline is gone.
+        DataError: a file of a model is broken, or a stored model was changed.
     """
     train = stage.upstream("train")
-    tuned = _open_output(train, TUNED_FOLDER, stage)
     if spec.model is None:
         base = _open_output(train, BASE_FOLDER, stage)
     else:
         base = open_model_folder(spec.model.folder, load_referenced_model(spec.model))
-    return _evaluated(base, spec.thinking), _evaluated(tuned, spec.thinking)
+    found = {"base": base}
+    for name, ref in spec.baselines.items():
+        found[name] = open_model_folder(ref.folder, load_referenced_model(ref))
+    found["tuned"] = _open_output(train, TUNED_FOLDER, stage)
+    return {name: _evaluated(folder, spec.thinking) for name, folder in found.items()}
 
 
 def _open_output(train: Record, name: str, stage: Stage) -> ModelFolder:

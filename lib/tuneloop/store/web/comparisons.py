@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
@@ -15,7 +16,7 @@ from tuneloop.store.web.curves import Curve, draw_both
 from tuneloop.store.web.live import shared_view
 from tuneloop.store.web.render import page
 
-_PLACES = ("eval.eval_set", "eval.guard_set")
+_PLACES = re.compile(r"eval\.(?:eval_set|guard_set|sets\.\d+\.url)")
 """Fields of the spec that hold URLs, of which the page shows the last part."""
 _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
 
@@ -59,7 +60,7 @@ def _comparison(service: Service, run_ids: tuple[str, str]) -> Comparison:
 def _shown(found: Comparison) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return the parts without URLs, which could reveal the server's paths."""
     spec = {name: v for name, v in found.spec.items() if not name.startswith("execution")}
-    for name in _PLACES:
-        if name in spec:
+    for name in spec:
+        if _PLACES.fullmatch(name):
             spec[name] = tuple(value.rsplit("/", 1)[-1] for value in spec[name])
     return {**found.sections, "spec": spec}

@@ -163,10 +163,20 @@ def _spec(found: StoredRun) -> str:
         return ""
     spec = {name: v for name, v in found.manifest.spec.items() if name != "execution"}
     if isinstance(spec.get("eval"), dict):
-        sets = {name: spec["eval"].get(name) for name in ("eval_set", "guard_set")}
-        names = {name: str(url).rsplit("/", 1)[-1] for name, url in sets.items() if url}
-        spec["eval"] = {**spec["eval"], **names}
+        spec["eval"] = _without_folders(spec["eval"])
     return json.dumps(spec, indent=2, ensure_ascii=False)
+
+
+def _without_folders(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the evaluation with the names of its sets' files alone."""
+    found = dict(value)
+    for key in ("eval_set", "guard_set", "url"):
+        if found.get(key):
+            found[key] = str(found[key]).rsplit("/", 1)[-1]
+    if isinstance(found.get("sets"), list):
+        sets = [each for each in found["sets"] if isinstance(each, dict)]
+        found["sets"] = [_without_folders(each) for each in sets]
+    return found
 
 
 def _report(record: Record, artifacts: str) -> Markup:

@@ -6,6 +6,7 @@ The constants were measured as peak resident memory of eval stages on a CPU.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.compilation import Chip
@@ -37,7 +38,8 @@ def eval_host_bytes(
         # The array that is read, and its copy on the way to the device.
         return RUNTIME_OF_CHIPS + 2 * _FLOAT32 * largest_weight(architecture)
     a = architecture
-    length = train.max_length_tokens + _new_tokens(options, train)
+    own = (each.max_new_tokens or 0 for each in options.all_sets)
+    length = train.max_length_tokens + max(_new_tokens(options, train), *own)
     cache = 2 * _FLOAT32 * options.batch_size * length * a.num_layers * a.num_kv_heads * a.head_dim
     logits = _FLOAT32 * options.batch_size * train.max_length_tokens * a.vocab_size
     return RUNTIME + _COPIES * _FLOAT32 * parameter_count(a) + 2 * (cache + logits)
@@ -49,8 +51,7 @@ def eval_seconds(
     architecture: Architecture,
     chip: Chip | None,
     *,
-    items: int,
-    guard_items: int,
+    items: Sequence[int],
 ) -> float | None:
     """Estimate the least time in which one chip answers all questions of an evaluation.
 
@@ -59,8 +60,7 @@ def eval_seconds(
         train: options of the train stage, whose limit holds for an answer without one of its own.
         architecture: family and shape of the model.
         chip: the device; None for a CPU.
-        items: questions of the eval set.
-        guard_items: questions of the guard set.
+        items: questions of each of the sets, in the order of the options.
 
     Returns:
         None on a CPU, and if the bandwidth of the chip's memory is not known.
@@ -69,9 +69,12 @@ def eval_seconds(
         return None
     # Each token of a batch reads all weights.
     token = max(_TOKEN_SECONDS, _FLOAT32 * parameter_count(architecture) / chip.bytes_per_second)
-    passes = 3 if options.base_examples else 2
-    tokens = passes * math.ceil(items / options.batch_size) * _new_tokens(options, train)
-    tokens += 2 * math.ceil(guard_items / options.batch_size) * options.guard_max_new_tokens
+    models = 2 + len(options.baselines)
+    tokens = 0
+    for each, questions in zip(options.all_sets, items, strict=True):
+        passes = models + (1 if options.base_examples and each.instruction else 0)
+        batches = math.ceil(questions * each.samples / options.batch_size)
+        tokens += passes * batches * (each.max_new_tokens or _new_tokens(options, train))
     return tokens * token
 
 

@@ -1,0 +1,80 @@
+"""Find the eval sets of a run when it is planned: their names, digests and sizes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from tuneloop import resources
+from tuneloop.errors import InputMissing, SpecError
+from tuneloop.evaluation.scorers.scoring import scorer_of
+from tuneloop.evaluation.sets.schema import EvalSetFile, prompts_sha256, read_eval_set
+from tuneloop.specs.evaluation import EvalSetSpec, EvalSpec
+from tuneloop.specs.stages import EvalSetRef
+from tuneloop.storage import files
+
+
+def read_sets(options: EvalSpec) -> tuple[EvalSetRef, ...]:
+    """Read and validate all eval sets of a run, before training and not after it.
+
+    Raises:
+        InputMissing: a file is missing.
+        DataError: a file has problems.
+        SpecError: a scorer is unknown, or two sets have one name.
+    """
+    found = []
+    for number, each in enumerate(options.all_sets):
+        scorer_of(each.scorer, options.option_of(number, "scorer"))
+        found.append(_read(each, number, options))
+    _check_names(found, options)
+    return tuple(found)
+
+
+def _read(each: EvalSetSpec, number: int, options: EvalSpec) -> EvalSetRef:
+    option = options.option_of(number, "url")
+    what = option.removeprefix("eval.").replace("_", " ") if options.eval_set else "an eval set"
+    try:
+        data = files.read(resources.input_url(each.url))
+    except FileNotFoundError as e:
+        article = "" if what.startswith("an ") else "the "
+        raise InputMissing(
+            f"{each.url}: missing, expected {article}{what}; put it there, or change {option}"
+        ) from e
+    file = read_eval_set(data, each.url)
+    for item in file.items:
+        if item.scorer is not None:
+            scorer_of(item.scorer, f"{each.url}: item {item.id}: scorer")
+    return EvalSetRef(
+        name=set_name(each, file),
+        stated=file.header.name if file.header else None,
+        version=file.header.version if file.header else None,
+        url=each.url,
+        sha256=hashlib.sha256(data).hexdigest(),
+        prompts_sha256=prompts_sha256(file.items),
+        items=len(file.items),
+    )
+
+
+def set_name(each: EvalSetSpec, file: EvalSetFile) -> str:
+    """Return the name of a set in a run: the spec's, the file's own, or that of the file."""
+    if each.name is not None:
+        return each.name
+    return file.header.name if file.header else stem(each.url)
+
+
+def stem(url: str) -> str:
+    """Return the name of a file without its ending."""
+    name = url.rsplit("/", 1)[-1]
+    return name.removesuffix(".jsonl") or name
+
+
+def _check_names(found: Sequence[EvalSetRef], options: EvalSpec) -> None:
+    numbers: dict[str, int] = {}
+    for number, each in enumerate(found):
+        first = numbers.setdefault(each.name, number)
+        if first != number:
+            places = " and ".join(options.option_of(n, "url") for n in (first, number))
+            raise SpecError(
+                f"{places}: both sets have the name {each.name!r}, expected unique names; write the"
+                " sets as entries of eval.sets, and give one of them another `name`"
+            )

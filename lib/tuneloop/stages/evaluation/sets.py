@@ -1,0 +1,97 @@
+"""The eval sets of the stage: read them, and check that the training set was searched for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuneloop import resources
+from tuneloop.artifacts.delta_report import ContaminationState
+from tuneloop.artifacts.eval_samples import EvalSet
+from tuneloop.artifacts.results import ExportResults
+from tuneloop.errors import DataError, InputMissing, SpecError
+from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set
+from tuneloop.specs.evaluation import EvalSetSpec
+from tuneloop.specs.stages import EvalSetRef, EvalStage
+from tuneloop.stages.context import Stage
+from tuneloop.storage import files
+
+
+@dataclass(frozen=True)
+class LoadedSet:
+    """One eval set with its items."""
+
+    options: EvalSetSpec
+    ref: EvalSetRef
+    items: tuple[EvalItem, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the set in the run."""
+        return self.ref.name
+
+    @property
+    def row(self) -> EvalSet:
+        """Its row in the file of samples."""
+        return EvalSet(
+            name=self.name,
+            version=self.ref.version,
+            sha256=self.ref.sha256,
+            scorer=self.options.scorer,
+            weight=self.options.weight,
+            samples=self.options.samples,
+        )
+
+
+def load_sets(spec: EvalStage, stage: Stage) -> tuple[LoadedSet, ...]:
+    """Read all eval sets, in the order of the spec.
+
+    Raises:
+        InputMissing: a file is gone.
+        DataError: a file was changed after the run was planned.
+    """
+    pairs = zip(spec.options.all_sets, spec.eval_sets, strict=True)
+    return tuple(LoadedSet(options, ref, _read(ref, stage)) for options, ref in pairs)
+
+
+def _read(ref: EvalSetRef, stage: Stage) -> tuple[EvalItem, ...]:
+    try:
+        data = files.read(resources.input_url(ref.url))
+    except FileNotFoundError as e:
+        raise InputMissing(
+            f"{ref.url}: missing; put the set there, or change its place in `eval` of the spec"
+        ) from e
+    if hashlib.sha256(data).hexdigest() != ref.sha256:
+        raise DataError(f"{ref.url}: changed after the run was planned; plan the run again")
+    stage.inputs[f"eval_set {ref.name}"] = ref.sha256
+    return parse_eval_set(data, ref.url)
+
+
+def contamination(spec: EvalStage, stage: Stage, sets: Sequence[LoadedSet]) -> str:
+    """Return the result of the export's contamination check, for the report.
+
+    Raises:
+        SpecError: the export did not look for a set, and the spec requires that.
+    """
+    exported = stage.upstream("export").results_as(ExportResults)
+    found, state = exported.contamination, contamination_state(exported, sets)
+    if state == "kept":
+        return f"{found.kept} training examples overlap the eval sets and were kept"
+    if state == "clean":
+        return f"checked: none left in the training set, {found.excluded} traces were kept out"
+    if not spec.options.allow_unchecked:
+        raise SpecError(
+            "eval: the training set was not checked for the eval sets, expected a check by exact"
+            " and 13-word overlap; set export.contamination to drop, or eval.allow_unchecked to"
+            " true, which adds a warning to the report"
+        )
+    return "NOT CHECKED: the training set may hold the eval set"
+
+
+def contamination_state(exported: ExportResults, sets: Sequence[LoadedSet]) -> ContaminationState:
+    """Return whether the training set holds questions of the sets, as far as the export knows."""
+    found = exported.contamination
+    if not all(each.ref.prompts_sha256 in found.prompts_sha256 for each in sets):
+        return "unchecked"
+    return "kept" if found.kept else "clean"
