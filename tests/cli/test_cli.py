@@ -294,7 +294,7 @@ def test_render_writes_the_submitter_and_below_it_one_file_a_stage(
     code, _, err = tuneloop(*arguments)
     assert (code, "pass --image" in sentence(err)) == (3, True)
     code, _, err = tuneloop(*arguments, "--image", "tuneloop:latest")
-    assert (code, "a tag can point to another image" in sentence(err)) == (3, True)
+    assert (code, "--image: image 'tuneloop:latest'" in sentence(err)) == (2, True)
     assert not folder.exists()
     code, out, _ = tuneloop(*arguments, "--image", image)
     assert (code, ": 7 files of run tiny-" in out) == (0, True)

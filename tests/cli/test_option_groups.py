@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
+from pydantic import model_validator
 from typer.testing import CliRunner
 
+from tests.builders import TinyRun
+from tuneloop import cli
 from tuneloop.cli.option_groups import RunOptions, expand_groups
 from tuneloop.errors import UsageError
 from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.specs.run import RunSpec
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,79 @@ def test_an_option_is_checked_like_its_field(dataset: str, repository: Path) -> 
     path = str(repository / "jobs" / "configs" / "demo.yaml")
     with pytest.raises(UsageError, match=r"^--dataset is '.*correct the option"):
         RunOptions(path, dataset=dataset).with_options(load_run_spec(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": 2**32}, "--seed is 4294967296: seed is 4294967296, expected"),
+        ({"seed": -1}, "--seed is -1: "),
+        ({"dataset": ""}, "--dataset is ''"),
+        ({"image": ""}, "--image: image ''"),
+        ({"image": "registry.example/tuneloop:latest"}, "--image: image 'registry"),
+        ({"image": "registry.example/a b@sha256:" + "0" * 64}, "--image: image "),
+        ({"image": "registry.example/\u00fc\n:x", "allow_tag": True}, "--image: image "),
+        ({"seed": 2**32, "dataset": "x"}, "--seed is "),
+    ],
+)
+def test_an_option_is_checked_with_the_whole_spec(
+    options: dict[str, Any], said: str, tiny_run: TinyRun
+) -> None:
+    tiny_run.change(execution__cluster={"namespace": "n"})
+    path = str(tiny_run.spec_path)
+    with pytest.raises(UsageError) as caught:
+        RunOptions(path, **options).with_options(load_run_spec(path))
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+class RuledSpec(RunSpec):
+    """A run spec with a rule about two keys, which the check of a single field cannot know."""
+
+    @model_validator(mode="after")
+    def _is_never_there(self) -> RuledSpec:
+        if self.dataset == "mine" and self.execution.artifacts == "memory://a":
+            raise ValueError("dataset mine is never at memory://a")
+        return self
+
+
+def test_a_rule_about_several_keys_names_the_options(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tiny_run.spec_path)
+    spec = load_run_spec(path)
+    monkeypatch.setattr("tuneloop.specs.run.RunSpec", RuledSpec)
+    with pytest.raises(UsageError, match=r"^--dataset is 'mine' and --artifacts is 'memory://a': "):
+        RunOptions(path, dataset="mine", artifacts="memory://a").with_options(spec)
+    RunOptions(path, dataset="mine", artifacts="memory://b").with_options(spec)
+
+
+def test_what_a_spec_sets_stays_known(tiny_run: TinyRun) -> None:
+    """Checks and defaults ask which keys a spec sets."""
+    place = {"namespace": "n", "train": {"memory": "8Gi"}}
+    path = str(tiny_run.change(execution__cluster=place).spec_path)
+    spec = RunOptions(path, dataset="mine", seed=7).with_options(load_run_spec(path))
+    assert spec.execution.cluster is not None
+    assert spec.execution.cluster.train.model_fields_set == {"memory"}
+    assert spec.execution.cluster.eval.model_fields_set == set()
+
+
+def test_every_number_on_the_command_line_has_bounds() -> None:
+    """`--days 1e300` was an OverflowError, and no seed has more than 32 bits."""
+    seen = 0
+    for words, verb in commands(typer.main.get_command(cli.app)):
+        for each in verb.params:
+            if getattr(each.type_descriptor, "annotation", None) in (int, float):
+                assert None not in (each.min, each.max), f"{words} {each.opts}"
+                seen += 1
+    assert seen > 30
+
+
+def commands(command: Any, words: str = "") -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "commands"):
+        yield words, command
+    for name, each in getattr(command, "commands", {}).items():
+        yield from commands(each, f"{words} {name}")
 
 
 def test_options_override_fields(repository: Path) -> None:

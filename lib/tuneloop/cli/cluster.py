@@ -10,7 +10,7 @@ import typer
 from tuneloop.cli import options
 from tuneloop.cli.control import detached, sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, expand_groups
-from tuneloop.cli.options import STDOUT, Json, PollSeconds, Prices, print_json
+from tuneloop.cli.options import MOST_SECONDS, STDOUT, Json, PollSeconds, Prices, print_json
 from tuneloop.errors import SpecError, StageFailed, UsageError
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def wait(
         typer.Option(
             "--for-seconds",
             min=0,
+            max=MOST_SECONDS,
             help="Maximum seconds to wait; exit code 32 if the run is not done.",
         ),
     ] = None,

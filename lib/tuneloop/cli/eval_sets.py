@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuneloop.cli.options import GymCount, GymSeed, GymTask, Json, given_file, print_json
+from tuneloop.cli.options import MOST, GymCount, GymSeed, GymTask, Json, given_file, print_json
 from tuneloop.errors import DataError, UsageError
 
 app = typer.Typer(help="Validate eval sets, and score answers.", no_args_is_help=True)
@@ -98,7 +98,8 @@ def eval_sets_power(
         typer.Option(min=0, max=1, help="Gain to find (tuned - base): 0.05 is 5 points."),
     ] = None,
     items: Annotated[
-        int | None, typer.Option(min=1, help="Items of the set: print the gain that they show.")
+        int | None,
+        typer.Option(min=1, max=MOST, help="Items of the set: print the gain that they show."),
     ] = None,
     base: Annotated[
         float, typer.Option(min=0, max=1, help="Accuracy of the base model, 0 to 1.")

@@ -12,6 +12,7 @@ import typer
 from tuneloop.cli.option_groups import expand_groups
 from tuneloop.cli.options import (
     DEFAULT_ARTIFACTS,
+    MOST,
     STDOUT,
     Json,
     artifacts_option,
@@ -109,7 +110,9 @@ def inspect(
     example_id: Annotated[
         str | None, typer.Option("--id", help="Id of the example or of its trace.")
     ] = None,
-    row: Annotated[int, typer.Option(min=0, help="Line of the file, from 0, without --id.")] = 0,
+    row: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Line of the file, from 0, without --id.")
+    ] = 0,
     html: Annotated[
         str | None,
         typer.Option(

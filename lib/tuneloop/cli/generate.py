@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tuneloop.cli.option_groups import expand_groups
-from tuneloop.cli.options import DEFAULT_ARTIFACTS, Json, artifacts_option, print_json
+from tuneloop.cli.options import (
+    DEFAULT_ARTIFACTS,
+    MOST,
+    MOST_SEED,
+    Json,
+    artifacts_option,
+    print_json,
+)
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,13 +46,14 @@ class AskedModel:
         str | None, typer.Option("--system", help="System instruction; default: none.")
     ] = None
     max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, help="Maximum tokens of an answer.")
+        int, typer.Option("--max-new-tokens", min=1, max=MOST, help="Maximum tokens of an answer.")
     ] = 256
     temperature: Annotated[
         float,
         typer.Option(
             "--temperature",
             min=0,
+            max=100,
             help="0 takes the most probable token; a higher value makes rare tokens more probable.",
         ),
     ] = 0.0
@@ -58,7 +66,9 @@ class AskedModel:
             help="Draw only from the most probable tokens that together have this probability.",
         ),
     ] = 1.0
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draws.")] = 0
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the draws.")
+    ] = 0
     thinking: Annotated[
         Literal["steps", "plain"],
         typer.Option("--thinking", help="Let a thinking model think (steps), or not (plain)."),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from tuneloop.cli.options import DEFAULT_ARTIFACTS, artifacts_option, environment_value, given_file
-from tuneloop.errors import UsageError
+from tuneloop.errors import SpecError, UsageError
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.submission import Submission
@@ -163,6 +163,8 @@ class RunOptions:
         checked = [each for each in checked if each.value is not None]
         if checked:
             _validated(spec, [*kept, *checked])
+        if self.image is not None:
+            _check_image(self.image, allow_tag=self.allow_tag)
         return _validated(spec, kept) if kept else spec
 
     def target(
@@ -189,6 +191,15 @@ class RunOptions:
         from tuneloop.runs.prepare import prepare
 
         return prepare(KubernetesBackend, self.load_spec(), self.target(cluster), seed=self.seed)
+
+
+def _check_image(image: str, *, allow_tag: bool) -> None:
+    from tuneloop.k8s.names import image_identity
+
+    try:
+        image_identity(image, allow_tag=allow_tag)
+    except SpecError as e:
+        raise UsageError(f"--image: {e}") from e
 
 
 def _place_override(name: str, field: str, option: str | None, spec: RunSpec) -> _Override:

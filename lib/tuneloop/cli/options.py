@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from tuneloop.history.cost.prices import PriceList
     from tuneloop.runs.results import StageResult
 
+MOST = 2**31 - 1
+"""Maximum of options that count things, as of the whole numbers of specs."""
+MOST_SEED = 2**32 - 1
+MOST_SECONDS = 1e9
+MOST_DAYS = 36_500
 STDOUT = "-"
 """Place of an output that goes to standard output."""
 
@@ -95,10 +100,13 @@ Prices = Annotated[
 GymTask = Annotated[
     str, typer.Argument(metavar="TASK", help="Task of reasoning-gym, such as chain_sum.")
 ]
-GymCount = Annotated[int, typer.Option(min=1, help="Number of problems.")]
-GymSeed = Annotated[int, typer.Option(min=0, help="Seed of the problems.")]
+GymCount = Annotated[int, typer.Option(min=1, max=MOST, help="Number of problems.")]
+GymSeed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the problems.")]
 PollSeconds = Annotated[
-    float, typer.Option("--poll-seconds", min=0.1, help="Seconds between polls of the cluster.")
+    float,
+    typer.Option(
+        "--poll-seconds", min=0.1, max=MOST_SECONDS, help="Seconds between polls of the cluster."
+    ),
 ]
 
 

@@ -15,7 +15,7 @@ from tuneloop.cli.option_groups import (
     RunOptions,
     expand_groups,
 )
-from tuneloop.cli.options import Json, NewSeed, PollSeconds, Prices, print_json
+from tuneloop.cli.options import MOST, MOST_SECONDS, Json, NewSeed, PollSeconds, Prices, print_json
 
 if TYPE_CHECKING:
     from tuneloop.history.cost.prices import PriceList
@@ -99,6 +99,7 @@ def run(
             "--verify-below",
             metavar="MIB",
             min=0,
+            max=MOST,
             envvar="TUNELOOP_VERIFY_BELOW",
             callback=options.setting,
             help="Size of cached files up to which digests are checked; sizes always are.",
@@ -149,10 +150,11 @@ def plan(
         ),
     ] = False,
     compile_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds that --compile may take.")
+        float, typer.Option(min=1, max=MOST_SECONDS, help="Seconds that --compile may take.")
     ] = 3600,
     price_per_chip_hour: Annotated[
-        float | None, typer.Option(min=0, help="Price of one chip for an hour, to show costs.")
+        float | None,
+        typer.Option(min=0, max=MOST, help="Price of one chip for an hour, to show costs."),
     ] = None,
     prices: Prices = None,
     as_json: Json = False,

@@ -13,6 +13,8 @@ import typer
 from tuneloop.cli.options import (
     DEFAULT_ARTIFACTS,
     DEFAULT_STORE,
+    MOST,
+    MOST_SEED,
     GymCount,
     GymSeed,
     GymTask,
@@ -213,7 +215,7 @@ def traces_generate(
 
 @traces_app.command("list")
 def traces_list(
-    limit: Annotated[int, typer.Option(min=1, help="Maximum number of traces.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Maximum number of traces.")] = 20,
     source: Annotated[str | None, typer.Option(help="Only traces with this meta.source.")] = None,
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
@@ -230,7 +232,7 @@ def traces_list(
 def traces_export(
     source: Annotated[str | None, typer.Option(help="Only traces with this meta.source.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of traces; default: all.")
+        int | None, typer.Option(min=1, max=MOST, help="Maximum number of traces; default: all.")
     ] = None,
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
@@ -256,10 +258,15 @@ def datasets_build(
     filters: Annotated[
         str, typer.Option("--filter", help="JSON object that the meta of a trace must match.")
     ] = "{}",
-    limit: Annotated[int, typer.Option(min=1, help="Maximum number of traces.")] = 1_000_000,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Maximum number of traces.")
+    ] = 1_000_000,
     strategy: Annotated[str, typer.Option(help="Selection: latest or random.")] = "latest",
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the selection; default: random, then stored.")
+        int | None,
+        typer.Option(
+            min=0, max=MOST_SEED, help="Seed of the selection; default: random, then stored."
+        ),
     ] = None,
     store: StoreUrl = DEFAULT_STORE,
     as_json: Json = False,

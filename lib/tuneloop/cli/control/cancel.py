@@ -10,7 +10,7 @@ import typer
 
 from tuneloop.cli.control import sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, expand_groups
-from tuneloop.cli.options import Json, print_json
+from tuneloop.cli.options import MOST_SECONDS, Json, print_json
 from tuneloop.errors import StillRunning, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def cancel(
         typer.Option(
             "--timeout-seconds",
             min=0,
+            max=MOST_SECONDS,
             help="Maximum seconds to wait until everything has ended; exit code 32 if it has not.",
         ),
     ] = 120.0,

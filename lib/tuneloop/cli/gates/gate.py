@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tuneloop.cli.option_groups import KnownRun, expand_groups
-from tuneloop.cli.options import Json, given_file, print_json
+from tuneloop.cli.options import MOST, Json, given_file, print_json
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class GateOptions:
         typer.Option(
             "--max-regressions",
             min=0,
+            max=MOST,
             help="Maximum number of items that only the base model answered correctly.",
         ),
     ] = None
@@ -100,6 +101,7 @@ class GateOptions:
         typer.Option(
             "--max-errors",
             min=0,
+            max=MOST,
             help="Maximum number of answers that are missing or could not be scored; `gate` allows"
             " none by default.",
         ),

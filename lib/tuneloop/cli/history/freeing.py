@@ -9,7 +9,7 @@ import typer
 
 from tuneloop.cli.history.looking import Artifacts
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun
-from tuneloop.cli.options import DEFAULT_ARTIFACTS, Json, print_json
+from tuneloop.cli.options import DEFAULT_ARTIFACTS, MOST, MOST_DAYS, Json, print_json
 from tuneloop.errors import UsageError
 
 GARBAGE_KINDS = (
@@ -82,7 +82,7 @@ def _confirmed(question: str) -> bool:
 def du(
     artifacts: Artifacts = DEFAULT_ARTIFACTS,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, help="Maximum number of runs in the table.")
+        int, typer.Option("--limit", min=1, max=MOST, help="Maximum number of runs in the table.")
     ] = 20,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +107,12 @@ def gc(
     artifacts: Artifacts = DEFAULT_ARTIFACTS,
     days: Annotated[
         float,
-        typer.Option("--days", min=0, help="Minimum days without a change; an hour is the least."),
+        typer.Option(
+            "--days",
+            min=0,
+            max=MOST_DAYS,
+            help="Minimum days without a change; an hour is the least.",
+        ),
     ] = 14,
     kind: Annotated[
         list[str] | None,

@@ -11,6 +11,7 @@ import typer
 from tuneloop.cli.option_groups import KnownRun
 from tuneloop.cli.options import (
     DEFAULT_ARTIFACTS,
+    MOST,
     Json,
     Prices,
     artifacts_option,
@@ -44,7 +45,9 @@ def list_(
         str | None,
         typer.Option("--since", help="Earliest start: an age such as 12h or 7d, or a date."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, max=MOST, help="Maximum number.")
+    ] = None,
     sort: Annotated[
         str,
         typer.Option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, expand_groups
+from tuneloop.cli.options import MOST
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def logs(
     ] = False,
     rank: Annotated[
         int | None,
-        typer.Option("--rank", min=0, help="Only the process with this number, from 0."),
+        typer.Option("--rank", min=0, max=MOST, help="Only the process with this number, from 0."),
     ] = None,
     since: Annotated[
         str | None,
