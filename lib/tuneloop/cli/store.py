@@ -144,7 +144,11 @@ def _tokens(path: str | None) -> tuple[Token, ...]:
 
     try:
         return parse_tokens(files.read(path).decode("utf-8"), path)
-    except (OSError, UnicodeDecodeError) as e:
+    except UnicodeDecodeError:  # without the cause, which holds the content
+        raise UsageError(
+            f"--tokens {path}: is not text in UTF-8, expected a token file; check the path"
+        ) from None
+    except OSError as e:
         raise UsageError(f"--tokens {path}: cannot be read ({e}); check the path") from e
 
 
