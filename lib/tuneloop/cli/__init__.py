@@ -43,7 +43,14 @@ TYPER_INTERRUPTED = 130
 """Exit code that typer gives a KeyboardInterrupt."""
 
 EXTRAS = {
-    module: ("k8s", "base.txt") for module in ("kubernetes", "kubernetes_validate", "urllib3")
+    **{module: ("k8s", "base.txt") for module in ("kubernetes", "kubernetes_validate", "urllib3")},
+    **{
+        module: ("eval", "train.txt")
+        for module in (
+            *("babel", "jsonschema", "math_verify", "matplotlib", "pint", "regex", "scipy"),
+            "statsmodels",
+        )
+    },
 }
 """Module -> the extra that installs it and a lock that has it; the others are of `train`, whose
 lock has all packages but these."""
