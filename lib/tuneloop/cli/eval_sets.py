@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from tuneloop.cli.options import MOST, GymCount, GymSeed, GymTask, Json, given_file, print_json
+from tuneloop.cli.terminal import write_data
 from tuneloop.errors import DataError, UsageError
 
 app = typer.Typer(help="Validate eval sets, and score answers.", no_args_is_help=True)
@@ -41,7 +41,7 @@ def eval_sets_generate(
         )
         for number, problem in enumerate(draw_problems(task, count, seed), start=1)
     ]
-    sys.stdout.buffer.write(dump_eval_set(items))
+    write_data(dump_eval_set(items))
 
 
 def _grouped(problems: list[str], file: str) -> list[str]:
