@@ -89,8 +89,7 @@ def _git(*arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(resources.code_folder()), *arguments],
             capture_output=True,
-            encoding="utf-8",
-            errors="replace",
+            text=True,
             timeout=10,
             check=True,
         )

@@ -139,7 +139,7 @@ def test_a_short_form_and_a_list_of_sets_are_the_same_run(
     with pytest.raises(SpecError, match=r"eval\.sets\.0\.url and .*both sets have the name 'eval'"):
         tiny_run.change(eval__sets=sets).plan()
     sets[1] |= {"name": "x", "scorer": {"kind": "none"}}
-    with pytest.raises(SpecError, match=r"eval\.sets\.1\.scorer\.kind 'none' is unknown"):
+    with pytest.raises(SpecError, match=r"eval\.sets\.1\.scorer 'none' is unknown"):
         tiny_run.change(eval__sets=sets).plan()
 
 
@@ -237,7 +237,7 @@ def test_what_a_plan_needs_must_be_there(tiny_run: TinyRun, tmp_path: Path) -> N
     tiny_run.change(eval__eval_set=str(tmp_path / "eval.jsonl"))
     with pytest.raises(InputMissing, match=r"expected the guard set; .* change eval\.guard_set"):
         tiny_run.change(eval__guard_set=str(tmp_path / "none.jsonl")).plan()
-    with pytest.raises(SpecError, match=r"eval\.guard_scorer\.kind 'none' is unknown"):
+    with pytest.raises(SpecError, match=r"eval\.guard_scorer 'none' is unknown"):
         tiny_run.change(eval__guard_scorer="none").plan()
     tiny_run.change(eval__guard_set=None, eval__guard_scorer="exact_match")
     with pytest.raises(DataError, match="build the dataset first"):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuneloop.cli.options import MOST, GymCount, GymSeed, GymTask, Json, given_file, print_json
-from tuneloop.cli.terminal import write_data
-from tuneloop.errors import DataError, UsageError
+from tuneloop.errors import DataError, SpecError, UsageError
+
+if TYPE_CHECKING:
+    from tuneloop.evaluation.scorers.answers import ScoredAnswer
+    from tuneloop.evaluation.scorers.scoring import ScorerName
 
 app = typer.Typer(help="Validate eval sets, and score answers.", no_args_is_help=True)
 
 GROUPED_LINES = 8
 """Lines that `eval-sets check` lists for one cause, besides the first."""
+WHOLE_TEXT = "none"
+"""Value of `score --recipe` for answers that follow no grammar: the whole text is the answer."""
 
 
 def register(parent: typer.Typer) -> None:
@@ -41,7 +49,7 @@ def eval_sets_generate(
         )
         for number, problem in enumerate(draw_problems(task, count, seed), start=1)
     ]
-    write_data(dump_eval_set(items))
+    sys.stdout.buffer.write(dump_eval_set(items))
 
 
 def _grouped(problems: list[str], file: str) -> list[str]:
@@ -132,3 +140,143 @@ def eval_sets_power(
         print_json(planned.as_json())
     else:
         typer.echo(planned.text())
+
+
+@app.command("score")
+def eval_sets_score(
+    eval_set: Annotated[
+        str,
+        typer.Argument(metavar="SET.jsonl", callback=given_file, help="Eval set file."),
+    ],
+    answers: Annotated[
+        str,
+        typer.Argument(
+            metavar="ANSWERS.jsonl",
+            callback=given_file,
+            help='One {"id": ..., "completion": ...} per line; - reads standard input.',
+        ),
+    ],
+    scorer: Annotated[
+        str,
+        typer.Option(
+            help="Scorer of items that name none: a name, a JSON object with kind and options, or"
+            " a Python file."
+        ),
+    ] = "exact",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="Prompt template whose grammar finds the answer, for the strict score; none takes"
+            " the whole text."
+        ),
+    ] = "trace_sft_v1",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Allow a scorer that runs programs or sends data: code or judge; repeatable."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score the answers of any model, without a run."""
+    from tuneloop.evaluation.scorers.answers import as_json as row_as_json
+    from tuneloop.evaluation.scorers.answers import read_answers, score_answers, summary
+    from tuneloop.evaluation.sets.schema import parse_eval_set
+
+    items = parse_eval_set(_content(eval_set, "an eval set"), eval_set)
+    given = read_answers(_content(answers, "answers"), answers, {item.id for item in items})
+    scored = score_answers(items, given, _scorer(scorer), parse=_grammar(recipe), allow=allow or ())
+    counts = summary(scored)
+    if as_json:
+        print_json({"scorer": scorer, "summary": counts, "items": list(map(row_as_json, scored))})
+    else:
+        _print_scored(scored, counts)
+
+
+def _content(place: str, what: str) -> bytes:
+    from tuneloop.storage import files
+
+    try:
+        return files.read(place)
+    except FileNotFoundError as e:
+        raise UsageError(f"{place}: no such file, expected {what}; check the path") from e
+
+
+def _scorer(name: str) -> ScorerName:
+    """Return a scorer from the option: load a file, or parse a JSON object."""
+    from tuneloop.evaluation.scorers.scoring import scorer_of
+    from tuneloop.evaluation.scorers.user_file import is_user_file, load_user_scorer
+
+    if is_user_file(name):
+        return load_user_scorer(_content(name, "a Python file with a scorer"), name)
+    found: Any = name
+    if name.lstrip().startswith("{"):
+        try:
+            found = json.loads(name)
+        except ValueError as e:
+            raise UsageError(
+                f"--scorer {name}: not JSON ({e}), expected a JSON object; quote it for the shell"
+            ) from e
+    try:
+        scorer_of(found, "--scorer")
+    except SpecError as e:
+        raise UsageError(f"{e}; correct the option") from e
+    return found  # type: ignore[no-any-return]
+
+
+def _grammar(recipe: str) -> Callable[[str], str | None]:
+    from tuneloop.training.prompt_templates import RECIPES
+
+    if recipe == WHOLE_TEXT:
+        return lambda text: text
+    if recipe not in RECIPES:
+        known = ", ".join(sorted((*RECIPES, WHOLE_TEXT)))
+        raise UsageError(f"--recipe {recipe}: unknown, expected one of {known}")
+    parse = RECIPES[recipe].parse_response
+    return lambda text: parse(text).answer
+
+
+def _print_scored(scored: Sequence[ScoredAnswer], counts: dict[str, Any]) -> None:
+    """Print one line per item and the summary to stdout."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from tuneloop.cli.live.console import make_console
+
+    console = make_console()
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    # Fixed widths: a long cell must not take the room of the others.
+    widths = {"item": 14, "state": 9, "value": 5, "lenient": 9, "answer": 14}
+    widths["why"] = max(10, console.width - sum(widths.values()) - 2 * len(widths))
+    for column, width in widths.items():
+        table.add_column(column, width=width, no_wrap=True, overflow="ellipsis")
+    for row in scored:
+        judged, lenient = row.strict, row.lenient
+        cells = (
+            row.item.id,
+            judged.state,
+            f"{judged.value:.2f}",
+            "" if lenient == judged else lenient.state,
+            " ".join((judged.answer or lenient.answer or "").split()),
+            judged.explanation or "",
+        )
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    console.print()
+    totals = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    totals.add_column("score")
+    for column in (*counts["states"], "of", "mean value"):
+        totals.add_column(column, justify="right")
+    for name, states, value in (
+        ("strict", "states", "value"),
+        ("lenient", "lenient_states", "lenient_value"),
+    ):
+        numbers = (*counts[states].values(), counts["items"])
+        totals.add_row(name, *map(str, numbers), f"{counts[value]:.3f}")
+    console.print(totals)
+    if counts["missing"]:
+        console.print(
+            f"\n{counts['missing']} of {counts['items']} items have no answer in the file; they"
+            " count as no_answer",
+            markup=False,
+        )

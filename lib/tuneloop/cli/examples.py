@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +19,6 @@ from tuneloop.cli.options import (
     given_file,
     print_json,
 )
-from tuneloop.cli.terminal import write_data
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -240,4 +240,4 @@ def export(
     if view not in VIEWS:
         raise UsageError(f"--format {view}: unknown, expected one of {', '.join(sorted(VIEWS))}")
     for _, example in iter_examples(url):
-        write_data(encode_line(VIEWS[view](example)))
+        sys.stdout.buffer.write(encode_line(VIEWS[view](example)))

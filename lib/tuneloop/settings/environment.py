@@ -104,6 +104,9 @@ class Settings(BaseModel):
     """Number of this process among them, from 0. Set in pods without TPU."""
     coordinator: str | None = None
     """HOST:PORT of the first of these processes. Set in pods without TPU."""
+    allow_scorers: str = ""
+    """Names, separated by commas, of the scorers that may run programs or send data where this
+    process runs: `code`, `judge`. Without it, an item with such a scorer is refused."""
     termination_log: str | None = None
     """File that receives the error of a stage as JSON; without it, `/dev/termination-log`."""
     image_digest: str | None = None

@@ -17,8 +17,10 @@ def parse(text: str) -> str | None:
     return parse_plain_response(text).answer
 
 
-def states(text: str, asked: Item, scorer: str = "exact", **keys: bool) -> tuple[str, str]:
-    strict, lenient = score_text(text, asked, scorer, parse=parse, **keys)
+def states(
+    text: str, asked: Item, scorer: str = "exact", *, hit_limit: bool = False
+) -> tuple[str, str]:
+    strict, lenient = score_text(text, asked, scorer, parse=parse, hit_limit=hit_limit)
     return strict.state, lenient.state
 
 
@@ -75,7 +77,7 @@ def test_a_cut_text_needs_a_marked_answer(text: str, strict: str, lenient: str) 
 def test_an_item_names_its_own_scorer() -> None:
     asked = item("Paris", scorer="contains")
     assert states("It is Paris, I think", asked) == ("correct", "correct")
-    asked = item("M", scorer={"kind": "exact", "case_sensitive": True})
+    asked = item("M", scorer={"kind": "exact_match", "case_sensitive": True})
     assert states("Answer: m", asked) == ("wrong", "wrong")
 
 
@@ -87,7 +89,7 @@ def test_a_judgement_holds_answer_and_matched_spelling() -> None:
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
-        ("guess", r"item 3: scorer\.kind 'guess' is unknown, expected one of: .*contains, .*exact"),
+        ("guess", r"item 3: scorer 'guess' is unknown, expected one of: .*contains, exact"),
         ({}, r"item 3: scorer\.kind is missing, expected one of: .*exact"),
         ({"kind": "exact", "case": True}, r"scorer\.case is an unknown key, expected only keys of"),
         ({"kind": "exact", "case_sensitive": 5}, r"scorer\.case_sensitive is 5, expected"),

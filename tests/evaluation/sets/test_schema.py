@@ -284,3 +284,26 @@ def test_the_first_problem_is_raised_with_the_count_of_the_rest() -> None:
     assert str(caught.value) == f"{found[0]} (3 more problems in this file)"
     with pytest.raises(DataError, match=r"\(1 more problem in this file\)$"):
         parse_eval_set(b"{\n{\n", PLACE)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        ("guess", "scorer 'guess' is unknown, expected one of: choice, code, contains, exact, "),
+        ({"kind": "numeric", "tolerance": -1}, "scorer.tolerance is -1, expected a value greater"),
+        ({"kind": "numeric", "unit": "appels"}, "scorer.unit is 'appels', expected a unit, such"),
+        ({"kind": "numeric", "locale": "xx"}, "scorer.locale is 'xx', expected the name of a loc"),
+        ({"kind": "regex", "pattern": "("}, "scorer.pattern is '(', expected a regular expression"),
+        ({"kind": "numeric", "digits": 3}, "scorer.digits is an unknown key, expected only keys "),
+        ("numeric", "expected_answer is 'Paris', expected one number for the scorer numeric: "),
+        ("choice", "expected answer 'Paris' is none of the choices, expected one of: a label"),
+        ("a.py", "scorer 'a.py' is a file, expected a kind; name a file in the spec alone"),
+        (
+            {"kind": "json_schema", "schema": {"type": "x"}},
+            "scorer.schema: expected a JSON Schema: 'x' is not valid",
+        ),
+    ],
+)
+def test_a_scorer_that_cannot_score_its_item_is_refused(scorer: object, message: str) -> None:
+    data = lines(ITEM | {"expected_answer": "Paris", "scorer": scorer})
+    assert problems(data, PLACE)[0].startswith(f"{PLACE}:1: {message}")

@@ -24,7 +24,11 @@ class ScorerKind:
     """What is judged: the answer that the prompt template's grammar finds, or the whole text."""
     search: Callable[[str, Item, Any], list[str]] | None = None
     """(text, item, options) -> answers to try, from which the lenient score takes the first that is
-    correct, else the first. None: the last line that is not blank."""
+    correct, else the first. None: what is marked as the answer, else the last line."""
+    check: Callable[[Item, Any], str | None] | None = None
+    """(item, options) -> why the item cannot be scored, or None; for validation of eval sets."""
+    must_be_allowed: bool = False
+    """Whether the scorer is off unless the user allows it: it runs programs or sends data."""
 
 
 def correct(answer: str, matched: str, explanation: str | None = None) -> Judgement:

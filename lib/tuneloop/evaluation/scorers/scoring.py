@@ -8,11 +8,12 @@ numbers in it are intermediate results, and one of them is often the expected on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from pydantic import ValidationError
 
 from tuneloop.artifacts.eval_samples import Item, Judgement
@@ -26,10 +27,13 @@ from tuneloop.evaluation.scorers.text.places import (
     marked,
     without_reasoning,
 )
+from tuneloop.evaluation.scorers.user_file import UserScorer, is_user_file
+from tuneloop.settings.environment import read_settings, variable
 from tuneloop.validation import first_error, look_up
 
-ScorerName = str | Mapping[str, Any]
-"""A scorer as a spec or an item names it: a kind, or an object with `kind` and options."""
+ScorerName = str | Mapping[str, Any] | UserScorer
+"""A scorer as a spec or an item names it: a kind, an object with `kind` and options, or a loaded
+file."""
 
 
 @dataclass(frozen=True)
@@ -45,30 +49,69 @@ def scorer_of(name: ScorerName, what: str = "scorer") -> Scorer:
     """Look up a scorer and validate its options.
 
     Args:
-        name: a kind, or an object with the key `kind` and options.
+        name: a kind, an object with the key `kind` and options, or a loaded file.
         what: place of the value, for error messages.
 
     Raises:
         SpecError: the kind is unknown, or an option is not valid.
     """
+    if isinstance(name, UserScorer):
+        return Scorer(name.place, name.kind, Options())
     if isinstance(name, str):
-        return _scorer_named(name, what)
+        return _named(ALIASES.get(name, name), b"{}", what)
     options = dict(name)
     kind = options.pop("kind", None)
     if not isinstance(kind, str):
         known = ", ".join(sorted(TABLE))
         raise SpecError(f"{what}.kind is missing, expected one of: {known}")
-    key = ALIASES.get(kind, kind)
-    row = look_up(TABLE, key, f"{what}.kind")
+    return _named(ALIASES.get(kind, kind), msgspec.json.encode(options, order="sorted"), what)
+
+
+@lru_cache(maxsize=4096)
+def _named(kind: str, options: bytes, what: str) -> Scorer:
+    if is_user_file(kind):
+        raise SpecError(
+            f"{what} {kind!r} is a file, expected a kind; name a file in the spec alone"
+        )
+    row = look_up(TABLE, kind, what)
+    given = msgspec.json.decode(options)
     try:
-        return Scorer(key, row, row.options.model_validate(options))
+        return Scorer(kind, row, row.options.model_validate(given))
     except ValidationError as error:
-        raise SpecError(f"{what}.{first_error(error, options)}") from error
+        raise SpecError(f"{what}.{first_error(error, given)}") from error
 
 
-@lru_cache(maxsize=256)
-def _scorer_named(name: str, what: str) -> Scorer:
-    return scorer_of({"kind": name}, what)
+def check_allowed(scorer: Scorer, allow: Collection[str]) -> None:
+    """Refuse a scorer that runs programs or sends data, unless it is allowed by name.
+
+    Args:
+        scorer: the scorer.
+        allow: names of allowed scorers, beside those in the variable of the settings.
+
+    Raises:
+        SpecError: the scorer is not allowed.
+    """
+    if not scorer.kind.must_be_allowed or scorer.name in allow:
+        return
+    if scorer.name not in read_settings().allow_scorers.replace(" ", "").split(","):
+        does = "runs programs that a model wrote" if scorer.name == "code" else "sends data"
+        raise SpecError(
+            f"scorer {scorer.name} {does} and is not allowed, expected permission; set"
+            f" {variable('allow_scorers')}={scorer.name} where it runs"
+        )
+
+
+def item_problem(item: Item, default_scorer: ScorerName) -> str | None:
+    """Say why an item cannot be scored, such as an expected answer that is not a number.
+
+    Returns:
+        Part of a sentence; None if the item can be scored.
+
+    Raises:
+        SpecError: the scorer's name or its options are not valid.
+    """
+    scorer = scorer_of(default_scorer if item.scorer is None else item.scorer)
+    return scorer.kind.check(item, scorer.options) if scorer.kind.check else None
 
 
 def score_text(
@@ -78,6 +121,7 @@ def score_text(
     *,
     parse: Callable[[str], str | None],
     hit_limit: bool = False,
+    allow: Collection[str] = (),
 ) -> tuple[Judgement, Judgement]:
     """Score one generated text.
 
@@ -87,15 +131,16 @@ def score_text(
         default_scorer: scorer of items that name none.
         parse: the prompt template's grammar: a text -> its answer, or None.
         hit_limit: whether generation reached its maximum number of tokens.
+        allow: names of scorers that may run programs or send data.
 
     Returns:
         The strict and the lenient judgement; the same object if they are equal.
 
     Raises:
-        SpecError: the scorer's name or its options are not valid.
+        SpecError: the scorer's name or its options are not valid, or it is not allowed.
     """
-    name = default_scorer if item.scorer is None else item.scorer
-    scorer = scorer_of(name)
+    scorer = scorer_of(default_scorer if item.scorer is None else item.scorer)
+    check_allowed(scorer, allow)
     visible = without_reasoning(text)
     answer = visible if scorer.kind.reads == "text" else parse(visible)
     if answer is not None and not answer.strip():
@@ -103,19 +148,21 @@ def score_text(
     strict = _no_answer(hit_limit) if answer is None else _judge(answer, item, scorer)
     if strict.state == "correct" or scorer.kind.reads == "text":
         return strict, strict
-    lenient = _search(after_reasoning(visible), item, scorer, hit_limit)
+    lenient = _search(after_reasoning(visible), item, scorer, hit_limit, strict)
     return strict, strict if lenient == strict else lenient
 
 
-def _search(text: str, item: Item, scorer: Scorer, hit_limit: bool) -> Judgement:
+def _search(text: str, item: Item, scorer: Scorer, hit_limit: bool, strict: Judgement) -> Judgement:
     """Judge the first answer that is correct, else the first; a cut text needs a marked answer."""
     if hit_limit and marked(text) is None:
         return _no_answer(hit_limit)
-    search = scorer.kind.search or _last_line
-    judged = [_judge(answer, item, scorer) for answer in search(text, item, scorer.options)]
-    if not judged:
-        return _no_answer(hit_limit)
-    return next((each for each in judged if each.state == "correct"), judged[0])
+    first = None
+    for answer in (scorer.kind.search or _last_line)(text, item, scorer.options):
+        judged = strict if answer == strict.answer else _judge(answer, item, scorer)
+        if judged.state == "correct":
+            return judged
+        first = first or judged
+    return first or _no_answer(hit_limit)
 
 
 def _last_line(text: str, item: Item, options: Options) -> list[str]:
@@ -124,7 +171,16 @@ def _last_line(text: str, item: Item, options: Options) -> list[str]:
 
 
 def _judge(answer: str, item: Item, scorer: Scorer) -> Judgement:
-    return scorer.kind.judge(answer.strip(), item, scorer.options)
+    """Judge an answer; what is reported of it can be stored as UTF-8."""
+    judged = scorer.kind.judge(answer.strip(), item, scorer.options)
+    if judged.answer is None or judged.answer.isascii():
+        return judged
+    return msgspec.structs.replace(judged, answer=_storable(judged.answer))
+
+
+def _storable(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _no_answer(hit_limit: bool) -> Judgement:

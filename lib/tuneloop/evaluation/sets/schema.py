@@ -15,9 +15,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
-from tuneloop.errors import DataError
+from tuneloop.artifacts.eval_samples import Item
+from tuneloop.errors import DataError, SpecError
 from tuneloop.file_kinds import not_text
 from tuneloop.jsonl import dump_line, parse_line
 from tuneloop.validation import all_errors, shorten
@@ -66,7 +75,30 @@ class EvalItem(BaseModel):
     scorer: _Label | dict[str, JsonValue] | None = None
     """The item's own scorer: a name, or an object with `kind` and options. Null: the set's."""
     meta: dict[str, JsonValue] = {}
-    """Other facts about the item, which no program reads."""
+    """Other facts about the item, which only a scorer may read."""
+
+    @model_validator(mode="after")
+    def _can_be_scored(self) -> EvalItem:
+        if self.scorer is not None:
+            # Scorers are imported only where an item names one.
+            from tuneloop.evaluation.scorers.scoring import item_problem
+
+            try:
+                problem = item_problem(self.to_item(""), self.scorer)
+            except SpecError as error:
+                raise ValueError(str(error)) from error
+            if problem is not None:
+                raise ValueError(problem)
+        return self
+
+    def to_item(self, set_name: str) -> Item:
+        """Return the item as scorers and reports need it.
+
+        Args:
+            set_name: name of its set in the evaluation.
+        """
+        keys = self.model_dump(exclude={"difficulty"})
+        return Item(set=set_name, difficulty=self.difficulty, **keys)
 
 
 class SetHeader(BaseModel):

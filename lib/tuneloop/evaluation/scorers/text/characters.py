@@ -42,7 +42,8 @@ _JOINERS = re.compile(f"[{_ZWNJ}{_ZWJ}]+")
 _SPACE = re.compile(f"[{_SPACES}]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SUPER = re.compile("[⁰¹²³⁴-⁹⁺⁻⁼⁽⁾ⁿⁱ]+")
-_SUB = re.compile("([0-9]?)([₀-₉₊₋₌₍₎]+)(?=([0-9]?))")
+_SUB = re.compile("([₀-₉₊₋₌₍₎]+)")
+_SLASHED = re.compile("(?<![⁰¹²³⁴-⁹])([⁰¹²³⁴-⁹]++)⁄([₀-₉]+)")
 _FRACTION = re.compile("([0-9]?)([¼-¾⅐-⅞↉])(?=([0-9]?))")
 _SCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎", "0123456789+-=()ni0123456789+-=()")
 _CIRCLED = re.compile("[①-⑳⓪Ⓐ-ⓩ㉑-㉟㊱-㊿❶-➓⓫-⓴⓵-⓾⓿🄰-🅉🅐-🅩]")
@@ -65,6 +66,7 @@ def plain_characters(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     text = _CIRCLED.sub(_circled, text)
     text = _FRACTION.sub(_fraction, text)
+    text = _SLASHED.sub(_slashed, text)
     text = _SUPER.sub(lambda found: f"^{found[0].translate(_SCRIPTS)}", text)
     text = _SUB.sub(_subscript, text)
     text = _SPACE.sub(_space, text)
@@ -141,8 +143,14 @@ def _fraction(found: re.Match[str]) -> str:
     return f"{before}{' ' if before else ''}{numerator}/{denominator}"
 
 
+def _slashed(found: re.Match[str]) -> str:
+    before, _ = _neighbours(found)
+    space = " " if before.isdecimal() else ""
+    return f"{space}{found[1]}/{found[2]}".translate(_SCRIPTS)
+
+
 def _subscript(found: re.Match[str]) -> str:
     """Write a subscript as plain digits after a letter (H₂O), else after `_` (a base, 101₂)."""
-    before, script, after = found.groups()
-    mark = "_" if before or after else ""
-    return f"{before}{mark}{script.translate(_SCRIPTS)}"
+    before, after = _neighbours(found)
+    mark = "" if (before.isalpha() or before == ")") and not after.isdecimal() else "_"
+    return f"{mark}{found[0].translate(_SCRIPTS)}"

@@ -100,3 +100,20 @@ def marked(text: str) -> str | None:
 def last_line(text: str) -> str | None:
     """Return the last line that is not blank; None if all are."""
     return text.rstrip().rpartition("\n")[2].strip() or None
+
+
+def fenced(text: str) -> str:
+    """Return the content of the last Markdown code block that is closed; the text without one."""
+    if "```" not in text:
+        return text
+    block: str | None = None
+    lines: list[str] | None = None
+    for line in text.split("\n"):
+        if not line.lstrip(" \t").startswith("```"):
+            if lines is not None:
+                lines.append(line)
+        elif lines is None:
+            lines = []
+        elif line.strip() == "```":
+            block, lines = "\n".join(lines), None
+    return text if block is None else block
