@@ -75,8 +75,10 @@ the message names it and shows no credential. An unknown variable that begins wi
 a warning with the nearest name.
 
 [Limits](limits.md) have variables too. Credentials of object stores, registries, proxies and the
-Hugging Face hub come from the variables and files that their own tools read. This page is generated
-from `lib/tuneloop/settings/environment.py`.
+Hugging Face hub come from the variables and files that their own tools read. A token or URL with
+spaces, control characters or characters beyond ASCII, and a file that cannot hold one, is refused
+before anything is sent; the message names the variable or the file. This page is generated from
+`lib/tuneloop/settings/environment.py`.
 """
 
 OTHERS_HEAD = """

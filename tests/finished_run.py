@@ -119,6 +119,7 @@ def _publish_stage(
                 ("eval_after.jsonl", b""),
                 ("delta_report.md", render_markdown(made, found).encode()),
                 ("delta_report.json", dump_report(made)),
+                ("delta_report.html", b"<!doctype html>\n"),
                 ("samples.jsonl", b"".join(dump_samples(found))),
             )
         )

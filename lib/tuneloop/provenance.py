@@ -89,7 +89,8 @@ def _git(*arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(resources.code_folder()), *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=10,
             check=True,
         )

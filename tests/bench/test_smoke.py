@@ -21,6 +21,7 @@ from tests.training.compile.cells import need_libtpu
 
 SCRIPTS = (
     "step",  # first, because it takes longest
+    "eval_statistics",
     "examples",
     "examples_http",
     "examples_processes",

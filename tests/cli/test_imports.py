@@ -75,6 +75,7 @@ main()
     ("module", "extra", "verb"),
     [
         ("huggingface_hub", "train", ("models", "add", "tiny", "hf://org/tiny")),
+        ("scipy", "eval", ("eval-sets", "power", "--gain", "0.1")),
         ("kubernetes_validate", "k8s", ("check",)),
         ("urllib3", "k8s", ("check",)),
     ],

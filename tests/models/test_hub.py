@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.models.fake_hub import COMMIT, UPLOADED, FakeHub, running_hub
-from tuneloop.errors import InputMissing, PermissionDenied, SpecError, TuneloopError, Unavailable
+from tuneloop.errors import (
+    InputMissing,
+    PermissionDenied,
+    SpecError,
+    TuneloopError,
+    Unavailable,
+    UsageError,
+)
 from tuneloop.models.hub import open_repository, parse_hub_url, upload
 from tuneloop.models.sources import is_hub_url
 from tuneloop.storage import files
@@ -96,3 +103,27 @@ def test_a_local_folder_comes_before_the_hub(
     assert not is_hub_url("org/name")
     assert not is_hub_url("s3://bucket/name")
     assert not is_hub_url("./org/other")
+
+
+@pytest.mark.parametrize("text", ["hf_s3cret abc", "hf_s3cret\u00e9", "hf_s3cret\nabc"])
+def test_what_cannot_be_a_token_is_refused_before_a_request(
+    text: str, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", text)
+    with pytest.raises(UsageError, match=r"^environment variable HF_TOKEN: has ") as caught:
+        open_repository("hf://org/tiny")
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.setenv("HF_TOKEN", " \n")
+    path = tmp_path / "token"
+    path.write_text(text)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(path))
+    with pytest.raises(UsageError) as caught:
+        open_repository("hf://org/tiny")
+    assert str(caught.value).startswith(f"{path}: has ")
+    assert hub.requests == []
+    path.write_bytes(b"\xff\x00")
+    with pytest.raises(UsageError, match="is not text in UTF-8"):
+        open_repository("hf://org/tiny")
+    path.write_text("hf_good\n")
+    hub.files = {"config.json": b"{}"}
+    assert open_repository("hf://org/tiny").names == ("config.json",)

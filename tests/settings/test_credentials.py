@@ -18,12 +18,13 @@ WRONG = {
     "token\U0001f600": "a character beyond ASCII",
     "a\0b": "a control character",
     "\x1b[31mred": "a control character",
+    "\ufefftoken": "a character beyond ASCII",
     "\u200btoken": "a character beyond ASCII",
     "x" * 16_385: "16,385 characters",
 }
 
 
-@pytest.mark.parametrize("text", ["tl_abc", "tl_abc\n", " tl_abc\r\n", "\ufefftl_abc\n"])
+@pytest.mark.parametrize("text", ["tl_abc", "tl_abc\n", " tl_abc\r\n"])
 def test_a_token_loses_its_line_end(text: str, tmp_path: Path) -> None:
     assert credentials.clean(text, "x") == "tl_abc"
     (tmp_path / "token").write_bytes(text.encode())

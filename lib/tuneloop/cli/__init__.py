@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -31,6 +32,8 @@ from tuneloop.cli.control import cancel
 from tuneloop.cli.gates import gate
 from tuneloop.cli.live import logs
 from tuneloop.errors import (
+    EXIT_BUG,
+    EXIT_OK,
     VERB_EXIT_CODES,
     QuotaExceeded,
     StageFailed,
@@ -43,11 +46,14 @@ TYPER_INTERRUPTED = 130
 """Exit code that typer gives a KeyboardInterrupt."""
 
 EXTRAS = {
-    **dict.fromkeys(("kubernetes", "kubernetes_validate", "urllib3"), ("k8s", "base.txt")),
-    **dict.fromkeys(
-        ("babel", "jsonschema", "math_verify", "pint", "referencing", "regex"),
-        ("eval", "train.txt"),
-    ),
+    **{module: ("k8s", "base.txt") for module in ("kubernetes", "kubernetes_validate", "urllib3")},
+    **{
+        module: ("eval", "train.txt")
+        for module in (
+            *("babel", "jsonschema", "math_verify", "matplotlib", "pint", "referencing", "regex"),
+            *("scipy", "statsmodels"),
+        )
+    },
 }
 """Module -> the extra that installs it and a lock that has it; the others are of `train`, whose
 lock has all packages but these."""
@@ -78,23 +84,46 @@ def main() -> NoReturn:
     """Run a verb and exit with its code."""
     terminal.protect()
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(terminal.finish(_run()))
+
+
+def _run() -> int:
+    """Run a verb, print the sentence of its failure, and return its exit code."""
     try:
         _check_environment(sys.argv[1:])
         app()
     except TuneloopError as e:
-        typer.echo(f"tuneloop: {e}", err=True)
-        sys.exit(_verb_code(e))
+        return _fail(str(e), _verb_code(e))
     except ModuleNotFoundError as e:
-        if (e.name or "").partition(".")[0] in ("", "tuneloop", "jobs"):
-            raise
-        typer.echo(f"tuneloop: {_missing_extra(str(e.name))}", err=True)
-        sys.exit(UsageError.exit_code)
+        if (e.name or "").partition(".")[0] not in ("", "tuneloop", "jobs"):
+            return _fail(_missing_extra(str(e.name)), UsageError.exit_code)
+        return _crash()
+    except OSError as e:
+        from tuneloop.storage.errors import refusal
+
+        found = refusal(e, str(e.filename or "a file"))
+        return _crash() if found is None else _fail(str(found), _verb_code(found))
     except SystemExit as e:
-        if e.code != TYPER_INTERRUPTED:
-            raise
-        typer.echo("stopped; run again to continue", err=True)
-        sys.exit(CANCELLED)
-    sys.exit(0)
+        if e.code == TYPER_INTERRUPTED:
+            typer.echo("stopped; run again to continue", err=True)
+            return CANCELLED
+        return e.code if isinstance(e.code, int) else EXIT_OK
+    except terminal.OutputLost:
+        pass  # `finish` gives the reason
+    except Exception:
+        return _crash()
+    return EXIT_OK
+
+
+def _fail(sentence: str, code: int) -> int:
+    typer.echo(f"tuneloop: {sentence}", err=True)
+    return code
+
+
+def _crash() -> int:
+    """Print the traceback of a bug."""
+    traceback.print_exc()
+    return VERB_EXIT_CODES[EXIT_BUG]
 
 
 def _check_environment(arguments: Sequence[str]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuneloop.cli.options import MOST, GymCount, GymSeed, GymTask, Json, given_file, print_json
+from tuneloop.cli.terminal import write_data
 from tuneloop.errors import DataError, SpecError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def eval_sets_generate(
         )
         for number, problem in enumerate(draw_problems(task, count, seed), start=1)
     ]
-    sys.stdout.buffer.write(dump_eval_set(items))
+    write_data(dump_eval_set(items))
 
 
 def _grouped(problems: list[str], file: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,6 +18,7 @@ from tuneloop.cli.options import (
     given_file,
     print_json,
 )
+from tuneloop.cli.terminal import write_data
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -240,4 +240,4 @@ def export(
     if view not in VIEWS:
         raise UsageError(f"--format {view}: unknown, expected one of {', '.join(sorted(VIEWS))}")
     for _, example in iter_examples(url):
-        sys.stdout.buffer.write(encode_line(VIEWS[view](example)))
+        write_data(encode_line(VIEWS[view](example)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -20,6 +21,7 @@ from tuneloop.cli.options import (
     artifacts_option,
     print_json,
 )
+from tuneloop.cli.terminal import stop_if_lost
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Print a model's answer to one prompt, which the model's chat template wraps."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _stdin().read() if prompt == "-" else prompt
     if not text.strip():
         raise UsageError("--prompt: found no text, expected the user's text")
     _print(asked.open().ask(text), asked, as_json=as_json)
@@ -139,10 +141,20 @@ def chat(asked: AskedModel, as_json: Json = False) -> None:
         history.append((line, answer.text))
 
 
+def _stdin() -> TextIO:
+    """Return standard input, in which bytes that are not UTF-8 are replaced."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed, expected the user's text; pass --prompt TEXT")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    return sys.stdin
+
+
 def _lines() -> Iterator[str]:
     """Yield the user's turns: lines that are not blank."""
-    if not sys.stdin.isatty():
-        for line in sys.stdin:
+    stdin = _stdin()
+    if not stdin.isatty():
+        for line in stdin:
             if line.strip():
                 yield line.strip()
         return
@@ -165,6 +177,7 @@ def _print(answer: Answer, asked: AskedModel, *, as_json: bool) -> None:
     else:
         typer.echo(answer.text)
     sys.stdout.flush()
+    stop_if_lost()
     if answer.hit_limit and not as_json:
         typer.echo(
             f"note: the answer was cut after {answer.tokens} tokens; raise --max-new-tokens",

@@ -9,6 +9,8 @@ import os
 import sys
 from typing import Literal
 
+import typer
+
 SUMMARY_BYTES = 1_000_000
 """Maximum size of a summary; GitHub discards a whole summary above 1 MiB."""
 
@@ -30,8 +32,7 @@ def append_summary(markdown: str) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if is_running() and path:
         text = markdown.encode("utf-8", "replace")[:SUMMARY_BYTES].decode("utf-8", "ignore")
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        _append(path, f"{text}\n", "GITHUB_STEP_SUMMARY")
 
 
 def set_output(**values: str) -> None:
@@ -39,11 +40,19 @@ def set_output(**values: str) -> None:
     path = os.environ.get("GITHUB_OUTPUT")
     if not (is_running() and path):
         return
-    with open(path, "a", encoding="utf-8") as file:
-        for name, value in values.items():
-            if len(value.splitlines()) > 1:  # more lines would set other outputs
-                raise ValueError(f"output {name} has several lines")
-            file.write(f"{name}={value}\n")
+    for name, value in values.items():
+        if len(value.splitlines()) > 1:  # more lines would set other outputs
+            raise ValueError(f"output {name} has several lines")
+    _append(path, "".join(f"{name}={value}\n" for name, value in values.items()), "GITHUB_OUTPUT")
+
+
+def _append(path: str, text: str, variable: str) -> None:
+    """Append text to a file of the step; a run must not fail because that is not possible."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as e:
+        typer.echo(f"warning: {variable}: {path} cannot be written ({e.strerror})", err=True)
 
 
 def run_url() -> str | None:

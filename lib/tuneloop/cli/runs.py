@@ -193,6 +193,8 @@ def plan(
         display.print_plan(made, rows, report, bound_lines(at_most, listed))
     for finding in _memory_findings(step.host.peak_bytes, made.spec.execution):
         typer.echo(f"{finding.severity}: {finding}", err=True)
+    if cluster is not None and (warning := _eval_warning(made, cluster)):
+        typer.echo(f"warning: {warning}", err=True)
     check_fits(step, report)
 
 
@@ -223,6 +225,13 @@ def _memory_findings(needed_bytes: int, execution: ExecutionSpec) -> list[Findin
     from tuneloop.k8s.checks.base_model import check_host_memory
 
     return check_host_memory(needed_bytes, execution)
+
+
+def _eval_warning(made: Plan, cluster: ClusterSpec) -> str | None:
+    from tuneloop.k8s.backend import stage_devices
+    from tuneloop.runs.cost.eval_batch import warn_of_batch
+
+    return warn_of_batch(made, stage_devices(cluster, "eval"))
 
 
 def _plan_as_json(made: Plan, rows: list[PlanRow], report: StepReport) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -26,6 +25,7 @@ from tuneloop.cli.options import (
     print_json,
     setting,
 )
+from tuneloop.cli.terminal import write_data
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.traces.importers.table import IMPORTERS
 
@@ -144,7 +144,11 @@ def _tokens(path: str | None) -> tuple[Token, ...]:
 
     try:
         return parse_tokens(files.read(path).decode("utf-8"), path)
-    except (OSError, UnicodeDecodeError) as e:
+    except UnicodeDecodeError:  # without the cause, which holds the content
+        raise UsageError(
+            f"--tokens {path}: is not text in UTF-8, expected a token file; check the path"
+        ) from None
+    except OSError as e:
         raise UsageError(f"--tokens {path}: cannot be read ({e}); check the path") from e
 
 
@@ -210,7 +214,7 @@ def traces_generate(
     from tuneloop.traces.gym import draw_problems, problem_to_trace
 
     for problem in draw_problems(task, count, seed):
-        sys.stdout.buffer.write(dump_line(problem_to_trace(problem)))
+        write_data(dump_line(problem_to_trace(problem)))
 
 
 @traces_app.command("list")
@@ -225,7 +229,7 @@ def traces_list(
 
     with TraceClient(store) as client:
         for listed in client.iter_traces(limit=limit, source=source):
-            sys.stdout.buffer.write(dump_line(listed))
+            write_data(dump_line(listed))
 
 
 @traces_app.command("export")
@@ -242,7 +246,7 @@ def traces_export(
 
     with TraceClient(store) as client:
         for listed in client.iter_traces(limit=limit, source=source):
-            sys.stdout.buffer.write(dump_line(client.get_trace(listed["id"])["payload"]))
+            write_data(dump_line(client.get_trace(listed["id"])["payload"]))
 
 
 @datasets_app.command("build")
@@ -311,7 +315,7 @@ def datasets_list(
         shown = manifest.model_dump(
             include={"dataset_key", "build_id", "trace_count", "created_at"}
         )
-        sys.stdout.buffer.write(dump_line(shown))
+        write_data(dump_line(shown))
 
 
 @datasets_app.command("show")
@@ -343,4 +347,4 @@ def datasets_export(
         raise UsageError(f"--format {export_format}: unknown, expected one of {known}")
     manifest = load_manifest(artifacts, key)
     for _, row in iter_rows(manifest, artifacts):
-        sys.stdout.buffer.write(encode_line(EXPORT_FORMATS[export_format](row, manifest)))
+        write_data(encode_line(EXPORT_FORMATS[export_format](row, manifest)))

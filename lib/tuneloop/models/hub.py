@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,11 @@ from tuneloop.errors import (
     Unavailable,
 )
 from tuneloop.models.sources import HUB, Source
+from tuneloop.settings import credentials
 from tuneloop.storage import paths
 
 TIMEOUT_SECONDS = 30
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
@@ -83,7 +86,22 @@ def upload(folder: Path, url: str, message: str) -> str:
 def _api() -> Any:
     from huggingface_hub import HfApi
 
+    _check_token()
     return HfApi(library_name="tuneloop")
+
+
+def _check_token() -> None:
+    """Check the token that the hub's client is going to send.
+
+    Raises:
+        UsageError: it cannot be a token; the message names its variable or file.
+    """
+    from huggingface_hub import constants
+
+    for name in _TOKEN_VARIABLES:
+        if credentials.clean(os.environ.get(name), f"environment variable {name}"):
+            return  # the client reads the file only without a variable
+    credentials.read(Path(constants.HF_TOKEN_PATH))
 
 
 @contextlib.contextmanager

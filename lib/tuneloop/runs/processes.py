@@ -144,7 +144,7 @@ def _start_time(pid: int) -> str | None:
     if not Path("/proc/self/stat").exists():
         return _start_time_of_ps(pid)
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
         return None
     # The name of the program, in parentheses, can hold any character.

@@ -23,7 +23,7 @@ def clean(text: str | None, place: str) -> str | None:
     Raises:
         UsageError: the text cannot be a token or a URL.
     """
-    found = (text or "").removeprefix("\ufeff").strip()
+    found = (text or "").strip()
     if len(found) > MAX_CHARACTERS:
         raise UsageError(
             f"{place}: has {len(found):,} characters, expected one token or URL of at most"

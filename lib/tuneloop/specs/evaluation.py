@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -61,9 +61,9 @@ class EvalSpec(Spec):
     """Name of the scorer of `eval_set`."""
     sets: tuple[EvalSetSpec, ...] = Field(default=(), max_length=100)
     """Eval sets, in the order of the report; at least one is required."""
-    batch_size: int = Field(default=64, ge=1)
-    """Maximum prompts per generation batch; a larger batch is faster and needs more device
-    memory."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64
+    """Maximum prompts per generation batch; a larger batch is faster and needs more device memory.
+    `auto` chooses it from the memory of the device and the shape of the models."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Maximum tokens generated per answer; null means 4 more than the longest training response."""
     base_examples: int = Field(default=0, ge=0, le=16)

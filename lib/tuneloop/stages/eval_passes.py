@@ -310,6 +310,17 @@ class Asker:
         return self._generators[key]
 
 
+def longest_prompt(
+    passes: Sequence[Pass], models: Mapping[ModelName, EvaluatedModel], system: str | None
+) -> int:
+    """Return the tokens of the longest prompt of all passes."""
+    return max(
+        len(models[each.model].chat_format.encode_prompt(one.text, system, one.shots))
+        for each in passes
+        for one in each.questions
+    )
+
+
 def _draw_number(question: Question) -> int:
     """Return a number from 0 to 2^32 - 1 for a question, the same at any place in any set."""
     digest = hashlib.sha256((question.id or question.text).encode("utf-8", "surrogatepass"))

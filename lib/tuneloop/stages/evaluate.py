@@ -15,10 +15,11 @@ from tuneloop.artifacts.results import TrainResults
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering import noise, remote
+from tuneloop.stages.answering.batch_size import choose_rows, settle
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_passes import Asker
+from tuneloop.stages.eval_passes import Asker, longest_prompt
 from tuneloop.stages.evaluation import kept, samples
 from tuneloop.stages.evaluation.models import (
     BASE,
@@ -33,6 +34,7 @@ from tuneloop.stages.evaluation.report import write_report
 from tuneloop.stages.evaluation.samples import Answer, Answered
 from tuneloop.stages.evaluation.sets import LoadedSet, contamination, load_sets
 from tuneloop.stages.models.evaluated import open_models
+from tuneloop.training.generation.decoding import device_limit_bytes
 from tuneloop.training.prompt_templates import recipe_named
 
 SHARD_FILE = "generations_{}.jsonl"
@@ -55,11 +57,21 @@ def run(spec: EvalStage, stage: Stage) -> None:
     saved = SavedBatches(stage)
     stage.at_end = saved.delete
     opened = open_models(spec, stage)
+    rows = settle(
+        spec.options.batch_size,
+        stage,
+        lambda: choose_rows(
+            [each.architecture for each in opened.values()],
+            device_limit_bytes(),
+            longest_prompt(passes, opened, spec.system_instruction),
+            max(each.max_new_tokens for each in passes),
+        ),
+    )
     with remote.opened(spec.options.backend, opened) as served:
         asker = Asker(
             opened,
             spec.system_instruction,
-            spec.options.batch_size,
+            rows,
             check_stop=stage.check_stop,
             progress=stage.estimated_progress,
             remote=served,
@@ -67,7 +79,7 @@ def run(spec: EvalStage, stage: Stage) -> None:
         )
         if asker.depends_on_batches(TUNED):
             after = next(each for each in passes if each.model == TUNED)
-            passes.append(noise.again(after, spec.options.batch_size, spec.seed))
+            passes.append(noise.again(after, rows, spec.seed))
         found = asker.ask(passes, stage.block, known)
     if stage.shard_count == 1:
         _assemble(spec, stage, sets, models, asked, found)

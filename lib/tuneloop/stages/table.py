@@ -265,6 +265,7 @@ STAGES: dict[str, StageDef] = {
                 "eval_after.jsonl",
                 "delta_report.md",
                 "delta_report.json",
+                "delta_report.html",
                 "samples.jsonl",
             ),
             summary=_eval_summary,

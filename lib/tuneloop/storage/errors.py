@@ -67,7 +67,7 @@ def sentences(url: str, verb: str) -> Iterator[None]:
         raise
 
 
-def refusal(error: Exception, place: str) -> Exception | None:
+def refusal(error: Exception, place: str) -> TuneloopError | None:
     """Translate another library's error about a full or inaccessible disk.
 
     Returns:
@@ -87,7 +87,7 @@ def is_passing(error: BaseException) -> bool:
     return status in _PASSING_STATUSES if status else bool(_classes(error) & _PASSING_CLASSES)
 
 
-def _sentence_of(e: Exception, url: str, verb: str) -> Exception:
+def _sentence_of(e: Exception, url: str, verb: str) -> TuneloopError:
     reason, code = _words(e), e.errno if isinstance(e, OSError) else None
     if code in _FULL:
         return Unavailable(

@@ -15,8 +15,9 @@ import pytest
 
 from tests import registry
 from tests.postgres import free_port
-from tuneloop.errors import Unavailable
+from tuneloop.errors import Unavailable, UsageError
 from tuneloop.k8s.registry import labels
+from tuneloop.k8s.registry.credentials import find_credentials
 from tuneloop.k8s.registry.labels import read_labels
 
 LABELS = {"dev.tuneloop.protocols": "file,gs", "title": "Läufe 🧪", "empty": ""}
@@ -78,7 +79,7 @@ def test_a_registry_with_a_password(
 ) -> None:
     with registry.with_password(stored.folder) as found:
         image = found.host + stored.reference
-        for config in ({}, auths("other.example"), auths(found.host, "wrong"), ["not a mapping"]):
+        for config in ({}, auths("other.example"), auths(found.host, "wrong")):
             login(config)
             with pytest.raises(Unavailable, match="denies access; run `docker login 127"):
                 read_labels(image)
@@ -89,12 +90,62 @@ def test_a_registry_with_a_password(
         podman.parent.mkdir()
         podman.write_text(json.dumps(auths(found.host)))
         assert read_labels(image) == LABELS
+        podman.write_text(json.dumps(auths(found.host, f"{registry.PASSWORD}\n")))
+        assert read_labels(image) == LABELS, "the line end of a password file"
         podman.write_text("{broken")
-        with pytest.raises(Unavailable, match="denies access"):
+        with pytest.raises(UsageError, match=r"auth\.json: is no file of logins"):
             read_labels(image)
         monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "läufe.json"))
         (tmp_path / "läufe.json").write_text(json.dumps(auths(found.host)))
         assert read_labels(image) == LABELS
+
+
+SECRET = "s3cret"
+WRONG = {
+    "list": json.dumps([SECRET]).encode(),
+    "binary": b"\xff\xfe" + SECRET.encode(),
+    "deep": b"[" * 100_000,
+    "huge": b" " * (5 << 20),
+    "no base64": json.dumps({"auths": {"r.example": {"auth": f"{SECRET}!"}}}).encode(),
+    "no colon": json.dumps({"auths": {"r.example": {"auth": "czNjcmV0"}}}).encode(),
+    "no UTF-8": json.dumps({"auths": {"r.example": {"auth": "/zpzM2NyZXQ="}}}).encode(),
+    "NUL": json.dumps({"auths": {"r.example": {"auth": "dTpzM2NyZXQA"}}}).encode(),
+    "two words": json.dumps({"auths": {"r.example": {"identitytoken": f"a {SECRET}"}}}).encode(),
+    "long": json.dumps({"auths": {"r.example": {"identitytoken": SECRET * 9999}}}).encode(),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_file_that_holds_no_login_is_named_and_not_shown(
+    name: str, login: Callable[[Any], None], tmp_path: Path
+) -> None:
+    login({})
+    path = tmp_path / "docker" / "config.json"
+    path.write_bytes(WRONG[name])
+    with pytest.raises(UsageError) as caught:
+        find_credentials("r.example")
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ")
+    assert SECRET not in said
+    assert len(said) < 400
+    assert caught.value.__cause__ is None
+    if "r.example" in WRONG[name].decode("utf-8", "replace"):
+        assert find_credentials("other.example") is None, "it is no matter of other registries"
+
+
+@pytest.mark.parametrize("data", ["", " \n", "{}", '{"auths": {"r.example": {"auth": ""}}}'])
+def test_an_empty_login_is_none(data: str, login: Callable[[Any], None], tmp_path: Path) -> None:
+    login({})
+    (tmp_path / "docker" / "config.json").write_text(data)
+    assert find_credentials("r.example") is None
+
+
+def test_a_password_may_be_a_document(login: Callable[[Any], None]) -> None:
+    key = json.dumps({"private_key": "-----BEGIN\nö\n"}, indent=1, ensure_ascii=False)
+    login({"auths": {"r.example": {"auth": registry.basic("_json_key", f"{key}\n")}}})
+    found = find_credentials("r.example")
+    assert found is not None
+    assert (found.user, found.secret) == ("_json_key", key)
 
 
 def test_a_registry_with_a_token_service(stored: Stored, login: Callable[[Any], None]) -> None:

@@ -43,7 +43,7 @@ def test_the_page_of_a_run_links_its_results(http: TestClient, run_id: str) -> N
     found = links(page)
     assert f"/runs/{run_id}/files/eval/attempts/{ATTEMPT}/delta_report.md" in found
     assert f"/runs/{run_id}/files/train/attempts/{ATTEMPT}/metrics.jsonl" in found
-    assert "5 results of eval" in text_of(page)
+    assert "6 results of eval" in text_of(page)
     assert "All files" in page
 
 

@@ -24,6 +24,7 @@ from tuneloop.training.generation.decoding import (
 from tuneloop.training.generation.generator import Generator
 from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model
+from tuneloop.training.sizing.evaluation import batch_bytes
 
 VOCABULARY = 64
 NEW = 8
@@ -189,6 +190,20 @@ def test_prefill_computes_logits_of_the_last_position_alone() -> None:
     shapes = set(shapes_in(traced.jaxpr))
     assert {(rows, 1, VOCABULARY), (rows, width, 32)} <= shapes
     assert not {shape for shape in shapes if shape[-1:] == (VOCABULARY,) and width in shape}
+
+
+def test_the_estimated_memory_of_a_batch_is_that_of_the_compiled_program() -> None:
+    vocabulary, rows, width = 4096, 16, 128
+    wide = random_architecture(RandomModelSpec(**SHAPE | {"num_layers": 2}), vocabulary)
+    decoder = Decoder(build_random_model(wide, 3), wide, stop_ids=(), max_new_tokens=NEW)
+    tokens, lengths = np.zeros((rows, width), np.int32), np.full((rows,), width, np.int32)
+    program = decoder._compiled_prefill.lower(
+        decoder._leaves, None, tokens, lengths, cache_tokens=width + NEW
+    )
+    memory: Any = program.compile().memory_analysis()
+    needed = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    assert needed <= batch_bytes(wide, rows, width, NEW) <= 2 * needed
+    assert batch_bytes(wide, rows, width, NEW) < rows * width * vocabulary * 4 / 2
 
 
 def test_prompts_that_cannot_be_generated_from_are_refused() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tuneloop.cli.options import load_prices, print_json
+from tuneloop.cli.terminal import stop_if_lost
 from tuneloop.errors import UsageError
 
 FOLLOW_SECONDS = 5.0
@@ -306,6 +307,7 @@ def follow_sweep(
                         console.print(f"member {row.number}: {state}", markup=False)
             if all(row.has_ended for row in rows):
                 break
+            stop_if_lost()
             sleep(FOLLOW_SECONDS)
     if live is None:
         _print_table(manifest.sweep_id, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -73,6 +74,8 @@ def delete(
 
 
 def _confirmed(question: str) -> bool:
+    if sys.stdin is None:  # closed by the shell
+        return False
     try:
         return typer.confirm(question, err=True)
     except typer.Abort:  # nobody can answer, such as in CI

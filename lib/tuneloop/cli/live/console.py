@@ -34,6 +34,6 @@ def make_console(*, stderr: bool = False, **settings: Any) -> SafeConsole:
         settings: further settings of rich's console.
     """
     stream = sys.stderr if stderr else sys.stdout
-    if isinstance(stream, Screen):  # the console's own sequences pass
+    if isinstance(stream, Screen):  # the console's own sequences pass, and it knows the encoding
         settings["file"] = stream.terminal
     return SafeConsole(stderr=stderr, highlight=False, **settings)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, expand_groups
 from tuneloop.cli.options import MOST
+from tuneloop.cli.terminal import stop_if_lost, write_data
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,23 +101,22 @@ class LinePrinter:
 
     def print(self, log: StageLog, lines: Iterator[LogLine | None]) -> None:
         """Write lines as they come; None flushes."""
-        out = typer.get_binary_stream("stdout")
-        is_terminal = out.isatty()
+        is_terminal = sys.stdout.isatty()
         for each in lines:
             if each is None:
-                out.flush()
+                _flush()
             elif each.line.stamp >= self._oldest:
                 text = visible(each.line.text, is_terminal=is_terminal)
                 if self._pattern.search(text):
-                    self._announce(log, each, out)
-                    out.write(self._formatted(log, each, text))
-        out.flush()
+                    self._announce(log, each)
+                    write_data(self._formatted(log, each, text))
+        _flush()
 
-    def _announce(self, log: StageLog, each: LogLine, out: BinaryIO) -> None:
+    def _announce(self, log: StageLog, each: LogLine) -> None:
         """Name an attempt on stderr before its first line, if the rank has had another one."""
         rank = each.attempt.rank
         if self._shown.get(rank, 1) != each.number:
-            out.flush()
+            _flush()
             who = f"rank {rank}, " if log.ranks > 1 else ""
             typer.echo(f"==> {who}attempt {each.number}, pod {each.attempt.pod} <==", err=True)
         self._shown[rank] = each.number
@@ -126,6 +127,11 @@ class LinePrinter:
         prefix = f"[{each.attempt.rank}] " if log.ranks > 1 or each.attempt.rank else ""
         stamp = f"{rfc3339(each.line.stamp)} " if self._timestamps else ""
         return f"{prefix}{stamp}{text}\n".encode("utf-8", "replace")
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    stop_if_lost()
 
 
 def visible(text: bytes, *, is_terminal: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -79,7 +80,8 @@ def decide(evidence: Evidence, candidate: int, alpha: float = ALPHA) -> SetDecis
         candidate: number of the candidate in the ledger, from 1.
         alpha: error allowed for all candidates together.
     """
-    order = item_order(evidence.groups, int(evidence.sha256[:8] or "0", 16))
+    seed = hashlib.sha256(evidence.sha256.encode()).digest()[:8]
+    order = item_order(evidence.groups, int.from_bytes(seed, "big"))
     difference = (evidence.candidate - evidence.base)[order]
     groups = evidence.groups[order]
     own = alpha_of(candidate, alpha)

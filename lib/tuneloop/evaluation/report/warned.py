@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from tuneloop.artifacts.delta_report import (
     DeltaReport,
@@ -26,15 +27,31 @@ COARSE = 0.1
 def find_warnings(report: DeltaReport, samples: EvalSamples) -> tuple[Warned, ...]:
     """Return all warnings, the severe ones first."""
     found = [*_of_context(report), *_of_answers(samples)]
+    counts: list[_Count] = []
     for each in report.sets:
-        named = f" of {each.name}" if len(report.sets) > 1 else ""
+        named = f" on {each.name}" if len(report.sets) > 1 else ""
         found += _of_size(each, named)
         for model in each.models:
             if model.model in (each.base, TUNED):
-                found += _of_model(model, named)
+                counts += _counts(model, named)
+                found += _of_format(model, named)
+    found += _joined(counts)
     found += _of_training(report.training)
     found += _of_export(report.export)
     return tuple(sorted(found, key=lambda one: not one.severe))
+
+
+@dataclass(frozen=True)
+class _Count:
+    """A number of answers of one model that something is wrong with."""
+
+    kind: str
+    count: int
+    total: int
+    answers: str
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.total} {self.answers}"
 
 
 def _of_context(report: DeltaReport) -> Iterator[Warned]:
@@ -78,11 +95,12 @@ def _of_answers(samples: EvalSamples) -> Iterator[Warned]:
 def _of_size(found: SetResult, named: str) -> Iterator[Warned]:
     if found.weight == "informative":
         return
+    where = named.replace(" on ", " in ", 1)
     coarse = found.detectable is not None and found.detectable > COARSE
     if found.items < FEW_ITEMS:
-        text = f"There are only {found.items} questions{named}."
+        text = f"There are only {found.items} questions{where}."
     elif coarse and found.verdict == "no detectable difference":
-        text = f"The {found.items} questions{named} are too few to see a small gain."
+        text = f"The {found.items} questions{where} are too few to see a small gain."
     else:
         return
     if coarse and found.detectable is not None:
@@ -93,31 +111,51 @@ def _of_size(found: SetResult, named: str) -> Iterator[Warned]:
     yield Warned(kind="few_items", text=text)
 
 
-def _of_model(model: ModelResult, named: str) -> Iterator[Warned]:
-    strict, lenient = model.strict, model.lenient
-    total = strict.total
+KINDS = {
+    "missing": ("is missing", "are missing"),
+    "errors": ("could not be scored", "could not be scored"),
+    "token_limit": ("hit the token limit", "hit the token limit"),
+    "empty": ("is empty", "are empty"),
+    "no_answer": ("has no answer that could be found", "have no answer that could be found"),
+}
+"""Kind of a warning on counted answers -> what one and what several answers do."""
 
-    def counted(kind: str, count: int, one: str, many: str, least: float = 0) -> Iterator[Warned]:
-        if count and count >= least * total:
-            words = one if count == 1 else many
-            text = f"{count} of {total} answers of the {_name(model)}{named} {words}."
-            yield Warned(kind=kind, text=text, severe=count >= SEVERE_SHARE * total)
 
-    limit = "hit the token limit"
-    yield from counted("token_limit", model.hit_limit, limit, limit, MANY_CUT)
-    failed = strict.error - model.missing
-    yield from counted("errors", failed, "could not be scored", "could not be scored")
-    yield from counted("missing", model.missing, "is missing", "are missing")
-    yield from counted("empty", model.empty, "is empty", "are empty", MANY_NO_ANSWER)
+def _counts(model: ModelResult, named: str) -> Iterator[_Count]:
+    strict, total = model.strict, model.strict.total
     without = strict.no_answer + strict.truncated
-    if without > max(model.empty, model.hit_limit):
-        words = "no answer that could be found"
-        yield from counted("no_answer", without, f"has {words}", f"have {words}", MANY_NO_ANSWER)
-    if lenient.share - strict.share >= LENIENT_GAIN:
+    if without <= max(model.empty, model.hit_limit):
+        without = 0  # empty and cut answers have none either, and their own warnings say more
+    for kind, count, least in (
+        ("missing", model.missing, 0.0),
+        ("errors", strict.error - model.missing, 0.0),
+        ("token_limit", model.hit_limit, MANY_CUT),
+        ("empty", model.empty, MANY_NO_ANSWER),
+        ("no_answer", without, MANY_NO_ANSWER),
+    ):
+        if count and count >= least * total:
+            yield _Count(kind, count, total, f"answers of the {_name(model)}{named}")
+
+
+def _joined(counts: Sequence[_Count]) -> Iterator[Warned]:
+    """Make one warning of each kind."""
+    for kind, (one, many) in KINDS.items():
+        own = [each for each in counts if each.kind == kind]
+        if own:
+            said = list(map(str, own))
+            said[-2:] = [" and ".join(said[-2:])]
+            verb = one if len(own) == 1 and own[0].count == 1 else many
+            severe = any(each.count >= SEVERE_SHARE * each.total for each in own)
+            yield Warned(kind=kind, text=f"{', '.join(said)} {verb}.", severe=severe)
+
+
+def _of_format(model: ModelResult, named: str) -> Iterator[Warned]:
+    gain = model.lenient.share - model.strict.share
+    if gain >= LENIENT_GAIN:
         text = (
-            f"{100 * (lenient.share - strict.share):.0f} of 100 answers of the"
-            f" {_name(model)}{named} are right in another place than the prompt asks for. Part of"
-            " the difference between the models may be format, not knowledge."
+            f"{100 * gain:.0f} of 100 answers of the {_name(model)}{named} are right in another"
+            " place than the prompt asks for. Part of the difference between the models may be"
+            " format, not knowledge."
         )
         yield Warned(kind="format", text=text)
 

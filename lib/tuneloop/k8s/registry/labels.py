@@ -63,6 +63,7 @@ def read_labels(image: str) -> dict[str, str]:
 
     Raises:
         Unavailable: the labels cannot be read; the message is the reason, without the image.
+        UsageError: a file of logins on this machine cannot be used.
     """
     reference = parse_reference(image)
     if reference is None:

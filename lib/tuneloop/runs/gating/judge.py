@@ -91,7 +91,8 @@ def judge_run(
     evidence = evidence_of(samples, {one.name: one.base for one in report.sets}, before)
     decisions = {}
     if policy.fail_if is not None:
-        decisions = {one.name: _decide(artifacts, run_id, one, policy) for one in evidence}
+        counted = (one for one in evidence if one.weight != "informative")
+        decisions = {one.name: _decide(artifacts, run_id, one, policy) for one in counted}
     return GateResult(
         run_id,
         (*problems, *policy_problems(policy, evidence, decisions)),

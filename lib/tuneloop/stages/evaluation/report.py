@@ -20,6 +20,7 @@ from tuneloop.artifacts.results import (
 from tuneloop.artifacts.training_metrics import parse_metrics
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.context import accounts_of, training_of
+from tuneloop.evaluation.report.html import render_html
 from tuneloop.evaluation.report.markdown import render_markdown
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering import remote
@@ -38,6 +39,7 @@ def write_report(
     report = build_report(found, _context(spec, stage, sets))
     stage.write_output("delta_report.md", render_markdown(report, found).encode())
     stage.write_output("delta_report.json", dump_report(report))
+    stage.write_output("delta_report.html", render_html(report, found).encode())
     backend = spec.options.backend
     _set_results(stage, report, noise, {} if backend is None else remote.describe(backend))
 

@@ -19,6 +19,11 @@ _FLOAT32 = 4
 _COPIES = 2
 """Copies of one model's weights in float32 on a CPU, at the most: the two models are loaded one
 after the other, and a file is read while its arrays are made."""
+CPU_ROWS, MOST_ROWS = 64, 512
+"""Rows of a batch that are chosen on a CPU, and the most on other devices. On a CPU, more rows make
+nothing faster; measured with small models."""
+_USED_SHARE = 0.8
+"""Part of a device's memory that is planned for."""
 _TOKEN_SECONDS = 0.01
 """Least time of one token of a batch: small models wait for the host, not for their memory."""
 
@@ -37,12 +42,62 @@ def eval_host_bytes(
     if has_chip:
         # The array that is read, and its copy on the way to the device.
         return RUNTIME_OF_CHIPS + 2 * _FLOAT32 * largest_weight(architecture)
+    rows = CPU_ROWS if options.batch_size == "auto" else options.batch_size
+    batch = batch_bytes(architecture, rows, train.max_length_tokens, longest_answer(options, train))
+    return RUNTIME + _COPIES * weight_bytes(architecture) + batch
+
+
+def weight_bytes(architecture: Architecture) -> int:
+    """Return the bytes of one model's weights, which answer in float32."""
+    return _FLOAT32 * parameter_count(architecture)
+
+
+def batch_bytes(architecture: Architecture, rows: int, prompt_tokens: int, new_tokens: int) -> int:
+    """Estimate the memory of a device that one batch needs beside the weights, in bytes.
+
+    The sum follows from the largest arrays of the compiled programs; a test compares it with what
+    the compiler reports.
+
+    Args:
+        architecture: family and shape of the model.
+        rows: rows of the batch.
+        prompt_tokens: padded length of the prompts.
+        new_tokens: tokens of an answer at most.
+    """
     a = architecture
+    heads = a.num_kv_heads * a.head_dim
+    cache = 2 * rows * (prompt_tokens + new_tokens) * a.num_layers * heads
+    scores = 2 * rows * a.num_heads * prompt_tokens**2
+    layer = 3 * a.hidden_dim + 4 * a.embed_dim + 2 * (a.num_heads * a.head_dim + heads)
+    logits = 3 * rows * a.vocab_size  # of the last position alone
+    return _FLOAT32 * (cache + scores + rows * prompt_tokens * layer + logits)
+
+
+def largest_rows(
+    architecture: Architecture, limit_bytes: int, prompt_tokens: int, new_tokens: int
+) -> int:
+    """Return the largest power of two of rows that fits beside the weights, up to `MOST_ROWS`.
+
+    Args:
+        architecture: family and shape of the model.
+        limit_bytes: memory of the device that a program can use.
+        prompt_tokens: padded length of the longest prompts.
+        new_tokens: tokens of an answer at most.
+
+    Returns:
+        1 if nothing fits by the estimate.
+    """
+    free = _USED_SHARE * limit_bytes - weight_bytes(architecture)
+    rows = MOST_ROWS
+    while rows > 1 and batch_bytes(architecture, rows, prompt_tokens, new_tokens) > free:
+        rows //= 2
+    return rows
+
+
+def longest_answer(options: EvalSpec, train: TrainSpec) -> int:
+    """Return the tokens of an answer to any of the sets at most."""
     own = (each.max_new_tokens or 0 for each in options.all_sets)
-    length = train.max_length_tokens + max(_new_tokens(options, train), *own)
-    cache = 2 * _FLOAT32 * options.batch_size * length * a.num_layers * a.num_kv_heads * a.head_dim
-    logits = _FLOAT32 * options.batch_size * train.max_length_tokens * a.vocab_size
-    return RUNTIME + _COPIES * _FLOAT32 * parameter_count(a) + 2 * (cache + logits)
+    return max(_new_tokens(options, train), *own)
 
 
 def eval_seconds(
@@ -69,11 +124,12 @@ def eval_seconds(
         return None
     # Each token of a batch reads all weights.
     token = max(_TOKEN_SECONDS, _FLOAT32 * parameter_count(architecture) / chip.bytes_per_second)
+    rows = MOST_ROWS if options.batch_size == "auto" else options.batch_size
     models = 2 + len(options.baselines)
     tokens = 0
     for each, questions in zip(options.all_sets, items, strict=True):
         passes = models + (1 if options.base_examples and each.instruction else 0)
-        batches = math.ceil(questions * each.samples / options.batch_size)
+        batches = math.ceil(questions * each.samples / rows)
         tokens += passes * batches * (each.max_new_tokens or _new_tokens(options, train))
     return tokens * token
 
