@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuneloop.cli.options import MOST, GymCount, GymSeed, GymTask, Json, given_file, print_json
+from tuneloop.cli.options import (
+    MOST,
+    STDOUT,
+    GymCount,
+    GymSeed,
+    GymTask,
+    Json,
+    given_file,
+    print_json,
+)
 from tuneloop.cli.terminal import write_data
 from tuneloop.errors import DataError, SpecError, UsageError
 
@@ -50,6 +59,102 @@ def eval_sets_generate(
         for number, problem in enumerate(draw_problems(task, count, seed), start=1)
     ]
     write_data(dump_eval_set(items))
+
+
+@app.command("convert")
+def eval_sets_convert(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", callback=given_file, help="Dataset file; - reads standard input."
+        ),
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--from", help="Kind of dataset: inspect, lm-eval, openai-evals or datasets (Parquet)."
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="SET.jsonl",
+            help="New eval set; - prints it.",
+        ),
+    ],
+    category: Annotated[
+        str | None, typer.Option(help="Category of the items whose rows state none.")
+    ] = None,
+    category_from: Annotated[
+        str | None,
+        typer.Option(help="Key of a row, or of its metadata or document, with the category."),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Keys of an item and the columns that hold them, such as"
+            " prompt=question,expected_answer=answer."
+        ),
+    ] = None,
+    answer_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MARK",
+            help="The answer is the text after the last of these marks, such as '####'.",
+        ),
+    ] = None,
+    system: Annotated[
+        str,
+        typer.Option(
+            help="Rows with a system message: drop them, or prepend the text to the question."
+        ),
+    ] = "drop",
+    name: Annotated[
+        str | None, typer.Option(help="Name that the set states; needs --set-version.")
+    ] = None,
+    set_version: Annotated[
+        str | None, typer.Option(help="Version that the set states; needs --name.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a dataset of another tool. List the rows that were dropped, with the reason."""
+    from tuneloop.evaluation.sets.converters.convert import convert, reasons
+    from tuneloop.evaluation.sets.converters.options import make_header, make_options
+    from tuneloop.evaluation.sets.planned import stem
+    from tuneloop.evaluation.sets.schema import dump_eval_set
+    from tuneloop.storage import files, paths
+
+    options = make_options(
+        kind,
+        category=category,
+        category_from=category_from,
+        columns=columns,
+        answer_after=answer_after,
+        system=system,
+    )
+    header = make_header(name, set_version)
+    output = output if output == STDOUT else paths.normal(output)
+    if as_json and output == STDOUT:
+        raise UsageError("--json: prints the accounts, expected -o with a file; give a file")
+    try:
+        data = files.read(file)
+    except FileNotFoundError as e:
+        raise UsageError(f"{file}: no such file, expected a dataset; check the path") from e
+    found = convert(data, file, kind, options, prefix=header.name if header else stem(output))
+    made = dump_eval_set(found.items, header)
+    if output == STDOUT:
+        write_data(made)
+    elif not files.publish(output, made):
+        raise UsageError(f"{output}: exists with another content; give a new name, or delete it")
+    if as_json:
+        print_json(found.as_json())
+        return
+    for reason in reasons(found):
+        typer.echo(reason, err=True)
+    counts = f"{found.rows} rows, {len(found.items)} items, {found.dropped_rows} dropped"
+    typer.echo(f"{output}: {counts}", err=True)
 
 
 def _grouped(problems: list[str], file: str) -> list[str]:

@@ -223,7 +223,7 @@ def _read(data: bytes, place: str) -> tuple[SetHeader | None, list[EvalItem], li
             if (first := id_lines.setdefault(item.id, number)) != number:
                 what = f"id {shorten(item.id)} is already on line {first}, expected unique ids"
                 found.append(f"{at}: {what}; rename or remove one of the two")
-            if (first := prompt_lines.setdefault(_folded(item.prompt), number)) != number:
+            if (first := prompt_lines.setdefault(folded(item.prompt), number)) != number:
                 what = f"the prompt is already on line {first}, expected unique prompts"
                 found.append(f"{at}: {what}; reword or remove one of the two")
     if not items and not found:
@@ -232,6 +232,6 @@ def _read(data: bytes, place: str) -> tuple[SetHeader | None, list[EvalItem], li
     return header, items, found
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """Normalise a prompt so that width, case and white space do not matter."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,0 +1,1 @@
+"""Convert datasets of other tools to eval sets."""
