@@ -272,6 +272,20 @@ def test_a_variable_that_holds_no_url_is_a_warning(
     assert text not in warnings[0]
 
 
+def test_a_proxy_that_cannot_be_used_is_a_warning(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example:1080")
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    submission = submitted(tiny_run, {"url": "https://hooks.example/x"})
+    warnings: list[str] = []
+    with notifier_of_submission(submission, warnings.append):
+        pass
+    assert len(warnings) == 1
+    assert "ALL_PROXY: found a proxy that cannot be used" in warnings[0]
+
+
 def test_a_run_without_webhooks_starts_no_thread(tiny_run: TinyRun) -> None:
     before = threading.active_count()
     submission = submitted(tiny_run)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 from urllib.request import parse_http_list, parse_keqv_list
 
@@ -11,6 +12,7 @@ import httpx
 import msgspec
 
 from tuneloop.errors import Unavailable
+from tuneloop.http_settings import make_client
 from tuneloop.k8s.registry.credentials import Credentials, find_credentials
 from tuneloop.k8s.registry.reference import Reference, parse_reference
 
@@ -65,25 +67,48 @@ def read_labels(image: str) -> dict[str, str]:
         Unavailable: the labels cannot be read; the message is the reason, without the image.
         UsageError: a file of logins on this machine cannot be used.
     """
+    with _connected(image) as (client, reference):
+        manifest = _decode(_manifest(client, reference, reference.version), _Manifest)
+        if manifest.manifests:
+            chosen = _chosen(manifest.manifests)
+            manifest = _decode(_manifest(client, reference, chosen.digest), _Manifest)
+        if manifest.config is None:
+            raise Unavailable(f"{reference.host} has no image of a known format there")
+        digest = manifest.config.digest
+        blob = _get(client, f"{reference.api}/blobs/{digest}", digest)
+    settings = _decode(blob, _Config).config
+    return (settings.labels if settings else None) or {}
+
+
+def read_digest(image: str) -> str:
+    """Return the digest that the tag of an image has now; that of the index if there is one.
+
+    Args:
+        image: reference of the image, with a tag.
+
+    Raises:
+        Unavailable: the registry does not tell it.
+        UsageError: a file of logins on this machine cannot be used.
+    """
+    with _connected(image) as (client, reference):
+        found = _manifest(client, reference, reference.version)
+    return f"sha256:{hashlib.sha256(found).hexdigest()}"
+
+
+@contextlib.contextmanager
+def _connected(image: str) -> Iterator[tuple[httpx.Client, Reference]]:
+    """Yield a client of the registry of an image, whose errors become Unavailable."""
     reference = parse_reference(image)
     if reference is None:
         raise Unavailable("it is no image reference, expected REPOSITORY@sha256:DIGEST")
-    login = find_credentials(reference.host)
-    with httpx.Client(auth=RegistryAuth(login), timeout=SECONDS, follow_redirects=True) as client:
-        try:
-            manifest = _decode(_manifest(client, reference, reference.version), _Manifest)
-            if manifest.manifests:
-                chosen = _chosen(manifest.manifests)
-                manifest = _decode(_manifest(client, reference, chosen.digest), _Manifest)
-            if manifest.config is None:
-                raise Unavailable(f"{reference.host} has no image of a known format there")
-            digest = manifest.config.digest
-            blob = _get(client, f"{reference.api}/blobs/{digest}", digest)
-        except (httpx.HTTPError, httpx.InvalidURL) as e:
-            reason = " ".join(str(e).split())[:200] or type(e).__name__
-            raise Unavailable(f"{reference.host} cannot be reached: {reason}") from e
-    settings = _decode(blob, _Config).config
-    return (settings.labels if settings else None) or {}
+    auth = RegistryAuth(find_credentials(reference.host))
+    url = httpx.URL(reference.api)
+    try:
+        with make_client(url, auth=auth, timeout=SECONDS, follow_redirects=True) as client:
+            yield client, reference
+    except (httpx.HTTPError, httpx.InvalidURL) as e:
+        reason = " ".join(str(e).split())[:200] or type(e).__name__
+        raise Unavailable(f"{reference.host} cannot be reached: {reason}") from e
 
 
 def _manifest(client: httpx.Client, reference: Reference, version: str) -> bytes:

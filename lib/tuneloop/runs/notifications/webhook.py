@@ -19,6 +19,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
 from tuneloop.errors import SpecError, Unavailable
+from tuneloop.http_settings import make_client
 from tuneloop.settings import credentials
 from tuneloop.specs.integrations.notifications import WebhookSpec
 
@@ -75,12 +76,15 @@ class Webhook:
             url: URL of the webhook.
             retry_seconds: seconds to retry a request.
             stop: ends retries when it is set.
+
+        Raises:
+            SpecError: a variable with a proxy or certificates cannot be used.
         """
         self._url, self._stop, self._retry_seconds = url, stop, retry_seconds
         # These print the URL of every request, at a level that the in-cluster submitter logs.
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._http = httpx.Client(timeout=TIMEOUT, follow_redirects=False)
+        self._http = make_client(url, timeout=TIMEOUT, follow_redirects=False)
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Send a request until it is accepted.
