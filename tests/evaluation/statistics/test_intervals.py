@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -75,3 +77,23 @@ def test_equal_totals_are_equal_whatever_the_order_of_their_sum() -> None:
 def test_intervals_are_the_same_bytes_each_time() -> None:
     values, groups = np.array([0.5, 1, 0, 0.25] * 10), np.repeat(np.arange(10), 4)
     assert mean_interval(values, groups) == mean_interval(values, groups)
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 10), (10, 10), (81, 100)])
+def test_the_interval_of_a_share_is_wilsons(correct: int, total: int) -> None:
+    z, p = 1.959963984540054, correct / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
+    assert share_interval(correct, total) == pytest.approx(
+        (max(0.0, centre - half), min(1.0, centre + half)), abs=1e-12
+    )
+    assert share_interval(0, 0) == (0.0, 1.0)
+
+
+def test_the_interval_of_the_gain_is_bonett_and_prices() -> None:
+    # Adjusted counts (11, 3) of 32: gain 8/32, variance ((14/32) - (8/32)**2) / 32.
+    half = 1.959963984540054 * math.sqrt((14 / 32 - (8 / 32) ** 2) / 32)
+    assert gain_interval(10, 2, 30) == pytest.approx((0.25 - half, 0.25 + half))
+    low, high = gain_interval(0, 0, 5)
+    assert low == -high and 0 < high < 1
+    assert gain_interval(3, 0, 3)[1] == 1.0

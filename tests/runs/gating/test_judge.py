@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,17 @@ def test_luck_of_many_candidates_does_not_pass(tuneloop: Invoke, artifacts: str)
     assert code == 13
     assert "set letters_v1 is not shown to have improved (candidate 401" in err
     assert json.loads(out)["passed"] is False
+
+
+def test_a_gate_needs_no_package_of_the_extra_eval() -> None:
+    """CI installs the lock `base.txt`, which has numpy but not scipy."""
+    code = (
+        "import sys; from tuneloop.runs.gating import judge;"
+        "from tuneloop.evaluation.gates import baselines, ledger, policy;"
+        "print(*{'scipy', 'statsmodels', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "\n"
 
 
 def test_limits_alone_write_nothing(tuneloop: Invoke, artifacts: str) -> None:
@@ -132,3 +146,14 @@ def test_the_comment_of_an_unfinished_run_needs_no_gate(tuneloop: Invoke, artifa
     asked = ("report", "going-1", "--artifacts", artifacts, "--fail-if", "not-improved")
     assert tuneloop(*asked, "--format", "comment")[0] == 0
     assert tuneloop(*asked)[0] == 12
+
+
+def test_a_baseline_with_a_deleted_run_is_a_sentence(tuneloop: Invoke, artifacts: str) -> None:
+    assert gate(tuneloop, artifacts, "--promote", "main")[0] == 0
+    other = "letters-0a1b2c3d"
+    publish_run(artifacts, "letters-v1", other)
+    shutil.rmtree(Path(artifacts) / "training_runs" / RUN)
+    asked = ("--artifacts", artifacts, "--baseline", "main", "--fail-if", "regressed")
+    code, _, err = tuneloop("gate", other, *asked)
+    assert (code, f"run {RUN}: no record of stage eval" in err) == (12, True)
+    assert "promote another run" in err

@@ -10,7 +10,7 @@ import numpy as np
 from tuneloop.artifacts.eval_samples import EvalSamples, Weight
 from tuneloop.errors import DataError
 from tuneloop.evaluation.statistics.arrays import ModelScores, SetScores, scores_of_sets
-from tuneloop.evaluation.statistics.intervals import Floats, Groups
+from tuneloop.evaluation.statistics.dtypes import Floats, Groups
 
 TUNED = "tuned"
 """Name of the candidate in `samples.jsonl`."""

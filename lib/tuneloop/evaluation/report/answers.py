@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from tuneloop.artifacts.eval_samples import EvalSamples, Item, Judgement, Sample, State
-from tuneloop.evaluation.statistics.intervals import Floats, Groups
+from tuneloop.evaluation.statistics.dtypes import Floats, Groups
 
 MISSING = Judgement("error", 0.0, explanation="The answer is missing.")
 """Judgement of a sample that the file does not have."""

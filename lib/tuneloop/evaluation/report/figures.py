@@ -19,7 +19,8 @@ from tuneloop.artifacts.delta_report import (
 from tuneloop.artifacts.eval_samples import Item, Judgement
 from tuneloop.evaluation.report.answers import Answers, SetAnswers, mean_values, states
 from tuneloop.evaluation.statistics.categories import compare_categories
-from tuneloop.evaluation.statistics.intervals import Floats, Groups, mean_interval
+from tuneloop.evaluation.statistics.dtypes import Floats, Groups
+from tuneloop.evaluation.statistics.intervals import mean_interval
 from tuneloop.evaluation.statistics.paired import Comparison as Compared
 from tuneloop.evaluation.statistics.paired import compare_scores
 from tuneloop.evaluation.statistics.repeats import pass_at_k

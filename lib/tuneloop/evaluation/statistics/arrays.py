@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuneloop.artifacts.eval_samples import STATES, EvalSamples, EvalSet, State
-from tuneloop.evaluation.statistics.intervals import Floats, Groups
-from tuneloop.evaluation.statistics.repeats import Counts
+from tuneloop.evaluation.statistics.dtypes import Counts, Floats, Groups
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from statsmodels.stats.multitest import multipletests
 
-from tuneloop.evaluation.statistics.intervals import Floats, Groups
+from tuneloop.evaluation.statistics.dtypes import Floats, Groups
 from tuneloop.evaluation.statistics.paired import SIGNIFICANT, Comparison, Verdict, compare_scores
 
 MIN_ITEMS = 10

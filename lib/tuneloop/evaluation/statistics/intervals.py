@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Floats = NDArray[np.float64]
-Groups = NDArray[np.int64]
+from tuneloop.evaluation.statistics.dtypes import Floats, Groups
 
 CONFIDENCE = 0.95
 RESAMPLES = 9_999

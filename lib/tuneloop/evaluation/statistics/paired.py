@@ -8,12 +8,11 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from tuneloop.evaluation.statistics.dtypes import Floats, Groups
 from tuneloop.evaluation.statistics.intervals import (
     MAX_DISTINCT,
     RESAMPLES,
     SEED,
-    Floats,
-    Groups,
     gain_interval,
     group_totals,
     is_binary,

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from tuneloop.evaluation.statistics.intervals import Floats, share_interval
-
-Counts = NDArray[np.int64]
+from tuneloop.evaluation.statistics.dtypes import Counts, Floats
+from tuneloop.evaluation.statistics.intervals import share_interval
 
 
 def pass_at_k(correct: Counts, samples: Counts, k: int) -> Floats:

@@ -1,6 +1,6 @@
 """Judge a finished run by limits and a policy, with the ledger of candidates.
 
-The limits need the report alone. A policy also needs `samples.jsonl` and the extra `eval`. Only
+The limits need the report alone. A policy also needs `samples.jsonl` and numpy. Only
 `fail_if` writes: the candidate's entry in the ledger.
 """
 
@@ -78,7 +78,7 @@ def judge_run(
     digest = next((one.digest for one in report.models if one.name == TUNED), None)
     if policy is None:
         return GateResult(outcome.run_id, tuple(problems), digest=digest)
-    # These need the extra `eval`.
+    # These import numpy.
     from tuneloop.evaluation.gates.baselines import current
     from tuneloop.evaluation.gates.evidence import evidence_of
     from tuneloop.evaluation.gates.policy import policy_problems
@@ -147,7 +147,12 @@ def promote_run(artifacts: str, result: GateResult, name: str) -> str:
 
 def _read_samples(artifacts: str, run_id: str) -> EvalSamples:
     evaluated = records.find(artifacts, run_id, "eval")
-    if evaluated is None or not evaluated.outputs_like(SAMPLES):
+    if evaluated is None:
+        raise InputMissing(
+            f"run {run_id}: no record of stage eval, expected that of a run that was evaluated; if"
+            " the run of a baseline was deleted, promote another run"
+        )
+    if not evaluated.outputs_like(SAMPLES):
         raise InputMissing(
             f"run {run_id}: no {SAMPLES}, expected the answers of its evaluation, which an older"
             " version of tuneloop did not write; evaluate the run again"
