@@ -13,7 +13,7 @@ from tests.browser.test_pages import TOO_WIDE
 from tests.evaluation.report.test_build import full, full_context
 from tests.evaluation.samples import joined, samples_of
 from tuneloop.evaluation.report.build import build_report
-from tuneloop.evaluation.report.html import render_html
+from tuneloop.evaluation.report.page.html import render_html
 
 Open = Callable[..., Page]
 

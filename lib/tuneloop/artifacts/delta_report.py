@@ -242,6 +242,7 @@ class SetResult(_Part):
     version: str | None = None
     weight: Weight
     scorer: str
+    """Kind of the scorer of items that name none."""
     samples: int = 1
     """Samples for each item and model."""
     items: int

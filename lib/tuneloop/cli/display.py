@@ -21,6 +21,7 @@ from tuneloop.storage import files, paths
 if TYPE_CHECKING:
     from tuneloop.runs.plan import Plan
     from tuneloop.runs.plan_table import PlanRow
+    from tuneloop.runs.reports.compare import Row as CompareRow
     from tuneloop.runs.results import StageResult
     from tuneloop.runs.status import StageStatus
     from tuneloop.runs.train_step import StepReport
@@ -200,6 +201,35 @@ def print_status(run_id: str, stages: Sequence[StageStatus]) -> None:
         pace = describe_pace(stage.rate_per_second, stage.seconds_left, stage.loss)
         table.add_row(stage.name, stage.state, stage.step, Text(pace or stage.cause))
     console.print(table)
+
+
+def print_comparison(rows: Sequence[CompareRow]) -> None:
+    """Print tuned models side by side to stdout, one table for each set, in 80 columns."""
+    console = make_console()
+    for digest in dict.fromkeys(row.sha256 for row in rows):
+        own = [row for row in rows if row.sha256 == digest]
+        console.print(f"{own[0].set}: {own[0].items} items", markup=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("run", overflow="fold")
+        for column in ("correct", "points", "95 % interval", "p"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("+/-", justify="right", no_wrap=True)
+        table.add_column("verdict", overflow="fold")
+        for row in own:
+            shown: list[str | Text] = [Text(row.run_id), f"{100 * row.accuracy:.1f} %"]
+            if row.gain is None:
+                shown += ["", f"{100 * row.low:.1f} to {100 * row.high:.1f} %", "", "", "the first"]
+            else:
+                low, high = row.gain_low or 0.0, row.gain_high or 0.0
+                shown += [
+                    f"{100 * row.gain:+.1f}",
+                    f"{100 * low:+.1f} to {100 * high:+.1f}",
+                    f"{row.p_value:.2g}",
+                    f"{row.better}/{row.worse}",
+                    row.verdict or "",
+                ]
+            table.add_row(*shown)
+        console.print(table)
 
 
 def print_explanation(stage: StageStatus) -> None:

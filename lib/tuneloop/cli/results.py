@@ -1,4 +1,4 @@
-"""The verb that prints the report of a run. It reads the artifacts and asks no cluster."""
+"""Verbs on the results of runs: report, compare. They read the artifacts and ask no cluster."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ import typer
 
 from tuneloop.cli.gates.gate import GateOptions
 from tuneloop.cli.option_groups import KnownRun, expand_groups
-from tuneloop.cli.options import Prices, find_run_manifest, prices_of_run, print_json
+from tuneloop.cli.options import (
+    DEFAULT_ARTIFACTS,
+    Json,
+    Prices,
+    artifacts_option,
+    find_run_manifest,
+    prices_of_run,
+    print_json,
+)
+from tuneloop.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command()(expand_groups(report))
+    app.command()(compare)
 
 
 def report(
@@ -28,12 +38,39 @@ def report(
         ),
     ] = "markdown",
     prices: Prices = None,
+    rescore: Annotated[
+        bool,
+        typer.Option(
+            "--rescore",
+            help="Score all answers again with the scorers of this version, build the report from"
+            " them, and say on stderr what changed. The run keeps its own scores.",
+        ),
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="With --rescore: also write samples.jsonl and the report (json, md, html) there.",
+        ),
+    ] = None,
 ) -> None:
     """Print the report of a run. The comment format also covers failed and unfinished runs.
 
     With options of a gate, the comment shows whether the run passes. The other formats exit with 13
     if it does not.
     """
+    if rescore:
+        if limits.is_given or report_format not in ("markdown", "json"):
+            raise UsageError(
+                "--rescore: found options of a gate or another format, expected the format markdown"
+                " or json; remove them"
+            )
+        _rescore(run, report_format, output)
+        return
+    if output is not None:
+        raise UsageError("--output: found without --rescore; add --rescore, or remove it")
     from tuneloop.cli import github
     from tuneloop.history.cost import account
     from tuneloop.runs import comment
@@ -64,3 +101,45 @@ def report(
         typer.echo(account.markdown(stages, listed), nl=False)
     if judged is not None:
         require_pass(outcome, judged)
+
+
+def _rescore(run: KnownRun, report_format: str, output: str | None) -> None:
+    from tuneloop.runs.reports.rescore import rescore_run
+    from tuneloop.storage import files, paths
+
+    found = rescore_run(run.artifacts_url, run.run_id)
+    for line in found.lines():
+        typer.echo(line, err=True)
+    if output is not None:
+        for name, data in found.files().items():
+            files.write(paths.join(paths.absolute(output), name), data)
+    if report_format == "json":
+        print_json(found.as_json())
+    else:
+        typer.echo(found.markdown(), nl=False)
+
+
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN_ID RUN_ID...", help="Two or more run ids.")
+    ],
+    artifacts: Annotated[str, artifacts_option("Artifacts URL of the runs.")] = DEFAULT_ARTIFACTS,
+    as_json: Json = False,
+) -> None:
+    """Compare the tuned models of runs, item by item, on the eval sets that the runs share.
+
+    Every run is compared with the first. `tuneloop runs compare` compares specs, code and data.
+    """
+    from tuneloop.cli.display import print_comparison
+    from tuneloop.runs.reports import compare as comparing
+    from tuneloop.storage import paths
+
+    for run_id in runs:
+        KnownRun(run_id)  # refuses an id that points outside the artifacts
+    if len(set(runs)) < 2:
+        raise UsageError("compare: found one run id, expected at least two; add another")
+    rows = comparing.compare_runs(paths.absolute(artifacts), runs)
+    if as_json:
+        print_json(comparing.as_json(rows))
+    else:
+        print_comparison(rows)

@@ -187,6 +187,15 @@ def test_several_samples_and_partial_credit() -> None:
     assert report.items[0].tuned.value == 0.75
 
 
+def test_a_scorer_with_options_is_named_by_its_kind() -> None:
+    found = samples_of({"base": [W], "tuned": [R]})
+    described = msgspec.structs.replace(
+        found.sets["test_v1"], scorer={"kind": "numeric", "tolerance": 0.1}
+    )
+    found = EvalSamples({"test_v1": described}, found.models, found.items, found.samples)
+    assert build_report(found, Context()).sets[0].scorer == "numeric"
+
+
 def test_warnings() -> None:
     def kinds(samples: EvalSamples, context: Context | None = None) -> set[str]:
         return {each.kind for each in build_report(samples, context or Context()).warnings}

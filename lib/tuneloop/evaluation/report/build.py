@@ -176,7 +176,7 @@ def _set_result(described: EvalSet, found: SetAnswers, base: str) -> SetResult:
         sha256=described.sha256,
         version=described.version,
         weight=described.weight,
-        scorer=described.scorer,
+        scorer=_scorer_name(described),
         samples=described.samples,
         items=len(found.items),
         verdict=verdict_of(overall),
@@ -187,6 +187,11 @@ def _set_result(described: EvalSet, found: SetAnswers, base: str) -> SetResult:
         comparisons=figures.comparisons(found, base, TUNED),
         detectable=detectable(after.values - before.values),
     )
+
+
+def _scorer_name(described: EvalSet) -> str:
+    found = described.scorer
+    return found if isinstance(found, str) else str(found.get("kind"))
 
 
 def _categories(known: Sequence[SetResult], answers: Mapping[str, SetAnswers]) -> tuple[Group, ...]:

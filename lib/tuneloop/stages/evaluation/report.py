@@ -20,8 +20,8 @@ from tuneloop.artifacts.results import (
 from tuneloop.artifacts.training_metrics import parse_metrics
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.context import accounts_of, training_of
-from tuneloop.evaluation.report.html import render_html
 from tuneloop.evaluation.report.markdown import render_markdown
+from tuneloop.evaluation.report.page.html import render_html
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering import remote
 from tuneloop.stages.context import Stage

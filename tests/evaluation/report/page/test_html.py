@@ -16,10 +16,10 @@ from tests.evaluation.report.test_build import full, full_context
 from tests.evaluation.samples import samples_of
 from tuneloop.artifacts.delta_report import Context
 from tuneloop.artifacts.eval_samples import EvalSamples
-from tuneloop.evaluation.report import html
 from tuneloop.evaluation.report.build import build_report
-from tuneloop.evaluation.report.diff import WordDiff
-from tuneloop.evaluation.report.visible import visible
+from tuneloop.evaluation.report.page import html
+from tuneloop.evaluation.report.page.diff import WordDiff
+from tuneloop.evaluation.report.page.visible import visible
 
 HOSTILE = (
     "</script></pre></details><script>document.title='taken'</script><img src=x onerror=alert(1)>"

@@ -17,8 +17,8 @@ from tuneloop.artifacts.delta_report import (
     Training,
 )
 from tuneloop.artifacts.results import LengthSummary
-from tuneloop.evaluation.report.svg import BASE, LINE, OTHER, SOFT, TUNED, draw
-from tuneloop.evaluation.report.visible import line
+from tuneloop.evaluation.report.page.svg import BASE, LINE, OTHER, SOFT, TUNED, draw
+from tuneloop.evaluation.report.page.visible import line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,14 +16,14 @@ from markupsafe import Markup, escape
 from tuneloop import templating
 from tuneloop.artifacts.delta_report import DeltaReport
 from tuneloop.artifacts.eval_samples import EvalSamples, Sample
-from tuneloop.evaluation.report.diff import Runs, WordDiff
 from tuneloop.evaluation.report.markdown import interval, percent, points
-from tuneloop.evaluation.report.pictures import pictures
+from tuneloop.evaluation.report.page.diff import Runs, WordDiff
+from tuneloop.evaluation.report.page.pictures import pictures
+from tuneloop.evaluation.report.page.visible import line, visible
 from tuneloop.evaluation.report.texts import OUTCOMES, ItemTexts, items_with_texts, short
 from tuneloop.evaluation.report.verdict import change
-from tuneloop.evaluation.report.visible import line, visible
 
-FOLDER = "evaluation/report"
+FOLDER = "evaluation/report/page"
 MAX_ITEMS = 10_000
 """Items on the page; `samples.jsonl` has all."""
 MAX_ITEMS_OF_OTHERS = 2_000

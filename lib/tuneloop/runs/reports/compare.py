@@ -1,0 +1,123 @@
+"""Compare the tuned models of runs on the eval sets that the runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tuneloop.errors import UsageError
+from tuneloop.evaluation.report.answers import Answers, by_set
+from tuneloop.evaluation.report.texts import TUNED
+from tuneloop.evaluation.statistics.intervals import mean_interval
+from tuneloop.evaluation.statistics.paired import Verdict, compare_scores
+from tuneloop.runs.reports.samples import read_samples
+
+
+@dataclass(frozen=True)
+class Row:
+    """The tuned model of one run on one set."""
+
+    set: str
+    sha256: str
+    run_id: str
+    items: int
+    """Items that both runs have."""
+    accuracy: float
+    low: float
+    """Lower end of the 95 % interval of the accuracy."""
+    high: float
+    gain: float | None = None
+    """Accuracy minus that of the first run, on the same items; null for the first run."""
+    gain_low: float | None = None
+    gain_high: float | None = None
+    p_value: float | None = None
+    better: int | None = None
+    """Items that this run answered better than the first."""
+    worse: int | None = None
+    verdict: Verdict | None = None
+
+
+def compare_runs(artifacts: str, run_ids: Sequence[str]) -> list[Row]:
+    """Compare the tuned model of each run with that of the first, on each set that they share.
+
+    Sets are the same if their files have the same digest; their names do not matter.
+
+    Args:
+        artifacts: URL of the artifacts.
+        run_ids: at least two runs.
+
+    Raises:
+        InputMissing: a run has no samples.
+        UsageError: no run shares a set with the first.
+    """
+    sets = {run_id: _sets_of(artifacts, run_id) for run_id in dict.fromkeys(run_ids)}
+    first, *others = sets
+    rows = []
+    for digest, (name, before) in sets[first].items():
+        pairs = [(run_id, sets[run_id][digest][1]) for run_id in others if digest in sets[run_id]]
+        if pairs:
+            rows.append(_alone(name, digest, first, before))
+        rows += [_compared(name, digest, run_id, before, after) for run_id, after in pairs]
+    if not rows:
+        known = "; ".join(
+            f"{run_id} has {', '.join(name for name, _ in found.values()) or 'none'}"
+            for run_id, found in sets.items()
+        )
+        raise UsageError(
+            f"compare: no run shares an eval set with {first}, expected a set with the same digest:"
+            f" {known}; compare other runs, or evaluate them on one set"
+        )
+    return rows
+
+
+def _sets_of(artifacts: str, run_id: str) -> dict[str, tuple[str, tuple[list[str], Answers]]]:
+    """Return digest of each set -> its name, its items' ids, and the tuned model's answers."""
+    samples = read_samples(artifacts, run_id)
+    return {
+        samples.sets[name].sha256: (
+            name,
+            ([item.id for item in found.items], found.models[TUNED]),
+        )
+        for name, found in by_set(samples).items()
+        if TUNED in found.models
+    }
+
+
+def _alone(name: str, digest: str, run_id: str, found: tuple[list[str], Answers]) -> Row:
+    ids, answers = found
+    low, high = mean_interval(answers.values, answers.groups)
+    return Row(name, digest, run_id, len(ids), float(answers.values.mean()), low, high)
+
+
+def _compared(
+    name: str,
+    digest: str,
+    run_id: str,
+    before: tuple[list[str], Answers],
+    after: tuple[list[str], Answers],
+) -> Row:
+    # The same digest means the same items in the same order.
+    alone = asdict(_alone(name, digest, run_id, after))
+    found = compare_scores(
+        np.asarray(before[1].values), np.asarray(after[1].values), before[1].groups
+    )
+    return Row(
+        **{
+            **alone,
+            "gain": found.gain,
+            "gain_low": found.low,
+            "gain_high": found.high,
+            "p_value": found.p_value,
+            "better": found.higher,
+            "worse": found.lower,
+            "verdict": found.verdict,
+        }
+    )
+
+
+def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return all rows, for `--json`."""
+    return {"first": rows[0].run_id, "rows": [asdict(row) for row in rows]}

@@ -1,0 +1,99 @@
+"""Reports from samples alone: scored again, and compared between runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.builders import Invoke, letter_trace, publish_dataset
+from tests.evaluation.samples import judged
+from tests.finished_run import answered, publish_run
+from tuneloop.artifacts.eval_samples import EvalSamples
+from tuneloop.runs.reports.compare import compare_runs
+from tuneloop.runs.reports.rescore import rescore
+from tuneloop.runs.reports.samples import read_samples
+from tuneloop.training.prompt_templates import recipe_named
+
+RUN, SECOND = "letters-7c1aa298", "second-00c0ffee"
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> str:
+    url = str(tmp_path / "artifacts")
+    publish_run(url, publish_dataset(url, [letter_trace(n) for n in range(3)]), RUN)
+    return url
+
+
+def marked() -> EvalSamples:
+    """The samples, with texts that hold the judged answers, and a generation that failed."""
+    found = answered()
+    samples = [
+        msgspec.structs.replace(one, text=f"Answer: {one.score.answer}" if one.score.answer else "")
+        for one in found.samples
+    ]
+    samples[1] = msgspec.structs.replace(samples[1], text="", score=judged("error"))
+    return EvalSamples(found.sets, found.models, found.items, tuple(samples))
+
+
+def test_scoring_again_with_the_same_scorers_changes_nothing() -> None:
+    recipe = recipe_named("trace_sft_v1")
+    once = rescore(marked(), recipe)
+    states: list[tuple[str, float]] = [(one.score.state, one.score.value) for one in once.samples]
+    assert states == [(one.score.state, one.score.value) for one in marked().samples]
+    assert once.samples[1].score == marked().samples[1].score
+    assert rescore(once, recipe) == once
+
+
+def test_a_run_is_scored_again(tuneloop: Invoke, artifacts: str, tmp_path: Path) -> None:
+    stored = read_samples(artifacts, RUN)
+    out = tmp_path / "out"
+    code, text, said = tuneloop(
+        "report", RUN, "--artifacts", artifacts, "--rescore", "-o", str(out)
+    )
+    assert code == 0, said
+    # The stored texts have no marked answers, so the strict scores are lost.
+    assert f"{RUN}: scored 72 answers again: " in said
+    assert "strict: " in said and "from correct to no_answer" in said
+    assert "verdict: improved -> no detectable difference" in said
+    assert text.startswith("# Delta report: no detectable difference")
+    names = ["delta_report.html", "delta_report.json", "delta_report.md", "samples.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert (out / "delta_report.md").read_text() == text
+    assert read_samples(artifacts, RUN) == stored
+    code, text, _ = tuneloop(
+        "report", RUN, "--artifacts", artifacts, "--rescore", "--format", "json"
+    )
+    value = json.loads(text)
+    assert (code, value["rescored"]["answers"]) == (0, 72)
+    assert value["header"]["scorer"] == "exact_match"
+    assert value["rescored"]["changes"][0]["reading"] in ("strict", "lenient")
+
+
+def test_options_that_do_not_fit_are_refused(tuneloop: Invoke, artifacts: str) -> None:
+    options = "report", RUN, "--artifacts", artifacts
+    assert tuneloop(*options, "--rescore", "--format", "comment")[0] == 2
+    assert tuneloop(*options, "--rescore", "--min-gain", "0")[0] == 2
+    assert tuneloop(*options, "-o", "x")[0] == 2
+
+
+def test_runs_are_compared_on_the_set_that_they_share(tuneloop: Invoke, artifacts: str) -> None:
+    publish_run(artifacts, "letters-v1", SECOND)
+    rows = compare_runs(artifacts, [RUN, SECOND])
+    assert [row.run_id for row in rows] == [RUN, SECOND]
+    assert (rows[0].gain, rows[1].gain, rows[1].better, rows[1].worse) == (None, 0, 0, 0)
+    assert rows[0].accuracy == pytest.approx(26 / 36)
+    options = "compare", RUN, SECOND, "--artifacts", artifacts
+    code, text, said = tuneloop(*options)
+    assert (code, max(map(len, text.splitlines())) <= 80) == (0, True), said
+    assert "letters_v1: 36 items" in text and "+0.0" in text
+    code, text, _ = tuneloop(*options, "--json")
+    assert [row["verdict"] for row in json.loads(text)["rows"]] == [
+        None,
+        "no detectable difference",
+    ]
+    assert tuneloop("compare", RUN, RUN, "--artifacts", artifacts)[0] == 2
+    code, _, said = tuneloop("compare", RUN, "nowhere-00000000", "--artifacts", artifacts)
+    assert (code, "no samples" in said) == (12, True)
