@@ -143,6 +143,29 @@ def test_a_short_form_and_a_list_of_sets_are_the_same_run(
         tiny_run.change(eval__sets=sets).plan()
 
 
+def test_the_content_of_a_scorer_is_identity_and_its_place_is_not(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    scorer, moved = tmp_path / "mine.py", tmp_path / "elsewhere" / "mine.py"
+    moved.parent.mkdir()
+    for path in (scorer, moved):
+        path.write_text("def score(completion, item): return True\n")
+    assert changed(tiny_run, eval__scorer=str(scorer)) == ["eval", "import"]
+    assert changed(tiny_run, eval__scorer=str(moved)) == []
+    before = fingerprints(tiny_run.plan())
+    moved.write_text("def score(completion, item): return False\n")
+    assert fingerprints(tiny_run.plan())["eval"] != before["eval"]
+    moved.write_text("def sscore(): pass\n")
+    with pytest.raises(SpecError, match=r"mine\.py: has no function score"):
+        tiny_run.plan()
+    with pytest.raises(
+        InputMissing, match=r"none\.py: missing, expected a scorer; .* eval\.scorer"
+    ):
+        tiny_run.change(eval__scorer=str(tmp_path / "none.py")).plan()
+    with pytest.raises(DataError, match=r"item letter-0: .*; correct it, or its scorer"):
+        tiny_run.change(eval__scorer="numeric").plan()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

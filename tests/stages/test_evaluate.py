@@ -25,6 +25,7 @@ from tuneloop.artifacts.results import (
     TrainCounts,
     TrainResults,
 )
+from tuneloop.errors import DataError, SpecError
 from tuneloop.evaluation.sets.planned import read_sets
 from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.stages import EvalStage
@@ -240,6 +241,35 @@ def test_any_number_of_sets_with_their_own_scorers_and_samples(tmp_path: Path) -
         *(("sums 🟡", 0), ("sums 🟡", 1), ("sums 🟡", 0), ("sums 🟡", 1)),
         *(("c", None), ("c", None)),
     ]
+
+
+def test_a_scorer_that_a_user_wrote_scores_and_its_digest_is_an_input(tmp_path: Path) -> None:
+    write_set(tmp_path / "set.jsonl", "Paris", "Rome")
+    scorer = tmp_path / "first letter.py"
+    scorer.write_text(
+        "def score(completion, item):\n"
+        "    return {'value': 0.5 * (completion[0] == item.expected_answer[0])}\n"
+    )
+    sets = [{"url": str(tmp_path / "set.jsonl"), "scorer": str(scorer)}]
+    stage = eval_stage(tmp_path, sets=sets)
+    passes = {"m0_0": ("Answer: Oslo", "Answer: x"), "m1_0": ("Answer: Prague", "Answer: x")}
+    read, made = merged(stage, **passes)
+    found = load_samples(read("samples.jsonl").splitlines(), "samples.jsonl")
+    assert [each.score.value for each in found.samples] == [0, 0, 0.5, 0]
+    assert found.sets["set"].scorer == "first letter.py"
+    digest = hashlib.sha256(scorer.read_bytes()).hexdigest()
+    assert made.inputs["scorer set"] == digest
+    scorer.write_text("def score(completion, item): return True\n")
+    with pytest.raises(DataError, match=r"first letter\.py: changed after the run was planned"):
+        merged(stage, **passes)
+
+
+def test_a_scorer_that_runs_programs_is_refused_before_a_model_is_asked(tmp_path: Path) -> None:
+    write_set(tmp_path / "set.jsonl", "Paris")
+    stage = eval_stage(tmp_path, sets=[{"url": str(tmp_path / "set.jsonl"), "scorer": "code"}])
+    assert isinstance(stage.spec, EvalStage)
+    with pytest.raises(SpecError, match="runs programs that a model wrote and is not allowed"):
+        evaluate.run(stage.spec, stage)
 
 
 def test_answers_of_the_base_are_kept_and_those_of_the_tuned_model_are_not(

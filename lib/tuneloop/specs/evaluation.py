@@ -22,7 +22,8 @@ class EvalSetSpec(Spec):
     """Name of the set in reports, unique in the run; null takes the name that the file states, or
     the file's name without its ending."""
     scorer: str | dict[str, Any] = "exact_match"
-    """Scorer of items that name none: a name, or an object with `kind` and its options."""
+    """Scorer of items that name none: a name, an object with `kind` and its options, or the URL of
+    a Python file; the content of the file enters the fingerprint."""
     weight: Literal["required", "guarded", "informative"] = "required"
     """What the set means for the verdict. `required`: the tuned model must be better on it.
     `guarded`: it must not be worse. `informative`: the set is shown, without effect."""

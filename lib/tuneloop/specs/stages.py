@@ -54,6 +54,8 @@ class EvalSetRef(Spec):
     """sha256 of the file at planning time; a stage refuses another content."""
     prompts_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """sha256 of its ids and prompts; the export depends on nothing else of it."""
+    scorer_sha256: str | None = None
+    """sha256 of the Python file that scores it; null for a scorer of the table."""
     items: int = Field(ge=1)
     """Number of its questions; never part of the identity."""
 

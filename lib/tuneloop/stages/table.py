@@ -194,11 +194,17 @@ def _eval_identity(inputs: RunInputs) -> Fields:
                 **each.model_dump(mode="json", exclude={"url"}),
                 "name": ref.name,
                 "sha256": ref.sha256,
+                "scorer": _scorer_identity(each.scorer, ref.scorer_sha256),
             }
             for each, ref in sets
         ],
         "baselines": [(name, ref.digest) for name, ref in inputs.baselines.items()],
     }
+
+
+def _scorer_identity(scorer: str | dict[str, Any], file_sha256: str | None) -> Any:
+    """Name and content of a scorer that is a file; its folder does not matter."""
+    return scorer if file_sha256 is None else [str(scorer).rsplit("/", 1)[-1], file_sha256]
 
 
 def _eval_summary(record: Record) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 from tuneloop import resources
-from tuneloop.errors import InputMissing, SpecError
-from tuneloop.evaluation.scorers.scoring import scorer_of
+from tuneloop.errors import DataError, InputMissing, SpecError
+from tuneloop.evaluation.scorers.scoring import ScorerName, item_problem, scorer_of
+from tuneloop.evaluation.scorers.user_file import UserScorer, is_user_file, load_user_scorer
 from tuneloop.evaluation.sets.schema import EvalSetFile, prompts_sha256, read_eval_set
 from tuneloop.specs.evaluation import EvalSetSpec, EvalSpec
 from tuneloop.specs.stages import EvalSetRef
@@ -22,15 +24,13 @@ def read_sets(options: EvalSpec) -> tuple[EvalSetRef, ...]:
         DataError: a file has problems.
         SpecError: a scorer is unknown, or two sets have one name.
     """
-    found = []
-    for number, each in enumerate(options.all_sets):
-        scorer_of(each.scorer, options.option_of(number, "scorer"))
-        found.append(_read(each, number, options))
+    found = [_read(each, number, options) for number, each in enumerate(options.all_sets)]
     _check_names(found, options)
     return tuple(found)
 
 
 def _read(each: EvalSetSpec, number: int, options: EvalSpec) -> EvalSetRef:
+    scorer = load_scorer(each.scorer, options.option_of(number, "scorer"))
     option = options.option_of(number, "url")
     what = option.removeprefix("eval.").replace("_", " ") if options.eval_set else "an eval set"
     try:
@@ -42,8 +42,9 @@ def _read(each: EvalSetSpec, number: int, options: EvalSpec) -> EvalSetRef:
         ) from e
     file = read_eval_set(data, each.url)
     for item in file.items:
-        if item.scorer is not None:
-            scorer_of(item.scorer, f"{each.url}: item {item.id}: scorer")
+        problem = item_problem(item.to_item(""), scorer) if item.scorer is None else None
+        if problem is not None:
+            raise DataError(f"{each.url}: item {item.id}: {problem}; correct it, or its scorer")
     return EvalSetRef(
         name=set_name(each, file),
         stated=file.header.name if file.header else None,
@@ -51,8 +52,32 @@ def _read(each: EvalSetSpec, number: int, options: EvalSpec) -> EvalSetRef:
         url=each.url,
         sha256=hashlib.sha256(data).hexdigest(),
         prompts_sha256=prompts_sha256(file.items),
+        scorer_sha256=scorer.sha256 if isinstance(scorer, UserScorer) else None,
         items=len(file.items),
     )
+
+
+def load_scorer(scorer: str | dict[str, Any], option: str) -> ScorerName:
+    """Check the scorer of a set; load it if it is a Python file.
+
+    Args:
+        scorer: its name, an object with `kind` and options, or the place of a file.
+        option: the option that names it, for messages.
+
+    Raises:
+        InputMissing: there is no such file.
+        SpecError: the scorer is unknown, an option is not valid, or the file has no scorer.
+    """
+    if not isinstance(scorer, str) or not is_user_file(scorer):
+        scorer_of(scorer, option)
+        return scorer
+    try:
+        data = files.read(resources.input_url(scorer))
+    except FileNotFoundError as e:
+        raise InputMissing(
+            f"{scorer}: missing, expected a scorer; put it there, or change {option}"
+        ) from e
+    return load_user_scorer(data, scorer)
 
 
 def set_name(each: EvalSetSpec, file: EvalSetFile) -> str:

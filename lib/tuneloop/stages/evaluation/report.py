@@ -118,7 +118,7 @@ def _header(spec: EvalStage, stage: Stage, sets: Sequence[LoadedSet]) -> dict[st
 
 
 def _scorer_name(each: LoadedSet) -> str:
-    found = each.options.scorer
+    found = each.scorer_name
     return found if isinstance(found, str) else str(found.get("kind"))
 
 

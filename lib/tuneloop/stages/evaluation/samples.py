@@ -77,7 +77,7 @@ def _answers(asked: Asked, found: Mapping[int, Generation], recipe: Recipe) -> I
             judgements = score_text(
                 generation.text,
                 row,
-                options.scorer,
+                asked.set.scorer,
                 parse=parse,
                 hit_limit=generation.hit_limit,
             )

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tuneloop import resources
 from tuneloop.artifacts.delta_report import ContaminationState
 from tuneloop.artifacts.eval_samples import EvalSet
 from tuneloop.artifacts.results import ExportResults
 from tuneloop.errors import DataError, InputMissing, SpecError
+from tuneloop.evaluation.scorers.scoring import ScorerName, check_allowed, scorer_of
+from tuneloop.evaluation.scorers.user_file import UserScorer
+from tuneloop.evaluation.sets.planned import load_scorer
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set
 from tuneloop.specs.evaluation import EvalSetSpec
 from tuneloop.specs.stages import EvalSetRef, EvalStage
@@ -25,11 +29,19 @@ class LoadedSet:
     options: EvalSetSpec
     ref: EvalSetRef
     items: tuple[EvalItem, ...]
+    scorer: ScorerName
+    """Scorer of items that name none; a Python file is loaded."""
 
     @property
     def name(self) -> str:
         """Name of the set in the run."""
         return self.ref.name
+
+    @property
+    def scorer_name(self) -> str | dict[str, Any]:
+        """The scorer as the spec names it; of a file, the name without its folder."""
+        found = self.options.scorer
+        return found if self.ref.scorer_sha256 is None else str(found).rsplit("/", 1)[-1]
 
     @property
     def row(self) -> EvalSet:
@@ -38,7 +50,7 @@ class LoadedSet:
             name=self.name,
             version=self.ref.version,
             sha256=self.ref.sha256,
-            scorer=self.options.scorer,
+            scorer=self.scorer_name,
             weight=self.options.weight,
             samples=self.options.samples,
         )
@@ -50,9 +62,25 @@ def load_sets(spec: EvalStage, stage: Stage) -> tuple[LoadedSet, ...]:
     Raises:
         InputMissing: a file is gone.
         DataError: a file was changed after the run was planned.
+        SpecError: a scorer is not allowed to run here.
     """
     pairs = zip(spec.options.all_sets, spec.eval_sets, strict=True)
-    return tuple(LoadedSet(options, ref, _read(ref, stage)) for options, ref in pairs)
+    return tuple(_load(options, ref, stage) for options, ref in pairs)
+
+
+def _load(options: EvalSetSpec, ref: EvalSetRef, stage: Stage) -> LoadedSet:
+    items = _read(ref, stage)
+    scorer = load_scorer(options.scorer, f"the scorer of {ref.name}")
+    if isinstance(scorer, UserScorer):
+        if scorer.sha256 != ref.scorer_sha256:
+            raise DataError(
+                f"{scorer.place}: changed after the run was planned; plan the run again"
+            )
+        stage.inputs[f"scorer {ref.name}"] = scorer.sha256
+    # Before the first question, because answers cost time.
+    for each in (scorer, *(item.scorer for item in items if item.scorer is not None)):
+        check_allowed(scorer_of(each), ())
+    return LoadedSet(options, ref, items, scorer)
 
 
 def _read(ref: EvalSetRef, stage: Stage) -> tuple[EvalItem, ...]:
