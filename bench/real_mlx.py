@@ -18,7 +18,7 @@ from figure import SMOKE, print_figure, sized
 from tuneloop.artifacts import records
 from tuneloop.artifacts.model_manifest import load_model_manifest, model_prefix
 from tuneloop.demo.real import MODEL, add_real_model
-from tuneloop.evaluation.scorers.table import scorer_named
+from tuneloop.evaluation.scorers.rows.exact import ExactOptions, judge_exact
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set
 from tuneloop.models.answering import Answerer, Settings, open_model
 from tuneloop.training.prompt_templates import recipe_named
@@ -98,11 +98,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as artifacts:
         folder, ours = untuned(artifacts, items) if SMOKE else tuned(items)
         theirs = [parse(text) for text in ask_mlx(folder, [item.prompt for item in items])]
-    score = scorer_named("exact_match").score
 
     def correct(found: list[Parsed]) -> int:
         return sum(
-            score(item, answer).outcome == "correct"
+            answer is not None
+            and judge_exact(answer, item.to_item("real"), ExactOptions()).state == "correct"
             for item, (answer, _) in zip(items, found, strict=True)
         )
 

@@ -11,7 +11,8 @@ from tuneloop.demo.general_questions import guard_items, questions, replay_promp
 from tuneloop.demo.loop import REAL
 from tuneloop.demo.real_tasks import TASKS
 from tuneloop.errors import InputMissing
-from tuneloop.evaluation.scorers.contains_answer import score_contains_answer
+from tuneloop.evaluation.scorers.rows.contains import judge_contains
+from tuneloop.evaluation.scorers.rows.exact import ExactOptions
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.model import PretrainedModelSpec
@@ -50,7 +51,8 @@ def test_replay_is_right_where_the_right_answer_is_known_and_is_never_guarded() 
                 category=question.kind,
                 difficulty="easy",
             )
-            assert score_contains_answer(item, trace["final_answer"]).outcome == "correct"
+            judged = judge_contains(trace["final_answer"], item.to_item("replay"), ExactOptions())
+            assert judged.state == "correct"
 
 
 def test_the_model_comes_from_the_installed_package() -> None:

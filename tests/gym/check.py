@@ -11,7 +11,9 @@ import sys
 
 import pytest
 
+from tuneloop.artifacts.eval_samples import Item
 from tuneloop.errors import DataError, UsageError
+from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.sets.schema import parse_eval_set
 from tuneloop.traces.gym import draw_problems, problem_to_trace
 from tuneloop.traces.schema import parse_trace
@@ -44,6 +46,59 @@ def test_the_verbs_print_traces_and_an_eval_set() -> None:
     assert [json.loads(line)["meta"]["category"] for line in traces.splitlines()] == ["gcd"] * 5
     items = tuneloop("eval-sets", "generate", "gcd", "--count", "5", "--seed", "3")
     assert [item.category for item in parse_eval_set(items.encode(), "gcd")] == ["gcd"] * 5
+
+
+NUMBERS = (
+    "chain_sum gcd lcm basic_arithmetic leg_counting decimal_chain_sum number_sequence"
+    " simple_equations count_bits count_primes gsm_symbolic products letter_counting"
+    " binary_alternation aiw self_reference rectangle_count simple_geometry largest_island"
+    " rotten_oranges"
+).split()
+TEXTS = (
+    "bitwise_arithmetic base_conversion caesar_cipher needle_haystack family_relationships"
+    " syllogism letter_jumble word_sorting calendar_arithmetic"
+).split()
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [*((task, "numeric") for task in NUMBERS), *((task, "exact") for task in TEXTS)],
+)
+def test_our_scorers_agree_with_those_of_the_tasks(task: str, kind: str) -> None:
+    import reasoning_gym
+
+    rows = list(reasoning_gym.create_dataset(task, size=20, seed=3))
+    theirs = reasoning_gym.get_score_answer_fn(task)
+    for number, row in enumerate(rows):
+        item = Item(
+            set="gym",
+            id=str(number),
+            prompt=row["question"],
+            expected_answer=row["answer"],
+            category=task,
+            meta={"metadata": row["metadata"]},
+        )
+        # The right answer, that of another problem, one with more, and none.
+        other = rows[(number + 1) % len(rows)]["answer"]
+        for answer in (row["answer"], other, f"{row['answer']}1", "I do not know"):
+            right = float(theirs(answer, row)) >= 1
+            for scorer in (kind, "reasoning_gym"):
+                found, _ = score_text(answer, item, scorer, parse=lambda text: text)
+                assert (found.state == "correct") == right, (scorer, row["answer"], answer, found)
+
+
+def test_partial_credit_and_unknown_tasks() -> None:
+    import reasoning_gym
+
+    (row,) = reasoning_gym.create_dataset("chain_sum", size=1, seed=3)
+    keys = {"set": "gym", "id": "x", "prompt": row["question"], "expected_answer": row["answer"]}
+    item = Item(category="chain_sum", meta={"metadata": row["metadata"]}, **keys)
+    found, _ = score_text(f"= {row['answer']}", item, "reasoning_gym", parse=lambda text: text)
+    assert found.state == "wrong"
+    assert 0 < found.value < 1
+    unknown = Item(category="juggle", **keys)
+    with pytest.raises(UsageError, match="task juggle: unknown, expected a task of reasoning-gym"):
+        score_text("1", unknown, "reasoning_gym", parse=lambda text: text)
 
 
 def tuneloop(*arguments: str) -> str:

@@ -6,11 +6,11 @@ requires one, the trace contains a marker instead, and `meta.outcome` gives the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from tuneloop.evaluation.scorers.schema import Score
+from tuneloop.artifacts.eval_samples import Judgement
 from tuneloop.evaluation.sets.schema import EvalItem
+from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.traces.schema import (
     MAX_STEP_CHARACTERS,
     MAX_STEPS,
@@ -24,33 +24,34 @@ CUT = " (cut)"
 
 
 def build_eval_trace(
-    item: EvalItem, score: Score, *, text: str, steps: Sequence[str], meta: dict[str, Any]
+    item: EvalItem, judgement: Judgement, *, text: str, parsed: ParsedResponse, meta: dict[str, Any]
 ) -> dict[str, Any]:
     """Build a trace from one answer, as a JSON object in ReasoningTrace form.
 
     Args:
         item: the eval item that was asked.
-        score: the score of the answer, with the extracted answer.
+        judgement: the strict judgement of the answer.
         text: the whole generated text.
-        steps: the steps parsed from the text. If there are none, the whole text becomes one step of
-            type `unparsed`.
+        parsed: steps and answer, found by the grammar of the prompt template; scorers may read less
+            or more than its answer. Without steps, the whole text becomes one step of type
+            `unparsed`.
         meta: information about the model. Keys that this function sets take precedence.
     """
-    contents = list(steps) or [text.strip() or NO_TEXT]
+    contents = list(parsed.steps) or [text.strip() or NO_TEXT]
     kept = contents[:MAX_STEPS]
     return build_trace(
         item.prompt,
         [_storable(content, MAX_STEP_CHARACTERS) for content in kept],
-        _storable(score.answer or NO_ANSWER, MAX_TEXT_CHARACTERS),
-        step_type="reason" if steps else "unparsed",
+        _storable(parsed.answer or NO_ANSWER, MAX_TEXT_CHARACTERS),
+        step_type="reason" if parsed.steps else "unparsed",
         meta={
             **meta,
             "source": "evaluation",
             "eval_id": item.id,
             "category": item.category,
             "expected_answer": item.expected_answer,
-            "outcome": score.outcome,
-            "correct": score.outcome == "correct",
+            "outcome": judgement.state,
+            "correct": judgement.state == "correct",
             "dropped_steps": len(contents) - len(kept),
         },
     )

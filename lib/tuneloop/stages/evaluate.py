@@ -153,9 +153,9 @@ def _write_traces(stage: Stage, sets: Sequence[LoadedSet], answered: Sequence[An
                     meta = _meta(stage, one, answer, several=several)
                     trace = build_eval_trace(
                         answer.item,
-                        answer.score,
+                        answer.judgement,
                         text=answer.generation.text,
-                        steps=answer.parsed.steps,
+                        parsed=answer.parsed,
                         meta=meta,
                     )
                     output.write_row(jsonl.dump_line(trace))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from tuneloop.artifacts.eval_samples import EvalSamples, Item, Judgement, Sample
-from tuneloop.evaluation.scorers.schema import Score
 from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.stages.answering.generation import Generation
@@ -32,14 +31,6 @@ class Answer:
     judgement: Judgement
     """The strict one."""
     lenient: Judgement
-
-    @property
-    def score(self) -> Score:
-        """The strict judgement with the three states that traces know."""
-        found = self.judgement
-        if found.state in ("correct", "wrong"):
-            return Score(found.state, found.value, found.answer, found.matched)
-        return Score("no_answer", 0.0)
 
 
 @dataclass(frozen=True)
