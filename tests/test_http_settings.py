@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import httpx
 import pytest
 
-from tuneloop.errors import SpecError
+from tuneloop.errors import SpecError, Unavailable
 from tuneloop.http_settings import make_client
+from tuneloop.k8s.registry.labels import read_labels
+from tuneloop.runs.notifications.webhook import Webhook
 from tuneloop.traces.client import TraceClient
 
 REMOTE, HERE = "http://store.example:8000", "http://127.0.0.1:8000"
@@ -34,6 +38,17 @@ def test_a_bad_variable_is_named(name: str, value: str, monkeypatch: pytest.Monk
     monkeypatch.setenv(name, value)
     with pytest.raises(SpecError, match=rf"^{name}: .*unset it$"):
         TraceClient(REMOTE)
+
+
+def test_other_clients_name_a_bad_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example:1080")
+    with pytest.raises(SpecError, match=r"^ALL_PROXY: .*unset it$"):
+        read_labels("registry.example/tuneloop:v1")
+    with pytest.raises(SpecError, match=r"^ALL_PROXY: .*unset it$"):
+        Webhook(httpx.URL("https://hooks.example/x"), retry_seconds=1, stop=threading.Event())
+    monkeypatch.setenv("NO_PROXY", "::1,fe80::/10")
+    with pytest.raises(Unavailable, match=r"^127\.0\.0\.1:1 cannot be reached: .*refused"):
+        read_labels("127.0.0.1:1/tuneloop:v1")
 
 
 @pytest.mark.parametrize("url", [HERE, "http://localhost:1", "http://[::1]:1"])

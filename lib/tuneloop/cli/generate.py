@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
@@ -199,8 +198,8 @@ def _find_folder(url: str) -> tuple[str, ModelManifest | None]:
 def _keep_compiled_programs() -> None:
     """Let JAX store compiled programs, as stages do; JAX reads this when it is imported."""
     from tuneloop.stages.command import stage_env
+    from tuneloop.storage import paths
 
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    for name, value in stage_env(cache, "").items():
+    for name, value in stage_env(paths.cache_folder(), "").items():
         if name.startswith("JAX_"):
             os.environ.setdefault(name, value)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,7 +20,7 @@ from tuneloop import jsonl
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.run_index import RunIndex, check_run_index, parse_run_index
 from tuneloop.errors import TuneloopError
-from tuneloop.storage import files
+from tuneloop.storage import files, paths
 from tuneloop.storage.objects import list_stamps, read_many
 from tuneloop.storage.sealed import Sealed, sealed
 
@@ -87,7 +86,7 @@ def _read_caches(artifacts: str, stamps: Mapping[str, str]) -> dict[str, CachedI
         return {}
     found = _valid(layout.run_index_cache_url(artifacts), stamps)
     own = _own_cache(artifacts)
-    if len(found) < len(stamps) and own.exists():
+    if len(found) < len(stamps) and own is not None and own.exists():
         found = {**_valid(str(own), stamps), **found}
     return found
 
@@ -113,12 +112,13 @@ def _write_cache(artifacts: str, cache: IndexCache) -> None:
     try:
         files.write(layout.run_index_cache_url(artifacts), data)
     except TuneloopError:
-        with contextlib.suppress(TuneloopError, OSError):
-            files.write(str(_own_cache(artifacts)), data)
+        if (own := _own_cache(artifacts)) is not None:
+            with contextlib.suppress(TuneloopError, OSError):
+                files.write(str(own), data)
 
 
-def _own_cache(artifacts: str) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+def _own_cache(artifacts: str) -> Path | None:
+    if (folder := paths.cache_folder()) is None:
+        return None
     name = hashlib.sha256(artifacts.rstrip("/").encode()).hexdigest()[:16]
     return folder / "tuneloop" / f"run_index-{name}.json"

@@ -275,8 +275,7 @@ def process_env(termination: Path, own: Mapping[str, str]) -> dict[str, str]:
         termination: file for the final error of the stage.
         own: environment of this process; JAX_* variables that the user has set are kept.
     """
-    cache = own.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    env = {**stage_env(cache, str(termination)), **CPU_ENV}
+    env = {**stage_env(paths.cache_folder(own), str(termination)), **CPU_ENV}
     return {
         name: own.get(name, value) if name.startswith("JAX_") else value
         for name, value in env.items()

@@ -6,6 +6,7 @@ Both backends use these functions, so a stage that runs on a laptop runs the sam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from tuneloop.artifacts import layout
 from tuneloop.settings.environment import read_settings
@@ -35,15 +36,18 @@ def stage_argv(stage: StageSpec, spec_url: str, *, shard_count: int = 1) -> list
     return argv
 
 
-def stage_env(cache: str, termination_log: str) -> dict[str, str]:
+def stage_env(cache: str | Path | None, termination_log: str) -> dict[str, str]:
     """Return the environment of every stage process; an accelerator's row adds to it.
 
     Args:
-        cache: folder that the process may write.
+        cache: folder that the process may write; None keeps no compiled programs.
         termination_log: file that receives the final error.
     """
+    env = {"TUNELOOP_TERMINATION_LOG": termination_log}
+    if cache is None:
+        return env
     return {
-        "TUNELOOP_TERMINATION_LOG": termination_log,
+        **env,
         # Compiled programs outlive the process: a second run with the same shapes does not compile.
         "JAX_COMPILATION_CACHE_DIR": f"{cache}/tuneloop/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from tuneloop.errors import UsageError
@@ -26,7 +27,8 @@ def normal(place: str) -> str:
     In a local path, `~` is expanded, and `::` has no meaning.
 
     Raises:
-        UsageError: it is empty, or a chain of file systems such as `simplecache::s3://bucket/file`.
+        UsageError: it is empty, or a chain of file systems such as `simplecache::s3://bucket/file`,
+            or begins with `~` and the user has no home folder.
     """
     if not place.strip():
         raise UsageError(
@@ -38,7 +40,35 @@ def normal(place: str) -> str:
             f"{place}: is a chain of file systems, expected one path or URL; give the URL after the"
             " last `::`, or write ./ before a local path"
         )
-    return place if is_url(place) else os.path.expanduser(place)
+    if is_url(place):
+        return place
+    expanded = os.path.expanduser(place)
+    if expanded.partition("/")[0] == "~":
+        raise UsageError(
+            f"{place}: this user has no home folder, expected one for ~; set HOME, or give an"
+            " absolute path"
+        )
+    return expanded
+
+
+def home_folder() -> Path | None:
+    """Return the home folder; None if the user has none, such as an unknown uid in a container."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def cache_folder(env: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder for caches of this user; None if the user has none.
+
+    Args:
+        env: environment; `XDG_CACHE_HOME` takes precedence over `~/.cache`.
+    """
+    # The specification of XDG says that a relative path is to be ignored.
+    if os.path.isabs(base := env.get("XDG_CACHE_HOME", "")):
+        return Path(base)
+    return home / ".cache" if (home := home_folder()) is not None else None
 
 
 def join(url: str, *parts: str) -> str:

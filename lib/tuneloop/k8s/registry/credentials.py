@@ -14,6 +14,7 @@ from typing import Any
 from tuneloop.errors import UsageError
 from tuneloop.k8s.registry.reference import DOCKER_HUB
 from tuneloop.settings import credentials
+from tuneloop.storage import paths
 
 MAX_FILE_BYTES = 4 << 20
 """Largest file of logins that is read."""
@@ -80,13 +81,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _files() -> list[Path]:
     """Return the files that docker, podman and buildah write when somebody logs in."""
-    home, named = Path.home(), os.environ.get("REGISTRY_AUTH_FILE")
+    home, named = paths.home_folder(), os.environ.get("REGISTRY_AUTH_FILE")
+    docker = os.environ.get("DOCKER_CONFIG") or (home and home / ".docker")
     runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     return [
         *([Path(named)] if named else []),
-        Path(os.environ.get("DOCKER_CONFIG", home / ".docker"), "config.json"),
+        *([Path(docker, "config.json")] if docker else []),
         Path(runtime, "containers", "auth.json"),
-        home / ".config" / "containers" / "auth.json",
+        *([home / ".config" / "containers" / "auth.json"] if home else []),
     ]
 
 

@@ -102,8 +102,8 @@ def _connected(image: str) -> Iterator[tuple[httpx.Client, Reference]]:
     if reference is None:
         raise Unavailable("it is no image reference, expected REPOSITORY@sha256:DIGEST")
     auth = RegistryAuth(find_credentials(reference.host))
-    url = httpx.URL(reference.api)
     try:
+        url = httpx.URL(reference.api)
         with make_client(url, auth=auth, timeout=SECONDS, follow_redirects=True) as client:
             yield client, reference
     except (httpx.HTTPError, httpx.InvalidURL) as e:
