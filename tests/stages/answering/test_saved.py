@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.builders import stage_specs
+from tuneloop.history.verification.findings import Findings
+from tuneloop.history.verification.resume import verify_batches
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.context import Stage
@@ -80,3 +82,22 @@ def test_every_damage_is_found_and_only_the_damaged_file_is_dropped(
         assert not path.exists() and kept.exists()
         assert caplog.messages[-1].startswith(str(path))
         assert caplog.messages[-1].endswith("; its batches are generated again")
+
+
+def test_verify_names_a_changed_file_of_an_unfinished_evaluation(tmp_path: Path) -> None:
+    saved = saved_in(tmp_path, "a")
+    saved.add("k", ANSWERS)
+    saved.add("l", ANSWERS)
+    changed, kept = sorted(tmp_path.rglob("*.json"))
+    names = {str(path.relative_to(tmp_path)) for path in (changed, kept)}
+
+    def problems() -> list[str]:
+        findings = Findings(str(tmp_path))
+        verify_batches(findings, "demo-12345e67", names)
+        return [str(each) for each in findings.problems]
+
+    assert problems() == []
+    for damage in (b"", b"[]", b"{}", changed.read_bytes().replace(b"Answer: 7", b"Answer: 8")):
+        changed.write_bytes(damage)
+        (found,) = problems()
+        assert changed.name in found and "the next attempt does not use it" in found

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -217,3 +221,13 @@ def test_prompts_that_cannot_be_generated_from_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="other parameters"):
         generator.use(build_random_model(shallower, 0))
+
+
+def test_several_devices_divide_the_rows_and_give_the_same_answers(repository: Path) -> None:
+    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=4"
+    env = {**os.environ, "XLA_FLAGS": flags}
+    command = [sys.executable, "-m", "tests.training.generation.on_devices_worker"]
+    done = subprocess.run(
+        command, cwd=repository, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "equal"), done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Verify what an unfinished training goes on from: checkpoints, metrics and claims."""
+"""Verify what unfinished stages go on from: checkpoints, metrics, claims and answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from tuneloop.errors import DataError
 from tuneloop.history.verification.findings import Findings
-from tuneloop.storage.sealed import read_sealed_lines, unsealed
+from tuneloop.storage.sealed import SEAL, read_sealed_lines, unsealed
 from tuneloop.training.sft.checkpoint.manifest import MANIFEST, ProcessFiles, parse_manifest
 from tuneloop.validation import first_error
 
@@ -38,6 +38,28 @@ def verify_resume(findings: Findings, run_id: str, names: set[str]) -> None:
     for step in sorted(folders):
         if any(name.startswith(f"{prefix}checkpoints/{step}/") for name in own):
             _checkpoint(findings, f"{prefix}checkpoints/{step}", step, own)
+
+
+def verify_batches(findings: Findings, run_id: str, names: set[str]) -> None:
+    """Verify the folder `eval/resume` of a run: answers of finished batches, and their size.
+
+    Args:
+        findings: receives what is found.
+        run_id: id of the run.
+        names: paths of all files of the run, relative to the artifacts.
+    """
+    prefix = f"training_runs/{run_id}/eval/resume/"
+    for path in sorted(name for name in names if name.startswith(prefix)):
+        with findings.checking(path):
+            try:
+                value = json.loads(findings.read_json(path))
+                if not isinstance(value, dict) or SEAL not in value:
+                    raise ValueError("it has no seal")
+                unsealed(value)
+            except (ValueError, RecursionError) as e:
+                raise DataError(
+                    f"{findings.url(path)}: was changed ({e}); the next attempt does not use it"
+                ) from e
 
 
 def _metrics(findings: Findings, path: str, own: set[str]) -> None:

@@ -15,7 +15,7 @@ from tuneloop.history.index import read_index
 from tuneloop.history.stored import stage_names
 from tuneloop.history.verification.findings import Findings, Problem
 from tuneloop.history.verification.inputs import verify_answers, verify_dataset, verify_tokens
-from tuneloop.history.verification.resume import verify_resume
+from tuneloop.history.verification.resume import verify_batches, verify_resume
 from tuneloop.history.verification.stage_files import verify_stage
 from tuneloop.storage import files
 from tuneloop.storage.links import find_links
@@ -83,6 +83,7 @@ def verify_run(artifacts: str, run_id: str, *, now: datetime | None = None) -> V
     for record in filter(None, records):
         verify_answers(findings, record)
     verify_resume(findings, run_id, names)
+    verify_batches(findings, run_id, names)
     if manifest is not None and is_key(manifest.dataset.key):
         dataset = f"datasets/{manifest.dataset.key}"
         _links(findings, [f"{dataset}/{name}" for name in find_links(findings.url(dataset))])

@@ -14,8 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tuneloop.specs.architecture import Architecture
+
+ROWS = "rows"
+"""Axis of devices that divide the rows of a batch among themselves."""
 
 Cache = dict[str, dict[str, jax.Array]]
 """Layer -> its keys and values, (rows, tokens, kv heads, head width), and tokens so far (rows,)."""
@@ -75,7 +79,9 @@ class Decoder:
             max_new_tokens: tokens generated per row at most.
         """
         self._graph, state = nnx.split(model)
-        self._leaves, self._structure = jax.tree.flatten(state)
+        leaves, self._structure = jax.tree.flatten(state)
+        self._devices = _row_devices()
+        self._leaves = self._everywhere(leaves)
         self._architecture, self._stop_ids = architecture, stop_ids
         self._max_new_tokens = max_new_tokens
         self._compiled_prefix = jax.jit(self._prefix)
@@ -89,7 +95,7 @@ class Decoder:
         leaves, structure = jax.tree.flatten(nnx.state(model))
         if structure != self._structure:  # type: ignore[operator]  # PyTreeDef has no stubs
             raise ValueError("the model has other parameters than the first model")
-        self._leaves = leaves
+        self._leaves = self._everywhere(leaves)
 
     def release(self) -> None:
         """Drop the weights; `use` must be called before the next batch."""
@@ -131,6 +137,7 @@ class Decoder:
             counts: int32 (rows,), new tokens of each row before its stop id.
             stopped: bool (rows,), whether the row reached a stop id.
         """
+        tokens, lengths, draws = map(self._by_rows, (tokens, lengths, draws))
         first, cache = self._compiled_prefill(
             self._leaves, prefix, tokens, lengths, cache_tokens=cache_tokens
         )
@@ -151,6 +158,20 @@ class Decoder:
         )
         buffer, counts, stopped = map(np.asarray, found)
         return buffer, counts, stopped
+
+    def _everywhere(self, leaves: list[jax.Array]) -> list[jax.Array]:
+        """Copy weights to all devices, each of which answers some rows."""
+        if self._devices is None:
+            return leaves
+        whole = NamedSharding(self._devices, PartitionSpec())  # type: ignore[no-untyped-call]
+        return [jax.device_put(leaf, whole) for leaf in leaves]
+
+    def _by_rows(self, array: Any) -> Any:
+        """Divide the rows of a batch among the devices; those of an odd batch are on each."""
+        if self._devices is None or len(array) % self._devices.size:
+            return array
+        by_rows = PartitionSpec(ROWS)  # type: ignore[no-untyped-call]
+        return jax.device_put(array, NamedSharding(self._devices, by_rows))
 
     def _model(self, leaves: list[jax.Array]) -> Any:
         return nnx.merge(self._graph, jax.tree.unflatten(self._structure, leaves))
@@ -279,6 +300,12 @@ class Decoder:
             }
             for layer in range(self._architecture.num_layers)
         }
+
+
+def _row_devices() -> Mesh | None:
+    """Return the devices of this process as one axis; None if there is only one."""
+    devices = jax.local_devices()
+    return Mesh(np.array(devices), (ROWS,)) if len(devices) > 1 else None
 
 
 def rounds_alike() -> bool:
