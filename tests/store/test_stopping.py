@@ -46,5 +46,6 @@ def test_a_store_ends_without_the_requests_that_do_not(tmp_path: Path) -> None:
         store.process.wait()
     assert "work was in progress 2 s after SIGTERM" in log.read_text()
     assert "TUNELOOP_LIMIT_STOP_SECONDS" in log.read_text()
+    assert "Traceback" not in log.read_text()
     with contextlib.closing(sqlite3.connect(file)) as database:
         assert database.execute("SELECT count(*) FROM traces").fetchone() == (0,)

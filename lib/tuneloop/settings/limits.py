@@ -86,8 +86,8 @@ class Limits(InputLimits):
     bytes_in_flight: Count = 96 << 20
     """Maximum bytes of unfinished request bodies and unsent replies, of all clients together."""
     stop_seconds: Seconds = 34
-    """Seconds after SIGTERM or SIGINT in which the store ends. Requests in progress have 85 % of
-    them; then the store closes their connections."""
+    """Seconds after SIGTERM or SIGINT in which the store ends. Requests in progress have three
+    quarters of it; then the store closes their connections."""
     filters: Count = 100
     """Maximum number of filters of a dataset."""
     filter_parts: Count = 64

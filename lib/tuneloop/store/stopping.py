@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from tuneloop.settings.limits import Limits, advice
 from tuneloop.store.connections import Connection
 from tuneloop.store.streams import Streams
 
-_GRACEFUL_SHARE = 0.85
+_FINISH_SHARE = 0.75
 """Part of `stop_seconds` in which requests are finished; then their connections are closed."""
 
 
@@ -26,12 +27,11 @@ class StoppingServer(uvicorn.Server):
         """Create a server.
 
         Args:
-            config: settings; this sets the time for requests in progress.
+            config: settings; uvicorn must not cancel requests after a time, which would only log
+                a traceback while their threads go on.
             limits: limits of the store.
             streams: streams of watched runs, which end before connections are waited for.
         """
-        seconds = limits.stop_seconds * _GRACEFUL_SHARE
-        config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]  # given to wait_for
         super().__init__(config)
         self._limits, self._streams = limits, streams
         self._timer: threading.Timer | None = None
@@ -39,8 +39,8 @@ class StoppingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; uvicorn calls this for a signal, and only if it runs in the main thread.
 
-        Cancelled requests wait for their threads, which can wait for a database or a disk. A timer
-        in a thread of its own ends the process if they wait too long.
+        A request can wait for a database or a disk in a thread that nothing can cancel. A timer in
+        a thread of its own ends the process if it waits too long.
         """
         super().handle_exit(sig, frame)
         if self._timer is None:
@@ -62,14 +62,11 @@ class StoppingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End streams, finish requests, and close the connections of those that take too long."""
         self._streams.close()
-        close = self.lifespan.shutdown
-
-        async def close_all() -> None:
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, Connection):
-                    connection.end()
-            await close()
-
-        # uvicorn calls it after the wait for requests.
-        self.lifespan.shutdown = close_all
+        seconds = self._limits.stop_seconds * _FINISH_SHARE
+        asyncio.get_running_loop().call_later(seconds, self._close_connections)
         await super().shutdown(sockets)
+
+    def _close_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.end()
