@@ -11,6 +11,7 @@ from tuneloop.errors import UsageError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
+_NOWHERE = re.compile(r"(?!file:|memory:)[A-Za-z][A-Za-z0-9+.-]*:/+\s*")
 _CHAIN = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*(://.*)?::.*://|(?!file:)[A-Za-z][A-Za-z0-9+.-]*://.*::"
 )
@@ -27,13 +28,18 @@ def normal(place: str) -> str:
     In a local path, `~` is expanded, and `::` has no meaning.
 
     Raises:
-        UsageError: it is empty, or a chain of file systems such as `simplecache::s3://bucket/file`,
-            or begins with `~` and the user has no home folder.
+        UsageError: it is empty, or a URL without a bucket such as `s3://`, or a chain of file
+            systems such as `simplecache::s3://bucket/file`, or begins with `~` and the user has no
+            home folder.
     """
     if not place.strip():
         raise UsageError(
             f"{place!r}: is an empty place, expected a path or a URL; name one, or leave the option"
             " out, or check the variable that the shell put there"
+        )
+    if _NOWHERE.fullmatch(place):
+        raise UsageError(
+            f"{place}: names no bucket or host, expected a URL such as s3://bucket/prefix; add it"
         )
     if _CHAIN.match(place):
         raise UsageError(

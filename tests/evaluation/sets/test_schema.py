@@ -252,6 +252,16 @@ def test_duplicate_prompt_names_both_lines(prompt: str) -> None:
     assert problems(data, PLACE) == [f"{PLACE}:3: {what}"]
 
 
+def test_prompts_with_other_values_are_no_duplicates() -> None:
+    said = ["10² = ?", "102 = ?", "½ + 1 = ?", "1/2 + 1 = ?", "x₁", "x1", "a - b", "a + b"]
+    rows = [ITEM | {"id": str(number), "prompt": prompt} for number, prompt in enumerate(said)]
+    found = problems(lines(*rows), PLACE)
+    assert [each.split(",")[0] for each in found] == [
+        f"{PLACE}:4: the prompt is already on line 3",
+        f"{PLACE}:6: the prompt is already on line 5",
+    ]
+
+
 def test_the_first_of_three_is_named() -> None:
     found = problems(lines(ITEM, ITEM, ITEM), PLACE)
     assert [sentence.split(",")[0] for sentence in found] == [

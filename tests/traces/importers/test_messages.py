@@ -25,6 +25,15 @@ def turns(*said: str, **system: str) -> dict[str, Any]:
     }
 
 
+def reasoned(content: str = "4", **fields: Any) -> dict[str, Any]:
+    record = turns("2 + 2?", content)
+    record["messages"][1].update(fields)
+    return record
+
+
+_WHOLE = (["<think>add</think>"], "<think>add</think>", None)
+
+
 @pytest.mark.parametrize(
     ("record", "steps", "answer", "meta"),
     [
@@ -32,6 +41,15 @@ def turns(*said: str, **system: str) -> dict[str, Any]:
         (prompt_completion_record(EXAMPLE), ["add"], "4", {"id": "e"}),
         (turns("2 + 2?", "<think>\nadd\n</think>\n\n4"), ["add"], "4", None),
         (turns("2 + 2?", "It is 4."), ["It is 4."], "It is 4.", None),
+        (turns("2 + 2?", "<thinking>add</thinking>4"), ["add"], "4", None),
+        (turns("2 + 2?", "add\n</think>\n\n4"), ["add"], "4", None),
+        (turns("2 + 2?", "<think>\n\n</think>\n\n4"), ["4"], "4", None),
+        (turns("2 + 2?", "<think>add</think>"), *_WHOLE),
+        (reasoned(reasoning_content="add"), ["add"], "4", None),
+        (reasoned(thinking=" add ", reasoning="add", tool_calls=[]), ["add"], "4", None),
+        (reasoned("<think>more</think>4", reasoning="add"), ["add", "more"], "4", None),
+        (reasoned(reasoning=None), ["4"], "4", None),
+        ({"prompt": "2 + 2?", "reasoning": "add", "completion": "4"}, ["add"], "4", None),
         (turns("2 + 2?", "So.\nAnswer: 4"), ["So.\nAnswer: 4"], "4", None),
         (turns("2 + 2?", "4", system="Be brief"), ["4"], "4", {"system": "Be brief"}),
         ({"prompt": "2 + 2?", "response": "4", "n": 1}, ["4"], "4", {"n": 1}),
@@ -61,6 +79,8 @@ def test_records_of_other_tools_become_traces(
     [
         (turns("a", "b", "c", "d"), "expected one user and one assistant message"),
         (turns("a"), "expected one user and one assistant message"),
+        (reasoned("let me look", tool_calls=[{"id": "x"}]), "the response has tool_calls"),
+        (reasoned("x", function_call={"name": "f"}), "the response has function_call"),
         ({"messages": "x"}, "expected one user and one assistant message"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "expected a role of system, user"),
         ({"messages": [{"role": "user", "content": None}]}, "content that is text"),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -27,6 +26,7 @@ from pydantic import (
 
 from tuneloop.artifacts.eval_samples import Item
 from tuneloop.errors import DataError, SpecError
+from tuneloop.evaluation.scorers.text.characters import plain_characters
 from tuneloop.file_kinds import not_text
 from tuneloop.jsonl import dump_line, parse_line
 from tuneloop.validation import all_errors, shorten
@@ -233,5 +233,8 @@ def _read(data: bytes, place: str) -> tuple[SetHeader | None, list[EvalItem], li
 
 
 def folded(text: str) -> str:
-    """Normalise a prompt so that width, case and white space do not matter."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Normalise a prompt so that width, case and white space do not matter.
+
+    Numbers keep their value: `10²` and `102` are two prompts.
+    """
+    return " ".join(plain_characters(text).casefold().split())

@@ -1,7 +1,8 @@
 """Import format `messages`: chat messages, or prompt and completion, as other tools write them.
 
-A conversation with more than one question is refused. A response without recognizable steps becomes
-one step, unchanged.
+Reasoning is read from fields of its own and from `<think>` blocks in the text. A conversation with
+more than one question and a call of a tool are refused, because a trace cannot hold them. A
+response without recognizable steps becomes one step, unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from tuneloop.traces.response_text import parse_plain_response
 from tuneloop.traces.schema import build_trace
 from tuneloop.validation import shorten
 
-_THINK = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
+_THINK = re.compile(r"\s*<(think|thinking)>(.*?)</\1>(.*)", re.DOTALL)
+_THOUGHT = re.compile(r"((?:(?!</?think(?:ing)?>).)*)</think(?:ing)?>(.*)", re.DOTALL)
+"""A block without its opening tag, which many chat templates write into the prompt."""
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Keys of a reasoning beside the text of a response."""
+_CALLS = ("tool_calls", "function_call")
 
 
 def trace_of_record(value: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -33,10 +39,11 @@ def trace_of_record(value: Mapping[str, Any], place: str) -> dict[str, Any]:
     rest = dict(value)
     if "messages" in rest or "conversations" in rest:
         name = "messages" if "messages" in rest else "conversations"
-        system, prompt, response = _turns(rest.pop(name), name, place)
+        system, prompt, response, thoughts = _turns(rest.pop(name), name, place)
     else:
         system, prompt = None, rest.pop("prompt", None)
         response = rest.pop("completion", rest.pop("response", None))
+        thoughts = _thoughts(rest, place)
     if not isinstance(prompt, str) or not isinstance(response, str):
         raise DataError(
             f"{place}: found the keys {shorten(sorted(value))}, expected messages, or prompt and"
@@ -45,7 +52,27 @@ def trace_of_record(value: Mapping[str, Any], place: str) -> dict[str, Any]:
     if system is not None:
         rest["system"] = system
     steps, answer = _steps_and_answer(response)
-    return build_trace(prompt, steps, answer, meta=rest or None)
+    if thoughts and steps == [response]:  # the response has no steps of its own
+        steps = []
+    return build_trace(prompt, [*thoughts, *steps], answer, meta=rest or None)
+
+
+def _thoughts(record: dict[str, Any], place: str) -> list[str]:
+    """Take the reasoning out of a message or record, and refuse calls of tools."""
+    for key in _CALLS:
+        if record.pop(key, None):
+            raise DataError(
+                f"{place}: the response has {key}, expected only text, because a trace has no calls"
+                " of tools; remove the line, or write the call and its result as text"
+            )
+    thoughts = []
+    for key in _REASONING:
+        if isinstance(text := record.get(key), str):
+            del record[key]
+            # Some servers send the same reasoning under two names.
+            if text.strip() and text.strip() not in thoughts:
+                thoughts.append(text.strip())
+    return thoughts
 
 
 _ROLES = {
@@ -59,12 +86,15 @@ _ROLES = {
 }
 
 
-def _turns(messages: Any, name: str, place: str) -> tuple[str | None, str, str]:
+def _turns(messages: Any, name: str, place: str) -> tuple[str | None, str, str, list[str]]:
     said: list[tuple[str, str]] = []
+    thoughts: list[str] = []
     for message in messages if isinstance(messages, list) else []:
         found = message if isinstance(message, dict) else {}
         role = _ROLES.get(str(found.get("role", found.get("from"))))
         content = found.get("content", found.get("value"))
+        if role == "assistant":
+            thoughts = _thoughts(dict(found), place)
         if role is None or not isinstance(content, str):
             raise DataError(
                 f"{place}: {name} has {shorten(message)}, expected a role of system, user or"
@@ -78,7 +108,7 @@ def _turns(messages: Any, name: str, place: str) -> tuple[str | None, str, str]:
             f"{place}: {name} has the roles {roles}, expected one user and one assistant message"
             " after an optional system message; split longer conversations before the import"
         )
-    return system, said[0][1], said[1][1]
+    return system, said[0][1], said[1][1], thoughts
 
 
 def _steps_and_answer(response: str) -> tuple[list[str], str]:
@@ -90,7 +120,11 @@ def _steps_and_answer(response: str) -> tuple[list[str], str]:
     if parsed.answer is not None and parsed.steps:
         return list(parsed.steps), parsed.answer
     if found := _THINK.fullmatch(response):
+        thought, answer = found[2].strip(), found[3].strip()
+    elif found := _THOUGHT.fullmatch(response):
         thought, answer = found[1].strip(), found[2].strip()
-        if thought and answer:
-            return [thought], answer
-    return [response], parsed.answer or response
+    else:
+        return [response], parsed.answer or response
+    if not answer:
+        return [response], response
+    return [thought or answer], answer
