@@ -119,6 +119,7 @@ READERS = (
         ("/dev/zero", "/dev/zero: is a device, expected a regular file"),
         ("", "'': is an empty place, expected a path or a URL"),
         ("simplecache::memory://x", "is a chain of file systems"),
+        ("s3://", "s3://: names no bucket or host"),
     ],
 )
 def test_every_reader_refuses_at_once(
