@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ TEXT = st.lists(WORDS, max_size=40).map(" ".join)
 
 def test_a_short_eval_prompt_is_compared_whole_alone() -> None:
     index = ContaminationIndex({"q": "What is 2 + 2?"})
-    assert index.find("what is 2 2", b"") == "its prompt is that of eval item q"
+    assert index.find("what is 2 + 2", b"") == "its prompt is that of eval item q"
     assert (
         index.find("What is 2 + 2? Or 3?", normalize_example("What is 2 + 2? Or 3?", "y")) is None
     )
@@ -36,3 +37,30 @@ def test_finds_what_comparing_all_runs_finds(
     assert (index.find("no such prompt", normalize_example(prompt, response)) is not None) is bool(
         grams & said
     )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "is_equal"),
+    [
+        ("13 + 4 =", True),
+        ("Is 13 + 4 = ?", False),
+        ("**13** + 4", True),
+        ("- 13 + 4", True),
+        (" 13  \uff0b 4?", True),
+        ("13 - 4 =", False),
+        ("13 \u2212 4 =", False),
+        ("13 * 4 =", False),
+        ("13 \u00d7 4 =", False),
+        ("13 / 4 =", False),
+        ("13 % 4", False),
+        ("1.3 + 4 =", False),
+        ("-13 + 4 =", False),
+        ("13 + -4 =", False),
+        ("13 > 4 ?", False),
+        ("x^2 for x=3?", False),
+    ],
+)
+def test_operators_and_signs_beside_digits_count(prompt: str, is_equal: bool) -> None:
+    index = ContaminationIndex({"a": "13 + 4 ="})
+    found = index.find(prompt, normalize_example(prompt, "think"))
+    assert found == ("its prompt is that of eval item a" if is_equal else None)
