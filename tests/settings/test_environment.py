@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
 
-from tests.builders import REPOSITORY, TinyRun
+from tests.builders import REPOSITORY, Invoke, TinyRun
 from tuneloop.cli import app
 from tuneloop.cli.option_groups import RunOptions
 from tuneloop.cli.options import environment_value
@@ -21,6 +23,7 @@ from tuneloop.settings.environment import (
     known_variables,
     read_settings,
 )
+from tuneloop.stages.contract import run_stage
 
 NAME = re.compile(r"(?<![\w<])TUNELOOP_[A-Z0-9_]*[A-Z0-9](?![*\w])")
 
@@ -162,3 +165,54 @@ def test_a_place_that_no_verb_takes_is_named_with_its_variable(
     monkeypatch.setenv("TUNELOOP_ARTIFACTS", value)
     with pytest.raises(UsageError, match=r"^environment variable TUNELOOP_ARTIFACTS: .*is a chain"):
         environment_value("artifacts")
+
+
+def test_each_verb_refuses_a_bad_variable_and_warns_of_an_unknown_one(
+    tuneloop: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TUNELOOP_ARTIFACTS", f"{tmp_path}\n")
+    monkeypatch.setenv("TUNELOOP_ARTIFACT", "x")
+    code, out, err = tuneloop("runs", "du", "--json")
+    assert (code, json.loads(out)["artifacts"]) == (0, str(tmp_path))
+    assert err.startswith("tuneloop: warning: environment variable TUNELOOP_ARTIFACT is unknown")
+    assert len(err.splitlines()) == 1
+    monkeypatch.setenv("TUNELOOP_LIMIT_FILTERS", "many")  # which this verb does not read
+    code, out, err = tuneloop("runs", "du")
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "tuneloop: environment variable TUNELOOP_LIMIT_FILTERS is 'many', expected"
+    )
+    assert tuneloop("runs", "du", "--help")[0] == 0
+
+
+def test_each_stage_refuses_a_bad_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    log.touch()
+    monkeypatch.setenv("TUNELOOP_TERMINATION_LOG", str(log))
+    monkeypatch.setenv("TUNELOOP_PROCESSES", "two")
+    assert run_stage("export", str(tmp_path / "spec.json")) == 2
+    assert "TUNELOOP_PROCESSES is 'two', expected" in json.loads(log.read_bytes())["cause"]
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "mib"),
+    [("3\n", (), 3), ("3", ("--verify-below", "5"), 5), (" ", (), 64), ("0", (), 0)],
+)
+def test_digests_are_checked_up_to_the_size_of_the_variable(
+    given: str,
+    options: tuple[str, ...],
+    mib: int,
+    tuneloop: Invoke,
+    tiny_run: TinyRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+
+    def stop(*_: object, verify_file_bytes: int, **__: object) -> None:
+        seen.append(verify_file_bytes)
+        raise UsageError("seen")  # before the first stage
+
+    monkeypatch.setattr("tuneloop.runs.sequence.Sequence", stop)
+    monkeypatch.setenv("TUNELOOP_VERIFY_BELOW", given)
+    code, _, err = tuneloop("run", tiny_run.spec_path, *options)
+    assert (code, err.splitlines()[-1], seen) == (2, "tuneloop: seen", [mib << 20])

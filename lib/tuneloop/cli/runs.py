@@ -15,7 +15,16 @@ from tuneloop.cli.option_groups import (
     RunOptions,
     expand_groups,
 )
-from tuneloop.cli.options import MOST, MOST_SECONDS, Json, NewSeed, PollSeconds, Prices, print_json
+from tuneloop.cli.options import (
+    MOST,
+    MOST_SECONDS,
+    Json,
+    NewSeed,
+    PollSeconds,
+    Prices,
+    environment_value,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from tuneloop.history.cost.prices import PriceList
@@ -94,17 +103,16 @@ def run(
         ),
     ] = False,
     verify_below: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--verify-below",
             metavar="MIB",
             min=0,
             max=MOST,
-            envvar="TUNELOOP_VERIFY_BELOW",
-            callback=options.setting,
-            help="Size of cached files up to which digests are checked; sizes always are.",
+            help="Size of cached files up to which digests are checked; sizes always are. Default:"
+            " the variable TUNELOOP_VERIFY_BELOW, else 64.",
         ),
-    ] = 64,
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a spec on this machine or on a cluster. Run again to continue."""
@@ -115,6 +123,7 @@ def run(
     from tuneloop.runs.sequence import Sequence
 
     kind = load_backend(backend)
+    checked_mib = environment_value("verify_below") if verify_below is None else verify_below
     seed = options.chosen_seed(run.seed, new_seed)
     if (sweep := run.load_sweep()) is not None:
         from tuneloop.cli.control import sweeps
@@ -133,7 +142,7 @@ def run(
                 placed,
                 notifier.watch(sequence_callbacks(view)),
                 verify_all=verify,
-                verify_file_bytes=verify_below << 20,
+                verify_file_bytes=checked_mib << 20,
             )
             results = sequence.run(retry_failed=True, stop_on_interrupt=True)
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json, prices=prices)
