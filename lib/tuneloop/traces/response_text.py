@@ -70,8 +70,17 @@ def split_reasoning(response: str) -> tuple[str, str]:
 
 
 def join_reasoning(reasoning: str, answer: str) -> str:
-    """Undo `split_reasoning`."""
-    return f"{_HEADING}{reasoning}\n{answer}" if reasoning else answer
+    """Undo `split_reasoning`.
+
+    If the answer has no line that begins with `Answer:`, such lines of the reasoning are guarded,
+    because an answer inside the reasoning is none, and a blank line ends the reasoning.
+    """
+    if not reasoning:
+        return answer
+    if _ANSWER.search(answer):
+        return f"{_HEADING}{reasoning}\n{answer}"
+    guarded = _guarded(f"\n{reasoning}", "Answer:")[1:]
+    return f"{_HEADING}{guarded}\n\n{answer}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 from tuneloop.artifacts.eval_samples import Item, Judgement
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.scoring import score_text, scorer_of
-from tuneloop.traces.response_text import parse_plain_response
+from tuneloop.traces.response_text import join_reasoning, parse_plain_response
 
 
 def item(expected: str, *accepted: str, **keys: object) -> Item:
@@ -103,3 +103,20 @@ def test_a_wrong_scorer_is_refused(scorer: object, message: str) -> None:
 def test_older_names_of_scorers_are_known() -> None:
     assert scorer_of("exact_match").name == "exact"
     assert scorer_of("contains_answer").name == "contains"
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "answer", "strict", "lenient"),
+    [
+        ("Answer: 5", "", "no_answer", "no_answer"),
+        ("1. add\nAnswer: 5", "", "no_answer", "no_answer"),
+        ("1. add\nAnswer: 4", "It is\n5", "no_answer", "correct"),
+        ("1. add\nAnswer: 5", "Answer: 4", "wrong", "wrong"),
+        ("1. add\n\nThe answer is 5", "", "no_answer", "no_answer"),
+    ],
+)
+def test_an_answer_in_the_block_of_a_thinking_model_is_none(
+    reasoning: str, answer: str, strict: str, lenient: str
+) -> None:
+    """The chat format joins the block and the rest of the text in this way."""
+    assert states(join_reasoning(reasoning, answer), item("5")) == (strict, lenient)

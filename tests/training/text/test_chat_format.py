@@ -93,7 +93,7 @@ def test_thinking_steps_go_into_the_block_and_come_back() -> None:
     assert chat.decode_response(response) == RESPONSE
     assert chat.decode_response(chat.encode_example("q", "Answer: 4", None)[1]) == "Answer: 4"
     cut = chat.tokenizer.encode("<think>\n1. Add 2 and 2\n")
-    assert chat.decode_response(cut) == "Reasoning:\n1. Add 2 and 2\n"
+    assert chat.decode_response(cut) == "Reasoning:\n1. Add 2 and 2\n\n"
     assert chat.decode_response(chat.tokenizer.encode("Answer: 4")) == "Answer: 4"
 
 
