@@ -23,6 +23,7 @@ from tests.history.trees import (
     write_output,
     write_run,
 )
+from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, save_sweep
 from tuneloop.errors import DataError
@@ -32,6 +33,7 @@ from tuneloop.history.references import references_to
 from tuneloop.history.usage import measure
 from tuneloop.storage import files
 from tuneloop.storage.objects import StoredObject
+from tuneloop.storage.sealed import sealed
 
 NOW = datetime.now(UTC)
 
@@ -126,6 +128,20 @@ def test_kept_answers_are_garbage_if_no_record_names_them(artifacts: str) -> Non
     assert found(artifacts, "answers") == ["eval_answers/k2.jsonl"]
     set_age(artifacts, NOW, 1)
     assert found(artifacts, "answers") == []
+
+
+def test_a_model_that_a_run_asks_as_a_baseline_is_needed(artifacts: str) -> None:
+    assert found(artifacts, "models") == ["models/half"]
+    made = write_manifest(artifacts, "asks-1", train={})
+    changed = made.model_copy(
+        update={"spec": {**made.spec, "eval": {"baselines": ["half", "done-1"]}}}
+    )
+    url = layout.run_manifest_url(artifacts, "asks-1")
+    files.write(url, jsonl.dump_line(sealed(changed.model_dump(mode="json"))))
+    set_age(artifacts, NOW, OLD)
+    assert found(artifacts, "models") == []
+    (reference,) = references_to(read_inventory(artifacts), "done-1")
+    assert reference.sentence == "run asks-1 asks its tuned model as a baseline"
 
 
 def test_tokens_stay_while_a_run_is_young(artifacts: str) -> None:

@@ -183,6 +183,7 @@ def test_the_verdict_compares_with_the_better_prompt_and_the_guard_counts_what_i
     report = read("delta_report.md").decode()
     assert "# Delta report: no detectable difference, from random weights" in report
     assert "the base model with 2 examples, where it scores best" in report
+    assert "kept for all runs with the same model, questions, decoding and code" in report
     assert "Tuning cost 1 of the 2 general questions" in report
     shown = [json.loads(line) for line in read("eval_before_with_examples.jsonl").splitlines()]
     assert [trace["meta"]["outcome"] for trace in shown] == ["correct", "wrong", "correct"]

@@ -208,11 +208,11 @@ def _datasets(scan: _Scan) -> Iterator[Garbage]:
 
 
 def _models(scan: _Scan) -> Iterator[Garbage]:
-    """Find stored models that no run starts from and that no other model was added from."""
+    """Find stored models that no run starts from or asks, and of which no other model was made."""
     inventory = scan.inventory
     named: set[str] = set()
     for run in inventory.runs.values():
-        named.add(run.stored_model or "")
+        named |= {run.stored_model or "", *run.baselines}
         model = run.manifest.model if run.manifest else None
         if model is not None:
             named |= {model.name or "", _model_at(inventory, model.place)}

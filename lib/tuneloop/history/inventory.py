@@ -68,6 +68,14 @@ class KnownRun:
         """Name of the stored model that this run starts from; None if it names none."""
         return self._of_train("model", "model")
 
+    @property
+    def baselines(self) -> frozenset[str]:
+        """Stored models, or runs with their tuned models, that its evaluation asks as well."""
+        options: object = self.manifest.spec.get("eval") if self.manifest else None
+        names = options.get("baselines") if isinstance(options, dict) else None
+        listed = names if isinstance(names, list) else []
+        return frozenset(each for each in listed if isinstance(each, str))
+
     def _of_train(self, *keys: str) -> str | None:
         value: object = self.manifest.spec.get("train") if self.manifest else None
         for key in keys:

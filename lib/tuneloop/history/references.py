@@ -12,7 +12,7 @@ class Reference:
     """Something that refers to a run."""
 
     kind: str
-    """`adopted`, `continues`, `starts from`, `model` or `sweep`."""
+    """`adopted`, `continues`, `starts from`, `baseline`, `model` or `sweep`."""
     name: str
     """Id of the run or sweep, or name of the model, that refers to it."""
     text: str
@@ -62,6 +62,8 @@ def _of_run(inventory: Inventory, run: KnownRun, run_id: str) -> list[Reference]
     if run.starts_from == run_id or _starts_within(inventory, run, prefix):
         text = "starts from its tuned model"
         found.append(Reference("starts from", run.run_id, text))
+    if run_id in run.baselines:
+        found.append(Reference("baseline", run.run_id, "asks its tuned model as a baseline"))
     return found
 
 

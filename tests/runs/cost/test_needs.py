@@ -110,6 +110,26 @@ def test_the_eval_stage(
     assert found["eval"] == expected
 
 
+def test_the_deadline_of_the_eval_stage_counts_all_sets_samples_and_models(
+    tiny_run: TinyRun,
+) -> None:
+    url = load_run_spec(str(tiny_run.spec_path)).eval.eval_set
+    tiny_run.change(execution__cluster__eval={"accelerator": "l4-1"}, eval__eval_set=None)
+
+    def deadline(*sets: dict[str, Any], **options: Any) -> float:
+        sampled = {"url": url, "samples": 1000, "temperature": 1.0, "max_new_tokens": 4000}
+        found = [{**sampled, "name": f"s{n}", **each} for n, each in enumerate(sets)]
+        return defaults(tiny_run, eval__sets=found, **options)["eval"][1]
+
+    one = deadline({})
+    assert one > 30
+    assert deadline({"samples": 500}) == pytest.approx(one / 2, rel=0.05)
+    assert deadline({}, {}) == pytest.approx(2 * one, rel=0.05)
+    assert deadline({}, {"instruction": False}, eval__base_examples=2) == pytest.approx(
+        2.5 * one, rel=0.05
+    )
+
+
 def test_what_a_spec_states_is_kept_and_longer_waits_count(tiny_run: TinyRun) -> None:
     found = defaults(
         tiny_run,

@@ -100,6 +100,12 @@ def _header(spec: EvalStage, stage: Stage, sets: Sequence[LoadedSet]) -> dict[st
     """Build the header of the report, which must not depend on when or where the stage ran."""
     trained = stage.upstream("train").results_as(TrainResults)
     required = [each for each in sets if each.options.weight == "required"]
+    # Whether they are from an earlier run differs between equal results; the log says it.
+    kept = {
+        "base answers": "kept for all runs with the same model, questions, decoding and code; those"
+        " of an earlier run if there were any, as the log of the stage says"
+    }
+    backend = spec.options.backend
     return {
         "evaluation": spec.fingerprint,
         "eval set": ", ".join(each.name for each in required),
@@ -114,6 +120,7 @@ def _header(spec: EvalStage, stage: Stage, sets: Sequence[LoadedSet]) -> dict[st
         "base model": trained.base_digest,
         "tuned model": trained.tuned_digest,
         "decoding": _decoding(spec, required),
+        **(kept if backend is None or "base" not in backend.models else {}),
     }
 
 
