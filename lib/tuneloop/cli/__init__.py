@@ -46,17 +46,20 @@ TYPER_INTERRUPTED = 130
 """Exit code that typer gives a KeyboardInterrupt."""
 
 EXTRAS = {
-    **{module: ("k8s", "base.txt") for module in ("kubernetes", "kubernetes_validate", "urllib3")},
     **{
-        module: ("eval", "train.txt")
+        module: ("k8s", "setup-dev", "base.txt")
+        for module in ("kubeflow_trainer_api", "kubernetes", "kubernetes_validate", "urllib3")
+    },
+    **{
+        module: ("eval", "setup", "train.txt")
         for module in (
             *("babel", "jsonschema", "math_verify", "matplotlib", "pint", "referencing", "regex"),
             *("scipy", "statsmodels"),
         )
     },
 }
-"""Module -> the extra that installs it and a lock that has it; the others are of `train`, whose
-lock has all packages but these."""
+"""Module -> the extra that installs it, and a make target and a lock with it; the others are of
+`train`, whose lock has all packages but these."""
 
 app = typer.Typer(
     name="tuneloop",
@@ -149,9 +152,10 @@ def _interrupt(*_: object) -> None:
 
 
 def _missing_extra(module: str) -> str:
-    extra, lock = EXTRAS.get(module.partition(".")[0], ("train", "train.txt"))
+    top = module.partition(".")[0]
+    extra, target, lock = EXTRAS.get(top, ("train", "setup", "train.txt"))
     return (
-        f"Python module {module} is not installed; install the {extra} extra: `make setup` in a"
+        f"Python module {module} is not installed; install the {extra} extra: `make {target}` in a"
         f" checkout, else the lock requirements/{lock} with pip"
     )
 

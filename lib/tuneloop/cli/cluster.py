@@ -74,7 +74,6 @@ def check(
     from tuneloop.k8s.checks.base_model import check_base_model, check_host_memory
     from tuneloop.k8s.checks.execution import check_execution
     from tuneloop.k8s.checks.offline import check_documents
-    from tuneloop.k8s.checks.preflight import preflight
     from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
     from tuneloop.runs.train_step import planned_step
 
@@ -86,6 +85,8 @@ def check(
     findings += check_host_memory(step.host.peak_bytes, execution)
     findings += check_documents(documents)
     if server:
+        from tuneloop.k8s.checks.preflight import preflight
+
         placement = cluster_of(prepared.plan.spec)
         client = cluster.connect(placement.namespace)
         findings += preflight(client, documents, spec=placement, artifacts=prepared.plan.artifacts)

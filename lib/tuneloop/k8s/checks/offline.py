@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tuneloop.k8s.checks.schemas import Object, Problem, schema_problems
+from tuneloop.k8s.checks.schemas import Object, Problem, missing_package, schema_problems
 from tuneloop.k8s.names import ALLOW_TAG, COMPONENT, POD_SECURITY, SUBMITTER
 
 CONFIG_MAP_BYTES = 1_048_576
@@ -51,16 +51,26 @@ class Finding:
 def check_documents(documents: Mapping[str, Sequence[Object]]) -> list[Finding]:
     """Check rendered objects, file by file.
 
+    Without the packages of the extra k8s, the rules of tuneloop are checked, and a warning names
+    what is not.
+
     Args:
         documents: file name -> its objects.
     """
-    findings = []
+    findings, missing = [], missing_package()
+    rules = [rule for rule in RULES if missing is None or rule is not _quantities]
+    if missing is not None:
+        message = (
+            f"not checked against the schemas of Kubernetes, because Python module {missing} is not"
+            " installed; install the k8s extra, for example from the lock requirements/base.txt"
+        )
+        findings.append(Finding("objects", message, "warning"))
     for file, objects in documents.items():
         for found in objects:
             place = f"{file}: {found.get('kind')} {found.get('metadata', {}).get('name')}"
-            schema = schema_problems(found)
+            schema = [] if missing else schema_problems(found)
             # The rules assume that an object matches its schema, so they run only if it does.
-            problems = schema or [problem for rule in RULES for problem in rule(found)]
+            problems = schema or [problem for rule in rules for problem in rule(found)]
             findings += [Finding(f"{place}: {path}", problem) for path, problem in problems]
     return findings + _across(documents)
 

@@ -8,6 +8,7 @@ errors that the others miss. Nothing in this module is specific to tuneloop.
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,16 @@ _BUILT_IN = {
     "RoleBinding": "V1RoleBinding",
     "ServiceAccount": "V1ServiceAccount",
 }
+
+
+def missing_package() -> str | None:
+    """Return the name of a package that these checks need and that is not installed."""
+    for name in ("kubernetes", "kubernetes_validate", "kubeflow_trainer_api"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as e:
+            return e.name or name
+    return None
 
 
 def schema_problems(document: Object) -> list[Problem]:
