@@ -23,6 +23,7 @@ from mkdocs.structure.files import File, Files
 os.environ["TUNELOOP_DESCRIBE_FIELDS"] = "1"
 
 from tuneloop import errors
+from tuneloop.artifacts.delta_report import DeltaReport
 from tuneloop.cli import app
 from tuneloop.k8s.diagnosis.runbook import RUNBOOK, Runbook
 from tuneloop.settings.environment import OTHERS, Settings
@@ -115,6 +116,20 @@ from `lib/tuneloop/k8s/diagnosis/runbook.py`.
 """
 
 
+REPORT_HEAD = """# The delta report
+
+`delta_report.json` has these keys. Readers ignore keys that they do not know, and reports without
+the newer keys stay readable. [Evaluate a model](../how-to/evaluation.md#read-the-report) shows the
+report. This page is generated from `lib/tuneloop/artifacts/delta_report.py`.
+"""
+
+
+def report_page() -> str:
+    """Return the page with every key of a delta report."""
+    schema = DeltaReport.model_json_schema(mode="serialization")
+    return REPORT_HEAD + "".join(_sections(schema, schema["$defs"], "Top level"))
+
+
 def spec_page() -> str:
     """Return the page with every key of a run spec."""
     schema = RunSpec.model_json_schema(by_alias=True)
@@ -154,6 +169,8 @@ def _sections(
 def _references(field: dict[str, Any]) -> list[str]:
     choices = [field, *field.get("anyOf", []), *field.get("oneOf", []), *field.get("allOf", [])]
     choices += [field["items"]] if "items" in field else []
+    values = field.get("additionalProperties")
+    choices += [values] if isinstance(values, dict) else []
     return [each["$ref"].rsplit("/", 1)[1] for each in choices if "$ref" in each]
 
 
@@ -169,7 +186,7 @@ def _table(node: dict[str, Any], places: dict[str, list[str]]) -> str:
 
 def _type(field: dict[str, Any]) -> str:
     if field.get("type") == "array":
-        return f"list of {_type(field['items'])}" if field["items"] else "list"
+        return f"list of {_type(field['items'])}" if field.get("items") else "list"
     if names := _references(field):
         found = " or ".join(f"[{name}](#{name})" for name in names)
         return f"{found} or null" if {"type": "null"} in field.get("anyOf", ()) else found
@@ -347,6 +364,7 @@ PAGES = {
     "reference/settings": settings_page,
     "reference/limits": limits_page,
     "reference/errors": errors_page,
+    "reference/delta_report": report_page,
     "operations": operations_page,
 }
 """Path of a page without its suffix -> what writes it."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from tests.builders import REPOSITORY
 from tuneloop import errors
+from tuneloop.artifacts.delta_report import DeltaReport
 from tuneloop.settings.environment import OTHERS, Settings
 from tuneloop.settings.limits import Limits
 from tuneloop.specs.run import RunSpec
@@ -141,3 +142,10 @@ def test_links_outside_the_site_lead_somewhere(name: str) -> None:
                 assert anchor in {
                     re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings
                 }
+
+
+@pytest.mark.parametrize("model", list(dict.fromkeys(models(DeltaReport))))
+def test_every_key_of_a_delta_report_is_in_its_page(model: type[BaseModel]) -> None:
+    page = reference.report_page()
+    for name in model.model_fields:
+        assert f"| `{name}` |" in page, f"{model.__name__}.{name}"

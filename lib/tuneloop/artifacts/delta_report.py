@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tuneloop.artifacts.eval_samples import State, Weight
 from tuneloop.artifacts.results import LengthSummary
 from tuneloop.errors import DataError
+from tuneloop.settings.reading import DESCRIBE_FIELDS
 from tuneloop.validation import first_error
 
 SCHEMA_VERSION = "2"
@@ -27,7 +28,9 @@ ContaminationState = Literal["clean", "kept", "unchecked"]
 class _Part(BaseModel):
     """Base class. Unknown keys are ignored, so older versions read newer files."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, defer_build=True, use_attribute_docstrings=DESCRIBE_FIELDS
+    )
 
 
 class Accuracy(_Part):
