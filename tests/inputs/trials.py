@@ -81,8 +81,6 @@ PLACES: tuple[str, ...] = (
 PLACES += ("/dev/zero", "/dev/null", "/proc/self/mem", "folder", "loop", "gone/x", "file/x")
 PLACES += ("memory://", "memory://x", "file://", "s3://", "gs://", "hf://", "data:,x")
 PLACES += (
-    "http://127.0.0.1:1/x",
-    "ftp://x/y",
     "nothing://x",
     "simplecache::memory://x",
     "\udcff",
