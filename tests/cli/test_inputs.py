@@ -120,6 +120,7 @@ READERS = (
         ("", "'': is an empty place, expected a path or a URL"),
         ("simplecache::memory://x", "is a chain of file systems"),
         ("s3://", "s3://: names no bucket or host"),
+        ("data:,x", "data:,x: is a URL that holds data"),
     ],
 )
 def test_every_reader_refuses_at_once(
@@ -157,6 +158,18 @@ def test_empty_artifacts_are_refused(tuneloop: Invoke, verb: tuple[str, ...], pl
     code, out, err = tuneloop(*(word.replace("{}", place) for word in verb))
     assert (code, out) == (2, "")
     assert f"tuneloop: {place!r}: is an empty place" in err
+
+
+@pytest.mark.parametrize("verb", [verb for verb in PLACES if verb[0] != "demo"], ids=" ".join)
+@pytest.mark.parametrize("protocol", ["hf", "https", "ftp", "zip"])
+def test_artifacts_need_a_protocol_that_creates_objects_once(
+    tuneloop: Invoke, verb: tuple[str, ...], protocol: str
+) -> None:
+    code, out, err = tuneloop(*(word.replace("{}", f"{protocol}://a/b") for word in verb))
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"tuneloop: {protocol}://a/b: artifacts cannot be published over {protocol}://"
+    )
 
 
 def test_the_home_folder_and_two_colons(

@@ -52,6 +52,12 @@ def test_the_shipped_configs_load(config: str, repository: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
+        (
+            "import:\n",
+            "execution:\n  artifacts: hf://a/b\nimport:\n",
+            12,
+            "execution.artifacts is 'hf://a/b', expected a local folder, gs:// or s3://, because",
+        ),
         ("steps: 50", "steps: 0", 4, "train.steps is 0, expected a value greater than or equal"),
         ("  steps: 50\n", "", 3, "train: expected one of the two keys `steps` and `epochs`"),
         ("steps: 50", "epochs: 0", 4, "train.epochs is 0, expected a value greater than 0"),

@@ -52,6 +52,22 @@ def setting(context: typer.Context, parameter: typer.CallbackParam, value: Any) 
     return environment_value(name)
 
 
+def artifacts_setting(
+    context: typer.Context, parameter: typer.CallbackParam, value: str | None
+) -> str | None:
+    """Return the value of `--artifacts`; the callback of that option.
+
+    Raises:
+        UsageError: nothing can be published there, or the variable has an invalid value.
+    """
+    value = setting(context, parameter, value)
+    if value is not None and not context.resilient_parsing:
+        from tuneloop.storage import paths
+
+        paths.check_artifacts(value)
+    return value
+
+
 def environment_value(field: str) -> Any:
     """Return a setting of the environment, or its default.
 
@@ -64,7 +80,7 @@ def environment_value(field: str) -> Any:
     value = getattr(read_settings(), field)
     if field == "artifacts":
         try:
-            paths.normal(value)
+            paths.check_artifacts(value)
         except UsageError as e:
             raise UsageError(f"environment variable {variable(field)}: {e}") from e
     return value
@@ -72,7 +88,9 @@ def environment_value(field: str) -> Any:
 
 def artifacts_option(text: str) -> Any:
     """Return the option `--artifacts` with a help text, for verbs that read no spec."""
-    return typer.Option("--artifacts", envvar="TUNELOOP_ARTIFACTS", callback=setting, help=text)
+    return typer.Option(
+        "--artifacts", envvar="TUNELOOP_ARTIFACTS", callback=artifacts_setting, help=text
+    )
 
 
 DEFAULT_ARTIFACTS = ".tuneloop/artifacts"

@@ -6,7 +6,7 @@ Only identity enters the fingerprint.
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneloop.specs.base import Seed, Spec
 from tuneloop.specs.cluster import ClusterSpec
@@ -18,6 +18,7 @@ from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.profiler import ProfilerSpec
 from tuneloop.specs.training import TrainSpec
+from tuneloop.storage import paths
 
 
 class ExecutionSpec(Spec):
@@ -45,6 +46,16 @@ class ExecutionSpec(Spec):
     `wait`, `report` and `runs` show; null shows chip-hours alone."""
     cluster: ClusterSpec | None = None
     """Kubernetes settings; null allows runs on this machine only."""
+
+    @field_validator("artifacts")
+    @classmethod
+    def _can_be_published_to(cls, artifacts: str) -> str:
+        if (protocol := paths.read_only_protocol(artifacts)) is not None:
+            raise ValueError(
+                "expected a local folder, gs:// or s3://, because artifacts cannot be published over"
+                f" {protocol}"
+            )
+        return artifacts
 
     @model_validator(mode="after")
     def _has_one_url_per_variable(self) -> ExecutionSpec:

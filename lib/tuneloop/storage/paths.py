@@ -17,6 +17,11 @@ _CHAIN = re.compile(
 )
 
 
+_DATA = re.compile(r"data:[A-Za-z0-9/+.;=-]*,")
+_READ_ONLY = re.compile(r"(data|ftp|git|github|hf|https?|jar|libarchive|tar|zip)://")
+"""Protocols that have no creation of a new object which is refused if the object exists."""
+
+
 def is_url(place: str) -> bool:
     """Return whether a place begins with a protocol; all others are local paths."""
     return _URL.match(place) is not None
@@ -29,8 +34,8 @@ def normal(place: str) -> str:
 
     Raises:
         UsageError: it is empty, or a URL without a bucket such as `s3://`, or a chain of file
-            systems such as `simplecache::s3://bucket/file`, or begins with `~` and the user has no
-            home folder.
+            systems such as `simplecache::s3://bucket/file`, or holds data instead of naming it, or
+            begins with `~` and the user has no home folder.
     """
     if not place.strip():
         raise UsageError(
@@ -46,6 +51,11 @@ def normal(place: str) -> str:
             f"{place}: is a chain of file systems, expected one path or URL; give the URL after the"
             " last `::`, or write ./ before a local path"
         )
+    if _DATA.match(place):
+        raise UsageError(
+            f"{place[:40]}: is a URL that holds data, expected one path or URL; write the data to a"
+            " file and name it, or write ./ before a local path"
+        )
     if is_url(place):
         return place
     expanded = os.path.expanduser(place)
@@ -55,6 +65,25 @@ def normal(place: str) -> str:
             " absolute path"
         )
     return expanded
+
+
+def read_only_protocol(place: str) -> str | None:
+    """Return the protocol of a URL, such as `hf://`, if records cannot be published over it."""
+    found = _READ_ONLY.match(place)
+    return found and found[0]
+
+
+def check_artifacts(place: str) -> None:
+    """Check that records can be published at a place, as far as its protocol says.
+
+    Raises:
+        UsageError: as for `normal`; or the protocol cannot create an object only once.
+    """
+    if (protocol := read_only_protocol(normal(place))) is not None:
+        raise UsageError(
+            f"{place}: artifacts cannot be published over {protocol}, expected a local folder,"
+            " gs:// or s3://; name one of them"
+        )
 
 
 def home_folder() -> Path | None:
