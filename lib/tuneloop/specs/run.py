@@ -52,8 +52,8 @@ class ExecutionSpec(Spec):
     def _can_be_published_to(cls, artifacts: str) -> str:
         if (protocol := paths.read_only_protocol(artifacts)) is not None:
             raise ValueError(
-                "expected a local folder, gs:// or s3://, because artifacts cannot be published over"
-                f" {protocol}"
+                "expected a local folder, gs:// or s3://, because artifacts cannot be published"
+                f" over {protocol}"
             )
         return artifacts
 
