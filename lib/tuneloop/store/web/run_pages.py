@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -232,12 +233,15 @@ def _markdown() -> MarkdownIt:
 
 def _accessible(tokens: list[Token]) -> list[Token]:
     """Make tables scrollable by keyboard, and remove the empty table heads of Markdown."""
-    kept, head, heading = [], list[Token](), ""
+    kept, head, heading, names = [], list[Token](), "", Counter[str]()
     for n, token in enumerate(tokens):
         if token.type == "heading_open":
             heading = tokens[n + 1].content
         if token.type == "table_open":
-            kept.append(_region(f"Table: {heading}" if heading else "Table"))
+            names[heading] += 1
+            # Regions need different names, also if a heading has several tables.
+            name = f"Table {names[heading]}" if names[heading] > 1 else "Table"
+            kept.append(_region(f"{name}: {heading}" if heading else name))
         if token.type == "thead_open" or head:
             head.append(token)
         else:
