@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.artifacts.eval_samples import State, Weight
-from tuneloop.artifacts.results import LengthSummary
+from tuneloop.artifacts.results import LengthSummary, NoiseFloor
 from tuneloop.errors import DataError
 from tuneloop.settings.reading import DESCRIBE_FIELDS
 from tuneloop.validation import first_error
@@ -309,6 +309,8 @@ class Context(_Part):
     """Null: not known."""
     training: Training | None = None
     export: ExportAccounts | None = None
+    noise: NoiseFloor | None = None
+    """Noise floor of the answers; null where no answer depends on its batch, as on a CPU."""
 
 
 class DeltaReport(Context):

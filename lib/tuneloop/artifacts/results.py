@@ -186,6 +186,10 @@ class NoiseFloor(RecordPart):
     """Questions that were asked again."""
     changed: int
     """Answers with another text; with the same weights, the same question and the same seed."""
+    flipped: int | None = None
+    """Those of them with another strict score; null if it is not known."""
+    set: str | None = None
+    """Name of the eval set of the questions; null in older records."""
 
 
 class EvalResults(RecordPart):

@@ -33,6 +33,7 @@ from tuneloop.stages.evaluation.models import (
 from tuneloop.stages.evaluation.report import write_report
 from tuneloop.stages.evaluation.samples import Answer, Answered
 from tuneloop.stages.evaluation.sets import LoadedSet, contamination, load_sets
+from tuneloop.stages.evaluation.stability import noise_floor
 from tuneloop.stages.models.evaluated import open_models
 from tuneloop.training.generation.decoding import device_limit_bytes
 from tuneloop.training.prompt_templates import recipe_named
@@ -126,13 +127,15 @@ def _assemble(
     passes = list_passes(spec, stage, asked)
     for one, each in zip(asked, passes, strict=True):
         kept.keep_answers(spec, stage, one, each, found[one.file])
-    answered = samples.score_answers(asked, found, recipe_named(spec.dataset.recipe))
+    recipe = recipe_named(spec.dataset.recipe)
+    answered = samples.score_answers(asked, found, recipe)
     everything = samples.build_samples(sets, models, answered)
     with stage.output(samples.FILE) as output:
         for row in dump_samples(everything):
             output.write_row(row)
     _write_traces(stage, sets, answered)
-    write_report(spec, stage, sets, everything, noise.measure(passes, found, spec.seed))
+    measured = noise_floor(passes, answered, found, spec.seed, recipe)
+    write_report(spec, stage, sets, everything, measured)
 
 
 def _write_traces(stage: Stage, sets: Sequence[LoadedSet], answered: Sequence[Answered]) -> None:

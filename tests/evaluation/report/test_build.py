@@ -19,6 +19,7 @@ from tuneloop.artifacts.delta_report import (
     load_report,
 )
 from tuneloop.artifacts.eval_samples import EvalSamples, Model, State
+from tuneloop.artifacts.results import NoiseFloor
 from tuneloop.errors import DataError
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.markdown import _code, render_markdown
@@ -82,6 +83,7 @@ def full_context() -> Context:
         export=ExportAccounts(
             traces=10, examples=4, excluded={"duplicate": 5, "invalid": 1}, truncated=1
         ),
+        noise=NoiseFloor(answers=64, changed=5, flipped=1, set="test_v1"),
     )
 
 
@@ -218,6 +220,30 @@ def test_warnings() -> None:
     )
     assert "same_answers" in kinds(same)
     assert {"format", "missing"} <= kinds(full())
+
+
+@pytest.mark.parametrize(
+    ("noise", "found"),
+    [
+        (None, []),
+        (NoiseFloor(answers=50, changed=9, flipped=2, set="test_v1"), []),  # 4 % against 10 %
+        (NoiseFloor(answers=50, changed=9, flipped=3, set="test_v1"), [False]),  # 6 %
+        (NoiseFloor(answers=50, changed=9, flipped=5, set="test_v1"), [True]),
+        (NoiseFloor(answers=50, changed=2), []),
+        (NoiseFloor(answers=50, changed=9), [False]),  # how many scores changed is not known
+        (NoiseFloor(answers=50, changed=9, flipped=5, set="other"), []),
+        (NoiseFloor(answers=50, changed=0, flipped=0), []),
+    ],
+)
+def test_noise_near_the_difference_of_the_models_is_a_warning(
+    noise: NoiseFloor | None, found: list[bool]
+) -> None:
+    samples = samples_of({"base": [R] * 60, "tuned": [*[W] * 6, *[R] * 54]})
+    report = build_report(samples, Context(noise=noise))
+    assert [each.severe for each in report.warnings if each.kind == "noise"] == found
+    assert load_report(dump_report(report), "x").noise == noise
+    text = render_markdown(report, samples)
+    assert ("Noise floor: the tuned model was asked 50 questions" in text) == (noise is not None)
 
 
 def test_reports_of_version_1_stay_readable() -> None:

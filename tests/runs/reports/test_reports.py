@@ -11,6 +11,7 @@ import pytest
 from tests.builders import Invoke, letter_trace, publish_dataset
 from tests.evaluation.samples import judged
 from tests.finished_run import answered, publish_run
+from tuneloop.artifacts import records
 from tuneloop.artifacts.eval_samples import EvalSamples
 from tuneloop.runs.reports.compare import compare_runs
 from tuneloop.runs.reports.rescore import rescore
@@ -70,6 +71,23 @@ def test_a_run_is_scored_again(tuneloop: Invoke, artifacts: str, tmp_path: Path)
     assert (code, value["rescored"]["answers"]) == (0, 72)
     assert value["header"]["scorer"] == "exact_match"
     assert value["rescored"]["changes"][0]["reading"] in ("strict", "lenient")
+
+
+def test_the_noise_floor_of_the_record_is_in_the_new_report(
+    tuneloop: Invoke, artifacts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report of an older version has none."""
+    measured = {"answers": 64, "changed": 9, "flipped": 2, "set": "letters_v1"}
+    record = records.find(artifacts, RUN, "eval")
+    assert record is not None
+    with_noise = record.model_copy(update={"results": {**record.results, "noise": measured}})
+    monkeypatch.setattr(records, "find", lambda *_: with_noise)
+    options = "report", RUN, "--artifacts", artifacts, "--rescore"
+    code, text, said = tuneloop(*options, "--format", "json")
+    assert code == 0, said
+    # The scores of the tuned model changed, and the texts of the second answers are not kept.
+    assert json.loads(text)["noise"] == {**measured, "flipped": None}
+    assert "64 questions of `letters_v1` again" in tuneloop(*options)[1]
 
 
 def test_options_that_do_not_fit_are_refused(tuneloop: Invoke, artifacts: str) -> None:

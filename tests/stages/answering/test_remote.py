@@ -10,14 +10,24 @@ import pytest
 
 from tests.evaluation.backends.server import Fault, Handler, Served, completion, serving
 from tests.stages.answering.test_saved import saved_in
+from tuneloop.artifacts.eval_samples import Model
 from tuneloop.artifacts.results import NoiseFloor
 from tuneloop.errors import SpecError, Transient
+from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.specs.answer_backend import BackendSpec
+from tuneloop.specs.evaluation import EvalSetSpec
+from tuneloop.specs.stages import EvalSetRef
 from tuneloop.stages.answering import noise, remote
+from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.eval_passes import Asker, Pass, Question
+from tuneloop.stages.evaluation.models import Asked, AskedModel
+from tuneloop.stages.evaluation.samples import score_answers
+from tuneloop.stages.evaluation.sets import LoadedSet
+from tuneloop.stages.evaluation.stability import noise_floor
 from tuneloop.stages.models.evaluated import EvaluatedModel
 from tuneloop.training.generation.decoding import Sampling
+from tuneloop.training.prompt_templates import recipe_named
 
 
 class Words:
@@ -117,12 +127,14 @@ def test_the_server_is_described_and_unknown_models_are_refused() -> None:
             pass
 
 
-def test_answers_that_change_are_the_noise_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_and_scores_that_change_are_the_noise_floor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(noise, "QUESTIONS", 12)
 
     def every_fifth_differs(handler: Handler, number: int) -> bool:
         if number % 5 == 4:
-            handler.send(200, completion(f"number {number}"))
+            handler.send(200, completion("yes" if number == 4 else "no"))
         return number % 5 == 4
 
     first = Pass("x", "tuned", tuple(Question(f"say {n}") for n in range(20)), 5, samples=2)
@@ -132,9 +144,25 @@ def test_answers_that_change_are_the_noise_floor(monkeypatch: pytest.MonkeyPatch
     assert noise.again(first, 1, seed=4).questions != second.questions
     with serving() as server:
         found = ask(server, first)
-        assert noise.measure([first], found, 3) is None
         steady = ask(server, second)
-    assert noise.measure([first], found | steady, 3) == NoiseFloor(answers=12, changed=0)
     with serving(every_fifth_differs) as server:
         other = ask(server, second)
-    assert noise.measure([first], found | other, 3) == NoiseFloor(answers=12, changed=2)
+    value = {"expected_answer": "say", "accepted_answers": ["yes"], "category": "x"}
+    items = tuple(
+        EvalItem.model_validate({"id": f"i{n}", "prompt": f"say {n}", **value}) for n in range(20)
+    )
+    digest = "a" * 64
+    ref = EvalSetRef(name="says", url="says.jsonl", sha256=digest, prompts_sha256=digest, items=20)
+    says = LoadedSet(
+        EvalSetSpec(url="says.jsonl", samples=2, temperature=0.5), ref, items, "contains"
+    )
+    asked = [Asked(AskedModel(Model(name="tuned", digest=digest), "tuned", digest), says, "x")]
+    recipe = recipe_named("trace_sft_v1")
+    answered = score_answers(asked, found, recipe)
+
+    def measured(more: dict[str, dict[int, Generation]]) -> NoiseFloor | None:
+        return noise_floor([first], answered, found | more, 3, recipe)
+
+    assert measured({}) is None
+    assert measured(steady) == NoiseFloor(answers=12, changed=0, flipped=0, set="says")
+    assert measured(other) == NoiseFloor(answers=12, changed=2, flipped=1, set="says")

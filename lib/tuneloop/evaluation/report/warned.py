@@ -20,13 +20,15 @@ FEW_ITEMS = 50
 MANY_CUT, MANY_NO_ANSWER, SEVERE_SHARE = 0.05, 0.1, 0.25
 LENIENT_GAIN = 0.05
 """Lenient over strict accuracy at which the format of answers explains a part of the score."""
+NEAR_NOISE = 0.5
+"""Share of the differences between two models that noise alone makes, from which it is near."""
 COARSE = 0.1
 """Smallest detectable gain, 0 to 1, at which a set is too small for the usual gains."""
 
 
 def find_warnings(report: DeltaReport, samples: EvalSamples) -> tuple[Warned, ...]:
     """Return all warnings, the severe ones first."""
-    found = [*_of_context(report), *_of_answers(samples)]
+    found = [*_of_context(report), *_of_answers(samples), *_of_noise(report, samples)]
     counts: list[_Count] = []
     for each in report.sets:
         named = f" on {each.name}" if len(report.sets) > 1 else ""
@@ -90,6 +92,35 @@ def _of_answers(samples: EvalSamples) -> Iterator[Warned]:
             " these questions can show."
         )
         yield Warned(kind="same_answers", text=text, severe=True)
+
+
+def _of_noise(report: DeltaReport, samples: EvalSamples) -> Iterator[Warned]:
+    """Compare what changes without training with what the two models answer differently."""
+    noise = report.noise
+    known = {each.name: each for each in report.sets}
+    # Records without the name of the set are of versions that always asked the first one.
+    name = next(iter(known)) if noise is None or noise.set is None else noise.set
+    if noise is None or not noise.answers or name not in known:
+        return
+    values: dict[str, dict[str, float]] = {known[name].base: {}, TUNED: {}}
+    for one in samples.samples:
+        if one.set == name and one.sample == 0 and one.model in values:
+            values[one.model][one.item] = one.score.value
+    base, tuned = values[known[name].base], values[TUNED]
+    both = base.keys() & tuned
+    differ = sum(base[item] != tuned[item] for item in both)
+    count = noise.changed if noise.flipped is None else noise.flipped
+    rate, discordance = count / noise.answers, differ / max(1, len(both))
+    if not count or rate < NEAR_NOISE * discordance:
+        return
+    named = f" of {name}" if len(known) > 1 else ""
+    what = "answer" if noise.flipped is None else "score"
+    text = (
+        f"Asked again in other batches, the tuned model got another {what} for {count} of"
+        f" {noise.answers} questions{named}. The scores of the two models differ for {differ} of"
+        f" {len(both)}. Many of the improvements and regressions may be noise."
+    )
+    yield Warned(kind="noise", text=text, severe=what == "score" and rate >= discordance)
 
 
 def _of_size(found: SetResult, named: str) -> Iterator[Warned]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
+from tuneloop.artifacts import records
 from tuneloop.artifacts.delta_report import DeltaReport, dump_report
 from tuneloop.artifacts.eval_samples import EvalSamples, Judgement, Sample, dump_samples
+from tuneloop.artifacts.results import NoiseFloor, RecordPart
 from tuneloop.artifacts.run_manifest import read_run_manifest
 from tuneloop.errors import DataError
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.markdown import render_markdown
 from tuneloop.evaluation.report.page.html import render_html
+from tuneloop.evaluation.report.texts import TUNED
 from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.runs.outcome import load_outcome, required_report
 from tuneloop.runs.reports.samples import SAMPLES, read_samples
@@ -23,6 +27,12 @@ from tuneloop.training.prompt_templates import Recipe, recipe_named
 
 SHOWN = 10
 """Changed answers that are listed; `as_json` has all."""
+
+
+class _Noise(RecordPart):
+    """The noise floor among the results of the eval stage."""
+
+    noise: NoiseFloor | None = None
 
 
 @dataclass(frozen=True)
@@ -121,13 +131,22 @@ def rescore_run(artifacts: str, run_id: str) -> Rescored:
         )
     found = read_samples(artifacts, run_id)
     samples = rescore(found, recipe_named(manifest.recipe))
-    return Rescored(
-        run_id,
-        samples,
-        build_report(samples, former.context()),
-        former,
-        tuple(_changes(found, samples)),
-    )
+    changes = tuple(_changes(found, samples))
+    noise = _noise(artifacts, run_id, changes)
+    context = former.context().model_copy(update={"noise": noise})
+    return Rescored(run_id, samples, build_report(samples, context), former, changes)
+
+
+def _noise(artifacts: str, run_id: str, changes: Sequence[Change]) -> NoiseFloor | None:
+    """Return the noise floor of the record, which reports of older versions do not have.
+
+    The texts of answers that were asked again are not kept, so their scores cannot be compared if
+    the tuned model's answers are scored differently now.
+    """
+    record = records.find(artifacts, run_id, "eval")
+    noise = record.results_as(_Noise).noise if record else None
+    differs = any(each.model == TUNED and each.reading == "strict" for each in changes)
+    return noise.model_copy(update={"flipped": None}) if noise and differs else noise
 
 
 def rescore(found: EvalSamples, recipe: Recipe) -> EvalSamples:

@@ -8,10 +8,9 @@ the noise floor of an evaluation: a smaller difference between two models means 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from tuneloop.artifacts.results import NoiseFloor
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.eval_passes import Pass
 
@@ -44,28 +43,31 @@ def other_batch_size(batch_size: int) -> int:
     return max(1, batch_size // 3) if batch_size > 1 else 2
 
 
-def measure(
-    passes: Sequence[Pass], found: Mapping[str, Mapping[int, Generation]], seed: int
-) -> NoiseFloor | None:
-    """Compare the answers of the passes that ask again with the first answers.
+@dataclass(frozen=True)
+class Repeat:
+    """A question that was asked again."""
+
+    question: int
+    """Number of the question in its pass."""
+    first: Generation
+    """Its first answer; the first of several samples."""
+    second: Generation
+
+
+def repeats(
+    first: Pass, found: Mapping[str, Mapping[int, Generation]], seed: int
+) -> Iterator[Repeat]:
+    """Yield the questions of a pass that were asked again; none if no pass asks again.
 
     Args:
-        passes: the passes of the evaluation.
+        first: the pass.
         found: name of the pass -> number of the answer -> the answer.
         seed: seed of the run.
-
-    Returns:
-        None if no pass asked again.
     """
-    asked = changed = 0
-    for first in passes:
-        second = found.get(f"{first.name}{SUFFIX}", {})
-        if not second:
-            continue
+    second = found.get(f"{first.name}{SUFFIX}")
+    if second:
         for at, number in enumerate(_chosen(first, seed)):
-            asked += 1
-            changed += found[first.name][number * first.samples].text != second[at].text
-    return NoiseFloor(answers=asked, changed=changed) if asked else None
+            yield Repeat(number, found[first.name][number * first.samples], second[at])
 
 
 def _chosen(first: Pass, seed: int) -> list[int]:

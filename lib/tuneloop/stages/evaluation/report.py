@@ -36,15 +36,17 @@ def write_report(
     noise: NoiseFloor | None,
 ) -> None:
     """Write the delta report, and put counts and results into the record."""
-    report = build_report(found, _context(spec, stage, sets))
+    report = build_report(found, _context(spec, stage, sets, noise))
     stage.write_output("delta_report.md", render_markdown(report, found).encode())
     stage.write_output("delta_report.json", dump_report(report))
     stage.write_output("delta_report.html", render_html(report, found).encode())
     backend = spec.options.backend
-    _set_results(stage, report, noise, {} if backend is None else remote.describe(backend))
+    _set_results(stage, report, {} if backend is None else remote.describe(backend))
 
 
-def _context(spec: EvalStage, stage: Stage, sets: Sequence[LoadedSet]) -> Context:
+def _context(
+    spec: EvalStage, stage: Stage, sets: Sequence[LoadedSet], noise: NoiseFloor | None
+) -> Context:
     """Return what the report shows in addition to the samples, from the records before this one."""
     train, export = stage.upstream("train"), stage.upstream("export")
     trained, exported = train.results_as(TrainResults), export.results_as(ExportResults)
@@ -56,12 +58,11 @@ def _context(spec: EvalStage, stage: Stage, sets: Sequence[LoadedSet]) -> Contex
         contamination=contamination_state(exported, sets),
         training=training_of(metrics, train.counts_as(TrainCounts), trained),
         export=accounts_of(export.counts_as(ExportCounts), exported),
+        noise=noise,
     )
 
 
-def _set_results(
-    stage: Stage, report: DeltaReport, noise: NoiseFloor | None, answered_by: dict[str, str]
-) -> None:
+def _set_results(stage: Stage, report: DeltaReport, answered_by: dict[str, str]) -> None:
     overall, guard = report.overall, report.guard
     guarded = {each.name for each in report.sets if each.weight == "guarded"}
     counts = EvalCounts(
@@ -90,7 +91,7 @@ def _set_results(
         guard_kept_low=guard.kept_low if guard else None,
         guard_kept_high=guard.kept_high if guard else None,
         random_weights=report.random_weights,
-        noise=noise,
+        noise=report.noise,
         answered_by=answered_by,
     )
     stage.set_results(counts, results)

@@ -57,23 +57,25 @@ def score_answers(
 
 def _answers(asked: Asked, found: Mapping[int, Generation], recipe: Recipe) -> Iterator[Answer]:
     options = asked.set.options
-
-    def parse(text: str) -> str | None:
-        return recipe.parse_response(text).answer
-
     for number, item in enumerate(asked.set.items):
-        row = item_row(asked.set.name, item)
         for sample in range(options.samples):
             generation = found[number * options.samples + sample]
-            judgements = score_text(
-                generation.text,
-                row,
-                asked.set.scorer,
-                parse=parse,
-                hit_limit=generation.hit_limit,
-            )
+            judgements = judge(asked.set, item, generation, recipe)
             parsed = recipe.parse_response(generation.text)
             yield Answer(item, sample, generation, parsed, *judgements)
+
+
+def judge(
+    asked: LoadedSet, item: EvalItem, generation: Generation, recipe: Recipe
+) -> tuple[Judgement, Judgement]:
+    """Score one answer to an item of a set; return the strict and the lenient score."""
+    return score_text(
+        generation.text,
+        item_row(asked.name, item),
+        asked.scorer,
+        parse=lambda text: recipe.parse_response(text).answer,
+        hit_limit=generation.hit_limit,
+    )
 
 
 def build_samples(
