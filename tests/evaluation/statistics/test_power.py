@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tuneloop.evaluation.statistics.paired import mcnemar_p
 from tuneloop.evaluation.statistics.power import (
     MAX_ITEMS,
     detectable_gain,
+    detectable_like,
     discordance_of,
     items_needed,
     power_of,
@@ -49,6 +51,23 @@ def test_too_few_items_show_no_gain_and_tiny_gains_need_too_many() -> None:
     assert detectable_gain(100, 0.0) is None
     assert items_needed(1e-5, 0.3) is None
     assert (items_needed(0.005, 0.3) or MAX_ITEMS) < MAX_ITEMS
+
+
+def test_the_gain_that_a_set_like_another_shows() -> None:
+    """It is the gain of the plan for the same discordance, so report and plan agree."""
+    differences = np.array([1.0] * 30 + [-1.0] * 20 + [0.0] * 150)
+    planned = detectable_gain(200, 0.25)
+    assert planned is not None
+    assert detectable_like(differences) == planned
+    assert detectable_like(differences / 4) == pytest.approx(planned / 4)
+    # Six wins without a loss are significant, and five are not.
+    same = detectable_like(np.zeros(200))
+    assert same is not None
+    assert stats.binom.sf(5, 200, same) == pytest.approx(0.8)
+    assert power_of(200, same, same) == pytest.approx(0.8)
+    assert detectable_like(np.array([1.0, -1.0] + [0.0] * 198)) == same
+    assert detectable_like(np.zeros(5)) is None
+    assert (detectable_like(np.zeros(6)) or 0) > 0.9
 
 
 def test_discordance_from_accuracy_and_correlation() -> None:

@@ -25,11 +25,11 @@ from tuneloop.artifacts.eval_samples import EvalSamples, EvalSet
 from tuneloop.errors import DataError
 from tuneloop.evaluation.report import figures
 from tuneloop.evaluation.report.answers import Answers, SetAnswers, by_set
-from tuneloop.evaluation.report.measures import detectable
 from tuneloop.evaluation.report.texts import TUNED
 from tuneloop.evaluation.report.verdict import judge, sentence, verdict_of
 from tuneloop.evaluation.report.warned import find_warnings
 from tuneloop.evaluation.statistics.intervals import share_interval
+from tuneloop.evaluation.statistics.power import detectable_like
 
 
 def build_report(samples: EvalSamples, context: Context) -> DeltaReport:
@@ -185,7 +185,7 @@ def _set_result(described: EvalSet, found: SetAnswers, base: str) -> SetResult:
         categories=figures.categories(found.items, before, after),
         models=tuple(map(figures.model_result, found.models.values())),
         comparisons=figures.comparisons(found, base, TUNED),
-        detectable=detectable(after.values - before.values),
+        detectable=detectable_like(after.values - before.values),
     )
 
 

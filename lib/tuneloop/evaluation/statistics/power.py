@@ -11,6 +11,7 @@ import math
 import numpy as np
 from scipy import optimize, stats
 
+from tuneloop.evaluation.statistics.dtypes import Floats
 from tuneloop.evaluation.statistics.paired import SIGNIFICANT
 
 MAX_ITEMS = 10_000_000
@@ -113,3 +114,26 @@ def detectable_gain(
     if items < 1 or not 0 < discordance <= 1 or missing(discordance) < 0:
         return None
     return float(optimize.brentq(missing, 1e-9, discordance, xtol=1e-6))
+
+
+def detectable_like(differences: Floats) -> float | None:
+    """Compute the smallest gain that a set like one that was asked shows with power `POWER`.
+
+    Like it has as many items and the same discordance. If so few items differ that no gain is
+    found at this discordance, only a model that differs on more of them is found better, and the
+    gain is that of one without a loss. Groups are not taken into account.
+
+    Args:
+        differences: (items,), difference of the two models' credits, -1 to 1.
+
+    Returns:
+        The gain, 0 to 1; None with so few items that not even a gain of 1 is found.
+    """
+    items, differing = len(differences), differences[differences != 0]
+    # Differences of a part of the credit count as wins and losses of their quadratic mean.
+    unit = float(np.sqrt(np.mean(differing**2))) if len(differing) else 1.0
+    gain = detectable_gain(items, len(differing) / items) if len(differing) else None
+    if gain is not None:
+        return unit * gain
+    least = math.ceil(math.log2(2 / SIGNIFICANT))  # wins without a loss that the test needs
+    return unit * float(stats.beta.ppf(POWER, least, items - least + 1)) if items >= least else None
