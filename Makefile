@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV ?= uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: setup setup-dev setup-debian loop loop-real quick lint types fast slow docs test check check-tasks check-torch golden bench bench-smoke wheel lock clean image image-test sbom audit
+.PHONY: setup setup-dev setup-debian loop loop-real quick lint types fast slow docs test check check-inspect check-tasks check-torch golden bench bench-smoke wheel lock clean image image-test sbom audit
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -105,6 +105,14 @@ $(VENV)/tasks/.done: requirements/tasks.txt $(VENV)/.train
 	$(PIP_INSTALL) --no-build-isolation --require-hashes --upgrade --target $(VENV)/tasks -r requirements/tasks.txt
 	touch $@
 
+# Logs of inspect_ai; its packages lie in a folder of their own too.
+check-inspect: $(VENV)/.dev $(VENV)/inspect/.done
+	PYTHONPATH=$(VENV)/inspect $(PYTEST) -q -n 0 tests/inspect/check.py
+
+$(VENV)/inspect/.done: requirements/inspect.txt $(VENV)/.train
+	$(PIP_INSTALL) --require-hashes --upgrade --target $(VENV)/inspect -r requirements/inspect.txt
+	touch $@
+
 $(VENV)/torch/.done: requirements/torch.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/torch
 	$(VENV)/torch/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/torch.txt
@@ -140,6 +148,8 @@ lock:
 	$(LOCK) --extra data --extra gcs --extra s3 --extra store --extra train --extra tpu -c requirements/dev.txt pyproject.toml -o requirements/train-tpu.txt
 	for name in audit mlflow smollm2 tasks torch; do $(filter-out --extra build,$(LOCK)) -c requirements/dev.txt \
 	  requirements/$$name.in -o requirements/$$name.txt || exit 1; done
+	$(filter-out --extra build,$(LOCK)) -c requirements/dev.txt --overrides requirements/inspect-overrides.in \
+	  requirements/inspect.in -o requirements/inspect.txt
 
 # docs/how-to/images.md. ENGINE=docker|buildah, else what is at hand; the rest are the Dockerfile's arguments.
 IMAGE_ARGS = $(if $(ENGINE),--engine $(ENGINE)) $(foreach name,BASE_IMAGE BUILD_IMAGE JAX_VARIANT METRICS_SINK \

@@ -114,6 +114,7 @@ ALL = [
     "train-tpu.txt",
     "dev.txt",
     "audit.txt",
+    "inspect.txt",
     "mlflow.txt",
     "smollm2.txt",
     "tasks.txt",

@@ -14,8 +14,9 @@ import pytest
 from tuneloop.artifacts.eval_samples import Item
 from tuneloop.errors import DataError, UsageError
 from tuneloop.evaluation.scorers.scoring import score_text
+from tuneloop.evaluation.sets.generated import problem_to_item
 from tuneloop.evaluation.sets.schema import parse_eval_set
-from tuneloop.traces.gym import draw_problems, problem_to_trace
+from tuneloop.traces.gym import ONE_ANSWER, draw_problems, problem_to_trace
 from tuneloop.traces.schema import parse_trace
 
 # reasoning-gym and the packages that it imports warn when they are imported.
@@ -46,6 +47,29 @@ def test_the_verbs_print_traces_and_an_eval_set() -> None:
     assert [json.loads(line)["meta"]["category"] for line in traces.splitlines()] == ["gcd"] * 5
     items = tuneloop("eval-sets", "generate", "gcd", "--count", "5", "--seed", "3")
     assert [item.category for item in parse_eval_set(items.encode(), "gcd")] == ["gcd"] * 5
+
+
+def test_items_of_tasks_with_rules_of_their_own_name_their_scorer() -> None:
+    written = tuneloop("eval-sets", "generate", "shortest_path", "--count", "4", "--seed", "3")
+    for item in parse_eval_set(written.encode(), "paths"):
+        assert item.scorer == {"kind": "reasoning_gym", "task": "shortest_path"}
+        stored = item.to_item("gym")
+        for answer, state in ((item.expected_answer, "correct"), ("I do not know", "wrong")):
+            assert item.scorer is not None
+            found, _ = score_text(answer, stored, item.scorer, parse=lambda text: text)
+            assert found.state == state, (item.prompt, answer, found)
+    for task in ("gcd", *ONE_ANSWER):
+        (plain,) = draw_problems(task, 1, 3)
+        made = problem_to_item(plain, "x")
+        assert (made.scorer, made.meta) == (None, {})
+
+
+def test_data_that_json_cannot_hold_is_refused() -> None:
+    drawn = draw_problems("shortest_path", 20, 3)
+    problem = next(each for each in drawn if each.answer != "infeasible")
+    for metadata in ({"matrix": {1, 2}}, {"matrix": float("nan")}, {}):
+        with pytest.raises(DataError, match="does not accept its answer once the problem is in a"):
+            problem_to_item(problem._replace(metadata=metadata), "x")
 
 
 NUMBERS = (

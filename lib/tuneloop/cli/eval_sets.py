@@ -45,17 +45,12 @@ def eval_sets_generate(
     seed: GymSeed = 1,
 ) -> None:
     """Print problems of a reasoning-gym task as an eval set."""
-    from tuneloop.evaluation.sets.schema import EvalItem, dump_eval_set
+    from tuneloop.evaluation.sets.generated import problem_to_item
+    from tuneloop.evaluation.sets.schema import dump_eval_set
     from tuneloop.traces.gym import draw_problems
 
     items = [
-        EvalItem(
-            id=f"{task}-{seed}-{number:05d}",
-            prompt=problem.question,
-            expected_answer=problem.answer,
-            category=task,
-            difficulty="medium",
-        )
+        problem_to_item(problem, f"{task}-{seed}-{number:05d}")
         for number, problem in enumerate(draw_problems(task, count, seed), start=1)
     ]
     write_data(dump_eval_set(items))

@@ -30,11 +30,12 @@ def report(
     run: KnownRun,
     limits: GateOptions,
     report_format: Annotated[
-        Literal["markdown", "json", "comment", "marker"],
+        Literal["markdown", "json", "comment", "marker", "inspect"],
         typer.Option(
             "--format",
-            help="Output: the report (markdown), its numbers (json), a pull request comment, or the"
-            " first line of that comment (marker), which identifies it.",
+            help="Output: the report (markdown), its numbers (json), a pull request comment, the"
+            " first line of that comment (marker), which identifies it, or one log of inspect_ai"
+            " for each set and model (inspect; needs -o).",
         ),
     ] = "markdown",
     prices: Prices = None,
@@ -52,7 +53,8 @@ def report(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="With --rescore: also write samples.jsonl and the report (json, md, html) there.",
+            help="With --rescore: also write samples.jsonl and the report (json, md, html) there."
+            " With --format inspect: write the logs there.",
         ),
     ] = None,
 ) -> None:
@@ -69,8 +71,13 @@ def report(
             )
         _rescore(run, report_format, output)
         return
+    if report_format == "inspect":
+        _write_inspect_logs(run, limits, output)
+        return
     if output is not None:
-        raise UsageError("--output: found without --rescore; add --rescore, or remove it")
+        raise UsageError(
+            "--output: found without --rescore and --format inspect; add one of them, or remove it"
+        )
     from tuneloop.cli import github
     from tuneloop.history.cost import account
     from tuneloop.runs import comment
@@ -117,6 +124,21 @@ def _rescore(run: KnownRun, report_format: str, output: str | None) -> None:
         print_json(found.as_json())
     else:
         typer.echo(found.markdown(), nl=False)
+
+
+def _write_inspect_logs(run: KnownRun, limits: GateOptions, output: str | None) -> None:
+    if limits.is_given:
+        raise UsageError(
+            "--format inspect: found options of a gate, expected none; remove them, or take another"
+            " format"
+        )
+    if output is None:
+        raise UsageError("--format inspect: expected -o with a folder for the logs; give one")
+    from tuneloop.runs.reports.inspect_logs import write_logs
+    from tuneloop.storage import paths
+
+    for place in write_logs(run.artifacts_url, run.run_id, paths.absolute(output)):
+        typer.echo(place)
 
 
 def compare(

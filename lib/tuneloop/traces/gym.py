@@ -15,6 +15,8 @@ from tuneloop.traces.schema import build_trace
 SOURCE = "reasoning-gym"
 """`meta.source` of the traces, and the name of the package."""
 STEP = "Computed by reasoning-gym."
+ONE_ANSWER = frozenset({"arc_agi", "rearc"})
+"""Tasks whose scorer compares with one grid, but as tuples, which JSON does not keep."""
 
 
 class GymProblem(NamedTuple):
@@ -23,6 +25,8 @@ class GymProblem(NamedTuple):
     task: str
     question: str
     answer: str
+    metadata: dict[str, Any]
+    """The task's own data about the problem, which its scorer may need."""
 
 
 def draw_problems(task: str, count: int, seed: int) -> Iterator[GymProblem]:
@@ -61,12 +65,25 @@ def draw_problems(task: str, count: int, seed: int) -> Iterator[GymProblem]:
             )
         if question not in seen:
             seen.add(question)
-            yield GymProblem(task, question, str(answer))
+            yield GymProblem(task, question, str(answer), row["metadata"])
         if len(seen) == count:
             return
     raise DataError(
         f"task {task}: found {len(seen)} different questions, expected {count}; request fewer"
     )
+
+
+def has_own_scorer(task: str) -> bool:
+    """Whether a task scores answers by rules of its own, and not by comparing them with one answer.
+
+    Args:
+        task: a task name that `draw_problems` has accepted.
+    """
+    from reasoning_gym.dataset import ProceduralDataset
+    from reasoning_gym.factory import DATASETS
+
+    own = DATASETS[task][0].score_answer is not ProceduralDataset.score_answer
+    return own and task not in ONE_ANSWER
 
 
 def problem_to_trace(problem: GymProblem) -> dict[str, Any]:

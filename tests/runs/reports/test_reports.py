@@ -95,6 +95,21 @@ def test_options_that_do_not_fit_are_refused(tuneloop: Invoke, artifacts: str) -
     assert tuneloop(*options, "--rescore", "--format", "comment")[0] == 2
     assert tuneloop(*options, "--rescore", "--min-gain", "0")[0] == 2
     assert tuneloop(*options, "-o", "x")[0] == 2
+    logs = *options, "--format", "inspect"
+    assert "expected -o with a folder" in tuneloop(*logs)[2]
+    assert "found options of a gate" in tuneloop(*logs, "-o", "x", "--min-gain", "0")[2]
+
+
+def test_without_inspect_ai_one_sentence_says_what_to_install(
+    tuneloop: Invoke, artifacts: str, tmp_path: Path
+) -> None:
+    """`make check-inspect` tests the logs, in an environment that has the package."""
+    out = tmp_path / "logs"
+    code, _, error = tuneloop(
+        "report", RUN, "--artifacts", artifacts, "--format", "inspect", "-o", str(out)
+    )
+    assert (code, out.exists()) == (2, False)
+    assert "inspect-ai is not installed, expected it; install requirements/inspect.txt" in error
 
 
 def test_runs_are_compared_on_the_set_that_they_share(tuneloop: Invoke, artifacts: str) -> None:
