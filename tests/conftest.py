@@ -38,7 +38,7 @@ from tuneloop.store.db.database import Database
 
 # Imports and tracing create many objects and few cycles. With Python's default of 700 the collector
 # takes a sixth of the processor time of tests that use JAX.
-gc.set_threshold(100_000, 20, 50)
+gc.set_threshold(50_000, 10, 10)
 
 pytest_plugins = ["tests.confusion", "tests.store_fixtures"]
 TESTS = Path(__file__).resolve().parent
