@@ -50,10 +50,10 @@ def compare_categories(
         chosen = codes == code
         found.append(compare_scores(base[chosen], tuned[chosen], groups[chosen]))
     tested = [n for n, one in enumerate(found) if one.items >= MIN_ITEMS]
-    adjusted: dict[int, float] = {}
-    if tested:
-        p_values = multipletests([found[n].p_value for n in tested], method="holm")[1]
-        adjusted = dict(zip(tested, map(float, p_values), strict=True))
+    p_values = [found[n].p_value for n in tested]
+    if len(tested) > 1:  # one p-value stays as it is, and the function collects all garbage
+        p_values = multipletests(p_values, method="holm")[1].tolist()
+    adjusted = dict(zip(tested, p_values, strict=True))
     return tuple(
         Category(str(name), one, adjusted.get(n))
         for n, (name, one) in enumerate(zip(names, found, strict=True))
