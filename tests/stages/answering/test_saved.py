@@ -80,8 +80,9 @@ def test_every_damage_is_found_and_only_the_damaged_file_is_dropped(
         assert found.find("k", [0, 3]) is None, damage
         assert found.find("l", [0, 3]) == ANSWERS
         assert not path.exists() and kept.exists()
-        assert caplog.messages[-1].startswith(str(path))
-        assert caplog.messages[-1].endswith("; its batches are generated again")
+        *_, warning = [each.message for each in caplog.records if each.levelname == "WARNING"]
+        assert warning.startswith(str(path))
+        assert warning.endswith("; its batches are generated again")
 
 
 def test_verify_names_a_changed_file_of_an_unfinished_evaluation(tmp_path: Path) -> None:

@@ -28,9 +28,11 @@ _HARNESS = """\
 import os, resource, runpy, sys
 cpu, memory, output = map(int, sys.argv[1:])
 mark = sys.stdin.readline()
-for kind, most in ((resource.RLIMIT_CPU, cpu), (resource.RLIMIT_AS, memory),
-                   (resource.RLIMIT_FSIZE, output), (resource.RLIMIT_CORE, 0),
-                   (resource.RLIMIT_NOFILE, 64), (resource.RLIMIT_NPROC, 64)):
+# At the hard limit of the processor, the kernel sends SIGKILL, which has no reason.
+resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, output),
+                   (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 64),
+                   (resource.RLIMIT_NPROC, 64)):
     resource.setrlimit(kind, (most, most))
 done = os.dup(2)
 del sys.argv[1:]
