@@ -78,7 +78,9 @@ def print_run(
     evaluated = next(r.record for r in stages if r.name == "eval")
     for name, (base, tuned) in evaluated.results_as(EvalResults).by_category.items():
         console.print(f"{name:16} {100 * base:5.1f} % -> {100 * tuned:5.1f} %", markup=False)
-    console.print(f"\nreport   {summary['report']}", markup=False, soft_wrap=True)
+    page = f"{summary['report'].removesuffix('.md')}.html"  # a run of an older version has none
+    report = page if files.exists(page) else summary["report"]
+    console.print(f"\nreport   {report}", markup=False, soft_wrap=True)
     console.print(f"all      {summary['artifacts']}", markup=False, soft_wrap=True)
 
 
