@@ -13,7 +13,7 @@ from tuneloop.evaluation.statistics.sequential import Decision, item_order, look
 
 FailIf = Literal["regressed", "not-improved"]
 BASELINE = "baseline"
-"""Value of `approved` that stands for all items that the base answers correctly."""
+"""Value of `approved` that means all items that the base answers correctly."""
 SHOWN_ITEMS = 5
 
 

@@ -218,7 +218,7 @@ def _category(stated: object, draft: Draft, options: Options) -> str:
 
 
 def _json(value: dict[str, Any], found: Converted) -> dict[str, Any]:
-    """Return a JSON object; dates become text, and what JSON cannot hold is left out by key."""
+    """Return a JSON object; dates become text, and what JSON cannot hold is dropped by key."""
     kept = {}
     for key, each in value.items():
         try:
