@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tuneloop.errors import SpecError, Unavailable
 from tuneloop.http_settings import make_client
+from tuneloop.k8s.client.connection import Connection
 from tuneloop.k8s.registry.labels import read_labels
+from tuneloop.models.hub import open_repository
 from tuneloop.runs.notifications.webhook import Webhook
 from tuneloop.traces.client import TraceClient
 
@@ -45,10 +48,35 @@ def test_other_clients_name_a_bad_variable(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(SpecError, match=r"^ALL_PROXY: .*unset it$"):
         read_labels("registry.example/tuneloop:v1")
     with pytest.raises(SpecError, match=r"^ALL_PROXY: .*unset it$"):
+        open_repository("hf://org/model")
+    with pytest.raises(SpecError, match=r"^ALL_PROXY: .*unset it$"):
         Webhook(httpx.URL("https://hooks.example/x"), retry_seconds=1, stop=threading.Event())
     monkeypatch.setenv("NO_PROXY", "::1,fe80::/10")
     with pytest.raises(Unavailable, match=r"^127\.0\.0\.1:1 cannot be reached: .*refused"):
         read_labels("127.0.0.1:1/tuneloop:v1")
+
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+clusters: [{name: a, cluster: {server: "https://HOST:1"}}]
+users: [{name: a, user: {token: x}}]
+contexts: [{name: a, context: {cluster: a, user: a}}]
+current-context: a
+"""
+
+
+@pytest.mark.parametrize("proxy", ["socks5://proxy.example:1080", "nonsense://proxy.example"])
+def test_the_client_of_kubernetes_names_a_bad_variable(
+    proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    here, remote = tmp_path / "here", tmp_path / "remote"
+    here.write_text(KUBECONFIG.replace("HOST", "127.0.0.1"))
+    remote.write_text(KUBECONFIG.replace("HOST", "api.example"))
+    Connection(None, str(here), retry_seconds=1).close()
+    with pytest.raises(SpecError, match=r"^HTTPS_PROXY: .*unset it$"):
+        Connection(None, str(remote), retry_seconds=1)
 
 
 @pytest.mark.parametrize("url", [HERE, "http://localhost:1", "http://[::1]:1"])

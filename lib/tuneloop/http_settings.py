@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies_environment, proxy_bypass
 
-import httpx
-
 from tuneloop.errors import SpecError
+
+if TYPE_CHECKING:  # the client of Kubernetes needs no httpx
+    import httpx
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -27,17 +28,24 @@ def make_client(url: httpx.URL, **settings: Any) -> httpx.Client:
     Raises:
         SpecError: a variable of the environment cannot be used; the message names it.
     """
+    import httpx
+
     verify = _certificates()
-    name, proxy = (None, None) if _is_direct(url.host) else _proxy(url.scheme)
+    name, proxy = proxy_for(url.scheme, url.host)
     try:
         return httpx.Client(proxy=proxy, trust_env=False, verify=verify, **settings)
     except (ImportError, ValueError, httpx.InvalidURL) as e:
         if name is None:
             raise
-        raise SpecError(
-            f"{name}: found a proxy that cannot be used, expected http://HOST:PORT or"
-            " https://HOST:PORT; correct the variable, or unset it"
-        ) from e
+        raise bad_proxy(name) from e
+
+
+def bad_proxy(name: str) -> SpecError:
+    """Return the error of a variable that holds a proxy which a client refuses."""
+    return SpecError(
+        f"{name}: found a proxy that cannot be used, expected http://HOST:PORT or"
+        " https://HOST:PORT; correct the variable, or unset it"
+    )
 
 
 def _certificates() -> ssl.SSLContext | bool:
@@ -69,8 +77,10 @@ def _is_direct(host: str) -> bool:
     return is_here or bool(proxy_bypass(host))
 
 
-def _proxy(scheme: str) -> tuple[str | None, str | None]:
-    """Return the variable with the proxy for a scheme, and the proxy."""
+def proxy_for(scheme: str, host: str) -> tuple[str | None, str | None]:
+    """Return the variable with the proxy for a host, and the proxy; None for both without one."""
+    if _is_direct(host):
+        return None, None
     found = getproxies_environment()
     for key in (scheme, "all"):
         if proxy := found.get(key):

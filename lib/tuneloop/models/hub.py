@@ -17,6 +17,7 @@ from tuneloop.errors import (
     TuneloopError,
     Unavailable,
 )
+from tuneloop.http_settings import make_client
 from tuneloop.models.sources import HUB, Source
 from tuneloop.settings import credentials
 from tuneloop.storage import paths
@@ -84,9 +85,12 @@ def upload(folder: Path, url: str, message: str) -> str:
 
 
 def _api() -> Any:
-    from huggingface_hub import HfApi
+    import httpx
+    from huggingface_hub import HfApi, constants
 
     _check_token()
+    # The hub's own client reads the same variables, but does not name one that it cannot use.
+    make_client(httpx.URL(constants.ENDPOINT)).close()
     return HfApi(library_name="tuneloop")
 
 

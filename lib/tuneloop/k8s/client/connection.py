@@ -14,10 +14,13 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 import urllib3
 import yaml
@@ -31,6 +34,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 from tenacity.wait import wait_random_exponential
 
 from tuneloop.errors import PermissionDenied, QuotaExceeded, SpecError, Transient, UsageError
+from tuneloop.http_settings import bad_proxy, proxy_for
 from tuneloop.k8s.rendering.pod import CREDENTIALS_FOLDER
 from tuneloop.settings.environment import read_settings
 
@@ -116,7 +120,7 @@ class Connection:
         # With False, unlike 0, urllib3 raises the original error instead of MaxRetryError.
         configuration.retries = False
         self.server = str(configuration.host)
-        self._api = ApiClient(configuration)
+        self._api = _api_client(configuration)
 
     def _credentials(self) -> str:
         """Return the token in use; empty if the context has none, such as with a certificate."""
@@ -279,6 +283,31 @@ def client_model(name: str) -> Any:
     from kubernetes.client import models
 
     return getattr(models, name)
+
+
+def _api_client(configuration: Configuration) -> ApiClient:
+    """Create the client; an API server on this machine is never asked through a proxy.
+
+    Raises:
+        SpecError: the environment has a proxy that cannot be used; the message names its variable.
+    """
+    url = urlsplit(str(configuration.host))
+    name, proxy = proxy_for(url.scheme, url.hostname or "")
+    if proxy is None:
+        # Only a proxy of the environment is dropped here, not the kubeconfig's `proxy-url`.
+        configuration.proxy = None if configuration.proxy in _proxies() else configuration.proxy
+    try:
+        with warnings.catch_warnings():  # that PySocks is missing: the error below says so
+            warnings.simplefilter("ignore", urllib3.exceptions.DependencyWarning)
+            return ApiClient(configuration)
+    except (ImportError, ValueError, AssertionError) as e:
+        if name is None:
+            raise
+        raise bad_proxy(name) from e
+
+
+def _proxies() -> set[str | None]:
+    return {None, *getproxies_environment().values()}
 
 
 def load_configuration(context: str | None, kubeconfig: str | None) -> tuple[Configuration, str]:
