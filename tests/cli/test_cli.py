@@ -354,7 +354,7 @@ def test_a_store_with_tokens_takes_those_alone(
         assert (code, "1 traces" in out) == (0, True)
         assert token.strip() not in out + err
     code, _, err = tuneloop("tokens", "new", "a b", "--role", "read")
-    assert (code, "token name 'a b'" in sentence(err)) == (3, True)
+    assert (code, "token name 'a b'" in sentence(err)) == (2, True)
 
 
 def test_usage_errors(tuneloop: Invoke, tiny_run: TinyRun) -> None:

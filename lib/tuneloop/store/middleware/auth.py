@@ -25,7 +25,7 @@ from typing import Literal, get_args
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tuneloop.errors import SpecError
+from tuneloop.errors import SpecError, UsageError
 from tuneloop.store.web.render import error_page, is_page
 
 Role = Literal["read", "write", "admin"]
@@ -57,11 +57,14 @@ def new_token(name: str, role: Role) -> tuple[str, str]:
 
     Returns:
         The token, and its line for the token file.
+
+    Raises:
+        UsageError: the name has other characters than letters, digits and `._-`.
     """
     token = secrets.token_urlsafe(32)
     line = f"{name} {role} {_digest(token)}"
     if not _LINE.fullmatch(line):
-        raise SpecError(
+        raise UsageError(
             f"token name {name!r}: expected letters, digits, . _ and -; choose another name"
         )
     return token, line
