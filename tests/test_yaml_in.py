@@ -32,7 +32,7 @@ def laughs(levels: int, width: int = 9) -> str:
 )
 def test_a_bomb_of_aliases(text: str) -> None:
     since = time.perf_counter()
-    with pytest.raises(SpecError, match=r"^run\.yaml:\d+: stands for more than 100,000 values"):
+    with pytest.raises(SpecError, match=r"^run\.yaml:\d+: holds more than 100,000 values"):
         parse_mapping(text.encode(), "run.yaml", "a run spec")
     assert time.perf_counter() - since < 2
 

@@ -169,7 +169,7 @@ def _check_aliases(root: yaml.Node | None, place: str) -> None:
             sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
             if sizes[id(node)] > most:
                 raise SpecError(
-                    f"{place}:{node.start_mark.line + 1}: stands for more than {most:,} values with"
+                    f"{place}:{node.start_mark.line + 1}: holds more than {most:,} values with"
                     " its aliases, expected a small file; write fewer aliases,"
                     f" {raise_with('yaml_values')}"
                 )

@@ -80,7 +80,7 @@ def eval_sets_convert(
         ),
     ],
     category: Annotated[
-        str | None, typer.Option(help="Category of the items whose rows state none.")
+        str | None, typer.Option(help="Category of the items that state none.")
     ] = None,
     category_from: Annotated[
         str | None,

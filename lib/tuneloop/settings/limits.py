@@ -46,8 +46,7 @@ class InputLimits(BaseModel):
     shown_line_bytes: Bytes = 16 << 20
     """Maximum bytes of a training example that a page of the store shows."""
     yaml_values: Count = 100_000
-    """Maximum number of values of a YAML file; each alias counts as the values that it stands
-    for."""
+    """Maximum number of values of a YAML file; each alias counts as the values that it repeats."""
     unpacked_bytes: Bytes = 256 << 20
     """Maximum bytes of an unpacked submission of a run or a sweep, which is stored compressed."""
     expansion: Count = 1000

@@ -201,7 +201,7 @@ class Stage:
         self._progress = {"step": step, "total": total, **values}
 
     def estimated_progress(self, step: int, total: int, seconds_left: float | None) -> None:
-        """Report progress of units of different duration, whose remaining time is estimated."""
+        """Report progress of units of different duration, with an estimated remaining time."""
         known = {} if seconds_left is None else {"estimated_seconds_left": round(seconds_left, 1)}
         self.progress(step, total, **known)
 

@@ -16,7 +16,7 @@ SOURCE = "reasoning-gym"
 """`meta.source` of the traces, and the name of the package."""
 STEP = "Computed by reasoning-gym."
 ONE_ANSWER = frozenset({"arc_agi", "rearc"})
-"""Tasks whose scorer compares with one grid, but as tuples, which JSON does not keep."""
+"""Tasks with a scorer that compares with one grid, but as tuples, which JSON does not keep."""
 
 
 class GymProblem(NamedTuple):
@@ -27,6 +27,26 @@ class GymProblem(NamedTuple):
     answer: str
     metadata: dict[str, Any]
     """The task's own data about the problem, which its scorer may need."""
+
+
+def package_with(task: str) -> Any:
+    """Return the module `reasoning_gym`, which has the task.
+
+    Raises:
+        UsageError: it is not installed, or has no such task.
+    """
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ModuleNotFoundError as e:
+        raise UsageError(
+            f"task {task}: the package reasoning-gym is not installed, expected it; install"
+            " requirements/tasks.txt"
+        ) from e
+    if task not in DATASETS:
+        known = ", ".join(sorted(DATASETS))
+        raise UsageError(f"task {task}: unknown, expected a task of reasoning-gym: {known}")
+    return reasoning_gym
 
 
 def draw_problems(task: str, count: int, seed: int) -> Iterator[GymProblem]:
@@ -42,20 +62,8 @@ def draw_problems(task: str, count: int, seed: int) -> Iterator[GymProblem]:
         UsageError: reasoning-gym is not installed, or has no such task.
         DataError: the task has fewer than `count` different questions, or one without an answer.
     """
-    try:
-        import reasoning_gym
-    except ModuleNotFoundError as e:
-        raise UsageError(
-            f"task {task}: the package reasoning-gym is not installed, expected it; install"
-            " requirements/tasks.txt"
-        ) from e
-    from reasoning_gym.factory import DATASETS
-
-    if task not in DATASETS:
-        known = ", ".join(sorted(DATASETS))
-        raise UsageError(f"task {task}: unknown, expected a task of reasoning-gym: {known}")
     # Small tasks repeat questions, so draw more than are needed.
-    drawn = reasoning_gym.create_dataset(task, size=4 * count, seed=seed)
+    drawn = package_with(task).create_dataset(task, size=4 * count, seed=seed)
     seen: set[str] = set()
     for row in drawn:
         question, answer = str(row["question"]).strip(), row["answer"]

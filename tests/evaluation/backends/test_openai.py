@@ -165,7 +165,7 @@ def answers_with(status: int, value: Any, **headers: str) -> Fault:
     ],
 )
 def test_faults_that_pass_are_not_seen(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "_backoff", lambda state: 0.0)
+    monkeypatch.setattr(openai, "MAX_PAUSE_SECONDS", 0.01)
     with serving(first_then_fine(fault)) as server:
         assert ask(server, question("x"), reply_seconds=0.3)[0].text == "X"
         assert len(server.bodies) == 2

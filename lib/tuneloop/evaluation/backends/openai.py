@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import json
 import queue
 import threading
@@ -15,19 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_any,
-    stop_before_delay,
-    stop_when_event_set,
-)
-from tenacity.nap import sleep_using_event
-from tenacity.wait import wait_random_exponential
 
 from tuneloop.errors import DataError, PermissionDenied, Transient, Unavailable, UsageError
 from tuneloop.evaluation.backends.schema import ServerAnswer, ServerQuestion
+from tuneloop.http_retries import TryAgain, is_temporary, retry_after_seconds, retrying
 from tuneloop.http_settings import make_client
 from tuneloop.settings import credentials
 from tuneloop.settings.environment import read_settings, variable
@@ -41,18 +31,9 @@ DESCRIBE_SECONDS = 10.0
 """Time limit of the requests that ask for the server's version."""
 END_SECONDS = 2.0
 """Time limit of the requests in flight after one has failed for good."""
-_RETRIED = frozenset({408, 425, 429})
+MAX_PAUSE_SECONDS = 30.0
 _DETAIL_CHARS = 300
 _Job = tuple[Future[ServerAnswer], ServerQuestion]
-_backoff = wait_random_exponential(multiplier=0.5, max=30)
-
-
-class _Again(Exception):
-    """A request failed, and a retry may succeed."""
-
-    def __init__(self, reason: str, after_seconds: float | None = None) -> None:
-        super().__init__(reason)
-        self.after_seconds = after_seconds
 
 
 def open_openai(spec: BackendSpec, env: Mapping[str, str]) -> OpenAiServer:
@@ -177,16 +158,10 @@ class OpenAiServer:
             body["seed"] = question.seed
         # Escaped, because half of a surrogate pair cannot be sent as UTF-8.
         content = json.dumps(body).encode()
-        retrying = Retrying(
-            retry=retry_if_exception_type(_Again),
-            stop=stop_any(stop_before_delay(self._spec.retry_seconds), stop_when_event_set(stop)),
-            wait=_pause,
-            sleep=sleep_using_event(stop),
-            reraise=True,
-        )
+        send = retrying(self._spec.retry_seconds, stop, MAX_PAUSE_SECONDS)
         try:
-            return retrying(self._post, content, question)
-        except _Again as e:
+            return send(self._post, content, question)
+        except TryAgain as e:
             raise Transient(
                 f"{self.place}: no answer to a question: {e}, for {self._spec.retry_seconds:g}"
                 " seconds; check that the server runs, lower eval.backend.concurrency, or raise"
@@ -197,11 +172,14 @@ class OpenAiServer:
         try:
             status, headers, data = self._exchange(content)
         except httpx.TimeoutException:
-            raise _Again("it timed out") from None
+            raise TryAgain("it timed out") from None
         except httpx.TransportError as e:
-            raise _Again(f"the connection failed ({type(e).__name__})") from None
-        if status in _RETRIED or status >= 500:
-            raise _Again(f"it answers with status {status}", _seconds(headers))
+            raise TryAgain(f"the connection failed ({type(e).__name__})") from None
+        if is_temporary(status):
+            raise TryAgain(
+                f"it answers with status {status}",
+                retry_after_seconds(headers.get("Retry-After", "")),
+            )
         if status in (401, 403):
             raise PermissionDenied(
                 f"{self.place}: refused the request with status {status}; set {KEY_ENV} or"
@@ -243,7 +221,7 @@ def _read(data: bytes, max_new_tokens: int) -> ServerAnswer:
     """Read an answer.
 
     Raises:
-        _Again: it is not an answer, as from a proxy whose server is gone.
+        TryAgain: it is not an answer, as from a proxy that has lost its server.
     """
     try:
         reply = json.loads(data)
@@ -251,32 +229,13 @@ def _read(data: bytes, max_new_tokens: int) -> ServerAnswer:
         text, reason = choice["message"].get("content"), choice.get("finish_reason")
         used = (reply.get("usage") or {}).get("completion_tokens")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise _Again("its reply is not a chat completion") from None
+        raise TryAgain("its reply is not a chat completion") from None
     if text is not None and not isinstance(text, str):
-        raise _Again("its reply has a content that is not text")
+        raise TryAgain("its reply has a content that is not text")
     tokens = used if isinstance(used, int) and not isinstance(used, bool) and used >= 0 else None
     if reason is None:
         return ServerAnswer(text or "", tokens, tokens is not None and tokens >= max_new_tokens)
     return ServerAnswer(text or "", tokens, hit_limit=reason == "length")
-
-
-def _pause(state: RetryCallState) -> float:
-    """Return the pause that Retry-After asks for, or else an exponential one."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.after_seconds if isinstance(error, _Again) else None
-    return _backoff(state) if asked is None else asked
-
-
-def _seconds(headers: httpx.Headers) -> float | None:
-    """Return the seconds of a Retry-After header, which may be a number or a date."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdecimal() and len(text) < 6:
-        return float(text)
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-        return max(0.0, date.timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _message(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What a server is asked and what it answers, whatever its protocol."""
+"""What a server is asked and what it answers, in any protocol."""
 
 from __future__ import annotations
 

@@ -29,11 +29,11 @@ class ModelScores:
     empty: int
     """Samples without any text; they also count under their state."""
     hit_limit: int
-    """Samples that reached the token limit, whatever their state."""
+    """Samples that reached the token limit, of any state."""
     missing: tuple[str, ...]
     """Items with fewer samples than the set asks for."""
     errors: tuple[str, ...]
-    """Items with a sample whose state is `error`."""
+    """Items with a sample of the state `error`."""
 
 
 @dataclass(frozen=True)

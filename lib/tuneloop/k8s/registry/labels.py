@@ -97,7 +97,7 @@ def read_digest(image: str) -> str:
 
 @contextlib.contextmanager
 def _connected(image: str) -> Iterator[tuple[httpx.Client, Reference]]:
-    """Yield a client of the registry of an image, whose errors become Unavailable."""
+    """Yield a client of the registry of an image; its errors become Unavailable."""
     reference = parse_reference(image)
     if reference is None:
         raise Unavailable("it is no image reference, expected REPOSITORY@sha256:DIGEST")

@@ -162,7 +162,7 @@ def _trusted(
     is_confirmed: Callable[[], bool],
     warn: Warn,
 ) -> tuple[WebhookSpec, ...]:
-    """Return the webhooks whose addresses stages cannot have chosen."""
+    """Return the webhooks with addresses that stages cannot have chosen."""
     own = tuple(
         each for each in webhooks if each.url_from and each.url_from.env == variable("webhook_url")
     )

@@ -7,34 +7,16 @@ import threading
 from collections.abc import Mapping
 
 import httpx
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_any,
-    stop_before_delay,
-    stop_when_event_set,
-)
-from tenacity.nap import sleep_using_event
-from tenacity.wait import wait_random_exponential
 
 from tuneloop.errors import SpecError, Unavailable
+from tuneloop.http_retries import TryAgain, is_temporary, retry_after_seconds, retrying
 from tuneloop.http_settings import make_client
 from tuneloop.settings import credentials
 from tuneloop.specs.integrations.notifications import WebhookSpec
 
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 """Seconds for one request."""
-_RETRIED = frozenset({408, 425, 429})
-_backoff = wait_random_exponential(multiplier=0.5, max=10)
-
-
-class _Again(Exception):
-    """A request failed, and a retry may succeed."""
-
-    def __init__(self, reason: str, after_seconds: float | None = None) -> None:
-        super().__init__(reason)
-        self.after_seconds = after_seconds
+MAX_PAUSE_SECONDS = 10.0
 
 
 def webhook_url(spec: WebhookSpec, env: Mapping[str, str]) -> httpx.URL:
@@ -92,16 +74,10 @@ class Webhook:
         Raises:
             Unavailable: it is refused, or is not accepted in time.
         """
-        retrying = Retrying(
-            retry=retry_if_exception_type(_Again),
-            stop=stop_any(stop_before_delay(self._retry_seconds), stop_when_event_set(self._stop)),
-            wait=_pause,
-            sleep=sleep_using_event(self._stop),
-            reraise=True,
-        )
+        send = retrying(self._retry_seconds, self._stop, MAX_PAUSE_SECONDS)
         try:
-            retrying(self._post, body, headers)
-        except _Again as e:
+            send(self._post, body, headers)
+        except TryAgain as e:
             raise Unavailable(f"{e}; check the webhook, or ignore this") from None
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> None:
@@ -112,11 +88,11 @@ class Webhook:
             ) as response:
                 status, after = response.status_code, response.headers.get("Retry-After", "")
         except httpx.TimeoutException:
-            raise _Again("it timed out") from None
+            raise TryAgain("it timed out") from None
         except httpx.TransportError as e:
-            raise _Again(f"the connection failed ({type(e).__name__})") from None
-        if status in _RETRIED or status >= 500:
-            raise _Again(f"it answered with status {status}", _seconds(after))
+            raise TryAgain(f"the connection failed ({type(e).__name__})") from None
+        if is_temporary(status):
+            raise TryAgain(f"it answered with status {status}", retry_after_seconds(after))
         if 300 <= status < 400:
             raise Unavailable(
                 f"it answered with a redirect (status {status}), which is not followed, because the"
@@ -124,14 +100,3 @@ class Webhook:
             )
         if status >= 400:
             raise Unavailable(f"it refused the event with status {status}; check its URL")
-
-
-def _pause(state: RetryCallState) -> float:
-    """Return the pause that Retry-After asks for, or else an exponential one."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.after_seconds if isinstance(error, _Again) else None
-    return _backoff(state) if asked is None else asked
-
-
-def _seconds(header: str) -> float | None:
-    return float(header) if header.isascii() and header.isdecimal() and len(header) < 6 else None

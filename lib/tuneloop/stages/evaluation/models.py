@@ -28,7 +28,7 @@ class AskedModel:
     row: Model
     """Its row in the file of samples."""
     source: str
-    """Name of the model whose weights answer: `base`, `tuned` or a baseline."""
+    """Name of the model that answers: `base`, `tuned` or a baseline."""
     weights_digest: str
     """Digest of its weights alone, which traces name."""
 

@@ -14,6 +14,7 @@ from tuneloop.errors import UsageError
 from tuneloop.evaluation.scorers.options import Options
 from tuneloop.evaluation.scorers.row import correct, failed, wrong
 from tuneloop.evaluation.scorers.text.normalise import undecorated
+from tuneloop.traces.gym import package_with
 
 METADATA = "metadata"
 """Key in the item's `meta` with the task's own data about the problem."""
@@ -54,15 +55,4 @@ def _scorer(task: str) -> Callable[[str, dict[str, Any]], float]:
     Raises:
         UsageError: the package is not installed, or it has no such task.
     """
-    try:
-        import reasoning_gym
-        from reasoning_gym.factory import DATASETS
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"scorer reasoning_gym, task {task}: the package reasoning-gym is not installed,"
-            " expected it; install requirements/tasks.txt"
-        ) from error
-    if task not in DATASETS:
-        known = ", ".join(sorted(DATASETS))
-        raise UsageError(f"task {task}: unknown, expected a task of reasoning-gym: {known}")
-    return reasoning_gym.get_score_answer_fn(task)  # type: ignore[no-any-return]
+    return package_with(task).get_score_answer_fn(task)  # type: ignore[no-any-return]
