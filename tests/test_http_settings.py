@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import httpx
@@ -50,7 +49,7 @@ def test_other_clients_name_a_bad_variable(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(SpecError, match=r"^ALL_PROXY: .*unset it$"):
         open_repository("hf://org/model")
     with pytest.raises(SpecError, match=r"^ALL_PROXY: .*unset it$"):
-        Webhook(httpx.URL("https://hooks.example/x"), retry_seconds=1, stop=threading.Event())
+        Webhook(httpx.URL("https://hooks.example/x"), retry_seconds=1)
     monkeypatch.setenv("NO_PROXY", "::1,fe80::/10")
     with pytest.raises(Unavailable, match=r"^127\.0\.0\.1:1 cannot be reached: .*refused"):
         read_labels("127.0.0.1:1/tuneloop:v1")

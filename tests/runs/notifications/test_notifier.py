@@ -181,6 +181,15 @@ def test_a_webhook_that_is_down_neither_fails_nor_delays_the_run(
     assert not any("127.0.0.1" in line for line in warnings)
 
 
+def test_events_that_cannot_be_delivered_take_no_time_from_the_last_one(tiny_run: TinyRun) -> None:
+    url = f"http://127.0.0.1:{closed_port()}/"
+    submission = submitted(tiny_run, {"url": url, "retry_seconds": 2})
+    said = [line.partition(" was not delivered")[0] for line in supervise(submission, working())]
+    # Without the rule, the first event alone would use up the time of all.
+    assert said[-1] == "execution.notifications.0: run_finished"
+    assert len(said) == len(ALL)
+
+
 def test_an_interrupted_run_does_not_wait_for_its_webhooks(tiny_run: TinyRun) -> None:
     with receiving(*[HANG] * 50) as receiver:
         submission = submitted(tiny_run, {"url": receiver.url, "retry_seconds": 60})

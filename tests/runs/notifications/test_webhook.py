@@ -20,7 +20,11 @@ HEADERS = {"Content-Type": "application/json", "Idempotency-Key": "1"}
 
 
 def opened(url: str, seconds: float = 5.0) -> Webhook:
-    return Webhook(httpx.URL(url), retry_seconds=seconds, stop=threading.Event())
+    return Webhook(httpx.URL(url), retry_seconds=seconds)
+
+
+def post(webhook: Webhook, body: bytes = b"{}") -> None:
+    webhook.post(body, HEADERS, threading.Event())
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +35,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("answers", [[429], [503, 500], [408, 425], [HANG], [HANG_UP, 502]])
 def test_a_temporary_failure_is_retried_with_the_same_request(answers: list[int]) -> None:
     with receiving(*answers) as receiver:
-        opened(receiver.url).post(b'{"a": 1}', HEADERS)
+        post(opened(receiver.url), b'{"a": 1}')
     assert len(receiver.requests) == len(answers) + 1
     assert {(each.body, each.headers["Idempotency-Key"]) for each in receiver.requests} == {
         (b'{"a": 1}', "1")
@@ -40,7 +44,7 @@ def test_a_temporary_failure_is_retried_with_the_same_request(answers: list[int]
 
 def test_the_pause_that_the_receiver_asks_for_is_kept() -> None:
     with receiving(429, **{"Retry-After": "1"}) as receiver:
-        opened(receiver.url).post(b"{}", HEADERS)
+        post(opened(receiver.url))
     first, second = (each.at for each in receiver.requests)
     assert second - first >= 1.0
 
@@ -49,14 +53,14 @@ def test_a_pause_beyond_the_limit_ends_the_attempts_at_once() -> None:
     with receiving(429, **{"Retry-After": "900"}) as receiver:
         since = time.monotonic()
         with pytest.raises(Unavailable, match="answered with status 429"):
-            opened(receiver.url).post(b"{}", HEADERS)
+            post(opened(receiver.url))
     assert time.monotonic() - since < 1.0
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 410, 413])
 def test_a_refusal_is_not_retried(status: int) -> None:
     with receiving(status) as receiver, pytest.raises(Unavailable, match=f"status {status}"):
-        opened(receiver.url).post(b"{}", HEADERS)
+        post(opened(receiver.url))
     assert len(receiver.requests) == 1
 
 
@@ -64,7 +68,7 @@ def test_a_refusal_is_not_retried(status: int) -> None:
 def test_a_redirect_takes_the_event_nowhere(status: int) -> None:
     with receiving() as other, receiving(status, Location=other.url) as receiver:
         with pytest.raises(Unavailable, match="redirect") as caught:
-            opened(receiver.url).post(b"{}", HEADERS)
+            post(opened(receiver.url))
         assert str(other.port) not in str(caught.value)
         assert other.requests == []
 
@@ -74,12 +78,12 @@ def test_a_receiver_that_never_finishes_its_answer_is_given_up(answer: int) -> N
     with receiving(*[answer] * 50) as receiver:
         done = threading.Event()
 
-        def post() -> None:
+        def give_up() -> None:
             with pytest.raises(Unavailable):
-                opened(receiver.url, 1.0).post(b"{}", HEADERS)
+                post(opened(receiver.url, 1.0))
             done.set()
 
-        threading.Thread(target=post, daemon=True).start()
+        threading.Thread(target=give_up, daemon=True).start()
         # Nothing limits a receiver that drips, but the thread of a delivery is left to itself.
         assert done.wait(3.0) == (answer == HANG)
 
@@ -92,10 +96,10 @@ def test_no_message_or_log_line_contains_the_url(caplog: pytest.LogCaptureFixtur
     with receiving(404) as receiver:
         for url in (f"http://127.0.0.1:{port}/s3cret", f"{receiver.url}/s3cret"):
             with pytest.raises(Unavailable) as caught:
-                opened(url, 0.5).post(b"{}", HEADERS)
+                post(opened(url, 0.5))
             assert "s3cret" not in str(caught.value)
             assert caught.value.__cause__ is None
-        opened(f"{receiver.url}/s3cret").post(b"{}", HEADERS)
+        post(opened(f"{receiver.url}/s3cret"))
     assert "s3cret" not in caplog.text
 
 

@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping
 from tuneloop import jsonl
 from tuneloop.artifacts import layout
 from tuneloop.errors import TuneloopError
-from tuneloop.runs.notifications.events import Event, NotifiedRun
+from tuneloop.runs.notifications.events import LAST_EVENTS, Event, NotifiedRun
 from tuneloop.runs.notifications.formats import FORMATS
 from tuneloop.runs.notifications.webhook import Webhook, webhook_url
 from tuneloop.specs.integrations.notifications import WebhookSpec
 from tuneloop.storage import files
 
+LAST_ATTEMPT_SECONDS = 1.0
+"""Seconds beyond the retry time that the last event's last attempt may take."""
 Warn = Callable[[str], None]
 """Called with one sentence; may be called by another thread."""
 
@@ -47,8 +49,10 @@ class Delivery:
         """
         self._place, self._spec, self._run, self._warn = place, spec, run, warn
         self._stop = threading.Event()
-        url = webhook_url(spec, env)
-        self._webhook = Webhook(url, retry_seconds=spec.retry_seconds, stop=self._stop)
+        self._ended = threading.Event()
+        """Set when the run has ended; earlier events are then no longer retried, so that the event
+        that says how it ended has the whole retry time."""
+        self._webhook = Webhook(webhook_url(spec, env), retry_seconds=spec.retry_seconds)
         self._queue: queue.Queue[Event | None] = queue.Queue()
         # A daemon: a webhook that neither answers nor hangs up must not keep the process.
         self._thread = threading.Thread(target=self._work, name=place, daemon=True)
@@ -56,13 +60,15 @@ class Delivery:
 
     @property
     def limit_seconds(self) -> float:
-        """Maximum seconds to wait for the last events."""
-        return self._spec.retry_seconds
+        """Maximum seconds to wait for the last event."""
+        return self._spec.retry_seconds + LAST_ATTEMPT_SECONDS
 
     def send(self, event: Event) -> None:
         """Queue an event, unless the webhook does not want it; returns at once."""
         if event.type in self._spec.events:
             self._queue.put(event)
+            if event.type in LAST_EVENTS:
+                self._ended.set()
 
     def finish(self) -> None:
         """Accept no further events."""
@@ -73,6 +79,7 @@ class Delivery:
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
             self._stop.set()
+            self._ended.set()
             self._warn(
                 f"{self._place}: the last events were not delivered in time; check the webhook, or"
                 " raise retry_seconds"
@@ -101,7 +108,8 @@ class Delivery:
                 return
         chosen = FORMATS[self._spec.format]
         headers = {"Content-Type": chosen.content_type, "Idempotency-Key": event.id}
-        self._webhook.post(chosen.body(event, self._run), headers)
+        stop = self._stop if event.type in LAST_EVENTS else self._ended
+        self._webhook.post(chosen.body(event, self._run), headers, stop)
         # Without the right to write, each supervisor sends the event, with the same id.
         with contextlib.suppress(TuneloopError):
             files.publish(mark, jsonl.dump_line({"type": event.type, "stage": event.data.stage}))

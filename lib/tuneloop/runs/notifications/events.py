@@ -26,6 +26,8 @@ from tuneloop.storage import paths
 CAUSE_CHARACTERS = 4000
 """Maximum length of a cause or fix: events should stay below 64 KiB, and a local stage's cause
 holds its last lines."""
+LAST_EVENTS: tuple[EventName, ...] = ("run_finished", "run_failed")
+"""Events that end a run."""
 _NAMESPACE = uuid.UUID("6a1f0d2c-4f0e-5c0b-9a55-0d7b3f1f6f41")
 
 

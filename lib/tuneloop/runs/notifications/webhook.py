@@ -51,30 +51,34 @@ def webhook_url(spec: WebhookSpec, env: Mapping[str, str]) -> httpx.URL:
 class Webhook:
     """The receiving end of one webhook."""
 
-    def __init__(self, url: httpx.URL, *, retry_seconds: float, stop: threading.Event) -> None:
+    def __init__(self, url: httpx.URL, *, retry_seconds: float) -> None:
         """Create a client without sending a request.
 
         Args:
             url: URL of the webhook.
             retry_seconds: seconds to retry a request.
-            stop: ends retries when it is set.
 
         Raises:
             SpecError: a variable with a proxy or certificates cannot be used.
         """
-        self._url, self._stop, self._retry_seconds = url, stop, retry_seconds
+        self._url, self._retry_seconds = url, retry_seconds
         # These print the URL of every request, at a level that the in-cluster submitter logs.
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._http = make_client(url, timeout=TIMEOUT, follow_redirects=False)
 
-    def post(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def post(self, body: bytes, headers: Mapping[str, str], stop: threading.Event) -> None:
         """Send a request until it is accepted.
+
+        Args:
+            body: body of the request.
+            headers: headers of the request.
+            stop: ends retries when it is set.
 
         Raises:
             Unavailable: it is refused, or is not accepted in time.
         """
-        send = retrying(self._retry_seconds, self._stop, MAX_PAUSE_SECONDS)
+        send = retrying(self._retry_seconds, stop, MAX_PAUSE_SECONDS)
         try:
             send(self._post, body, headers)
         except TryAgain as e:
