@@ -19,7 +19,8 @@ import msgspec
 from tuneloop.errors import DataError
 from tuneloop.file_kinds import not_text
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""Byte order mark of UTF-8, which some editors write at the start of a file."""
 _encoder = msgspec.json.Encoder(order="deterministic")
 _KINDS = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
 
@@ -70,16 +71,29 @@ def parse_line(line: bytes, place: str, number: int) -> dict[str, Any] | None:
                 f"{place}: is {kind}, expected text with one JSON object per line; unpack or"
                 " convert it first"
             )
-        line = line.removeprefix(_BOM)
+        line = line.removeprefix(BOM)
     if not line.strip():
         return None
+    return parse_object(line, f"{place}:{number}")
+
+
+def parse_object(data: bytes, where: str) -> dict[str, Any]:
+    """Read one object, strictly.
+
+    Args:
+        data: JSON of the object in UTF-8.
+        where: location of the object for error messages, as `FILE:line`.
+
+    Raises:
+        DataError: the data is not UTF-8, not strict JSON, or not an object.
+    """
     try:
-        value = _loads(line)
+        value = _loads(data)
         if not isinstance(value, dict):
             kind = _KINDS.get(type(value), "a number")
             raise _Refused(f"found {kind}, expected one JSON object per line; fix the line")
     except _Refused as refused:
-        raise DataError(f"{place}:{number}: {refused}") from None
+        raise DataError(f"{where}: {refused}") from None
     return value
 
 

@@ -43,6 +43,9 @@ class InputLimits(BaseModel):
 
     line_bytes: Bytes = 64 << 20
     """Maximum bytes of one line of a JSON Lines file; a whole line is held in memory."""
+    json_bytes: Bytes = 1 << 30
+    """Maximum bytes of a file that is one JSON array or object, which is held in memory as a whole;
+    files of JSON Lines have no such limit."""
     shown_line_bytes: Bytes = 16 << 20
     """Maximum bytes of a training example that a page of the store shows."""
     yaml_values: Count = 100_000

@@ -100,6 +100,19 @@ def list_files(prefix: str) -> list[str]:
         return []
 
 
+def list_below(prefix: str) -> list[str]:
+    """Return the sorted paths of all objects below a prefix, relative to it; empty without any."""
+
+    def find(fs: Any, path: str) -> list[str]:
+        root = str(fs._strip_protocol(path)).rstrip("/") + "/"
+        return [str(name).removeprefix(root) for name in fs.find(path)]
+
+    try:
+        return sorted(ask(prefix, "read", find))
+    except FileNotFoundError:
+        return []
+
+
 def list_folders(prefix: str) -> list[str]:
     """Return the sorted names of the folders directly below a prefix; empty if there are none."""
     return _names_below(prefix, folders=True)

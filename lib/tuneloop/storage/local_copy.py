@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tuneloop.errors import DataError
 from tuneloop.storage import files
 from tuneloop.storage.errors import sentences
+from tuneloop.storage.places import regular
 
 
 def verified_path(
@@ -69,3 +71,27 @@ def _download(url: str, copy: Path, size_bytes: int, sha256: str) -> None:
         part.replace(copy)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def readable_path(url: str) -> Iterator[str]:
+    """Yield a local path with the content of a file, for readers that jump within it.
+
+    A file of an object store is downloaded to a temporary file, which is deleted afterwards.
+
+    Args:
+        url: URL or path of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    local = files.local_path(url)
+    if local is not None:
+        yield regular(url, local)
+        return
+    with tempfile.NamedTemporaryFile(prefix="tuneloop-") as copy:
+        with sentences(copy.name, "written"):
+            for block in files.iter_blocks(url):
+                copy.write(block)
+            copy.flush()
+        yield copy.name

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tuneloop.errors import DataError
-from tuneloop.settings.limits import InputLimits, input_limits, raise_with, variable
+from tuneloop.settings.limits import input_limits, raise_with, variable
 from tuneloop.storage import files
+from tuneloop.storage.rows.compression import check_expansion
 from tuneloop.training.export.index import (
     OFFSET_BYTES,
     check_index_size,
@@ -101,7 +102,7 @@ def text_blocks(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
                 piece = decompressor.decompress(block, _PIECE_BYTES)
                 block = b""
                 text += len(piece)
-                _check_expansion(name, stored, text, limits)
+                check_expansion(name, stored, text, limits)
                 yield piece
     except pyzstd.ZstdError as e:
         raise DataError(f"{name}: is not valid zstd ({e}); export the dataset again") from e
@@ -109,15 +110,6 @@ def text_blocks(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
         raise DataError(
             f"{name}: the file is truncated within a zstd frame; restore it or export the dataset"
             " again"
-        )
-
-
-def _check_expansion(name: str, stored: int, text: int, limits: InputLimits) -> None:
-    if text > limits.expansion * stored + limits.free_text_bytes:
-        raise DataError(
-            f"{name}: {stored:,} bytes have expanded to more than {text:,} bytes of text, expected"
-            f" at most {limits.expansion} times as many; if the file is what it should be,"
-            f" decompress it with `zstd -d`, {raise_with('expansion')}"
         )
 
 

@@ -24,6 +24,7 @@ from tuneloop.evaluation.sets.converters.schema import (
 )
 from tuneloop.evaluation.sets.schema import EvalItem, folded
 from tuneloop.jsonl import iter_jsonl
+from tuneloop.storage.rows.arrow_rows import Table
 from tuneloop.validation import first_error
 
 
@@ -126,37 +127,16 @@ def _table_rows(
     data: bytes, place: str, options: Options, found: Converted
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read the rows of a Parquet file, without columns of bytes, such as images."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
-        schema = file.schema_arrow
-        absent = [name for name in options.columns.values() if name not in schema.names]
-        if absent:
-            raise UsageError(
-                f"--columns: {place} has no column {absent[0]!r}, expected one of:"
-                f" {', '.join(schema.names)}"
-            )
-        found.left_out |= {each.name for each in schema if _has_bytes(each.type)}
-        kept = [name for name in schema.names if name not in found.left_out]
-        batches = file.iter_batches(batch_size=1000, columns=kept)
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
-    except (pyarrow.ArrowException, OSError) as e:
-        said = str(e).partition("\n")[0].rstrip(".")
-        raise DataError(f"{place}: not a readable Parquet file: {said}; fetch it again") from e
-
-
-def _has_bytes(kind: Any) -> bool:
-    import pyarrow
-
-    if pyarrow.types.is_nested(kind):
-        return any(_has_bytes(kind.field(number).type) for number in range(kind.num_fields))
-    return bool(
-        pyarrow.types.is_binary(kind)
-        or pyarrow.types.is_large_binary(kind)
-        or pyarrow.types.is_fixed_size_binary(kind)
-    )
+    table = Table(data, place, parquet=True)
+    absent = [name for name in options.columns.values() if name not in table.names]
+    if absent:
+        raise UsageError(
+            f"--columns: {place} has no column {absent[0]!r}, expected one of:"
+            f" {', '.join(table.names)}"
+        )
+    found.left_out |= table.byte_columns
+    kept = [name for name in table.names if name not in found.left_out]
+    return enumerate(table.rows(kept), start=1)
 
 
 def _item(draft: Draft, options: Options, own_id: str, found: Converted) -> EvalItem:
