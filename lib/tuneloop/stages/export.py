@@ -26,6 +26,7 @@ from tuneloop.artifacts.results import Contamination, ExportCounts, ExportResult
 from tuneloop.datasets.read import RowBlock, cut_blocks
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
+from tuneloop.datasets.text.minhash import BANDS
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
 from tuneloop.specs.stages import ExportStage
@@ -39,7 +40,6 @@ from tuneloop.training.export.exclusions import SPLITS, Exclusion, Split, balanc
 from tuneloop.training.export.exporter import CountTokens, ShardExporter, exclusion_line
 from tuneloop.training.export.files import SUFFIXES, text_blocks, text_writer
 from tuneloop.training.export.index import IndexedFile, dump_offsets, index_url
-from tuneloop.training.export.minhash import BANDS
 from tuneloop.training.export.report import render_export_report
 
 if TYPE_CHECKING:

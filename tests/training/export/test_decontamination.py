@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuneloop.datasets.text.normalize import normalize_example, normalize_words
 from tuneloop.training.export.decontamination import NGRAM_WORDS, ContaminationIndex, _runs
-from tuneloop.training.export.normalize import normalize_example, normalize_words
 
 WORDS = st.sampled_from(["a", "b", "Ç", "d,", "e"])
 TEXT = st.lists(WORDS, max_size=40).map(" ".join)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from tuneloop.training.export.normalize import (
+from tuneloop.datasets.text.normalize import (
     letters_of_all,
     normalize_all,
     normalize_words,

@@ -17,13 +17,13 @@ import msgspec
 from tuneloop import jsonl
 from tuneloop.datasets.read import RowBlock
 from tuneloop.datasets.schema import TraceRow
+from tuneloop.datasets.text.minhash import BANDS, band_keys
+from tuneloop.datasets.text.normalize import normalize_example, normalize_examples, words_of
 from tuneloop.errors import DataError
 from tuneloop.specs.export import ExportSpec
 from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import ExampleBuilder
 from tuneloop.training.export.exclusions import Exclusion, Split
-from tuneloop.training.export.minhash import BANDS, band_keys
-from tuneloop.training.export.normalize import normalize_example, normalize_examples, words_of
 from tuneloop.training.export.outcomes import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
 from tuneloop.training.prompt_templates import Draft
 from tuneloop.training.schema import Reason, Refused, TrainingExample

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneloop.training.export import normalize
-from tuneloop.training.export.normalize import (
+from tuneloop.datasets.text import normalize
+from tuneloop.datasets.text.normalize import (
     letters_of_all,
     normalize_all,
     normalize_example,

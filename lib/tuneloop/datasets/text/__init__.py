@@ -1,0 +1,1 @@
+"""Text normalization and MinHash signatures, for comparisons of traces and examples."""
