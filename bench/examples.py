@@ -56,14 +56,22 @@ def rows() -> Iterator[TraceRow]:
     """Make rows of 1.2 kB: a prompt of 200 characters, five steps of 100, and some metadata."""
     rng = random.Random(0)
     for number in range(ROWS):
-        steps = [StoredStep(words(rng, 100), i, "reason") for i in range(5)]
+        steps = [StoredStep(content=words(rng, 100), i=i, type="reason") for i in range(5)]
         meta = {
             name: msgspec.Raw(value)
             for name, value in ((("source"), b'"bench"'), ("number", str(number).encode()))
         }
         created_at = f"2026-11-22T11:22:10.{number:06d}Z"
         trace_id = str(uuid.UUID(int=number))
-        yield TraceRow(created_at, words(rng, 20), trace_id, meta, words(rng, 200), steps, "1.0")
+        yield TraceRow(
+            created_at=created_at,
+            final_answer=words(rng, 20),
+            id=trace_id,
+            meta=meta,
+            prompt=words(rng, 200),
+            steps=steps,
+            trace_version="1.0",
+        )
 
 
 def make_dataset(folder: str) -> DatasetManifest:

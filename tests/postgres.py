@@ -72,7 +72,7 @@ class Postgres:
 
         yield lend
         for name in names:
-            self.run("TRUNCATE traces, scores, idempotency RESTART IDENTITY", name)
+            self.run("TRUNCATE traces, scores, labels, idempotency RESTART IDENTITY", name)
         self._free += names
 
     def _with_tables(self) -> str:

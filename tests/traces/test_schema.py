@@ -38,10 +38,20 @@ def step(i: Any = 0, **fields: Any) -> dict[str, Any]:
         {"steps": [step(0, type="t" * 64, content="c" * 20_000)]},
         {"meta": None},
         {"meta": {"nested": {"list": [1, 2.5, None, True, "x"]}}},
+        {"trace_version": "1.1", "steps": []},
+        {"steps": [step(type="tool_result", content="")]},
+        {"steps": [step(type="tool_call", name="f", call_id="c")], "final_answer": ""},
+        {"system": "s" * 50_000, "reward": -1, "labels": {"good": True}},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
     ],
 )
 def test_accepts_up_to_the_limits(make_trace: Make, fields: dict[str, Any]) -> None:
     assert ReasoningTrace.model_validate(make_trace(**fields))
+
+
+ANSWER = ("final_answer",)
+USER = ("messages", 0, "user")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +71,17 @@ def test_accepts_up_to_the_limits(make_trace: Make, fields: dict[str, Any]) -> N
         ({"steps": [step(0.5)]}, ("steps", 0, "i")),
         ({"steps": [step(), step(1, content="")]}, ("steps", 1, "content")),
         ({"steps": [step(content="a\x00")]}, ("steps", 0, "content")),
+        ({"steps": [step(type="tool_call")], "trace_version": "1.1"}, ("steps",)),
+        ({"steps": [step(2, type="tool_call", name="f"), step(3)], "final_answer": ""}, ANSWER),
+        ({"steps": [step(name="")]}, ("steps", 0, "name")),
+        ({"system": ""}, ("system",)),
+        ({"reward": float("inf")}, ("reward",)),
+        ({"labels": [1]}, ("labels",)),
+        ({"messages": []}, ("messages",)),
+        ({"messages": [{"role": "system", "content": "x"}]}, ("messages", 0)),
+        ({"messages": [{"role": "user", "content": "x", "reasoning": "r"}]}, (*USER, "reasoning")),
+        ({"messages": [{"role": "user", "content": "x", "name": "n"}]}, (*USER, "name")),
+        ({"tools": ["f"]}, ("tools", 0)),
         ({"meta": []}, ("meta",)),
         ({"meta": {"x": float("nan")}}, ("meta",)),
         ({"meta": {"x": [float("-inf")]}}, ("meta",)),
@@ -118,6 +139,16 @@ def test_a_built_trace_has_every_field_and_is_valid() -> None:
     trace = parse_trace(built, "x", 1)
     assert trace.model_dump() == built
     assert [(s.i, s.type, s.content) for s in trace.steps] == [(0, "think", "a"), (1, "think", "b")]
+
+
+def test_a_built_trace_has_the_version_that_it_needs() -> None:
+    assert build_trace("p", [], "f")["trace_version"] == "1.1"
+    assert build_trace("p", ["a"], "f", reward=None)["trace_version"] == "1.0"
+    assert build_trace("p", ["a"], "f", reward=0.0)["trace_version"] == "1.1"
+    call = {"type": "tool_call", "content": "{}", "name": "f"}
+    built = build_trace("p", [call], "", system="s")
+    assert built["trace_version"] == "1.1"
+    assert parse_trace(built, "x", 1).model_dump() == built
 
 
 def test_a_stored_time_is_written_in_utc_with_z_and_microseconds(make_trace: Make) -> None:

@@ -16,12 +16,13 @@ from operator import attrgetter
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tuneloop import jsonl
 from tuneloop.datasets.pointer import pointer_tokens
 from tuneloop.storage.sealed import without_seal
-from tuneloop.traces.fast import StoredPayload, StoredStep
+from tuneloop.traces.fast import StoredPayload, StoredStep, Unset
 from tuneloop.traces.schema import JsonObject, Text
 
 MAX_KEY_BYTES = 200
@@ -58,12 +59,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Strategy = Literal["latest", "random"]
 
 
-class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
     """One line of a shard: a trace at the time of the build, with its steps sorted by `i`.
 
     Only the shape is validated here, because the store validated the trace and a digest protects
-    the shard. The fields are sorted, which makes the JSON canonical. The values of meta are kept as
-    raw bytes, because msgspec would write some floats differently.
+    the shard. The fields are sorted, which makes the JSON canonical. The values of meta and the
+    fields of trace version 1.1 are kept as raw bytes, because msgspec would write some floats
+    differently.
     """
 
     created_at: Annotated[
@@ -71,9 +73,14 @@ class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     ]
     final_answer: str
     id: str
+    labels: Unset = UNSET
+    messages: Unset = UNSET
     meta: dict[str, msgspec.Raw] | None
     prompt: str
+    reward: Unset = UNSET
     steps: list[StoredStep]
+    system: str | UnsetType = UNSET
+    tools: Unset = UNSET
     trace_version: str
 
     @property
@@ -100,13 +107,18 @@ def row_of_payload(trace_id: str, created_at: str, payload: str | bytes) -> Trac
     stored = _payload_decoder.decode(payload)
     stored.steps.sort(key=attrgetter("i"))
     return TraceRow(
-        created_at,
-        stored.final_answer,
-        trace_id,
-        stored.meta,
-        stored.prompt,
-        stored.steps,
-        stored.trace_version,
+        created_at=created_at,
+        final_answer=stored.final_answer,
+        id=trace_id,
+        labels=stored.labels,
+        messages=stored.messages,
+        meta=stored.meta,
+        prompt=stored.prompt,
+        reward=stored.reward,
+        steps=stored.steps,
+        system=stored.system,
+        tools=stored.tools,
+        trace_version=stored.trace_version,
     )
 
 

@@ -22,14 +22,27 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=6,
 )
+names = texts | st.none() | st.just("tool")
 steps = st.fixed_dictionaries(
-    {"i": st.integers(-1, 3) | st.sampled_from([1.0, "2", True, 2**63, 2**63 - 1]), "type": texts},
-    optional={"content": texts | st.just("ok"), "more": values},
+    {
+        "i": st.integers(-1, 3) | st.sampled_from([1.0, "2", True, 2**63, 2**63 - 1]),
+        "type": texts | st.sampled_from(["tool_call", "tool_result"]),
+    },
+    optional={
+        "content": texts | st.just("ok"),
+        "name": names,
+        "call_id": names,
+        "more": values,
+    },
 )
 traces = st.fixed_dictionaries(
     {"prompt": texts, "final_answer": texts | st.integers(), "steps": st.lists(steps, max_size=3)},
     optional={
-        "trace_version": texts | st.just("1.0"),
+        "trace_version": texts | st.sampled_from(["1.0", "1.1"]),
+        "system": names,
+        "messages": st.none() | st.just([{"role": "user", "content": "q"}]) | values,
+        "reward": st.none() | st.floats() | st.integers(),
+        "labels": st.none() | st.dictionaries(texts, values, max_size=2),
         "meta": st.dictionaries(texts | st.just("source"), values, max_size=3) | values,
         "unknown": values,
     },

@@ -23,6 +23,7 @@ from tuneloop.store.db import engine, migrate
 from tuneloop.store.db.codec import fast_trace
 from tuneloop.store.db.database import Database
 from tuneloop.store.db.tables import metadata
+from tuneloop.traces.schema import prompt_key
 
 Make = Callable[..., dict[str, Any]]
 
@@ -81,7 +82,7 @@ def test_a_database_of_a_newer_tuneloop_is_left_alone(virgin_url: str) -> None:
     with engine.writing(opened) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     opened.dispose()
-    with pytest.raises(SpecError, match=r"revision 9999, expected 0001 or earlier; use the newer"):
+    with pytest.raises(SpecError, match=r"revision 9999, expected 0002 or earlier; use the newer"):
         Database(virgin_url)
 
 
@@ -122,4 +123,43 @@ def test_a_file_from_before_migrations_is_taken_over(sqlite_file: Path, make_tra
     assert [one.id for one in database.list(10)] == [stored.id, trace_id]
     assert database.delete(trace_id)
     assert database.scores(trace_id) == []
+    database.close()
+
+
+def test_earlier_traces_get_the_key_of_their_prompt(virgin_url: str, make_trace: Make) -> None:
+    opened = engine.open_engine(engine.parse_url(virgin_url))
+    ids = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
+    with engine.writing(opened) as connection:
+        migrate._run(connection, None, "test", "0001")
+        for n, trace_id in enumerate(ids):
+            new = fast_trace(json.dumps(make_trace(n, prompt="é🟡\n" * (n + 1))).encode())
+            assert new is not None
+            values = {"id": trace_id, "payload": new.payload, "meta": new.meta}
+            on_postgres = connection.dialect.name == "postgresql"
+            time = "to_timestamp(1)" if on_postgres else "1000000"
+            cast = "CAST(:meta AS jsonb)" if on_postgres else ":meta"
+            connection.execute(
+                text(
+                    "INSERT INTO traces (id, created_at, trace_version, meta, payload)"
+                    f" VALUES (:id, {time}, '1.0', {cast}, :payload)"
+                ),
+                values,
+            )
+        score = f"INSERT INTO scores VALUES (1, '{ids[0]}', 'baseline', 2.5, '{{}}', {time})"
+        connection.execute(text(score))
+        connection.execute(text(f"DELETE FROM traces WHERE id = '{ids[2]}'"))
+    opened.dispose()
+    database = Database(virgin_url)
+    with database._engine.begin() as connection:
+        keys = connection.execute(text("SELECT seq, prompt_key FROM traces ORDER BY seq")).all()
+    assert [tuple(row) for row in keys] == [
+        (n + 1, prompt_key("é🟡\n" * (n + 1))) for n in range(2)
+    ]
+    assert database.scores(ids[0]) == [2.5]
+    new = fast_trace(json.dumps(make_trace()).encode())
+    assert new is not None
+    database.insert_batch([new], now=datetime(2026, 1, 1, tzinfo=UTC))
+    assert database.list(1)[0].seq == 4  # the number of the deleted trace is not used again
+    assert database.delete(ids[0])
+    assert database.scores(ids[0]) == []
     database.close()

@@ -45,6 +45,10 @@ CHECKS = (
 REFUSED_THOUGH_DOCUMENTED = (
     # JSON Schema cannot express these rules, because they relate two values.
     "Step indices must be unique",
+    "calls a tool without a name",
+    # Only version 1.1 may have no steps, and only after the call of a tool may an answer be empty.
+    "List should have at least 1 item after validation, not 0",
+    "String should have at least 1 character",
     "cursor and offset exclude each other",
     "shard must be at least 0 and less than num_shards",
     # The content of a cursor is known to the store only.

@@ -17,7 +17,7 @@ from tuneloop import jsonl
 from tuneloop.store.db.tables import MAX_SOURCE_BYTES
 from tuneloop.store.memory import decoding
 from tuneloop.traces.fast import SentTrace, decode_trace, split_array
-from tuneloop.traces.schema import MAX_JSON_DEPTH, MAX_META_BYTES, ReasoningTrace
+from tuneloop.traces.schema import MAX_JSON_DEPTH, MAX_META_BYTES, ReasoningTrace, prompt_key
 
 _SPELLED_ALIKE = frozenset({str, int, bool, type(None)})
 """JSON values that all JSON writers spell alike. Floats are not among them: one writer spells
@@ -32,6 +32,9 @@ class NewTrace(NamedTuple):
     """`meta.source`; None if it is not text, or too long for the index."""
     meta: str | None
     """Meta as canonical JSON; None if the trace has none."""
+    reward: float | None
+    prompt_key: str
+    """What all traces of one prompt share; see `schema.prompt_key`."""
     payload: str
     """The whole trace as canonical JSON, meta included."""
 
@@ -72,9 +75,11 @@ def explain(body: bytes) -> str:
 def new_trace(trace: ReasoningTrace) -> NewTrace:
     """Convert a validated trace to the form that is stored."""
     meta = None if trace.meta is None else jsonl.dump_line(trace.meta).decode()[:-1]
-    payload = jsonl.dump_line(trace.model_dump()).decode()[:-1]
+    written = trace.model_dump()
+    payload = jsonl.dump_line(written).decode()[:-1]
     source = source_for_index((trace.meta or {}).get("source"))
-    return NewTrace(trace.trace_version, source, meta, payload)
+    key = prompt_key(trace.prompt, trace.system, written.get("messages"))
+    return NewTrace(trace.trace_version, source, meta, trace.reward, key, payload)
 
 
 def _fast(split: Callable[[], Iterable[bytes | Raw]], body: bytes) -> list[NewTrace] | None:
@@ -89,6 +94,8 @@ def _fast(split: Callable[[], Iterable[bytes | Raw]], body: bytes) -> list[NewTr
 
 
 def _written(trace: SentTrace) -> NewTrace:
+    if trace.is_chat:
+        raise _Slow
     if len(trace.steps) > 1 and len({step.i for step in trace.steps}) < len(trace.steps):
         raise _Slow
     meta_bytes = len(memoryview(trace.meta))
@@ -100,14 +107,16 @@ def _written(trace: SentTrace) -> NewTrace:
 
 def _with_meta(trace: SentTrace) -> NewTrace:
     meta = _decode(trace.meta)
+    key = prompt_key(trace.prompt)
     if meta is None:
-        return NewTrace(trace.trace_version, None, None, _encode(trace).decode())
+        return NewTrace(trace.trace_version, None, None, None, key, _encode(trace).decode())
     if type(meta) is not dict:
         raise _Slow
     text = _encode(meta) if _is_spelled_alike(meta) else jsonl.dump_line(meta)[:-1]
     trace.meta = Raw(text)
     source = source_for_index(meta.get("source"))
-    return NewTrace(trace.trace_version, source, text.decode(), _encode(trace).decode())
+    payload = _encode(trace).decode()
+    return NewTrace(trace.trace_version, source, text.decode(), None, key, payload)
 
 
 def _is_spelled_alike(meta: Mapping[str, Any]) -> bool:

@@ -80,6 +80,8 @@ traces = Table(
     Column("trace_version", Text, nullable=False),
     Column("source", Text),  # meta.source, if it is a short text; used to filter lists.
     Column("meta", _JSON),  # A copy of the payload's meta, so that filters need not parse it.
+    Column("reward", Float),  # A copy of the payload's reward, to select traces by.
+    Column("prompt_key", Text, nullable=False),  # What all traces of one prompt share.
     # The whole trace as canonical JSON. It is the last column, so that SQLite can read the other
     # columns without the overflow pages of a long payload.
     Column("payload", Text, nullable=False),
@@ -101,6 +103,8 @@ Index(
     postgresql_ops={"meta": "jsonb_path_ops"},
 ).ddl_if(dialect="postgresql")
 
+Index("ix_traces_prompt_key", traces.c.prompt_key, traces.c.seq)
+
 idempotency = Table(
     "idempotency",
     metadata,
@@ -121,5 +125,20 @@ scores = Table(
     Column("criteria", Text, nullable=False),
     Column("score", Float, nullable=False),
     Column("details", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+# Only appended to: a later label of the same reviewer and name replaces an earlier one for readers.
+labels = Table(
+    "labels",
+    metadata,
+    Column("seq", _SEQ, primary_key=True),
+    Column(
+        "trace_id", _ID, ForeignKey("traces.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    Column("name", Text, nullable=False),
+    Column("value", Text, nullable=False),  # JSON
+    Column("who", Text, nullable=False),
+    Column("reason", Text, nullable=False),  # empty without one
     Column("created_at", UtcTime, nullable=False),
 )
