@@ -17,6 +17,7 @@ from tests.history.trees import (
     fingerprint,
     finish,
     heartbeat,
+    name_by_alias,
     put,
     set_age,
     snapshot,
@@ -27,6 +28,7 @@ from tests.model_manifests import make_manifest
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.model_manifest import ModelFile, dump_model_manifest
 from tuneloop.errors import DataError, InputMissing, TuneloopError, UsageError
+from tuneloop.evaluation.gates.baselines import promote
 from tuneloop.history import deletion as module
 from tuneloop.history.deletion import check_deletion, delete_run, plan_deletion
 from tuneloop.history.inventory import read_inventory
@@ -263,3 +265,33 @@ def test_an_error_of_the_storage_leaves_a_run_that_can_be_deleted_again(
     monkeypatch.undo()
     delete(root, "a-1")
     assert snapshot(root) == set()
+
+
+def test_a_promoted_run_and_the_baseline_of_the_gate_stay(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    for run_id in ("old-1", "now-2", "gate-3", "before-4"):
+        write_run(root, run_id)
+    name_by_alias(root, ("run", "old-1"), ("run", "now-2"))
+    for run_id in ("before-4", "gate-3"):
+        promote(root, "main", run_id=run_id, digest=run_id)
+    for run_id, said in (
+        ("now-2", r"alias production names its tuned model \(change 2\); change or delete these"),
+        ("old-1", r"alias production has named its tuned model \(change 1\), which a rollback"),
+        ("gate-3", "baseline main is this run, with which the gate compares later ones"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            delete(root, run_id)
+    delete(root, "before-4")
+    delete(root, "now-2", force=True)
+    assert set(read_inventory(root).runs) == {"old-1", "gate-3"}
+
+
+def test_nothing_is_deleted_if_an_alias_or_a_baseline_cannot_be_read(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    write_run(root, "a-1")
+    for name in ("models/production/history/000001.json", "baselines/main/000001.json"):
+        files.write(f"{root}/{name}", b"{")
+        with pytest.raises(DataError, match=f"{name}: not a .*nothing was deleted"):
+            delete(root, "a-1")
+        files.delete(f"{root}/{name}")
+    delete(root, "a-1")

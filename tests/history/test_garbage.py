@@ -16,6 +16,7 @@ from tests.history.trees import (
     ATTEMPT,
     finish,
     heartbeat,
+    name_by_alias,
     put,
     set_age,
     snapshot,
@@ -185,6 +186,14 @@ def test_checkpoints_of_an_unfinished_run_stay(artifacts: str) -> None:
     put(artifacts, "training_runs/half-1/train/resume/checkpoints/50/manifest.json")
     set_age(artifacts, NOW, OLD)
     assert "training_runs/half-1/train/resume" not in found(artifacts)
+
+
+def test_an_alias_and_its_models_stay(artifacts: str) -> None:
+    for name in ("now", "before", "unused"):
+        put(artifacts, f"models/{name}/model.safetensors")
+    name_by_alias(artifacts, ("stored", "before"), ("stored", "now"))
+    set_age(artifacts, NOW, OLD)
+    assert found(artifacts, "models") == ["models/half", "models/unused"]
 
 
 @pytest.mark.parametrize(

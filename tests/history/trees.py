@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.aliases import AliasChange, AliasedModel, publish_change
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
 from tuneloop.artifacts.run_manifest import write_run_manifest as publish_manifest
@@ -136,3 +137,23 @@ def put(artifacts: str, *names: str) -> None:
     """Write files that contain their names."""
     for name in names:
         files.write(f"{artifacts}/{name}", name.encode())
+
+
+def name_by_alias(root: str, *models: tuple[str, str]) -> None:
+    """Write an alias `production` that has named these models, as (kind, name), in this order."""
+    previous = None
+    for number, (kind, name) in enumerate(models, start=1):
+        model = AliasedModel(kind=kind, name=name, digest=name)
+        change = AliasChange(
+            alias="production",
+            number=number,
+            action="promote",
+            model=model,
+            previous=previous,
+            gate=None,
+            who="anna",
+            why="",
+            at="2026-11-28T21:30:00+00:00",
+        )
+        assert publish_change(change, root)
+        previous = model

@@ -104,3 +104,8 @@ def ledger_prefix(artifacts: str, key: str) -> str:
 def baseline_prefix(artifacts: str, name: str) -> str:
     """Return the prefix of a named baseline, which holds one object for each of its versions."""
     return paths.join(artifacts, "baselines", name)
+
+
+def alias_prefix(artifacts: str, name: str) -> str:
+    """Return the prefix of the history of an alias, which holds one object for each change."""
+    return paths.join(artifacts, "models", name, "history")

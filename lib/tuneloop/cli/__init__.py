@@ -29,7 +29,7 @@ from tuneloop.cli import (
     terminal,
 )
 from tuneloop.cli.control import cancel
-from tuneloop.cli.gates import gate
+from tuneloop.cli.gates import gate, promotion
 from tuneloop.cli.live import logs
 from tuneloop.errors import (
     EXIT_BUG,
@@ -75,6 +75,7 @@ cancel.register(app)
 logs.register(app)
 results.register(app)
 gate.register(app)
+promotion.register(app)
 history.register(app)
 store.register(app)
 eval_sets.register(app)

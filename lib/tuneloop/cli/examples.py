@@ -45,7 +45,7 @@ class ChatOptions:
 
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Name of a stored model, or id of a run that tuned one."),
+        typer.Option("--model", help="Name of a stored model, an alias, or run id."),
     ] = None
     artifacts: Annotated[str, artifacts_option("Artifacts URL that holds the model.")] = (
         DEFAULT_ARTIFACTS

@@ -36,7 +36,7 @@ class AskedModel:
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Name of a stored model, id of a run, or folder (a path with a slash, or any"
+            help="Name of a stored model, alias, run id, or folder (a path with a slash, or any"
             " fsspec URL).",
         ),
     ]

@@ -64,6 +64,11 @@ def run_url() -> str | None:
     return f"{server}/{repository}/actions/runs/{run}"
 
 
+def actor() -> str | None:
+    """Return the name of the account that started the workflow; None outside GitHub Actions."""
+    return (os.environ.get("GITHUB_ACTOR") or None) if is_running() else None
+
+
 def _data(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tuneloop.cli.option_groups import KnownRun, expand_groups
+from tuneloop.cli.gates import aliases
+from tuneloop.cli.option_groups import KnownModel, KnownRun, expand_groups
 from tuneloop.cli.options import DEFAULT_ARTIFACTS, Json, artifacts_option, given_file, print_json
-from tuneloop.errors import DataError, UsageError
+from tuneloop.errors import DataError
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.model_manifest import ModelManifest
     from tuneloop.models.stored import ListedModel
-    from tuneloop.runs.base_model import FoundModel
 
 models_app = typer.Typer(
     help="Add, list, verify and export models: checkpoints in Hugging Face layout.",
@@ -22,34 +22,6 @@ models_app = typer.Typer(
 )
 
 MB = 1_000_000
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """An existing model, by its name."""
-
-    name: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="Name of a stored model, or id of a run."),
-    ]
-    artifacts: Annotated[str, artifacts_option("Artifacts URL that holds the model.")] = (
-        DEFAULT_ARTIFACTS
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse a name that points outside the artifacts."""
-        if "/" in self.name or not self.name or self.name.startswith("."):
-            raise UsageError(
-                f"model {self.name!r}: expected the name of a stored model or a run id; check the"
-                " name"
-            )
-
-    def find(self) -> FoundModel:
-        """Read the model's manifest."""
-        from tuneloop.runs.base_model import find_model
-        from tuneloop.storage import paths
-
-        return find_model(self.name, paths.absolute(self.artifacts))
 
 
 def register(app: typer.Typer) -> None:
@@ -116,24 +88,36 @@ def list_(
     ] = DEFAULT_ARTIFACTS,
     as_json: Json = False,
 ) -> None:
-    """List the stored models."""
+    """List the stored models, and the aliases with the models that they name."""
+    from tuneloop.artifacts.aliases import list_aliases
     from tuneloop.models.stored import list_models
     from tuneloop.storage import paths
 
-    listed = list_models(paths.absolute(artifacts))
+    url = paths.absolute(artifacts)
+    listed, named = list_models(url), list_aliases(url)
     if as_json:
-        print_json({"models": [_listed_as_json(each) for each in listed]})
+        models = [_listed_as_json(each) for each in listed]
+        print_json({"models": models, "aliases": [aliases.as_json(each) for each in named]})
     else:
         _print_list(listed)
+        aliases.print_aliases(named)
 
 
 def show(model: KnownModel, as_json: Json = False) -> None:
-    """Show the manifest of a model."""
-    found = model.find()
+    """Show the manifest of a model. For an alias, show its history too."""
+    from tuneloop.artifacts.aliases import read_history
+
+    named = model.find_named()
+    found = named.model
+    history = read_history(model.artifacts_url, named.change.alias) if named.change else []
     if as_json:
-        print_json({**_as_json(found.manifest), "folder": found.folder})
+        value = {**_as_json(found.manifest), "folder": found.folder}
+        if history:
+            value |= {"alias": model.name, "history": [aliases.as_json(each) for each in history]}
+        print_json(value)
     else:
         _print_facts(found.manifest, found.folder)
+        aliases.print_history(history)
 
 
 def verify(model: KnownModel, as_json: Json = False) -> None:
@@ -216,10 +200,11 @@ def export(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Export the tuned model of a run. Other tools load the folder."""
+    """Export the tuned model of a run, or of the run that an alias names, for other tools."""
     from tuneloop.cli.live.progress import Progress
     from tuneloop.models.hand_on import export_model
 
+    run = run.of_run(aliases.run_of(run.run_id, run.artifacts_url))
     with Progress(quiet=as_json) as view:
         exported = export_model(
             run.run_id,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tuneloop.artifacts.submission import Submission
     from tuneloop.k8s.backend import KubernetesBackend
     from tuneloop.k8s.client.cluster import Cluster
+    from tuneloop.runs.base_model import FoundModel, NamedModel
     from tuneloop.runs.prepare import Prepared
     from tuneloop.runs.sweep.spec_file import SweepFile
     from tuneloop.specs.run import RunSpec
@@ -264,6 +265,46 @@ class KnownRun:
             is_from_storage=True,
             sweep_id=sweep_id,
         )
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """An existing model, by its name."""
+
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Name of a stored model, an alias such as production, or run id."
+        ),
+    ]
+    artifacts: Annotated[str, artifacts_option("Artifacts URL that holds the model.")] = (
+        DEFAULT_ARTIFACTS
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a name that points outside the artifacts."""
+        if "/" in self.name or not self.name or self.name.startswith("."):
+            raise UsageError(
+                f"model {self.name!r}: expected the name of a stored model or a run id; check the"
+                " name"
+            )
+
+    @property
+    def artifacts_url(self) -> str:
+        """The artifacts URL; a local path is made absolute."""
+        from tuneloop.storage import paths
+
+        return paths.absolute(self.artifacts)
+
+    def find(self) -> FoundModel:
+        """Read the model's manifest."""
+        return self.find_named().model
+
+    def find_named(self) -> NamedModel:
+        """Find what the name stands for, and read the model's manifest."""
+        from tuneloop.runs.base_model import find_named_model
+
+        return find_named_model(self.name, self.artifacts_url)
 
 
 def expand_groups(verb: Callable[..., None]) -> Callable[..., None]:

@@ -151,8 +151,8 @@ def check_deletion(
     if deletion.references and not force:
         said = "; ".join(each.sentence for each in deletion.references)
         raise UsageError(
-            f"run {deletion.run_id}: {said}; delete these first, or add --force, which keeps the"
-            " files that other runs and models name"
+            f"run {deletion.run_id}: {said}; change or delete these first, or add --force, which"
+            " keeps the files that other runs and models name"
         )
 
 

@@ -208,9 +208,10 @@ def _datasets(scan: _Scan) -> Iterator[Garbage]:
 
 
 def _models(scan: _Scan) -> Iterator[Garbage]:
-    """Find stored models that no run starts from or asks, and of which no other model was made."""
+    """Find stored models that no run starts from or asks, no alias names, no model was made of."""
     inventory = scan.inventory
-    named: set[str] = set()
+    changes = (change for history in inventory.aliases.values() for change in history)
+    named = {*inventory.aliases, *(each.model.name for each in changes)}
     for run in inventory.runs.values():
         named |= {run.stored_model or "", *run.baselines}
         model = run.manifest.model if run.manifest else None

@@ -1,4 +1,4 @@
-"""Everything below an artifacts prefix: its objects, and what runs, models and sweeps name.
+"""Everything below an artifacts prefix: its objects, and what runs, models and others name.
 
 Deleting starts from here, never from an index. The objects are listed before the records are read,
 so a record that is published in between names objects that are too new to be deleted.
@@ -14,11 +14,14 @@ from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from tuneloop.artifacts.aliases import AliasChange
 from tuneloop.artifacts.model_manifest import ModelManifest
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.artifacts.sweeps.store import SweepManifest
 from tuneloop.errors import DataError
+from tuneloop.evaluation.gates.baselines import Baseline
+from tuneloop.history.promoted import read_aliases, read_baselines
 from tuneloop.storage import paths
 from tuneloop.storage.objects import StoredObject, list_objects, read_many
 from tuneloop.validation import first_error
@@ -95,8 +98,12 @@ class Inventory:
     """Name -> manifest of a stored model."""
     sweeps: dict[str, SweepManifest]
     """Id of a sweep -> its members."""
+    aliases: dict[str, tuple[AliasChange, ...]]
+    """Alias -> its changes, the oldest first."""
+    baselines: dict[str, tuple[Baseline, ...]]
+    """Name of a baseline of the gate -> its versions, the oldest first."""
     problems: dict[str, str]
-    """Path of a manifest or record that cannot be read -> the reason; what it names is unknown."""
+    """Path of a file that cannot be read -> the reason; what it names is unknown."""
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -160,7 +167,7 @@ class Inventory:
 
 
 def read_inventory(artifacts: str) -> Inventory:
-    """List all objects below a prefix; read the manifests and records of runs, models, sweeps."""
+    """List all objects below a prefix, and read what names them: manifests, records, aliases."""
     objects = tuple(list_objects(artifacts))
     names = [each.name for each in objects]
     problems: dict[str, str] = {}
@@ -184,7 +191,9 @@ def read_inventory(artifacts: str) -> Inventory:
         runs[run_id] = KnownRun(run_id, manifest, tuple(by_run.get(run_id, ())))
     by_name = {path.split("/")[1]: manifest for path, manifest in models.items()}
     by_id = {path.split("/")[1]: manifest for path, manifest in sweeps.items()}
-    return Inventory(artifacts, objects, runs, by_name, by_id, problems)
+    aliases = read_aliases(artifacts, names, problems)
+    baselines = read_baselines(artifacts, names, problems)
+    return Inventory(artifacts, objects, runs, by_name, by_id, aliases, baselines, problems)
 
 
 def _matching(names: Iterable[str], pattern: re.Pattern[str]) -> list[str]:

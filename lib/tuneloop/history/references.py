@@ -1,9 +1,10 @@
-"""What refers to a run: runs that use its results or checkpoints, stored models, and sweeps."""
+"""What refers to a run: runs that use its results or checkpoints, models, aliases, sweeps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuneloop.artifacts.aliases import AliasChange
 from tuneloop.history.inventory import Inventory, KnownRun
 
 
@@ -12,17 +13,25 @@ class Reference:
     """Something that refers to a run."""
 
     kind: str
-    """`adopted`, `continues`, `starts from`, `baseline`, `model` or `sweep`."""
+    """`adopted`, `continues`, `starts from`, `baseline`, or a key of `SUBJECTS`."""
     name: str
-    """Id of the run or sweep, or name of the model, that refers to it."""
+    """Id or name of what refers to it."""
     text: str
     """What it needs, as a sentence without a subject."""
 
     @property
     def sentence(self) -> str:
         """The reference as a sentence."""
-        what = self.kind if self.kind in ("model", "sweep") else "run"
-        return f"{what} {self.name} {self.text}"
+        return f"{SUBJECTS.get(self.kind, 'run')} {self.name} {self.text}"
+
+
+SUBJECTS = {
+    "alias": "alias",
+    "gate": "baseline",
+    "model": "model",
+    "sweep": "sweep",
+}
+"""Kind of a reference that comes from something other than a run -> the noun before its name."""
 
 
 def references_to(inventory: Inventory, run_id: str) -> list[Reference]:
@@ -39,7 +48,35 @@ def references_to(inventory: Inventory, run_id: str) -> list[Reference]:
     for sweep_id, sweep in inventory.sweeps.items():
         if any(member.run_id == run_id for member in sweep.members):
             found.append(Reference("sweep", sweep_id, "compares it with other runs"))
+    return found + _of_aliases(inventory, run_id) + _of_baselines(inventory, run_id)
+
+
+def _of_aliases(inventory: Inventory, run_id: str) -> list[Reference]:
+    """Return the aliases that name a run, or that a rollback can let name it again."""
+    found = []
+    for name, history in inventory.aliases.items():
+        numbers = [each.number for each in history if _is_run(each, run_id)]
+        if _is_run(history[-1], run_id):
+            text = f"names its tuned model (change {history[-1].number})"
+            found.append(Reference("alias", name, text))
+        elif numbers:
+            text = f"has named its tuned model (change {numbers[-1]}), which a rollback needs"
+            found.append(Reference("alias", name, text))
     return found
+
+
+def _is_run(change: AliasChange, run_id: str) -> bool:
+    return change.model.kind == "run" and change.model.name == run_id
+
+
+def _of_baselines(inventory: Inventory, run_id: str) -> list[Reference]:
+    """Return the baselines of the gate whose newest version is a run."""
+    text = "is this run, with which the gate compares later ones"
+    return [
+        Reference("gate", name, text)
+        for name, versions in inventory.baselines.items()
+        if versions[-1].run_id == run_id
+    ]
 
 
 def _of_run(inventory: Inventory, run: KnownRun, run_id: str) -> list[Reference]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneloop.artifacts.aliases import read_current
 from tuneloop.artifacts.model_manifest import (
     MANIFEST,
     ModelFile,
@@ -70,6 +71,11 @@ def add_model(request: Request, progress: Progress = lambda done, total: None) -
         InputMissing: there is nothing at the URL.
     """
     check_name(request.name)
+    if read_current(request.artifacts, request.name) is not None:
+        raise UsageError(
+            f"model name {request.name!r}: is an alias, expected another name; look at"
+            f" `tuneloop models show {request.name}`"
+        )
     if is_gguf(request.url):
         return _add_gguf(request, progress)
     if request.in_place and is_hub_url(request.url):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tuneloop.artifacts.layout import alias_prefix
 from tuneloop.artifacts.model_manifest import (
     MANIFEST,
     ModelManifest,
@@ -28,16 +29,21 @@ class ListedModel:
 
 
 def list_models(artifacts: str) -> list[ListedModel]:
-    """List the stored models by name; an unfinished or broken one is listed with its problem."""
-    return [
-        _listed(artifacts, name) for name in files.list_folders(paths.join(artifacts, "models"))
-    ]
+    """List the stored models by name; an unfinished or broken one is listed with its problem.
+
+    Aliases, which have folders there too, are not among them; see `artifacts.aliases`.
+    """
+    names = files.list_folders(paths.join(artifacts, "models"))
+    listed = (_listed(artifacts, name) for name in names)
+    return [each for each in listed if each is not None]
 
 
-def _listed(artifacts: str, name: str) -> ListedModel:
+def _listed(artifacts: str, name: str) -> ListedModel | None:
     try:
         return ListedModel(name, load_model_manifest(paths.join(artifacts, "models", name)))
     except InputMissing:
+        if files.list_names(alias_prefix(artifacts, name)):
+            return None
         return ListedModel(name, None, f"unfinished, has no {MANIFEST}; add it again")
     except DataError as e:
         return ListedModel(name, None, str(e))

@@ -5,11 +5,14 @@ Only the manifest is read, so a plan costs the same for a model of any size.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from tuneloop.artifacts import layout, records
+from tuneloop.artifacts import aliases, layout, records
+from tuneloop.artifacts.aliases import AliasChange
 from tuneloop.artifacts.model_manifest import (
     MANIFEST,
     ModelManifest,
@@ -40,6 +43,19 @@ class FoundModel:
     def ref(self) -> ModelRef:
         """The reference that stage specs carry."""
         return ModelRef(name=self.manifest.name, folder=self.folder, digest=self.manifest.digest)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """What the name of a model stands for."""
+
+    kind: Literal["run", "stored"]
+    """Whether the model is that of a run or a stored one."""
+    name: str
+    """Id of the run, or name of the stored model; never an alias."""
+    model: FoundModel
+    change: AliasChange | None = None
+    """The change of the alias that names the model; None if it was named without an alias."""
 
 
 def find_base_model(spec: ModelSpec, artifacts: str) -> FoundModel | None:
@@ -110,43 +126,98 @@ def _without_tokenizer(name: str) -> str:
     )
 
 
-def find_stored_model(name: str, artifacts: str) -> FoundModel:
-    """Read the manifest of a model that `tuneloop models add` has stored.
+def find_stored_model(name: str, artifacts: str, *, digest: str | None = None) -> FoundModel:
+    """Read the manifest of a model that `tuneloop models add` has stored, or that an alias names.
+
+    Args:
+        name: name of a stored model, or an alias.
+        artifacts: URL of the artifacts prefix.
+        digest: digest of a model that the alias may have named before; None takes its newest one.
 
     Raises:
-        InputMissing: there is no such model.
-        DataError: the manifest is broken.
+        InputMissing: there is no such model and no such alias, or the alias's model was deleted.
+        DataError: a file is broken, or the model of the alias was changed.
     """
-    folder = model_prefix(artifacts, name)
-    try:
-        return FoundModel(load_model_manifest(folder), folder)
-    except InputMissing as e:
+    found = _find_stored(name, artifacts) or _find_aliased(name, artifacts, digest)
+    if found is None:
+        folder = model_prefix(artifacts, name)
         raise InputMissing(
             f"{paths.join(folder, MANIFEST)}: missing, expected the manifest of model {name}; add"
             f" it with `tuneloop models add {name} URL --artifacts {artifacts}`"
-        ) from e
+        )
+    return found.model
 
 
 def find_model(name: str, artifacts: str) -> FoundModel:
-    """Read the manifest of a stored model or, if there is none of this name, of a run's model.
+    """Read the manifest of the model that a name stands for; see `find_named_model`."""
+    return find_named_model(name, artifacts).model
+
+
+def find_named_model(name: str, artifacts: str) -> NamedModel:
+    """Find the model that a name stands for, and read its manifest.
 
     Args:
-        name: name of a stored model, or id of a run.
+        name: name of a stored model, an alias, or id of a run; the first that exists counts.
         artifacts: URL of the artifacts prefix.
 
     Raises:
-        InputMissing: there is neither.
-        DataError: a file is broken.
+        InputMissing: there is none of the three, or the alias's model was deleted.
+        DataError: a file is broken, or the model of the alias was changed.
     """
+    found = _find_stored(name, artifacts) or _find_aliased(name, artifacts)
+    if found is not None:
+        return found
+    if records.find(artifacts, name, "train") is None:
+        raise InputMissing(
+            f"{name}: neither a model nor a finished run below {artifacts}, expected a name of"
+            " `tuneloop models list` or a run id; check the name and --artifacts"
+        )
+    return NamedModel("run", name, find_tuned_model(name, artifacts))
+
+
+def find_aliased_model(change: AliasChange, artifacts: str) -> NamedModel:
+    """Read the manifest of the model that a change of an alias names.
+
+    Raises:
+        InputMissing: the model was deleted.
+        DataError: a file is broken, or the model is not the one that was promoted.
+    """
+    place, model = f"alias {change.alias}, change {change.number}", change.model
     try:
-        return find_stored_model(name, artifacts)
-    except InputMissing as missing:
-        if records.find(artifacts, name, "train") is None:
-            raise InputMissing(
-                f"{name}: neither a model nor a finished run below {artifacts}, expected a name of"
-                " `tuneloop models list` or a run id; check the name and --artifacts"
-            ) from missing
-    return find_tuned_model(name, artifacts)
+        if model.kind == "run":
+            found = find_tuned_model(model.name, artifacts)
+        else:
+            folder = model_prefix(artifacts, model.name)
+            found = FoundModel(load_model_manifest(folder), folder)
+    except InputMissing as e:
+        raise InputMissing(
+            f"{place}: names {model.name}, which was deleted ({e}); promote another model"
+        ) from e
+    if found.manifest.digest != model.digest:
+        raise DataError(
+            f"{place}: {model.name} has the digest {found.manifest.digest[:12]}…, expected"
+            f" {model.digest[:12]}…, so it is another model now; promote it again"
+        )
+    return NamedModel(model.kind, model.name, found, change)
+
+
+def _find_stored(name: str, artifacts: str) -> NamedModel | None:
+    """Return the stored model of a name; None if there is none."""
+    folder = model_prefix(artifacts, name)
+    with contextlib.suppress(InputMissing):
+        return NamedModel("stored", name, FoundModel(load_model_manifest(folder), folder))
+    return None
+
+
+def _find_aliased(name: str, artifacts: str, digest: str | None = None) -> NamedModel | None:
+    """Return the model of an alias; None if there is no such alias."""
+    change = aliases.read_current(artifacts, name)
+    if change is None:
+        return None
+    if digest not in (None, change.model.digest):
+        history = reversed(aliases.read_history(artifacts, name))
+        change = next((each for each in history if each.model.digest == digest), change)
+    return find_aliased_model(change, artifacts)
 
 
 def find_tuned_model(run_id: str, artifacts: str) -> FoundModel:

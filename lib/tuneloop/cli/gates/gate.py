@@ -118,7 +118,13 @@ class GateOptions:
     @property
     def is_given(self) -> bool:
         """Whether any option is given."""
-        return any(getattr(self, each.name) is not None for each in fields(self))
+        return bool(self.conditions)
+
+    @property
+    def conditions(self) -> dict[str, object]:
+        """The options that are given, with their values."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def judge(self, artifacts: str, outcome: Outcome) -> GateResult:
         """Judge a run."""

@@ -31,8 +31,8 @@ def delete(
         bool,
         typer.Option(
             "--force",
-            help="Delete the run although other runs or models refer to it. The files that they"
-            " name stay.",
+            help="Delete the run although other runs, models or aliases refer to it. The files that"
+            " runs and models name stay.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,

@@ -79,13 +79,22 @@ def versions(artifacts: str, name: str) -> list[Baseline]:
         if each.startswith("."):  # an unfinished write to a local folder
             continue
         url = paths.join(prefix, each)
-        try:
-            found.append(_decode(files.read(url)))
-        except (msgspec.DecodeError, ValueError) as e:
-            raise DataError(
-                f"{url}: not a version of a baseline: {e}; delete the object, or restore it"
-            ) from e
+        found.append(parse_version(files.read(url), url))
     return sorted(found, key=lambda one: one.number)
+
+
+def parse_version(data: bytes, url: str) -> Baseline:
+    """Parse one version of a baseline.
+
+    Raises:
+        DataError: it is not one.
+    """
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, ValueError) as e:
+        raise DataError(
+            f"{url}: not a version of a baseline: {e}; delete the object, or restore it"
+        ) from e
 
 
 def _url(artifacts: str, name: str, number: int) -> str:

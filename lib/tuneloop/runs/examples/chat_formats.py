@@ -121,11 +121,11 @@ def _model_of(artifacts: str, run: StoredRun, train: dict[str, Any]) -> FoundMod
         return FoundModel(manifest, folder_of(file, artifacts))
     spec = train.get("model")
     spec = spec if isinstance(spec, dict) else {}
+    planned = run.manifest.model.digest if run.manifest and run.manifest.model else None
     if spec.get("run"):
         found = find_tuned_model(str(spec["run"]), artifacts)
-    else:
-        found = find_stored_model(str(spec.get("model")), artifacts)
-    planned = run.manifest.model.digest if run.manifest and run.manifest.model else None
+    else:  # an alias may name another model now
+        found = find_stored_model(str(spec.get("model")), artifacts, digest=planned)
     if planned is not None and found.manifest.digest != planned:
         raise NoChatFormat(
             "The run's base model has changed since the run was planned, so this page shows text"

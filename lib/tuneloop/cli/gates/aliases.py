@@ -1,0 +1,84 @@
+"""Show aliases and their histories; find the run that an alias names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tuneloop.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tuneloop.artifacts.aliases import AliasChange
+
+
+def run_of(name: str, artifacts: str) -> str:
+    """Return the id of the run that an alias names; another name is returned as it is.
+
+    Raises:
+        UsageError: the alias names a stored model.
+    """
+    from tuneloop.artifacts.aliases import read_current
+
+    change = read_current(artifacts, name)
+    if change is None:
+        return name
+    if change.model.kind != "run":
+        raise UsageError(
+            f"alias {name}: names the stored model {change.model.name}, expected a run; its files"
+            f" are shown by `tuneloop models show {name}`"
+        )
+    return change.model.name
+
+
+def as_json(change: AliasChange) -> dict[str, Any]:
+    """Return a change for `--json`."""
+    return change.model_dump(mode="json")
+
+
+def print_aliases(current: Iterable[AliasChange]) -> None:
+    """Print a table of aliases; nothing without any."""
+    table = _table("alias", "model", "change", "at", "who", "gate")
+    for each in current:
+        _add(table, each.alias, each.model.name, str(each.number), *_facts(each))
+    _print(table)
+
+
+def print_history(history: list[AliasChange]) -> None:
+    """Print a table of the changes of an alias, the newest first."""
+    table = _table("change", "action", "model", "at", "who", "gate", "why")
+    for each in reversed(history):
+        action = each.action if each.restores is None else f"rollback to {each.restores}"
+        _add(table, str(each.number), action, each.model.name, *_facts(each), each.why)
+    _print(table)
+
+
+def _facts(change: AliasChange) -> tuple[str, str, str]:
+    gate = "passed" if change.gate and change.gate.passed else "failed" if change.gate else "none"
+    return change.at, change.who, f"{gate}, forced" if change.forced else gate
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    from rich.text import Text
+
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+def _print(table: Table) -> None:
+    from tuneloop.cli.live.console import make_console
+
+    if table.row_count:
+        typer.echo("")
+        make_console().print(table)
