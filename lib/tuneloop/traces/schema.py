@@ -50,6 +50,8 @@ MAX_STEP_CHARACTERS = 20_000
 MAX_TEXT_CHARACTERS = 50_000
 """Maximum length of a prompt or a final answer; all lengths here are in code points."""
 MAX_MESSAGES = 1000
+MAX_CALLS = 100
+"""Maximum calls of tools in one message."""
 MAX_TOOLS = 256
 MAX_NAME_CHARACTERS = 64
 """Maximum length of a trace's version and of a step's type."""
@@ -171,7 +173,7 @@ class AssistantMessage(_Message):
     )
     """Reasoning before its text and calls."""
     tool_calls: list[ToolCall] | None = Field(
-        default=None, max_length=MAX_STEPS, exclude_if=_is_unset
+        default=None, max_length=MAX_CALLS, exclude_if=_is_unset
     )
     """Calls of tools, in order."""
 
