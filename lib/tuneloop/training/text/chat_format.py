@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tuneloop import jsonl
@@ -32,6 +33,7 @@ from tuneloop.training.text.model_tokens import (
     special_tokens,
 )
 from tuneloop.training.text.tokenizers import Tokenizer, load_tokenizer_files, tokenizer_file
+from tuneloop.training.text.turns import TurnEncoder
 
 STAND_IN = "x"
 """Content that spells no control token."""
@@ -151,6 +153,11 @@ class ChatFormat:
             self.control.restore(reasoning), self.control.restore(answer.lstrip("\n"))
         )
 
+    @cached_property
+    def turns(self) -> TurnEncoder:
+        """Encoder of whole conversations."""
+        return TurnEncoder(self)
+
     def roles(self, system: str | None) -> tuple[str, ...]:
         """Return the roles of an example's turns, in order."""
         messages = self._messages("", system, ())
@@ -221,16 +228,17 @@ class ChatFormat:
             whole = self._render([*messages, self._answer(STAND_IN)], generation_prompt=False)
             rest = self._closed(self.tokenizer.encode(whole[len(before) :]))
             self._expected[key] = (
-                self._count_control(self.tokenizer.encode(before)),
-                self._count_control(rest),
+                self.count_control(self.tokenizer.encode(before)),
+                self.count_control(rest),
             )
         return self._expected[key]
 
-    def _count_control(self, ids: Iterable[int]) -> int:
+    def count_control(self, ids: Iterable[int]) -> int:
+        """Count the control tokens among ids."""
         return sum(map(self.control_ids.__contains__, ids))
 
     def _check_control(self, ids: list[int], expected: int) -> None:
-        found = self._count_control(ids)
+        found = self.count_control(ids)
         if found != expected:
             text = self.tokenizer.decode(ids[:20])
             raise DataError(

@@ -18,7 +18,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
 
 from tuneloop.errors import DataError
-from tuneloop.training.text.layout import Message
+from tuneloop.training.text.layout import Message, Tool
 from tuneloop.training.text.tokenizers import TOKENIZER_CONFIG, encodable, parse_json_object
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -53,7 +53,12 @@ class JinjaTemplate:
             ) from e
 
     def render(
-        self, messages: Sequence[Message], *, generation_prompt: bool, thinking: bool
+        self,
+        messages: Sequence[Message],
+        *,
+        generation_prompt: bool,
+        thinking: bool,
+        tools: Sequence[Tool] = (),
     ) -> str:
         """Render a conversation.
 
@@ -61,6 +66,7 @@ class JinjaTemplate:
             messages: the turns in order.
             generation_prompt: whether to add the beginning of the model's turn.
             thinking: value of the variable `enable_thinking`, which thinking models know.
+            tools: definitions of the tools; many templates ignore them.
 
         Raises:
             DataError: the template fails, or refuses the conversation.
@@ -70,7 +76,7 @@ class JinjaTemplate:
                 messages=messages,
                 add_generation_prompt=generation_prompt,
                 enable_thinking=thinking,
-                tools=None,
+                tools=list(tools) or None,  # as transformers: templates ask for none
                 documents=None,
                 date_string=TODAY.strftime("%d %b %Y"),
                 _iterations=_Iterations(),

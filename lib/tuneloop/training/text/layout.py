@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from tuneloop.errors import DataError, SpecError
 from tuneloop.training.chat_templates import CHAT_TEMPLATES, ChatTemplate, Turn
@@ -17,8 +17,11 @@ from tuneloop.training.text.tokenizers import Tokenizer
 Thinking = Literal["steps", "plain"]
 """Where the reasoning steps of a response go: into the model's thinking block, or into its text."""
 
-Message = Mapping[str, str]
-"""A turn as chat templates expect it: `role`, `content`, and for an answer `reasoning_content`."""
+Message = Mapping[str, Any]
+"""A turn as chat templates expect it: `role` and `content`; for an answer also `reasoning_content`
+and `tool_calls`; for the result of a tool also `tool_call_id` and `name`."""
+Tool = Mapping[str, Any]
+"""The definition of a tool as chat templates expect it."""
 
 QUESTION, THOUGHT, REPLY, SYSTEM = "Question", "Thought", "Reply", "System"
 
@@ -35,7 +38,12 @@ class Template(Protocol):
         """Text that determines the template's output."""
 
     def render(
-        self, messages: Sequence[Message], *, generation_prompt: bool, thinking: bool
+        self,
+        messages: Sequence[Message],
+        *,
+        generation_prompt: bool,
+        thinking: bool,
+        tools: Sequence[Tool] = (),
     ) -> str:
         """Render a conversation whose content spells no control token; raises DataError."""
 
@@ -50,13 +58,22 @@ class BuiltinTemplate:
         self._template, self._bos = template, bos
 
     def render(
-        self, messages: Sequence[Message], *, generation_prompt: bool, thinking: bool
+        self,
+        messages: Sequence[Message],
+        *,
+        generation_prompt: bool,
+        thinking: bool,
+        tools: Sequence[Tool] = (),
     ) -> str:
-        """Render a conversation; these families know no thinking."""
+        """Render a conversation; these templates know neither thinking nor tools."""
+        if tools or any(each["role"] == "tool" or "tool_calls" in each for each in messages):
+            raise DataError(
+                f"{self.place}: writes no tools and no tool calls, expected a conversation of"
+                " texts; use a model whose own chat template writes tools"
+            )
         if messages[0]["role"] == "system" and not self._template.has_system_role:
             raise DataError(f"{self.place}: has no system role, expected user and assistant turns")
-        # The keys of a message are strings, so its role is not known to be one of the three.
-        turns = [Turn(each["role"], each["content"]) for each in messages]  # type: ignore[arg-type]
+        turns = [Turn(each["role"], each["content"]) for each in messages]
         return self._bos + self._template.render(turns, open_turn=generation_prompt)
 
 
@@ -101,8 +118,8 @@ def learn_layout(template: Template, thinking: Thinking) -> Layout:
         SpecError: the template does not know thinking, and `thinking` is `steps`.
     """
     thinks = thinking == "steps"
-    user = {"role": "user", "content": QUESTION}
-    reply = {"role": "assistant", "content": REPLY}
+    user: dict[str, Any] = {"role": "user", "content": QUESTION}
+    reply: dict[str, Any] = {"role": "assistant", "content": REPLY}
     if thinks:
         reply["reasoning_content"] = THOUGHT
     prompt = template.render([user], generation_prompt=True, thinking=thinks)

@@ -1,0 +1,147 @@
+"""Conversations of published models have the ids and the mask of the models' own templates.
+
+The reference is transformers, which is installed for tests alone. It renders what generation
+starts from for each message of the assistant, and the conversation up to the message.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.published_tokenizers import gemma4_tokenizer, published_template, published_tokenizer
+from tests.training.text.conversations import Generator, Pair, Rules
+from tuneloop.training.conversation import Loss
+from tuneloop.training.text.chat_format import ChatFormat, load_chat_format
+from tuneloop.training.text.turns import EncodedRow
+
+pytestmark = pytest.mark.slow  # fetches and loads tokenizers of up to 33 MB
+
+CONVERSATIONS = 2_000
+"""Conversations of all cases together."""
+GEMMA = ("<start_of_turn>", "<end_of_turn>", "<bos>", "<unused7>")
+GEMMA4 = ("<|turn>", "<turn|>", "<|tool_call>", "<tool_response|>", '<|"|>', "<|channel>")
+QWEN = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>", "</tool_response>")
+LLAMA = ("<|start_header_id|>", "<|eot_id|>", "<|end_of_text|>", "<|reserved_special_token_7|>")
+CASES: dict[str, tuple[str, str | None, str, Rules]] = {
+    "gemma3": ("gemma3", None, "<end_of_turn>", Rules("plain", tokens=GEMMA)),
+    "gemma4": (
+        "gemma4",
+        "gemma4_v5",
+        "<turn|>",
+        Rules("plain", tools=True, text_beside_calls=False, tokens=GEMMA4),
+    ),
+    "gemma4 that thinks": (
+        "gemma4",
+        "gemma4_v5",
+        "<turn|>",
+        Rules("steps", tools=True, text_beside_calls=False, tokens=GEMMA4),
+    ),
+    "qwen3": ("qwen3", None, "<|im_end|>", Rules("plain", tools=True, tokens=QWEN)),
+    "qwen3 that thinks": ("qwen3", None, "<|im_end|>", Rules("steps", tools=True, tokens=QWEN)),
+    "llama3": ("llama3", None, "<|eot_id|>", Rules("plain", tokens=LLAMA)),
+    "llama3_1": (
+        "llama3_1",
+        "llama3_1",
+        "<|eot_id|>",
+        Rules("plain", True, parallel_calls=False, text_beside_calls=False, tokens=LLAMA),
+    ),
+    "llama3_2": (
+        "llama3_1",
+        "llama3_2",
+        "<|eot_id|>",
+        Rules("plain", True, parallel_calls=False, text_beside_calls=False, tokens=LLAMA),
+    ),
+}
+"""Name -> tokenizer, template (None: the tokenizer's own), closing mark, rules."""
+
+
+def folder_of(name: str) -> Path:
+    return gemma4_tokenizer() if name == "gemma4" else published_tokenizer(name)
+
+
+@cache
+def chat_of(case: str) -> ChatFormat:
+    name, template, _, rules = CASES[case]
+    files = {path.name: path.read_bytes() for path in folder_of(name).iterdir()}
+    if template is not None:
+        files["chat_template.jinja"] = published_template(template).encode()
+    return load_chat_format(files, place=case, thinking=rules.thinking)
+
+
+@cache
+def reference_tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder_of(name))
+
+
+class Reference:
+    """What the template of a case gives by transformers."""
+
+    def __init__(self, case: str, pair: Pair) -> None:
+        name, template, self._closing, rules = CASES[case]
+        self._tokenizer, self._pair = reference_tokenizer(name), pair
+        self._options = {
+            "tools": pair.tools,
+            "enable_thinking": rules.thinking == "steps",
+            "chat_template": None if template is None else published_template(template),
+            "date_string": "26 Jul 2024",
+        }
+
+    def _text(self, stop: int, *, generation: bool) -> str:
+        text: str = self._tokenizer.apply_chat_template(
+            self._pair.messages[:stop],
+            tokenize=False,
+            add_generation_prompt=generation,
+            **self._options,
+        )
+        return text
+
+    def message(self, number: int) -> tuple[list[int], list[int]]:
+        """Return the ids that generation starts from, and those of the message with its end."""
+        before = self._text(number, generation=True)
+        whole = self._text(number + 1, generation=False)
+        assert whole.startswith(before)
+        rest, closing, _ = whole[len(before) :].partition(self._closing)
+        if not closing:  # Gemma 4 ends a message with calls so
+            rest, closing, _ = rest.partition("<|tool_response>")
+        assert closing
+        start = self._ids(before)
+        ids = self._ids(before + rest + closing)
+        assert ids[: len(start)] == start
+        return start, ids[len(start) :]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def check(case: str, pair: Pair, rows: list[EncodedRow]) -> None:
+    """Check that each message is trained on once, after what generation starts from."""
+    reference = Reference(case, pair)
+    numbers = [n for n, each in enumerate(pair.messages) if each["role"] == "assistant"]
+    if pair.conversation.loss == "final":
+        numbers = numbers[-1:]
+    expected = [reference.message(number) for number in numbers]
+    found = [(row.ids[:start], row.ids[start:stop]) for row in rows for start, stop in row.trained]
+    assert found == expected
+    for row in rows:
+        assert row.trained[-1][1] == len(row.ids)
+        assert row.trained == tuple(sorted(row.trained))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ids_and_mask_are_those_of_the_model_s_own_template(case: str) -> None:
+    rng = random.Random(f"conversations of {case}")
+    generator, chat = Generator(rng, CASES[case][3]), chat_of(case)
+    for number in range(CONVERSATIONS // len(CASES)):
+        loss: Loss = "all_assistant" if number % 2 else "final"
+        pair = generator.draw(loss)
+        rows = chat.turns.encode(pair.conversation, None)
+        check(case, pair, rows)
+        if loss == "final" or case.startswith(("gemma3", "llama")):
+            assert len(rows) == 1
