@@ -30,6 +30,7 @@ from tuneloop.settings.environment import OTHERS, Settings
 from tuneloop.settings.limits import InputLimits, Limits, variable
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sweep import SweepSpec
+from tuneloop.traces.schema import ReasoningTrace
 
 LIMITS = {
     "minimum": "at least {}",
@@ -41,6 +42,8 @@ LIMITS = {
     "pattern": "pattern `{}`",
 }
 """Keyword of a JSON schema -> how the page says it."""
+ANY_VALUE = "JsonValue"
+"""Name of pydantic's model for any JSON value."""
 
 SPEC_HEAD = """# Run spec
 
@@ -124,6 +127,27 @@ report. This page is generated from `lib/tuneloop/artifacts/delta_report.py`.
 """
 
 
+TRACE_HEAD = """# Traces
+
+A trace is one JSON object: a line of a file that `tuneloop traces import` reads, the body of
+`POST /api/traces`, and a row of a dataset. Version 1.1 adds conversations, tools, rewards and labels
+to version 1.0. The store reads both versions, keeps each trace as it was sent, and ignores other
+keys; put data of your own into `meta`. [Exchange data with other tools](../how-to/exchange.md)
+lists the formats that are converted. This page is generated from `lib/tuneloop/traces/schema.py`.
+
+A trace of a conversation holds the last message of the user as `prompt`, all messages before it as
+`messages`, and what the model did after it as `steps` and `final_answer`. Steps of type
+`tool_call`, `tool_result` and `message` are calls of tools, their results, and text that is no final
+answer. Steps of all other types are reasoning.
+"""
+
+
+def traces_page() -> str:
+    """Return the page with every key of a trace."""
+    schema = ReasoningTrace.model_json_schema(mode="serialization")
+    return TRACE_HEAD + "".join(_sections(schema, schema["$defs"], "Top level"))
+
+
 def report_page() -> str:
     """Return the page with every key of a delta report."""
     schema = DeltaReport.model_json_schema(mode="serialization")
@@ -167,11 +191,16 @@ def _sections(
 
 
 def _references(field: dict[str, Any]) -> list[str]:
-    choices = [field, *field.get("anyOf", []), *field.get("oneOf", []), *field.get("allOf", [])]
-    choices += [field["items"]] if "items" in field else []
-    values = field.get("additionalProperties")
-    choices += [values] if isinstance(values, dict) else []
-    return [each["$ref"].rsplit("/", 1)[1] for each in choices if "$ref" in each]
+    """Return the names of all models in a field, also in lists and choices."""
+    if "$ref" in field:
+        return [] if _name(field) == ANY_VALUE else [_name(field)]
+    nested = [*field.get("anyOf", []), *field.get("oneOf", []), *field.get("allOf", [])]
+    nested += [field[key] for key in ("items", "additionalProperties") if key in field]
+    return [name for each in nested if isinstance(each, dict) for name in _references(each)]
+
+
+def _name(field: dict[str, Any]) -> str:
+    return str(field["$ref"]).rsplit("/", 1)[1]
 
 
 def _table(node: dict[str, Any], places: dict[str, list[str]]) -> str:
@@ -187,10 +216,11 @@ def _table(node: dict[str, Any], places: dict[str, list[str]]) -> str:
 def _type(field: dict[str, Any]) -> str:
     if field.get("type") == "array":
         return f"list of {_type(field['items'])}" if field.get("items") else "list"
-    if names := _references(field):
-        found = " or ".join(f"[{name}](#{name})" for name in names)
-        return f"{found} or null" if {"type": "null"} in field.get("anyOf", ()) else found
-    if choices := field.get("anyOf") or field.get("oneOf"):
+    if "$ref" in field and _name(field) == ANY_VALUE:
+        return "any value"
+    if "$ref" in field:
+        return f"[{_name(field)}](#{_name(field)})"
+    if choices := field.get("anyOf") or field.get("oneOf") or field.get("allOf"):
         return " or ".join(_type(each) for each in choices)
     if "const" in field:
         return f"`{field['const']}`"
@@ -364,6 +394,7 @@ PAGES = {
     "reference/settings": settings_page,
     "reference/limits": limits_page,
     "reference/errors": errors_page,
+    "reference/traces": traces_page,
     "reference/delta_report": report_page,
     "operations": operations_page,
 }

@@ -17,6 +17,13 @@ from tuneloop.artifacts.delta_report import DeltaReport
 from tuneloop.settings.environment import OTHERS, Settings
 from tuneloop.settings.limits import Limits
 from tuneloop.specs.run import RunSpec
+from tuneloop.traces.schema import (
+    AssistantMessage,
+    ReasoningTrace,
+    ToolCall,
+    ToolMessage,
+    TraceStep,
+)
 
 
 def load() -> ModuleType:
@@ -144,8 +151,17 @@ def test_links_outside_the_site_lead_somewhere(name: str) -> None:
                 }
 
 
-@pytest.mark.parametrize("model", list(dict.fromkeys(models(DeltaReport))))
-def test_every_key_of_a_delta_report_is_in_its_page(model: type[BaseModel]) -> None:
-    page = reference.report_page()
+@pytest.mark.parametrize(
+    ("model", "page"),
+    [
+        *((model, "report_page") for model in dict.fromkeys(models(DeltaReport))),
+        *(
+            (model, "traces_page")
+            for model in (ReasoningTrace, TraceStep, AssistantMessage, ToolMessage, ToolCall)
+        ),
+    ],
+)
+def test_every_key_is_in_its_page(model: type[BaseModel], page: str) -> None:
+    text = getattr(reference, page)()
     for name in model.model_fields:
-        assert f"| `{name}` |" in page, f"{model.__name__}.{name}"
+        assert f"| `{name}` |" in text, f"{model.__name__}.{name}"

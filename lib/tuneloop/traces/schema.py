@@ -34,6 +34,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from tuneloop.errors import DataError
+from tuneloop.settings.reading import DESCRIBE_FIELDS
 from tuneloop.validation import first_error
 
 TRACE_VERSION = "1.0"
@@ -113,15 +114,21 @@ UtcMoment = Annotated[AwareDatetime, PlainSerializer(utc_text, return_type=str, 
 ToolName = Annotated[Text, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARACTERS)]
 
 
+class _Part(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=DESCRIBE_FIELDS)
+
+
 def _is_unset(value: Any) -> bool:
     return value is None
 
 
-class TraceStep(BaseModel):
+class TraceStep(_Part):
     """One step: reasoning, text of the model, the call of a tool, or its result."""
 
     i: int = Field(ge=0, lt=STEP_INDEX_LIMIT)
+    """Number of the step, which gives the order."""
     type: Text = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
+    """Kind of step: `tool_call`, `tool_result`, `message`, or any name of reasoning."""
     content: Text = Field(max_length=MAX_STEP_CHARACTERS)
     """Text of the step; the arguments of a call as JSON. Only the result of a tool may be empty."""
     name: ToolName | None = Field(default=None, exclude_if=_is_unset)
@@ -137,7 +144,7 @@ class TraceStep(BaseModel):
         return content
 
 
-class _Message(BaseModel):
+class _Message(_Part):
     """What all messages have. Unknown keys are refused, because they would be lost."""
 
     model_config = ConfigDict(extra="forbid")
@@ -146,12 +153,13 @@ class _Message(BaseModel):
     """Text of the message; may be empty."""
 
 
-class ToolCall(BaseModel):
+class ToolCall(_Part):
     """A call of a tool in an earlier turn."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: ToolName
+    """Name of the tool."""
     arguments: Text = Field(max_length=MAX_STEP_CHARACTERS)
     """The arguments as JSON text, exactly as the model wrote them."""
     id: ToolName | None = Field(default=None, exclude_if=_is_unset)
@@ -162,12 +170,14 @@ class UserMessage(_Message):
     """A message of the user."""
 
     role: Literal["user"]
+    """Author of the message."""
 
 
 class AssistantMessage(_Message):
     """A message of the model."""
 
     role: Literal["assistant"]
+    """Author of the message."""
     reasoning: Text | None = Field(
         default=None, max_length=MAX_TEXT_CHARACTERS, exclude_if=_is_unset
     )
@@ -182,6 +192,7 @@ class ToolMessage(_Message):
     """The result of a call."""
 
     role: Literal["tool"]
+    """Author of the message."""
     tool_call_id: ToolName | None = Field(default=None, exclude_if=_is_unset)
     """Identifier of the call."""
     name: ToolName | None = Field(default=None, exclude_if=_is_unset)
@@ -200,10 +211,11 @@ Messages = Annotated[
 Tools = Annotated[list[JsonObject], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]
 
 
-class ReasoningTrace(BaseModel):
+class ReasoningTrace(_Part):
     """A prompt, reasoning steps and a final answer."""
 
     trace_version: Text = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
+    """Version of the schema: `1.0` or `1.1`."""
     prompt: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
     """The last message of the user."""
     steps: Steps
