@@ -132,8 +132,9 @@ TRACE_HEAD = """# Traces
 A trace is one JSON object: a line of a file that `tuneloop traces import` reads, the body of
 `POST /api/traces`, and a row of a dataset. Version 1.1 adds conversations, tools, rewards and
 labels to version 1.0. The store reads both versions, keeps each trace as it was sent, and ignores
-other keys; put data of your own into `meta`. [Exchange data with other tools](../how-to/exchange.md)
-lists the formats that are converted. This page is generated from `lib/tuneloop/traces/schema.py`.
+other keys; put data of your own into `meta`.
+[Exchange data with other tools](../how-to/exchange.md) lists the formats that are converted. This
+page is generated from `lib/tuneloop/traces/schema.py`.
 
 A trace of a conversation holds the last message of the user as `prompt`, all messages before it as
 `messages`, and what the model did after it as `steps` and `final_answer`. Steps of type
