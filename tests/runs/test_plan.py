@@ -175,11 +175,20 @@ def test_the_content_of_a_scorer_is_identity_and_its_place_is_not(
         ({"sets": [{"url": "a", "weight": "guarded"}]}, "at least one set with the weight"),
         ({"sets": [{"url": "a", "samples": 2}]}, "expected a temperature above 0"),
         ({"sets": [{"url": "a", "name": "a/b"}]}, "should match pattern"),
+        ({"eval_set": "a", "stop_candidate": 2}, "expected stop_early: true with it"),
     ],
 )
 def test_refused_sets(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         EvalSpec.model_validate(options)
+
+
+def test_stopping_early_is_identity_and_refuses_several_processes(tiny_run: TinyRun) -> None:
+    assert changed(tiny_run, eval__stop_early=False, eval__stop_candidate=1) == []
+    assert changed(tiny_run, eval__stop_early=True) == ["eval", "import"]
+    cluster = {"image": "a@sha256:" + "0" * 64, "eval": {"shard_count": 3}}
+    with pytest.raises(SpecError, match=r"shard_count is 3, expected 1 with"):
+        tiny_run.change(eval__stop_early=True, execution__cluster=cluster).plan()
 
 
 def test_a_version_of_a_set_never_changes(tiny_run: TinyRun, tmp_path: Path) -> None:

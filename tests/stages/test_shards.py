@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
-from tuneloop.specs.stages import StageSpec, dump_stage_spec
+from tuneloop.specs.stages import EvalStage, StageSpec, dump_stage_spec
+from tuneloop.stages.evaluation import stopping
+from tuneloop.storage import files
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +158,38 @@ def test_what_cannot_be_shared_is_a_usage_error(
         work("spec.json", stage, index, count)
     assert caught.value.code == 2
     assert "expected 0 to" in (said := capsys.readouterr().err) or "only export and eval" in said
+
+
+def test_an_evaluation_that_may_stop_early_asks_in_chunks_and_gives_the_same_answers(
+    again: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping.chunks_of, "__defaults__", (4,))
+    url, spec, _ = again(2)
+    artifacts = spec.execution.artifacts
+    assert isinstance(spec, EvalStage)
+    options = spec.options.model_copy(update={"stop_early": True})
+    spec = spec.model_copy(update={"options": options, "fingerprint": "5" * 64})
+    files.write(url, dump_stage_spec(spec))
+    assert work(url, "eval", 0, 3) == 78
+
+    copied = Path(artifacts, "training_runs", spec.run_id, "samples.jsonl")
+    expected: list[Any] = [json.loads(line) for line in copied.read_bytes().splitlines()]
+    assert work(url, "eval", 0, 1) == 0
+    first = record_of(spec)
+    assert first is not None and first.counts["not_asked"] == 0  # nothing could be decided
+    found = [json.loads(line) for line in copied.read_bytes().splitlines()]
+    assert found[0].pop("stopping")["asked"] == 10
+    places = {row["id"]: row.pop("order") for row in found if "order" in row}
+    assert sorted(places.values()) == list(range(10))
+    assert found == expected
+    # The answers of the base that the whole evaluation kept were used; without them, parts are.
+    folder = Path(artifacts, "eval_answers")
+    assert len(list(folder.iterdir())) == 3
+    shutil.rmtree(folder)
+    for _ in range(2):
+        shutil.rmtree(layout.stage_prefix(artifacts, spec.run_id, "eval"))
+        Path(layout.pointer_url(artifacts, spec.fingerprint)).unlink()
+        assert work(url, "eval", 0, 1) == 0
+        second = record_of(spec)
+        assert second is not None and second.content() == first.content()
+        assert len(list(folder.iterdir())) == 7  # three parts for each prompt, and the guard set

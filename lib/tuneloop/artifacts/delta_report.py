@@ -78,6 +78,9 @@ class Paired(_Part):
     """Items that both models answered correctly."""
     neither: int | None = None
     """Items that neither model answered correctly."""
+    anytime: bool = False
+    """Whether p-value and interval hold at any number of items, because the evaluation could stop
+    early: they are of the betting test of Waudby-Smith and Ramdas (2024)."""
 
 
 class Group(_Part):
@@ -236,6 +239,22 @@ class Comparison(_Part):
     """Accuracy of the tuned model minus accuracy of this model."""
 
 
+class StoppingResult(_Part):
+    """How the evaluation of a set that could stop early ended."""
+
+    total: int
+    """Items of the set."""
+    not_asked: int
+    """Items that were not asked, because the result was decided; they count in no figure."""
+    decision: Literal["improved", "regressed", "undecided"]
+    decided_after: int | None = None
+    """Items, in random order, after which the decision was known; null while undecided."""
+    candidate: int
+    """Number of the candidate of `tuneloop gate` for which the evidence had to be enough."""
+    error: float
+    """Probability of a wrong decision that this candidate is allowed."""
+
+
 class SetResult(_Part):
     """All models on one eval set."""
 
@@ -249,6 +268,7 @@ class SetResult(_Part):
     samples: int = 1
     """Samples for each item and model."""
     items: int
+    """Items that were asked."""
     verdict: Verdict
     overall: Group
     """The fair base model and the tuned model on all items."""
@@ -259,7 +279,10 @@ class SetResult(_Part):
     comparisons: tuple[Comparison, ...] = ()
     """The other models that were asked this set."""
     detectable: float | None = None
-    """Smallest gain that a set of this size finds in four of five cases, 0 to 1."""
+    """Smallest gain that a set of this size finds in four of five cases, 0 to 1; null if the
+    evaluation could stop early."""
+    stopping: StoppingResult | None = None
+    """Null: all items were asked, whatever the answers were."""
 
 
 class Warned(_Part):
@@ -350,6 +373,11 @@ class DeltaReport(Context):
         """Items of these sets; all items in reports of version 1."""
         judged = self.judged
         return [item for item in self.items if not judged or item.set in judged]
+
+    @property
+    def not_asked(self) -> int:
+        """Number of items that were not asked, because the result was decided."""
+        return sum(each.stopping.not_asked for each in self.sets if each.stopping)
 
     @property
     def regressions(self) -> list[Item]:

@@ -28,6 +28,18 @@ Weight = Literal["required", "guarded", "informative"]
 must not be worse. `informative`: shown, without effect."""
 
 
+class Stopping(Struct, frozen=True, kw_only=True):
+    """How the evaluation of a set could stop before its last item."""
+
+    asked: int
+    """Items that were asked: the first of the random order."""
+    candidate: int
+    """Number of the candidate in the ledger of `tuneloop gate` for which the evidence had to be
+    enough."""
+    error: float
+    """Probability of a wrong decision that this candidate is allowed."""
+
+
 class EvalSet(Struct, frozen=True, kw_only=True, tag_field="kind", tag="set"):
     """One eval set."""
 
@@ -42,6 +54,8 @@ class EvalSet(Struct, frozen=True, kw_only=True, tag_field="kind", tag="set"):
     weight: Weight = "required"
     samples: int = 1
     """Samples for each item and model."""
+    stopping: Stopping | UnsetType = UNSET
+    """Unset: all items were asked, whatever the answers were."""
 
 
 class Model(Struct, frozen=True, kw_only=True, tag_field="kind", tag="model"):
@@ -76,6 +90,8 @@ class Item(Struct, frozen=True, kw_only=True, tag_field="kind", tag="item"):
     """The item's own scorer: a name, or an object with `kind` and options. Null: the set's."""
     meta: dict[str, Any] = {}
     """Keys that the item has in addition."""
+    order: int | UnsetType = UNSET
+    """Place in the random order, from 0, if the evaluation of the set could stop early."""
 
 
 class Judgement(Struct, frozen=True):
@@ -133,6 +149,22 @@ class EvalSamples:
     """(set, id) -> item, in the order of the sets."""
     samples: tuple[Sample, ...]
     """All samples, in the order of the file."""
+
+    def was_asked(self, item: Item) -> bool:
+        """Return whether an item was asked; one that was not has no answers, and none is missing.
+
+        Raises:
+            DataError: the item has no place in the random order of its set.
+        """
+        stopping = self.sets[item.set].stopping
+        if stopping is UNSET:
+            return True
+        if item.order is UNSET:
+            raise DataError(
+                f"samples: item {item.id!r} of the set {item.set} has no `order`, expected one,"
+                " because the evaluation of the set could stop early; run the eval stage again"
+            )
+        return item.order < stopping.asked
 
 
 _encoder = msgspec.json.Encoder(order="sorted")

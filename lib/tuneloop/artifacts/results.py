@@ -177,6 +177,8 @@ class EvalCounts(RecordPart):
     """Guarded questions that the tuned model answered correctly."""
     guard_kept: int = 0
     """Guarded questions that both models answered correctly."""
+    not_asked: int = 0
+    """Items that were not asked, because the result was decided."""
 
 
 class NoiseFloor(RecordPart):

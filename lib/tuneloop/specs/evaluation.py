@@ -82,11 +82,28 @@ class EvalSpec(Spec):
     baselines: tuple[str, ...] = Field(default=(), max_length=20)
     """Stored models, or runs with their tuned models, that are asked all questions as well. The
     content of a model enters the fingerprint with its name."""
+    stop_early: bool = False
+    """Stop asking a required set as soon as an anytime-valid test has decided whether the tuned
+    model is better or worse. Its questions are asked in a random order, in growing chunks, so each
+    model is loaded several times. Intervals are wider than without it, and one process runs the
+    stage."""
+    stop_candidate: int = Field(default=1, ge=1, le=10_000)
+    """Candidate number in the ledger of `tuneloop gate` for which the evidence has to be enough
+    before `stop_early` stops; a higher value asks more questions."""
     backend: BackendSpec | None = None
     """Server that answers for some of the models; null generates all answers in the eval stage."""
     allow_unchecked: bool = False
     """Evaluate even if the export did not search the training set for eval prompts; the report then
     carries a warning."""
+
+    @model_validator(mode="after")
+    def _stops_for_a_candidate(self) -> EvalSpec:
+        if self.stop_candidate != 1 and not self.stop_early:
+            raise ValueError(
+                f"stop_candidate is {self.stop_candidate}, expected stop_early: true with it;"
+                " without it all questions are asked"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_form(self) -> EvalSpec:

@@ -111,6 +111,17 @@ class RunSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _one_process_stops_early(self) -> RunSpec:
+        cluster = self.execution.cluster
+        if self.eval.stop_early and cluster is not None and cluster.eval.shard_count > 1:
+            raise ValueError(
+                f"execution.cluster.eval.shard_count is {cluster.eval.shard_count}, expected 1 with"
+                " eval.stop_early, because processes that share the questions do not see one"
+                " another's answers; set one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _profiled_steps_exist(self) -> RunSpec:
         profiler, steps = self.execution.profiler, self.train.steps
         if profiler is not None and steps is not None and profiler.last_step > steps:

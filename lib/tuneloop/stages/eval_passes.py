@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -28,7 +28,7 @@ from tuneloop.stages.answering.remote import (
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.models.evaluated import EvaluatedModel
 from tuneloop.stages.pace import Pace
-from tuneloop.training.generation.batches import BatchPlan
+from tuneloop.training.generation.batches import BatchPlan, plan_part, rows_of_part
 from tuneloop.training.generation.decoding import GREEDY, Sampling, rounds_alike
 from tuneloop.training.generation.generator import Draw, Generator, NewTokens, plan_prompts
 from tuneloop.training.schema import TrainingExample
@@ -71,6 +71,11 @@ class Pass:
     """How tokens are chosen; each sample of each question has random numbers of its own."""
     batch_size: int | None = None
     """Rows of a batch at most; None takes that of the evaluation."""
+    chunk: tuple[int, ...] | None = None
+    """Numbers of the questions that are asked now; None asks all. The batches have the lengths of
+    the whole pass."""
+    first_chunk: int = 0
+    """Questions of the smallest chunk, which gives the rows of the batches of all chunks."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,8 @@ class Asker:
     saved: SavedBatches | None = None
     """Batches that an earlier attempt has finished; None keeps none."""
     _generators: dict[Any, Generator] = field(default_factory=dict)
+    _whole: dict[str, tuple[_Group, ...]] = field(default_factory=dict)
+    """Name of a pass that is asked in chunks -> its groups."""
 
     def ask(
         self,
@@ -183,6 +190,23 @@ class Asker:
         return name in self.remote or not rounds_alike()
 
     def _groups(self, asked: Pass) -> Iterator[_Group]:
+        """Return the groups of a pass, or of a chunk of it."""
+        if asked.chunk is None:
+            yield from self._all_groups(asked)
+            return
+        if asked.name not in self._whole:
+            self._whole[asked.name] = tuple(self._all_groups(replace(asked, chunk=None)))
+        wanted = set(asked.chunk)
+        for group in self._whole[asked.name]:
+            numbers = enumerate(group.numbers)
+            chosen = [at for at, number in numbers if number // asked.samples in wanted]
+            if chosen and asked.model in self.remote:
+                yield replace(group, plan=plan_remote(chosen))
+            elif chosen:
+                rows = rows_of_part(group.plan, asked.first_chunk * asked.samples)
+                yield replace(group, plan=plan_part(group.plan, group.prompts, chosen, rows))
+
+    def _all_groups(self, asked: Pass) -> Iterator[_Group]:
         """Group the questions by their examples, so that each group can share a prefix."""
         if asked.model in self.remote:
             yield self._remote_group(asked)
@@ -220,7 +244,7 @@ class Asker:
         ]
         conversations, draws = zip(*rows, strict=True)
         numbers = tuple(range(len(rows)))
-        return _Group(asked, numbers, conversations, draws, plan_remote(len(rows)))
+        return _Group(asked, numbers, conversations, draws, plan_remote(numbers))
 
     def _ask_left(
         self, tasks: Sequence[_Task], total: int, found: dict[str, dict[int, Generation]]

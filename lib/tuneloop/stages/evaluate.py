@@ -12,6 +12,7 @@ from tuneloop.artifacts import records
 from tuneloop.artifacts.eval_samples import dump_samples
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import TrainResults
+from tuneloop.errors import SpecError
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering import noise, remote
@@ -19,7 +20,7 @@ from tuneloop.stages.answering.batch_size import choose_rows, settle
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_passes import Asker, longest_prompt
+from tuneloop.stages.eval_passes import Asker, Pass, longest_prompt
 from tuneloop.stages.evaluation import kept, samples
 from tuneloop.stages.evaluation.models import (
     BASE,
@@ -31,9 +32,10 @@ from tuneloop.stages.evaluation.models import (
     list_passes,
 )
 from tuneloop.stages.evaluation.report import write_report
-from tuneloop.stages.evaluation.samples import Answer, Answered
+from tuneloop.stages.evaluation.samples import Answer, Answered, Judge
 from tuneloop.stages.evaluation.sets import LoadedSet, contamination, load_sets
 from tuneloop.stages.evaluation.stability import noise_floor
+from tuneloop.stages.evaluation.stopping import ask_until_decided
 from tuneloop.stages.models.evaluated import open_models
 from tuneloop.training.generation.decoding import device_limit_bytes
 from tuneloop.training.prompt_templates import recipe_named
@@ -49,12 +51,14 @@ Found = dict[str, dict[int, Generation]]
 
 def run(spec: EvalStage, stage: Stage) -> None:
     """Generate with all models, score, and write samples, traces and report."""
-    sets, models, asked = _what(spec, stage)
-    passes = list_passes(spec, stage, asked)
-    known: Found = {}
-    for one, each in zip(asked, passes, strict=True):
-        if (answers := kept.find_answers(spec, stage, one, each)) is not None:
-            known[one.file] = answers
+    if spec.options.stop_early and stage.shard_count > 1:
+        raise SpecError(
+            f"eval.stop_early: found {stage.shard_count} processes, expected one, because they do"
+            " not see one another's answers; set execution.cluster.eval.shard_count to 1"
+        )
+    models, asked = _what(spec, stage)
+    passes, judge = list_passes(spec, stage, asked), Judge(recipe_named(spec.dataset.recipe))
+    known = {} if spec.options.stop_early else _known(spec, stage, asked, passes)
     saved = SavedBatches(stage)
     stage.at_end = saved.delete
     opened = open_models(spec, stage)
@@ -78,12 +82,15 @@ def run(spec: EvalStage, stage: Stage) -> None:
             remote=served,
             saved=saved,
         )
-        if asker.depends_on_batches(TUNED):
-            after = next(each for each in passes if each.model == TUNED)
-            passes.append(noise.again(after, rows, spec.seed))
-        found = asker.ask(passes, stage.block, known)
+        if spec.options.stop_early:
+            ended = ask_until_decided(spec, stage, asked, passes, asker, judge)
+            asked, passes, found = ended.asked, ended.passes, ended.found
+            found |= asker.ask(_asked_again(spec, asker, passes, rows), stage.block)
+        else:
+            again = _asked_again(spec, asker, passes, rows)
+            found = asker.ask([*passes, *again], stage.block, known)
     if stage.shard_count == 1:
-        _assemble(spec, stage, sets, models, asked, found)
+        _assemble(spec, stage, models, asked, passes, found, judge)
         return
     for name, generations in found.items():
         with stage.output(SHARD_FILE.format(name)) as output:
@@ -102,39 +109,56 @@ def merge(spec: EvalStage, stage: Stage, shards: list[Record]) -> None:
             for row in map(json.loads, rows):
                 number = row.pop("item")
                 found.setdefault(name, {})[number] = Generation(**row)
-    _assemble(spec, stage, *_what(spec, stage), found)
+    models, asked = _what(spec, stage)
+    passes = list_passes(spec, stage, asked)
+    judge = Judge(recipe_named(spec.dataset.recipe))
+    _assemble(spec, stage, models, asked, passes, found, judge)
 
 
-def _what(
-    spec: EvalStage, stage: Stage
-) -> tuple[tuple[LoadedSet, ...], tuple[AskedModel, ...], list[Asked]]:
-    """Return the sets, the models, and which model is asked which set."""
+def _known(spec: EvalStage, stage: Stage, asked: Sequence[Asked], passes: Sequence[Pass]) -> Found:
+    """Return the answers that earlier evaluations have kept."""
+    pairs = zip(asked, passes, strict=True)
+    answers = {one.file: kept.find_answers(spec, stage, one, each) for one, each in pairs}
+    return {file: found for file, found in answers.items() if found is not None}
+
+
+def _asked_again(spec: EvalStage, asker: Asker, passes: Sequence[Pass], rows: int) -> list[Pass]:
+    """Return the pass that measures the noise floor, where answers depend on their batch."""
+    if not asker.depends_on_batches(TUNED):
+        return []
+    after = next(each for each in passes if each.model == TUNED)
+    return [noise.again(after, rows, spec.seed)]
+
+
+def _what(spec: EvalStage, stage: Stage) -> tuple[tuple[AskedModel, ...], list[Asked]]:
+    """Return the models, and which model is asked which set."""
     sets = load_sets(spec, stage)
     contamination(spec, stage, sets)
     models = list_models(spec, stage.upstream("train").results_as(TrainResults))
-    return sets, models, list_asked(models, sets)
+    return models, list_asked(models, sets)
 
 
 def _assemble(
     spec: EvalStage,
     stage: Stage,
-    sets: Sequence[LoadedSet],
     models: Sequence[AskedModel],
     asked: Sequence[Asked],
+    passes: Sequence[Pass],
     found: Found,
+    judge: Judge,
 ) -> None:
     """Score all generations, and write samples, traces, report and results."""
-    passes = list_passes(spec, stage, asked)
-    for one, each in zip(asked, passes, strict=True):
-        kept.keep_answers(spec, stage, one, each, found[one.file])
-    recipe = recipe_named(spec.dataset.recipe)
-    answered = samples.score_answers(asked, found, recipe)
+    if not spec.options.stop_early:
+        for one, each in zip(asked, passes, strict=True):
+            kept.keep_answers(spec, stage, one, each, found[one.file])
+    sets = tuple({one.set.name: one.set for one in asked}.values())
+    answered = samples.score_answers(asked, found, judge)
     everything = samples.build_samples(sets, models, answered)
     with stage.output(samples.FILE) as output:
         for row in dump_samples(everything):
             output.write_row(row)
     _write_traces(stage, sets, answered)
-    measured = noise_floor(passes, answered, found, spec.seed, recipe)
+    measured = noise_floor(passes, answered, found, spec.seed, judge)
     write_report(spec, stage, sets, everything, measured)
 
 

@@ -187,6 +187,8 @@ def _eval_identity(inputs: RunInputs) -> Fields:
     sets = zip(options.all_sets, inputs.eval_sets, strict=True)
     # Runs without a server have the identity that they had before there were servers.
     without = {"backend"} if options.backend is None else set()
+    if not options.stop_early:
+        without |= {"stop_early", "stop_candidate"}
     return {
         **options.model_dump(mode="json", exclude={*SHORT_FORM, "sets", *without}),
         "sets": [
@@ -213,6 +215,8 @@ def _eval_summary(record: Record) -> str:
     text = f"{counts.items} items, accuracy {base:.1f} % -> {tuned:.1f} %"
     if results.random_weights:
         text += ", from random weights"
+    if counts.not_asked:
+        text += f", decided with {counts.not_asked} items not asked"
     if counts.guard_items:
         text += f", {counts.guard_kept} of {counts.guard_base_correct} guarded answers kept"
     return text

@@ -8,7 +8,7 @@ import pytest
 from tests.evaluation.samples import samples_of
 from tuneloop.artifacts.delta_report import Context
 from tuneloop.errors import DataError
-from tuneloop.evaluation.gates.evidence import evidence_of, largest_group
+from tuneloop.evaluation.gates.evidence import evidence_of
 from tuneloop.evaluation.gates.limits import Gate, gate_problems
 from tuneloop.evaluation.report.build import build_report
 
@@ -64,4 +64,4 @@ def test_a_baseline_on_other_items_is_a_sentence() -> None:
 
 def test_the_largest_group_is_known_before_the_first_look() -> None:
     (found,) = evidence_of(RUN, BASES)
-    assert largest_group(found.groups) == 1
+    assert found.largest == 1

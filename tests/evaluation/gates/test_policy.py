@@ -6,6 +6,7 @@ import pytest
 from tuneloop.artifacts.eval_samples import Weight
 from tuneloop.evaluation.gates.evidence import Evidence
 from tuneloop.evaluation.gates.policy import FailIf, Policy, decide, policy_problems
+from tuneloop.evaluation.statistics.sequential import order_of_set
 
 
 def evidence(
@@ -27,6 +28,8 @@ def evidence(
         candidate_digest="c",
         ids=tuple(f"{name}-{n}" for n in range(items)),
         groups=np.arange(items),
+        places=np.argsort(order_of_set(np.arange(items), "5e" * 32)),
+        largest=1,
         base=np.repeat([0.0, 1.0, 1.0], (won, lost, same)),
         candidate=np.repeat([1.0, 0.0, 1.0], (won, lost, same)),
         failed=failed,

@@ -22,7 +22,7 @@ from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.eval_passes import Asker, Pass, Question
 from tuneloop.stages.evaluation.models import Asked, AskedModel
-from tuneloop.stages.evaluation.samples import score_answers
+from tuneloop.stages.evaluation.samples import Judge, score_answers
 from tuneloop.stages.evaluation.sets import LoadedSet
 from tuneloop.stages.evaluation.stability import noise_floor
 from tuneloop.stages.models.evaluated import EvaluatedModel
@@ -157,11 +157,11 @@ def test_answers_and_scores_that_change_are_the_noise_floor(
         EvalSetSpec(url="says.jsonl", samples=2, temperature=0.5), ref, items, "contains"
     )
     asked = [Asked(AskedModel(Model(name="tuned", digest=digest), "tuned", digest), says, "x")]
-    recipe = recipe_named("trace_sft_v1")
-    answered = score_answers(asked, found, recipe)
+    judge = Judge(recipe_named("trace_sft_v1"))
+    answered = score_answers(asked, found, judge)
 
     def measured(more: dict[str, dict[int, Generation]]) -> NoiseFloor | None:
-        return noise_floor([first], answered, found | more, 3, recipe)
+        return noise_floor([first], answered, found | more, 3, judge)
 
     assert measured({}) is None
     assert measured(steady) == NoiseFloor(answers=12, changed=0, flipped=0, set="says")

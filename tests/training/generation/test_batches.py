@@ -5,7 +5,13 @@ import random
 import numpy as np
 import pytest
 
-from tuneloop.training.generation.batches import BATCHES_PER_SHAPE, pad_left, plan_batches
+from tuneloop.training.generation.batches import (
+    BATCHES_PER_SHAPE,
+    pad_left,
+    plan_batches,
+    plan_part,
+    rows_of_part,
+)
 
 
 def prompts_of(*lengths: int) -> list[list[int]]:
@@ -69,3 +75,19 @@ def test_rows_end_together_and_know_their_lengths() -> None:
     assert tokens.tolist() == [[0, 5, 0, 6], [0, 0, 0, 7], [0, 5, 0, 6]]
     assert lengths.tolist() == [3, 1, 3]
     assert tokens.dtype == lengths.dtype == np.int32
+
+
+def test_parts_of_a_plan_have_its_lengths_and_the_rows_of_the_smallest_part() -> None:
+    prompts = prompts_of(*range(5, 205))
+    whole = plan_batches(prompts, 64, share_prefix=False)
+    rows = rows_of_part(whole, 20)
+    parts = [plan_part(whole, prompts, range(at, 200, 7), rows) for at in range(7)]
+    assert rows == 24 and {part.rows for part in parts} == {24}
+    assert {part.longest_tokens for part in parts} == {whole.longest_tokens}
+    found = [i for part in parts for batch in part.batches for i in batch.indexes]
+    assert sorted(found) == list(range(200))
+    lengths = {batch.padded_tokens for part in parts for batch in part.batches}
+    assert lengths <= {batch.padded_tokens for batch in whole.batches}
+    for part in parts:
+        for batch in part.batches:
+            assert max(len(prompts[i]) for i in batch.indexes) <= batch.padded_tokens

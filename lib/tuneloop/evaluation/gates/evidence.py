@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import UNSET
 
 from tuneloop.artifacts.eval_samples import EvalSamples, Weight
 from tuneloop.errors import DataError
 from tuneloop.evaluation.statistics.arrays import ModelScores, SetScores, scores_of_sets
-from tuneloop.evaluation.statistics.dtypes import Floats, Groups
+from tuneloop.evaluation.statistics.dtypes import Counts, Floats, Groups
 
 TUNED = "tuned"
 """Name of the candidate in `samples.jsonl`."""
@@ -27,12 +28,21 @@ class Evidence:
     base_digest: str
     candidate_digest: str
     ids: tuple[str, ...]
+    """Items that were asked."""
     groups: Groups
+    places: Counts
+    """(items,), place of each item in the random order of the whole set."""
+    largest: int
+    """Items of the largest group of the whole set."""
     base: Floats
     """(items,), scores of the base model or the baseline, 0 to 1; 0 if an answer is missing."""
     candidate: Floats
     failed: tuple[str, ...]
     """Items with a missing answer of one of the models, or with one that could not be scored."""
+    not_asked: tuple[str, ...] = ()
+    """Items that were not asked, because an evaluation stopped early; none of them has failed."""
+    stopped_for: int | None = None
+    """Candidate for which the evidence was enough when an evaluation stopped; None if none did."""
 
 
 def evidence_of(
@@ -59,21 +69,46 @@ def evidence_of(
         place = "the run" if baseline is None else "the baseline"
         other = _scores(before, name, base, place)
         _check_same(known[name], before[name])
-        found.append(
-            Evidence(
-                name=name,
-                sha256=known[name].eval_set.sha256,
-                weight=known[name].eval_set.weight,
-                base_digest=models[base].digest,
-                candidate_digest=samples.models[TUNED].digest,
-                ids=known[name].ids,
-                groups=known[name].groups,
-                base=other.values,
-                candidate=own.values,
-                failed=_in_order(known[name].ids, {*_failed(own), *_failed(other)}),
-            )
-        )
+        digests = models[base].digest, samples.models[TUNED].digest
+        found.append(_evidence((known[name], before[name]), (own, other), digests))
     return tuple(found)
+
+
+def _evidence(
+    sets: tuple[SetScores, SetScores],
+    scores: tuple[ModelScores, ModelScores],
+    digests: tuple[str, str],
+) -> Evidence:
+    """Put the candidate's scores and those of its base together.
+
+    Args:
+        sets: the set in the run of the candidate, and in that of the base.
+        scores: of the candidate, and of the base.
+        digests: of the base, and of the candidate.
+    """
+    (own, other), (candidate, base) = sets, scores
+    # Runs that stopped after different numbers of items have the first ones in common.
+    shared = set(own.ids) & set(other.ids)
+    ids = tuple(one for one in own.ids if one in shared)
+    rows = np.array([n for n, one in enumerate(own.ids) if one in shared], np.int64)
+    rows_before = np.array([n for n, one in enumerate(other.ids) if one in shared], np.int64)
+    stops = [each.eval_set.stopping for each in sets if each.not_asked]
+    return Evidence(
+        name=own.eval_set.name,
+        sha256=own.eval_set.sha256,
+        weight=own.eval_set.weight,
+        base_digest=digests[0],
+        candidate_digest=digests[1],
+        ids=ids,
+        groups=own.groups[rows],
+        places=own.places[rows],
+        largest=own.largest,
+        base=base.values[rows_before],
+        candidate=candidate.values[rows],
+        failed=_in_order(ids, {*_failed(candidate), *_failed(base)}),
+        not_asked=tuple(dict.fromkeys((*own.not_asked, *other.not_asked))),
+        stopped_for=min((each.candidate for each in stops if each is not UNSET), default=None),
+    )
 
 
 def _scores(known: Mapping[str, SetScores], name: str, model: str, place: str) -> ModelScores:
@@ -86,7 +121,8 @@ def _scores(known: Mapping[str, SetScores], name: str, model: str, place: str) -
 
 
 def _check_same(own: SetScores, other: SetScores) -> None:
-    if own.eval_set.sha256 != other.eval_set.sha256 or own.ids != other.ids:
+    stopped = own.not_asked or other.not_asked
+    if own.eval_set.sha256 != other.eval_set.sha256 or (own.ids != other.ids and not stopped):
         raise DataError(
             f"set {own.eval_set.name}: the baseline was evaluated on other items"
             f" ({other.eval_set.sha256[:12]}…, expected {own.eval_set.sha256[:12]}…); evaluate the"
@@ -100,8 +136,3 @@ def _failed(scores: ModelScores) -> tuple[str, ...]:
 
 def _in_order(ids: tuple[str, ...], chosen: set[str]) -> tuple[str, ...]:
     return tuple(one for one in ids if one in chosen)
-
-
-def largest_group(groups: Groups) -> int:
-    """Return the number of items of the largest group."""
-    return int(np.bincount(np.unique(groups, return_inverse=True)[1]).max(initial=1))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tuneloop.evaluation.gates.evidence import Evidence, largest_group
+import numpy as np
+
+from tuneloop.evaluation.gates.evidence import Evidence
 from tuneloop.evaluation.gates.ledger import ALPHA, alpha_of
-from tuneloop.evaluation.statistics.sequential import Decision, item_order, look
+from tuneloop.evaluation.statistics.sequential import Decision, look
 
 FailIf = Literal["regressed", "not-improved"]
 BASELINE = "baseline"
@@ -54,11 +55,18 @@ class SetDecision:
     """Number of the candidate in the ledger; 1 if there is no ledger."""
     alpha: float
     """Error that this candidate is allowed."""
+    not_asked: int = 0
+    """Items that were not asked, because the evaluation stopped early."""
+    stopped_for: int | None = None
+    """Candidate for which the evidence was enough when the evaluation stopped; None if it did not
+    stop early."""
 
     @property
     def sentence(self) -> str:
         """The decision as a sentence without an end mark."""
         after = f" after {self.decided_after} of {self.items} items" if self.decided_after else ""
+        if self.not_asked:
+            after += f" ({self.not_asked} more were not asked)"
         return (
             f"set {self.name}: {self.decision}{after}, gain {100 * self.low:+.1f} to"
             f" {100 * self.high:+.1f} points (candidate {self.candidate} against this base on this"
@@ -80,12 +88,11 @@ def decide(evidence: Evidence, candidate: int, alpha: float = ALPHA) -> SetDecis
         candidate: number of the candidate in the ledger, from 1.
         alpha: error allowed for all candidates together.
     """
-    seed = hashlib.sha256(evidence.sha256.encode()).digest()[:8]
-    order = item_order(evidence.groups, int.from_bytes(seed, "big"))
+    order = np.argsort(evidence.places, kind="stable")
     difference = (evidence.candidate - evidence.base)[order]
     groups = evidence.groups[order]
     own = alpha_of(candidate, alpha)
-    found = look(difference, groups, own, largest=largest_group(groups))
+    found = look(difference, groups, own, largest=evidence.largest)
     return SetDecision(
         name=evidence.name,
         weight=evidence.weight,
@@ -97,6 +104,8 @@ def decide(evidence: Evidence, candidate: int, alpha: float = ALPHA) -> SetDecis
         decided_after=found.decided_after,
         candidate=candidate,
         alpha=own,
+        not_asked=len(evidence.not_asked),
+        stopped_for=evidence.stopped_for,
     )
 
 
@@ -141,8 +150,19 @@ def _decision_problems(fail_if: FailIf, found: SetDecision) -> list[str]:
     if found.decision == "regressed":
         return [f"set {found.name} has regressed ({which})"]
     if fail_if == "not-improved" and found.weight == "required" and found.decision != "improved":
-        return [f"set {found.name} is not shown to have improved ({which})"]
+        return [f"set {found.name} is not shown to have improved ({which}){_too_early(found)}"]
     return []
+
+
+def _too_early(found: SetDecision) -> str:
+    """Say that an evaluation stopped before there was enough evidence for this candidate."""
+    if not found.not_asked or found.stopped_for is None:
+        return ""
+    return (
+        f": its evaluation stopped with the evidence that candidate {found.stopped_for} needs, and"
+        f" {found.not_asked} questions were not asked; evaluate it again with"
+        f" eval.stop_candidate: {found.candidate}, or without eval.stop_early"
+    )
 
 
 def _approved_problems(
@@ -163,6 +183,14 @@ def _approved_problems(
     if lost:
         problems.append(f"{len(lost)} approved items are not correct: {_listed(lost)}")
     if isinstance(approved, frozenset):
+        skipped = {item for one in evidence for item in one.not_asked} & approved
+        if skipped:
+            problems.append(
+                f"{len(skipped)} approved items were not asked, because the evaluation stopped"
+                f" early, so nobody knows whether they are correct: {_listed(sorted(skipped))};"
+                " evaluate without eval.stop_early"
+            )
+            approved -= skipped
         unknown = sorted(approved - {item for one in evidence for item in one.ids})
         if unknown:
             problems.append(f"{len(unknown)} approved items are in no set: {_listed(unknown)}")

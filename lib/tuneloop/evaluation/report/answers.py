@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from msgspec import UNSET
 
 from tuneloop.artifacts.eval_samples import EvalSamples, Item, Judgement, Sample, State
+from tuneloop.evaluation.statistics.anytime import RandomOrder
+from tuneloop.evaluation.statistics.arrays import groups_of
 from tuneloop.evaluation.statistics.dtypes import Floats, Groups
+from tuneloop.evaluation.statistics.sequential import largest_group
 
 MISSING = Judgement("error", 0.0, explanation="The answer is missing.")
 """Judgement of a sample that the file does not have."""
@@ -27,6 +31,10 @@ class Answers:
     """Samples that each item should have."""
     groups: Groups
     """(items,), number of the item's group; an independent item is a group of its own."""
+    order: RandomOrder | None = None
+    """Order in which the items were asked, if the answers may have decided their number."""
+    parts: tuple[Answers, ...] = ()
+    """Answers to each set, if these are the answers to several."""
 
     @cached_property
     def missing(self) -> int:
@@ -71,6 +79,7 @@ class SetAnswers:
     """One set with the answers of every model that was asked it."""
 
     items: Sequence[Item]
+    """Items that were asked."""
     models: Mapping[str, Answers]
     """Name -> answers, in the order of the models of the evaluation."""
 
@@ -90,7 +99,9 @@ def by_set(found: EvalSamples) -> dict[str, SetAnswers]:
     made = {}
     for name, each in found.sets.items():
         models = {}
-        groups = _groups(items[name])
+        order = _order(found, items[name])
+        items[name] = [item for item in items[name] if found.was_asked(item)]
+        groups = groups_of(items[name])
         for model in found.models:
             if (name, model) not in sorted_:
                 continue
@@ -98,12 +109,14 @@ def by_set(found: EvalSamples) -> dict[str, SetAnswers]:
             samples = [
                 sorted(answers.get(item.id, ()), key=lambda one: one.sample) for item in items[name]
             ]
-            models[model] = Answers(model, samples, each.samples, groups)
+            models[model] = Answers(model, samples, each.samples, groups, order)
         made[name] = SetAnswers(items[name], models)
     return made
 
 
-def _groups(items: Sequence[Item]) -> Groups:
-    codes: dict[tuple[bool, str], int] = {}
-    keys = ((one.group is None, one.id if one.group is None else one.group) for one in items)
-    return np.array([codes.setdefault(key, len(codes)) for key in keys], np.int64)
+def _order(found: EvalSamples, items: Sequence[Item]) -> RandomOrder | None:
+    """Return the order in which the items of a set were asked, if it could stop early."""
+    places = [item.order for item in items if found.was_asked(item) and item.order is not UNSET]
+    if not places:
+        return None
+    return RandomOrder(np.array(places, np.int64), largest_group(groups_of(items)))

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from msgspec import UNSET
 
 from tuneloop.artifacts.delta_report import (
     SCHEMA_VERSION,
@@ -20,6 +22,7 @@ from tuneloop.artifacts.delta_report import (
     LostItem,
     ReportModel,
     SetResult,
+    StoppingResult,
 )
 from tuneloop.artifacts.eval_samples import EvalSamples, EvalSet
 from tuneloop.errors import DataError
@@ -30,6 +33,7 @@ from tuneloop.evaluation.report.verdict import judge, sentence, verdict_of
 from tuneloop.evaluation.report.warned import find_warnings
 from tuneloop.evaluation.statistics.intervals import share_interval
 from tuneloop.evaluation.statistics.power import detectable_like
+from tuneloop.evaluation.statistics.sequential import look
 
 
 def build_report(samples: EvalSamples, context: Context) -> DeltaReport:
@@ -51,8 +55,9 @@ def build_report(samples: EvalSamples, context: Context) -> DeltaReport:
     }
     judged = _judged(samples, answers)
     fair = _fairest(samples, answers, judged, base)
+    totals = Counter(name for name, _ in samples.items)
     sets = tuple(
-        _set_result(samples.sets[name], found, fair if fair in found.models else base)
+        _set_result(samples.sets[name], totals[name], found, fair if fair in found.models else base)
         for name, found in answers.items()
     )
     known = [each for each in sets if each.name in judged]
@@ -141,7 +146,7 @@ def _base_prompts(
         found.append(
             BasePrompt(
                 examples=samples.models[name].examples,
-                base=figures.accuracy(before.strict, before.groups),
+                base=figures.accuracy_of(before),
                 paired=figures.paired(before, after),
             )
         )
@@ -161,16 +166,17 @@ def _joined(parts: Sequence[Answers]) -> Answers:
     offsets = np.cumsum([0, *(int(each.groups.max()) + 1 for each in parts[:-1])])
     groups = [each.groups + offset for each, offset in zip(parts, offsets, strict=True)]
     samples = [one for each in parts for one in each.samples]
-    joined = Answers(parts[0].model, samples, 1, np.concatenate(groups))
+    joined = Answers(parts[0].model, samples, 1, np.concatenate(groups), parts=tuple(parts))
     # Sets may have different numbers of samples, so the scores are not those of `expected`.
     joined.__dict__["strict"] = [one for each in parts for one in each.strict]
     joined.__dict__["values"] = np.concatenate([each.values for each in parts])
     return joined
 
 
-def _set_result(described: EvalSet, found: SetAnswers, base: str) -> SetResult:
+def _set_result(described: EvalSet, total: int, found: SetAnswers, base: str) -> SetResult:
     before, after = found.models[base], found.models[TUNED]
     overall = figures.group("all", before, after)
+    stopping = _stopping(described, total, before, after)
     return SetResult(
         name=described.name,
         sha256=described.sha256,
@@ -185,7 +191,28 @@ def _set_result(described: EvalSet, found: SetAnswers, base: str) -> SetResult:
         categories=figures.categories(found.items, before, after),
         models=tuple(map(figures.model_result, found.models.values())),
         comparisons=figures.comparisons(found, base, TUNED),
-        detectable=detectable_like(after.values - before.values),
+        detectable=None if stopping else detectable_like(after.values - before.values),
+        stopping=stopping,
+    )
+
+
+def _stopping(
+    described: EvalSet, total: int, before: Answers, after: Answers
+) -> StoppingResult | None:
+    """Return when the evaluation of a set stopped, if it could."""
+    stopping, order = described.stopping, before.order
+    if stopping is UNSET or order is None:
+        return None
+    ranks = order.ranks
+    difference = (after.values - before.values)[ranks]
+    found = look(difference, before.groups[ranks], stopping.error, largest=order.largest)
+    return StoppingResult(
+        total=total,
+        not_asked=total - len(difference),
+        decision=found.decision,
+        decided_after=found.decided_after,
+        candidate=stopping.candidate,
+        error=stopping.error,
     )
 
 

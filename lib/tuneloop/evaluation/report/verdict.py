@@ -24,9 +24,22 @@ def verdict_of(group: Group, p_value: float | None = None) -> Verdict:
         p_value: adjusted p-value; None takes the group's own.
     """
     p_value = group.paired.p_value if p_value is None else p_value
+    if group.paired.anytime:
+        return _anytime_verdict(group, p_value)
     if p_value >= SIGNIFICANT or group.gain == 0:
         return "no detectable difference"
     return "improved" if group.gain > 0 else "regressed"
+
+
+def _anytime_verdict(group: Group, p_value: float) -> Verdict:
+    """Return the verdict of a test that could stop at any item.
+
+    The interval gives the direction: the gain may have changed its sign after the decision.
+    """
+    low, high = group.paired.gain_low, group.paired.gain_high
+    if p_value >= SIGNIFICANT or low is None or high is None or low <= 0 <= high:
+        return "no detectable difference"
+    return "improved" if low > 0 else "regressed"
 
 
 def worse_sets(sets: Sequence[SetResult]) -> list[SetResult]:
@@ -64,7 +77,8 @@ def sentence(report: DeltaReport) -> str:
     gain, paired = overall.gain, overall.paired
     interval = ""
     if paired.gain_low is not None and paired.gain_high is not None:
-        interval = f" (95 % interval: {span(paired.gain_low, paired.gain_high)})"
+        kind = "interval that allows for stopping early" if paired.anytime else "interval"
+        interval = f" (95 % {kind}: {span(paired.gain_low, paired.gain_high)})"
     if gain == 0:
         said = (
             f"{where}the tuned model answers as many questions correctly as the base model"
@@ -80,7 +94,22 @@ def sentence(report: DeltaReport) -> str:
             f"{where}out of 100 questions, the tuned model answers {change(gain)} correctly than"
             f" the base model{doubt}{interval}."
         )
-    return f"{said[0].upper()}{said[1:]} {_end(report)}"
+    return f"{said[0].upper()}{said[1:]} {_end(report)}{stop_sentence(report)}"
+
+
+def stop_sentence(report: DeltaReport) -> str:
+    """Say how many questions were not asked; empty if all were."""
+    stopped = [each for each in report.sets if each.stopping and each.stopping.not_asked]
+    if not stopped:
+        return ""
+    said = [
+        f"{each.items} of {each.items + each.stopping.not_asked} questions"
+        + (f" of {each.name}" if len(report.judged) > 1 else "")
+        for each in stopped
+        if each.stopping
+    ]
+    said[-2:] = [" and ".join(said[-2:])]
+    return f" The evaluation stopped after {', '.join(said)}, because the result was decided."
 
 
 def _end(report: DeltaReport) -> str:

@@ -124,7 +124,7 @@ def _of_noise(report: DeltaReport, samples: EvalSamples) -> Iterator[Warned]:
 
 
 def _of_size(found: SetResult, named: str) -> Iterator[Warned]:
-    if found.weight == "informative":
+    if found.weight == "informative" or (found.stopping and found.stopping.not_asked):
         return
     where = named.replace(" on ", " in ", 1)
     coarse = found.detectable is not None and found.detectable > COARSE

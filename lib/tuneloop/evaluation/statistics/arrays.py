@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import UNSET
 
-from tuneloop.artifacts.eval_samples import STATES, EvalSamples, EvalSet, State
+from tuneloop.artifacts.eval_samples import STATES, EvalSamples, EvalSet, Item, State
 from tuneloop.evaluation.statistics.dtypes import Counts, Floats, Groups
+from tuneloop.evaluation.statistics.sequential import largest_group, order_of_set
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,13 @@ class SetScores:
     """Category of each item."""
     groups: Groups
     """(items,), number of the item's group; an independent item is a group of its own."""
+    not_asked: tuple[str, ...]
+    """Items that were not asked, because the evaluation of the set stopped early. The other arrays
+    are without them."""
+    places: Counts
+    """(items,), place of each item in the random order of the whole set."""
+    largest: int
+    """Items of the largest group of the whole set."""
     models: Mapping[str, ModelScores]
     """Models with at least one sample of this set, in the order of the file."""
 
@@ -58,12 +67,15 @@ class SetScores:
 def scores_of_sets(found: EvalSamples) -> dict[str, SetScores]:
     """Convert samples to arrays, for each set that has items."""
     items: dict[str, dict[str, int]] = {}
-    for set_name, item in found.items:
+    for (set_name, name), item in found.items.items():
         numbers = items.setdefault(set_name, {})
-        numbers[item] = len(numbers)
+        if found.was_asked(item):
+            numbers[name] = len(numbers)
     columns: dict[str, dict[str, _Columns]] = {name: {} for name in items}
     for sample in found.samples:
         numbers = items[sample.set]
+        if sample.item not in numbers:
+            continue
         models = columns[sample.set]
         if sample.model not in models:
             models[sample.model] = _Columns(len(numbers))
@@ -79,20 +91,39 @@ def scores_of_sets(found: EvalSamples) -> dict[str, SetScores]:
         column.hit_limit += sample.hit_limit
         if score.state == "error":
             column.errors.add(number)
-    return {
-        name: SetScores(
-            eval_set=found.sets[name],
-            ids=tuple(numbers),
-            categories=tuple(found.items[name, each].category for each in numbers),
-            groups=_groups(found, name, numbers),
-            models={
-                model: columns[name][model].finished(tuple(numbers), found.sets[name].samples)
-                for model in found.models
-                if model in columns[name]
-            },
-        )
-        for name, numbers in items.items()
-    }
+    return {name: _set_scores(found, name, ids, columns[name]) for name, ids in items.items()}
+
+
+def _set_scores(
+    found: EvalSamples, name: str, ids: Mapping[str, int], columns: Mapping[str, _Columns]
+) -> SetScores:
+    every = [item for item in found.items.values() if item.set == name]
+    groups = groups_of(every)
+    asked = np.array([item.id in ids for item in every], bool)
+    return SetScores(
+        eval_set=found.sets[name],
+        ids=tuple(ids),
+        categories=tuple(found.items[name, each].category for each in ids),
+        groups=groups[asked],
+        not_asked=tuple(item.id for item in every if item.id not in ids),
+        places=_places(found.sets[name], every, groups)[asked],
+        largest=largest_group(groups),
+        models={
+            model: columns[model].finished(tuple(ids), found.sets[name].samples)
+            for model in found.models
+            if model in columns
+        },
+    )
+
+
+def _places(eval_set: EvalSet, items: Sequence[Item], groups: Groups) -> Counts:
+    """Return the place of each item in the random order of the set."""
+    stated = [item.order for item in items if item.order is not UNSET]
+    if len(stated) == len(items):
+        return np.array(stated, np.int64)
+    places = np.empty(len(items), np.int64)
+    places[order_of_set(groups, eval_set.sha256)] = np.arange(len(items))
+    return places
 
 
 class _Columns:
@@ -123,10 +154,8 @@ class _Columns:
         )
 
 
-def _groups(found: EvalSamples, name: str, numbers: Mapping[str, int]) -> Groups:
+def groups_of(items: Sequence[Item]) -> Groups:
+    """Return the number of each item's group; an independent item is a group of its own."""
     codes: dict[tuple[str, str], int] = {}
-    keys = []
-    for item in numbers:
-        group = found.items[name, item].group
-        keys.append(("item", item) if group is None else ("group", group))
+    keys = [("item", item.id) if item.group is None else ("group", item.group) for item in items]
     return np.array([codes.setdefault(key, len(codes)) for key in keys], np.int64)

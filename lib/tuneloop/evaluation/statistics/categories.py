@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from statsmodels.stats.multitest import multipletests
 
+from tuneloop.evaluation.statistics.anytime import RandomOrder, compare_anytime
 from tuneloop.evaluation.statistics.dtypes import Floats, Groups
 from tuneloop.evaluation.statistics.paired import SIGNIFICANT, Comparison, Verdict, compare_scores
 
@@ -34,7 +35,11 @@ class Category:
 
 
 def compare_categories(
-    base: Floats, tuned: Floats, groups: Groups, categories: Sequence[str]
+    base: Floats,
+    tuned: Floats,
+    groups: Groups,
+    categories: Sequence[str],
+    order: RandomOrder | None = None,
 ) -> tuple[Category, ...]:
     """Compare two models in each category, in the order of the categories' names.
 
@@ -43,12 +48,16 @@ def compare_categories(
         tuned: (items,), scores of the tuned model.
         groups: (items,).
         categories: name of each item's category.
+        order: order in which the items were asked, if the answers may have decided their number.
     """
     names, codes = np.unique(np.asarray(categories, dtype=object), return_inverse=True)
     found = []
     for code in range(len(names)):
-        chosen = codes == code
-        found.append(compare_scores(base[chosen], tuned[chosen], groups[chosen]))
+        chosen = np.flatnonzero(codes == code)
+        own = base[chosen], tuned[chosen], groups[chosen]
+        found.append(
+            compare_scores(*own) if order is None else compare_anytime(*own, order.take(chosen))
+        )
     tested = [n for n, one in enumerate(found) if one.items >= MIN_ITEMS]
     p_values = [found[n].p_value for n in tested]
     if len(tested) > 1:  # one p-value stays as it is, and the function collects all garbage

@@ -57,9 +57,10 @@ class Comparison:
     table: Table | None
     """None if a score is neither 0 nor 1, such as a mean of several samples."""
     p_value: float
-    test: Literal["mcnemar", "sign_flip"]
+    test: Literal["mcnemar", "sign_flip", "betting"]
     """`mcnemar`: exact McNemar test. `sign_flip`: its generalization to groups and to scores other
-    than 0 and 1, which swaps the models' scores of whole groups."""
+    than 0 and 1, which swaps the models' scores of whole groups. `betting`: the test that holds at
+    any number of items."""
 
     @property
     def discordance(self) -> float:

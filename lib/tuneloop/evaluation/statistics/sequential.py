@@ -14,6 +14,7 @@ Items have to come in random order: `item_order`, never the order of a file.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -69,6 +70,25 @@ def item_order(groups: Groups, seed: int) -> NDArray[np.int64]:
     _, codes = np.unique(groups, return_inverse=True)
     places = np.random.default_rng(seed).permutation(int(codes.max(initial=-1)) + 1)
     return np.argsort(places[codes], kind="stable").astype(np.int64)
+
+
+def order_of_set(groups: Groups, sha256: str) -> Groups:
+    """Return the random order of a set's items, which nobody can choose.
+
+    Args:
+        groups: (items,), group of every item of the set.
+        sha256: digest of the set's file, which is the seed.
+
+    Returns:
+        (items,), numbers of items.
+    """
+    seed = hashlib.sha256(sha256.encode()).digest()[:8]
+    return item_order(groups, int.from_bytes(seed, "big"))
+
+
+def largest_group(groups: Groups) -> int:
+    """Return the number of items of the largest group."""
+    return int(np.bincount(np.unique(groups, return_inverse=True)[1]).max(initial=1))
 
 
 def look(difference: Floats, groups: Groups, alpha: float = ALPHA, *, largest: int = 1) -> Look:

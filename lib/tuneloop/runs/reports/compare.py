@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tuneloop.errors import UsageError
 from tuneloop.evaluation.report.answers import Answers, by_set
+from tuneloop.evaluation.report.figures import accuracy_of
 from tuneloop.evaluation.report.texts import TUNED
-from tuneloop.evaluation.statistics.intervals import mean_interval
+from tuneloop.evaluation.statistics.anytime import compare_anytime
 from tuneloop.evaluation.statistics.paired import Verdict, compare_scores
 from tuneloop.runs.reports.samples import read_samples
 
@@ -88,8 +89,9 @@ def _sets_of(artifacts: str, run_id: str) -> dict[str, tuple[str, tuple[list[str
 
 def _alone(name: str, digest: str, run_id: str, found: tuple[list[str], Answers]) -> Row:
     ids, answers = found
-    low, high = mean_interval(answers.values, answers.groups)
-    return Row(name, digest, run_id, len(ids), float(answers.values.mean()), low, high)
+    accuracy = accuracy_of(answers)
+    share = float(answers.values.mean())
+    return Row(name, digest, run_id, len(ids), share, accuracy.low, accuracy.high)
 
 
 def _compared(
@@ -99,11 +101,12 @@ def _compared(
     before: tuple[list[str], Answers],
     after: tuple[list[str], Answers],
 ) -> Row:
-    # The same digest means the same items in the same order.
+    before, after = _shared(before, after), _shared(after, before)
     alone = asdict(_alone(name, digest, run_id, after))
-    found = compare_scores(
-        np.asarray(before[1].values), np.asarray(after[1].values), before[1].groups
-    )
+    base, tuned = before[1], after[1]
+    order = base.order or tuned.order
+    scores = np.asarray(base.values), np.asarray(tuned.values), base.groups
+    found = compare_scores(*scores) if order is None else compare_anytime(*scores, order)
     return Row(
         **{
             **alone,
@@ -115,6 +118,24 @@ def _compared(
             "worse": found.lower,
             "verdict": found.verdict,
         }
+    )
+
+
+def _shared(
+    own: tuple[list[str], Answers], other: tuple[list[str], Answers]
+) -> tuple[list[str], Answers]:
+    """Return the answers to items that both runs asked; one that stopped early asked fewer."""
+    # The same digest means the same items in the same order.
+    ids, answers = own
+    known = set(other[0])
+    rows = np.array([n for n, each in enumerate(ids) if each in known], np.int64)
+    if len(rows) == len(ids):
+        return own
+    return [ids[n] for n in rows], replace(
+        answers,
+        samples=[answers.samples[n] for n in rows],
+        groups=answers.groups[rows],
+        order=answers.order and answers.order.take(rows),
     )
 
 

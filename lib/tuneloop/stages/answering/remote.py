@@ -98,10 +98,10 @@ def messages(text: str, system: str | None, shots: Shots) -> tuple[tuple[str, st
     return (*found, ("user", text))
 
 
-def plan_remote(count: int) -> BatchPlan:
-    """Return batches of a number of questions in their order."""
-    starts = range(0, count, BATCH)
-    batches = (Batch(tuple(range(at, min(at + BATCH, count))), 0) for at in starts)
+def plan_remote(numbers: Sequence[int]) -> BatchPlan:
+    """Return batches of questions in their order."""
+    starts = range(0, len(numbers), BATCH)
+    batches = (Batch(tuple(numbers[at : at + BATCH]), 0) for at in starts)
     return BatchPlan(BATCH, 0, tuple(batches))
 
 

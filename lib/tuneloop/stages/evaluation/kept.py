@@ -87,16 +87,30 @@ def find_answers(spec: EvalStage, stage: Stage, asked: Asked, one: Pass) -> Answ
 
 
 def keep_answers(
-    spec: EvalStage, stage: Stage, asked: Asked, one: Pass, answers: Mapping[int, Generation]
+    spec: EvalStage,
+    stage: Stage,
+    asked: Asked,
+    one: Pass,
+    answers: Mapping[int, Generation],
+    *,
+    label: str = "",
 ) -> None:
     """Keep the complete answers of a pass, unless they are kept already.
 
     The record names the object, so that it can be verified and is not deleted before the run.
+
+    Args:
+        spec: spec of the stage.
+        stage: the stage.
+        asked: the model and the set.
+        one: the pass.
+        answers: number of the answer -> the answer.
+        label: ending of the name in the record, for a part of a set.
     """
     if not _is_kept(spec, asked):
         return
     key = answers_key(spec, asked, one)
-    stage.inputs[f"{KEPT_INPUT}{asked.model.name}, {asked.set.name}"] = key
+    stage.inputs[f"{KEPT_INPUT}{asked.model.name}, {asked.set.name}{label}"] = key
     url = layout.eval_answers_url(stage.artifacts, key)
     header = {
         "key": key,

@@ -76,6 +76,7 @@ def _set_results(stage: Stage, report: DeltaReport, answered_by: dict[str, str])
         guard_base_correct=guard.base.correct if guard else 0,
         guard_tuned_correct=guard.tuned.correct if guard else 0,
         guard_kept=guard.kept if guard else 0,
+        not_asked=report.not_asked,
     )
     results = EvalResults(
         accuracy_base=overall.base.share,

@@ -42,40 +42,55 @@ class Answered:
     """In the order of the items, then of the samples."""
 
 
+class Judge:
+    """Scores answers; equal answers to an item are scored once."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Start without scores.
+
+        Args:
+            recipe: prompt template of the dataset, which knows the form of a response.
+        """
+        self.recipe = recipe
+        self._known: dict[tuple[str, str, Generation], tuple[Judgement, Judgement]] = {}
+
+    def __call__(
+        self, asked: LoadedSet, item: EvalItem, generation: Generation
+    ) -> tuple[Judgement, Judgement]:
+        """Score one answer to an item of a set; return the strict and the lenient score."""
+        key = asked.name, item.id, generation
+        if key not in self._known:
+            self._known[key] = score_text(
+                generation.text,
+                item_row(asked.name, item),
+                asked.scorer,
+                parse=lambda text: self.recipe.parse_response(text).answer,
+                hit_limit=generation.hit_limit,
+            )
+        return self._known[key]
+
+
 def score_answers(
-    asked: Sequence[Asked], found: Mapping[str, Mapping[int, Generation]], recipe: Recipe
+    asked: Sequence[Asked], found: Mapping[str, Mapping[int, Generation]], judge: Judge
 ) -> list[Answered]:
     """Score all answers.
 
     Args:
         asked: which model was asked which set.
         found: file of an `Asked` -> number of the answer -> the answer.
-        recipe: prompt template of the dataset, which knows the form of a response.
+        judge: scores answers.
     """
-    return [Answered(one, tuple(_answers(one, found[one.file], recipe))) for one in asked]
+    return [Answered(one, tuple(_answers(one, found[one.file], judge))) for one in asked]
 
 
-def _answers(asked: Asked, found: Mapping[int, Generation], recipe: Recipe) -> Iterator[Answer]:
+def _answers(asked: Asked, found: Mapping[int, Generation], judge: Judge) -> Iterator[Answer]:
     options = asked.set.options
     for number, item in enumerate(asked.set.items):
         for sample in range(options.samples):
             generation = found[number * options.samples + sample]
-            judgements = judge(asked.set, item, generation, recipe)
-            parsed = recipe.parse_response(generation.text)
+            judgements = judge(asked.set, item, generation)
+            parsed = judge.recipe.parse_response(generation.text)
             yield Answer(item, sample, generation, parsed, *judgements)
-
-
-def judge(
-    asked: LoadedSet, item: EvalItem, generation: Generation, recipe: Recipe
-) -> tuple[Judgement, Judgement]:
-    """Score one answer to an item of a set; return the strict and the lenient score."""
-    return score_text(
-        generation.text,
-        item_row(asked.name, item),
-        asked.scorer,
-        parse=lambda text: recipe.parse_response(text).answer,
-        hit_limit=generation.hit_limit,
-    )
 
 
 def build_samples(
@@ -85,7 +100,7 @@ def build_samples(
     return EvalSamples(
         {each.name: each.row for each in sets},
         {each.name: each.row for each in models},
-        {(each.name, item.id): item_row(each.name, item) for each in sets for item in each.items},
+        {(row.set, row.id): row for each in sets for row in each.item_rows},
         tuple(_samples(sets, models, answered)),
     )
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+from msgspec import UNSET
+
 from tuneloop import resources
 from tuneloop.artifacts.delta_report import ContaminationState
-from tuneloop.artifacts.eval_samples import EvalSet
+from tuneloop.artifacts.eval_samples import EvalSet, Item, Stopping
 from tuneloop.artifacts.results import ExportResults
 from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.evaluation.scorers.scoring import ScorerName, check_allowed, scorer_of
@@ -23,6 +26,17 @@ from tuneloop.storage import files
 
 
 @dataclass(frozen=True)
+class EarlyStop:
+    """Which items of a set were asked, if the evaluation could stop early."""
+
+    every: tuple[EvalItem, ...]
+    """All items of the set."""
+    places: Mapping[str, int]
+    """Id of each item -> its place in the random order."""
+    row: Stopping
+
+
+@dataclass(frozen=True)
 class LoadedSet:
     """One eval set with its items."""
 
@@ -31,6 +45,8 @@ class LoadedSet:
     items: tuple[EvalItem, ...]
     scorer: ScorerName
     """Scorer of items that name none; a Python file is loaded."""
+    early_stop: EarlyStop | None = None
+    """Set after the questions: `items` are those that were asked. None: all of them were."""
 
     @property
     def name(self) -> str:
@@ -53,7 +69,18 @@ class LoadedSet:
             scorer=self.scorer_name,
             weight=self.options.weight,
             samples=self.options.samples,
+            stopping=UNSET if self.early_stop is None else self.early_stop.row,
         )
+
+    @property
+    def item_rows(self) -> Iterator[Item]:
+        """Rows of all items in the file of samples, also of those that were not asked."""
+        if self.early_stop is None:
+            yield from (item.to_item(self.name) for item in self.items)
+            return
+        for item in self.early_stop.every:
+            place = self.early_stop.places[item.id]
+            yield msgspec.structs.replace(item.to_item(self.name), order=place)
 
 
 def load_sets(spec: EvalStage, stage: Stage) -> tuple[LoadedSet, ...]:

@@ -8,8 +8,7 @@ from tuneloop.artifacts.results import NoiseFloor
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.noise import repeats
 from tuneloop.stages.eval_passes import Pass
-from tuneloop.stages.evaluation.samples import Answered, judge
-from tuneloop.training.prompt_templates import Recipe
+from tuneloop.stages.evaluation.samples import Answered, Judge
 
 
 def noise_floor(
@@ -17,7 +16,7 @@ def noise_floor(
     answered: Sequence[Answered],
     found: Mapping[str, Mapping[int, Generation]],
     seed: int,
-    recipe: Recipe,
+    judge: Judge,
 ) -> NoiseFloor | None:
     """Compare the answers to questions that were asked again with the first answers.
 
@@ -28,7 +27,7 @@ def noise_floor(
         answered: the scored answers of each pass.
         found: name of the pass -> number of the answer -> the answer.
         seed: seed of the run.
-        recipe: prompt template of the dataset.
+        judge: scores answers.
 
     Returns:
         None if no pass asked again.
@@ -41,7 +40,7 @@ def noise_floor(
         flipped = 0
         for each in changed:
             before = own.answers[each.question * first.samples]
-            after, _ = judge(own.asked.set, before.item, each.second, recipe)
+            after, _ = judge(own.asked.set, before.item, each.second)
             flipped += after.value != before.judgement.value
         return NoiseFloor(
             answers=len(again), changed=len(changed), flipped=flipped, set=own.asked.set.name

@@ -46,12 +46,16 @@ class BatchPlan:
     prefix_tokens: int
     """Tokens at the start of every prompt that are computed once; 0 for none."""
     batches: tuple[Batch, ...]
-    """Batches in the order in which they are generated; every prompt is in one of them."""
+    """Batches in the order in which they are generated. Every prompt is in one of them, unless the
+    plan was made by `plan_part`."""
+    whole_tokens: int = 0
+    """Tokens of the longest padded prompt of the plan that this one is a part of."""
 
     @property
     def longest_tokens(self) -> int:
         """Tokens of the longest padded prompt, prefix included."""
-        return self.prefix_tokens + max(batch.padded_tokens for batch in self.batches)
+        own = self.prefix_tokens + max(batch.padded_tokens for batch in self.batches)
+        return max(own, self.whole_tokens)
 
 
 def plan_batches(prompts: Sequence[TokenIds], batch_size: int, *, share_prefix: bool) -> BatchPlan:
@@ -72,6 +76,35 @@ def plan_batches(prompts: Sequence[TokenIds], batch_size: int, *, share_prefix: 
     return BatchPlan(
         rows, prefix, tuple(Batch(*each) for each in zip(chunks, lengths, strict=True))
     )
+
+
+def plan_part(
+    whole: BatchPlan, prompts: Sequence[TokenIds], chosen: Sequence[int], rows: int
+) -> BatchPlan:
+    """Arrange some of the prompts of a plan in batches with the lengths of that plan.
+
+    Parts with the same number of rows share their compiled programs.
+
+    Args:
+        whole: plan of all prompts.
+        prompts: token ids of all prompts.
+        chosen: numbers of the prompts in the new batches; at least one.
+        rows: rows of every batch.
+    """
+    lengths = sorted({batch.padded_tokens for batch in whole.batches})
+    longest_first = sorted(chosen, key=lambda i: (-len(prompts[i]), i))
+    batches = []
+    for at in range(0, len(longest_first), rows):
+        chunk = longest_first[at : at + rows]
+        needed = len(prompts[chunk[0]]) - whole.prefix_tokens
+        padded = next(length for length in lengths if length >= needed)
+        batches.append(Batch(tuple(sorted(chunk)), padded))
+    return BatchPlan(rows, whole.prefix_tokens, tuple(batches), whole.longest_tokens)
+
+
+def rows_of_part(whole: BatchPlan, prompts: int) -> int:
+    """Return the rows for parts of a plan, of which the smallest has a number of prompts."""
+    return min(whole.rows, _rows(prompts, whole.rows))
 
 
 def pad_left(
