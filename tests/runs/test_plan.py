@@ -186,7 +186,7 @@ def test_refused_sets(options: dict[str, Any], message: str) -> None:
 def test_stopping_early_is_identity_and_refuses_several_processes(tiny_run: TinyRun) -> None:
     assert changed(tiny_run, eval__stop_early=False, eval__stop_candidate=1) == []
     assert changed(tiny_run, eval__stop_early=True) == ["eval", "import"]
-    cluster = {"image": "a@sha256:" + "0" * 64, "eval": {"shard_count": 3}}
+    cluster = {"namespace": "n", "queue": "q", "eval": {"shard_count": 3}}
     with pytest.raises(SpecError, match=r"shard_count is 3, expected 1 with"):
         tiny_run.change(eval__stop_early=True, execution__cluster=cluster).plan()
 
