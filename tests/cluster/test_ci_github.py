@@ -13,6 +13,7 @@ from tests.builders import REPOSITORY, TinyRun
 from tests.ci.actions import Hub, open_hub
 from tests.cluster import controlplane
 from tests.cluster.node import Node
+from tuneloop.runs.gating.promotion import load_history
 from tuneloop.stages.table import STAGES
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -97,6 +98,11 @@ def test_a_merge_submits_waits_with_new_credentials_and_comments(
     kubeconfigs = [path.read_text() for path in (*old, newest)]
     assert sum('"token": "expired"' in text for text in kubeconfigs) == len(old)
     assert "the gate passes" in done.job("report")
+    (promoted,) = load_history(tiny_run.artifacts, "candidate")
+    assert (promoted.model.name, promoted.why) == (run.name, f"commit {head}")
+    assert promoted.gate is not None
+    assert promoted.gate.conditions["min_gain"] == 0
+    assert (promoted.ci_run or "").startswith("https://github.com/")
     comments = hub.state["comments"]
     assert [c["id"] for c in comments] == [1, 2, 1002]
     body = comments[-1]["body"]
@@ -110,6 +116,7 @@ def test_a_merge_submits_waits_with_new_credentials_and_comments(
     assert "every stage is done, nothing to submit" in again.job("submit"), again.output
     assert "expected at least 100.0 %" in again.job("report")
     assert "exit status 13" in again.job("report")
+    assert len(load_history(tiny_run.artifacts, "candidate")) == 1
     assert len(hub.state["comments"]) == 3
     assert hub.state["calls"][-1].startswith("PATCH repos/")
 

@@ -109,3 +109,8 @@ def baseline_prefix(artifacts: str, name: str) -> str:
 def alias_prefix(artifacts: str, name: str) -> str:
     """Return the prefix of the history of an alias, which holds one object for each change."""
     return paths.join(artifacts, "models", name, "history")
+
+
+def trigger_prefix(artifacts: str, name: str) -> str:
+    """Return the prefix of the history of a trigger, which starts a spec's run on new traces."""
+    return paths.join(artifacts, "triggers", name)

@@ -28,7 +28,7 @@ from tuneloop.cli import (
     store,
     terminal,
 )
-from tuneloop.cli.control import cancel
+from tuneloop.cli.control import cancel, trigger
 from tuneloop.cli.gates import gate, promotion
 from tuneloop.cli.live import logs
 from tuneloop.errors import (
@@ -72,6 +72,7 @@ app = typer.Typer(
 runs.register(app)
 cluster.register(app)
 cancel.register(app)
+trigger.register(app)
 logs.register(app)
 results.register(app)
 gate.register(app)

@@ -127,19 +127,26 @@ class TraceClient:
         return ids
 
     def iter_traces(
-        self, *, limit: int | None = None, source: str | None = None
+        self,
+        *,
+        limit: int | None = None,
+        source: str | None = None,
+        created_after: str | None = None,
     ) -> Iterator[dict[str, Any]]:
         """List ids, times and versions of traces, newest first, one page per request.
 
         Args:
             limit: maximum number of traces; None lists all.
             source: list only traces with this `meta.source`; None lists all.
+            created_after: list only traces stored after this time, such as a `created_at` of an
+                earlier reply; None lists all.
         """
         left = math.inf if limit is None else limit
         cursor: str | None = None
         while left > 0:
             query = {"limit": str(int(min(left, _PAGE_TRACES)))}
             query |= {} if source is None else {"source": source}
+            query |= {} if created_after is None else {"created_after": created_after}
             query |= {} if cursor is None else {"cursor": cursor}
             reply = self._request("GET", f"/api/traces?{urlencode(query)}")
             yield from reply["data"]

@@ -1,0 +1,1 @@
+"""Start the loop when the trace store has enough new traces."""
