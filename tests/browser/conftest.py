@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
@@ -84,6 +85,51 @@ def odd_trace(number: int) -> dict[str, Any]:
     return {"trace_version": "1.0", **trace, "steps": steps}
 
 
+CHAT_TRACE: dict[str, Any] = {
+    "trace_version": "1.1",
+    "system": "You are a weather bot. أجب بالعربية إن طُلب. " + HOSTILE,
+    "messages": [
+        {"role": "user", "content": "Is it warm in Kraków? 👩🏽‍🚀"},
+        {
+            "role": "assistant",
+            "content": "",
+            "reasoning": "They ask for a place. I must call the tool.",
+            "tool_calls": [{"name": "weather", "arguments": '{"place": "Kraków"}', "id": "c1"}],
+        },
+        {"role": "tool", "content": '{"celsius": 31}', "tool_call_id": "c1", "name": "weather"},
+        {"role": "assistant", "content": "Yes: 31 °C. \u202edesrever"},
+    ],
+    "tools": [
+        {
+            "type": "function",
+            "function": {
+                "name": "weather",
+                "description": "The weather of a place " + HOSTILE,
+                "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+            },
+        }
+    ],
+    "prompt": "And in القاهرة?",
+    "steps": [
+        {"i": 0, "type": "reason", "content": "Another place; call again."},
+        {"i": 1, "type": "message", "content": "Let me look."},
+        {
+            "i": 2,
+            "type": "tool_call",
+            "name": "weather",
+            "call_id": "c2",
+            "content": '{"place": "القاهرة", "note": "' + "x" * 300 + '"}',
+        },
+        {"i": 3, "type": "tool_result", "call_id": "c2", "content": ""},
+        {"i": 4, "type": "tool_result", "name": "weather", "content": "y" * 20_000},
+    ],
+    "final_answer": "لا أعرف",
+    "reward": 0.25,
+    "labels": {"quality": "good", HOSTILE: [1, None]},
+    "meta": {"source": "chat"},
+}
+"""A conversation with everything that version 1.1 has."""
+
 ODD_EXAMPLE = example_line(
     0, "كم عدد؟\n</main>" + HOSTILE, "\tfold → 5 👩🏽‍🚀 \u202e" + "x" * 60, dropped_steps=3
 )
@@ -113,6 +159,8 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
         client.post_batch([letter_trace(number) for number in range(104)], "letters")
         odd = [odd_trace(number) for number in range(len(ODD_TRACES))]
         ids = client.post_batch(odd, "odd")
+        (chat,) = client.post_batch([CHAT_TRACE], "chat")
+        add_labels(client, [*ids, chat])
         request = {"dataset_name": "letters", "dataset_version": "v1", "limit": 104, "seed": 7}
         for version, filters in (("v1", {}), ("v2", {"source": "test"})):
             client.build_dataset({**request, "dataset_version": version, "filters": filters})
@@ -146,6 +194,11 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
         "found": "/traces?q=UPPER%3A+BLU%C3%89",
         "nothing": "/traces?q=nowhere+to+be+found&source=test",
         **traces,
+        "chat trace": f"/traces/{chat}",
+        "review": review_url("", queue="disagreement"),
+        "review of a chat": review_url(f"/{chat}", queue="disagreement"),
+        "review of a long trace": review_url(f"/{ids[3]}", who=HOSTILE),
+        "end of a review": review_url("/next", source=HOSTILE),
         "datasets": "/datasets",
         "dataset": "/datasets/letters-v1",
         "runs": "/runs",
@@ -159,6 +212,21 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
         "not found": "/traces/nowhere",
         "refused": "/traces?cursor=nonsense",
     }
+
+
+def review_url(path: str, **query: str) -> str:
+    return f"/review{path}?{urlencode({'queue': 'all', 'who': 'Łucja', **query})}"
+
+
+def add_labels(client: TraceClient, ids: list[str]) -> None:
+    """Let three reviewers label the traces, and a program score them."""
+    for who, values in (("Łucja", "aarars"), ("مراجع", "aaraar"), (HOSTILE, "arraar")):
+        for number, (trace_id, letter) in enumerate(zip(ids, values, strict=True)):
+            value = {"a": "accept", "r": "reject", "s": "skip"}[letter]
+            label = {"value": value, "who": who, "reason": f"{HOSTILE}\nسبب" * (number % 2)}
+            client.send("POST", f"/api/traces/{trace_id}/labels", label)
+    scores = [{"trace_id": each, "criteria": "numeric", "score": 1 / 3} for each in ids]
+    client.send("POST", "/api/scores/batch", scores)
 
 
 EXPORTED = "letters-e4902ed0"

@@ -23,6 +23,11 @@ NAMES = (
     "trace 2",
     "trace 3",
     "trace 4",
+    "chat trace",
+    "review",
+    "review of a chat",
+    "review of a long trace",
+    "end of a review",
     "datasets",
     "dataset",
     "runs",
@@ -91,6 +96,8 @@ def test_no_barrier_that_axe_knows(site: Site, open_page: Open, name: str) -> No
     page = open_page(site.at(name), scripts=True, bypass_csp=True)
     if name == "run":
         page.get_by_text("Show the run's spec").click()
+    if name == "chat trace":
+        page.locator("summary").first.click()
     looks: list[tuple[Literal["light", "dark"], int]]
     looks = [("light", 1280), ("dark", 1280), ("dark", 320)]
     for scheme, width in looks:
@@ -180,6 +187,7 @@ def test_search_by_keyboard_without_scripts(site: Site, open_page: Open) -> None
         "Prompt",
         "Steps 4",
         "Final answer",
+        "Labels 3",
         "Training",
         "Meta",
     ]

@@ -18,6 +18,8 @@ from tuneloop.datasets import read
 from tuneloop.errors import PermissionDenied, SpecError, Transient, Unavailable
 from tuneloop.storage import files as storage_files
 from tuneloop.store.db.database import Database
+from tuneloop.store.db.labels import Labels
+from tuneloop.store.db.scores import Scores
 
 Make = Callable[..., dict[str, Any]]
 Break = Callable[[Path, Path, pytest.MonkeyPatch], None]
@@ -128,8 +130,10 @@ def database_is_text(artifacts: Path, database: Path, _: pytest.MonkeyPatch) -> 
 def patched(error: type[Exception]) -> Break:
     def broken(artifacts: Path, database: Path, patch: pytest.MonkeyPatch) -> None:
         said = raising(error(f"{artifacts} {database} secret-word"))
-        for name in ("insert_batch", "get", "list", "delete", "add_score", "ping", "selection"):
+        for name in ("insert_batch", "get", "list", "delete", "ping", "selection"):
             patch.setattr(Database, name, said)
+        for table in (Labels, Scores):
+            patch.setattr(table, "add", said)
         for name in ("find_manifest", "list_manifest_keys", "delete_dataset"):
             patch.setattr(read, name, said)
 

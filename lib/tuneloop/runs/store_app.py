@@ -1,6 +1,6 @@
-"""The trace store with the recipes, export formats and examples of the training package.
+"""The trace store with the parts of training and evaluation that it offers.
 
-The store must not import training, so this module passes them in. `tuneloop serve`, the demo, the
+The store must not import either, so this module passes them in. `tuneloop serve`, the demo, the
 tests and the benchmarks all start their stores here.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from tuneloop.evaluation.statistics.agreement import measure_agreement
 from tuneloop.history.cost.prices import PriceList
 from tuneloop.runs.examples.viewer import RunExamples
 from tuneloop.store import server
@@ -17,7 +18,7 @@ from tuneloop.store.catalog import Catalog
 from tuneloop.training.export.formats import EXPORT_FORMATS
 from tuneloop.training.prompt_templates import RECIPES
 
-CATALOG = Catalog(tuple(RECIPES), EXPORT_FORMATS, RunExamples())
+CATALOG = Catalog(tuple(RECIPES), EXPORT_FORMATS, RunExamples(), measure_agreement)
 
 build_app = partial(server.build_app, CATALOG)
 running = partial(server.running, CATALOG)

@@ -22,7 +22,9 @@ from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
 from tuneloop.errors import DataError, PermissionDenied, Transient, TuneloopError
 from tuneloop.settings.limits import Limits
 from tuneloop.store.catalog import Catalog
-from tuneloop.store.db.database import Database, IdempotencyConflict
+from tuneloop.store.db.database import Database
+from tuneloop.store.db.idempotency import IdempotencyConflict
+from tuneloop.store.db.locked import UnknownTraces
 from tuneloop.store.dependencies import Damaged, Service, Svc
 from tuneloop.store.middleware import cors
 from tuneloop.store.middleware.access_log import Observer
@@ -30,7 +32,17 @@ from tuneloop.store.middleware.auth import Authorization, Token
 from tuneloop.store.middleware.flow import Flow
 from tuneloop.store.middleware.head import HeadAsGet
 from tuneloop.store.middleware.loopback import LoopbackOnly
-from tuneloop.store.routes import bounds, datasets, examples, openapi, request_parsing, traces
+from tuneloop.store.middleware.same_origin import SameOriginForms
+from tuneloop.store.routes import (
+    bounds,
+    datasets,
+    examples,
+    labels,
+    openapi,
+    request_parsing,
+    scores,
+    traces,
+)
 from tuneloop.store.routes.refusals import ANY, GUARDED
 from tuneloop.store.web import api_page, pages, render
 
@@ -97,6 +109,7 @@ def create_app(
         limits=app.state.service.limits,
         body_bytes=request_parsing.BODY_BYTES,
     )
+    app.add_middleware(SameOriginForms)
     if tokens:
         app.add_middleware(Authorization, tokens=tokens)
     elif loopback_only:
@@ -129,7 +142,14 @@ class Readiness(BaseModel):
 
 probes = APIRouter(responses=ANY)
 metrics_router = APIRouter(responses=GUARDED)
-ROUTERS = (probes, metrics_router, traces.router, datasets.router)
+ROUTERS = (
+    probes,
+    metrics_router,
+    traces.router,
+    labels.router,
+    scores.router,
+    datasets.router,
+)
 """Routers of the OpenAPI document."""
 
 
@@ -195,13 +215,14 @@ async def metrics(request: Request, service: Svc) -> Response:
     return Response(content, headers={"Content-Type": media_type})
 
 
-_STATUS: tuple[tuple[type[TuneloopError], Literal[409, 422, 500]], ...] = (
+_STATUS: tuple[tuple[type[TuneloopError], Literal[404, 409, 422, 500]], ...] = (
     (IdempotencyConflict, 409),
+    (UnknownTraces, 404),
     (DatasetConflict, 409),
     (DatasetEmpty, 422),
     (DataError, 500),  # A stored file is damaged.
 )
-_SHOWN = (IdempotencyConflict, DatasetConflict, DatasetEmpty, Damaged)
+_SHOWN = (IdempotencyConflict, UnknownTraces, DatasetConflict, DatasetEmpty, Damaged)
 """Errors whose messages are sent to clients; messages of other errors can contain paths."""
 _SENTENCES: tuple[tuple[type[TuneloopError], str], ...] = (
     (DataError, "The store's data is damaged; see the store's log for details"),

@@ -231,6 +231,21 @@ class TraceClient:
             self._read(response)
         return response
 
+    def send(
+        self, method: str, path: str, body: object = None, key: str | None = None
+    ) -> dict[str, Any]:
+        """Send a request that can be repeated safely, and return the reply.
+
+        Args:
+            method: the method.
+            path: the path with its query, such as `/api/labels?limit=10`.
+            body: a JSON value; None sends no body.
+            key: idempotency key, which makes a POST safe to repeat.
+        """
+        headers = {} if key is None else {"Idempotency-Key": key}
+        content = None if body is None else self._dump(body)
+        return self._request(method, path, content, headers)
+
     def _dump(self, value: object) -> bytes:
         """Serialize to the same bytes in every process, so that repeated batches are recognised."""
         try:

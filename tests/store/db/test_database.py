@@ -21,7 +21,8 @@ from tuneloop.errors import DataError, PermissionDenied, SpecError, Transient, U
 from tuneloop.store.db import database as module
 from tuneloop.store.db import engine
 from tuneloop.store.db.codec import NewTrace, new_trace
-from tuneloop.store.db.database import Database, IdempotencyConflict, Stored
+from tuneloop.store.db.database import Database, Stored
+from tuneloop.store.db.idempotency import IdempotencyConflict
 from tuneloop.traces.schema import ReasoningTrace
 
 Make = Callable[..., dict[str, Any]]

@@ -118,11 +118,11 @@ def test_a_file_from_before_migrations_is_taken_over(sqlite_file: Path, make_tra
     found = database.get(trace_id)
     assert found is not None
     assert found.trace.model_dump() == trace
-    assert database.scores(trace_id) == [2.5]
+    assert [one.score for one in database.scores.of_trace(trace_id, 9)] == [2.5]
     (stored,) = database.insert_batch([new], now=datetime(2026, 1, 1, tzinfo=UTC))
     assert [one.id for one in database.list(10)] == [stored.id, trace_id]
     assert database.delete(trace_id)
-    assert database.scores(trace_id) == []
+    assert database.scores.of_trace(trace_id, 9) == []
     database.close()
 
 
@@ -155,11 +155,11 @@ def test_earlier_traces_get_the_key_of_their_prompt(virgin_url: str, make_trace:
     assert [tuple(row) for row in keys] == [
         (n + 1, prompt_key("é🟡\n" * (n + 1))) for n in range(2)
     ]
-    assert database.scores(ids[0]) == [2.5]
+    assert [one.score for one in database.scores.of_trace(ids[0], 9)] == [2.5]
     new = fast_trace(json.dumps(make_trace()).encode())
     assert new is not None
     database.insert_batch([new], now=datetime(2026, 1, 1, tzinfo=UTC))
     assert database.list(1)[0].seq == 4  # the number of the deleted trace is not used again
     assert database.delete(ids[0])
-    assert database.scores(ids[0]) == []
+    assert database.scores.of_trace(ids[0], 9) == []
     database.close()

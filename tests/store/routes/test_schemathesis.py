@@ -53,6 +53,10 @@ REFUSED_THOUGH_DOCUMENTED = (
     "shard must be at least 0 and less than num_shards",
     # The content of a cursor is known to the store only.
     "Invalid cursor: expected next_cursor of an earlier reply",
+    # A store with tokens takes the name of the token.
+    "who is missing: a store without tokens",
+    # Limits of JSON texts in bytes.
+    "bytes as JSON, at most",
     # The result depends on the store's content.
     "Dataset is empty. No traces matched the filters.",
 )

@@ -204,7 +204,7 @@ def test_a_score_is_kept_with_what_it_is_made_of(
     assert (scored["trace_id"], scored["score"]) == (trace_id, 15.6)
     # This uses the default criterion.
     assert http.post(f"/api/traces/{trace_id}/score").status_code == 201
-    assert database.scores(trace_id) == [15.6, 15.6]
+    assert [one.score for one in database.scores.of_trace(trace_id, 9)] == [15.6, 15.6]
     assert http.post(f"/api/traces/{UNKNOWN}/score", json={}).status_code == 404
     refused = http.post(f"/api/traces/{trace_id}/score", json={"criteria": "judge"})
     assert refused.status_code == 422
@@ -221,7 +221,7 @@ def test_a_deleted_trace_is_gone_with_its_scores_and_datasets_keep_it(
     reply = http.delete(f"/api/traces/{ids[0]}")
     assert (reply.status_code, reply.content) == (204, b"")
     assert http.get(f"/api/traces/{ids[0]}").status_code == 404
-    assert database.scores(ids[0]) == []
+    assert database.scores.of_trace(ids[0], 9) == []
     again = http.delete(f"/api/traces/{ids[0]}")
     assert (again.status_code, again.json()) == (404, {"detail": f"Trace {ids[0]} not found"})
     assert http.get(f"/api/datasets/{built['dataset_key']}/export.jsonl").content == before

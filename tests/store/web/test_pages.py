@@ -53,7 +53,7 @@ def test_a_trace_in_full(http: TestClient, make_trace: Make) -> None:
     said = text_of(page)
     assert "Prompt What is 0 + 1? Steps 2 2 plan first indented 9 check last Final answer 1" in said
     assert "Version 1.0" in said
-    assert re.search(r"Scores \d+\.\d", said)
+    assert re.search(r"Scores baseline \d+\.\d", said)
     assert "first\n  indented</div>" in page
     assert html.escape('"ä": 1') in page.replace("&#34;", "&quot;")
     link = http.get(re.search(r'href="(/traces/[^"]+/trace.json)"', page)[1])  # type: ignore[index]
@@ -149,7 +149,8 @@ def test_the_api_still_answers_in_json(http: TestClient) -> None:
 def test_pages_answer_head_and_nothing_that_changes(http: TestClient, run_id: str) -> None:
     for path in ("/", "/traces", "/datasets", "/datasets/letters-v1", "/runs", f"/runs/{run_id}"):
         assert http.head(path).status_code == 200
-        refused = http.post(path)
+        assert http.post(path).status_code == 403  # Not even a page of this store sent it.
+        refused = http.post(path, headers={"Sec-Fetch-Site": "same-origin"})
         assert refused.status_code == 405
         is_page(refused)
 

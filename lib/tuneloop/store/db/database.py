@@ -31,17 +31,18 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
-from tuneloop import jsonl
 from tuneloop.datasets.schema import BuildRequest, Selection
-from tuneloop.errors import DataError
 from tuneloop.store.db import engine, migrate
-from tuneloop.store.db.codec import NewTrace, source_for_index
+from tuneloop.store.db.codec import NewTrace
 from tuneloop.store.db.cursor import Cursor
+from tuneloop.store.db.idempotency import remember
+from tuneloop.store.db.labels import Labels
+from tuneloop.store.db.scores import Scores
 from tuneloop.store.db.search import Budget, Query, SearchPage, SearchResult
-from tuneloop.store.db.select import has_value, run_selection
-from tuneloop.store.db.tables import idempotency, scores, traces
+from tuneloop.store.db.select import run_selection
+from tuneloop.store.db.source import has_source
+from tuneloop.store.db.tables import traces
 from tuneloop.store.memory import LARGE_JSON_BYTES, decoding
 from tuneloop.traces.schema import ReasoningTrace, StoredTrace
 
@@ -52,12 +53,6 @@ _NAMESPACE = uuid_utils.UUID("0f5d3a52-8d0e-5c0a-9d6e-3b1f1f1c7a11")
 _MICROSECOND = timedelta(microseconds=1)
 _PLACE = tuple_(traces.c.created_at, traces.c.seq)
 _NEWEST_FIRST = (traces.c.created_at.desc(), traces.c.seq.desc())
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-"""Insert constructs by dialect, because SQLAlchemy's generic insert has no ON CONFLICT."""
-
-
-class IdempotencyConflict(DataError):
-    """The idempotency key was used for other traces."""
 
 
 class Stored(NamedTuple):
@@ -117,6 +112,8 @@ class Database:
             undo.callback(self._engine.dispose)
             self._probe = engine.open_probe(parsed)
             migrate.upgrade(self._engine, self.place)
+            self.labels = Labels(self._engine, self.place)
+            self.scores = Scores(self._engine, self.place)
             undo.pop_all()
 
     def close(self) -> None:
@@ -144,7 +141,7 @@ class Database:
         with self._sentences(), engine.writing(self._engine) as connection:
             first = _first_time(connection, now)
             known: dict[str, datetime] = {}
-            if key is not None and not _remember(connection, key, batch, first):
+            if key is not None and not _is_new(connection, key, batch, first):
                 there = select(traces.c.id, traces.c.created_at).where(traces.c.id.in_(ids))
                 known = {row.id: row.created_at for row in connection.execute(there)}
             stored = [
@@ -213,16 +210,11 @@ class Database:
         if before is not None:
             statement = statement.where(_PLACE < before)
         if source is not None:
-            statement = statement.where(self._has_source(source))
+            statement = statement.where(has_source(source, self._engine.dialect.name))
         if created_after is not None:
             statement = statement.where(traces.c.created_at > created_after)
         with self._sentences(), self._engine.begin() as connection:
             return [Listed(*row) for row in connection.execute(statement)]
-
-    def _has_source(self, source: str) -> ColumnElement[bool]:
-        if source_for_index(source) is None:
-            return has_value(traces, "source", source, self._engine.dialect.name)
-        return traces.c.source == source
 
     def search(
         self,
@@ -245,7 +237,7 @@ class Database:
                 position to continue from.
         """
         query, results, scanned = Query(text), list[SearchResult](), 0
-        of_source = [] if source is None else [self._has_source(source)]
+        of_source = [] if source is None else [has_source(source, self._engine.dialect.name)]
         deadline = time.monotonic() + budget.seconds
         if before is None and query.id is not None:
             named = self._window(traces.c.id == query.id, *of_source)
@@ -288,35 +280,10 @@ class Database:
                 yield from result
 
     def delete(self, trace_id: str) -> bool:
-        """Delete a trace and its scores; returns False if there is no such trace."""
+        """Delete a trace, its scores and its labels; returns False if there is no such trace."""
         with self._sentences(), engine.writing(self._engine) as connection:
             done = connection.execute(delete(traces).where(traces.c.id == trace_id))
             return done.rowcount > 0
-
-    def add_score(
-        self, trace_id: str, criteria: str, score: float, details: dict[str, Any], *, now: datetime
-    ) -> bool:
-        """Store a score of a trace; returns False if the trace does not exist (any more)."""
-        values = {
-            "trace_id": trace_id,
-            "criteria": criteria,
-            "score": score,
-            "details": jsonl.dump_line(details).decode().rstrip("\n"),
-            "created_at": now,
-        }
-        # The trace is locked, so that it cannot be deleted between the two statements.
-        known = select(traces.c.seq).where(traces.c.id == trace_id).with_for_update(key_share=True)
-        with self._sentences(), engine.writing(self._engine) as connection:
-            if connection.execute(known).first() is None:
-                return False
-            connection.execute(insert(scores), [values])
-            return True
-
-    def scores(self, trace_id: str) -> Sequence[float]:
-        """Return all scores of a trace, oldest first."""
-        statement = select(scores.c.score).where(scores.c.trace_id == trace_id)
-        with self._sentences(), self._engine.begin() as connection:
-            return connection.scalars(statement.order_by(scores.c.seq)).all()
 
     def ping(self) -> None:
         """Check that the database answers and can be written, on a connection of its own.
@@ -355,28 +322,13 @@ def _first_time(connection: Connection, now: datetime) -> datetime:
     return now if newest is None else max(now, newest + _MICROSECOND)
 
 
-def _remember(connection: Connection, key: str, batch: Sequence[NewTrace], first: datetime) -> bool:
-    """Record an idempotency key; returns whether it is new.
+def _is_new(connection: Connection, key: str, batch: Sequence[NewTrace], first: datetime) -> bool:
+    sha256 = _digest(batch)
+    return remember(connection, key, sha256, len(batch), first, kind="traces") is None
 
-    If two writers use the same key, the second waits at the insert or at the lock until the first
-    one commits or rolls back.
 
-    Raises:
-        IdempotencyConflict: the key was used for other traces.
-    """
+def _digest(batch: Sequence[NewTrace]) -> str:
     sha256 = hashlib.sha256()
     for trace in batch:  # One by one, because a batch may have 64 MiB.
         sha256.update(f"{trace.payload}\n".encode())
-    digest = sha256.hexdigest()
-    values = {"key": key, "body_sha256": digest, "count": len(batch), "created_at": first}
-    take = _INSERT[connection.dialect.name](idempotency).on_conflict_do_nothing()
-    if connection.execute(take.returning(idempotency.c.key), values).first() is not None:
-        return True
-    known = select(idempotency).where(idempotency.c.key == key).with_for_update()
-    row = connection.execute(known).one()
-    if row.body_sha256 != digest:
-        raise IdempotencyConflict(
-            f"Idempotency-Key {key!r} was used before for {row.count} other traces; use another"
-            " key for another body"
-        )
-    return False
+    return sha256.hexdigest()

@@ -5,7 +5,8 @@ never stored or logged, and a refusal does not reveal which tokens exist.
 
 Browsers cannot send bearer tokens, so web pages also accept the token as the password of HTTP
 Basic, with any user name. The API does not accept HTTP Basic, because a browser adds a stored
-password to requests that another site triggers.
+password to requests that another site triggers. Forms of web pages may use it
+if a page of this store sent them (`same_origin.py`).
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tuneloop.errors import SpecError, UsageError
+from tuneloop.store.middleware.same_origin import is_same_origin
 from tuneloop.store.web.render import error_page, is_page
 
 Role = Literal["read", "write", "admin"]
@@ -119,7 +122,8 @@ class Authorization:
         await (self._app if refused is None else refused)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        for_browsers = is_page(scope["path"]) and scope["method"] in ("GET", "HEAD")
+        is_form = scope["method"] == "POST" and is_same_origin(Headers(scope=scope))
+        for_browsers = is_page(scope["path"]) and (scope["method"] in ("GET", "HEAD") or is_form)
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         token = self._token_of(given, for_browsers)
         if token is None:
@@ -133,7 +137,8 @@ class Authorization:
             scheme = 'Basic realm="tuneloop", charset="UTF-8"' if for_browsers else "Bearer"
             headers = {"WWW-Authenticate": scheme}
             return _refuse(scope, 401, "Unknown or missing token", headers)
-        scope.setdefault("state", {})["token"] = token.name  # The access log reads it.
+        # The access log and pages read them.
+        scope.setdefault("state", {}).update(token=token.name, role=token.role)
         needed = needed_role(scope["method"])
         if ROLES.index(token.role) < ROLES.index(needed):
             detail = f"Token {token.name} has role {token.role}, this needs {needed}"
@@ -152,6 +157,18 @@ class Authorization:
             if hmac.compare_digest(token.digest, digest):
                 found = token
         return found
+
+
+def token_name(scope: Scope) -> str | None:
+    """Return the name of the token of a request; None if the store has no tokens."""
+    name: str | None = scope.get("state", {}).get("token")
+    return name
+
+
+def token_role(scope: Scope) -> Role | None:
+    """Return the role of the token of a request; None if the store has no tokens."""
+    role: Role | None = scope.get("state", {}).get("role")
+    return role
 
 
 def _password(credentials: bytes) -> bytes:

@@ -19,6 +19,20 @@ TRACE: dict[str, Any] = {
     "steps": [{"i": 0, "type": "reason", "content": "2 plus 3 is 5"}],
     "meta": {"source": "example"},
 }
+CURSOR = "dDE3OTUzNDY1MzA1NDYzNzk"
+LABEL: dict[str, Any] = {
+    "name": "review",
+    "value": "accept",
+    "reason": "the sum is right",
+    "who": "ada",
+}
+TRACE_LABEL: dict[str, Any] = {"trace_id": TRACE_ID, **LABEL}
+SCORE: dict[str, Any] = {
+    "trace_id": TRACE_ID,
+    "criteria": "numeric",
+    "score": 1.0,
+    "details": {"state": "correct", "answer": "5"},
+}
 BUILD: dict[str, Any] = {
     "dataset_name": "sums",
     "dataset_version": "v1",

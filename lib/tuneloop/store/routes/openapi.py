@@ -15,6 +15,7 @@ from tuneloop.datasets.schema import BuildRequest
 from tuneloop.store.catalog import Catalog
 from tuneloop.store.middleware.auth import OPEN_PATHS
 from tuneloop.store.routes import refusals
+from tuneloop.traces.judgements import LabelRequest, ScoreRow, TraceLabelRequest
 
 DESCRIPTION = """Stores reasoning traces and publishes them as immutable datasets.
 
@@ -86,7 +87,8 @@ def install(app: FastAPI, catalog: Catalog, *, guarded: bool) -> None:
 def _schemas(catalog: Catalog) -> dict[str, Any]:
     """Build the schemas of bodies that FastAPI does not know because routes parse them."""
     found: dict[str, Any] = {}
-    for model in (BuildRequest, refusals.Failure, refusals.Faults):
+    parsed = (BuildRequest, LabelRequest, TraceLabelRequest, ScoreRow)
+    for model in (*parsed, refusals.Failure, refusals.Faults):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         found |= schema.pop("$defs", {})
         found[model.__name__] = schema

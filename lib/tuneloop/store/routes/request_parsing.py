@@ -36,7 +36,14 @@ from tuneloop.validation import shorten
 NDJSON = "application/x-ndjson"
 MAX_TRACE_BYTES = 1_048_576
 MAX_BATCH_BYTES = 64 << 20
-BODY_BYTES = {"/api/traces/batch": MAX_BATCH_BYTES, "": MAX_TRACE_BYTES}
+MAX_LABELS_BYTES = 8 << 20
+"""Maximum size of a batch of labels or scores."""
+BODY_BYTES = {
+    "/api/traces/batch": MAX_BATCH_BYTES,
+    "/api/labels/batch": MAX_LABELS_BYTES,
+    "/api/scores/batch": MAX_LABELS_BYTES,
+    "": MAX_TRACE_BYTES,
+}
 """Maximum size of a body by path; `""` is for all other paths."""
 MAX_BATCH_TRACES = 1000
 MAX_ERRORS = 100
@@ -83,8 +90,9 @@ async def _checked_key(
         str | SkipJsonSchema[None],
         Header(
             alias="Idempotency-Key",
-            description="Makes a retry safe. Repeating a key with the same traces stores only those"
-            " that were deleted since; a key used for other traces is refused with 409.",
+            description="Makes a retry safe. Repeating a key with the same body stores nothing"
+            " twice; traces that were deleted since are stored again. A key used for another body"
+            " is refused with 409.",
             examples=["file/3c1f/0"],
             json_schema_extra={"pattern": "^[!-~]{1,255}$"},
         ),
@@ -189,9 +197,44 @@ def _parse_element(element: bytes) -> NewTrace:
         return new_trace(_one.validate_json(element))
 
 
-def _check_count(count: int) -> None:
+def parse_small(
+    adapter: TypeAdapter[T], body: bytes, what: str, *, is_lines: bool = False
+) -> list[T]:
+    """Parse a batch of small objects, and explain the first ones that are invalid.
+
+    Args:
+        adapter: adapter of one object.
+        body: a JSON array, or one object per line.
+        what: name of an object, for error messages.
+        is_lines: whether the body has one object per line; blank lines are accepted.
+    """
+    body = body.removeprefix(_BOM)
+    elements: Sequence[bytes | Raw]
+    if is_lines:
+        elements = [line for line in io.BytesIO(body) if not line.isspace()]
+    else:
+        try:
+            elements = split_array(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+            raise Refused([_fault("json_invalid", (), f"Invalid JSON: {e}")]) from e
+    _check_count(len(elements), what)
+    batch: list[T] = []
+    faults: list[dict[str, Any]] = []
+    for index, element in enumerate(elements):
+        try:
+            batch.append(adapter.validate_json(bytes(element)))
+        except ValidationError as e:
+            faults += _details(e, index)
+        if len(faults) >= MAX_ERRORS:
+            break
+    if faults:
+        raise Refused(faults[:MAX_ERRORS])
+    return batch
+
+
+def _check_count(count: int, what: str = "trace") -> None:
     if count == 0:
-        raise HTTPException(400, "Batch must contain at least one trace")
+        raise HTTPException(400, f"Batch must contain at least one {what}")
     if count > MAX_BATCH_TRACES:
         raise HTTPException(400, f"Batch size ({count}) exceeds maximum ({MAX_BATCH_TRACES})")
 

@@ -15,9 +15,11 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from tuneloop import jsonl
 from tuneloop.store.db.codec import NewTrace
 from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
 from tuneloop.store.db.database import Stored
+from tuneloop.store.db.scores import NewScore
 from tuneloop.store.dependencies import LARGE_BATCH_BYTES, Service, Svc
 from tuneloop.store.routes import examples, request_parsing
 from tuneloop.store.routes.refusals import GUARDED, refusals
@@ -27,7 +29,6 @@ from tuneloop.traces.fast import StoredPayload
 from tuneloop.traces.schema import ReasoningTrace, UtcMoment, utc_text
 
 _MAX_OFFSET = 2**63 - 1
-_CURSOR = "dDE3OTUzNDY1MzA1NDYzNzk"
 _TRACE = {"$ref": "#/components/schemas/ReasoningTrace"}
 _BATCH = {
     "type": "array",
@@ -94,7 +95,7 @@ class Pagination(BaseModel):
     offset: int = Field(examples=[0])
     next_offset: int | None = Field(examples=[20])
     """`offset` of the next page; null on the last page and in replies to a cursor."""
-    next_cursor: str | None = Field(examples=[_CURSOR])
+    next_cursor: str | None = Field(examples=[examples.CURSOR])
     """`cursor` of the next page; null on the last page."""
 
 
@@ -230,7 +231,7 @@ def list_traces(
     offset: Offset = 0,
     cursor: Annotated[
         str | SkipJsonSchema[None],
-        Query(description="`next_cursor` of an earlier reply.", examples=[_CURSOR]),
+        Query(description="`next_cursor` of an earlier reply.", examples=[examples.CURSOR]),
     ] = None,
     source: Annotated[
         str | SkipJsonSchema[None],
@@ -339,14 +340,14 @@ def score_trace(trace_id: TraceId, service: Svc, request: ScoreRequest | None = 
     with _reading(service, trace_id, "Trace") as (trace, _):
         baseline, now = score_baseline(trace.steps), service.clock()
     details = ScoreDetails(**asdict(baseline), criteria=criteria, scored_at=now)
-    kept = details.model_dump(mode="json")
-    if not service.database.add_score(str(trace_id), criteria, baseline.score, kept, now=now):
-        raise HTTPException(404, f"Trace {trace_id} not found")  # It was deleted meanwhile.
+    kept = jsonl.dump_line(details.model_dump(mode="json")).decode()[:-1]
+    # If the trace was deleted meanwhile, the reply is 404.
+    service.database.scores.add([NewScore(str(trace_id), criteria, baseline.score, kept)], now=now)
     return Scored(trace_id=str(trace_id), score=baseline.score, details=details)
 
 
 @router.delete("/traces/{trace_id}", status_code=204, responses=_FOUND)
 def delete_trace(trace_id: TraceId, service: Svc) -> None:
-    """Delete a trace and its scores; datasets that contain it keep their copy."""
+    """Delete a trace, its scores and its labels; datasets that contain it keep their copy."""
     if not service.database.delete(str(trace_id)):
         raise HTTPException(404, f"Trace {trace_id} not found")

@@ -1,13 +1,11 @@
 """Web pages: the overview, traces and datasets.
 
-Pages are read-only, without scripts, and bounded in size; a page mentions what it omits.
+These pages are read-only, without scripts, and bounded in size; a page mentions what it omits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any
@@ -26,10 +24,11 @@ from tuneloop.store.db.search import Budget
 from tuneloop.store.dependencies import Service, Svc, in_artifact_threads
 from tuneloop.store.routes import datasets as dataset_routes
 from tuneloop.store.routes import traces as trace_routes
-from tuneloop.store.web import run_pages
+from tuneloop.store.web import review, run_pages
 from tuneloop.store.web.render import page, problem, security_headers
 from tuneloop.store.web.stored_runs import list_run_ids
-from tuneloop.traces.schema import StoredTrace, TraceStep
+from tuneloop.store.web.trace_view import newest_scores, pretty, show_labels, view_trace
+from tuneloop.traces.schema import StoredTrace
 
 PAGE_TRACES = 50
 OVERVIEW_ITEMS = 5
@@ -38,13 +37,14 @@ BUDGET = Budget(rows=200_000, seconds=2.0)
 """Limits of one search; when they are reached, the page offers to continue."""
 MAX_RUN_IDS = 200
 """Maximum number of runs that a trace's page offers."""
-SHOWN_CHARACTERS = 1_000_000
-"""Maximum number of characters of a trace's steps on its page."""
+SHOWN_LABELS = 100
+"""Maximum number of labels, and of scores, on the page of a trace."""
 
 _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
 
 router = APIRouter()
 router.include_router(run_pages.router)
+router.include_router(review.router)
 
 
 @router.api_route("/", **_LOOK)
@@ -117,19 +117,14 @@ def trace(trace_id: str, service: Svc) -> Response:
 
 
 def _trace_page(service: Service, found: StoredTrace) -> Response:
-    payload = found.trace
-    steps = sorted(payload.steps, key=lambda step: step.i)
-    shown = list(_first_steps(steps))
+    name = str(found.id)
+    labels = service.database.labels.find(SHOWN_LABELS, trace_id=name)
     return page(
         "trace",
         section="traces",
-        trace=found,
-        payload=payload,
-        steps=shown,
-        left_out=len(steps) - len(shown),
-        source=(payload.meta or {}).get("source"),
-        meta=None if payload.meta is None else _pretty(payload.meta),
-        scores=service.database.scores(str(found.id)),
+        view=view_trace(found),
+        scores=newest_scores(service.database.scores.of_trace(name, SHOWN_LABELS)),
+        labels=show_labels(labels),
         run_ids=_run_ids(service),
     )
 
@@ -157,19 +152,6 @@ def _trace_id(text: str) -> UUID:
         return UUID(text)
     except ValueError as e:
         raise HTTPException(404, "This is not a valid trace id") from e
-
-
-def _first_steps(steps: Iterable[TraceStep]) -> Iterable[TraceStep]:
-    characters = 0
-    for step in steps:
-        characters += len(step.content)
-        if characters > SHOWN_CHARACTERS:
-            return
-        yield step
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -226,7 +208,7 @@ def dataset(key: str, service: Svc) -> Response:
         section="datasets",
         dataset=found,
         manifest=manifest,
-        filters=_pretty(manifest.filters) if manifest and manifest.filters else "",
+        filters=pretty(manifest.filters) if manifest and manifest.filters else "",
         preview=_preview(service, manifest) if manifest else Preview(),
         formats=sorted(service.catalog.export_formats),
     )

@@ -1,8 +1,8 @@
 """Render web pages: templates, security headers, and error pages.
 
 Templates escape all text from traces, files and requests, so it never becomes markup. Pages load
-nothing from other sites, and only two pages have scripts: that of an unfinished run, and that of
-the API. The headers enforce both.
+nothing from other sites, and only three pages have scripts: that of an unfinished run, that of a
+review, and that of the API. The headers enforce both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tuneloop.store.dependencies import Service
 from tuneloop.store.web.token_text import parts_of
 
 TEMPLATES = "store/web/templates"
-SECTIONS = ("traces", "datasets", "runs")
+SECTIONS = ("traces", "datasets", "runs", "review")
 """First segments of the paths of web pages."""
 
 _TITLES = {
@@ -53,16 +53,19 @@ def is_page(path: str) -> bool:
     return path == "/" or path.removeprefix("/").split("/")[0] in SECTIONS
 
 
-def security_headers(*, live: bool = False) -> dict[str, str]:
+def security_headers(*, live: bool = False, script: str = "") -> dict[str, str]:
     """Return the security headers of a page.
 
     Args:
         live: allow the script that updates the page of an unfinished run.
+        script: name of a script that the page has and that requests nothing; empty without one.
     """
-    script = f" script-src 'sha256-{_digest('live.js')}'; connect-src 'self';" if live else ""
+    allowed = f" script-src 'sha256-{_digest('live.js')}'; connect-src 'self';" if live else ""
+    if script:
+        allowed = f" script-src 'sha256-{_digest(script)}';"
     return {
         "Content-Security-Policy": (
-            f"default-src 'none'; style-src 'sha256-{_digest('style.css')}';{script} form-action"
+            f"default-src 'none'; style-src 'sha256-{_digest('style.css')}';{allowed} form-action"
             " 'self'; frame-ancestors 'none'; base-uri 'none'"
         ),
         "X-Content-Type-Options": "nosniff",
@@ -154,6 +157,7 @@ def _environment() -> jinja2.Environment:
         when=when,
     )
     texts = {"style": Markup(_text("style.css")), "live_script": Markup(_text("live.js"))}
+    texts["review_script"] = Markup(_text("review.js"))
     environment.globals = {**environment.globals, **texts}
     environment.tests = {**environment.tests, "blank": is_blank}
     return environment

@@ -1,0 +1,314 @@
+"""Pages to review traces one by one: plain forms, and keys if the browser runs scripts.
+
+A queue is a filter on the list of traces, newest first; the URL of a page has the whole filter, so
+nothing is kept between requests. Each label is added by a form, which only a page of this store can
+submit (`middleware/same_origin.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
+from urllib.parse import parse_qs, urlencode
+from uuid import UUID
+
+from anyio import to_thread
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from tuneloop.errors import TuneloopError
+from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
+from tuneloop.store.db.labels import NewLabel, Queue, QueueKind, StoredLabel
+from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.middleware.auth import token_name, token_role
+from tuneloop.store.routes import request_parsing
+from tuneloop.store.routes.labels import value_text
+from tuneloop.store.web.render import page, security_headers
+from tuneloop.store.web.trace_view import show_labels, shown_value, view_trace
+from tuneloop.traces.judgements import (
+    ACCEPT,
+    MAX_REASON_CHARACTERS,
+    MAX_WHO_CHARACTERS,
+    NAME_PATTERN,
+    REJECT,
+    REVIEW,
+    SKIP,
+    WHO_PATTERN,
+    Agreement,
+)
+
+KINDS: dict[QueueKind, str] = {
+    "unlabeled": "without your label",
+    "disagreement": "with different labels",
+    "all": "all",
+}
+COUNTED_TRACES = 1000
+"""Maximum number of traces that a page counts in its queue."""
+COMPARED_LABELS = 50_000
+"""Maximum number of labels, from the newest, of which the agreement is computed."""
+COMPARED_REVIEWERS = 12
+"""Maximum number of reviewers who are compared, those with the most labels."""
+SHOWN_VALUES = 6
+"""Maximum number of values that have a column of their own."""
+SHOWN_LABELS = 100
+FORM_BYTES = 1 << 16
+_LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
+_IGNORED = value_text(SKIP)
+
+router = APIRouter()
+Text = Annotated[str, Query(max_length=1000)]
+
+
+@router.api_route("/review", **_LOOK)
+def index(
+    request: Request,
+    service: Svc,
+    label: Text = REVIEW,
+    who: Text = "",
+    queue: Text = "unlabeled",
+    source: Text = "",
+    trace: Text = "",
+) -> Response:
+    """Choose the traces to review; show who has labelled what, and how far reviewers agree."""
+    name = label if re.match(NAME_PATTERN, label) else REVIEW
+    labels = service.database.labels.current(name, COMPARED_LABELS)
+    table = _count_labels(labels)
+    problem, agreement = _agreement(service, labels)
+    return page(
+        "review/index",
+        section="review",
+        token=token_name(request.scope),
+        kinds=KINDS,
+        chosen=queue,
+        who=who,
+        source=source,
+        label_name=name,
+        names=service.database.labels.names(SHOWN_LABELS),
+        trace=trace,
+        labels=len(labels),
+        is_cut=len(labels) == COMPARED_LABELS,
+        agreement=agreement,
+        problem=problem,
+        **table,
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The labels of one reviewer."""
+
+    who: str
+    counts: tuple[int, ...]
+    others: int
+    total: int
+
+
+def _count_labels(labels: list[StoredLabel]) -> dict[str, Any]:
+    """Count values by reviewer; the most frequent values have columns of their own."""
+    often = Counter(label.value for label in labels)
+    usual = [value for value in map(value_text, (ACCEPT, REJECT, SKIP)) if value in often]
+    rest = [value for value, _ in often.most_common() if value not in usual]
+    values = (usual + rest)[:SHOWN_VALUES]
+    by_reviewer: dict[str, Counter[str]] = {}
+    for label in labels:
+        by_reviewer.setdefault(label.who, Counter())[label.value] += 1
+    rows = [
+        _Row(
+            who,
+            tuple(counts[value] for value in values),
+            sum(count for value, count in counts.items() if value not in values),
+            counts.total(),
+        )
+        for who, counts in by_reviewer.items()
+    ]
+    rows.sort(key=lambda row: (-row.total, row.who))
+    return {
+        "values": [shown_value(value) for value in values],
+        "has_others": len(often) > len(values),
+        "reviewers": rows,
+    }
+
+
+def _agreement(service: Service, labels: list[StoredLabel]) -> tuple[str, Agreement | None]:
+    """Return why there is no agreement, which is empty if there is one, and the agreement."""
+    if service.catalog.agreement is None:
+        return "This store cannot compute the agreement.", None
+    judged = [label for label in labels if label.value != _IGNORED]
+    often = Counter(label.who for label in judged).most_common(COMPARED_REVIEWERS)
+    compared = {who for who, _ in often}
+    by_trace: dict[str, dict[str, str]] = {}
+    for label in judged:
+        if label.who in compared:
+            by_trace.setdefault(label.trace_id, {})[label.who] = label.value
+    several = {trace: by for trace, by in by_trace.items() if len(by) > 1}
+    if not several:
+        return "", None
+    try:
+        return "", service.catalog.agreement(several)
+    except TuneloopError as e:
+        return f"{str(e)[:1].upper()}{str(e)[1:]}.", None
+
+
+@router.api_route("/review/next", **_LOOK)
+def next_trace(
+    request: Request,
+    service: Svc,
+    label: Text = REVIEW,
+    who: Text = "",
+    queue: Text = "unlabeled",
+    source: Text = "",
+    before: Annotated[str | None, Query(max_length=200)] = None,
+    trace: Text = "",
+) -> Response:
+    """Go to the next trace of a queue, or to a trace that the request names."""
+    chosen = _queue(request, label, who, queue, source)
+    if trace:
+        return _go(f"/review/{_trace_id(trace)}", _asked(chosen))
+    place = service.database.labels.next_of(chosen, _cursor(before))
+    if place is None:
+        return page(
+            "review/end",
+            section="review",
+            queue=chosen,
+            kinds=KINDS,
+            is_first=before is None,
+            first_url=_url("/review/next", _asked(chosen)),
+            index_url=_url("/review", _asked(chosen)),
+        )
+    return _go(f"/review/{place.id}", _asked(chosen))
+
+
+@router.api_route("/review/{trace_id}", **_LOOK)
+def review_trace(
+    trace_id: str,
+    request: Request,
+    service: Svc,
+    label: Text = REVIEW,
+    who: Text = "",
+    queue: Text = "unlabeled",
+    source: Text = "",
+) -> Response:
+    """Show one trace of a queue with the form for its label."""
+    name = _trace_id(trace_id)
+    if token_name(request.scope) is None and not who.strip():
+        return _go("/review", {"trace": name, "queue": queue, "label": label})
+    chosen = _queue(request, label, who, queue, source)
+    place = service.database.labels.place_of(name)
+    with service.database.reading(name) as found:
+        if found is None or place is None:
+            raise HTTPException(404, f"No trace has the id {name}; it may have been deleted")
+        view = view_trace(found.decoded(name))
+    # Labels of others would influence the reviewer, except where they are the question.
+    of_whom = None if chosen.kind == "disagreement" else chosen.who
+    labels = service.database.labels.find(
+        SHOWN_LABELS, trace_id=name, name=chosen.name, who=of_whom
+    )
+    remaining = service.database.labels.count_of(chosen, COUNTED_TRACES + 1)
+    previous = service.database.labels.previous_of(chosen, place.cursor)
+    asked = _asked(chosen)
+    return page(
+        "review/trace",
+        headers=security_headers(script="review.js"),
+        section="review",
+        view=view,
+        queue=chosen,
+        kinds=KINDS,
+        fields=asked,
+        labels=show_labels(labels),
+        remaining=min(remaining, COUNTED_TRACES),
+        is_many=remaining > COUNTED_TRACES,
+        may_write=token_role(request.scope) != "read",
+        previous_url=previous and _url(f"/review/{previous.id}", asked),
+        next_url=_url("/review/next", {**asked, "before": write_cursor(place.cursor)}),
+        index_url=_url("/review", asked),
+    )
+
+
+@router.post("/review/{trace_id}", include_in_schema=False)
+async def add_label(trace_id: str, request: Request, service: Svc) -> Response:
+    """Add the label of a form, and go to the next trace."""
+    form = _form(await request_parsing.read(request, FORM_BYTES))
+
+    def work() -> Response:
+        name = _trace_id(trace_id)
+        place = service.database.labels.place_of(name)
+        if place is None:
+            raise HTTPException(404, f"No trace has the id {name}; it may have been deleted")
+        fields = (form.get(key, "") for key in ("label", "who", "queue", "source"))
+        chosen = _queue(request, *fields)
+        value, reason = form.get("value", ""), form.get("reason", "").strip()
+        if value not in (ACCEPT, REJECT, SKIP):
+            raise HTTPException(422, f"value must be {ACCEPT}, {REJECT} or {SKIP}")
+        if len(reason) > MAX_REASON_CHARACTERS:
+            raise HTTPException(422, f"reason has more than {MAX_REASON_CHARACTERS} characters")
+        new = NewLabel(name, chosen.name, value_text(value), chosen.who, reason)
+        service.database.labels.add([new], now=service.clock())
+        asked = {**_asked(chosen), "before": write_cursor(place.cursor)}
+        return _go("/review/next", asked)
+
+    return await to_thread.run_sync(work, limiter=service.batch_threads)
+
+
+def _form(body: bytes) -> dict[str, str]:
+    """Read a form that a browser sent; lines end with a line feed, as in traces."""
+    try:
+        text = body.decode("ascii")
+        found = parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=20)
+    except ValueError as e:
+        raise HTTPException(400, "The body is no form of this store; use the page") from e
+    fields = {name: values[-1].replace("\r\n", "\n") for name, values in found.items()}
+    if any("\x00" in value for value in fields.values()):
+        raise HTTPException(422, "The form holds a NUL character; remove it")
+    return fields
+
+
+def _queue(request: Request, label: str, who: str, kind: str, source: str) -> Queue:
+    token = token_name(request.scope)
+    if token is None and not (
+        len(who) <= MAX_WHO_CHARACTERS and re.match(WHO_PATTERN, who.strip())
+    ):
+        raise HTTPException(
+            422, f"Your name must be one line of 1 to {MAX_WHO_CHARACTERS} characters"
+        )
+    if not re.match(NAME_PATTERN, label):
+        raise HTTPException(422, "label must be 1 to 64 letters, digits, dots, _ or -")
+    known: tuple[QueueKind, ...] = get_args(QueueKind)
+    chosen = next((each for each in known if each == kind), None)
+    if chosen is None:
+        raise HTTPException(422, f"queue must be one of {', '.join(known)}")
+    return Queue(chosen, label, token or who.strip(), _IGNORED, source.strip() or None)
+
+
+def _asked(queue: Queue) -> dict[str, str]:
+    """Return the fields of a queue as a URL or a form has them."""
+    return {
+        "queue": queue.kind,
+        "label": queue.name,
+        "who": queue.who,
+        **({} if queue.source is None else {"source": queue.source}),
+    }
+
+
+def _cursor(text: str | None) -> Cursor | None:
+    try:
+        return None if text is None else read_cursor(text)
+    except ValueError as e:
+        words = "before is not a position in the list; start again with the newest traces"
+        raise HTTPException(422, words) from e
+
+
+def _trace_id(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError as e:
+        raise HTTPException(404, "This is not a valid trace id") from e
+
+
+def _url(path: str, query: dict[str, str]) -> str:
+    return f"{path}?{urlencode(query)}"
+
+
+def _go(path: str, query: dict[str, str]) -> Response:
+    return RedirectResponse(_url(path, query), 303, headers=security_headers())
