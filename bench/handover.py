@@ -18,7 +18,7 @@ from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.runs import store_app
 from tuneloop.runs.sequence import Sequence
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 
 POLL_SECONDS = 0.5
 ROUNDS = sized(3, 1)
@@ -65,7 +65,7 @@ def main() -> None:
                     poll_seconds=POLL_SECONDS,
                 )
                 Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
-                for before, after in itertools.pairwise(STAGES):
+                for before, after in itertools.pairwise(TRAINING_STAGES):
                     if after not in cluster.created or before not in cluster.created:
                         continue  # an earlier round has created the same export
                     url = layout.record_url(prepared.plan.artifacts, prepared.plan.run_id, before)

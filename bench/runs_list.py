@@ -21,7 +21,7 @@ sys.path.insert(0, str(REPOSITORY))
 from tests.history.trees import write_run  # noqa: E402 - needs the path above
 from tuneloop.artifacts import layout  # noqa: E402
 from tuneloop.history.listing import list_runs  # noqa: E402
-from tuneloop.stages.table import STAGES  # noqa: E402
+from tuneloop.stages.pipelines import TRAINING_STAGES  # noqa: E402
 from tuneloop.storage.objects import list_objects  # noqa: E402
 
 RUNS = sized(1000, 5)
@@ -33,7 +33,7 @@ def fill(root: str) -> None:
     """Write the runs; all are copies of one."""
     write_run(root, "run-00000000")
     first = Path(layout.run_prefix(root, "run-00000000"))
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         for name in (
             "log.txt",
             "progress.json",

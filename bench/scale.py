@@ -25,7 +25,7 @@ from tuneloop.k8s.rendering.submitter import (  # noqa: E402
     render_submitter,
 )
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement  # noqa: E402
-from tuneloop.stages.table import STAGES  # noqa: E402
+from tuneloop.stages.pipelines import TRAINING_STAGES  # noqa: E402
 
 PAGE = REPOSITORY / "docs/explanation/appendix-scale.md"
 IMAGE = "registry.example/team/tuneloop@sha256:" + "0964917e" * 8
@@ -61,7 +61,7 @@ def renderer_of(train: StagePlacement, namespace: str = "training") -> Renderer:
 def objects_of(renderer: Renderer) -> list[dict[str, Any]]:
     """Render all objects of a detached run, except the account and Role that all runs share."""
     specs = stage_specs()
-    found = [document for name in STAGES for document in renderer.render(specs[name])]
+    found = [document for name in TRAINING_STAGES for document in renderer.render(specs[name])]
     run = specs["export"]
     submission = Submission(
         run_id=run.run_id,
@@ -71,9 +71,11 @@ def objects_of(renderer: Renderer) -> list[dict[str, Any]]:
         timeouts=renderer.cluster.timeouts,
         stages=[
             SubmittedStage(name=name, fingerprint="0" * 64, documents=found[2 * n : 2 * n + 2])
-            for n, name in enumerate(STAGES)
+            for n, name in enumerate(TRAINING_STAGES)
         ],
-        submitter=render_submitter(renderer, run.run_id, fingerprint=specs["import"].fingerprint),
+        submitter=render_submitter(
+            renderer, run.run_id, stages=TRAINING_STAGES, fingerprint=specs["import"].fingerprint
+        ),
     )
     config_map = render_config_map(submission, renderer.templates.submission)
     return [*found, config_map, submission.submitter_job]

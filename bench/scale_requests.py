@@ -34,7 +34,7 @@ from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.client.connection import Answer
 from tuneloop.k8s.watch import StageWatch
 from tuneloop.specs.cluster import StagePlacement, TimeoutSpec
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 
 BUCKET_READS = 5_000
 """Requests per second that a new bucket of Cloud Storage accepts before it scales."""
@@ -149,7 +149,7 @@ def _watch(phase: str, pods: int, events: int) -> tuple[StageWatch, CountingConn
     documents = objects_of(renderer_of(StagePlacement()))
     stages = [
         SubmittedStage(name=name, fingerprint="0" * 64, documents=documents[2 * n : 2 * n + 2])
-        for n, name in enumerate(STAGES)
+        for n, name in enumerate(TRAINING_STAGES)
     ]
     submission = Submission(
         run_id="demo-12345e67",

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     if not 0 <= arguments.index < arguments.count:
         parser.error(f"--index {arguments.index}: expected 0 to --count - 1; correct one of them")
     if arguments.count > 1 and arguments.stage not in names_in("shared"):
-        parser.error(f"--count: only {' and '.join(names_in('shared'))} share work; remove it")
+        parser.error(f"--count: only {', '.join(names_in('shared'))} share work; remove it")
 
     from tuneloop.stages.contract import run_stage
 

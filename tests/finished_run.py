@@ -25,7 +25,7 @@ from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.datasets.read import load_manifest
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.markdown import render_markdown
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.storage import files, paths
 
 COUNTS: dict[str, dict[str, int]] = {
@@ -45,7 +45,7 @@ def publish_run(
     dataset_key: str,
     run_id: str = "letters-7c1aa298",
     *,
-    stages: Iterable[str] = STAGES,
+    stages: Iterable[str] = TRAINING_STAGES,
     metrics: bytes | None = None,
     model: dict[str, Any] | None = RANDOM_WEIGHTS,
     tuned_digest: str = TUNED_DIGEST,
@@ -53,7 +53,7 @@ def publish_run(
     """Write a run with the records of some stages."""
     manifest = load_manifest(artifacts, dataset_key)
     fingerprints = {
-        name: hashlib.sha256(f"{run_id}/{name}".encode()).hexdigest() for name in STAGES
+        name: hashlib.sha256(f"{run_id}/{name}".encode()).hexdigest() for name in TRAINING_STAGES
     }
     value = {
         "schema_version": "1",

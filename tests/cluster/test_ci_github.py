@@ -14,7 +14,7 @@ from tests.ci.actions import Hub, open_hub
 from tests.cluster import controlplane
 from tests.cluster.node import Node
 from tuneloop.runs.gating.promotion import load_history
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
@@ -88,7 +88,7 @@ def test_a_merge_submits_waits_with_new_credentials_and_comments(
     (run,) = (Path(tiny_run.artifacts) / "training_runs").iterdir()
     assert f"::set-output:: run_id={run.name}" in outputs
     assert "the cluster accepts 8 objects of run" in done.job("submit")
-    assert all((run / stage / "record.json").exists() for stage in STAGES)
+    assert all((run / stage / "record.json").exists() for stage in TRAINING_STAGES)
     # Each of the three jobs logs in, and so does every wait; each login invalidates the one before.
     assert waits >= 2
     assert "is still running: " in outputs

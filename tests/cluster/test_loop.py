@@ -26,14 +26,14 @@ from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.rendering.manifests import dump_files, stage_files
 from tuneloop.k8s.watch import StageWatch
+from tuneloop.runs.any_plan import AnyPlan
 from tuneloop.runs.local import run_plan
-from tuneloop.runs.plan import Plan
 from tuneloop.runs.prepare import Prepared, prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.target import Target
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.storage import files
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
@@ -41,10 +41,10 @@ KILLS = 10
 SMALL = {"cpu": "1", "memory": "1Gi", "ephemeral_storage": "1Gi"}
 
 
-def contents(plan: Plan) -> dict[str, Any]:
+def contents(plan: AnyPlan) -> dict[str, Any]:
     """Read every file that a run's records name; return their digests, without timings."""
     found: dict[str, Any] = {}
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         record = records.find(plan.artifacts, plan.run_id, stage)
         assert record is not None
         for file in record.outputs:
@@ -58,18 +58,18 @@ def placed(
     run: TinyRun, namespace: str, store: str, repository: Path, **cluster: Any
 ) -> Prepared[KubernetesBackend]:
     """Plan the run for the test cluster, on small machines."""
-    stages = {stage: SMALL for stage in STAGES}
+    stages = {stage: SMALL for stage in TRAINING_STAGES}
     place = {"namespace": namespace, "image": IMAGE, **stages, **cluster}
     run.change(execution__cluster=place, execution__store_url=store)
     return prepared(load_run_spec(str(run.spec_path)), repository)
 
 
-def prepared(spec: RunSpec, repository: Path) -> Prepared[KubernetesBackend]:
+def prepared(spec: AnyRunSpec, repository: Path) -> Prepared[KubernetesBackend]:
     return prepare(KubernetesBackend, spec, Target(image=IMAGE))
 
 
 def elsewhere(
-    prepared_: Prepared[KubernetesBackend], spec: RunSpec, folder: Path, repository: Path
+    prepared_: Prepared[KubernetesBackend], spec: AnyRunSpec, folder: Path, repository: Path
 ) -> Prepared[KubernetesBackend]:
     """Return the same run with artifacts in another folder, which contains only the dataset."""
     source = Path(prepared_.plan.artifacts)
@@ -103,7 +103,7 @@ def test_a_run_ends_in_the_same_bytes_as_on_this_machine(
     client = Cluster.connect(namespace, kubeconfig=str(cluster.kubeconfig))
     backend = KubernetesBackend(submission, lambda: client, poll_seconds=0.2)
     results = Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
-    assert [(r.name, r.state) for r in results] == [(stage, "done") for stage in STAGES]
+    assert [(r.name, r.state) for r in results] == [(stage, "done") for stage in TRAINING_STAGES]
     assert contents(here.plan) == contents(there.plan)
     for name in ("eval_before.jsonl", "samples.jsonl", "delta_report.md", "delta_report.json"):
         one, two = (
@@ -320,7 +320,7 @@ def test_the_next_stage_is_created_within_a_second_of_a_record(
     backend = KubernetesBackend(submission, lambda: client, poll_seconds=0.5)
     Sequence(backend).run(retry_failed=True, stop_on_interrupt=True)
     waits = []
-    for before, after in itertools.pairwise(STAGES):
+    for before, after in itertools.pairwise(TRAINING_STAGES):
         url = layout.record_url(there.plan.artifacts, there.plan.run_id, before)
         waits.append(created[after] - Path(url).stat().st_mtime)
     assert sorted(waits)[1] <= 1.0, waits

@@ -25,9 +25,9 @@ from tuneloop.artifacts.submission import load_submission
 from tuneloop.k8s.rendering.manifests import load_manifests
 from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.rendering.yaml_out import dump
-from tuneloop.runs.plan import Plan
+from tuneloop.runs.any_plan import AnyPlan
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61
 
@@ -110,7 +110,7 @@ def test_applied_twice_nothing_changes(cluster: Any, namespace: str, rendered: P
 @pytest.fixture
 def small_run(
     tiny_run: TinyRun, cluster: Any, namespace: str, store: str, repository: Path
-) -> tuple[Plan, Path]:
+) -> tuple[AnyPlan, Path]:
     """Render a run for the simulated node; return its plan and the folder."""
     cluster.kubectl("create", "serviceaccount", "tuneloop-stage", "-n", namespace, check=True)
     found = placed(tiny_run, namespace, store, repository, submitter={"cpu": "100m"})
@@ -133,7 +133,7 @@ def wait_for_submitter(cluster: Any, namespace: str, run_id: str) -> None:
 
 @pytest.mark.usefixtures("node")
 def test_applying_the_folder_alone_runs_the_whole_loop_in_order(
-    cluster: Any, namespace: str, small_run: tuple[Plan, Path]
+    cluster: Any, namespace: str, small_run: tuple[AnyPlan, Path]
 ) -> None:
     plan, folder = small_run
     prefix = Path(layout.run_prefix(plan.artifacts, plan.run_id))
@@ -148,8 +148,10 @@ def test_applying_the_folder_alone_runs_the_whole_loop_in_order(
     assert load_submission(plan.artifacts, plan.run_id).run_id == plan.run_id
     jobs = cluster.get("jobs", "-n", namespace, "-l", "tuneloop.dev/stage")["items"]
     started = {job["metadata"]["labels"]["tuneloop.dev/stage"]: job for job in jobs}
-    assert list(STAGES) == sorted(started, key=lambda name: started[name]["status"]["startTime"])
-    assert [job["status"].get("failed", 0) for job in jobs] == [0] * len(STAGES)
+    assert list(TRAINING_STAGES) == sorted(
+        started, key=lambda name: started[name]["status"]["startTime"]
+    )
+    assert [job["status"].get("failed", 0) for job in jobs] == [0] * len(TRAINING_STAGES)
     for choice in ("-f", "-k"):
         again = cluster.kubectl("apply", choice, str(folder), check=True)
         assert again.stdout.count(" unchanged") == 5, again.stdout
@@ -162,7 +164,7 @@ def test_applying_the_folder_alone_runs_the_whole_loop_in_order(
 
 
 def test_stages_applied_by_hand_wait_until_they_are_started_and_the_submitter_takes_over(
-    cluster: Any, namespace: str, node: Node, small_run: tuple[Plan, Path]
+    cluster: Any, namespace: str, node: Node, small_run: tuple[AnyPlan, Path]
 ) -> None:
     plan, folder = small_run
     stages = folder / "stages"

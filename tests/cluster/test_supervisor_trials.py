@@ -38,6 +38,7 @@ from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.names import STAGE
 from tuneloop.runs.sequence import Sequence
+from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.stages.table import STAGES
 
 TRIALS = int(os.environ.get("TUNELOOP_TRIALS", "16"))
@@ -72,7 +73,7 @@ def draw(number: int, submission: Submission, draw_: random.Random) -> Trial:
     """Draw a trial: disruptions, then success, or a final failure of some stage."""
     script: dict[str, list[Any]] = {}
     expected = 0
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         pods: list[Any] = []
         if draw_.random() < 0.1:
             pods.append("PreemptionByScheduler")
@@ -191,7 +192,7 @@ def supervise(trial: Trial, kubeconfig: str, namespace: str) -> int:
         except StageFailed as e:
             return e.exit_code
         else:
-            assert [result.name for result in results] == list(STAGES)
+            assert [result.name for result in results] == list(TRAINING_STAGES)
             return 0
         finally:
             client.close()
@@ -257,7 +258,7 @@ def test_no_run_is_lost_and_no_verdict_is_wrong(
         assert trial.pods == planned, f"seed {seed}, trial {trial.number}"
         if trial.expected == 0:
             run_id, artifacts = trial.submission.run_id, trial.submission.artifacts
-            assert all(records.find(artifacts, run_id, stage) for stage in STAGES)
+            assert all(records.find(artifacts, run_id, stage) for stage in TRAINING_STAGES)
     summary = {
         "trials": len(trials),
         "failures": sum(trial.expected != 0 for trial in trials),

@@ -8,15 +8,17 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.history.trees import put, set_age, snapshot, write_run
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 
 OLD = 30.0
 """Days after which everything is old."""
 RANDOM_RUNS = st.lists(
     st.fixed_dictionaries(
         {
-            "stages": st.integers(0, len(STAGES)),
-            "like": st.dictionaries(st.sampled_from(list(STAGES)), st.integers(0, 4), max_size=3),
+            "stages": st.integers(0, len(TRAINING_STAGES)),
+            "like": st.dictionaries(
+                st.sampled_from(list(TRAINING_STAGES)), st.integers(0, 4), max_size=3
+            ),
             "continues": st.none() | st.integers(0, 4),
             "starts": st.none() | st.integers(0, 4),
             "ages": st.lists(st.sampled_from([0.0, 10.0, OLD, -5.0]), min_size=3, max_size=3),
@@ -38,7 +40,7 @@ def grow(root: str, runs: list[dict[str, Any]], now: datetime) -> None:
             if isinstance(run[key], int) and number:
                 other = f"run-{run[key] % number}"
                 train[value] = other if value == "continue_from" else {"run": other}
-        stages = list(STAGES)[: run["stages"]]
+        stages = TRAINING_STAGES[: run["stages"]]
         run_id = f"run-{number}"
         write_run(root, run_id, stages, like=like, train=train)
         for stage in ("export", "train"):

@@ -19,7 +19,7 @@ from tuneloop.history.garbage import KINDS, collect, find_garbage, run_gc
 from tuneloop.history.index import build_index
 from tuneloop.history.inventory import read_inventory
 from tuneloop.history.listing import ListedRun, list_runs
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.storage import files
 from tuneloop.storage.objects import storage_time
 
@@ -108,7 +108,7 @@ def test_a_reader_who_may_not_write_keeps_a_cache_at_home(
 ) -> None:
     root, now, write = store.url("reads"), datetime.now(UTC), files.write
     for number in range(RUNS):
-        write_manifest(root, f"a-{number}", like={stage: "a" for stage in STAGES})
+        write_manifest(root, f"a-{number}", like={stage: "a" for stage in TRAINING_STAGES})
     index = build_index(write_run(root, "a"), [])
     done = [
         IndexedStage(name=x, reused=False, started_at=STARTED, seconds=1) for x in index.planned

@@ -26,7 +26,7 @@ from tuneloop.history.index import update_index
 from tuneloop.history.verification.run import Verification, verify_run
 from tuneloop.runs.logs.local import LocalOutput
 from tuneloop.specs.stages import dump_stage_spec
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.storage import files, paths
 from tuneloop.storage.sealed import seal_lines, sealed
 from tuneloop.training.data.encoding import Block
@@ -51,11 +51,11 @@ def write(artifacts: str, stages: int) -> str:
     made = trees.write_manifest(artifacts, RUN)
     made = made.model_copy(update={"dataset": named})
     files.write(layout.run_manifest_url(artifacts, RUN), jsonl.dump_line(sealed(made.model_dump())))
-    for stage in list(STAGES)[:stages]:
+    for stage in TRAINING_STAGES[:stages]:
         trees.finish(artifacts, RUN, stage, made.stages[stage])
-    for stage in list(STAGES)[: stages + 1]:
+    for stage in TRAINING_STAGES[: stages + 1]:
         write_side_files(
-            artifacts, stage, made.stages[stage], has_ended=stage in list(STAGES)[:stages]
+            artifacts, stage, made.stages[stage], has_ended=stage in TRAINING_STAGES[:stages]
         )
     write_training(artifacts)
     update_index(artifacts, RUN)

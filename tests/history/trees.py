@@ -15,7 +15,7 @@ from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
 from tuneloop.artifacts.run_manifest import write_run_manifest as publish_manifest
 from tuneloop.stages import reuse
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.storage import files, paths
 
 ATTEMPT = "20261122T112233-064c19"
@@ -35,7 +35,7 @@ def fingerprint(seed: str, stage: str) -> str:
 def write_run(
     artifacts: str,
     run_id: str,
-    stages: Iterable[str] = STAGES,
+    stages: Iterable[str] = TRAINING_STAGES,
     *,
     like: dict[str, str] | None = None,
     **manifest: Any,
@@ -70,7 +70,9 @@ def write_manifest(
         seed=1,
         dataset=DatasetOfRun(key=dataset, build_id="b", trace_count=3),
         **{"model": ModelOfRun(name=None, family="gemma3", random_weights=True), **fields},
-        stages={stage: fingerprint((like or {}).get(stage, run_id), stage) for stage in STAGES},
+        stages={
+            stage: fingerprint((like or {}).get(stage, run_id), stage) for stage in TRAINING_STAGES
+        },
     )
     publish_manifest(made, artifacts)
     return made

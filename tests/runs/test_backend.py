@@ -19,7 +19,7 @@ from tuneloop.runs.plan_table import plan_rows
 from tuneloop.runs.prepare import prepare
 from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.target import Machines, Target
 from tuneloop.storage import files
 
@@ -30,7 +30,7 @@ class InlineBackend(LocalBackend):
     poll_seconds = 0.0
 
     @staticmethod
-    def code_identity(spec: RunSpec, target: Target) -> str | None:
+    def code_identity(spec: AnyRunSpec, target: Target) -> str | None:
         """Return a name for the code of this made-up backend."""
         return "inline"
 

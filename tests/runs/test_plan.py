@@ -19,8 +19,8 @@ from tuneloop.artifacts.run_manifest import read_run_manifest
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import DataError, InputMissing, SpecError
-from tuneloop.runs import plan
 from tuneloop.runs.plan import Plan, load_plan, stage_state, write_run_manifest
+from tuneloop.runs.plan_stages import refuse_credentials
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.stages import EvalSetRef
@@ -60,7 +60,7 @@ def test_a_url_with_a_password_is_refused_and_not_repeated(
 
 
 def test_azures_containers_are_no_credentials() -> None:
-    plan._refuse_credentials("a", "abfs://container@account.dfs.core.windows.net/prefix")
+    refuse_credentials("a", "abfs://container@account.dfs.core.windows.net/prefix")
 
 
 @pytest.mark.parametrize(
@@ -291,5 +291,5 @@ def test_planning_a_run_and_writing_its_manifest_reads_the_dataset_once(
     write_run_manifest(planned)
     assert loaded == ["letters-v1"]
     manifest = read_run_manifest(planned.artifacts, planned.run_id)
-    assert manifest is not None
+    assert manifest is not None and manifest.dataset is not None
     assert manifest.dataset.trace_count == 104

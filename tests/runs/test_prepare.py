@@ -106,7 +106,7 @@ def test_train_and_eval_request_the_memory_that_they_are_estimated_to_need(
 
 def test_only_export_and_eval_share_work(tiny_run: TinyRun, repository: Path) -> None:
     tiny_run.change(execution__cluster={"namespace": "n", "train": {"shard_count": 2}})
-    with pytest.raises(SpecError, match=r"only export and eval can share their work"):
+    with pytest.raises(SpecError, match=r"only export, eval, sample can share their work"):
         prepared(tiny_run, repository)
 
 

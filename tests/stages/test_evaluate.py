@@ -135,7 +135,7 @@ def generated(stage: Stage, asked: str, *texts: str) -> OutputFile:
         for number, text in enumerate(texts)
     ]
     data = b"".join(jsonl.dump_line(row) for row in reversed(rows))
-    return written(stage, "eval", evaluate.SHARD_FILE.format(asked), data)
+    return written(stage, "eval", f"generations_{asked}.jsonl", data)
 
 
 def merged(stage: Stage, **passes: tuple[str, ...]) -> tuple[Callable[[str], bytes], Record]:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from tuneloop.runs.prepare import prepare
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.stages import StageSpec
 from tuneloop.specs.target import Target
+from tuneloop.stages.pipelines import PIPELINES
 from tuneloop.stages.table import STAGES, StageDef
 from tuneloop.storage import files
 
@@ -75,6 +77,9 @@ def audited(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setitem(STAGES, "audit", audit_row())
+    training = PIPELINES["training"]
+    stages = (*training.stages, "audit")
+    monkeypatch.setitem(PIPELINES, "training", replace(training, stages=stages))
     monkeypatch.delitem(sys.modules, "audit_stage", raising=False)
     return tiny_run.change(train__steps=2, execution__store_url=store)
 

@@ -226,8 +226,57 @@ class EvalResults(RecordPart):
     the version that the server reported."""
 
 
+class SampleCounts(RecordPart):
+    """Counts of the sample stage.
+
+    samples = correct + wrong + no_answer + truncated + error. Every prompt that was found is asked
+    or counted in one of the numbers from `prompts_repeated` on.
+    """
+
+    prompts: int
+    """Prompts that were asked."""
+    prompts_repeated: int
+    """Prompts that another prompt equals, which was asked instead."""
+    prompts_ambiguous: int
+    """Prompts of a dataset whose traces have different final answers."""
+    prompts_apart: int
+    """Prompts that belong to an eval set of `sample.apart_from`."""
+    prompts_unscorable: int
+    """Prompts of a dataset whose expected answer the scorer cannot use."""
+    prompts_over_limit: int
+    """Prompts after the first `limit`."""
+    samples: int
+    """Completions of all prompts."""
+    correct: int
+    wrong: int
+    no_answer: int
+    """Completions in which no answer was found."""
+    truncated: int
+    """The same, after the maximum number of tokens."""
+    error: int
+    """Completions that the scorer could not judge."""
+    tokens: int
+    """Generated tokens of all completions, without stop tokens."""
+
+
+class SampleResults(RecordPart):
+    """Results of the sample stage."""
+
+    model_digest: str
+    """Digest of the model that answered."""
+    mean_reward: float
+    """Mean score of all completions, 0 to 1; completions without an answer or a score count as
+    0."""
+    pass_at: dict[int, float]
+    """Number of tries -> estimated share of prompts with a correct completion among them."""
+    all_correct: float
+    """Share of prompts with correct completions alone, which teach nothing."""
+    none_correct: float
+    """Share of prompts without a correct completion, which teach nothing either."""
+
+
 class ImportCounts(RecordPart):
     """Counts of the import stage."""
 
     traces: int
-    """Eval traces posted to the store."""
+    """Traces posted to the store."""

@@ -40,7 +40,7 @@ class RunIndex(Sealed, BaseModel):
     name: str
     """Name of the run spec."""
     dataset: str
-    """Key of the dataset."""
+    """Key of the dataset; empty without one."""
     model: str
     """Name of the base model, or its family if it has random weights."""
     planned: tuple[str, ...]

@@ -79,7 +79,8 @@ class RunManifest(Sealed, BaseModel):
     """Prompt template of the dataset."""
     instruction: str | None = None
     """Text appended to every prompt; null appends nothing."""
-    dataset: DatasetOfRun
+    dataset: DatasetOfRun | None = None
+    """Dataset of the run; null in a sampling run whose prompts come from elsewhere."""
     model: ModelOfRun | None = None
     """The model that the run starts from; null in manifests of older versions."""
     stages: dict[str, str]

@@ -75,14 +75,17 @@ def check(
     from tuneloop.k8s.checks.execution import check_execution
     from tuneloop.k8s.checks.offline import check_documents
     from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
-    from tuneloop.runs.train_step import planned_step
+    from tuneloop.runs.train_step import find_step
 
     prepared = run.place_on_cluster()
     documents = stage_files(prepared.backend.submission)
     execution = prepared.plan.spec.execution
-    findings = check_execution(execution) + check_base_model(prepared.plan.model, execution)
-    step = planned_step(prepared.plan, train_devices(cluster_of(prepared.plan.spec)))
-    findings += check_host_memory(step.host.peak_bytes, execution)
+    stages = [stage.stage for stage in prepared.plan.stages]
+    findings = check_execution(execution, stages)
+    findings += check_base_model(prepared.plan.model, execution, stages)
+    step = find_step(prepared.plan, train_devices(cluster_of(prepared.plan.spec)))
+    if step is not None:
+        findings += check_host_memory(step.host.peak_bytes, execution)
     findings += check_documents(documents)
     if server:
         from tuneloop.k8s.checks.preflight import preflight
@@ -157,7 +160,7 @@ def wait(
     as_json: Json = False,
 ) -> None:
     """Wait for a submitted run, stage after stage. Call again to continue."""
-    from tuneloop.cli import display, github
+    from tuneloop.cli import display, github, summaries
     from tuneloop.cli.live.progress import Progress, sequence_callbacks
     from tuneloop.runs.notifications.notifier import notifier_of_submission
     from tuneloop.runs.sequence import Sequence
@@ -186,12 +189,7 @@ def wait(
     manifest = options.find_run_manifest(backend.artifacts, run_id)
     listed = options.prices_of_run(prices, manifest)
     summary = options.print_run(backend.artifacts, run_id, results, as_json=as_json, prices=listed)
-    accuracy = summary["accuracy"]
-    github.annotate(
-        "notice",
-        run_id,
-        f"accuracy {100 * accuracy['base']:.1f} % -> {100 * accuracy['tuned']:.1f} %",
-    )
+    github.annotate("notice", run_id, summaries.headline(summary))
     github.append_summary(display.report_text(summary))
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from tuneloop.artifacts import layout
-from tuneloop.artifacts.results import EvalResults, TrainResults
+from tuneloop.artifacts.results import EvalResults
 from tuneloop.cli.live.console import make_console
 from tuneloop.cli.live.progress import describe_pace
 from tuneloop.history.units import duration
@@ -19,7 +18,7 @@ from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
 
 if TYPE_CHECKING:
-    from tuneloop.runs.plan import Plan
+    from tuneloop.runs.any_plan import AnyPlan
     from tuneloop.runs.plan_table import PlanRow
     from tuneloop.runs.reports.compare import Row as CompareRow
     from tuneloop.runs.results import StageResult
@@ -28,24 +27,6 @@ if TYPE_CHECKING:
 
 CURVE_POINTS = 60
 BARS = "▁▂▃▄▅▆▇█"
-
-
-def run_summary(artifacts: str, run_id: str, stages: Sequence[StageResult]) -> dict[str, Any]:
-    """Return the results of a run, for `--json`."""
-    by_name = {result.name: result.record for result in stages}
-    train = by_name["train"].results_as(TrainResults)
-    evaluated = by_name["eval"].results_as(EvalResults)
-    run = layout.run_prefix(artifacts, run_id)
-    return {
-        "run_id": run_id,
-        "artifacts": artifacts,
-        "stages": [
-            {"name": r.name, "state": r.state, "seconds": round(r.seconds, 3)} for r in stages
-        ],
-        "loss": {"first": train.loss_first, "last": train.loss_last},
-        "accuracy": {"base": evaluated.accuracy_base, "tuned": evaluated.accuracy_tuned},
-        "report": paths.join(run, "delta_report.md"),
-    }
 
 
 def print_run(
@@ -75,9 +56,11 @@ def print_run(
         console.print(f"\nloss     {curve}", markup=False)
     for line in usage:
         console.print(line, markup=False, soft_wrap=True)
-    evaluated = next(r.record for r in stages if r.name == "eval")
-    for name, (base, tuned) in evaluated.results_as(EvalResults).by_category.items():
-        console.print(f"{name:16} {100 * base:5.1f} % -> {100 * tuned:5.1f} %", markup=False)
+    for evaluated in (r.record for r in stages if r.name == "eval"):
+        for name, (base, tuned) in evaluated.results_as(EvalResults).by_category.items():
+            console.print(f"{name:16} {100 * base:5.1f} % -> {100 * tuned:5.1f} %", markup=False)
+    for k, share in summary.get("samples", {}).get("pass_at", {}).items():
+        console.print(f"pass@{k:11} {100 * share:5.1f} %", markup=False)
     page = f"{summary['report'].removesuffix('.md')}.html"  # a run of an older version has none
     report = page if files.exists(page) else summary["report"]
     console.print(f"\nreport   {report}", markup=False, soft_wrap=True)
@@ -108,9 +91,16 @@ def report_text(summary: dict[str, Any]) -> str:
 
 
 def print_plan(
-    plan: Plan, rows: Sequence[PlanRow], report: StepReport, bounds: Sequence[str] = ()
+    plan: AnyPlan, rows: Sequence[PlanRow], report: StepReport | None, bounds: Sequence[str] = ()
 ) -> None:
-    """Print the table of a plan, its bounds and a training step's memory to stdout."""
+    """Print the table of a plan, its bounds and a training step's memory to stdout.
+
+    Args:
+        plan: the planned run.
+        rows: its stages.
+        report: memory and time of a training step; None for a run without training.
+        bounds: lines about what the run takes at most.
+    """
     console = make_console()
     console.print(f"run {plan.run_id}, seed {plan.seed}", markup=False)
     console.print(f"model {plan.model.words}", markup=False)
@@ -127,7 +117,7 @@ def print_plan(
             "-" if row.deadline_seconds is None else _limit(row.deadline_seconds),
         )
     console.print(table)
-    for line in [*bounds, *_step_lines(report)]:
+    for line in [*bounds, *(_step_lines(report) if report else [])]:
         console.print(line, markup=False)
 
 

@@ -45,15 +45,16 @@ def eval_sets_generate(
     seed: GymSeed = 1,
 ) -> None:
     """Print problems of a reasoning-gym task as an eval set."""
-    from tuneloop.evaluation.sets.generated import problem_to_item
+    from tuneloop.evaluation.sets.generated import header_of, problem_to_item
     from tuneloop.evaluation.sets.schema import dump_eval_set
     from tuneloop.traces.gym import draw_problems
 
+    problems = list(draw_problems(task, count, seed))
     items = [
         problem_to_item(problem, f"{task}-{seed}-{number:05d}")
-        for number, problem in enumerate(draw_problems(task, count, seed), start=1)
+        for number, problem in enumerate(problems, start=1)
     ]
-    write_data(dump_eval_set(items))
+    write_data(dump_eval_set(items, header_of(problems)))
 
 
 @app.command("convert")

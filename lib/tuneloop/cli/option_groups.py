@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from tuneloop.runs.base_model import FoundModel, NamedModel
     from tuneloop.runs.prepare import Prepared
     from tuneloop.runs.sweep.spec_file import SweepFile
-    from tuneloop.specs.run import RunSpec
+    from tuneloop.specs.sampling import AnyRunSpec
     from tuneloop.specs.target import Target
 
 DEFAULT_POLL_SECONDS = 5.0
+Spec = TypeVar("Spec", bound="AnyRunSpec")
 
 
 def _announce(line: str) -> None:
@@ -52,7 +53,7 @@ class _Override:
         return f"{self.place} is {shorten(self.value)}"
 
 
-def _validated(spec: RunSpec, overrides: Sequence[_Override]) -> RunSpec:
+def _validated(spec: Spec, overrides: Sequence[_Override]) -> Spec:
     """Return the spec with other values, after all checks that the same spec in a file passes.
 
     Raises:
@@ -60,7 +61,6 @@ def _validated(spec: RunSpec, overrides: Sequence[_Override]) -> RunSpec:
     """
     from pydantic import ValidationError
 
-    from tuneloop.specs.run import RunSpec
     from tuneloop.validation import all_errors, path_of
 
     # Only what is set, because checks and defaults depend on which keys are.
@@ -71,7 +71,7 @@ def _validated(spec: RunSpec, overrides: Sequence[_Override]) -> RunSpec:
             section = section.setdefault(key, {})
         section[each.path[-1]] = each.value
     try:
-        return RunSpec.model_validate(value)
+        return type(spec).model_validate(value)  # type: ignore[return-value]  # its own class
     except ValidationError as e:
         path = path_of(e.errors()[0], value)
         # An error about a group of keys can be caused by any option in it.
@@ -134,11 +134,11 @@ class RunOptions:
         typer.Option("--seed", min=0, max=2**32 - 1, help="Seed; overrides the spec."),
     ] = None
 
-    def load_spec(self) -> RunSpec:
+    def load_spec(self) -> AnyRunSpec:
         """Read the run spec and apply the options."""
-        from tuneloop.runs.spec_file import load_run_spec
+        from tuneloop.runs.spec_file import load_any_spec
 
-        return self.with_options(load_run_spec(self.spec))
+        return self.with_options(load_any_spec(self.spec))
 
     def load_sweep(self) -> SweepFile | None:
         """Read the sweep of the spec file; None if it has none."""
@@ -146,14 +146,14 @@ class RunOptions:
 
         return load_sweep_file(self.spec)
 
-    def with_options(self, spec: RunSpec) -> RunSpec:
+    def with_options(self, spec: Spec) -> Spec:
         """Apply the options, and variables that stand for keys that the spec does not set.
 
         The whole spec is validated with them. The image and the seed are checked too, but stay
         apart: `target` and the planner take them.
         """
         kept = [
-            _Override("--dataset", ("dataset",), self.dataset),
+            _Override("--dataset", _dataset_path(spec), self.dataset),
             _place_override("artifacts", "artifacts", self.artifacts, spec),
             _place_override("store", "store_url", self.store, spec),
         ]
@@ -203,7 +203,14 @@ def _check_image(image: str, *, allow_tag: bool) -> None:
         raise UsageError(f"--image: {e}") from e
 
 
-def _place_override(name: str, field: str, option: str | None, spec: RunSpec) -> _Override:
+def _dataset_path(spec: AnyRunSpec) -> tuple[str, ...]:
+    """Return the keys that lead to the dataset in a spec."""
+    from tuneloop.specs.run import RunSpec
+
+    return ("dataset",) if isinstance(spec, RunSpec) else ("sample", "prompts", "dataset")
+
+
+def _place_override(name: str, field: str, option: str | None, spec: AnyRunSpec) -> _Override:
     """Return the value of an option or, if neither it nor the spec has one, of its variable."""
     path = ("execution", field)
     if option is not None:

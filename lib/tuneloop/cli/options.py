@@ -194,10 +194,10 @@ def print_run(
     prices: PriceList | None = None,
 ) -> dict[str, Any]:
     """Print the results of a run, and return them."""
-    from tuneloop.cli import display
+    from tuneloop.cli import display, summaries
     from tuneloop.history.cost import account
 
-    summary = display.run_summary(artifacts, run_id, stages)
+    summary = summaries.run_summary(artifacts, run_id, stages)
     taken = account.taken(artifacts, run_id, {s.name: s.record for s in stages}, prices)
     if as_json:
         print_json(summary | {"usage": account.as_json(taken, prices)})

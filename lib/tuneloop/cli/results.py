@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ from tuneloop.cli.options import (
     print_json,
 )
 from tuneloop.errors import UsageError
+
+if TYPE_CHECKING:
+    from tuneloop.artifacts.records import Record
 
 
 def register(app: typer.Typer) -> None:
@@ -97,6 +100,9 @@ def report(
         links = {"workflow run": page} if page else {}
         typer.echo(comment.render_comment(outcome, links, judged), nl=False)
         return
+    if outcome.samples is not None and not limits.is_given:
+        _print_samples(run, outcome.samples, report_format)
+        return
     found = required_report(outcome)
     listed = prices_of_run(prices, find_run_manifest(run.artifacts_url, run_id))
     stages = account.taken_by_run(run.artifacts_url, run_id, listed)
@@ -108,6 +114,16 @@ def report(
         typer.echo(account.markdown(stages, listed), nl=False)
     if judged is not None:
         require_pass(outcome, judged)
+
+
+def _print_samples(run: KnownRun, sampled: Record, report_format: str) -> None:
+    """Print the report of a sampling run."""
+    from tuneloop.runs.outcome import read_sampling_report
+
+    if report_format == "json":
+        print_json({"run_id": run.run_id, "samples": {**sampled.counts, **sampled.results}})
+    else:
+        typer.echo(read_sampling_report(run.artifacts_url, sampled), nl=False)
 
 
 def _rescore(run: KnownRun, report_format: str, output: str | None) -> None:

@@ -25,13 +25,14 @@ from tuneloop.cli.options import (
     environment_value,
     print_json,
 )
+from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
     from tuneloop.history.cost.prices import PriceList
     from tuneloop.k8s.checks.offline import Finding
-    from tuneloop.runs.plan import Plan
+    from tuneloop.runs.any_plan import AnyPlan
     from tuneloop.runs.plan_table import PlanRow
-    from tuneloop.runs.train_step import StepReport
+    from tuneloop.runs.train_step import PlannedStep, StepReport
     from tuneloop.specs.cluster import ClusterSpec
     from tuneloop.specs.compilation import TargetDevices
     from tuneloop.specs.run import ExecutionSpec
@@ -84,7 +85,7 @@ def demo(
     options.print_run(result.plan.artifacts, result.plan.run_id, result.stages, as_json=as_json)
 
 
-def _headline(plan: Plan) -> str:
+def _headline(plan: AnyPlan) -> str:
     return f"run      {plan.run_id}\nmodel    {plan.model.words}"
 
 
@@ -173,9 +174,10 @@ def plan(
     from tuneloop.history.cost import account
     from tuneloop.runs.backend import load_backend
     from tuneloop.runs.cost.bounds import bound_lines, bounds
+    from tuneloop.runs.plan import Plan
     from tuneloop.runs.plan_table import plan_rows
     from tuneloop.runs.prepare import prepare
-    from tuneloop.runs.train_step import check_fits, planned_step, report_step
+    from tuneloop.runs.train_step import check_fits, find_step, report_step
 
     sweep = run.load_sweep()
     spec = run.with_options(sweep.members[0][1]) if sweep else run.load_spec()
@@ -188,23 +190,28 @@ def plan(
         sweeps.print_sweep_plan(made_sweep, as_json=as_json)
         return
     prepared = prepare(load_backend(backend), spec, run.target(), seed=run.seed)
+    if compile_step and not isinstance(prepared.plan, Plan):
+        raise UsageError(
+            "--compile: found a run without training, expected one with a training step; remove it"
+        )
     made, rows = prepared.plan, plan_rows(prepared.plan, prepared.backend)
-    step = planned_step(made, *_train_devices(cluster))
+    step = find_step(made, *_train_devices(cluster))
     timeout = compile_timeout if compile_step else None
     listed = options.load_prices(prices or spec.execution.prices)
     price = _train_price(price_per_chip_hour, listed, cluster)
-    report = report_step(step, made.artifacts, timeout, price)
+    report = report_step(step, made.artifacts, timeout, price) if step else None
     at_most = bounds(rows, cluster, listed)
     if as_json:
         bound = account.as_json(at_most, listed)
         print_json({**_plan_as_json(made, rows, report), "bound": bound})
     else:
         display.print_plan(made, rows, report, bound_lines(at_most, listed))
-    for finding in _memory_findings(step.host.peak_bytes, made.spec.execution):
+    for finding in _memory_findings(step, made.spec.execution):
         typer.echo(f"{finding.severity}: {finding}", err=True)
     if cluster is not None and (warning := _eval_warning(made, cluster)):
         typer.echo(f"warning: {warning}", err=True)
-    check_fits(step, report)
+    if step is not None and report is not None:
+        check_fits(step, report)
 
 
 def _train_price(
@@ -228,25 +235,26 @@ def _train_devices(
     return train_devices(cluster), larger_devices(cluster)
 
 
-def _memory_findings(needed_bytes: int, execution: ExecutionSpec) -> list[Finding]:
-    if execution.cluster is None:
+def _memory_findings(step: PlannedStep | None, execution: ExecutionSpec) -> list[Finding]:
+    if execution.cluster is None or step is None:
         return []
     from tuneloop.k8s.checks.base_model import check_host_memory
 
-    return check_host_memory(needed_bytes, execution)
+    return check_host_memory(step.host.peak_bytes, execution)
 
 
-def _eval_warning(made: Plan, cluster: ClusterSpec) -> str | None:
+def _eval_warning(made: AnyPlan, cluster: ClusterSpec) -> str | None:
     from tuneloop.k8s.backend import stage_devices
     from tuneloop.runs.cost.eval_batch import warn_of_batch
 
     return warn_of_batch(made, stage_devices(cluster, "eval"))
 
 
-def _plan_as_json(made: Plan, rows: list[PlanRow], report: StepReport) -> dict[str, Any]:
+def _plan_as_json(made: AnyPlan, rows: list[PlanRow], report: StepReport | None) -> dict[str, Any]:
     stages = [row.as_json() for row in rows]
-    train = next(row for row in stages if row["name"] == "train")
-    train["compile" if report.compiled else "estimate"] = report.as_json()
+    if report is not None:
+        train = next(row for row in stages if row["name"] == "train")
+        train["compile" if report.compiled else "estimate"] = report.as_json()
     return {
         "run_id": made.run_id,
         "seed": made.seed,

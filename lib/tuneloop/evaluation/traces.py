@@ -1,14 +1,16 @@
 """Convert a model's answers to reasoning traces, which the import stage posts to the trace store.
 
 A trace contains the model's own text. If the model gave no answer or no text where the store
-requires one, the trace contains a marker instead, and `meta.outcome` gives the reason.
+requires one, the trace contains a marker instead, and `meta.outcome` (of an evaluation) or
+`meta.state` (of a sample) gives the reason.
 """
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
-from tuneloop.artifacts.eval_samples import Judgement
+from tuneloop.artifacts.eval_samples import Item, Judgement
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.traces.schema import (
@@ -21,12 +23,15 @@ from tuneloop.traces.schema import (
 NO_ANSWER = "(no answer)"
 NO_TEXT = "(no text)"
 CUT = " (cut)"
+EVALUATION, SAMPLE = "evaluation", "sample"
+"""Values of `meta.source`."""
+_NAMESPACE = uuid.UUID("0d2c9f0e-7b0c-5b5e-9c43-5f6c2a1f7e11")
 
 
 def build_eval_trace(
     item: EvalItem, judgement: Judgement, *, text: str, parsed: ParsedResponse, meta: dict[str, Any]
 ) -> dict[str, Any]:
-    """Build a trace from one answer, as a JSON object in ReasoningTrace form.
+    """Build a trace from one answer of an evaluation, as a JSON object in ReasoningTrace form.
 
     Args:
         item: the eval item that was asked.
@@ -37,23 +42,81 @@ def build_eval_trace(
             `unparsed`.
         meta: information about the model. Keys that this function sets take precedence.
     """
-    contents = list(parsed.steps) or [text.strip() or NO_TEXT]
-    kept = contents[:MAX_STEPS]
-    return build_trace(
+    return _build(
         item.prompt,
-        [_storable(content, MAX_STEP_CHARACTERS) for content in kept],
-        _storable(parsed.answer or NO_ANSWER, MAX_TEXT_CHARACTERS),
-        step_type="reason" if parsed.steps else "unparsed",
-        meta={
+        text,
+        parsed,
+        {
             **meta,
-            "source": "evaluation",
+            "source": EVALUATION,
             "eval_id": item.id,
             "category": item.category,
             "expected_answer": item.expected_answer,
             "outcome": judgement.state,
             "correct": judgement.state == "correct",
-            "dropped_steps": len(contents) - len(kept),
         },
+    )
+
+
+def build_sample_trace(
+    item: Item,
+    judgement: Judgement,
+    *,
+    sample: int,
+    text: str,
+    parsed: ParsedResponse,
+    meta: dict[str, Any],
+) -> dict[str, Any]:
+    """Build a trace from one completion of a sampling run, as a JSON object.
+
+    Args:
+        item: the prompt that was asked, and its expected answer.
+        judgement: the strict judgement of the completion; its value is the reward.
+        sample: number of the completion among those of its prompt, from 0.
+        text: the whole generated text.
+        parsed: steps and answer, as in `build_eval_trace`.
+        meta: information about the model and the run; `sampled` is the fingerprint of the stage.
+            Keys that this function sets take precedence.
+    """
+    scored = {} if judgement.state == "error" else {"reward": judgement.value}
+    return _build(
+        item.prompt,
+        text,
+        parsed,
+        {
+            **meta,
+            **scored,
+            "source": SAMPLE,
+            "sample_id": sample_id(str(meta["sampled"]), item.id, sample),
+            "prompt_id": item.id,
+            "sample": sample,
+            "category": item.category,
+            "expected_answer": item.expected_answer,
+            "state": judgement.state,
+        },
+    )
+
+
+def sample_id(sampled: str, prompt_id: str, sample: int) -> str:
+    """Return the id of a sample, the same in every run and on every machine.
+
+    Args:
+        sampled: fingerprint of the sample stage.
+        prompt_id: id of the prompt.
+        sample: number of the completion, from 0.
+    """
+    return str(uuid.uuid5(_NAMESPACE, f"{sampled}/{sample}/{prompt_id}"))
+
+
+def _build(prompt: str, text: str, parsed: ParsedResponse, meta: dict[str, Any]) -> dict[str, Any]:
+    contents = list(parsed.steps) or [text.strip() or NO_TEXT]
+    kept = contents[:MAX_STEPS]
+    return build_trace(
+        prompt,
+        [_storable(content, MAX_STEP_CHARACTERS) for content in kept],
+        _storable(parsed.answer or NO_ANSWER, MAX_TEXT_CHARACTERS),
+        step_type="reason" if parsed.steps else "unparsed",
+        meta={**meta, "dropped_steps": len(contents) - len(kept)},
     )
 
 

@@ -25,6 +25,9 @@ _RESULTS = (
     ("eval", "gain_low"),
     ("eval", "gain_high"),
     ("eval", "verdict"),
+    ("sample", "mean_reward"),
+    ("sample", "all_correct"),
+    ("sample", "none_correct"),
 )
 _COUNTS = (
     ("export", "examples"),
@@ -34,6 +37,10 @@ _COUNTS = (
     ("train", "parameters"),
     ("eval", "items"),
     ("eval", "regressions"),
+    ("sample", "prompts"),
+    ("sample", "samples"),
+    ("sample", "correct"),
+    ("sample", "truncated"),
 )
 
 
@@ -125,12 +132,13 @@ def _identity(run: StoredRun) -> dict[str, Any]:
     manifest = run.manifest
     if manifest is None:
         return {}
+    dataset = manifest.dataset
     found = {
         "seed": manifest.seed,
         "image": manifest.image,
-        "dataset": manifest.dataset.key,
-        "dataset build": manifest.dataset.build_id,
-        "dataset content": manifest.dataset.content_sha256,
+        "dataset": dataset.key if dataset else None,
+        "dataset build": dataset.build_id if dataset else None,
+        "dataset content": dataset.content_sha256 if dataset else None,
         "base model": manifest.model.name if manifest.model else None,
         "base model digest": manifest.model.digest if manifest.model else None,
     }

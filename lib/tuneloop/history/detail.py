@@ -113,11 +113,13 @@ def _facts(run: StoredRun) -> list[tuple[str, str]]:
     if manifest is None:
         return facts
     dataset, train = manifest.dataset, manifest.spec.get("train")
-    facts.append(("dataset", f"{dataset.key} ({dataset.trace_count:,} traces)"))
+    if dataset is not None:
+        facts.append(("dataset", f"{dataset.key} ({dataset.trace_count:,} traces)"))
     if manifest.model is not None:
         facts.append(("model", manifest.model.words))
     if isinstance(train, dict):
         facts.append(("training", _words(train)))
+    facts += _sampling(run)
     facts.append(("seed", str(manifest.seed)))
     code = manifest.image or manifest.provenance.get("git_commit")
     if code:
@@ -128,6 +130,17 @@ def _facts(run: StoredRun) -> list[tuple[str, str]]:
         text = f"{100 * base:.1f} % -> {100 * tuned:.1f} %"
         facts.append(("accuracy", f"{text}, {said}" if isinstance(said, str) else text))
     return facts
+
+
+def _sampling(run: StoredRun) -> list[tuple[str, str]]:
+    """Describe the samples of a run; nothing for a run without any."""
+    reward = run.number("sample", "mean_reward")
+    if reward is None:
+        return []
+    shares = [run.number("sample", name) or 0.0 for name in ("all_correct", "none_correct")]
+    text = f"mean reward {reward:.3f}"
+    text += f"; prompts with correct completions alone {100 * shares[0]:.1f} %"
+    return [("samples", f"{text}, without any {100 * shares[1]:.1f} %")]
 
 
 def _words(train: Mapping[str, Any]) -> str:
@@ -198,4 +211,7 @@ def _names(manifest: RunManifest) -> list[tuple[str, str]]:
     model = train.get("model")
     pairs = [("continues", train.get("continue_from"))]
     pairs.append(("starts from", model.get("run") if isinstance(model, dict) else None))
+    sample = manifest.spec.get("sample")
+    model = sample.get("model") if isinstance(sample, dict) else None
+    pairs.append(("samples from", model.get("run") if isinstance(model, dict) else None))
     return [(verb, name) for verb, name in pairs if isinstance(name, str)]

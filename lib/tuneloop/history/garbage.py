@@ -198,7 +198,9 @@ def _datasets(scan: _Scan) -> Iterator[Garbage]:
     named: set[str] = set()
     for run in scan.inventory.runs.values():
         if run.manifest is not None:
-            named |= {run.manifest.dataset.key, str(run.manifest.spec.get("dataset"))}
+            named.add(str(run.manifest.spec.get("dataset")))
+            if run.manifest.dataset is not None:
+                named.add(run.manifest.dataset.key)
     for key in scan.folders("datasets"):
         objects = scan.below("datasets", key)
         if key not in named and scan.are_old(objects) and scan.are_free(objects):

@@ -23,7 +23,7 @@ def build_index(manifest: RunManifest, finished: list[Record]) -> RunIndex:
     index = RunIndex(
         run_id=manifest.run_id,
         name=str(manifest.spec.get("name") or manifest.run_id.rpartition("-")[0]),
-        dataset=manifest.dataset.key,
+        dataset=manifest.dataset.key if manifest.dataset else "",
         model="" if model is None else model.name or f"random {model.family}".strip(),
         planned=tuple(name for name in stage_names(manifest) if name in manifest.stages),
         finished=(),

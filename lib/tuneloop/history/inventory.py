@@ -59,17 +59,17 @@ class KnownRun:
     @property
     def continues(self) -> str | None:
         """Id of the run that this run continues; None if it continues none."""
-        return self._of_train("continue_from")
+        return self._of("train", "continue_from")
 
     @property
     def starts_from(self) -> str | None:
-        """Id of the run that tuned the base model of this run; None if none did."""
-        return self._of_train("model", "run")
+        """Id of the run that has the model that this run starts from or asks; None if none has."""
+        return self._of("train", "model", "run") or self._of("sample", "model", "run")
 
     @property
     def stored_model(self) -> str | None:
-        """Name of the stored model that this run starts from; None if it names none."""
-        return self._of_train("model", "model")
+        """Name of the stored model that this run starts from or asks; None if it names none."""
+        return self._of("train", "model", "model") or self._of("sample", "model", "model")
 
     @property
     def baselines(self) -> frozenset[str]:
@@ -79,8 +79,8 @@ class KnownRun:
         listed = names if isinstance(names, list) else []
         return frozenset(each for each in listed if isinstance(each, str))
 
-    def _of_train(self, *keys: str) -> str | None:
-        value: object = self.manifest.spec.get("train") if self.manifest else None
+    def _of(self, *keys: str) -> str | None:
+        value: object = self.manifest.spec if self.manifest else None
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         return value if isinstance(value, str) else None

@@ -97,7 +97,8 @@ def _of_run(inventory: Inventory, run: KnownRun, run_id: str) -> list[Reference]
         text = f"continues run {run.continues}, which has adopted its training"
         found.append(Reference("continues", run.run_id, text))
     if run.starts_from == run_id or _starts_within(inventory, run, prefix):
-        text = "starts from its tuned model"
+        verb = "samples" if "sample" in (run.manifest.stages if run.manifest else ()) else "starts"
+        text = f"{verb} from a model of it"
         found.append(Reference("starts from", run.run_id, text))
     if run_id in run.baselines:
         found.append(Reference("baseline", run.run_id, "asks its tuned model as a baseline"))

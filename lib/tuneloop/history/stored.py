@@ -18,7 +18,7 @@ from tuneloop.artifacts.run_manifest import RunManifest, read_run_manifest
 from tuneloop.artifacts.verdict import ArchivedVerdict, verdict_url
 from tuneloop.datasets.schema import is_key
 from tuneloop.errors import DataError, TuneloopError
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES, ordered
 from tuneloop.storage import files
 
 ALIVE = timedelta(seconds=30)
@@ -114,10 +114,13 @@ def manifest_problem(manifest: RunManifest | None, run_id: str) -> str:
 
 
 def stage_names(manifest: RunManifest | None) -> list[str]:
-    """Return the stages of a run in order; stages of a newer tuneloop come last."""
-    newer = sorted(set(manifest.stages) - set(STAGES)) if manifest else []
+    """Return the stages of a run in order; stages of a newer tuneloop come last.
+
+    Without a manifest, these are the stages of a training run.
+    """
+    planned = manifest.stages if manifest and manifest.stages else TRAINING_STAGES
     # A name from a file becomes a part of a URL.
-    return [*STAGES, *(name for name in newer if is_key(name))]
+    return [name for name in ordered(planned) if is_key(name)]
 
 
 def _stage(

@@ -29,6 +29,7 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.cluster import ClusterSpec
 from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.stages import StageSpec
 from tuneloop.specs.target import Machines, StageNeeds, Target
 
@@ -50,7 +51,7 @@ class PlannedRun(Protocol):
         """Id of the run."""
 
     @property
-    def spec(self) -> RunSpec:
+    def spec(self) -> AnyRunSpec:
         """The run spec."""
 
     @property
@@ -110,7 +111,7 @@ class KubernetesBackend:
         self._is_from_storage, self._sweep_id = is_from_storage, sweep_id
 
     @staticmethod
-    def code_identity(spec: RunSpec, target: Target) -> str | None:
+    def code_identity(spec: AnyRunSpec, target: Target) -> str | None:
         """Return the digest of the image, which identifies the code that the stages run.
 
         Raises:
@@ -358,7 +359,7 @@ def placed_renderer(
     commit: str | None = provenance.gather()["git_commit"]
     renderer = renderer_of(run.spec, shipped_manifests(), image_of(run.spec, target.image), commit)
     cluster = renderer.cluster
-    if (devices := train_devices(cluster)) is not None:
+    if isinstance(run.spec, RunSpec) and (devices := train_devices(cluster)) is not None:
         run.spec.train.mesh_sizes(devices.devices, devices.slices, run.architecture)
     needs = run.needs({each.stage: stage_devices(cluster, each.stage) for each in run.stages})
     return replace(renderer, cluster=cluster.with_needs(needs, least_deadline_seconds))

@@ -46,6 +46,7 @@ def render_sweep_submitter(job: SweepJob, member: PlannedRun, target: Target) ->
     return render_submitter(
         renderer,
         job.sweep_id,
+        stages=[stage.stage for stage in member.stages],
         fingerprint=job.fingerprint,
         webhooks=job.webhooks,
         sweep_rounds=job.rounds,

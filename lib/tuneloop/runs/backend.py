@@ -13,8 +13,8 @@ from tuneloop.artifacts.cancellation import Cancellation
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import UsageError
-from tuneloop.runs.plan import Plan
-from tuneloop.specs.run import RunSpec
+from tuneloop.runs.any_plan import AnyPlan
+from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.target import Machines, Target
 
 BACKENDS = {
@@ -123,14 +123,14 @@ B_co = TypeVar("B_co", bound=Backend, covariant=True)
 class BackendType(Protocol[B_co]):
     """The class of a backend, named in BACKENDS."""
 
-    def code_identity(self, spec: RunSpec, target: Target) -> str | None:
+    def code_identity(self, spec: AnyRunSpec, target: Target) -> str | None:
         """Return the identity of the stages' code; None if they run the code of this machine.
 
         Raises:
             SpecError: neither spec nor target identifies the code.
         """
 
-    def place(self, run: Plan, target: Target) -> B_co:
+    def place(self, run: AnyPlan, target: Target) -> B_co:
         """Prepare a run; nothing is started or written.
 
         Raises:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ValidationError
+
 from tuneloop.artifacts import aliases, layout, records
 from tuneloop.artifacts.aliases import AliasChange
 from tuneloop.artifacts.model_manifest import (
@@ -20,15 +22,21 @@ from tuneloop.artifacts.model_manifest import (
     model_prefix,
     parse_model_manifest,
 )
-from tuneloop.artifacts.records import OutputFile
-from tuneloop.artifacts.run_manifest import ModelOfRun
+from tuneloop.artifacts.records import OutputFile, Record
+from tuneloop.artifacts.run_manifest import ModelOfRun, read_run_manifest
 from tuneloop.errors import DataError, InputMissing, SpecError
-from tuneloop.specs.model import ModelSpec, RandomModelSpec
+from tuneloop.specs.model import ModelSpec, PretrainedModelSpec, RandomModelSpec
+from tuneloop.specs.sampling import BaseOfRunSpec
 from tuneloop.specs.stages import ModelRef
+from tuneloop.specs.training import TrainSpec
 from tuneloop.storage import paths
+from tuneloop.validation import first_error
 
 TUNED_MANIFEST = f"model/{MANIFEST}"
 """Output of the train stage that describes the tuned model."""
+BASE_MANIFEST = f"base/{MANIFEST}"
+"""Output of the train stage that describes its random weights, if it started from such."""
+Thinking = Literal["steps", "plain"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def find_base_model(spec: ModelSpec, artifacts: str) -> FoundModel | None:
     if spec.run is not None:
         return find_tuned_model(spec.run, artifacts)
     if spec.model is None:  # the spec's own validator refuses this
-        raise SpecError("train.model: expected one of the two keys `model` and `run`")
+        raise SpecError("model: expected one of the two keys `model` and `run`")
     found = find_stored_model(spec.model, artifacts)
     if found.manifest.tokenizer_sha256 is None:
         raise DataError(_without_tokenizer(spec.model))
@@ -227,6 +235,45 @@ def find_tuned_model(run_id: str, artifacts: str) -> FoundModel:
         InputMissing: the run has no finished train stage below this artifacts prefix.
         DataError: the record or the manifest is broken, or the run is of an older version.
     """
+    return _model_in(_train_record(run_id, artifacts).output(TUNED_MANIFEST), artifacts)
+
+
+def find_sampled_model(
+    spec: PretrainedModelSpec | BaseOfRunSpec, artifacts: str
+) -> tuple[FoundModel, Thinking]:
+    """Read the manifest of the model that a sampling run asks.
+
+    Args:
+        spec: `sample.model` of the spec.
+        artifacts: URL of the artifacts prefix.
+
+    Returns:
+        The model, and the thinking mode that its run was trained with; `plain` for a stored model.
+
+    Raises:
+        InputMissing: there is no such model, or the run has no finished train stage.
+        DataError: a manifest or record is broken, or the model has no tokenizer.
+    """
+    if spec.run is None:
+        found = find_base_model(spec, artifacts)
+        if found is None:
+            raise SpecError("sample.model: expected a stored model or a run; change it")
+        return found, "plain"
+    record = _train_record(spec.run, artifacts)
+    train = _train_spec(spec.run, artifacts)
+    if isinstance(spec, PretrainedModelSpec):
+        found = _model_in(record.output(TUNED_MANIFEST), artifacts)
+    elif any(file.name == BASE_MANIFEST for file in record.outputs):
+        found = _model_in(record.output(BASE_MANIFEST), artifacts)
+    elif (found := find_base_model(train.model, artifacts)) is None:
+        raise DataError(
+            f"{layout.record_url(artifacts, spec.run, 'train')}: names no base model, expected one;"
+            " run the train stage again"
+        )
+    return found, train.thinking
+
+
+def _train_record(run_id: str, artifacts: str) -> Record:
     record = records.find(artifacts, run_id, "train")
     if record is None:
         raise InputMissing(
@@ -234,7 +281,20 @@ def find_tuned_model(run_id: str, artifacts: str) -> FoundModel:
             f" finished train stage of run {run_id}; finish the run, or give the --artifacts URL"
             " that holds it"
         )
-    file = record.output(TUNED_MANIFEST)
+    return record
+
+
+def _train_spec(run_id: str, artifacts: str) -> TrainSpec:
+    """Read the options that a run was trained with."""
+    manifest = read_run_manifest(artifacts, run_id)
+    try:
+        return TrainSpec.model_validate(manifest.spec.get("train") if manifest else None)
+    except ValidationError as e:
+        url = layout.run_manifest_url(artifacts, run_id)
+        raise DataError(f"{url}: train: {first_error(e)}; run the run again") from e
+
+
+def _model_in(file: OutputFile, artifacts: str) -> FoundModel:
     manifest = parse_model_manifest(records.read_output(file, artifacts), file.path)
     return FoundModel(manifest, folder_of(file, artifacts))
 
@@ -249,6 +309,11 @@ def model_of_run(spec: ModelSpec, found: FoundModel | None) -> ModelOfRun:
     if found is None:
         family = spec.family if isinstance(spec, RandomModelSpec) else ""
         return ModelOfRun(name=None, family=family, random_weights=True)
+    return describe_model(found)
+
+
+def describe_model(found: FoundModel) -> ModelOfRun:
+    """Describe a stored or tuned model, for the manifest of a run and for people."""
     manifest = found.manifest
     return ModelOfRun(
         name=manifest.name,

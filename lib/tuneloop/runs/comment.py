@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from tuneloop.artifacts.delta_report import DeltaReport, Group
 from tuneloop.runs.gating.judge import GateResult
 from tuneloop.runs.outcome import Outcome
+from tuneloop.stages.table import STAGES
 
 SHOWN_REGRESSIONS = 10
 SHOWN_CATEGORIES = 30
@@ -63,10 +64,14 @@ def _body(outcome: Outcome) -> Iterator[str]:
         yield f"{code(failed.state)}: {code(failed.cause, SENTENCE_CHARACTERS)}"
         yield ""
         yield f"What to do: {code(failed.fix, SENTENCE_CHARACTERS) or 'run it again'}"
-    else:
+    elif outcome.missing:
         yield f"### tuneloop: {run}: not finished"
         yield ""
         yield f"Stage {outcome.missing[0]} has no record yet."
+    else:
+        yield f"### tuneloop: {run}: finished"
+        yield ""
+        yield from (code(STAGES[each.stage].summary(each)) for each in [outcome.samples] if each)
 
 
 def _report(report: DeltaReport) -> Iterator[str]:

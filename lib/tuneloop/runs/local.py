@@ -25,11 +25,12 @@ from tuneloop.artifacts.progress import Progress, read_progress
 from tuneloop.artifacts.verdict import State, Verdict
 from tuneloop.errors import verb_exit_code
 from tuneloop.runs import processes, results
+from tuneloop.runs.any_plan import AnyPlan
 from tuneloop.runs.logs.local import LocalOutput
-from tuneloop.runs.plan import Plan, write_run_manifest
+from tuneloop.runs.plan import write_run_manifest
 from tuneloop.runs.results import StageResult
 from tuneloop.runs.sequence import Callbacks, Sequence
-from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.stages import StageSpec, dump_stage_spec
 from tuneloop.specs.target import Machines, Target
 from tuneloop.stages.command import CPU_ENV, stage_argv, stage_env
@@ -53,7 +54,7 @@ _STATES: dict[int, State] = {
 
 
 def run_plan(
-    plan: Plan,
+    plan: AnyPlan,
     *,
     started: Callable[[str], None] = lambda name: None,
     progress: results.Progress = lambda name, value: None,
@@ -83,7 +84,7 @@ class LocalBackend:
     poll_seconds = 0.05
     image: str | None = None
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: AnyPlan) -> None:
         """Prepare the run; no process is started yet."""
         self.run_id, self.artifacts = plan.run_id, plan.artifacts
         self.fingerprints: Mapping[str, str] = {s.stage: s.fingerprint for s in plan.stages}
@@ -92,12 +93,12 @@ class LocalBackend:
         self._announced: processes.Announcement | None = None
 
     @staticmethod
-    def code_identity(spec: RunSpec, target: Target) -> str | None:
+    def code_identity(spec: AnyRunSpec, target: Target) -> str | None:
         """Return None: the stages run the code of this machine."""
         return None
 
     @classmethod
-    def place(cls, run: Plan, target: Target) -> LocalBackend:
+    def place(cls, run: AnyPlan, target: Target) -> LocalBackend:
         """Prepare a run; nothing is started."""
         return cls(run)
 

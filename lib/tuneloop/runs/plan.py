@@ -7,12 +7,11 @@ again continues its run. A changed spec is another run.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Literal
 
-from tuneloop import jsonl, provenance, resources
+from tuneloop import provenance, resources
 from tuneloop.artifacts import records, run_manifest
 from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
 from tuneloop.datasets.schema import DatasetManifest
@@ -21,20 +20,29 @@ from tuneloop.errors import InputMissing, SpecError
 from tuneloop.evaluation.sets.planned import read_sets
 from tuneloop.evaluation.sets.versions import check_versions, record_versions
 from tuneloop.runs.base_model import FoundModel, find_base_model, find_baselines, model_of_run
+from tuneloop.runs.plan_stages import (
+    CodeIdentity,
+    absolute_execution,
+    build_stages,
+    code_of,
+    dataset_of_run,
+    dataset_ref,
+    refuse_credentials,
+)
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.stages import DatasetRef, EvalSetRef, StageSpec
 from tuneloop.specs.target import StageNeeds
-from tuneloop.stages.table import STAGES, RunInputs, StageDef
-from tuneloop.storage import files, paths
+from tuneloop.stages.table import RunInputs
+from tuneloop.storage import files
 from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.prompt_templates import recipe_named
 from tuneloop.training.sft.earlier import find_earlier_run
 
-CodeIdentity = Callable[[StageDef], str]
-"""Returns the identity of the code that a stage runs."""
+if TYPE_CHECKING:
+    from tuneloop.runs.sampling.plan import SamplePlan
 
 
 @dataclass(frozen=True)
@@ -116,9 +124,6 @@ def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | Non
     recipe_named(manifest.recipe)
     seed = next(s for s in (seed, spec.seed, manifest.seed) if s is not None)
 
-    def code(row: StageDef) -> str:
-        return image_digest or provenance.code_identity(row.module, row.lock)
-
     find_earlier_run(
         spec.train,
         seed=seed,
@@ -127,34 +132,14 @@ def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | Non
     )
     model = find_base_model(spec.train.model, spec.execution.artifacts)
     inputs = _read_inputs(spec, manifest, seed, model)
+    code = code_of(image_digest)
     return build_plan(inputs, manifest, code, model_of_run(spec.train.model, model))
 
 
 def _with_absolute_places(spec: RunSpec) -> RunSpec:
-    execution = spec.execution
-    _refuse_credentials("execution.artifacts", execution.artifacts)
-    _refuse_credentials("execution.store_url", execution.store_url)
     for number, each in enumerate(spec.eval.all_sets):
-        _refuse_credentials(spec.eval.option_of(number, "url"), each.url)
-    changes = {"artifacts": paths.absolute(execution.artifacts)}
-    if execution.datasets_url is not None:
-        changes["datasets_url"] = paths.absolute(execution.datasets_url)
-    if execution.prices is not None:
-        _refuse_credentials("execution.prices", execution.prices)
-        changes["prices"] = paths.absolute(execution.prices)
-    return spec.model_copy(update={"execution": execution.model_copy(update=changes)})
-
-
-def _refuse_credentials(field: str, url: str) -> None:
-    """Refuse a URL with credentials: specs are copied into records, ConfigMaps and logs."""
-    found = urlsplit(url)
-    # Azure puts a container name before the @. Before a web server, a name alone is a credential.
-    if found.password is not None or (found.username and found.scheme in ("http", "https")):
-        raise SpecError(
-            f"{field}: holds a name or password before the @, expected none, because specs are"
-            " stored with the run; use TUNELOOP_STORE_TOKEN or the object store's own credentials,"
-            " or on a cluster execution.cluster.store_token_secret and credentials_secret"
-        )
+        refuse_credentials(spec.eval.option_of(number, "url"), each.url)
+    return spec.model_copy(update={"execution": absolute_execution(spec.execution)})
 
 
 def _read_inputs(
@@ -167,15 +152,9 @@ def _read_inputs(
     if spec.export.tokenizer is not None:
         found = _read_input(spec.export.tokenizer, "a tokenizer", "export.tokenizer")
         tokenizer = hashlib.sha256(found).hexdigest()
-    dataset = DatasetRef(
-        key=manifest.dataset_key,
-        build_id=manifest.build_id,
-        recipe=manifest.recipe,
-        instruction=manifest.instruction,
-    )
     return RunInputs(
         spec,
-        dataset,
+        dataset_ref(manifest),
         seed,
         eval_sets=eval_sets,
         baselines=find_baselines(
@@ -207,42 +186,13 @@ def build_plan(
         code: returns the identity of a stage's code.
         model: the model that the run starts from, for its manifest.
     """
-    spec, fingerprints = inputs.spec, dict[str, str]()
-    for name, row in STAGES.items():
-        identity = {
-            "stage": name,
-            "code": code(row),
-            "identity": row.identity(inputs),
-            "upstream": {each: fingerprints[each] for each in row.upstream},
-            "inputs": row.inputs(inputs),
-        }
-        fingerprints[name] = _sha256(identity)
-    run_id = f"{spec.name}-{_sha256({'stages': list(fingerprints.values())})[:8]}"
-    stages = tuple(
-        row.spec(
-            run_id=run_id,
-            fingerprint=fingerprints[name],
-            upstream={each: fingerprints[each] for each in row.upstream},
-            seed=inputs.seed,
-            dataset=inputs.dataset,
-            execution=spec.execution,
-            stage=name,
-            **row.fields(inputs),
-        )
-        for name, row in STAGES.items()
-    )
-    summary = DatasetOfRun(
-        key=manifest.dataset_key,
-        build_id=manifest.build_id,
-        content_sha256=manifest.content_sha256,
-        trace_count=manifest.trace_count,
-    )
+    run_id, stages = build_stages(inputs, code)
     return Plan(
         run_id,
-        spec,
+        inputs.spec,
         inputs.seed,
         inputs.dataset,
-        summary,
+        dataset_of_run(manifest),
         model,
         _architecture(inputs),
         stages,
@@ -259,10 +209,6 @@ def _architecture(inputs: RunInputs) -> Architecture:
     return random_architecture(train.model, train.tokenizer.vocab_size)
 
 
-def _sha256(value: dict[str, Any]) -> str:
-    return hashlib.sha256(jsonl.dump_line(value)).hexdigest()
-
-
 State = Literal["done", "cached", "to run"]
 
 
@@ -276,7 +222,7 @@ def stage_state(stage: StageSpec) -> State:
     return "to run"
 
 
-def write_run_manifest(plan: Plan, *, image: str | None = None) -> str:
+def write_run_manifest(plan: Plan | SamplePlan, *, image: str | None = None) -> str:
     """Write the manifest of a run, before its first stage, and record the versions of its sets.
 
     Args:

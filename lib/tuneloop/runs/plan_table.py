@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tuneloop.runs.any_plan import AnyPlan
 from tuneloop.runs.backend import Backend
-from tuneloop.runs.plan import Plan, State, stage_state
+from tuneloop.runs.plan import State, stage_state
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PlanRow:
         return asdict(self)
 
 
-def plan_rows(plan: Plan, backend: Backend) -> list[PlanRow]:
+def plan_rows(plan: AnyPlan, backend: Backend) -> list[PlanRow]:
     """Look up every stage of a plan; writes nothing.
 
     Args:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic
 
+from tuneloop.runs.any_plan import AnyPlan, load_any_plan
 from tuneloop.runs.backend import B_co, BackendType
-from tuneloop.runs.plan import Plan, load_plan, write_run_manifest
-from tuneloop.specs.run import RunSpec
+from tuneloop.runs.plan import write_run_manifest
+from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.target import Target
 
 
@@ -15,7 +16,7 @@ from tuneloop.specs.target import Target
 class Prepared(Generic[B_co]):
     """A plan and the backend that runs it."""
 
-    plan: Plan
+    plan: AnyPlan
     backend: B_co
 
     def start(self) -> B_co:
@@ -28,7 +29,7 @@ class Prepared(Generic[B_co]):
 
 def prepare(
     backend: BackendType[B_co],
-    spec: RunSpec,
+    spec: AnyRunSpec,
     target: Target | None = None,
     *,
     seed: int | None = None,
@@ -46,5 +47,5 @@ def prepare(
     """
     target = target or Target()
     identity = backend.code_identity(spec, target)
-    plan = load_plan(spec, seed=seed, image_digest=identity)
+    plan = load_any_plan(spec, seed=seed, image_digest=identity)
     return Prepared(plan, backend.place(plan, target))

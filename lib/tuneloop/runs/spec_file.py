@@ -7,9 +7,10 @@ import re
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.specs.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import KEY, AnyRunSpec, SampleRunSpec
 from tuneloop.stages.table import STAGES, names_in
 from tuneloop.storage import files
-from tuneloop.yaml_in import load_model
+from tuneloop.yaml_in import load_model, parse_mapping, validate
 
 
 def load_run_spec(url: str) -> RunSpec:
@@ -20,10 +21,7 @@ def load_run_spec(url: str) -> RunSpec:
         SpecError: it is not YAML, a key is unknown, old, given twice or missing, or a value is
             wrong.
     """
-    try:
-        data = files.read(url)
-    except FileNotFoundError as e:
-        raise UsageError(f"{url}: no such file, expected a run spec; check the path") from e
+    data = _read(url)
     if re.search(rb"^sweep\s*:", data, re.MULTILINE):
         raise UsageError(
             f"{url}: has the key sweep, expected one run; use `plan`, `run` or `submit` for a sweep"
@@ -33,7 +31,31 @@ def load_run_spec(url: str) -> RunSpec:
     return spec
 
 
-def check_shard_counts(spec: RunSpec, url: str) -> None:
+def load_any_spec(url: str) -> AnyRunSpec:
+    """Read and validate the spec of a run of any kind, which its top keys tell.
+
+    Raises:
+        UsageError: there is no such file.
+        SpecError: as in `load_run_spec`.
+    """
+    data = _read(url)
+    if KEY.encode() in data:
+        value, root = parse_mapping(data, url, "keys of a run spec")
+        if KEY in value:
+            spec = validate(SampleRunSpec, value, root, url)
+            check_shard_counts(spec, url)
+            return spec
+    return load_run_spec(url)
+
+
+def _read(url: str) -> bytes:
+    try:
+        return files.read(url)
+    except FileNotFoundError as e:
+        raise UsageError(f"{url}: no such file, expected a run spec; check the path") from e
+
+
+def check_shard_counts(spec: AnyRunSpec, url: str) -> None:
     """Refuse shards of a stage that cannot share its work."""
     if spec.execution.cluster is None:
         return
@@ -43,5 +65,5 @@ def check_shard_counts(spec: RunSpec, url: str) -> None:
         if shard_count > 1 and name not in shared:
             raise SpecError(
                 f"{url}: execution.cluster.{name}.shard_count is {shard_count}, expected 1, because"
-                f" only {' and '.join(shared)} can share their work; remove the key"
+                f" only {', '.join(shared)} can share their work; remove the key"
             )

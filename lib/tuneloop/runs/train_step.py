@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tuneloop.errors import SpecError
+from tuneloop.runs.any_plan import AnyPlan
 from tuneloop.runs.compilation import NoDevices, compile_train_step
 from tuneloop.runs.plan import Plan
 from tuneloop.specs.architecture import Architecture
@@ -57,6 +58,17 @@ class PlannedStep:
             steps=self.steps,
             target=self.target,
         )
+
+
+def find_step(
+    plan: AnyPlan, target: TargetDevices | None, larger: Sequence[TargetDevices] = ()
+) -> PlannedStep | None:
+    """Estimate the training step of a plan; None for a run without training.
+
+    Raises:
+        SpecError: as `planned_step`.
+    """
+    return planned_step(plan, target, larger) if isinstance(plan, Plan) else None
 
 
 def planned_step(

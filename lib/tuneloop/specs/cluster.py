@@ -100,8 +100,8 @@ class StagePlacement(AcceleratorRequest, PodResources):
 
     memory: Quantity = DEFAULT_MEMORY
     """Memory of one pod, as request and limit; a pod that uses more is killed. If it is not set,
-    train and eval request a tenth more than is estimated for their model and machines, and at least
-    the default; `tuneloop plan` shows it."""
+    train, eval and sample request a tenth more than is estimated for their model and machines, and
+    at least the default; `tuneloop plan` shows it."""
     deadline_seconds: int = Field(default=DEFAULT_DEADLINE_SECONDS, ge=60)
     """Seconds that the stage may take in total, retries included. If it is not set, it is ten times
     the least time of the stage, plus four hours, plus the time to get a node and an image; the
@@ -109,7 +109,8 @@ class StagePlacement(AcceleratorRequest, PodResources):
     attempt_deadline_seconds: int | None = Field(default=None, ge=60)
     """Seconds that one attempt of one pod may take; null means `deadline_seconds`."""
     shard_count: int = Field(default=1, ge=1, le=1000)
-    """Pods that share the work of export or eval; more pods finish sooner with the same result."""
+    """Pods that share the work of export, eval or sample; more pods finish sooner with the same
+    result."""
     queue: DnsLabel | None = None
     """Kueue LocalQueue that admits this stage, such as a queue with accelerators; null uses
     `execution.cluster.queue`."""
@@ -180,6 +181,8 @@ class ClusterSpec(Spec):
     """Machines of the train stage."""
     eval: StagePlacement = StagePlacement()
     """Machines of the eval stage."""
+    sample: StagePlacement = StagePlacement()
+    """Machines of the sample stage."""
     import_: StagePlacement = Field(default=StagePlacement(), alias="import")
     """Machines of the import stage."""
 

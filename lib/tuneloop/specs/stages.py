@@ -11,6 +11,7 @@ from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.import_traces import ImportSpec
 from tuneloop.specs.run import ExecutionSpec
+from tuneloop.specs.sampling import SampleSpec
 from tuneloop.specs.training import TrainSpec
 from tuneloop.storage.sealed import Sealed
 
@@ -74,8 +75,8 @@ class StageSpec(Spec, Sealed):
     """Fingerprints of the upstream stages, by stage name."""
     seed: Seed
     """Seed of the run."""
-    dataset: DatasetRef
-    """Dataset of the run."""
+    dataset: DatasetRef | None = None
+    """Dataset of the run; null in a sampling run whose prompts come from elsewhere."""
     execution: ExecutionSpec
     """Execution settings: storage, checkpoints and cluster."""
     stage: str
@@ -86,6 +87,8 @@ class ExportStage(StageSpec):
     """Stage spec of `export`."""
 
     stage: Literal["export"] = "export"
+    dataset: DatasetRef
+    """Dataset of the run."""
     options: ExportSpec
     """Options of the export stage."""
     eval_sets: tuple[EvalSetRef, ...] = Field(min_length=1)
@@ -104,6 +107,8 @@ class TrainStage(StageSpec):
     """Stage spec of `train`."""
 
     stage: Literal["train"] = "train"
+    dataset: DatasetRef
+    """Dataset of the run."""
     options: TrainSpec
     """Options of the train stage."""
     model: ModelRef | None = None
@@ -116,6 +121,8 @@ class EvalStage(StageSpec):
     """Stage spec of `eval`."""
 
     stage: Literal["eval"] = "eval"
+    dataset: DatasetRef
+    """Dataset of the run."""
     options: EvalSpec
     """Options of the eval stage."""
     eval_sets: tuple[EvalSetRef, ...] = Field(min_length=1)
@@ -128,6 +135,31 @@ class EvalStage(StageSpec):
     """Thinking mode that the model was trained with; its prompts and answers have the same."""
     system_instruction: str | None
     """Text placed before every user message; null adds nothing."""
+
+
+class SampleStage(StageSpec):
+    """Stage spec of `sample`."""
+
+    stage: Literal["sample"] = "sample"
+    options: SampleSpec
+    """Options of the sample stage."""
+    model: ModelRef
+    """Model that answers."""
+    thinking: Literal["steps", "plain"]
+    """Thinking mode of the model."""
+    recipe: str
+    """Prompt template that renders the prompts and parses the completions."""
+    instruction: str | None
+    """Text appended to every prompt; null appends nothing."""
+    system_instruction: str | None
+    """Text placed before every prompt; null adds nothing."""
+    prompts_sha256: str | None
+    """sha256 of the prompts at planning time; a stage refuses others. Null for a dataset, which
+    `dataset.build_id` identifies."""
+    scorer_sha256: str | None
+    """sha256 of the Python file that scores; null for a scorer of the table."""
+    apart_from: tuple[EvalSetRef, ...]
+    """Eval sets that stay apart from the samples."""
 
 
 class ImportStage(StageSpec):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from tuneloop import jsonl
-from tuneloop.artifacts import records
 from tuneloop.artifacts.eval_samples import dump_samples
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import TrainResults
@@ -17,8 +14,8 @@ from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering import noise, remote
 from tuneloop.stages.answering.batch_size import choose_rows, settle
-from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
+from tuneloop.stages.answering.shards import Found, read_shards, write_shard
 from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Pass, longest_prompt
 from tuneloop.stages.evaluation import kept, samples
@@ -40,13 +37,8 @@ from tuneloop.stages.models.evaluated import open_models
 from tuneloop.training.generation.decoding import device_limit_bytes
 from tuneloop.training.prompt_templates import recipe_named
 
-SHARD_FILE = "generations_{}.jsonl"
-"""File that each shard leaves for the merge, for each pass: rows of item number and generation."""
 BEFORE, BEFORE_WITH_EXAMPLES, AFTER = "before", "before_with_examples", "after"
 """Parts of the names of the files of traces."""
-
-Found = dict[str, dict[int, Generation]]
-"""File of an `Asked` -> number of the answer -> the answer."""
 
 
 def run(spec: EvalStage, stage: Stage) -> None:
@@ -91,24 +83,13 @@ def run(spec: EvalStage, stage: Stage) -> None:
             found = asker.ask([*passes, *again], stage.block, known)
     if stage.shard_count == 1:
         _assemble(spec, stage, models, asked, passes, found, judge)
-        return
-    for name, generations in found.items():
-        with stage.output(SHARD_FILE.format(name)) as output:
-            for number, generation in generations.items():
-                row = {"item": number, **asdict(generation)}
-                output.write_row(jsonl.dump_line(row))
+    else:
+        write_shard(stage, found)
 
 
 def merge(spec: EvalStage, stage: Stage, shards: list[Record]) -> None:
     """Score the generations of all shards, in the order of the sets."""
-    found: Found = {}
-    for shard in shards:
-        for file in shard.outputs_like(SHARD_FILE.partition("{")[0]):
-            name = file.name.removeprefix("generations_").removesuffix(".jsonl")
-            rows = records.read_output(file, stage.artifacts).splitlines()
-            for row in map(json.loads, rows):
-                number = row.pop("item")
-                found.setdefault(name, {})[number] = Generation(**row)
+    found = read_shards(stage, shards)
     models, asked = _what(spec, stage)
     passes = list_passes(spec, stage, asked)
     judge = Judge(recipe_named(spec.dataset.recipe))

@@ -1,4 +1,4 @@
-"""Import: the eval traces of both models -> the trace store, where the next loop starts."""
+"""Import: eval traces or samples -> the trace store, where the next loop starts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 from itertools import islice
 
 from tuneloop.artifacts import records
+from tuneloop.artifacts.records import OutputFile
 from tuneloop.artifacts.results import ImportCounts
 from tuneloop.specs.stages import ImportStage
 from tuneloop.stages.context import Stage
 from tuneloop.traces.client import TraceClient
 
-FILES = ("eval_before.jsonl", "eval_after.jsonl")
+FILES = {"eval": ("eval_before.jsonl", "eval_after.jsonl"), "sample": ("sampled.jsonl",)}
+"""Upstream stage -> its files of traces."""
 
 
 def run(spec: ImportStage, stage: Stage) -> None:
@@ -20,14 +22,19 @@ def run(spec: ImportStage, stage: Stage) -> None:
     The idempotency key names fingerprint, file and batch, so a batch that was posted before a crash
     is not stored again.
     """
-    evaluated = stage.upstream("eval")
-    total = sum(evaluated.output(name).rows or 0 for name in FILES)
+    outputs = [
+        stage.upstream(upstream).output(name)
+        for upstream in FILES
+        if upstream in spec.upstream
+        for name in FILES[upstream]
+    ]
+    total = sum(output.rows or 0 for output in outputs)
     posted = 0
     with TraceClient(spec.execution.store_url) as client:
-        for name in FILES:
+        for output in outputs:
             # Read and verify the whole file before the first post: a torn file must not be half
             # imported.
-            lines = iter(records.read_output(evaluated.output(name), stage.artifacts).splitlines())
+            name, lines = output.name, iter(_lines(output, stage))
             batch_number = 0
             while batch := [json.loads(line) for line in islice(lines, spec.options.batch_traces)]:
                 stage.check_stop()
@@ -36,3 +43,7 @@ def run(spec: ImportStage, stage: Stage) -> None:
                 batch_number += 1
                 stage.progress(posted, total)
     stage.set_results(ImportCounts(traces=posted))
+
+
+def _lines(output: OutputFile, stage: Stage) -> list[bytes]:
+    return records.read_output(output, stage.artifacts).splitlines()

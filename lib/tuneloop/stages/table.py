@@ -1,7 +1,7 @@
 """The stages of the loop: one row each. Planning, both backends, display and pages loop over it.
 
-To add a stage: write its module with `run(spec, stage)`, its spec class in `specs/stages.py`, and
-a row here.
+To add a stage: write its module with `run(spec, stage)`, its spec class in `specs/stages.py`, a
+row here, and its name in the rows of `pipelines.py` that have it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from tuneloop.specs.stages import (
     ExportStage,
     ImportStage,
     ModelRef,
+    SampleStage,
     StageSpec,
     TrainStage,
 )
+from tuneloop.stages.sampling import row as sampling
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.model_manifest import ModelManifest
@@ -71,12 +73,13 @@ class StageDef:
     spec: type[StageSpec]
     """Class of the stage's spec."""
     upstream: tuple[str, ...]
-    """Stages whose records this stage reads."""
-    fields: Callable[[RunInputs], Fields]
-    """Fields of the stage's spec besides those that every stage spec has."""
-    identity: Callable[[RunInputs], Fields]
-    """What determines the result besides code and upstream stages; it enters the fingerprint."""
-    inputs: Callable[[RunInputs], Fields] = lambda inputs: {}
+    """Stages whose records this stage reads, as far as its run has them."""
+    fields: Callable[[Any], Fields]
+    """(inputs of the run) -> fields of the stage's spec besides those that every stage spec has."""
+    identity: Callable[[Any], Fields]
+    """(inputs of the run) -> what determines the result besides code and upstream stages; it enters
+    the fingerprint."""
+    inputs: Callable[[Any], Fields] = lambda inputs: {}
     """Digests of outside inputs and the seed, if the result depends on them."""
     scope: Scope = "single"
     """How many processes run the stage: `single` is one process; `shared` is N processes that each
@@ -89,7 +92,7 @@ class StageDef:
     """Outputs that are also copied to the folder of the run, where users look for them."""
     summary: Callable[[Record], str] = lambda record: ""
     """One line about a finished stage."""
-    uses_store: Callable[[StageSpec], bool] = lambda spec: False
+    uses_store: Callable[[Any], bool] = lambda spec: False
     """Whether the stage calls the trace store and so needs its token."""
     feeds_sink: bool = False
     """Whether the stage sends metrics to `execution.metrics_sink` and so needs its credentials."""
@@ -223,7 +226,7 @@ def _eval_summary(record: Record) -> str:
 
 
 def _import_summary(record: Record) -> str:
-    return f"{record.counts_as(ImportCounts).traces} eval traces in the store"
+    return f"{record.counts_as(ImportCounts).traces} traces in the store"
 
 
 def _seed(inputs: RunInputs) -> Fields:
@@ -282,10 +285,23 @@ STAGES: dict[str, StageDef] = {
             feeds_sink=True,
         ),
         StageDef(
+            name="sample",
+            module="tuneloop.stages.sample",
+            spec=SampleStage,
+            upstream=(),
+            fields=sampling.fields,
+            identity=sampling.identity,
+            inputs=sampling.inputs_of,
+            scope="shared",
+            copies=("sampled.jsonl", "sampling_report.md"),
+            summary=sampling.summary,
+            uses_store=sampling.uses_store,
+        ),
+        StageDef(
             name="import",
             module="tuneloop.stages.import_traces",
             spec=ImportStage,
-            upstream=("eval",),
+            upstream=("eval", "sample"),
             fields=lambda inputs: {"options": inputs.spec.import_},
             identity=lambda inputs: {},
             extra="store",
@@ -295,7 +311,8 @@ STAGES: dict[str, StageDef] = {
         ),
     )
 }
-"""Stage name -> row, in the order of the loop; each reads only records of stages before it."""
+"""Stage name -> row, in the order of every kind of run; each reads only records of stages before
+it."""
 
 
 def names_in(scope: Scope) -> list[str]:

@@ -7,6 +7,7 @@ says where the answer comes from. Use such traces with the recipe `answer_only_v
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from tuneloop.errors import DataError, UsageError
@@ -27,6 +28,8 @@ class GymProblem(NamedTuple):
     answer: str
     metadata: dict[str, Any]
     """The task's own data about the problem, which its scorer may need."""
+    seed: int = 0
+    """Seed of the problem; problem N of a data set with the seed S has the seed S + N."""
 
 
 def package_with(task: str) -> Any:
@@ -63,9 +66,31 @@ def draw_problems(task: str, count: int, seed: int) -> Iterator[GymProblem]:
         DataError: the task has fewer than `count` different questions, or one without an answer.
     """
     # Small tasks repeat questions, so draw more than are needed.
-    drawn = package_with(task).create_dataset(task, size=4 * count, seed=seed)
+    found = 0
+    for problem in islice(problems_of_seeds(task, seed, 4 * count), count):
+        found += 1
+        yield problem
+    if found < count:
+        raise DataError(
+            f"task {task}: found {found} different questions, expected {count}; request fewer"
+        )
+
+
+def problems_of_seeds(task: str, first_seed: int, seeds: int) -> Iterator[GymProblem]:
+    """Yield the problem of each seed of a range, without questions that are already there.
+
+    Args:
+        task: a task name of reasoning-gym.
+        first_seed: first seed of the range.
+        seeds: number of seeds.
+
+    Raises:
+        UsageError: reasoning-gym is not installed, or has no such task.
+        DataError: a question has no answer.
+    """
+    drawn = package_with(task).create_dataset(task, size=seeds, seed=first_seed)
     seen: set[str] = set()
-    for row in drawn:
+    for number, row in enumerate(drawn):
         question, answer = str(row["question"]).strip(), row["answer"]
         if answer is None or not str(answer).strip():
             raise DataError(
@@ -73,12 +98,7 @@ def draw_problems(task: str, count: int, seed: int) -> Iterator[GymProblem]:
             )
         if question not in seen:
             seen.add(question)
-            yield GymProblem(task, question, str(answer), row["metadata"])
-        if len(seen) == count:
-            return
-    raise DataError(
-        f"task {task}: found {len(seen)} different questions, expected {count}; request fewer"
-    )
+            yield GymProblem(task, question, str(answer), row["metadata"], first_seed + number)
 
 
 def has_own_scorer(task: str) -> bool:

@@ -20,7 +20,7 @@ IMAGE = "registry.example/tuneloop@sha256:" + "1" * 64
 def findings(cluster: dict[str, Any], **model: Any) -> list[str]:
     value = {"name": "m", "family": "llama3", "random_weights": False, "place": "s3://b/m", **model}
     spec = ExecutionSpec.model_validate({"cluster": {"namespace": "n", **cluster}})
-    found = check_base_model(ModelOfRun(**value), spec)
+    found = check_base_model(ModelOfRun(**value), spec, ("train", "eval"))
     assert all(each.severity == "warning" for each in found)
     return [str(each) for each in found]
 

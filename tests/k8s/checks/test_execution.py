@@ -8,6 +8,7 @@ from tests.builders import Invoke, TinyRun
 from tuneloop.k8s.checks.execution import check_execution
 from tuneloop.specs.run import ExecutionSpec
 
+STAGES = ("export", "train", "eval", "import")
 IMAGE = "registry.example/tuneloop@sha256:" + "1" * 64
 
 
@@ -25,7 +26,7 @@ IMAGE = "registry.example/tuneloop@sha256:" + "1" * 64
 def test_places_that_mean_another_thing_in_a_pod(
     artifacts: str, store: str, places: list[str]
 ) -> None:
-    found = check_execution(ExecutionSpec(artifacts=artifacts, store_url=store))
+    found = check_execution(ExecutionSpec(artifacts=artifacts, store_url=store), STAGES)
     assert [f"{finding.severity} {finding.place}" for finding in found] == places
 
 
@@ -54,7 +55,7 @@ def test_stated_waits_are_compared_with_kueues_default(
 ) -> None:
     place = {"namespace": "n", **cluster}
     value = {"artifacts": "s3://b", "store_url": "http://s", "cluster": place}
-    found = [str(each) for each in check_execution(ExecutionSpec.model_validate(value))]
+    found = [str(each) for each in check_execution(ExecutionSpec.model_validate(value), STAGES)]
     assert found == [
         f"execution.cluster.timeouts: provisioning_seconds and image_pull_seconds allow {minutes}"
         " minutes until pods are ready, but Kueue by default evicts them after 30; lower them, or"
@@ -69,7 +70,7 @@ def test_a_webhook_that_the_submitter_cannot_call_is_warned_of() -> None:
         {"url_from": {"env": "B_URL", "secret": "hook"}},
     ]
     places = {"artifacts": "gs://bucket/a", "store_url": "http://store", "notifications": hooks}
-    (found,) = check_execution(ExecutionSpec.model_validate(places))
+    (found,) = check_execution(ExecutionSpec.model_validate(places), STAGES)
     assert (found.place, found.severity) == ("execution.notifications.1.url_from", "warning")
 
 
@@ -84,5 +85,5 @@ def test_a_webhook_that_the_submitter_cannot_call_is_warned_of() -> None:
 def test_a_metrics_sink_on_the_laptop_is_warned_of(url: str, places: list[str]) -> None:
     sink = {"kind": "mlflow", "url": url}
     spec = {"artifacts": "gs://bucket/a", "store_url": "http://store", "metrics_sink": sink}
-    found = check_execution(ExecutionSpec.model_validate(spec))
+    found = check_execution(ExecutionSpec.model_validate(spec), STAGES)
     assert [(each.place, each.severity) for each in found] == [(p, "warning") for p in places]

@@ -23,7 +23,7 @@ from tuneloop.k8s.rendering.yaml_out import dump
 from tuneloop.specs.cluster import AcceleratorRequest, ClusterSpec, StagePlacement
 from tuneloop.specs.integrations.metrics_sink import MetricsSinkSpec
 from tuneloop.specs.integrations.notifications import WebhookSpec
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 
 DIGEST = "sha256:" + "0964917e" * 8
 IMAGE = f"registry.example/team/tuneloop@{DIGEST}"
@@ -54,7 +54,7 @@ KINDS = {"cpu": "cpu", "tpu": "v5e-2x2", "gpu": "l4-1"}
 GOLDENS: dict[str, tuple[str, StagePlacement | None, dict[str, Any]]] = {
     **{
         f"{stage}-{kind}": (stage, StagePlacement(accelerator=key), {})
-        for stage in STAGES
+        for stage in TRAINING_STAGES
         for kind, key in KINDS.items()
     },
     "export-cpu-16-shards": ("export", StagePlacement(shard_count=16), {}),
@@ -114,7 +114,11 @@ def submitter(*webhooks: dict[str, Any], **spec: Any) -> list[dict[str, Any]]:
     cluster = ClusterSpec(namespace="training", **spec)
     called = [WebhookSpec.model_validate(each) for each in webhooks]
     return render_submitter(
-        renderer(cluster), "demo-12345e67", fingerprint="9" * 64, webhooks=called
+        renderer(cluster),
+        "demo-12345e67",
+        stages=("export", "train", "eval", "import"),
+        fingerprint="9" * 64,
+        webhooks=called,
     )
 
 
@@ -158,7 +162,7 @@ def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:
     assert account["automountServiceAccountToken"] is False
     assert binding["subjects"][0]["name"] == job["spec"]["template"]["spec"]["serviceAccountName"]
     assert not [rule for rule in role["rules"] if "*" in str(rule)]
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         assert (
             rendered(stage)[1]["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
         )
@@ -166,7 +170,7 @@ def test_the_submitter_alone_has_a_token_and_its_role_has_no_star() -> None:
 
 def test_credentials_are_named_and_reach_stages_and_submitter_alike() -> None:
     spec: dict[str, Any] = {"credentials_secret": "s3", "pod_priority_class": "low"}
-    jobs = [*(rendered(stage, **spec)[1] for stage in STAGES), submitter(**spec)[-1]]
+    jobs = [*(rendered(stage, **spec)[1] for stage in TRAINING_STAGES), submitter(**spec)[-1]]
     for job in jobs:
         pod = job["spec"]["template"]["spec"]
         (container,) = pod["containers"]
@@ -176,7 +180,9 @@ def test_credentials_are_named_and_reach_stages_and_submitter_alike() -> None:
         assert mount["readOnly"] is True
         assert {"name": "credentials", "secret": {"secretName": "s3"}} in pod["volumes"]
     classes = [job["spec"]["template"]["spec"].get("priorityClassName") for job in jobs]
-    assert classes == ["low"] * len(STAGES) + [None], "the submitter has the default priority"
+    assert classes == ["low"] * len(TRAINING_STAGES) + [None], (
+        "the submitter has the default priority"
+    )
 
 
 def test_the_submitter_is_started_again_only_if_it_could_not_reach_something() -> None:
@@ -343,7 +349,7 @@ def test_shards_make_an_indexed_job_that_is_told_its_index() -> None:
 
 
 def test_the_import_stage_alone_gets_the_stores_token_and_from_a_secret() -> None:
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         _, job = rendered(stage, store_token_secret="store-token")
         (container,) = pod_of(job)["containers"]
         found = [e for e in container["env"] if e["name"] == "TUNELOOP_STORE_TOKEN"]
@@ -412,7 +418,7 @@ LONGEST = ACCELERATORS.shape(AcceleratorRequest(accelerator="v5p-16x16x24", slic
 @given(
     run_name=st.from_regex(r"\A[a-z]([-a-z0-9]{0,30}[a-z0-9])?\Z"),
     fingerprint=st.text(alphabet="0123456789abcdef", min_size=64, max_size=64),
-    stage=st.sampled_from(sorted(STAGES)),
+    stage=st.sampled_from(sorted(TRAINING_STAGES)),
 )
 def test_names_fit_every_budget(run_name: str, fingerprint: str, stage: str) -> None:
     spec = stage_specs(run_name)[stage].model_copy(update={"fingerprint": fingerprint})

@@ -25,7 +25,7 @@ from tuneloop.errors import DataError, SpecError
 from tuneloop.k8s.orphans import find_orphans
 from tuneloop.k8s.sweeps import sweep_files
 from tuneloop.runs.sweep.execute import SweepRun
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.storage import files
 
 CONFIG_MAP_BYTES = 2**20
@@ -208,7 +208,7 @@ def test_many_members_fit_into_a_config_map_and_too_many_are_refused(
     deadline = value.sweep.submitter_job["spec"]["activeDeadlineSeconds"]
     one = value.members[0].submitter_job["spec"]["activeDeadlineSeconds"]
     # Another member may have more steps than the first, so each stage counts a day at least.
-    assert deadline == 5 * len(STAGES) * 86_400 > 5 * one
+    assert deadline == 5 * len(TRAINING_STAGES) * 86_400 > 5 * one
     monkeypatch.setattr(submission, "MOST_BYTES", 1000)
     with pytest.raises(SpecError, match=r"its 40 members take .* split the sweep"):
         value.dump()

@@ -105,7 +105,7 @@ def test_a_run_has_curves_parameters_tags_and_an_end(spec: MetricsSinkSpec) -> N
     assert run.data.metrics["train/loss"] == pytest.approx(4 / 3)
     assert run.data.metrics["validation/loss"] == 0.5
     assert "train/mfu" not in run.data.metrics
-    assert run.data.params["dataset"] == stage_specs()["train"].dataset.key
+    assert run.data.params["dataset"] == "demo-v1"
     assert run.data.tags["mlflow.source.git.commit"] == "abc"
     assert run.data.tags["tuneloop.stage"] == "train"
     assert "/runs/" in run.data.tags["tuneloop.page"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from tuneloop.errors import DataError
@@ -11,11 +13,27 @@ from tuneloop.evaluation.scorers.rows.reasoning_gym import (
     ReasoningGymOptions,
     judge_reasoning_gym,
 )
-from tuneloop.evaluation.sets.schema import EvalItem
-from tuneloop.traces.gym import GymProblem, has_own_scorer
+from tuneloop.evaluation.sets.schema import EvalItem, GeneratedSet, SetHeader
+from tuneloop.traces.gym import SOURCE, GymProblem, has_own_scorer
 
 KIND = "reasoning_gym"
 """Name of the scorer that calls the task's own."""
+
+
+def header_of(problems: Sequence[GymProblem]) -> SetHeader:
+    """Build the header of a set: its name is the task, and its version tells the seeds.
+
+    Args:
+        problems: the problems of the set, all of one task, in the order of their seeds.
+    """
+    first, last = problems[0], problems[-1]
+    return SetHeader(
+        name=first.task,
+        version=f"{version(SOURCE)}-{first.seed}-{last.seed}",
+        generated=GeneratedSet(
+            task=first.task, first_seed=first.seed, seeds=last.seed - first.seed + 1
+        ),
+    )
 
 
 def problem_to_item(problem: GymProblem, identifier: str) -> EvalItem:

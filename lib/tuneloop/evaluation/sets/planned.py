@@ -29,6 +29,45 @@ def read_sets(options: EvalSpec) -> tuple[EvalSetRef, ...]:
     return tuple(found)
 
 
+def read_kept_apart(urls: Sequence[str], option: str) -> list[tuple[EvalSetRef, EvalSetFile]]:
+    """Read and validate eval sets with which other prompts are compared.
+
+    Args:
+        urls: URLs of the sets.
+        option: the option that names them, for messages.
+
+    Raises:
+        InputMissing: a file is missing.
+        DataError: a file has problems.
+    """
+    found = []
+    for url in urls:
+        try:
+            data = files.read(resources.input_url(url))
+        except FileNotFoundError as e:
+            raise InputMissing(
+                f"{url}: missing, expected an eval set; put it there, or change {option}"
+            ) from e
+        file = read_eval_set(data, url)
+        found.append((_ref(file.header.name if file.header else stem(url), url, data, file), file))
+    return found
+
+
+def _ref(
+    name: str, url: str, data: bytes, file: EvalSetFile, scorer_sha256: str | None = None
+) -> EvalSetRef:
+    return EvalSetRef(
+        name=name,
+        stated=file.header.name if file.header else None,
+        version=file.header.version if file.header else None,
+        url=url,
+        sha256=hashlib.sha256(data).hexdigest(),
+        prompts_sha256=prompts_sha256(file.items),
+        scorer_sha256=scorer_sha256,
+        items=len(file.items),
+    )
+
+
 def _read(each: EvalSetSpec, number: int, options: EvalSpec) -> EvalSetRef:
     scorer = load_scorer(each.scorer, options.option_of(number, "scorer"))
     option = options.option_of(number, "url")
@@ -45,16 +84,8 @@ def _read(each: EvalSetSpec, number: int, options: EvalSpec) -> EvalSetRef:
         problem = item_problem(item.to_item(""), scorer) if item.scorer is None else None
         if problem is not None:
             raise DataError(f"{each.url}: item {item.id}: {problem}; correct it, or its scorer")
-    return EvalSetRef(
-        name=set_name(each, file),
-        stated=file.header.name if file.header else None,
-        version=file.header.version if file.header else None,
-        url=each.url,
-        sha256=hashlib.sha256(data).hexdigest(),
-        prompts_sha256=prompts_sha256(file.items),
-        scorer_sha256=scorer.sha256 if isinstance(scorer, UserScorer) else None,
-        items=len(file.items),
-    )
+    sha256 = scorer.sha256 if isinstance(scorer, UserScorer) else None
+    return _ref(set_name(each, file), each.url, data, file, sha256)
 
 
 def load_scorer(scorer: str | dict[str, Any], option: str) -> ScorerName:

@@ -101,6 +101,24 @@ class EvalItem(BaseModel):
         return Item(set=set_name, difficulty=self.difficulty, **keys)
 
 
+class GeneratedSet(BaseModel):
+    """The task of reasoning-gym and the range of seeds that a set was generated from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    task: Annotated[str, Field(min_length=1, max_length=100)]
+    """Name of the task."""
+    first_seed: Annotated[int, Field(ge=0)]
+    """Seed of the first problem."""
+    seeds: Annotated[int, Field(ge=1)]
+    """Number of seeds, some of which may have given no item."""
+
+    def overlaps(self, task: str, first_seed: int, seeds: int) -> bool:
+        """Return whether another range of the same task shares a seed with this one."""
+        last, other_last = self.first_seed + self.seeds, first_seed + seeds
+        return task == self.task and self.first_seed < other_last and first_seed < last
+
+
 class SetHeader(BaseModel):
     """The name and version that a set states in its first line."""
 
@@ -111,6 +129,9 @@ class SetHeader(BaseModel):
     version: Annotated[str, Field(pattern=NAME_PATTERN)]
     """Version of its content: letters, digits and `._-`, at most 64. A changed set gets another
     one."""
+    generated: GeneratedSet | None = None
+    """Origin of a generated set, by which samples are kept apart from it; null if it is not
+    known."""
 
 
 class _Headed(BaseModel):
@@ -161,7 +182,9 @@ def read_eval_set(data: bytes, place: str) -> EvalSetFile:
 
 def dump_eval_set(items: Iterable[EvalItem], header: SetHeader | None = None) -> bytes:
     """Serialise an eval set, one item per line; `read_eval_set` reads it."""
-    rows: list[dict[str, Any]] = [] if header is None else [{HEADER_KEY: header.model_dump()}]
+    rows: list[dict[str, Any]] = (
+        [] if header is None else [{HEADER_KEY: header.model_dump(exclude_none=True)}]
+    )
     rows += (_dumped(item) for item in items)
     return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.run_manifest import RunManifest
+from tuneloop.artifacts.run_manifest import DatasetOfRun, RunManifest
 from tuneloop.artifacts.token_manifest import read_token_manifest
 from tuneloop.datasets.schema import ContentHasher, DatasetManifest
 from tuneloop.datasets.source import DatasetSource, is_store
@@ -16,14 +16,15 @@ from tuneloop.storage.objects import list_objects
 from tuneloop.storage.sealed import read_sealed_lines
 
 
-def verify_dataset(findings: Findings, manifest: RunManifest) -> None:
+def verify_dataset(findings: Findings, manifest: RunManifest, expected: DatasetOfRun) -> None:
     """Read all rows of the dataset of a run, and compare them with the digests of two manifests.
 
     Args:
         findings: receives what is found.
         manifest: manifest of the run.
+        expected: the dataset as this manifest describes it.
     """
-    key = manifest.dataset.key
+    key = expected.key
     execution = manifest.spec.get("execution")
     named = execution.get("datasets_url") if isinstance(execution, dict) else None
     place = named if isinstance(named, str) else findings.artifacts
@@ -33,12 +34,11 @@ def verify_dataset(findings: Findings, manifest: RunManifest) -> None:
             findings.read_json(path)
         with DatasetSource(place) as source:
             dataset = source.load_manifest(key)
-            _compare(dataset, manifest, findings.url(path))
+            _compare(dataset, expected, findings.url(path))
             _rows(findings, source, dataset, is_local=place == findings.artifacts)
 
 
-def _compare(dataset: DatasetManifest, manifest: RunManifest, url: str) -> None:
-    expected = manifest.dataset
+def _compare(dataset: DatasetManifest, expected: DatasetOfRun, url: str) -> None:
     if dataset.build_id != expected.build_id:
         raise DataError(
             f"{url}: build_id is {dataset.build_id}, expected {expected.build_id} of the run; the"

@@ -41,15 +41,15 @@ def verify_resume(findings: Findings, run_id: str, names: set[str]) -> None:
 
 
 def verify_batches(findings: Findings, run_id: str, names: set[str]) -> None:
-    """Verify the folder `eval/resume` of a run: answers of finished batches, and their size.
+    """Verify the answers of finished batches that stages keep, and the size of the batches.
 
     Args:
         findings: receives what is found.
         run_id: id of the run.
         names: paths of all files of the run, relative to the artifacts.
     """
-    prefix = f"training_runs/{run_id}/eval/resume/"
-    for path in sorted(name for name in names if name.startswith(prefix)):
+    prefixes = tuple(f"training_runs/{run_id}/{stage}/resume/" for stage in ("eval", "sample"))
+    for path in sorted(name for name in names if name.startswith(prefixes)):
         with findings.checking(path):
             try:
                 value = json.loads(findings.read_json(path))

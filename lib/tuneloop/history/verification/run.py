@@ -84,10 +84,10 @@ def verify_run(artifacts: str, run_id: str, *, now: datetime | None = None) -> V
         verify_answers(findings, record)
     verify_resume(findings, run_id, names)
     verify_batches(findings, run_id, names)
-    if manifest is not None and is_key(manifest.dataset.key):
+    if manifest is not None and manifest.dataset is not None and is_key(manifest.dataset.key):
         dataset = f"datasets/{manifest.dataset.key}"
         _links(findings, [f"{dataset}/{name}" for name in find_links(findings.url(dataset))])
-        verify_dataset(findings, manifest)
+        verify_dataset(findings, manifest, manifest.dataset)
     _index(findings, run_id, has_records=any(records))
     _seals(findings)
     return Verification(

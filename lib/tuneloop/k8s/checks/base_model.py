@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tuneloop.artifacts.run_manifest import ModelOfRun
 from tuneloop.k8s.checks.offline import Finding
@@ -15,6 +15,8 @@ RUNTIME_BYTES = 1 << 30
 COPIES_ON_DISK = 2
 """Copies of the weights that training writes to the local disk at least: a checkpoint and the tuned
 model."""
+ANSWERING = ("eval", "sample")
+"""Stages that generate answers and load whole models."""
 
 _UNITS: dict[str, float] = {"": 1, "m": 1e-3} | {
     unit: base**power
@@ -31,21 +33,25 @@ def quantity_to_number(quantity: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def check_base_model(model: ModelOfRun, execution: ExecutionSpec) -> list[Finding]:
+def check_base_model(
+    model: ModelOfRun, execution: ExecutionSpec, stages: Sequence[str]
+) -> list[Finding]:
     """Warn if pods cannot read a stored model, or if it is larger than they are.
 
     Args:
         model: the model that the run starts from.
         execution: execution settings of the run.
+        stages: names of the stages of the run.
     """
+    field = "train.model" if "train" in stages else "sample.model"
     findings = []
     if model.place is not None and "://" not in model.place:
         message = (
             f"the files of model {model.name} are in {model.place} on this machine, which pods"
             " cannot read; add the model to a bucket, without --in-place"
         )
-        findings.append(Finding("train.model", message, "warning"))
-    return [*findings, *_sizes(model, execution)]
+        findings.append(Finding(field, message, "warning"))
+    return [*findings, *_sizes(model, execution, stages)]
 
 
 def check_host_memory(needed_bytes: int, execution: ExecutionSpec) -> list[Finding]:
@@ -69,16 +75,17 @@ def check_host_memory(needed_bytes: int, execution: ExecutionSpec) -> list[Findi
     return [Finding("execution.cluster.train.memory", message, "warning")]
 
 
-def _sizes(model: ModelOfRun, execution: ExecutionSpec) -> Iterator[Finding]:
+def _sizes(model: ModelOfRun, execution: ExecutionSpec, stages: Sequence[str]) -> Iterator[Finding]:
     weights, cluster = model.weights_bytes, execution.cluster
     if weights is None or cluster is None:
         return
-    for stage in ("train", "eval"):
+    for stage in (each for each in ("train", *ANSWERING) if each in stages):
         pod, field = cluster.placement(stage), f"execution.cluster.{stage}"
         needed = weights + RUNTIME_BYTES
         # Chips have memory of their own, into which the weights are read piece by piece.
         # `check_host_memory` is about the train stage.
-        if stage == "eval" and pod.accelerator == "cpu" and quantity_to_number(pod.memory) < needed:
+        is_on_cpu = stage in ANSWERING and pod.accelerator == "cpu"
+        if is_on_cpu and quantity_to_number(pod.memory) < needed:
             message = (
                 f"is {pod.memory}, but the weights of model {model.name} take"
                 f" {weights / 1e9:,.1f} GB and the stage itself at least 1 GB; raise it"

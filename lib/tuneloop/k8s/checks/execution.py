@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from tuneloop.k8s.checks.offline import Finding
@@ -12,8 +13,13 @@ KUEUE_READY_SECONDS = 1800
 """Default of waitForPodsReady.timeout in Kueue 0.19."""
 
 
-def check_execution(execution: ExecutionSpec) -> list[Finding]:
-    """Find URLs that mean something else in a pod, and waits that are longer than Kueue's."""
+def check_execution(execution: ExecutionSpec, stages: Sequence[str]) -> list[Finding]:
+    """Find URLs that mean something else in a pod, and waits that are longer than Kueue's.
+
+    Args:
+        execution: execution settings of the run.
+        stages: names of the stages of the run.
+    """
     findings, cluster = [], execution.cluster
     scheme, _, _ = execution.artifacts.rpartition("://")
     is_shared = cluster is not None and cluster.shared_artifacts
@@ -23,7 +29,7 @@ def check_execution(execution: ExecutionSpec) -> list[Finding]:
             " bucket URL, or set execution.cluster.shared_artifacts if all pods mount this folder"
         )
         findings.append(Finding("execution.artifacts", message))
-    if _is_loopback(execution.store_url):
+    if "import" in stages and _is_loopback(execution.store_url):
         message = (
             f"{execution.store_url} is the pod itself when a pod reads it; use the address of the"
             " store's Service"
@@ -44,7 +50,7 @@ def check_execution(execution: ExecutionSpec) -> list[Finding]:
             )
             place = f"execution.notifications.{position}.url_from"
             findings.append(Finding(place, message, "warning"))
-    return findings + (_patience(cluster) if cluster is not None else [])
+    return findings + (_patience(cluster, stages) if cluster is not None else [])
 
 
 def _is_loopback(url: str) -> bool:
@@ -52,12 +58,12 @@ def _is_loopback(url: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _patience(cluster: ClusterSpec) -> list[Finding]:
+def _patience(cluster: ClusterSpec, stages: Sequence[str]) -> list[Finding]:
     """Compare waits that a spec states with Kueue's default limit.
 
     The defaults of a spec are longer than Kueue's on purpose, for queues with a higher limit.
     """
-    waits, stages = cluster.timeouts, ("export", "train", "eval", "import")
+    waits = cluster.timeouts
     is_stated = {"image_pull_seconds", "provisioning_seconds"} & waits.model_fields_set
     is_queued = cluster.queue or any(cluster.placement(stage).queue for stage in stages)
     seconds = waits.provisioning_seconds + waits.image_pull_seconds

@@ -50,6 +50,7 @@ _DEVICE_MEMORY = {
     "train": "lower train.batch_size or train.max_length_tokens, set train.remat to block, or use a"
     " larger machine (`tuneloop plan` estimates the memory)",
     "eval": "lower eval.batch_size, or use a larger machine",
+    "sample": "lower sample.batch_size, or use a larger machine",
 }
 
 

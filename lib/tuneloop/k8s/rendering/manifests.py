@@ -13,7 +13,7 @@ from tuneloop.k8s.rendering.render import Object, Renderer, Templates
 from tuneloop.k8s.rendering.templates import Template, parse_template
 from tuneloop.k8s.rendering.yaml_out import dump
 from tuneloop.specs.cluster import ClusterSpec
-from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.stages import StageSpec
 from tuneloop.storage import files, paths
 
@@ -60,7 +60,7 @@ def _read(url: str) -> bytes:
         ) from e
 
 
-def cluster_of(spec: RunSpec) -> ClusterSpec:
+def cluster_of(spec: AnyRunSpec) -> ClusterSpec:
     """Return `execution.cluster` of a spec; raise SpecError if it is missing."""
     if spec.execution.cluster is None:
         raise SpecError(
@@ -70,7 +70,7 @@ def cluster_of(spec: RunSpec) -> ClusterSpec:
     return spec.execution.cluster
 
 
-def image_of(spec: RunSpec, image: str | None) -> str:
+def image_of(spec: AnyRunSpec, image: str | None) -> str:
     """Return the image of the stages: `image` if given, else the spec's.
 
     Raises:
@@ -86,7 +86,7 @@ def image_of(spec: RunSpec, image: str | None) -> str:
 
 
 def renderer_of(
-    spec: RunSpec, manifests: Manifests, image: str, git_commit: str | None
+    spec: AnyRunSpec, manifests: Manifests, image: str, git_commit: str | None
 ) -> Renderer:
     """Build the renderer of a run."""
     return Renderer(
@@ -100,7 +100,7 @@ def renderer_of(
     )
 
 
-def check_budget(spec: RunSpec, stages: Sequence[StageSpec], renderer: Renderer) -> None:
+def check_budget(spec: AnyRunSpec, stages: Sequence[StageSpec], renderer: Renderer) -> None:
     """Refuse a run that could hold more chip-hours than its spec allows.
 
     Raises:

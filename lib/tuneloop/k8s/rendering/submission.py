@@ -40,6 +40,7 @@ def build_submission(
         submitter=render_submitter(
             renderer,
             manifest.run_id,
+            stages=[stage.stage for stage in stages],
             fingerprint=stages[-1].fingerprint,
             webhooks=stages[0].execution.notifications,
         ),

@@ -25,7 +25,6 @@ from tuneloop.k8s.rendering.render import FINAL_EXIT_CODES, Object, Renderer, po
 from tuneloop.k8s.rendering.templates import Template, fill
 from tuneloop.specs.cluster import AcceleratorRequest, StagePlacement
 from tuneloop.specs.integrations.notifications import WebhookSpec
-from tuneloop.stages.table import STAGES
 
 SUBMISSION = "submission.json.gz"
 """Key of the submitter's ConfigMap, and name of the file in its pod."""
@@ -41,6 +40,7 @@ def render_submitter(
     renderer: Renderer,
     run_id: str,
     *,
+    stages: Sequence[str],
     fingerprint: str,
     webhooks: Sequence[WebhookSpec] = (),
     sweep_rounds: int | None = None,
@@ -50,6 +50,7 @@ def render_submitter(
     Args:
         renderer: renderer of the run's stages, or of a member's stages.
         run_id: id of the run or the sweep.
+        stages: names of the stages of the run, or of a member.
         fingerprint: fingerprint of the last stage, which covers all stages before it.
         webhooks: the webhooks that the submitter calls.
         sweep_rounds: how many members of a sweep run one after another; None for a run.
@@ -60,7 +61,7 @@ def render_submitter(
     """
     spec, templates = renderer.cluster.submitter, renderer.templates
     labels = names.run_labels(renderer.run_name, run_id, names.SUBMITTER)
-    deadline = sum(renderer.cluster.placement(stage).deadline_seconds for stage in STAGES)
+    deadline = sum(renderer.cluster.placement(stage).deadline_seconds for stage in stages)
     deadline = min(deadline * (sweep_rounds or 1), MOST_DEADLINE_SECONDS)
     option, file = ("--submission", SUBMISSION) if sweep_rounds is None else ("--sweep", SWEEP)
     annotations = names.object_annotations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuneloop.runs.any_plan import AnyPlan
 from tuneloop.runs.plan import Plan
 from tuneloop.specs.compilation import TargetDevices
 from tuneloop.training.sizing.evaluation import (
@@ -12,8 +13,8 @@ from tuneloop.training.sizing.evaluation import (
 )
 
 
-def warn_of_batch(plan: Plan, target: TargetDevices | None) -> str | None:
-    """Return a sentence about a batch that is estimated not to fit; None if it fits.
+def warn_of_batch(plan: AnyPlan, target: TargetDevices | None) -> str | None:
+    """Return a sentence about a batch that is estimated not to fit; None without one.
 
     An estimate alone refuses nothing: the prompts may be shorter than the longest that training
     allows, for which the batch is estimated.
@@ -22,6 +23,8 @@ def warn_of_batch(plan: Plan, target: TargetDevices | None) -> str | None:
         plan: the planned run.
         target: devices of the eval stage; None for a CPU.
     """
+    if not isinstance(plan, Plan):
+        return None
     options, train, architecture = plan.spec.eval, plan.spec.train, plan.architecture
     if target is None or options.batch_size == "auto":
         return None

@@ -11,7 +11,7 @@ from tuneloop.artifacts.stage_logs.live import LiveLogs
 from tuneloop.artifacts.submission import load_submission
 from tuneloop.errors import InputMissing, TuneloopError, UsageError
 from tuneloop.runs.logs.follow import StageLog
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import ordered
 from tuneloop.storage import files
 
 
@@ -81,7 +81,7 @@ def _stages(artifacts: str, run_id: str) -> tuple[list[str], bool]:
             raise UsageError(
                 f"{url}: no such run, expected its manifest; check the run id and --artifacts"
             ) from None
-        return [name for name in STAGES if name in manifest.stages], False
+        return ordered(manifest.stages), False
     return [submitted.name for submitted in submission.stages], True
 
 

@@ -33,7 +33,7 @@ from tuneloop.runs.results import StageResult
 from tuneloop.runs.sequence import Callbacks
 from tuneloop.settings.environment import variable
 from tuneloop.specs.integrations.notifications import WebhookSpec
-from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import AnyRunSpec
 
 if TYPE_CHECKING:
     from tuneloop.runs.notifications.delivery import Delivery, Warn
@@ -183,7 +183,7 @@ def _trusted(
     return own
 
 
-def notifier_of_spec(run_id: str, spec: RunSpec, warn: Warn) -> Notifier:
+def notifier_of_spec(run_id: str, spec: AnyRunSpec, warn: Warn) -> Notifier:
     """Return the notifier of a planned run.
 
     Args:

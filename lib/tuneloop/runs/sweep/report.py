@@ -20,7 +20,7 @@ from tuneloop.history.cost.prices import PriceList
 from tuneloop.history.stored import read_unfinished
 from tuneloop.runs.outcome import load_outcome
 from tuneloop.runs.sweep.curves import Curve, read_curve
-from tuneloop.stages.table import STAGES
+from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.storage import files, paths
 
 COLORS = ("#3b6ea5", "#c8553d", "#588157", "#8e6c8a", "#d9a441", "#4f9d9d", "#7a5c3e", "#444444")
@@ -244,7 +244,7 @@ def _row(member: Member, artifacts: str, sweep_id: str, prices: PriceList | None
     except DataError as e:  # one broken member must not cost the table of all
         problem = str(e)
     own = f"training_runs/{run_id}/"
-    found = [records.find(artifacts, run_id, stage) for stage in STAGES]
+    found = [records.find(artifacts, run_id, stage) for stage in TRAINING_STAGES]
     ran = [each for each in found if each and any(o.path.startswith(own) for o in each.outputs)]
     return Row(
         number=member.number,
@@ -260,14 +260,18 @@ def _row(member: Member, artifacts: str, sweep_id: str, prices: PriceList | None
         gain=report.overall.gain if report else None,
         seconds=round(sum(each.seconds for each in ran), 1),
         chip_hours=round(known.chip_hours, 4) if known else 0.0,
-        taken=tuple(taken(artifacts, run_id, dict(zip(STAGES, found, strict=True)), prices)),
+        taken=tuple(
+            taken(artifacts, run_id, dict(zip(TRAINING_STAGES, found, strict=True)), prices)
+        ),
         now="" if known else _working(artifacts, run_id, found),
     )
 
 
 def _working(artifacts: str, run_id: str, found: Sequence[Record | None]) -> str:
     """Return the stage that reports progress, and its step; empty if none does."""
-    stage = next((name for name, record in zip(STAGES, found, strict=True) if not record), None)
+    stage = next(
+        (name for name, record in zip(TRAINING_STAGES, found, strict=True) if not record), None
+    )
     if stage is None:
         return ""
     try:

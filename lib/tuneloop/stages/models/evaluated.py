@@ -10,7 +10,7 @@ from tuneloop.artifacts import records
 from tuneloop.artifacts.model_manifest import MANIFEST, load_referenced_model, parse_model_manifest
 from tuneloop.artifacts.records import Record
 from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.stages import EvalStage
+from tuneloop.specs.stages import EvalStage, ModelRef
 from tuneloop.stages.context import Stage
 from tuneloop.storage import paths
 from tuneloop.training.models.loading import load_model
@@ -52,6 +52,20 @@ def open_models(spec: EvalStage, stage: Stage) -> dict[str, EvaluatedModel]:
         found[name] = open_model_folder(ref.folder, load_referenced_model(ref))
     found["tuned"] = _open_output(train, TUNED_FOLDER, stage)
     return {name: _evaluated(folder, spec.thinking) for name, folder in found.items()}
+
+
+def open_referenced(ref: ModelRef, thinking: Thinking) -> EvaluatedModel:
+    """Open a stored model, or one that a run has written.
+
+    Args:
+        ref: where the model is, and its digest.
+        thinking: thinking mode of its prompts and answers.
+
+    Raises:
+        InputMissing: the model is gone.
+        DataError: a file of the model is broken, or the model was changed.
+    """
+    return _evaluated(open_model_folder(ref.folder, load_referenced_model(ref)), thinking)
 
 
 def _open_output(train: Record, name: str, stage: Stage) -> ModelFolder:

@@ -45,7 +45,10 @@ def build_facts(
     # `execution` is no parameter: it may change between two attempts, and a parameter may not.
     told = {} if manifest is None else manifest.spec
     parameters = {key: value for key, value in told.items() if key not in ("execution", "name")}
-    parameters |= {"seed": spec.seed, "dataset": spec.dataset.key}
+    parameters["seed"] = spec.seed
+    dataset = spec.dataset
+    if dataset is not None:
+        parameters["dataset"] = dataset.key
     tags = {
         "mlflow.source.name": "tuneloop",
         "mlflow.source.type": "JOB",
@@ -54,8 +57,8 @@ def build_facts(
         "tuneloop.run_id": spec.run_id,
         "tuneloop.stage": spec.stage,
         "tuneloop.fingerprint": spec.fingerprint,
-        "tuneloop.dataset": spec.dataset.key,
-        "tuneloop.dataset_build": spec.dataset.build_id,
+        "tuneloop.dataset": dataset.key if dataset else None,
+        "tuneloop.dataset_build": dataset.build_id if dataset else None,
         "tuneloop.version": provenance.get("libraries", {}).get("tuneloop"),
         "tuneloop.git_dirty": provenance.get("git_dirty"),
         "tuneloop.image": provenance.get("image_digest"),

@@ -49,6 +49,9 @@ LOWEST_HEADING = 6
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
 
+REPORTS = {"eval": "delta_report.md", "sample": "sampling_report.md"}
+"""Stage -> its report in Markdown."""
+
 router = APIRouter()
 router.include_router(comparisons.router)  # before /runs/{run_id}
 router.include_router(examples.router)
@@ -130,7 +133,7 @@ def run(run_id: str, service: Svc, refreshed: bool = False) -> Response:
         outputs=files_of_records(found),
         machines=machines_of(service, found),
         spec=_spec(found),
-        report=_part(service, done.get("eval"), _report),
+        report=_part(service, done.get("eval") or done.get("sample"), _report),
     )
 
 
@@ -165,6 +168,8 @@ def _spec(found: StoredRun) -> str:
     spec = {name: v for name, v in found.manifest.spec.items() if name != "execution"}
     if isinstance(spec.get("eval"), dict):
         spec["eval"] = _without_folders(spec["eval"])
+    if isinstance(spec.get("sample"), dict):
+        spec["sample"] = _sample_without_folders(spec["sample"])
     return json.dumps(spec, indent=2, ensure_ascii=False)
 
 
@@ -180,8 +185,20 @@ def _without_folders(value: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _sample_without_folders(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a sample stage with the names of files alone."""
+    found = dict(value)
+    if isinstance(found.get("prompts"), dict):
+        found["prompts"] = _without_folders(found["prompts"])
+    if isinstance(found.get("apart_from"), list):
+        found["apart_from"] = [str(each).rsplit("/", 1)[-1] for each in found["apart_from"]]
+    if isinstance(found.get("scorer"), str):
+        found["scorer"] = found["scorer"].rsplit("/", 1)[-1]
+    return found
+
+
 def _report(record: Record, artifacts: str) -> Markup:
-    data = read_output(record, "delta_report.md", artifacts, MAX_REPORT_BYTES)
+    data = read_output(record, REPORTS[record.stage], artifacts, MAX_REPORT_BYTES)
     return render_report(data.decode("utf-8", "replace"))
 
 

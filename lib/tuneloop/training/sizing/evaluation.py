@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.compilation import Chip
@@ -39,12 +40,44 @@ def eval_host_bytes(
         architecture: family and shape of the model.
         has_chip: whether the pod has an accelerator, which holds the weights.
     """
+    lengths = train.max_length_tokens, longest_answer(options, train)
+    return _host_bytes(architecture, options.batch_size, *lengths, has_chip=has_chip)
+
+
+def _host_bytes(
+    architecture: Architecture,
+    batch_size: int | Literal["auto"],
+    prompt_tokens: int,
+    new_tokens: int,
+    *,
+    has_chip: bool,
+) -> int:
     if has_chip:
         # The array that is read, and its copy on the way to the device.
         return RUNTIME_OF_CHIPS + 2 * _FLOAT32 * largest_weight(architecture)
-    rows = CPU_ROWS if options.batch_size == "auto" else options.batch_size
-    batch = batch_bytes(architecture, rows, train.max_length_tokens, longest_answer(options, train))
+    rows = CPU_ROWS if batch_size == "auto" else batch_size
+    batch = batch_bytes(architecture, rows, prompt_tokens, new_tokens)
     return RUNTIME + _COPIES * weight_bytes(architecture) + batch
+
+
+def sample_host_bytes(
+    architecture: Architecture,
+    batch_size: int | Literal["auto"],
+    prompt_tokens: int,
+    new_tokens: int,
+    chip: Chip | None,
+) -> int:
+    """Estimate the host memory of one pod of the sample stage in bytes.
+
+    Args:
+        architecture: family and shape of the model.
+        batch_size: rows of a batch.
+        prompt_tokens: tokens of the longest prompt.
+        new_tokens: tokens of a completion at most.
+        chip: the device; None for a CPU.
+    """
+    lengths = prompt_tokens, new_tokens
+    return _host_bytes(architecture, batch_size, *lengths, has_chip=chip is not None)
 
 
 def weight_bytes(architecture: Architecture) -> int:
@@ -120,10 +153,9 @@ def eval_seconds(
     Returns:
         None on a CPU, and if the bandwidth of the chip's memory is not known.
     """
-    if chip is None or chip.bytes_per_second is None:
+    token = _token_seconds(architecture, chip)
+    if token is None:
         return None
-    # Each token of a batch reads all weights.
-    token = max(_TOKEN_SECONDS, _FLOAT32 * parameter_count(architecture) / chip.bytes_per_second)
     rows = MOST_ROWS if options.batch_size == "auto" else options.batch_size
     models = 2 + len(options.baselines)
     tokens = 0
@@ -132,6 +164,40 @@ def eval_seconds(
         batches = math.ceil(questions * each.samples / rows)
         tokens += passes * batches * (each.max_new_tokens or _new_tokens(options, train))
     return tokens * token
+
+
+def sample_seconds(
+    architecture: Architecture,
+    chip: Chip | None,
+    *,
+    completions: int,
+    batch_size: int | Literal["auto"],
+    new_tokens: int,
+) -> float | None:
+    """Estimate the least time in which one chip generates all completions of a sampling run.
+
+    Args:
+        architecture: family and shape of the model.
+        chip: the device; None for a CPU.
+        completions: completions of all prompts.
+        batch_size: rows of a batch.
+        new_tokens: tokens of a completion at most.
+
+    Returns:
+        None on a CPU, and if the bandwidth of the chip's memory is not known.
+    """
+    token = _token_seconds(architecture, chip)
+    if token is None:
+        return None
+    rows = MOST_ROWS if batch_size == "auto" else batch_size
+    return math.ceil(completions / rows) * new_tokens * token
+
+
+def _token_seconds(architecture: Architecture, chip: Chip | None) -> float | None:
+    """Return the least time of one token of a batch, which reads all weights."""
+    if chip is None or chip.bytes_per_second is None:
+        return None
+    return max(_TOKEN_SECONDS, weight_bytes(architecture) / chip.bytes_per_second)
 
 
 def _new_tokens(options: EvalSpec, train: TrainSpec) -> int:

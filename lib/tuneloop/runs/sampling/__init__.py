@@ -1,0 +1,1 @@
+"""Sampling runs: their plans."""

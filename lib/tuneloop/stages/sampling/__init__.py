@@ -1,0 +1,1 @@
+"""Sampling: the prompts of the sample stage, its traces and its report."""
