@@ -243,8 +243,10 @@ class SampleCounts(RecordPart):
     """Prompts that belong to an eval set of `sample.apart_from`."""
     prompts_unscorable: int
     """Prompts of a dataset whose expected answer the scorer cannot use."""
+    prompts_conversation: int
+    """Prompts of a dataset that have earlier turns, tools or a system message."""
     prompts_over_limit: int
-    """Prompts after the first `limit`."""
+    """Prompts of a dataset after the first `limit`."""
     samples: int
     """Completions of all prompts."""
     correct: int

@@ -44,7 +44,7 @@ def build_eval_trace(
     """
     return _build(
         item.prompt,
-        text,
+        _whole(text, parsed),
         parsed,
         {
             **meta,
@@ -65,27 +65,36 @@ def build_sample_trace(
     sample: int,
     text: str,
     parsed: ParsedResponse,
+    answer_alone: str | None,
     meta: dict[str, Any],
 ) -> dict[str, Any]:
     """Build a trace from one completion of a sampling run, as a JSON object.
+
+    A completion without steps becomes a trace without steps if it holds the answer alone. Other
+    text before the answer becomes one step of type `unparsed`, and so does the whole text of a
+    completion without an answer.
 
     Args:
         item: the prompt that was asked, and its expected answer.
         judgement: the strict judgement of the completion; its value is the reward.
         sample: number of the completion among those of its prompt, from 0.
         text: the whole generated text.
-        parsed: steps and answer, as in `build_eval_trace`.
+        parsed: steps and answer, found by the grammar of the prompt template.
+        answer_alone: how the prompt template renders the answer without steps; None without an
+            answer.
         meta: information about the model and the run; `sampled` is the fingerprint of the stage.
             Keys that this function sets take precedence.
     """
-    scored = {} if judgement.state == "error" else {"reward": judgement.value}
+    steps = _whole(text, parsed)
+    if not parsed.steps and answer_alone is not None and text.endswith(answer_alone):
+        before = text.removesuffix(answer_alone).strip()
+        steps = [before] if before else []
     return _build(
         item.prompt,
-        text,
+        steps,
         parsed,
         {
             **meta,
-            **scored,
             "source": SAMPLE,
             "sample_id": sample_id(str(meta["sampled"]), item.id, sample),
             "prompt_id": item.id,
@@ -94,6 +103,8 @@ def build_sample_trace(
             "expected_answer": item.expected_answer,
             "state": judgement.state,
         },
+        # Nothing is known about an answer that the scorer could not judge.
+        reward=None if judgement.state == "error" else judgement.value,
     )
 
 
@@ -108,8 +119,18 @@ def sample_id(sampled: str, prompt_id: str, sample: int) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{sampled}/{sample}/{prompt_id}"))
 
 
-def _build(prompt: str, text: str, parsed: ParsedResponse, meta: dict[str, Any]) -> dict[str, Any]:
-    contents = list(parsed.steps) or [text.strip() or NO_TEXT]
+def _whole(text: str, parsed: ParsedResponse) -> list[str]:
+    """Return the contents of the steps; without any, the whole text is one."""
+    return list(parsed.steps) or [text.strip() or NO_TEXT]
+
+
+def _build(
+    prompt: str,
+    contents: list[str],
+    parsed: ParsedResponse,
+    meta: dict[str, Any],
+    reward: float | None = None,
+) -> dict[str, Any]:
     kept = contents[:MAX_STEPS]
     return build_trace(
         prompt,
@@ -117,6 +138,7 @@ def _build(prompt: str, text: str, parsed: ParsedResponse, meta: dict[str, Any])
         _storable(parsed.answer or NO_ANSWER, MAX_TEXT_CHARACTERS),
         step_type="reason" if parsed.steps else "unparsed",
         meta={**meta, "dropped_steps": len(contents) - len(kept)},
+        reward=reward,
     )
 
 

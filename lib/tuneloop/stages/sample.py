@@ -194,11 +194,14 @@ def _trace(spec: SampleStage, work: Work, each: Scored) -> dict[str, Any]:
     }
     if spec.options.round is not None:
         meta["round"] = spec.options.round
+    parsed = work.recipe.parse_response(generation.text)
+    alone = None if parsed.answer is None else work.recipe.render_response((), parsed.answer)
     return build_sample_trace(
         each.item,
         each.judgement,
         sample=each.sample,
         text=generation.text,
-        parsed=work.recipe.parse_response(generation.text),
+        parsed=parsed,
+        answer_alone=alone,
         meta=meta,
     )

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from tuneloop import resources
 from tuneloop.artifacts.eval_samples import Item
@@ -40,6 +41,7 @@ class Prompts:
     ambiguous: int = 0
     apart: int = 0
     unscorable: int = 0
+    conversation: int = 0
     over_limit: int = 0
 
 
@@ -150,6 +152,7 @@ def _counts(found: Prompts) -> str:
         "are in an eval set": found.apart,
         "have different answers": found.ambiguous,
         "cannot be scored": found.unscorable,
+        "belong to a conversation with earlier turns": found.conversation,
     }
     said = [f"{count} {reason}" for reason, count in reasons.items() if count]
     return ", ".join(said) or "the dataset has no traces"
@@ -165,7 +168,7 @@ def _of_dataset(
     """Collect the different prompts of a dataset, in the order of their first traces."""
     first: dict[str, TraceRow] = {}
     answers: dict[str, set[str]] = {}
-    repeated = 0
+    repeated = conversation = 0
     with DatasetSource(datasets) as opened:
         manifest = opened.load_manifest(dataset.key)
         if manifest.build_id != dataset.build_id:
@@ -175,6 +178,9 @@ def _of_dataset(
             )
         for block in opened.iter_row_range(manifest, 0, manifest.trace_count):
             for row in block.rows:
+                if _is_conversation(row):
+                    conversation += 1
+                    continue
                 repeated += row.prompt in first
                 first.setdefault(row.prompt, row)
                 answers.setdefault(row.prompt, set()).add(row.final_answer)
@@ -182,7 +188,14 @@ def _of_dataset(
     asked = _usable(first.values(), answers, scorer, apart, counts)
     items = tuple(islice(asked, source.limit))
     over_limit = len(first) - len(items) - counts.total()
-    return Prompts(items, repeated=repeated, over_limit=over_limit, **counts)
+    return Prompts(
+        items, repeated=repeated, conversation=conversation, over_limit=over_limit, **counts
+    )
+
+
+def _is_conversation(row: TraceRow) -> bool:
+    """Return whether the prompt of a trace means something only with what is before it."""
+    return any(each is not UNSET for each in (row.system, row.messages, row.tools))
 
 
 def _usable(

@@ -40,6 +40,7 @@ def count_samples(prompts: Prompts, scored: Sequence[Scored]) -> SampleCounts:
         prompts_ambiguous=prompts.ambiguous,
         prompts_apart=prompts.apart,
         prompts_unscorable=prompts.unscorable,
+        prompts_conversation=prompts.conversation,
         prompts_over_limit=prompts.over_limit,
         samples=len(scored),
         tokens=sum(each.generation.tokens for each in scored),
@@ -116,6 +117,7 @@ def _not_asked(counts: SampleCounts) -> list[str]:
         "With different final answers in the dataset": counts.prompts_ambiguous,
         "In an eval set that stays apart": counts.prompts_apart,
         "With an answer that the scorer cannot use": counts.prompts_unscorable,
+        "With earlier turns, tools or a system message": counts.prompts_conversation,
         "After the limit": counts.prompts_over_limit,
     }
     rows = [f"| {reason} | {count:,} |" for reason, count in reasons.items() if count]
