@@ -140,6 +140,12 @@ class RunOptions:
 
         return self.with_options(load_any_spec(self.spec))
 
+    def load_training_spec(self) -> RunSpec:
+        """Read the spec of a training run and apply the options."""
+        from tuneloop.runs.spec_file import load_run_spec
+
+        return self.with_options(load_run_spec(self.spec))
+
     def load_sweep(self) -> SweepFile | None:
         """Read the sweep of the spec file; None if it has none."""
         from tuneloop.runs.sweep.spec_file import load_sweep_file

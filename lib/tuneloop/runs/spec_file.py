@@ -26,6 +26,8 @@ def load_run_spec(url: str) -> RunSpec:
         raise UsageError(
             f"{url}: has the key sweep, expected one run; use `plan`, `run` or `submit` for a sweep"
         )
+    if re.search(rb"^sample\s*:", data, re.MULTILINE):
+        raise UsageError(f"{url}: has the key sample, expected a training run; name another spec")
     spec = load_model(RunSpec, data, url, "keys of a run spec", RENAMED_KEYS, RENAMED_KINDS)
     check_shard_counts(spec, url)
     return spec

@@ -66,7 +66,7 @@ def trigger(
     from tuneloop.traces.client import TraceClient
 
     _refuse_sweep(run)
-    spec = run.load_spec()
+    spec = run.load_training_spec()
     condition = triggers.Condition(new_traces, source)
     with TraceClient(spec.execution.store_url) as client:
 
