@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tuneloop.runs.base_model import FoundModel, NamedModel
     from tuneloop.runs.prepare import Prepared
     from tuneloop.runs.sweep.spec_file import SweepFile
+    from tuneloop.specs.run import RunSpec
     from tuneloop.specs.sampling import AnyRunSpec
     from tuneloop.specs.target import Target
 
