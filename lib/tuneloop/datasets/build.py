@@ -17,6 +17,8 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any
 
+from pydantic import BaseModel
+
 from tuneloop import jsonl
 from tuneloop.datasets.read import dataset_prefix, find_damage, find_manifest, manifest_url
 from tuneloop.datasets.schema import (
@@ -30,6 +32,7 @@ from tuneloop.datasets.schema import (
     build_id,
     request_of,
 )
+from tuneloop.datasets.selection.account import SelectionAccount
 from tuneloop.errors import DataError
 from tuneloop.storage import files, paths
 from tuneloop.storage.sealed import sealed
@@ -38,6 +41,9 @@ from tuneloop.validation import shorten
 
 SHARD_ROWS = 100_000
 """Maximum rows per shard, about 150 MB."""
+
+_NOT_COMPARED = ("provenance", "include_evaluation")
+"""Fields that a later request for the same dataset may have otherwise; the content is compared."""
 
 Select = Callable[[int], AbstractContextManager[Selection]]
 """Runs the request's selection with a seed; the rows can be read until the context exits."""
@@ -126,7 +132,7 @@ def _publish(
         undo.callback(files.delete_tree, paths.join(prefix, attempt))
         with select(seed) as selection:
             shards, content = _write_shards(selection, prefix, attempt, shard_rows)
-        manifest = _manifest(request, seed, now, shards, content)
+        manifest = _manifest(request, seed, now, shards, content, selection.account)
         # From here on the shards must stay: after an error, a manifest may already name them.
         undo.pop_all()
     value = sealed(manifest.model_dump(mode="json"))
@@ -143,6 +149,7 @@ def _manifest(
     now: datetime,
     shards: list[DatasetShard],
     content: Content,
+    account: SelectionAccount | None,
 ) -> DatasetManifest:
     return DatasetManifest(
         **{**dict(request), "seed": seed, "provenance": _provenance(request, seed, now, content)},
@@ -153,6 +160,7 @@ def _manifest(
         stats=content.stats,
         content_sha256=content.sha256,
         shards=tuple(shards),
+        account=account,
     )
 
 
@@ -208,15 +216,24 @@ def _read_content(selection: Selection) -> Content:
 def _nonempty(selection: Selection) -> Iterator[TraceRow]:
     first = next(selection.rows, None)
     if first is None:
-        raise DatasetEmpty("Dataset is empty. No traces matched the filters.")
+        raise DatasetEmpty(f"Dataset is empty. No traces matched the filters.{_why(selection)}")
     return chain([first], selection.rows)
+
+
+def _why(selection: Selection) -> str:
+    """Return what removed the traces, as a further sentence; empty if only the filters did."""
+    rules = () if selection.account is None else selection.account.rules
+    removed = [f"{one.rule} {one.removed}" for one in rules if one.removed]
+    if not removed or [one.rule for one in rules if one.removed] == ["filters"]:
+        return ""
+    return f" Removed traces by rule: {', '.join(removed)}."
 
 
 def _require_same_request(existing: DatasetManifest, request: BuildRequest) -> None:
     built = request_of(existing)
     for name in BuildRequest.model_fields:
-        asked, had = getattr(request, name), getattr(built, name)
-        if (name == "seed" and asked is None) or name == "provenance":
+        asked, had = _as_json(getattr(request, name)), _as_json(getattr(built, name))
+        if (name == "seed" and asked is None) or name in _NOT_COMPARED:
             continue
         # Compare as JSON, because Python considers True and 1 equal.
         if jsonl.dump_line({name: asked}) != jsonl.dump_line({name: had}):
@@ -224,6 +241,11 @@ def _require_same_request(existing: DatasetManifest, request: BuildRequest) -> N
                 f"dataset {existing.dataset_key}: {name} is {shorten(asked)}, but it was built with"
                 f" {shorten(had)}; a dataset never changes, use another dataset_version"
             )
+
+
+def _as_json(value: Any) -> Any:
+    is_model = isinstance(value, BaseModel)
+    return value.model_dump(mode="json", exclude_defaults=True) if is_model else value
 
 
 def _require_same_content(existing: DatasetManifest, content: Content) -> None:

@@ -21,6 +21,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from tuneloop import jsonl
 from tuneloop.datasets.pointer import pointer_tokens
+from tuneloop.datasets.selection.account import SelectionAccount
+from tuneloop.datasets.selection.spec import SelectionSpec
 from tuneloop.storage.sealed import without_seal
 from tuneloop.traces.fast import StoredPayload, StoredStep, Unset
 from tuneloop.traces.schema import JsonObject, Text
@@ -57,6 +59,12 @@ CheckedTimestamp = Annotated[Timestamp, AfterValidator(_with_microseconds)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Strategy = Literal["latest", "random"]
+EVALUATION = "evaluation"
+"""`meta.source` of traces that an evaluation has made; builds leave them out unless asked."""
+
+
+def _is_unset(value: Any) -> bool:
+    return not value
 
 
 class TraceRow(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
@@ -146,6 +154,19 @@ class BuildRequest(BaseModel):
     training_run_id: Text | None = Field(default=None, max_length=128)
     provenance: JsonObject = {}
     """Any information about the origin of the dataset; kept in the manifest."""
+    include_evaluation: bool = False
+    """Whether traces with the source `evaluation`, which are answers of evaluated models, may be
+    selected. A filter on this source also asks for them."""
+    selection: SelectionSpec | None = None
+    """Rules on the quality of traces; null selects by filters, strategy and limit alone."""
+
+    @property
+    def wants_evaluation(self) -> bool:
+        """Return whether traces of evaluations may be selected."""
+        by_filter = EVALUATION in (self.filters.get("source"), self.filters.get("/source"))
+        where = None if self.selection is None else self.selection.where.get("source")
+        by_rule = where is not None and EVALUATION in (where.any_of or ())
+        return self.include_evaluation or by_filter or by_rule
 
     @property
     def dataset_key(self) -> str:
@@ -210,6 +231,13 @@ class DatasetManifest(BaseModel):
     training_run_id: str | None
     provenance: JsonObject = {}
     """Provenance of the first build. It is not part of `build_id`; a later request may differ."""
+    include_evaluation: bool = Field(default=False, exclude_if=_is_unset)
+    """Whether traces of evaluations could be selected. It is not part of `build_id`, because the
+    content is."""
+    selection: SelectionSpec | None = Field(default=None, exclude_if=_is_unset)
+    """Rules on the quality of traces."""
+    account: SelectionAccount | None = Field(default=None, exclude_if=_is_unset)
+    """What each rule of the selection removed; null in datasets of earlier versions."""
     trace_count: int = Field(ge=1)
     stats: DatasetStats
     content_sha256: Sha256
@@ -247,6 +275,8 @@ class Selection:
     """Number of rows."""
     rows: Iterator[TraceRow]
     """The rows in order; can be read once."""
+    account: SelectionAccount | None = None
+    """What each rule removed."""
 
 
 class ContentHasher:
@@ -296,6 +326,9 @@ def build_id(request: BuildRequest, seed: int, content_sha256: str) -> str:
         "limit": request.limit,
         "content_sha256": content_sha256,
     }
+    if request.selection is not None:
+        rules = request.selection.model_dump(mode="json", exclude_defaults=True)
+        identity["selection"] = rules
     return str(uuid.uuid5(_NAMESPACE, jsonl.dump_line(identity).decode()))
 
 

@@ -38,6 +38,14 @@ class SelectionAccount(BaseModel):
         """Return how many traces a rule removed; 0 if it was not applied."""
         return sum(one.removed for one in self.rules if one.rule == rule)
 
+    def after(self, earlier: SelectionAccount) -> SelectionAccount:
+        """Return the account of these rules after earlier ones, which kept what they considered."""
+        return SelectionAccount(
+            considered=earlier.considered,
+            rules=(*earlier.rules, *self.rules),
+            selected=self.selected,
+        )
+
 
 class Tally:
     """Collects the account while rules are applied one after the other."""

@@ -34,6 +34,7 @@ from sqlalchemy import (
 
 from tuneloop.datasets.schema import BuildRequest, Selection
 from tuneloop.store.db import engine, migrate
+from tuneloop.store.db.candidates import Members
 from tuneloop.store.db.codec import NewTrace
 from tuneloop.store.db.cursor import Cursor
 from tuneloop.store.db.idempotency import remember
@@ -300,10 +301,18 @@ class Database:
             return connection.scalar(select(func.count()).select_from(traces)) or 0
 
     @contextlib.contextmanager
-    def selection(self, request: BuildRequest, seed: int) -> Iterator[Selection]:
-        """Select the traces of a dataset from a snapshot; read the rows within the context."""
+    def selection(
+        self, request: BuildRequest, seed: int, members: Members = ()
+    ) -> Iterator[Selection]:
+        """Select the traces of a dataset from a snapshot; read the rows within the context.
+
+        Args:
+            request: what to select.
+            seed: seed of a random selection.
+            members: the rows of the datasets that the request's rules name.
+        """
         with self._sentences(), engine.snapshot(self._engine) as connection:
-            yield run_selection(connection, traces, request, seed)
+            yield run_selection(connection, request, seed, members)
 
     def _sentences(self) -> contextlib.AbstractContextManager[None]:
         return engine.sentences(self.place)

@@ -11,15 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    FromClause,
     Integer,
     MetaData,
     Table,
@@ -35,7 +38,25 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.schema import Column, CreateTable
 
 from tuneloop.datasets.pointer import is_index, pointer_tokens
-from tuneloop.datasets.schema import BuildRequest, Selection, TraceRow, row_of_payload
+from tuneloop.datasets.schema import (
+    EVALUATION,
+    BuildRequest,
+    Selection,
+    TraceRow,
+    row_of_payload,
+)
+from tuneloop.datasets.selection.account import SelectionAccount, Tally
+from tuneloop.datasets.selection.spec import SelectionSpec
+from tuneloop.store.db.candidates import (
+    INSERTED_ROWS,
+    Members,
+    add_members,
+    candidate_table,
+    count_members,
+    iter_candidates,
+    noting,
+)
+from tuneloop.store.db.tables import traces
 from tuneloop.traces.schema import utc_text
 
 _PAGE_ROWS = 1000
@@ -59,30 +80,92 @@ def register_functions(connection: sqlite3.Connection) -> None:
 
 
 def run_selection(
-    connection: Connection, traces: Table, request: BuildRequest, seed: int
+    connection: Connection, request: BuildRequest, seed: int, members: Members = ()
 ) -> Selection:
     """Select traces and stream them.
 
     Args:
         connection: a connection in a transaction of its own, so that count and rows come from the
             same snapshot. The caller rolls it back after reading the rows.
-        traces: the table, with columns seq, id, created_at, payload and meta.
-        request: filters, strategy and limit.
+        request: filters, strategy, limit and rules.
         seed: seed of a random selection; ignored by `latest`.
+        members: the rows of the datasets that the rules name.
     """
     dialect = connection.dialect.name
-    conditions = (has_value(traces, key, value, dialect) for key, value in request.filters.items())
+    connection.execute(CreateTable(_chosen))
+    conditions = [
+        has_value(traces, key, value, dialect) for key, value in request.filters.items()
+    ]
+    rules = request.selection
+    tally = Tally(_count(connection))
+    if rules is not None and rules.datasets:
+        total = add_members(connection, members)
+        found = count_members(connection)
+        tally.add("datasets", found, not_in_store=total - found)
+    within = candidate_table(rules)
+    if not request.wants_evaluation:
+        conditions.insert(0, traces.c.source.is_distinct_from(EVALUATION))
+        tally.add("evaluation", _count(connection, within, conditions[0]))
+    if request.filters:
+        tally.add("filters", _count(connection, within, *conditions))
+    if rules is None:
+        account = _choose(connection, request, seed, conditions, tally)
+    else:
+        account = _choose_by_rules(connection, request, rules, seed, conditions, tally)
+    return Selection(account.selected, _rows(connection, account.selected), account)
+
+
+def _count(
+    connection: Connection, within: FromClause = traces, *conditions: ColumnElement[bool]
+) -> int:
+    statement = select(func.count()).select_from(within).where(*conditions)
+    return connection.scalar(statement) or 0
+
+
+def _choose(
+    connection: Connection,
+    request: BuildRequest,
+    seed: int,
+    conditions: Sequence[ColumnElement[bool]],
+    tally: Tally,
+) -> SelectionAccount:
+    """Choose traces in SQL, for a request without rules."""
     order = (traces.c.created_at.desc(), traces.c.seq.desc())
     if request.selection_strategy == "random":
-        order = (_rank_of(traces, seed, dialect).asc(), traces.c.seq.asc())
+        order = (_rank_of(traces, seed, connection.dialect.name).asc(), traces.c.seq.asc())
     chosen = select(traces.c.seq).where(*conditions).order_by(*order).limit(request.limit)
-    connection.execute(CreateTable(_chosen))
     connection.execute(insert(_chosen).from_select(["seq"], chosen))  # Positions keep the order.
-    count = connection.scalar(select(func.count()).select_from(_chosen)) or 0
-    return Selection(count, _rows(connection, traces, count))
+    tally.add("limit", _count(connection, _chosen))
+    return tally.account()
 
 
-def _rows(connection: Connection, traces: Table, count: int) -> Iterator[TraceRow]:
+def _choose_by_rules(
+    connection: Connection,
+    request: BuildRequest,
+    rules: SelectionSpec,
+    seed: int,
+    conditions: Sequence[ColumnElement[bool]],
+    tally: Tally,
+) -> SelectionAccount:
+    """Choose traces by the rules, of which only numbers are in memory."""
+    from tuneloop.datasets.selection.pipeline import select_positions  # needs NumPy
+
+    numbers = array("q")
+    found = select_positions(
+        noting(iter_candidates(connection, rules, conditions), numbers),
+        rules,
+        seed,
+        strategy=request.selection_strategy,
+        limit=request.limit,
+    )
+    chosen = enumerate((numbers[number] for number in found.positions), start=1)
+    while block := list(islice(chosen, INSERTED_ROWS)):
+        rows = [{"position": position, "seq": seq} for position, seq in block]
+        connection.execute(insert(_chosen), rows)
+    return found.account.after(tally.account())
+
+
+def _rows(connection: Connection, count: int) -> Iterator[TraceRow]:
     """Yield rows page by page, because PostgreSQL's driver loads a whole result into memory."""
     statement = (
         select(traces.c.id, traces.c.created_at, traces.c.payload)
