@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tuneloop.cli.datasets.build import datasets_build
 from tuneloop.cli.options import (
     DEFAULT_ARTIFACTS,
     DEFAULT_STORE,
     MOST,
-    MOST_SEED,
     GymCount,
     GymSeed,
     GymTask,
@@ -249,57 +248,7 @@ def traces_export(
             write_data(dump_line(client.get_trace(listed["id"])["payload"]))
 
 
-@datasets_app.command("build")
-def datasets_build(
-    name: Annotated[str, typer.Argument(help="Dataset name.")],
-    version: Annotated[str, typer.Argument(help="Dataset version, such as v1.")],
-    recipe: Annotated[
-        str, typer.Option(help="Name of the prompt template (recipe).")
-    ] = "trace_sft_v1",
-    instruction: Annotated[
-        str | None, typer.Option(help="Text appended to every prompt, in training and evaluation.")
-    ] = None,
-    filters: Annotated[
-        str, typer.Option("--filter", help="JSON object that the meta of a trace must match.")
-    ] = "{}",
-    limit: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Maximum number of traces.")
-    ] = 1_000_000,
-    strategy: Annotated[str, typer.Option(help="Selection: latest or random.")] = "latest",
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=MOST_SEED, help="Seed of the selection; default: random, then stored."
-        ),
-    ] = None,
-    store: StoreUrl = DEFAULT_STORE,
-    as_json: Json = False,
-) -> None:
-    """Build a dataset. Freezes a selection of traces as NAME-VERSION."""
-    from tuneloop.traces.client import TraceClient
-
-    try:
-        wanted = json.loads(filters)
-    except ValueError as e:
-        raise UsageError(
-            f"--filter {filters}: not JSON ({e}), expected a JSON object; quote it for the shell"
-        ) from e
-    request = {
-        "dataset_name": name,
-        "dataset_version": version,
-        "recipe": recipe,
-        "instruction": instruction,
-        "filters": wanted,
-        "limit": limit,
-        "selection_strategy": strategy,
-        "seed": seed,
-    }
-    with TraceClient(store) as client:
-        built = client.build_dataset(request)
-    if as_json:
-        print_json(built)
-    else:
-        typer.echo(f"{built['dataset_key']}: {built['trace_count']} traces")
+datasets_app.command("build")(datasets_build)
 
 
 @datasets_app.command("list")

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from tuneloop import jsonl
 from tuneloop.datasets.pointer import pointer_tokens
@@ -154,7 +154,7 @@ class BuildRequest(BaseModel):
     training_run_id: Text | None = Field(default=None, max_length=128)
     provenance: JsonObject = {}
     """Any information about the origin of the dataset; kept in the manifest."""
-    include_evaluation: bool = False
+    include_evaluation: StrictBool = False
     """Whether traces with the source `evaluation`, which are answers of evaluated models, may be
     selected. A filter on this source also asks for them."""
     selection: SelectionSpec | None = None

@@ -35,6 +35,7 @@ from tuneloop.store.middleware.loopback import LoopbackOnly
 from tuneloop.store.middleware.same_origin import SameOriginForms
 from tuneloop.store.routes import (
     bounds,
+    builds,
     datasets,
     examples,
     labels,
@@ -148,6 +149,7 @@ ROUTERS = (
     traces.router,
     labels.router,
     scores.router,
+    builds.router,
     datasets.router,
 )
 """Routers of the OpenAPI document."""

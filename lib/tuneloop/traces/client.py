@@ -184,6 +184,11 @@ class TraceClient:
         body = self._dump(request)
         return self._request("POST", "/api/datasets/build", body, reply_seconds=_BUILD_SECONDS)
 
+    def preview_dataset(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Count what a build would select, rule by rule; returns the store's reply."""
+        body = self._dump(request)
+        return self._request("POST", "/api/datasets/preview", body, reply_seconds=_BUILD_SECONDS)
+
     def get_manifest(self, key: str) -> bytes:
         """Return a dataset's manifest as JSON, without validating it."""
         return self._dump(self._request("GET", f"/api/datasets/{quote(key, safe='')}"))

@@ -25,6 +25,15 @@ def test_build_and_read_a_dataset(http: TestClient, make_trace: Make, artifacts:
         "trace_count": 2,
         "seed": 7,
         "manifest_path": "datasets/d-v1/manifest.json",
+        "account": {
+            "considered": 6,
+            "rules": [
+                {"rule": "evaluation", "removed": 0, "missing": 0, "left": 6, "facts": {}},
+                {"rule": "filters", "removed": 3, "missing": 0, "left": 3, "facts": {}},
+                {"rule": "limit", "removed": 1, "missing": 0, "left": 2, "facts": {}},
+            ],
+            "selected": 2,
+        },
     }
     assert files.exists(paths.join(str(artifacts), reply.json()["manifest_path"]))
     manifest = http.get("/api/datasets/d-v1").json()

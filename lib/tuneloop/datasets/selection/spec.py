@@ -10,7 +10,16 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from tuneloop.datasets.pointer import pointer_tokens
 from tuneloop.traces.schema import utc_text
@@ -23,9 +32,6 @@ TIME = "created_at"
 FIELDS = (*NUMBERS, *TEXTS, TIME)
 _NAMED = re.compile(r"(scores|labels)\.(.{1,128})", re.DOTALL)
 _EXPECTED = f"{', '.join(FIELDS)}, scores.NAME, labels.NAME or a path into meta such as /model/name"
-
-Scalar = StrictBool | int | float | str | None
-"""A JSON value that is neither a list nor an object."""
 
 
 def check_field(field: str) -> str:
@@ -48,8 +54,16 @@ def named(field: str) -> tuple[str, str] | None:
     return found and (found[1], found[2])
 
 
-FieldName = Annotated[str, AfterValidator(check_field)]
-Share = Annotated[float, Field(ge=0, le=1)]
+_PATTERN = rf"^({'|'.join(FIELDS)}|(scores|labels)\.[\s\S]{{1,128}}|/([^~]|~[01])*)$"
+FieldName = Annotated[
+    str, AfterValidator(check_field), Field(json_schema_extra={"pattern": _PATTERN})
+]
+# In JSON, true and "1" are no numbers.
+Number = Annotated[float, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Scalar = StrictBool | StrictInt | Number | StrictStr | None
+"""A JSON value that is neither a list nor an object."""
 
 
 class _Rule(BaseModel):
@@ -64,10 +78,10 @@ class Comparison(_Rule):
     A trace without the field has the value null: it fails `min` and `max`.
     """
 
-    min: float | str | None = None
+    min: Number | str | None = None
     """Smallest accepted value; for `created_at` a time in ISO 8601, in UTC unless it has an
     offset. Null sets no minimum."""
-    max: float | str | None = None
+    max: Number | str | None = None
     """Largest accepted value, in the same form. Null sets no maximum."""
     any_of: tuple[Scalar, ...] | None = None
     """Accepted values; true differs from 1, and 1 equals 1.0. Null accepts every value."""
@@ -84,7 +98,7 @@ class Comparison(_Rule):
 class PassRate(_Rule):
     """Share of the traces of a prompt that pass, among its traces that have a reward."""
 
-    threshold: float = 1.0
+    threshold: Number = 1.0
     """Smallest reward of a trace that passes."""
     min: Share | None = None
     """Smallest accepted share. A prompt whose traces have no reward has no share and fails."""
@@ -97,7 +111,7 @@ class NearDuplicates(_Rule):
 
     text: Literal["trace", "prompt"] = "trace"
     """Compared text: prompt, steps and final answer, or the prompt alone."""
-    keep: int = Field(default=1, ge=1)
+    keep: Count = 1
     """Maximum number of traces of a cluster that are kept, in the order of `best_of` if it is
     given, and of the selection for traces that are equal in this order."""
 
@@ -105,7 +119,7 @@ class NearDuplicates(_Rule):
 class BestOf(_Rule):
     """The best traces of each prompt."""
 
-    count: int = Field(ge=1)
+    count: Count
     """Maximum number of traces per prompt."""
     by: FieldName = "reward"
     """Field whose largest values are kept. Traces without it come last. Of traces with equal
@@ -115,7 +129,7 @@ class BestOf(_Rule):
 class SelectionSpec(_Rule):
     """Which of the candidates are selected. The rules are applied in this order."""
 
-    datasets: dict[str, Annotated[float, Field(gt=0)]] = {}
+    datasets: dict[str, Annotated[float, Field(strict=True, gt=0)]] = {}
     """Keys of published datasets with their weights; only their traces are candidates, without
     those that were deleted from the store. A trace of several datasets belongs to the first one by
     key. Of several datasets, the selection has shares in proportion to the weights. Empty: all
@@ -128,7 +142,7 @@ class SelectionSpec(_Rule):
     """Pass rate of the prompt, over all candidates, before `where` removes any."""
     near_duplicates: NearDuplicates | None = None
     best_of: BestOf | None = None
-    caps: dict[FieldName, Annotated[int, Field(ge=1)]] = {}
+    caps: dict[FieldName, Count] = {}
     """Maximum number of traces for each value of a field, such as `source` or `/category`; the
     first ones in the order of the selection are kept. Traces without a value count as one group."""
 

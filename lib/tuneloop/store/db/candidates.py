@@ -7,7 +7,7 @@ trace, are only read if the rules need them.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from sqlalchemy import (
     FromClause,
     Integer,
     MetaData,
+    RowMapping,
     Select,
     Subquery,
     Table,
@@ -166,7 +167,7 @@ def _newest(
     return statement.subquery()
 
 
-def _candidate(row: Mapping[str, Any], fields: Fields, keys: list[str]) -> Candidate:
+def _candidate(row: RowMapping, fields: Fields, keys: list[str]) -> Candidate:
     values: dict[str, Any] = {
         field: row[field] for field in fields.scores if row[field] is not None
     }
@@ -200,7 +201,7 @@ def _candidate(row: Mapping[str, Any], fields: Fields, keys: list[str]) -> Candi
     )
 
 
-def _labels(row: Mapping[str, Any], fields: Fields, payload: StoredPayload) -> dict[str, Any]:
+def _labels(row: RowMapping, fields: Fields, payload: StoredPayload) -> dict[str, Any]:
     """Return the labels: those of reviewers replace those of the producer."""
     if not fields.labels:
         return {}

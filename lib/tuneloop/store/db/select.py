@@ -93,9 +93,7 @@ def run_selection(
     """
     dialect = connection.dialect.name
     connection.execute(CreateTable(_chosen))
-    conditions = [
-        has_value(traces, key, value, dialect) for key, value in request.filters.items()
-    ]
+    conditions = [has_value(traces, key, value, dialect) for key, value in request.filters.items()]
     rules = request.selection
     tally = Tally(_count(connection))
     if rules is not None and rules.datasets:

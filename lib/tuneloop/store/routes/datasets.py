@@ -9,18 +9,18 @@ from itertools import chain
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, HTTPException, Path, Query, Request
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from fastapi import APIRouter, Header, HTTPException, Path, Query
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
 
 from tuneloop import jsonl
 from tuneloop.datasets import read
-from tuneloop.datasets.build import build
-from tuneloop.datasets.schema import BuildRequest, DatasetManifest, is_key
+from tuneloop.datasets.schema import DatasetManifest, is_key
 from tuneloop.errors import DataError
 from tuneloop.store.catalog import Render
 from tuneloop.store.dependencies import Damaged, Service, Svc, in_artifact_threads
-from tuneloop.store.routes import bounds, examples, request_parsing
+from tuneloop.store.routes import examples
+from tuneloop.store.routes.builds import one_of
 from tuneloop.store.routes.refusals import GUARDED, refusals
 from tuneloop.store.routes.request_parsing import NDJSON
 from tuneloop.store.routes.streams import Blocks, BlocksResponse, measured
@@ -32,7 +32,6 @@ _FIRST_BLOCK_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 18
 """Size of later blocks. Every block costs a change of threads, and every slow client holds one."""
 _RANGE = re.compile(r"bytes=(\d{1,15})-")
-_build_request = TypeAdapter(BuildRequest)
 
 router = APIRouter(prefix="/api", responses=GUARDED)
 Key = Annotated[
@@ -45,20 +44,6 @@ Key = Annotated[
 ]
 
 
-class DatasetBuilt(BaseModel):
-    """Reply to a build."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    dataset_key: str = Field(examples=[examples.DATASET_KEY])
-    build_id: str = Field(examples=[examples.BUILD_ID])
-    trace_count: int = Field(examples=[1])
-    seed: int = Field(examples=[7])
-    """Seed of the request, or a generated one if the request has none."""
-    manifest_path: str = Field(examples=[f"datasets/{examples.DATASET_KEY}/manifest.json"])
-    """Path of the manifest, relative to the artifacts prefix."""
-
-
 class DatasetListed(BaseModel):
     """One entry of the list of datasets."""
 
@@ -66,49 +51,6 @@ class DatasetListed(BaseModel):
     build_id: str = Field(examples=[examples.BUILD_ID])
     trace_count: int = Field(examples=[1])
     created_at: str = Field(examples=[examples.TIME])
-
-
-@router.post(
-    "/datasets/build",
-    status_code=201,
-    response_model=DatasetBuilt,
-    responses={
-        **refusals(400, 409, 413, 422, 503),
-        200: {"model": DatasetBuilt, "description": "The same dataset was built before"},
-    },
-    openapi_extra=request_parsing.documented(
-        {"$ref": "#/components/schemas/BuildRequest"}, examples.BUILD
-    ),
-)
-async def build_dataset(request: Request, service: Svc) -> JSONResponse:
-    """Publish traces as an immutable dataset; the status is 200 if it was built before."""
-    body = await request_parsing.read(request, request_parsing.MAX_TRACE_BYTES)
-
-    def work() -> JSONResponse:
-        asked = request_parsing.parse(_build_request, body)
-        if asked.recipe not in service.catalog.recipes:
-            known = _one_of(service.catalog.recipes)
-            raise HTTPException(422, f"Unknown recipe: {asked.recipe}. Must be {known}")
-        bounds.check_filters(asked.filters, service.limits)
-        with service.metrics.building() as job:
-            manifest, created = build(
-                lambda seed: service.database.selection(asked, seed),
-                asked,
-                service.artifacts,
-                now=service.clock(),
-                new_seed=service.new_seed,
-            )
-            job.outcome, job.count = "created" if created else "existing", manifest.trace_count
-        reply = DatasetBuilt(
-            dataset_key=manifest.dataset_key,
-            build_id=manifest.build_id,
-            trace_count=manifest.trace_count,
-            seed=manifest.seed,
-            manifest_path=f"datasets/{manifest.dataset_key}/manifest.json",
-        )
-        return JSONResponse(reply.model_dump(mode="json"), status_code=201 if created else 200)
-
-    return await to_thread.run_sync(work, limiter=service.build_threads)
 
 
 @router.get("/datasets", responses=refusals(503))
@@ -187,7 +129,7 @@ async def export_dataset(
         raise HTTPException(422, "shard must be at least 0 and less than num_shards")
     render = service.catalog.export_formats.get(name)
     if render is None:
-        known = _one_of(tuple(service.catalog.export_formats))
+        known = one_of(tuple(service.catalog.export_formats))
         raise HTTPException(422, f"Invalid format: {name}. Must be {known}")
 
     def begin() -> tuple[bytes, Blocks]:
@@ -303,11 +245,3 @@ def _manifest(service: Service, key: str) -> DatasetManifest:
     if manifest is None:
         raise HTTPException(404, f"Dataset not found: {key}")
     return manifest
-
-
-def _one_of(names: tuple[str, ...]) -> str:
-    """Join names like `'a'`, `'a' or 'b'`, or `'a', 'b', or 'c'`."""
-    quoted = [f"'{name}'" for name in names]
-    if len(quoted) < 3:
-        return " or ".join(quoted)
-    return ", ".join(quoted[:-1]) + f", or {quoted[-1]}"

@@ -40,6 +40,14 @@ BUILD: dict[str, Any] = {
     "limit": 10_000,
     "seed": 7,
 }
+ACCOUNT: dict[str, Any] = {
+    "considered": 3,
+    "rules": [
+        {"rule": "evaluation", "removed": 2, "missing": 0, "left": 1, "facts": {}},
+        {"rule": "limit", "removed": 0, "missing": 0, "left": 1, "facts": {}},
+    ],
+    "selected": 1,
+}
 # FastAPI drops nulls from examples, so optional fields have values here.
 MANIFEST: dict[str, Any] = {
     **BUILD,

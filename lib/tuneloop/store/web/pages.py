@@ -24,7 +24,8 @@ from tuneloop.store.db.search import Budget
 from tuneloop.store.dependencies import Service, Svc, in_artifact_threads
 from tuneloop.store.routes import datasets as dataset_routes
 from tuneloop.store.routes import traces as trace_routes
-from tuneloop.store.web import review, run_pages
+from tuneloop.store.web import dataset_builder, review, run_pages
+from tuneloop.store.web.dataset_builder import described
 from tuneloop.store.web.render import page, problem, security_headers
 from tuneloop.store.web.stored_runs import list_run_ids
 from tuneloop.store.web.trace_view import newest_scores, pretty, show_labels, view_trace
@@ -45,6 +46,7 @@ _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
 router = APIRouter()
 router.include_router(run_pages.router)
 router.include_router(review.router)
+router.include_router(dataset_builder.router)  # before the page of a dataset named `new`
 
 
 @router.api_route("/", **_LOOK)
@@ -208,6 +210,7 @@ def dataset(key: str, service: Svc) -> Response:
         section="datasets",
         dataset=found,
         manifest=manifest,
+        rules=described(manifest.account) if manifest and manifest.account else [],
         filters=pretty(manifest.filters) if manifest and manifest.filters else "",
         preview=_preview(service, manifest) if manifest else Preview(),
         formats=sorted(service.catalog.export_formats),
