@@ -241,3 +241,26 @@ def test_the_verb(tmp_path: Path, tuneloop: Invoke) -> None:
     assert tuneloop("verify", "none-1", "--artifacts", root)[0] == 12
     with pytest.raises(InputMissing, match="expected a run; check the run id"):
         verify_run(root, "none-1")
+
+
+def test_the_spec_of_another_version_is_no_damage(tmp_path: Path) -> None:
+    artifacts = write(str(tmp_path), 4)
+    file = Path(artifacts) / "training_runs" / RUN / "train" / "spec.json"
+    spec = json.loads(file.read_text())
+    del spec["seal"]
+    spec["options"]["clip_norm"] = spec["options"].pop("steps")
+    spec["a_key_of_the_future"] = 1
+    file.write_text(json.dumps(sealed(spec)))
+    assert verify_run(artifacts, RUN).problems == ()
+    for change, said in (
+        ({"seed": 99, **{"seal": sealed(spec)["seal"]}}, "its seal is not the digest"),
+        (sealed({**spec, "run_id": "other-1"}), "run_id is 'other-1', expected"),
+        (sealed({**spec, "stage": "eval"}), "stage is 'eval', expected train"),
+        ({}, "has no seal"),
+    ):
+        file.write_text(json.dumps({**spec, **change}))
+        (problem,) = verify_run(artifacts, RUN).problems
+        assert said in problem.text, change
+    file.write_text("[]")
+    (problem,) = verify_run(artifacts, RUN).problems
+    assert "is no JSON object" in problem.text

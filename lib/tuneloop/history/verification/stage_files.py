@@ -19,11 +19,10 @@ from tuneloop.artifacts.verdict import read_verdict
 from tuneloop.errors import DataError
 from tuneloop.history.stored import is_alive
 from tuneloop.history.verification.findings import Findings
-from tuneloop.stages.contract import load_stage_spec
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
-from tuneloop.storage.sealed import SEAL
-from tuneloop.validation import first_error
+from tuneloop.storage.sealed import SEAL, unsealed
+from tuneloop.validation import first_error, shorten
 
 M = TypeVar("M", bound=BaseModel)
 _SHARD = re.compile(r"record-(\d{5}-of-\d{5})\.json")
@@ -143,11 +142,7 @@ def _side_file(
     name, url = path.removeprefix(prefix), findings.url(path)
     if name == "spec.json":
         with findings.checking(path):
-            findings.read_json(path)
-            spec = load_stage_spec(url)
-            found = (spec.run_id, spec.stage, spec.fingerprint)
-            if found != (run_id, stage, fingerprint or spec.fingerprint):
-                raise DataError(f"{url}: is of run {spec.run_id}, stage {spec.stage}; delete it")
+            _stage_spec(findings, path, run_id, stage, fingerprint)
     elif _PROGRESS.fullmatch(name):
         progress = _parsed(findings, path, Progress)
         if progress is not None and progress.stage not in ("", stage):
@@ -169,6 +164,27 @@ def _side_file(
         with findings.checking(path):
             if files.size_bytes(url):
                 raise DataError(f"{url}: is not empty, expected a lock file; delete it")
+
+
+def _stage_spec(findings: Findings, path: str, run_id: str, stage: str, fingerprint: str) -> None:
+    """Verify the spec that a stage has read, by its seal and the run that it names.
+
+    This version need not know its keys, because an older or newer one may have written it.
+    """
+    url = findings.url(path)
+    try:
+        value = unsealed(json.loads(findings.read_json(path)))
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"{url}: {e}; no stage reads it again, so delete it") from e
+    if not isinstance(value, dict):
+        raise DataError(f"{url}: is no JSON object, expected the spec of a stage; delete it")
+    found = {key: value.get(key) for key in ("run_id", "stage", "fingerprint")}
+    expected = {"run_id": run_id, "stage": stage, "fingerprint": fingerprint}
+    for key in found:
+        if expected[key] and found[key] != expected[key]:
+            raise DataError(
+                f"{url}: {key} is {shorten(found[key])}, expected {expected[key]}; delete it"
+            )
 
 
 def _parsed(findings: Findings, path: str, model: type[M]) -> M | None:
