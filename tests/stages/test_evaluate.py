@@ -25,8 +25,11 @@ from tuneloop.artifacts.results import (
     TrainCounts,
     TrainResults,
 )
-from tuneloop.errors import DataError, SpecError
+from tuneloop.errors import DataError, InputMissing, SpecError
+from tuneloop.evaluation.gates.ledger import attempts
 from tuneloop.evaluation.sets.planned import read_sets
+from tuneloop.runs.reports.rescore import rescore
+from tuneloop.runs.reports.scorer_files import scorers_of
 from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages import evaluate
@@ -35,6 +38,7 @@ from tuneloop.stages.evaluation import kept
 from tuneloop.stages.evaluation.models import list_asked, list_models, list_passes
 from tuneloop.stages.evaluation.sets import load_sets
 from tuneloop.storage import files, paths
+from tuneloop.training.prompt_templates import recipe_named
 
 
 def write_set(path: Path, *answers: str) -> str:
@@ -244,7 +248,9 @@ def test_any_number_of_sets_with_their_own_scorers_and_samples(tmp_path: Path) -
     ]
 
 
-def test_a_scorer_that_a_user_wrote_scores_and_its_digest_is_an_input(tmp_path: Path) -> None:
+def test_a_scorer_that_a_user_wrote_scores_and_its_digest_is_an_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_set(tmp_path / "set.jsonl", "Paris", "Rome")
     scorer = tmp_path / "first letter.py"
     scorer.write_text(
@@ -260,9 +266,53 @@ def test_a_scorer_that_a_user_wrote_scores_and_its_digest_is_an_input(tmp_path: 
     assert found.sets["set"].scorer == "first letter.py"
     digest = hashlib.sha256(scorer.read_bytes()).hexdigest()
     assert made.inputs["scorer set"] == digest
+    # The run alone is enough to score again, but its code runs only where it is allowed.
+    with pytest.raises(SpecError, match=r"first letter\.py is a Python file .* not allowed to run"):
+        scorers_of(found, made, stage.artifacts)
+    monkeypatch.setenv("TUNELOOP_ALLOW_SCORERS", "code, file")
+    recipe = recipe_named("trace_sft_v1")
+    assert rescore(found, recipe, scorers_of(found, made, stage.artifacts)) == found
+    without = made.model_copy(update={"outputs": made.outputs_like("samples")})
+    with pytest.raises(InputMissing, match="is not among the outputs of the evaluation"):
+        scorers_of(found, without, stage.artifacts)
+    path = Path(stage.artifacts, made.output(f"scorers/{digest}.py").path)
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(DataError, match="sha256"):
+        scorers_of(found, made, stage.artifacts)
     scorer.write_text("def score(completion, item): return True\n")
     with pytest.raises(DataError, match=r"first letter\.py: changed after the run was planned"):
         merged(stage, **passes)
+
+
+def test_every_model_that_was_compared_and_reported_is_in_the_ledger(tmp_path: Path) -> None:
+    digests = [write_set(tmp_path / f"s{n}.jsonl", *"ab"[: n + 1]) for n in range(2)]
+    digests.append(write_set(tmp_path / "s2.jsonl", "b"))
+    weights = ("required", "guarded", "informative")
+    sets = [
+        {"url": str(tmp_path / f"s{n}.jsonl"), "weight": weight} for n, weight in enumerate(weights)
+    ]
+    stage = eval_stage(tmp_path, sets=sets)
+
+    def tried() -> list[list[tuple[int, str]]]:
+        listed = (attempts(stage.artifacts, base="b" * 64, eval_set=each) for each in digests)
+        return [[(one.number, one.candidate[0]) for one in own] for own in listed]
+
+    answers = {
+        f"m{model}_{n}": ("Answer: a",) * count
+        for model in range(2)
+        for n, count in enumerate((1, 2, 1))
+    }
+    assert tried() == [[], [], []]
+    for _ in range(2):  # the same model again is no other candidate
+        merged(stage, **answers)
+        assert tried() == [[(1, "t")], [(1, "t")], []]
+    train = UPSTREAM["train"].model_copy(update={"tuned_digest": "u" * 64})
+    later = eval_stage(tmp_path / "later", sets=sets)
+    found = record(later, "train").model_copy(update={"results": train.model_dump()})
+    later._upstream["train"] = found
+    later.artifacts = stage.artifacts
+    merged(later, **answers)
+    assert tried() == [[(1, "t"), (2, "u")], [(1, "t"), (2, "u")], []]
 
 
 def test_a_scorer_that_runs_programs_is_refused_before_a_model_is_asked(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@ class EvalSet(Struct, frozen=True, kw_only=True, tag_field="kind", tag="set"):
     sha256: str
     """Digest of the file."""
     scorer: str | dict[str, Any]
-    """Scorer of items that name none: a name, or an object with `kind` and options."""
+    """Scorer of items that name none: a name, an object with `kind` and options, or the name of a
+    Python file."""
+    scorer_sha256: str | UnsetType = UNSET
+    """Digest of that file, which the evaluation has kept as its output `scorers/<sha256>.py`;
+    unset without a file."""
     weight: Weight = "required"
     samples: int = 1
     """Samples for each item and model."""
@@ -132,6 +136,11 @@ class Sample(Struct, frozen=True, kw_only=True, tag_field="kind", tag="sample"):
     def lenient_score(self) -> Judgement:
         """The lenient score."""
         return self.score if self.lenient is UNSET else self.lenient
+
+
+def scorer_file(sha256: str) -> str:
+    """Return the name of the output that holds a scorer that a user wrote."""
+    return f"scorers/{sha256}.py"
 
 
 Row = EvalSet | Model | Item | Sample

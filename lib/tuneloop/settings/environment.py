@@ -106,7 +106,8 @@ class Settings(BaseModel):
     """HOST:PORT of the first of these processes. Set in pods without TPU."""
     allow_scorers: str = ""
     """Names, separated by commas, of the scorers that may run programs or send data where this
-    process runs: `code`, `judge`. Without it, an item with such a scorer is refused."""
+    process runs: `code`, `judge`, and `file` for the Python files of finished runs, which `report
+    --rescore` runs. Without it, they are refused."""
     termination_log: str | None = None
     """File that receives the error of a stage as JSON; without it, `/dev/termination-log`."""
     image_digest: str | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 from tuneloop import jsonl
-from tuneloop.artifacts.eval_samples import dump_samples
+from tuneloop.artifacts.eval_samples import dump_samples, scorer_file
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import TrainResults
 from tuneloop.errors import SpecError
@@ -19,6 +20,7 @@ from tuneloop.stages.answering.shards import Found, read_shards, write_shard
 from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Pass, longest_prompt
 from tuneloop.stages.evaluation import kept, samples
+from tuneloop.stages.evaluation.candidates import enter_candidate
 from tuneloop.stages.evaluation.models import (
     BASE,
     TUNED,
@@ -138,9 +140,12 @@ def _assemble(
     with stage.output(samples.FILE) as output:
         for row in dump_samples(everything):
             output.write_row(row)
+    for source in sorted({each.user_scorer.source for each in sets if each.user_scorer}):
+        stage.write_output(scorer_file(hashlib.sha256(source).hexdigest()), source)
     _write_traces(stage, sets, answered)
     measured = noise_floor(passes, answered, found, spec.seed, judge)
-    write_report(spec, stage, sets, everything, measured)
+    report = write_report(spec, stage, sets, everything, measured)
+    enter_candidate(stage, report)
 
 
 def _write_traces(stage: Stage, sets: Sequence[LoadedSet], answered: Sequence[Answered]) -> None:

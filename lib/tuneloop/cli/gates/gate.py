@@ -73,8 +73,8 @@ class GateOptions:
         typer.Option(
             "--fail-if",
             help="regressed: fail if a required or guarded set has got worse. not-improved: fail"
-            " also if a required set is not shown to be better. The model is entered in the ledger"
-            " of candidates; later candidates need more evidence.",
+            " also if a required set is not shown to be better. All evaluated models are in a"
+            " ledger of candidates; later candidates need more evidence.",
         ),
     ] = None
     approved: Annotated[

@@ -31,6 +31,8 @@ class UserScorer:
     place: str
     sha256: str
     """Digest of the file; a part of an evaluation's identity."""
+    source: bytes
+    """Content of the file."""
     kind: ScorerKind
 
 
@@ -78,7 +80,7 @@ def load_user_scorer(data: bytes, place: str) -> UserScorer:
         description=f"the function in {short}, sha256 {digest[:12]}",
         reads=reads,
     )
-    return UserScorer(place, digest, kind)
+    return UserScorer(place, digest, data, kind)
 
 
 def _judging(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,10 @@ from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.markdown import render_markdown
 from tuneloop.evaluation.report.page.html import render_html
 from tuneloop.evaluation.report.texts import TUNED
-from tuneloop.evaluation.scorers.scoring import score_text
+from tuneloop.evaluation.scorers.scoring import ScorerName, score_text
 from tuneloop.runs.outcome import load_outcome, required_report
 from tuneloop.runs.reports.samples import SAMPLES, read_samples
+from tuneloop.runs.reports.scorer_files import scorers_of
 from tuneloop.training.prompt_templates import Recipe, recipe_named
 
 SHOWN = 10
@@ -121,6 +122,7 @@ def rescore_run(artifacts: str, run_id: str) -> Rescored:
     Raises:
         InputMissing: the run has no evaluation, or one without samples.
         DataError: a file is broken, or the run does not name its prompt template.
+        SpecError: a scorer is a Python file, and nobody has allowed it to run here.
     """
     former = required_report(load_outcome(artifacts, run_id))
     manifest = read_run_manifest(artifacts, run_id)
@@ -130,7 +132,9 @@ def rescore_run(artifacts: str, run_id: str) -> Rescored:
             " texts; run it again with this version of tuneloop"
         )
     found = read_samples(artifacts, run_id)
-    samples = rescore(found, recipe_named(manifest.recipe))
+    record = records.find(artifacts, run_id, "eval")
+    scorers = None if record is None else scorers_of(found, record, artifacts)
+    samples = rescore(found, recipe_named(manifest.recipe), scorers)
     changes = tuple(_changes(found, samples))
     noise = _noise(artifacts, run_id, changes)
     context = former.context().model_copy(update={"noise": noise})
@@ -149,7 +153,9 @@ def _noise(artifacts: str, run_id: str, changes: Sequence[Change]) -> NoiseFloor
     return noise.model_copy(update={"flipped": None}) if noise and differs else noise
 
 
-def rescore(found: EvalSamples, recipe: Recipe) -> EvalSamples:
+def rescore(
+    found: EvalSamples, recipe: Recipe, scorers: Mapping[str, ScorerName] | None = None
+) -> EvalSamples:
     """Return the samples with new scores.
 
     An answer that could not be generated stays an error.
@@ -157,7 +163,9 @@ def rescore(found: EvalSamples, recipe: Recipe) -> EvalSamples:
     Args:
         found: the samples.
         recipe: prompt template of the dataset, which knows the form of a response.
+        scorers: name of each set -> its scorer; None takes those that the samples name.
     """
+    named = scorers or {name: each.scorer for name, each in found.sets.items()}
 
     def parse(text: str) -> str | None:
         return recipe.parse_response(text).answer
@@ -168,7 +176,7 @@ def rescore(found: EvalSamples, recipe: Recipe) -> EvalSamples:
         strict, lenient = score_text(
             one.text,
             found.items[one.set, one.item],
-            found.sets[one.set].scorer,
+            named[one.set],
             parse=parse,
             hit_limit=one.hit_limit,
         )

@@ -34,14 +34,15 @@ def write_report(
     sets: Sequence[LoadedSet],
     found: EvalSamples,
     noise: NoiseFloor | None,
-) -> None:
-    """Write the delta report, and put counts and results into the record."""
+) -> DeltaReport:
+    """Write the delta report, put counts and results into the record, and return the report."""
     report = build_report(found, _context(spec, stage, sets, noise))
     stage.write_output("delta_report.md", render_markdown(report, found).encode())
     stage.write_output("delta_report.json", dump_report(report))
     stage.write_output("delta_report.html", render_html(report, found).encode())
     backend = spec.options.backend
     _set_results(stage, report, {} if backend is None else remote.describe(backend))
+    return report
 
 
 def _context(

@@ -60,6 +60,11 @@ class LoadedSet:
         return found if self.ref.scorer_sha256 is None else str(found).rsplit("/", 1)[-1]
 
     @property
+    def user_scorer(self) -> UserScorer | None:
+        """The scorer, if it is a Python file."""
+        return self.scorer if isinstance(self.scorer, UserScorer) else None
+
+    @property
     def row(self) -> EvalSet:
         """Its row in the file of samples."""
         return EvalSet(
@@ -67,6 +72,7 @@ class LoadedSet:
             version=self.ref.version,
             sha256=self.ref.sha256,
             scorer=self.scorer_name,
+            scorer_sha256=self.ref.scorer_sha256 or UNSET,
             weight=self.options.weight,
             samples=self.options.samples,
             stopping=UNSET if self.early_stop is None else self.early_stop.row,
