@@ -39,6 +39,10 @@ PAD = 0
 class Ids:
     """A tokenizer whose text is the ids."""
 
+    def __init__(self, vocab_size: int | None = None) -> None:
+        """Take the number of ids; None takes that of this script's model."""
+        self._vocab_size = SHAPE.vocab_size if vocab_size is None else vocab_size
+
     def encode(self, text: str, **options: Any) -> list[int]:
         """Read ids."""
         return [int(word) for word in text.split()]
@@ -53,7 +57,7 @@ class Ids:
 
     def eos_id(self) -> int:
         """Return an id that no model generates."""
-        return SHAPE.vocab_size
+        return self._vocab_size
 
     def pad_id(self) -> int:
         """Return the id of padding."""
