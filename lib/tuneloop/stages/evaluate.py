@@ -79,7 +79,8 @@ def run(spec: EvalStage, stage: Stage) -> None:
         if spec.options.stop_early:
             ended = ask_until_decided(spec, stage, asked, passes, asker, judge)
             asked, passes, found = ended.asked, ended.passes, ended.found
-            found |= asker.ask(_asked_again(spec, asker, passes, rows), stage.block)
+            if again := _asked_again(spec, asker, passes, rows):
+                found |= asker.ask(again, stage.block)
         else:
             again = _asked_again(spec, asker, passes, rows)
             found = asker.ask([*passes, *again], stage.block, known)
