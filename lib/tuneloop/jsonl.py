@@ -87,14 +87,27 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
     Raises:
         DataError: the data is not UTF-8, not strict JSON, or not an object.
     """
+    value = parse_value(data, where)
+    if not isinstance(value, dict):
+        kind = _KINDS.get(type(value), "a number")
+        raise DataError(f"{where}: found {kind}, expected one JSON object per line; fix the line")
+    return value
+
+
+def parse_value(data: bytes, where: str) -> Any:
+    """Read one JSON value of any kind, strictly.
+
+    Args:
+        data: JSON in UTF-8.
+        where: location of the value for error messages, as `FILE:line`.
+
+    Raises:
+        DataError: the data is not UTF-8, or not strict JSON.
+    """
     try:
-        value = _loads(data)
-        if not isinstance(value, dict):
-            kind = _KINDS.get(type(value), "a number")
-            raise _Refused(f"found {kind}, expected one JSON object per line; fix the line")
+        return _loads(data)
     except _Refused as refused:
         raise DataError(f"{where}: {refused}") from None
-    return value
 
 
 def dump_line(value: Mapping[str, Any]) -> bytes:

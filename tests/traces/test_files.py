@@ -10,6 +10,7 @@ import pytest
 
 from tuneloop.errors import DataError
 from tuneloop.jsonl import dump_line
+from tuneloop.storage.rows.source import Source
 from tuneloop.store.db.database import Database
 from tuneloop.traces import files
 from tuneloop.traces.client import TraceClient
@@ -20,7 +21,7 @@ ON_SQLITE = pytest.mark.parametrize("new_database_url", ["sqlite"], indirect=Tru
 
 
 def imported(file: Path, client: TraceClient) -> int:
-    return import_file(str(file), client, lambda done, total: None)
+    return import_file(Source(str(file)), client, lambda done, total: None).traces
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tuneloop.cli import (
     runs,
     store,
     terminal,
+    traces,
 )
 from tuneloop.cli.control import cancel, trigger
 from tuneloop.cli.gates import gate, promotion
@@ -79,6 +80,7 @@ gate.register(app)
 promotion.register(app)
 history.register(app)
 store.register(app)
+traces.register(app)
 eval_sets.register(app)
 examples.register(app)
 models.register(app)

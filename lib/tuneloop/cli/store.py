@@ -11,27 +11,17 @@ import typer
 from tuneloop.cli.datasets.build import datasets_build
 from tuneloop.cli.options import (
     DEFAULT_ARTIFACTS,
-    DEFAULT_STORE,
-    MOST,
-    GymCount,
-    GymSeed,
-    GymTask,
-    Json,
-    StoreUrl,
     artifacts_option,
     given_file,
     load_prices,
-    print_json,
     setting,
 )
 from tuneloop.cli.terminal import write_data
 from tuneloop.errors import SpecError, UsageError
-from tuneloop.traces.importers.table import IMPORTERS
 
 if TYPE_CHECKING:
     from tuneloop.store.middleware.auth import Token
 
-traces_app = typer.Typer(help="Import, list and export traces.", no_args_is_help=True)
 datasets_app = typer.Typer(help="Build, list, show and export datasets.", no_args_is_help=True)
 tokens_app = typer.Typer(help="Create tokens of the trace store.", no_args_is_help=True)
 
@@ -56,7 +46,6 @@ TrustedProxies = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command()(serve)
-    app.add_typer(traces_app, name="traces")
     app.add_typer(datasets_app, name="datasets")
     app.add_typer(tokens_app, name="tokens")
 
@@ -162,90 +151,6 @@ def tokens_new(
     token, line = new_token(name, role)
     typer.echo(token)
     typer.echo(f"add to the token file: {line}", err=True)
-
-
-@traces_app.command("import")
-def traces_import(
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE.jsonl",
-            callback=given_file,
-            help="File with one JSON object per line; - reads standard input.",
-        ),
-    ],
-    source_format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="; ".join(f"{name}: {row.description}" for name, row in IMPORTERS.items()) + ".",
-        ),
-    ] = "trace",
-    store: StoreUrl = DEFAULT_STORE,
-    as_json: Json = False,
-) -> None:
-    """Import traces into the store. Importing a file again adds nothing."""
-    from tuneloop.cli.live.progress import Progress
-    from tuneloop.traces.client import TraceClient
-    from tuneloop.traces.files import import_file
-
-    if source_format not in IMPORTERS:
-        known = ", ".join(sorted(IMPORTERS))
-        raise UsageError(f"--format {source_format}: unknown, expected one of {known}")
-    with TraceClient(store) as client, Progress(quiet=as_json) as view:
-        count = import_file(
-            file, client, lambda done, total: view.bar("import", done, total), source_format
-        )
-    if as_json:
-        print_json({"traces": count})
-    else:
-        typer.echo(f"{count} traces of {file} are in the store")
-
-
-@traces_app.command("generate")
-def traces_generate(
-    task: GymTask,
-    count: GymCount = 100,
-    seed: GymSeed = 0,
-) -> None:
-    """Print traces of a reasoning-gym task as NDJSON for `traces import`."""
-    from tuneloop.jsonl import dump_line
-    from tuneloop.traces.gym import draw_problems, problem_to_trace
-
-    for problem in draw_problems(task, count, seed):
-        write_data(dump_line(problem_to_trace(problem)))
-
-
-@traces_app.command("list")
-def traces_list(
-    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Maximum number of traces.")] = 20,
-    source: Annotated[str | None, typer.Option(help="Only traces with this meta.source.")] = None,
-    store: StoreUrl = DEFAULT_STORE,
-) -> None:
-    """Print the newest traces as NDJSON: id, time, version."""
-    from tuneloop.jsonl import dump_line
-    from tuneloop.traces.client import TraceClient
-
-    with TraceClient(store) as client:
-        for listed in client.iter_traces(limit=limit, source=source):
-            write_data(dump_line(listed))
-
-
-@traces_app.command("export")
-def traces_export(
-    source: Annotated[str | None, typer.Option(help="Only traces with this meta.source.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help="Maximum number of traces; default: all.")
-    ] = None,
-    store: StoreUrl = DEFAULT_STORE,
-) -> None:
-    """Print traces as NDJSON for `traces import`, newest first."""
-    from tuneloop.jsonl import dump_line
-    from tuneloop.traces.client import TraceClient
-
-    with TraceClient(store) as client:
-        for listed in client.iter_traces(limit=limit, source=source):
-            write_data(dump_line(client.get_trace(listed["id"])["payload"]))
 
 
 datasets_app.command("build")(datasets_build)

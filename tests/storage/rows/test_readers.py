@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from tuneloop.errors import DataError, TuneloopError, UsageError
 from tuneloop.storage.rows.json_rows import json_rows
-from tuneloop.storage.rows.table import Source, iter_rows, type_of
+from tuneloop.storage.rows.source import Source, iter_rows
+from tuneloop.storage.rows.table import type_of
 
 HARD = ["", "a,b", 'say "so"', "line\nline", "кот 😀", "\u2028", "  x  ", "שלום", "<|end|>"]
 PLAIN: list[dict[str, Any]] = [{"n": str(n), "text": text} for n, text in enumerate(HARD)]

@@ -34,7 +34,7 @@ def test_an_importer_registered_from_outside_imports(
     code, _, err = tuneloop(*command, "cards")
     assert (code, f"{file}:1: front is missing" in err) == (12, True)
     code, _, err = tuneloop(*command, "x")
-    assert (code, "unknown, expected one of cards, messages, trace" in err) == (2, True)
+    assert (code, "unknown, expected one of alpaca, atif, cards, gsm8k" in err) == (2, True)
 
 
 def test_help_lists_every_format(tuneloop: Invoke) -> None:

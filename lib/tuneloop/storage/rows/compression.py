@@ -19,8 +19,6 @@ from tuneloop.settings.limits import InputLimits, input_limits, raise_with
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-SUFFIXES = (".gz", ".zst")
-"""Suffixes that compressed files have after the suffix of their content."""
 _PIECE_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"

@@ -8,6 +8,7 @@ from tuneloop.errors import UsageError
 from tuneloop.evaluation.sets.converters.formats import CONVERTERS
 from tuneloop.evaluation.sets.converters.schema import Options
 from tuneloop.evaluation.sets.schema import SetHeader
+from tuneloop.storage.rows.columns import parse_columns
 from tuneloop.validation import first_error
 
 
@@ -35,24 +36,10 @@ def make_options(
     return Options(
         category=category,
         category_from=category_from,
-        columns=_columns(columns),
+        columns=parse_columns([columns] if columns else ()),
         answer_after=answer_after,
         system="prepend" if system == "prepend" else "drop",
     )
-
-
-def _columns(text: str | None) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for part in text.split(",") if text else ():
-        key, equals, column = part.partition("=")
-        key, column = key.strip(), column.strip()
-        if not (equals and key and column) or key in found:
-            raise UsageError(
-                f"--columns {part}: expected each key once, with its column, such as"
-                " prompt=question,expected_answer=answer"
-            )
-        found[key] = column
-    return found
 
 
 def make_header(name: str | None, version: str | None) -> SetHeader | None:

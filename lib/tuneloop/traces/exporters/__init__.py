@@ -1,0 +1,1 @@
+"""Exporters of traces to the formats of other tools."""

@@ -1,0 +1,323 @@
+"""What the importers of chat formats share: messages, calls of tools, and the trace of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tuneloop.errors import DataError
+from tuneloop.jsonl import parse_value
+from tuneloop.traces.conversation import trace_of_conversation
+from tuneloop.traces.importers.text import said_by
+from tuneloop.traces.schema import MAX_STEP_CHARACTERS, ReasoningTrace
+from tuneloop.validation import shorten
+
+Message = dict[str, Any]
+MESSAGE_FIELDS = "message_fields"
+"""Key of meta: position of a message -> what it has besides the fields of `ChatMessage`."""
+TRAILING = "trailing_messages"
+"""Key of meta: messages after the last one of the assistant, which has no answer."""
+EXTRAS = "tuneloop"
+"""Key of an exported record: JSON text with what its format does not hold."""
+_FIELDS = ("reward", "labels")
+_THOUGHTS = "thoughts"
+"""Key of a message that is being read: its reasoning as the pieces that are steps."""
+_WHOLE = frozenset({"trace_version", "prompt", "final_answer", "steps"})
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+"""Role that a file names -> role in a trace; the system message is a field of the trace."""
+
+
+def without_null(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy an object without the keys that are null, which tables write for absent values."""
+    return {key: each for key, each in value.items() if each is not None}
+
+
+def as_list(value: Any, name: str, place: str) -> list[Any]:
+    """Return a list that may be given as JSON text; null and empty text are no elements.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if isinstance(value, str) and value.strip():
+        value = parse_value(value.encode(), f"{place}: {name}")
+    if value is None or value == "":
+        return []
+    if not isinstance(value, list):
+        raise DataError(f"{place}: {name} is {shorten(value)}, expected a list; fix the line")
+    return value
+
+
+def chat_message(value: Any, place: str) -> tuple[Message, dict[str, Any]]:
+    """Convert one message of the OpenAI form.
+
+    Returns:
+        The message in the form of `schema.ChatMessage`, or with the role system; and its other
+        keys.
+
+    Raises:
+        DataError: the message has an unknown role, or holds what a trace cannot.
+    """
+    rest = without_null(value) if isinstance(value, dict) else {}
+    role = ROLES.get(str(rest.pop("role", None)))
+    if role is None:
+        raise DataError(
+            f"{place}: found {shorten(value)}, expected an object with a role of"
+            f" {', '.join(ROLES)}; fix the line"
+        )
+    try:
+        said = said_by(rest, is_assistant=role == "assistant")
+        made: Message = {"role": role, "content": said.text}
+        if said.thoughts:
+            made["reasoning"] = "\n\n".join(said.thoughts)
+            made[_THOUGHTS] = said.thoughts
+        if role == "assistant" and (calls := _calls(rest)):
+            made["tool_calls"] = calls
+        if role == "tool":
+            made |= {key: rest.pop(key) for key in ("tool_call_id", "name") if key in rest}
+    except ValueError as e:
+        raise DataError(f"{place}: {e}; fix the line") from e
+    return made, rest
+
+
+def _calls(rest: dict[str, Any]) -> list[Message]:
+    listed = rest.pop("tool_calls", [])
+    if not isinstance(listed, list):
+        raise ValueError(f"has tool_calls of {shorten(listed)}, expected a list")
+    if "function_call" in rest:
+        listed = [*listed, rest.pop("function_call")]
+    return [call_of(each) for each in listed]
+
+
+def call_of(value: Any) -> Message:
+    """Convert one call of a tool: `{"id", "function": {"name", "arguments"}}`, or without function.
+
+    Raises:
+        ValueError: it has no name, or other keys.
+    """
+    rest = without_null(value) if isinstance(value, dict) else {}
+    call = without_null(rest.pop("function")) if isinstance(rest.get("function"), dict) else rest
+    name, arguments = call.pop("name", None), call.pop("arguments", {})
+    kind, identifier = rest.pop("type", "function"), rest.pop("id", None)
+    if not isinstance(name, str) or kind != "function" or {**rest, **call}:
+        raise ValueError(
+            f"has the call {shorten(value)}, expected a function with a name, arguments and an id"
+        )
+    made = {"name": name, "arguments": json_text(arguments) or "{}"}
+    return made if identifier is None else made | {"id": identifier}
+
+
+def json_text(value: Any) -> str:
+    """Return text unchanged, and other values as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def tool_of(value: Any, place: str) -> dict[str, Any]:
+    """Convert the definition of a tool to `{"type": "function", "function": {...}}`.
+
+    Raises:
+        DataError: it is no definition of a function.
+    """
+    if isinstance(value, dict) and isinstance(value.get("function"), dict):
+        return value
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        rest = dict(value)
+        if rest.pop("type", "function") == "function":
+            return {"type": "function", "function": rest}
+    raise DataError(
+        f"{place}: found the tool {shorten(value)}, expected the definition of a function with a"
+        " name; fix the line"
+    )
+
+
+class Chat:
+    """A conversation that is being read, and the keys of its record that are left."""
+
+    def __init__(self, record: Mapping[str, Any], place: str) -> None:
+        """Start with a record; keys that are null count as absent.
+
+        Args:
+            record: the record of the file.
+            place: its location for error messages.
+        """
+        self.rest = without_null(record)
+        self.place = place
+        self.messages: list[Message] = []
+        self._fields: dict[str, Any] = {}
+        self.system: str | None = None
+        self._read = 0
+        self._thoughts: dict[str, tuple[str, ...]] = {}
+
+    def take(self, key: str) -> Any:
+        """Take a value out of the record; None if it has none."""
+        return self.rest.pop(key, None)
+
+    def take_text(self, key: str) -> str:
+        """Take a text out of the record.
+
+        Raises:
+            DataError: the record has no such key, or no text there.
+        """
+        value = self.rest.pop(key, None)
+        if not isinstance(value, str):
+            found = "is missing" if value is None else f"is {shorten(value)}"
+            raise DataError(
+                f"{self.place}: {key} {found}, expected text; fix the line, or name the column with"
+                f" --columns {key}=NAME"
+            )
+        return value
+
+    def add(self, listed: Any, read: Callable[[Any, str], tuple[Message, dict[str, Any]]]) -> None:
+        """Append messages; the system message may only be the first.
+
+        Args:
+            listed: a list of messages.
+            read: converts one message, as `chat_message` does.
+
+        Raises:
+            DataError: one of them cannot be part of a trace.
+        """
+        for value in listed:
+            where = f"{self.place}: message {self._read + 1}"
+            message, rest = read(value, where)
+            if (thoughts := message.pop(_THOUGHTS, ())) and len(thoughts) > 1:
+                self._thoughts[message["reasoning"]] = thoughts
+            if message["role"] == "system":
+                self.set_system(message["content"], where, is_first=self._read == 0)
+            else:
+                self.messages.append(message)
+            if rest:
+                self._fields[str(self._read)] = rest
+            self._read += 1
+
+    def set_system(self, text: str, where: str, *, is_first: bool = True) -> None:
+        """Set the system message.
+
+        Raises:
+            DataError: there is one already, or it is not the first message.
+        """
+        if self.system is not None or not is_first:
+            raise DataError(
+                f"{where}: is a second system message, or one after other messages, expected one"
+                " at the start; join them, or remove one"
+            )
+        self.system = text
+
+    def trace(self, tools: Sequence[Any] = ()) -> dict[str, Any]:
+        """Build the trace; keys that are left in the record go to meta.
+
+        Args:
+            tools: definitions of tools.
+
+        Raises:
+            DataError: the messages are no conversation with an answer.
+        """
+        kept = self._kept()
+        answers = [at for at, each in enumerate(self.messages) if each["role"] == "assistant"]
+        last = answers[-1] + 1 if answers else len(self.messages)
+        if self.messages[last:]:
+            self._keep(TRAILING, self.messages[last:])
+        if self._fields:
+            self._keep(MESSAGE_FIELDS, self._fields)
+        extras = extras_in(self.rest.pop(EXTRAS, None), self.place)
+        try:
+            trace = trace_of_conversation(
+                self.messages[:last],
+                system=self.system or None,
+                tools=[tool_of(each, self.place) for each in tools] or None,
+                meta=self.rest or None,
+                **kept,
+            )
+        except ValueError as e:
+            raise DataError(f"{self.place}: the conversation {e}; fix the line") from e
+        trace["steps"] = _short_steps(trace["steps"], self._thoughts)
+        return {key: each for key, each in {**trace, **extras}.items() if each is not None}
+
+    def _keep(self, key: str, value: Any) -> None:
+        if key in self.rest:
+            raise DataError(
+                f"{self.place}: has the key {key}, which the import writes to meta, expected"
+                " another name; rename the key"
+            )
+        self.rest[key] = value
+
+    def _kept(self) -> dict[str, Any]:
+        kept = {key: self.rest.pop(key) for key in _FIELDS if key in self.rest}
+        reward = kept.get("reward")
+        if isinstance(reward, str):  # a value of CSV
+            try:
+                kept["reward"] = float(reward)
+            except ValueError as e:
+                raise DataError(
+                    f"{self.place}: reward is {shorten(reward)}, expected a number; fix the line,"
+                    " or exclude it with --drop reward"
+                ) from e
+        return kept
+
+
+def whole_trace(value: Mapping[str, Any], place: str) -> dict[str, Any] | None:
+    """Return the trace of a record if its extras hold all of it; else None.
+
+    Raises:
+        DataError: the extras are not what `exporters.extras` writes.
+    """
+    extras = extras_in(value.get(EXTRAS), place)
+    return extras if _WHOLE <= extras.keys() else None
+
+
+def extras_in(value: Any, place: str) -> dict[str, Any]:
+    """Parse the extras of an exported record, which are an object or JSON text of one.
+
+    Raises:
+        DataError: they are not what `exporters.extras` writes.
+    """
+    found = parse_value(value.encode(), f"{place}: {EXTRAS}") if isinstance(value, str) else value
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not found.keys() <= ReasoningTrace.model_fields.keys():
+        raise DataError(
+            f"{place}: {EXTRAS} is {shorten(value)}, expected what `traces export` wrote; exclude"
+            f" it with --drop {EXTRAS}"
+        )
+    return found
+
+
+def _short_steps(
+    steps: list[dict[str, Any]], thoughts: Mapping[str, tuple[str, ...]]
+) -> list[dict[str, Any]]:
+    """Split reasoning into its pieces, and what is too long for one step at empty lines.
+
+    Steps of reasoning are joined by empty lines again where they become a message.
+    """
+    if not thoughts and all(len(step["content"]) <= MAX_STEP_CHARACTERS for step in steps):
+        return steps
+    steps = [
+        {**step, "content": piece}
+        for step in steps
+        for piece in (
+            thoughts.get(step["content"], (step["content"],))
+            if step["type"] == "reason"
+            else (step["content"],)
+        )
+    ]
+    short: list[dict[str, Any]] = []
+    for step in steps:
+        text = step["content"]
+        while step["type"] == "reason" and len(text) > MAX_STEP_CHARACTERS:
+            at = text.rfind("\n\n", 1, MAX_STEP_CHARACTERS)
+            if at < 1 or not text[at + 2 :]:
+                break
+            short.append({**step, "content": text[:at]})
+            text = text[at + 2 :]
+        short.append({**step, "content": text})
+    return [{**step, "i": i} for i, step in enumerate(short)]
