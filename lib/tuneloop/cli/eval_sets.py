@@ -284,9 +284,11 @@ def eval_sets_score(
     from tuneloop.evaluation.scorers.answers import read_answers, score_answers, summary
     from tuneloop.evaluation.sets.schema import parse_eval_set
 
-    items = parse_eval_set(_content(eval_set, "an eval set"), eval_set)
-    given = read_answers(_content(answers, "answers"), answers, {item.id for item in items})
-    scored = score_answers(items, given, _scorer(scorer), parse=_grammar(recipe), allow=allow or ())
+    items = parse_eval_set(read_content(eval_set, "an eval set"), eval_set)
+    given = read_answers(read_content(answers, "answers"), answers, {item.id for item in items})
+    scored = score_answers(
+        items, given, read_scorer(scorer), parse=_grammar(recipe), allow=allow or ()
+    )
     counts = summary(scored)
     if as_json:
         print_json({"scorer": scorer, "summary": counts, "items": list(map(row_as_json, scored))})
@@ -294,7 +296,8 @@ def eval_sets_score(
         _print_scored(scored, counts)
 
 
-def _content(place: str, what: str) -> bytes:
+def read_content(place: str, what: str) -> bytes:
+    """Read a file that the user named; a missing one is a usage error."""
     from tuneloop.storage import files
 
     try:
@@ -303,13 +306,13 @@ def _content(place: str, what: str) -> bytes:
         raise UsageError(f"{place}: no such file, expected {what}; check the path") from e
 
 
-def _scorer(name: str) -> ScorerName:
+def read_scorer(name: str) -> ScorerName:
     """Return a scorer from the option: load a file, or parse a JSON object."""
     from tuneloop.evaluation.scorers.scoring import scorer_of
     from tuneloop.evaluation.scorers.user_file import is_user_file, load_user_scorer
 
     if is_user_file(name):
-        return load_user_scorer(_content(name, "a Python file with a scorer"), name)
+        return load_user_scorer(read_content(name, "a Python file with a scorer"), name)
     found: Any = name
     if name.lstrip().startswith("{"):
         try:

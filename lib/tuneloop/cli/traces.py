@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tuneloop.cli import judgements
 from tuneloop.cli.options import (
     DEFAULT_STORE,
     MOST,
@@ -28,12 +29,13 @@ from tuneloop.traces.importers.table import IMPORTERS
 if TYPE_CHECKING:
     from tuneloop.traces.files import Imported
 
-traces_app = typer.Typer(help="Import, list and export traces.", no_args_is_help=True)
+traces_app = typer.Typer(help="Import, list, label, score and export traces.", no_args_is_help=True)
 _REFUSED = ".refused.jsonl"
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
+    judgements.register(traces_app)
     app.add_typer(traces_app, name="traces")
 
 

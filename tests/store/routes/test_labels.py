@@ -174,7 +174,14 @@ def test_scores_are_stored_once_and_listed(http: TestClient, make_trace: Make) -
     ]
     for _ in range(2):
         reply = http.post(SCORES, json=rows, headers={"Idempotency-Key": "k"})
-        assert (reply.status_code, reply.json()) == (201, {"created_count": 2})
+        assert (reply.status_code, reply.json()) == (
+            201,
+            {"created_count": 2, "unknown_count": 0},
+        )
+    more = [{**rows[0], "trace_id": NOWHERE}, {**rows[0], "criteria": "exact"}]
+    skipped = http.post(f"{SCORES}?unknown=skip", json=more)
+    assert skipped.json() == {"created_count": 1, "unknown_count": 1}
+    assert http.post(f"{SCORES}?unknown=skip", json=more[:1]).json()["created_count"] == 0
     (found,) = http.get(f"/api/traces/{ids[1]}/scores").json()["data"]
     assert {"criteria": "numeric", "score": 1.0, "details": rows[1]["details"]}.items() <= (
         found.items()

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from tuneloop.store.db import engine
 from tuneloop.store.db.cursor import Cursor
 from tuneloop.store.db.idempotency import remember
-from tuneloop.store.db.locked import lock_traces
+from tuneloop.store.db.locked import missing_traces, unknown_traces
 from tuneloop.store.db.source import has_source
 from tuneloop.store.db.tables import labels, traces
 
@@ -120,7 +120,8 @@ class Labels:
             IdempotencyConflict: the key was used for other labels.
         """
         with engine.sentences(self._place), engine.writing(self._engine) as connection:
-            lock_traces(connection, (each.trace_id for each in batch))
+            if missing := missing_traces(connection, (each.trace_id for each in batch)):
+                raise unknown_traces(missing)
             earlier = None
             if key is not None:
                 digest = hashlib.sha256(repr([tuple(each) for each in batch]).encode()).hexdigest()

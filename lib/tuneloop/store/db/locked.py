@@ -14,16 +14,14 @@ class UnknownTraces(DataError):
     """Traces of a request are not in the store."""
 
 
-def lock_traces(connection: Connection, ids: Iterable[str]) -> None:
-    """Keep traces from being deleted until the transaction ends.
-
-    Raises:
-        UnknownTraces: at least one of them does not exist.
-    """
+def missing_traces(connection: Connection, ids: Iterable[str]) -> set[str]:
+    """Keep traces from being deleted until the transaction ends; return those that do not exist."""
     wanted = sorted(set(ids))
     known = select(traces.c.id).where(traces.c.id.in_(wanted)).with_for_update(key_share=True)
-    found = set(connection.scalars(known))
-    missing = [each for each in wanted if each not in found]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UnknownTraces(f"Trace {missing[0]} not found{more}")
+    return set(wanted) - set(connection.scalars(known))
+
+
+def unknown_traces(ids: set[str]) -> UnknownTraces:
+    """Create the error for traces that do not exist."""
+    more = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
+    return UnknownTraces(f"Trace {min(ids)} not found{more}")

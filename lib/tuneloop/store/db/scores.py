@@ -11,7 +11,7 @@ from sqlalchemy import Engine, insert, select
 
 from tuneloop.store.db import engine
 from tuneloop.store.db.idempotency import remember
-from tuneloop.store.db.locked import lock_traces
+from tuneloop.store.db.locked import missing_traces, unknown_traces
 from tuneloop.store.db.tables import scores
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -44,29 +44,45 @@ class Scores:
         """Use an open database; `place` names it in messages."""
         self._engine, self._place = pool, place
 
-    def add(self, batch: Sequence[NewScore], *, now: datetime, key: str | None = None) -> None:
+    def add(
+        self,
+        batch: Sequence[NewScore],
+        *,
+        now: datetime,
+        key: str | None = None,
+        skip_unknown: bool = False,
+    ) -> int:
         """Store scores, all or none.
 
         Args:
             batch: at least one score.
             now: time of the first score; each further score is one microsecond later.
             key: idempotency key; the same key and scores store nothing again.
+            skip_unknown: leave out scores of traces that do not exist, instead of refusing all.
+
+        Returns:
+            The number of scores of traces that do not exist.
 
         Raises:
             UnknownTraces: at least one of the traces does not exist.
             IdempotencyConflict: the key was used for other scores.
         """
         with engine.sentences(self._place), engine.writing(self._engine) as connection:
-            lock_traces(connection, (each.trace_id for each in batch))
+            missing = missing_traces(connection, (each.trace_id for each in batch))
+            if missing and not skip_unknown:
+                raise unknown_traces(missing)
+            known = [each for each in batch if each.trace_id not in missing]
             if key is not None:
                 digest = hashlib.sha256(repr([tuple(each) for each in batch]).encode()).hexdigest()
                 if remember(connection, key, digest, len(batch), now, kind="scores") is not None:
-                    return
+                    return len(batch) - len(known)
             rows = [
                 {**each._asdict(), "created_at": now + n * _MICROSECOND}
-                for n, each in enumerate(batch)
+                for n, each in enumerate(known)
             ]
-            connection.execute(insert(scores), rows)
+            if rows:
+                connection.execute(insert(scores), rows)
+            return len(batch) - len(known)
 
     def of_trace(self, trace_id: str, limit: int) -> list[StoredScore]:
         """Return the newest scores of a trace, oldest first."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 from anyio import to_thread
-from fastapi import APIRouter, HTTPException, Request, Response
-from pydantic import BaseModel, Field, JsonValue, TypeAdapter
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from tuneloop import jsonl
 from tuneloop.store.db.scores import NewScore
@@ -29,7 +31,11 @@ router = APIRouter(prefix="/api", responses=GUARDED)
 class ScoresCreated(BaseModel):
     """Reply to a batch of scores."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     created_count: int = Field(examples=[1])
+    unknown_count: int = Field(examples=[0])
+    """Skipped scores of traces that do not exist."""
 
 
 class StoredScoreReply(BaseModel):
@@ -54,7 +60,19 @@ class ScoreList(BaseModel):
     responses=refusals(400, 404, 409, 413, 422, 503),
     openapi_extra=request_parsing.documented(_BATCH, [examples.SCORE], _ROW),
 )
-async def create_scores(request: Request, service: Svc, key: IdempotencyKey) -> Response:
+async def create_scores(
+    request: Request,
+    service: Svc,
+    key: IdempotencyKey,
+    unknown: Annotated[
+        Literal["refuse", "skip"],
+        Query(
+            description="What to do if a trace does not exist: refuse the batch with 404, or skip"
+            " its score.",
+            examples=["refuse"],
+        ),
+    ] = "refuse",
+) -> Response:
     """Store up to 1000 scores, all or none, from a JSON array or application/x-ndjson."""
     body = await request_parsing.read(request, request_parsing.MAX_LABELS_BYTES)
     is_lines = request_parsing.is_ndjson(request)
@@ -65,8 +83,10 @@ async def create_scores(request: Request, service: Svc, key: IdempotencyKey) -> 
             NewScore(each.trace_id.lower(), each.criteria, each.score, _details(each, n))
             for n, each in enumerate(asked)
         ]
-        service.database.scores.add(batch, now=service.clock(), key=key)
-        reply = {"created_count": len(batch)}
+        skipped = service.database.scores.add(
+            batch, now=service.clock(), key=key, skip_unknown=unknown == "skip"
+        )
+        reply = {"created_count": len(batch) - skipped, "unknown_count": skipped}
         return Response(msgspec.json.encode(reply), 201, media_type="application/json")
 
     return await to_thread.run_sync(work, limiter=service.batch_threads)
