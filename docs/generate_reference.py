@@ -26,6 +26,7 @@ from tuneloop import errors
 from tuneloop.artifacts.delta_report import DeltaReport
 from tuneloop.cli import app
 from tuneloop.k8s.diagnosis.runbook import RUNBOOK, Runbook
+from tuneloop.runs.rounds.spec import RoundsSpec
 from tuneloop.settings.environment import OTHERS, Settings
 from tuneloop.settings.limits import InputLimits, Limits, variable
 from tuneloop.specs.run import RunSpec
@@ -51,7 +52,9 @@ Every key of a run spec, the YAML file that `tuneloop run`, `plan`, `check`, `re
 read. Unknown keys are errors. The keys below `execution` say where a run is made. All other keys
 define its result: changing one makes a new run, which reuses the stages that did not change. This
 page is generated from the models in `lib/tuneloop/specs/`. With the key [`sweep`](#sweep), a spec
-describes several runs ([Compare settings with a sweep](../how-to/sweeps.md)).
+describes several runs ([Compare settings with a sweep](../how-to/sweeps.md)); with the key
+[`rounds`](#rounds), it improves a model with its own samples
+([Improve a model in rounds](../how-to/rounds.md)).
 """
 
 CLI_HEAD = """# Command line
@@ -159,9 +162,11 @@ def spec_page() -> str:
     """Return the page with every key of a run spec."""
     schema = RunSpec.model_json_schema(by_alias=True)
     sweep = SweepSpec.model_json_schema(by_alias=True)
+    rounds = RoundsSpec.model_json_schema(by_alias=True)
     sections = [
         *_sections(schema, schema["$defs"], "Top level"),
         *_sections(sweep, sweep["$defs"], "`sweep`", "sweep"),
+        *_sections(rounds, rounds["$defs"], "`rounds`", "rounds"),
     ]
     return SPEC_HEAD + "".join(sections)
 

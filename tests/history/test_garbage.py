@@ -26,6 +26,7 @@ from tests.history.trees import (
 )
 from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.rounds.store import RoundsManifest, RoundsMember, save_rounds
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, save_sweep
 from tuneloop.errors import DataError
 from tuneloop.history.garbage import KINDS, SAFE_KINDS, find_garbage, run_gc
@@ -227,6 +228,33 @@ def test_what_cannot_be_read_may_name_anything(
     with pytest.raises(DataError, match=f"{name.split('/')[1]}.*nothing was deleted"):
         run_gc(artifacts, now=NOW, days=1, kinds=KINDS)
     assert snapshot(artifacts) == before
+
+
+def write_rounds(artifacts: str, rounds_id: str, *run_ids: str) -> None:
+    members = tuple(
+        RoundsMember(seed=0, round=number, role="selected", run_id=run_id)
+        for number, run_id in enumerate(run_ids, start=1)
+    )
+    value = {"settings": {}, "spec": {}, "seeds": (0,), "count": 2, "arms": ("selected",)}
+    save_rounds(RoundsManifest(rounds_id=rounds_id, members=members, **value), artifacts)
+    put(artifacts, f"rounds/{rounds_id}/report.md", f"rounds/{rounds_id}/seed-0/ended.json")
+
+
+def test_rounds_stay_as_long_as_one_of_their_runs(artifacts: str) -> None:
+    write_rounds(artifacts, "a-rounds-00000001", "gone-1", "done-1")
+    write_rounds(artifacts, "b-rounds-00000002", "gone-1", "gone-2")
+    put(artifacts, "rounds/c-rounds-00000003/report.md")
+    set_age(artifacts, NOW, OLD)
+    assert found(artifacts, "rounds") == ["rounds/b-rounds-00000002", "rounds/c-rounds-00000003"]
+    deleted = run_gc(artifacts, now=NOW, days=14, kinds=SAFE_KINDS)
+    assert not any("rounds/" in each.path for each in deleted), "only on request"
+    usage = measure(read_inventory(artifacts).objects)
+    assert set(usage.by_run["a-rounds-00000001"]) == {"rounds"}
+    (reference,) = references_to(read_inventory(artifacts), "done-1")
+    assert reference.sentence == "rounds a-rounds-00000001 compare it with other runs"
+    files.write(f"{artifacts}/rounds/a-rounds-00000001/rounds.json", b'{"members": [')
+    with pytest.raises(DataError, match=r"a-rounds-00000001/rounds.json.*nothing was deleted"):
+        run_gc(artifacts, now=NOW, days=1, kinds=KINDS)
 
 
 def write_sweep(artifacts: str, sweep_id: str, *run_ids: str) -> None:

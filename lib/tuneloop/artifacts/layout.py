@@ -96,6 +96,16 @@ def sweep_prefix(artifacts: str, sweep_id: str) -> str:
     return paths.join(sweeps_prefix(artifacts), sweep_id)
 
 
+def all_rounds_prefix(artifacts: str) -> str:
+    """Return the prefix of all rounds."""
+    return paths.join(artifacts, "rounds")
+
+
+def rounds_prefix(artifacts: str, rounds_id: str) -> str:
+    """Return the prefix of rounds, which names their runs and holds their report."""
+    return paths.join(all_rounds_prefix(artifacts), rounds_id)
+
+
 def ledger_prefix(artifacts: str, key: str) -> str:
     """Return the prefix of the ledger of candidates tried against one base on one eval set."""
     return paths.join(artifacts, "candidates", key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuneloop.cli import options
-from tuneloop.cli.control import detached, sweeps
+from tuneloop.cli.control import detached, rounds, sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, expand_groups
 from tuneloop.cli.options import MOST_SECONDS, STDOUT, Json, PollSeconds, Prices, print_json
 from tuneloop.errors import SpecError, StageFailed, UsageError
@@ -39,6 +39,7 @@ def render(
     from tuneloop.k8s.rendering.stale import applied_stream, refuse_stale_files
     from tuneloop.storage import files, paths
 
+    rounds.refuse_rounds(run, "render")
     output = paths.normal(output)
     if (sweep := run.load_sweep()) is not None:
         from tuneloop.k8s.sweeps import sweep_files
@@ -116,6 +117,7 @@ def submit(
     from tuneloop.cli.live.progress import Progress, sequence_callbacks
     from tuneloop.runs.sequence import Sequence
 
+    rounds.refuse_rounds(run, "submit")
     if (sweep := run.load_sweep()) is not None:
         made, submission = detached.plan_for_cluster(run, sweep, cluster)
         github.set_output(sweep_id=made.sweep_id, artifacts=made.artifacts)
@@ -202,7 +204,7 @@ def status(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the status of a run, or of a sweep."""
+    """Show the status of a run, of a sweep, or of rounds."""
     from dataclasses import asdict
 
     from tuneloop.cli import display
@@ -212,6 +214,9 @@ def status(
             sweeps.follow_sweep(sweep, run.artifacts_url)
         else:
             sweeps.print_sweep_status(sweep, run.artifacts_url, as_json=as_json)
+        return
+    if (found := rounds.find_rounds_of(run)) is not None:
+        rounds.print_rounds_status(found, run.artifacts_url, as_json=as_json)
         return
     if follow:
         raise UsageError(

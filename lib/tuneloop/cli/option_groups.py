@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tuneloop.k8s.client.cluster import Cluster
     from tuneloop.runs.base_model import FoundModel, NamedModel
     from tuneloop.runs.prepare import Prepared
+    from tuneloop.runs.rounds.spec_file import RoundsFile
     from tuneloop.runs.sweep.spec_file import SweepFile
     from tuneloop.specs.run import RunSpec
     from tuneloop.specs.sampling import AnyRunSpec
@@ -152,6 +153,12 @@ class RunOptions:
         from tuneloop.runs.sweep.spec_file import load_sweep_file
 
         return load_sweep_file(self.spec)
+
+    def load_rounds(self) -> RoundsFile | None:
+        """Read the rounds of the spec file; None if it has none."""
+        from tuneloop.runs.rounds.spec_file import load_rounds_file
+
+        return load_rounds_file(self.spec)
 
     def with_options(self, spec: Spec) -> Spec:
         """Apply the options, and variables that stand for keys that the spec does not set.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tuneloop.cli.control.rounds import find_rounds_of, report_rounds
 from tuneloop.cli.gates.gate import GateOptions
 from tuneloop.cli.option_groups import KnownRun, expand_groups
 from tuneloop.cli.options import (
@@ -61,11 +62,20 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Print the report of a run. The comment format also covers failed and unfinished runs.
+    """Print the report of a run, or of rounds.
 
-    With options of a gate, the comment shows whether the run passes. The other formats exit with 13
-    if it does not.
+    The comment format also covers failed and unfinished runs. With options of a gate, the comment
+    shows whether the run passes. The other formats exit with 13 if it does not.
     """
+    if (rounds := find_rounds_of(run)) is not None:
+        if limits.is_given or rescore or output or report_format not in ("markdown", "json"):
+            raise UsageError(
+                f"report {run.run_id}: found options of a run, expected the format markdown or json"
+                " for rounds; remove the others"
+            )
+        as_json = report_format == "json"
+        typer.echo(report_rounds(rounds, run.artifacts_url, as_json=as_json), nl=as_json)
+        return
     if rescore:
         if limits.is_given or report_format not in ("markdown", "json"):
             raise UsageError(

@@ -50,7 +50,7 @@ def demo(
         str | None,
         typer.Option(
             help="Folder for store.db and artifacts/; run again to continue. The default is"
-            " .tuneloop/demo, or .tuneloop/real with --real.",
+            " .tuneloop/demo, .tuneloop/real with --real, or .tuneloop/rounds with --rounds.",
             show_default=False,
         ),
     ] = None,
@@ -62,6 +62,14 @@ def demo(
             " weights. Takes a quarter of an hour on two cores.",
         ),
     ] = False,
+    rounds: Annotated[
+        bool,
+        typer.Option(
+            "--rounds",
+            help="Run rounds that sample from a tiny model, select and train again, with matched"
+            " controls and five seeds. Needs no trace store.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the whole loop on this machine with demo traces."""
@@ -69,8 +77,17 @@ def demo(
     from tuneloop.demo.loop import REAL, TINY, run_demo
     from tuneloop.storage import paths
 
+    if real and rounds:
+        raise UsageError("--rounds: found with --real, expected one of the two; remove one")
     if workdir is None:
-        workdir = f".tuneloop/{'real' if real else 'demo'}"
+        workdir = f".tuneloop/{'rounds' if rounds else 'real' if real else 'demo'}"
+    if rounds:
+        from tuneloop.cli.control.rounds import run_rounds
+        from tuneloop.demo.rounds import prepare_demo
+
+        say = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
+        run_rounds(prepare_demo(Path(paths.absolute(workdir)), say), as_json=as_json)
+        return
     view = Progress(quiet=as_json)
     with view:
         result = run_demo(
@@ -126,6 +143,11 @@ def run(
     kind = load_backend(backend)
     checked_mib = environment_value("verify_below") if verify_below is None else verify_below
     seed = options.chosen_seed(run.seed, new_seed)
+    if (rounds := run.load_rounds()) is not None:
+        from tuneloop.cli.control.rounds import plan_of, run_rounds
+
+        run_rounds(plan_of(replace(run, seed=seed), rounds, backend), as_json=as_json)
+        return
     if (sweep := run.load_sweep()) is not None:
         from tuneloop.cli.control import sweeps
 
@@ -179,6 +201,11 @@ def plan(
     from tuneloop.runs.prepare import prepare
     from tuneloop.runs.train_step import check_fits, find_step, report_step
 
+    if (rounds := run.load_rounds()) is not None:
+        from tuneloop.cli.control.rounds import plan_of, print_rounds_plan
+
+        print_rounds_plan(plan_of(run, rounds), as_json=as_json)
+        return
     sweep = run.load_sweep()
     spec = run.with_options(sweep.members[0][1]) if sweep else run.load_spec()
     cluster = spec.execution.cluster

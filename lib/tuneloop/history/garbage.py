@@ -242,6 +242,17 @@ def _sweeps(scan: _Scan) -> Iterator[Garbage]:
             yield Garbage("sweeps", f"sweeps/{sweep_id}", tuple(objects), reason)
 
 
+def _rounds(scan: _Scan) -> Iterator[Garbage]:
+    """Find rounds of which every run is gone; their report is all that is left."""
+    for rounds_id in scan.folders("rounds"):
+        objects = scan.below("rounds", rounds_id)
+        manifest = scan.inventory.rounds.get(rounds_id)
+        members = manifest.members if manifest else ()
+        if scan.are_old(objects) and not any(m.run_id in scan.inventory.runs for m in members):
+            reason = "its runs are deleted" if manifest else "it has no rounds.json"
+            yield Garbage("rounds", f"rounds/{rounds_id}", tuple(objects), reason)
+
+
 def _model_at(inventory: Inventory, place: str | None) -> str:
     """Return the name of the stored model that holds a place; empty if it is elsewhere."""
     parts = ((inventory.within(place) if place else None) or "").split("/")
@@ -257,6 +268,7 @@ KINDS: dict[str, Callable[[_Scan], Iterator[Garbage]]] = {
     "datasets": _datasets,
     "models": _models,
     "sweeps": _sweeps,
+    "rounds": _rounds,
 }
 """Kind of garbage -> the function that finds it."""
 SAFE_KINDS = ("attempts", "checkpoints", "tokens", "answers", "pointers")

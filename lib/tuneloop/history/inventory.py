@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tuneloop.artifacts.aliases import AliasChange
 from tuneloop.artifacts.model_manifest import ModelManifest
 from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.rounds.store import RoundsManifest
 from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.artifacts.sweeps.store import SweepManifest
 from tuneloop.errors import DataError
@@ -32,6 +33,7 @@ _RUN_FILE = re.compile(r"training_runs/([^/]+)/.+", re.DOTALL)
 _RUN_MANIFEST = re.compile(r"training_runs/([^/]+)/run_manifest\.json")
 _MODEL_MANIFEST = re.compile(r"models/([^/]+)/manifest\.json")
 _SWEEP_MANIFEST = re.compile(r"sweeps/([^/]+)/sweep\.json")
+_ROUNDS_MANIFEST = re.compile(r"rounds/([^/]+)/rounds\.json")
 _WITHIN = re.compile(r"(?:^|/)((?:training_runs|models)/[^?#]+)")
 MAX_SHOWN_PROBLEMS = 3
 
@@ -98,6 +100,8 @@ class Inventory:
     """Name -> manifest of a stored model."""
     sweeps: dict[str, SweepManifest]
     """Id of a sweep -> its members."""
+    rounds: dict[str, RoundsManifest]
+    """Id of rounds -> their members."""
     aliases: dict[str, tuple[AliasChange, ...]]
     """Alias -> its changes, the oldest first."""
     baselines: dict[str, tuple[Baseline, ...]]
@@ -175,6 +179,7 @@ def read_inventory(artifacts: str) -> Inventory:
     records = _read(artifacts, Record, _matching(names, _RECORD), problems)
     models = _read(artifacts, ModelManifest, _matching(names, _MODEL_MANIFEST), problems)
     sweeps = _read(artifacts, SweepManifest, _matching(names, _SWEEP_MANIFEST), problems)
+    rounds = _read(artifacts, RoundsManifest, _matching(names, _ROUNDS_MANIFEST), problems)
     by_run: dict[str, list[Record]] = {}
     for path, record in records.items():
         if (found := _RECORD.fullmatch(path)) and found.groups() != (record.run_id, record.stage):
@@ -191,9 +196,12 @@ def read_inventory(artifacts: str) -> Inventory:
         runs[run_id] = KnownRun(run_id, manifest, tuple(by_run.get(run_id, ())))
     by_name = {path.split("/")[1]: manifest for path, manifest in models.items()}
     by_id = {path.split("/")[1]: manifest for path, manifest in sweeps.items()}
+    in_rounds = {path.split("/")[1]: manifest for path, manifest in rounds.items()}
     aliases = read_aliases(artifacts, names, problems)
     baselines = read_baselines(artifacts, names, problems)
-    return Inventory(artifacts, objects, runs, by_name, by_id, aliases, baselines, problems)
+    return Inventory(
+        artifacts, objects, runs, by_name, by_id, in_rounds, aliases, baselines, problems
+    )
 
 
 def _matching(names: Iterable[str], pattern: re.Pattern[str]) -> list[str]:

@@ -30,6 +30,7 @@ SUBJECTS = {
     "gate": "baseline",
     "model": "model",
     "sweep": "sweep",
+    "rounds": "rounds",
 }
 """Kind of a reference that comes from something other than a run -> the noun before its name."""
 
@@ -48,6 +49,9 @@ def references_to(inventory: Inventory, run_id: str) -> list[Reference]:
     for sweep_id, sweep in inventory.sweeps.items():
         if any(member.run_id == run_id for member in sweep.members):
             found.append(Reference("sweep", sweep_id, "compares it with other runs"))
+    for rounds_id, rounds in inventory.rounds.items():
+        if any(member.run_id == run_id for member in rounds.members):
+            found.append(Reference("rounds", rounds_id, "compare it with other runs"))
     return found + _of_aliases(inventory, run_id) + _of_baselines(inventory, run_id)
 
 

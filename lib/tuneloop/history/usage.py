@@ -25,6 +25,7 @@ _RULES = tuple(
         (r"training_runs/", "records and logs"),
         (r"(?:stages/|run_index/|run_index_cache\.json$|eval_sets/)", "records and logs"),
         (r"sweeps/", "sweeps"),
+        (r"rounds/", "rounds"),
         (r"datasets/", "datasets"),
         (r"models/", "stored models"),
         (r"tokens/", "tokens (cache)"),
@@ -57,11 +58,13 @@ def kind_of(name: str) -> str:
 
 
 def run_of(name: str) -> str:
-    """Return the run or sweep that an object belongs to; SHARED if it belongs to no single one."""
+    """Return the run, sweep or rounds of an object; SHARED if it belongs to no single one."""
     parts = name.split("/")
     if parts[0] == "run_index" and len(parts) == 2:
         return parts[1].removesuffix(".json")
-    return parts[1] if parts[0] in ("training_runs", "sweeps") and len(parts) > 2 else SHARED
+    return (
+        parts[1] if parts[0] in ("training_runs", "sweeps", "rounds") and len(parts) > 2 else SHARED
+    )
 
 
 def measure(objects: Iterable[StoredObject]) -> Usage:

@@ -12,6 +12,9 @@ from tuneloop.stages.table import STAGES, names_in
 from tuneloop.storage import files
 from tuneloop.yaml_in import load_model, parse_mapping, validate
 
+VERBS = {"sweep": "`plan`, `run` or `submit`", "rounds": "`plan` or `run`"}
+"""Key of a spec that describes several runs -> verbs that can run it."""
+
 
 def load_run_spec(url: str) -> RunSpec:
     """Read and validate a run spec.
@@ -22,10 +25,11 @@ def load_run_spec(url: str) -> RunSpec:
             wrong.
     """
     data = _read(url)
-    if re.search(rb"^sweep\s*:", data, re.MULTILINE):
-        raise UsageError(
-            f"{url}: has the key sweep, expected one run; use `plan`, `run` or `submit` for a sweep"
-        )
+    for key, verbs in VERBS.items():
+        if re.search(rb"^%s\s*:" % key.encode(), data, re.MULTILINE):
+            raise UsageError(
+                f"{url}: has the key {key}, expected one run; use {verbs} for this spec"
+            )
     if re.search(rb"^sample\s*:", data, re.MULTILINE):
         raise UsageError(f"{url}: has the key sample, expected a training run; name another spec")
     spec = load_model(RunSpec, data, url, "keys of a run spec", RENAMED_KEYS, RENAMED_KINDS)

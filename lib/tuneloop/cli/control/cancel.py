@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneloop.cli.control import sweeps
+from tuneloop.cli.control import rounds, sweeps
 from tuneloop.cli.option_groups import ClusterOptions, KnownRun, expand_groups
 from tuneloop.cli.options import MOST_SECONDS, Json, print_json
 from tuneloop.errors import StillRunning, UsageError
@@ -40,9 +40,11 @@ def cancel(
     ] = 120.0,
     as_json: Json = False,
 ) -> None:
-    """End a run or a sweep, on a cluster or on this machine. Records and checkpoints remain."""
+    """End a run, a sweep or rounds, wherever they run. Records and checkpoints remain."""
     if (sweep := sweeps.find_sweep_of(run)) is not None:
         result = _cancel_sweep(sweep, run, cluster, stage, timeout_seconds)
+    elif (found := rounds.find_rounds_of(run)) is not None:
+        result = rounds.cancel_rounds(found, run, timeout_seconds)
     else:
         result = _cancel_run(run, cluster, stage, timeout_seconds)
     if as_json:

@@ -22,6 +22,7 @@ GARBAGE_KINDS = (
     "datasets",
     "models",
     "sweeps",
+    "rounds",
 )
 
 
@@ -122,7 +123,7 @@ def gc(
         typer.Option(
             "--kind",
             help=f"What to delete, repeatable: {', '.join(GARBAGE_KINDS)}. The default is all but"
-            " datasets, models and sweeps, which nothing makes again.",
+            " datasets, models, sweeps and rounds, which nothing makes again.",
         ),
     ] = None,
     namespace: Annotated[

@@ -87,8 +87,13 @@ def list_(
 
 def show(run: KnownRun, prices: Prices = None, as_json: Json = False) -> None:
     """Show a run: its spec, stages, machines, results, files, and the runs that it belongs to."""
+    from tuneloop.cli.control import rounds
     from tuneloop.cli.history import tables
     from tuneloop.history.detail import read_detail
+
+    if (found := rounds.find_rounds_of(run)) is not None:
+        rounds.print_rounds_status(found, run.artifacts_url, as_json=as_json)
+        return
 
     detail = read_detail(
         run.artifacts_url,

@@ -55,9 +55,9 @@ def mean_interval(values: Floats, groups: Groups) -> tuple[float, float]:
 
 
 def resampled_interval(
-    values: Floats, groups: Groups, least: float, most: float
+    values: Floats, groups: Groups, least: float, most: float, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Compute the 95 % percentile bootstrap interval of a mean; whole groups are resampled.
+    """Compute the percentile bootstrap interval of a mean; whole groups are resampled.
 
     One item at each end of the range is added, as Bonett and Price do for counts: without them the
     interval has no width where all values are equal. It is widened by the ratio of Student's to the
@@ -72,6 +72,7 @@ def resampled_interval(
         groups: (items,).
         least: smallest possible value.
         most: largest possible value.
+        confidence: confidence of the interval, 0 to 1; 95 % by default.
 
     Returns:
         The interval; the whole range if there is only one group.
@@ -83,12 +84,12 @@ def resampled_interval(
     sums, sizes = np.append(sums, (least, most)), np.append(sizes, (1.0, 1.0))
     pairs, counts = np.unique(np.column_stack((sums, sizes)), axis=0, return_counts=True)
     if len(pairs) > MAX_DISTINCT:
-        low, high = _large_sample_interval(values, groups)
+        low, high = _large_sample_interval(values, groups, confidence)
     else:
         rng = np.random.default_rng(SEED)
         drawn = rng.multinomial(len(sums), counts / len(sums), size=RESAMPLES)
         means = (drawn @ pairs[:, 0]) / (drawn @ pairs[:, 1])
-        tails = np.array(((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+        tails = np.array(((1 - confidence) / 2, (1 + confidence) / 2))
         wider = stats.t.ppf(tails[1], count - 1) / stats.norm.ppf(tails[1])
         wider *= math.sqrt(count / (count - 1))
         centre = sums.sum() / sizes.sum()
@@ -96,13 +97,15 @@ def resampled_interval(
     return max(least, float(low)), min(most, float(high))
 
 
-def _large_sample_interval(values: Floats, groups: Groups) -> tuple[float, float]:
+def _large_sample_interval(
+    values: Floats, groups: Groups, confidence: float
+) -> tuple[float, float]:
     from statsmodels.regression.linear_model import OLS  # takes a second to import
 
     fitted = OLS(values, np.ones(len(values))).fit(
         cov_type="cluster", cov_kwds={"groups": groups}, use_t=True
     )
-    ((low, high),) = fitted.conf_int(1 - CONFIDENCE)
+    ((low, high),) = fitted.conf_int(1 - confidence)
     return float(low), float(high)
 
 

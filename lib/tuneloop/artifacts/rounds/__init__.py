@@ -1,0 +1,1 @@
+"""The files of rounds, besides those of their runs."""

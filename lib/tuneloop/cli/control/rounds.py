@@ -1,0 +1,229 @@
+"""What `plan`, `run`, `status`, `report` and `cancel` do with rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tuneloop.cli.options import print_json
+from tuneloop.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tuneloop.artifacts.cancellation import Cancellation
+    from tuneloop.artifacts.rounds.store import ChainEnd, RoundsManifest
+    from tuneloop.cli.live.progress import Progress
+    from tuneloop.cli.option_groups import KnownRun, RunOptions
+    from tuneloop.runs.rounds.plan import RoundsPlan
+    from tuneloop.runs.rounds.report import RoundsReport
+    from tuneloop.runs.rounds.rows import Row
+    from tuneloop.runs.rounds.spec_file import RoundsFile
+    from tuneloop.runs.rounds.walk import Member
+    from tuneloop.runs.sequence import Callbacks
+
+
+def refuse_rounds(run: RunOptions, verb: str) -> None:
+    """Refuse a spec with rounds for a verb that cannot run them.
+
+    Raises:
+        UsageError: the spec has the key `rounds`.
+    """
+    if run.load_rounds() is not None:
+        raise UsageError(
+            f"{verb}: {run.spec} has the key rounds, which runs on one machine so far, expected one"
+            " run or a sweep; use `tuneloop run` without a cluster, such as in a Job of your own"
+        )
+
+
+def find_rounds_of(run: KnownRun) -> RoundsManifest | None:
+    """Read the rounds of an id; None if it is the id of something else."""
+    from tuneloop.artifacts.rounds.store import find_rounds
+
+    return find_rounds(run.artifacts_url, run.run_id)
+
+
+def plan_of(run: RunOptions, found: RoundsFile, backend: str = "local") -> RoundsPlan:
+    """Plan rounds with the options of the command line.
+
+    Raises:
+        UsageError: another backend than this machine is asked for.
+    """
+    from tuneloop.runs.rounds.plan import plan_rounds
+
+    if backend != "local" or run.image is not None:
+        refuse_rounds(run, "--image" if run.image is not None else f"--backend {backend}")
+    return plan_rounds(found, run.with_options(found.spec), run.seed)
+
+
+def print_rounds_plan(made: RoundsPlan, *, as_json: bool) -> None:
+    """Print the table of all rounds and arms; nothing is written."""
+    from tuneloop.runs.rounds.rows import build_rows
+    from tuneloop.runs.rounds.walk import Walk
+
+    manifest = made.manifest()
+    for seed in made.seeds:
+        for member in Walk(made, seed, may_write=False).members():
+            manifest = manifest.with_member(member.row)
+            if not member.is_done:
+                break
+    rows = build_rows(manifest, made.artifacts)
+    if as_json:
+        print_json(_as_json(made.rounds_id, rows))
+        return
+    _print_table(made.rounds_id, rows)
+    later = sum(row.state == "later" for row in rows)
+    if later:
+        typer.echo(f"{later} runs are planned when the rounds before them are done")
+
+
+def run_rounds(made: RoundsPlan, *, as_json: bool) -> None:
+    """Run all members and print the report; members that are done are not run again."""
+    from tuneloop.cli.live.progress import Progress
+    from tuneloop.runs.notifications.notifier import notifier_of_spec
+    from tuneloop.runs.rounds.execute import RoundsRun
+    from tuneloop.runs.rounds.report import check_chains, write_report
+
+    with Progress(quiet=as_json) as view:
+        seeds = f"{len(made.seeds)} seed{'s' if len(made.seeds) > 1 else ''}"
+        view.line(f"rounds   {made.rounds_id}, {made.settings.count} rounds of {seeds}")
+        execution = RoundsRun(
+            made,
+            callbacks=_callbacks(view),
+            ended=_ended(view),
+            notifier=lambda member: notifier_of_spec(
+                member.plan.run_id, member.plan.spec, view.warn
+            ),
+        )
+        try:
+            manifest = execution.run()
+        except BaseException:
+            _write_report_anyway(made)
+            raise
+    report, url = write_report(manifest, made.artifacts)
+    _print_report(report, url, as_json=as_json)
+    check_chains(manifest, made.artifacts)
+
+
+def print_rounds_status(manifest: RoundsManifest, artifacts: str, *, as_json: bool) -> None:
+    """Print the table of rounds from their records."""
+    from tuneloop.runs.rounds.rows import build_rows
+
+    rows = build_rows(manifest, artifacts, live=True)
+    if as_json:
+        print_json(_as_json(manifest.rounds_id, rows))
+    else:
+        _print_table(manifest.rounds_id, rows)
+
+
+def report_rounds(manifest: RoundsManifest, artifacts: str, *, as_json: bool) -> str:
+    """Write the report anew from the records, and return it as Markdown or JSON."""
+    import json
+
+    from tuneloop.runs.rounds.report import render_markdown, write_report
+
+    report, _ = write_report(manifest, artifacts)
+    return json.dumps(report.as_json(), ensure_ascii=False) if as_json else render_markdown(report)
+
+
+def cancel_rounds(manifest: RoundsManifest, run: KnownRun, timeout_seconds: float) -> Cancellation:
+    """End the stage that runs on this machine, and start no other member."""
+    from tuneloop.artifacts.cancellation import Cancellation
+    from tuneloop.artifacts.rounds.store import mark_cancelled, read_end
+    from tuneloop.runs.cancellation import cancel_local_run
+
+    artifacts, result = run.artifacts_url, Cancellation()
+    ends = [read_end(artifacts, manifest.rounds_id, seed) for seed in manifest.seeds]
+    if all(ends):
+        return result
+    mark_cancelled(artifacts, manifest.rounds_id)
+    until = time.monotonic() + timeout_seconds
+    for member in manifest.members:
+        left = max(0.0, until - time.monotonic())
+        result += cancel_local_run(artifacts, member.run_id, None, wait_seconds=left)
+    return result
+
+
+def _callbacks(view: Progress) -> Any:
+    from tuneloop.cli.live.progress import sequence_callbacks
+
+    def of_member(member: Member) -> Callbacks:
+        place = member.place
+        what = f"round {place.round} {place.role}" if place.round else place.role
+        view.line(f"seed {place.seed}   {what} ({member.plan.run_id})")
+        return sequence_callbacks(view)
+
+    return of_member
+
+
+def _ended(view: Progress) -> Any:
+    def show(seed: int, end: ChainEnd) -> None:
+        cause = f": {end.cause}" if end.cause else ""
+        view.line(f"seed {seed}   {end.state}{cause}")
+
+    return show
+
+
+def _write_report_anyway(made: RoundsPlan) -> None:
+    """Write what is known when rounds are interrupted; the interruption is what is reported."""
+    from tuneloop.artifacts.rounds.store import find_rounds
+    from tuneloop.errors import TuneloopError
+    from tuneloop.runs.rounds.report import write_report
+
+    with suppress(TuneloopError):
+        manifest = find_rounds(made.artifacts, made.rounds_id)
+        if manifest is not None:
+            write_report(manifest, made.artifacts)
+
+
+def _print_report(report: RoundsReport, url: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**report.as_json(), "report": url})
+        return
+    _print_table(report.rounds_id, report.rows)
+    typer.echo("")
+    for sentence in report.sentences:
+        typer.echo(sentence)
+    typer.echo("")
+    typer.echo(f"report   {url}")
+
+
+def _as_json(rounds_id: str, rows: Sequence[Row]) -> dict[str, Any]:
+    return {"rounds_id": rounds_id, "runs": [row.as_json() for row in rows]}
+
+
+def _print_table(rounds_id: str, rows: Sequence[Row]) -> None:
+    from tuneloop.cli.live.console import make_console
+
+    console = make_console()
+    console.print(f"rounds {rounds_id}", markup=False)
+    console.print(rounds_table(rows))
+
+
+def rounds_table(rows: Sequence[Row]) -> Table:
+    """Build the table of all seeds, rounds and arms."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from tuneloop.runs.rounds.rows import percent
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("seed", "round", "run", "state", "examples", "before", "after", "gate", "id"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(
+            str(row.seed),
+            str(row.round),
+            row.role,
+            row.state,
+            "" if row.examples is None else str(row.examples),
+            percent(row.before),
+            percent(row.after),
+            row.gate,
+            Text(row.run_id),
+        )
+    return table

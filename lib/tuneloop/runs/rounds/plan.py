@@ -1,0 +1,100 @@
+"""Plan rounds: their seeds, and their id, which is known before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tuneloop import jsonl, provenance
+from tuneloop.artifacts.rounds.store import MARK, RoundsManifest
+from tuneloop.datasets.schema import DatasetManifest
+from tuneloop.datasets.source import DatasetSource
+from tuneloop.runs.any_plan import AnyPlan, load_any_plan
+from tuneloop.runs.plan import load_plan
+from tuneloop.runs.rounds.members import start_spec
+from tuneloop.runs.rounds.spec import RoundsSpec
+from tuneloop.runs.rounds.spec_file import RoundsFile
+from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import AnyRunSpec, DatasetPrompts, PromptSource
+from tuneloop.stages.sampling.prompts import read_stated
+from tuneloop.stages.table import STAGES
+from tuneloop.storage import paths
+
+
+@dataclass(frozen=True)
+class RoundsPlan:
+    """Planned rounds."""
+
+    rounds_id: str
+    artifacts: str
+    settings: RoundsSpec
+    base: Mapping[str, Any]
+    """The run spec as a mapping of the keys that are set."""
+    dataset: DatasetManifest
+    """The seed dataset."""
+    seeds: tuple[int, ...]
+
+    def manifest(self) -> RoundsManifest:
+        """Build rounds.json without members."""
+        return RoundsManifest(
+            rounds_id=self.rounds_id,
+            settings=self.settings.model_dump(mode="json"),
+            # Not where things are: rounds elsewhere have the same bytes.
+            spec={key: value for key, value in self.base.items() if key != "execution"},
+            seeds=self.seeds,
+            count=self.settings.count,
+            arms=self.settings.arms,
+        )
+
+
+def plan_rounds(found: RoundsFile, spec: RunSpec, seed: int | None = None) -> RoundsPlan:
+    """Plan rounds; nothing is written.
+
+    Args:
+        found: the spec file.
+        spec: its run spec, with the options of the command line.
+        seed: seed that overrides those of the file.
+
+    Raises:
+        DataError: the dataset, an eval set or the prompts are broken.
+        InputMissing: an eval set, the prompts or the model is missing.
+        SpecError: the run spec is invalid.
+    """
+    with DatasetSource(spec.execution.datasets) as source:
+        dataset = source.load_manifest(spec.dataset)
+    settings = found.settings
+    seeds = settings.seeds or (dataset.seed if spec.seed is None else spec.seed,)
+    seeds = seeds if seed is None else (seed,)
+    base = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    starts = [load_plan(start_spec(base, each)).run_id for each in seeds]
+    sample = STAGES["sample"]
+    identity = {
+        "starts": starts,
+        "settings": settings.model_dump(mode="json"),
+        "prompts": _prompts_identity(settings.sample.prompts, spec),
+        "code": provenance.code_identity(sample.module, sample.lock),
+    }
+    digest = hashlib.sha256(jsonl.dump_line(identity)).hexdigest()[:8]
+    artifacts = paths.absolute(spec.execution.artifacts)
+    rounds_id = f"{spec.name}{MARK}{digest}"
+    return RoundsPlan(rounds_id, artifacts, settings, base, dataset, seeds)
+
+
+def _prompts_identity(source: PromptSource, spec: RunSpec) -> str:
+    """Return the content of the prompts; their place does not matter."""
+    if not isinstance(source, DatasetPrompts):
+        return read_stated(source).sha256
+    with DatasetSource(spec.execution.datasets) as opened:
+        return opened.load_manifest(source.dataset).build_id
+
+
+def plan_member(spec: AnyRunSpec) -> AnyPlan:
+    """Plan the run of a member, without the import of its eval traces into the trace store.
+
+    They would be answers of controls, which no loop starts from, and a machine without a trace
+    store could not finish them.
+    """
+    plan = load_any_plan(spec)
+    return replace(plan, stages=tuple(each for each in plan.stages if each.stage != "import"))

@@ -1,0 +1,85 @@
+"""The scores of the arms, read from the answers of their evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuneloop.artifacts import records
+from tuneloop.artifacts.eval_samples import load_samples
+from tuneloop.artifacts.rounds.store import RoundsManifest
+from tuneloop.evaluation.statistics.arrays import SetScores, scores_of_sets
+from tuneloop.evaluation.statistics.dtypes import Floats, Groups
+
+BASE, TUNED = "base", "tuned"
+REQUIRED = "required"
+"""Name of all required sets together."""
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """The scores of one evaluated run: base model and tuned model on the same items."""
+
+    base: Mapping[str, Floats]
+    """Name of a set -> (items,), scores of the base model of its round, 0 to 1. The required sets
+    have one entry together, `required`; guarded sets have their own names."""
+    tuned: Mapping[str, Floats]
+    groups: Mapping[str, Groups]
+    """Name of a set -> (items,), number of each item's group."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where a run is in the rounds."""
+
+    seed: int
+    round: int
+    role: str
+
+
+Scores = Mapping[Cell, RunScores]
+"""Runs with an evaluation. `start` is the run that trains the first base model."""
+
+
+def read_scores(manifest: RoundsManifest, artifacts: str) -> dict[Cell, RunScores]:
+    """Read the scores of all members that are evaluated.
+
+    Raises:
+        DataError: a record or a file of answers is broken.
+    """
+    found = {}
+    for member in manifest.members:
+        record = records.find(artifacts, member.run_id, "eval")
+        if record is not None:
+            file = record.output("samples.jsonl")
+            lines = records.read_output(file, artifacts).splitlines()
+            sets = scores_of_sets(load_samples(lines, f"{artifacts}/{file.path}"))
+            found[Cell(member.seed, member.round, member.role)] = join_sets(sets)
+    return found
+
+
+def join_sets(sets: Mapping[str, SetScores]) -> RunScores:
+    """Join the required sets of a run; informative sets are not judged."""
+    required = [each for each in sets.values() if each.eval_set.weight == "required"]
+    guarded = {n: each for n, each in sets.items() if each.eval_set.weight == "guarded"}
+    named = {REQUIRED: required, **{f"guarded set {n}": [each] for n, each in guarded.items()}}
+    return RunScores(
+        base={name: _values(found, BASE) for name, found in named.items()},
+        tuned={name: _values(found, TUNED) for name, found in named.items()},
+        groups={name: _groups(found) for name, found in named.items()},
+    )
+
+
+def _values(sets: list[SetScores], model: str) -> Floats:
+    return np.concatenate([each.models[model].values for each in sets])
+
+
+def _groups(sets: list[SetScores]) -> Groups:
+    """Number the groups of several sets, so that those of different sets differ."""
+    found, first = [], 0
+    for each in sets:
+        found.append(each.groups + first)
+        first += int(each.groups.max()) + 1
+    return np.concatenate(found)

@@ -1,0 +1,211 @@
+"""Test rounds from the spec to the report, in a world where the effect of training is planted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from tests.builders import Invoke, TinyRun, make_tiny_run
+from tests.runs.rounds.world import World
+from tuneloop.artifacts import layout
+from tuneloop.artifacts.rounds import store
+from tuneloop.runs.rounds.execute import RoundsRun
+from tuneloop.runs.rounds.plan import RoundsPlan, plan_rounds
+from tuneloop.runs.rounds.report import RoundsReport, write_report
+from tuneloop.runs.rounds.spec_file import load_rounds_file
+
+ROUNDS: dict[str, Any] = {
+    "count": 2,
+    "seeds": [0, 1],
+    "sample": {"prompts": {"kind": "dataset", "dataset": "letters-v1"}, "max_new_tokens": 8},
+}
+
+
+def plan_of(run: TinyRun, **changes: Any) -> RoundsPlan:
+    run.change(rounds={**ROUNDS, **changes})
+    found = load_rounds_file(str(run.spec_path))
+    assert found is not None
+    return plan_rounds(found, found.spec)
+
+
+def run_in(world: World, plan: RoundsPlan) -> RoundsReport:
+    manifest = RoundsRun(plan, open_backend=world.open).run()
+    report, _ = write_report(manifest, plan.artifacts)
+    return report
+
+
+def content(plan: RoundsPlan) -> dict[str, str]:
+    """Digest every file that depends on the rounds: their folder, and what datasets hold."""
+    root = Path(plan.artifacts)
+    folder = Path(layout.rounds_prefix(plan.artifacts, plan.rounds_id))
+    found = {str(each.relative_to(folder)): each for each in folder.rglob("*") if each.is_file()}
+    found |= {
+        f"{each.parent.parent.parent.name}/{each.name}": each
+        for each in root.glob("datasets/*/attempts/*/*.jsonl")
+    }
+    outputs = root.glob("training_runs/*/*/attempts/*/**/*")
+    found |= {str(each.relative_to(root)): each for each in outputs if each.is_file()}
+    found |= {str(p.relative_to(root)): p for p in root.glob("candidates/*/*.json")}
+    return {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in found.items()}
+
+
+def test_two_rounds_run_all_arms_and_the_selected_one_is_the_next_base(tiny_run: TinyRun) -> None:
+    plan, world = plan_of(tiny_run), World()
+    report = run_in(world, plan)
+    arms = [
+        f"{n} {arm} {stage}"
+        for n in (1, 2)
+        for arm in ("selected", "random", "sft")
+        for stage in ("export", "train", "eval")
+    ]
+    assert set(world.ran) >= {f"0 start {s}" for s in ("export", "train", "eval")} | {
+        "1 sample sample",
+        "2 sample sample",
+    } | {each for each in arms if "sft export" not in each}
+    assert not any("import" in each for each in world.ran)
+    rows = {(row.seed, row.round, row.role): row for row in report.rows}
+    assert len(rows) == 2 * (1 + 2 * 4)
+    assert {row.state for row in report.rows} == {"done"}
+    for seed in (0, 1):
+        first = rows[seed, 1, "selected"]
+        assert first.gate == "passed"
+        assert first.base == rows[seed, 0, "start"].run_id
+        for role in ("sample", "selected", "random", "sft"):
+            assert rows[seed, 2, role].base == first.run_id
+        for number in (1, 2):
+            chosen = store.read_selection(plan.artifacts, plan.rounds_id, seed, number)
+            assert chosen is not None
+            assert chosen.samples == 100
+            assert rows[seed, number, "selected"].examples == chosen.selected == chosen.full_reward
+            assert rows[seed, number, "random"].examples == chosen.selected
+            assert rows[seed, number, "sft"].examples == 104
+    # Two seeds say little; the direction is right.
+    assert report.answers[0].comparison is not None
+    assert report.answers[0].comparison.gain > 0
+    assert any("4 of 4 rounds passed" in each for each in report.sentences)
+    assert any("forgotten on the guarded set" in each for each in report.sentences)
+
+
+def test_the_next_round_starts_from_the_old_base_if_the_gate_fails(tiny_run: TinyRun) -> None:
+    plan = plan_of(tiny_run, seeds=[3])
+    report = run_in(World(guard={"selected": 0.2}), plan)
+    rows = {(row.round, row.role): row for row in report.rows}
+    assert [rows[n, "selected"].gate for n in (1, 2)] == ["failed", "failed"]
+    assert "set guarded has regressed" in rows[1, "selected"].problems[0]
+    assert rows[2, "selected"].base == rows[0, "start"].run_id
+    assert rows[2, "sample"].run_id != rows[1, "sample"].run_id  # other samples, the same model
+    assert any("0 of 2 rounds passed" in each for each in report.sentences)
+    forgotten = next(each for each in report.answers if each.key == "forgotten")
+    assert forgotten.verdict == "regressed"
+    assert any("With one seed" in each for each in report.sentences)
+
+
+def test_a_round_without_selected_samples_goes_on_from_the_old_base(tiny_run: TinyRun) -> None:
+    report = run_in(World(correct=lambda skill: 0.0), plan_of(tiny_run, seeds=[3]))
+    states = {(row.round, row.role): row.state for row in report.rows}
+    assert states[1, "sample"] == states[2, "sample"] == "done"
+    assert states[1, "selected"] == states[2, "random"] == "nothing selected"
+    assert "not known" in report.answers[0].sentence
+
+
+def test_a_failed_member_ends_its_chain_alone_and_is_retried(tiny_run: TinyRun) -> None:
+    plan = plan_of(tiny_run, count=1)
+    failing = World(fails=lambda m, stage: m.place.seed == 0 and m.place.role == "random")
+    report = run_in(failing, plan)
+    states = {(row.seed, row.round, row.role): row.state for row in report.rows}
+    assert states[0, 1, "random"] == "to run"
+    assert states[0, 1, "sft"] == "later"
+    assert states[1, 1, "sft"] == "done"
+    assert any("Seed 0 has failed" in each for each in report.sentences)
+    world = World()
+    again = run_in(world, plan)
+    assert {row.state for row in again.rows} == {"done"}
+    assert not any(each.startswith("0 start") for each in world.ran)
+
+
+def test_rounds_that_are_done_run_nothing_and_other_settings_are_other_rounds(
+    tiny_run: TinyRun,
+) -> None:
+    plan = plan_of(tiny_run, seeds=[0], count=1)
+    run_in(World(), plan)
+    before = content(plan)
+    world = World()
+    run_in(world, plan)
+    assert (world.ran, content(plan)) == ([], before)
+    assert plan_of(tiny_run, seeds=[0], count=1).rounds_id == plan.rounds_id
+    assert plan_of(tiny_run, seeds=[0], count=1, max_examples=5).rounds_id != plan.rounds_id
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_rounds_that_are_killed_again_and_again_end_with_the_same_bytes(tmp_path: Path) -> None:
+    """`tests/runs/rounds/kill.py` does the same with real processes and signals."""
+    first = make_tiny_run(tmp_path / "whole")
+    whole = plan_of(first, seeds=[0])
+    run_in(World(), whole)
+    second = make_tiny_run(tmp_path / "killed")
+    plan = plan_of(second.change(eval__eval_set=str(first.folder / "eval.jsonl")), seeds=[0])
+    assert plan.rounds_id == whole.rounds_id
+    rng, kills = random.Random(1), 0
+
+    def die(stage: str) -> None:
+        nonlocal kills
+        if kills < 6 and rng.random() < 0.4:
+            kills += 1
+            raise Killed
+
+    while True:
+        try:
+            run_in(World(before_publish=die), plan)
+            break
+        except Killed:
+            pass
+    assert kills == 6
+    assert content(plan) == content(whole)
+
+
+def test_verbs_show_one_table_of_all_rounds_and_arms(tiny_run: TinyRun, tuneloop: Invoke) -> None:
+    plan = plan_of(tiny_run, count=1)
+    code, out, err = tuneloop("plan", tiny_run.spec_path)
+    assert code == 0, err
+    assert plan.rounds_id in out
+    assert out.count("to run") == 2
+    assert out.count("later") == 8
+    run_in(World(), plan)
+    at = ("--artifacts", tiny_run.artifacts)
+    for verb in (
+        ("status", plan.rounds_id, *at),
+        ("runs", "show", plan.rounds_id, *at),
+        ("plan", tiny_run.spec_path),
+    ):
+        code, out, err = tuneloop(*verb)
+        assert code == 0, err
+        assert out.count("done") == 10
+        code, out, _ = tuneloop(*verb, "--json")
+        found = json.loads(out)
+        assert (found["rounds_id"], len(found["runs"])) == (plan.rounds_id, 10)
+    code, out, err = tuneloop("report", plan.rounds_id, *at)
+    assert code == 0, err
+    assert "What the selection was worth" in out
+    for arm in ("selected", "random", "sft"):
+        assert arm in out
+    code, out, _ = tuneloop("report", plan.rounds_id, *at, "--format", "json")
+    assert json.loads(out)["answers"][0]["arm"] == "selected"
+    code, out, _ = tuneloop("cancel", plan.rounds_id, *at)
+    assert (code, out) == (0, f"{plan.rounds_id}: nothing is left to cancel\n")
+
+
+def test_broken_files_of_rounds_are_written_anew(tiny_run: TinyRun) -> None:
+    plan = plan_of(tiny_run, seeds=[0], count=1)
+    run_in(World(), plan)
+    before, folder = content(plan), Path(layout.rounds_prefix(plan.artifacts, plan.rounds_id))
+    for name in ("rounds.json", "seed-0/round-1/gate.json", "seed-0/ended.json", "report.html"):
+        (folder / name).write_bytes(b"{")
+    world = World()
+    run_in(world, plan)
+    assert (world.ran, content(plan)) == ([], before)
