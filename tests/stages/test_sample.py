@@ -1,0 +1,114 @@
+"""The sample stage: scores, traces and counts, for any number of processes and any batch size."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.__main__ import main
+from tests.chat_model import write_chat_model
+from tests.sampling import Sampling, make_sampling
+from tuneloop.artifacts import records
+from tuneloop.artifacts.eval_samples import STATES
+from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.results import SampleCounts, SampleResults
+from tuneloop.evaluation.traces import NO_ANSWER, sample_id
+from tuneloop.runs.sampling.plan import SamplePlan
+from tuneloop.specs.stages import dump_stage_spec
+from tuneloop.traces.schema import parse_trace
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Sampling:
+    made = make_sampling(tmp_path_factory.mktemp("sampling"))
+    write_chat_model(Path(made.artifacts, "models", "tiny"), 1)
+    return made
+
+
+def sample(made: Sampling, folder: Path, count: int = 1, **changes: Any) -> Record:
+    """Run the stage in a copy of the artifacts, with several processes one after another."""
+    shutil.copytree(made.artifacts, folder / "artifacts")
+    copied = Sampling(folder, Path(shutil.copy(made.spec_path, folder / "sample.yaml")))
+    plan = copied.change(execution__artifacts=copied.artifacts, **changes).plan()
+    (folder / "spec.json").write_bytes(dump_stage_spec(plan.stages[0]))
+    url = str(folder / "spec.json")
+    for index in [*range(1, count), 0]:
+        assert main(["sample", "--spec", url, "--index", str(index), "--count", str(count)]) == 0
+    return record_of(plan)
+
+
+def record_of(plan: SamplePlan) -> Record:
+    found = records.find(plan.artifacts, plan.run_id, "sample")
+    assert found is not None
+    return found
+
+
+def rows_of(record: Record, folder: Path) -> list[dict[str, Any]]:
+    data = records.read_output(record.output("sampled.jsonl"), str(folder / "artifacts"))
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def texts(rows: list[dict[str, Any]]) -> list[Any]:
+    """Return what the model wrote, without the fingerprint of the stage."""
+    own = ("sampled", "sample_id")
+    return [{**row, "meta": {k: v for k, v in row["meta"].items() if k not in own}} for row in rows]
+
+
+def test_every_sample_becomes_a_trace_with_its_reward(prepared: Sampling, tmp_path: Path) -> None:
+    record = sample(prepared, tmp_path, sample__round=2)
+    rows = rows_of(record, tmp_path)
+    counts = record.counts_as(SampleCounts)
+    found = Counter(row["meta"]["state"] for row in rows)
+    assert (counts.prompts, counts.samples) == (6, 24)
+    assert {state: getattr(counts, state) for state in STATES} == {s: found[s] for s in STATES}
+    assert counts.samples == sum(found.values())
+    assert found["correct"] and found["wrong"] and found["error"]
+    for number, row in enumerate(rows):
+        trace = parse_trace(row, "sampled.jsonl", number + 1)
+        meta = row["meta"]
+        assert (meta["source"], meta["round"], meta["sample"]) == ("sample", 2, number % 4)
+        # A scorer that fails says nothing about the answer, so there is no reward.
+        assert (trace.reward is None) == (meta["state"] == "error")
+        assert (trace.reward == 1.0) == (meta["state"] == "correct")
+        assert meta["sample_id"] == sample_id(record.fingerprint, meta["prompt_id"], number % 4)
+    assert 0.5 in {row.get("reward") for row in rows}
+    assert len({row["meta"]["sample_id"] for row in rows}) == 24
+    results = record.results_as(SampleResults)
+    assert results.mean_reward == pytest.approx(sum(row.get("reward", 0) for row in rows) / 24)
+    assert results.pass_at[1] == pytest.approx(found["correct"] / 24)
+    assert list(results.pass_at) == [1, 2, 4]
+    report = records.read_output(record.output("sampling_report.md"), str(tmp_path / "artifacts"))
+    assert f"| correct | {found['correct']} |" in report.decode()
+
+
+def test_the_same_bytes_come_from_any_number_of_processes(
+    prepared: Sampling, tmp_path: Path
+) -> None:
+    whole = sample(prepared, tmp_path / "one")
+    # The last of them have no batch to generate.
+    shared = sample(prepared, tmp_path / "many", count=5)
+    assert shared.content() == whole.content()
+    assert (shared.counts, shared.results) == (whole.counts, whole.results)
+    other = sample(prepared, tmp_path / "other", sample__batch_size=3)
+    assert other.fingerprint != whole.fingerprint
+    one, two = rows_of(whole, tmp_path / "one"), rows_of(other, tmp_path / "other")
+    assert texts(one) == texts(two)
+    assert len({json.dumps(row["steps"]) for row in one}) > 20, "completions differ"
+    seeded = sample(prepared, tmp_path / "seeded", seed=6)
+    assert texts(rows_of(seeded, tmp_path / "seeded")) != texts(one)
+
+
+def test_text_without_an_answer_is_kept_and_marked(prepared: Sampling, tmp_path: Path) -> None:
+    record = sample(prepared, tmp_path, sample__scorer="exact_match", sample__completions=1)
+    rows = rows_of(record, tmp_path)
+    counts = record.counts_as(SampleCounts)
+    assert counts.samples == counts.prompts == counts.no_answer + counts.truncated
+    for number, row in enumerate(rows):
+        assert parse_trace(row, "sampled.jsonl", number).final_answer == NO_ANSWER
+        assert (row["reward"], [step["type"] for step in row["steps"]]) == (0.0, ["unparsed"])
+        assert row["meta"]["hit_token_limit"] == (row["meta"]["state"] == "truncated")
