@@ -172,6 +172,15 @@ def compare(
         list[str], typer.Argument(metavar="RUN_ID RUN_ID...", help="Two or more run ids.")
     ],
     artifacts: Annotated[str, artifacts_option("Artifacts URL of the runs.")] = DEFAULT_ARTIFACTS,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.html",
+            help="Also write a page that loads nothing: figures, and the items that differ.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare the tuned models of runs, item by item, on the eval sets that the runs share.
@@ -180,13 +189,19 @@ def compare(
     """
     from tuneloop.cli.display import print_comparison
     from tuneloop.runs.reports import compare as comparing
-    from tuneloop.storage import paths
+    from tuneloop.runs.reports.samples import read_samples
+    from tuneloop.storage import files, paths
 
     for run_id in runs:
         KnownRun(run_id)  # refuses an id that points outside the artifacts
     if len(set(runs)) < 2:
         raise UsageError("compare: found one run id, expected at least two; add another")
-    rows = comparing.compare_runs(paths.absolute(artifacts), runs)
+    samples = {each: read_samples(paths.absolute(artifacts), each) for each in runs}
+    rows = comparing.compare_samples(samples)
+    if output is not None:
+        from tuneloop.runs.reports.compare_page import render_page
+
+        files.write(paths.absolute(output), render_page(rows, samples).encode())
     if as_json:
         print_json(comparing.as_json(rows))
     else:

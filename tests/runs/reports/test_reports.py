@@ -130,3 +130,17 @@ def test_runs_are_compared_on_the_set_that_they_share(tuneloop: Invoke, artifact
     assert tuneloop("compare", RUN, RUN, "--artifacts", artifacts)[0] == 2
     code, _, said = tuneloop("compare", RUN, "nowhere-00000000", "--artifacts", artifacts)
     assert (code, "no samples" in said) == (12, True)
+
+
+def test_a_comparison_is_written_as_a_page(
+    tuneloop: Invoke, artifacts: str, tmp_path: Path
+) -> None:
+    publish_run(artifacts, "letters-v1", SECOND)
+    out = tmp_path / "compare.html"
+    options = "compare", RUN, SECOND, "--artifacts", artifacts, "-o", str(out)
+    code, _, said = tuneloop(*options)
+    assert code == 0, said
+    page = out.read_bytes()
+    assert b"None: all runs got the same credit for each item." in page
+    assert f"{SECOND} answers as many questions of letters_v1 correctly as {RUN}".encode() in page
+    assert tuneloop(*options)[0] == 0 and out.read_bytes() == page

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tuneloop.artifacts.eval_samples import EvalSamples
 from tuneloop.errors import UsageError
 from tuneloop.evaluation.report.answers import Answers, by_set
 from tuneloop.evaluation.report.figures import accuracy_of
@@ -54,7 +55,19 @@ def compare_runs(artifacts: str, run_ids: Sequence[str]) -> list[Row]:
         InputMissing: a run has no samples.
         UsageError: no run shares a set with the first.
     """
-    sets = {run_id: _sets_of(artifacts, run_id) for run_id in dict.fromkeys(run_ids)}
+    return compare_samples({each: read_samples(artifacts, each) for each in run_ids})
+
+
+def compare_samples(samples: Mapping[str, EvalSamples]) -> list[Row]:
+    """Compare runs by their samples; see `compare_runs`.
+
+    Args:
+        samples: run -> its samples, the first run first.
+
+    Raises:
+        UsageError: no run shares a set with the first.
+    """
+    sets = {run_id: _sets_of(found) for run_id, found in samples.items()}
     first, *others = sets
     rows = []
     for digest, (name, before) in sets[first].items():
@@ -74,9 +87,8 @@ def compare_runs(artifacts: str, run_ids: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _sets_of(artifacts: str, run_id: str) -> dict[str, tuple[str, tuple[list[str], Answers]]]:
+def _sets_of(samples: EvalSamples) -> dict[str, tuple[str, tuple[list[str], Answers]]]:
     """Return digest of each set -> its name, its items' ids, and the tuned model's answers."""
-    samples = read_samples(artifacts, run_id)
     return {
         samples.sets[name].sha256: (
             name,

@@ -105,7 +105,7 @@ def render_html(report: DeltaReport, samples: EvalSamples) -> str:
     lengths = sorted(entry.longest for entry in entries)
     return template.render(
         report=report,
-        policy=_policy(style, script),
+        policy=policy(style, script),
         style=Markup(style),
         script=Markup(script),
         pictures=list(pictures(report)),
@@ -120,7 +120,7 @@ def render_html(report: DeltaReport, samples: EvalSamples) -> str:
     )
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str) -> str:
     """Return the content security policy: nothing but the page's own style and script."""
     return (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}';"
