@@ -36,6 +36,7 @@ class ExportCounts(RecordPart):
     excluded_invalid: int
     excluded_near_duplicate: int
     excluded_no_trainable_tokens: int
+    excluded_not_renderable: int = 0
     excluded_over_length: int
     truncated: int
     """Examples that lost steps because they were too long."""

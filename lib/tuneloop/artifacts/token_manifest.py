@@ -24,7 +24,8 @@ class TokenManifest(Sealed, BaseModel):
     files: tuple[OutputFile, ...]
     """One file per array; the paths are relative to the folder of the manifest."""
     examples: int
-    """Examples read."""
+    """Encoded rows: one per example, or several of a conversation with messages that the chat
+    template rewrites later."""
     tokens: int
     """Tokens of all examples."""
     trained_tokens: int
@@ -32,7 +33,7 @@ class TokenManifest(Sealed, BaseModel):
     longest_tokens: int
     """Tokens of the longest example."""
     longest_response_tokens: int
-    """Tokens of the longest response, closing turn mark included."""
+    """Tokens of the longest response or message, closing turn mark included."""
 
     @property
     def digest(self) -> str:

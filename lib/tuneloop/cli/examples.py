@@ -196,7 +196,7 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Count examples and measure their lengths."""
-    from tuneloop.training.export.inspect import iter_examples
+    from tuneloop.training.export.inspect import example_texts, iter_examples, token_counts
     from tuneloop.training.export.lengths import summarise
 
     measured: dict[str, Counter[int]] = {}
@@ -204,15 +204,13 @@ def stats(
     chat_format = chat.chat_format()
     for _, example in iter_examples(url):
         count += 1
-        lengths = {
-            "prompt_characters": len(example.prompt),
-            "response_characters": len(example.response),
-        }
+        lengths = {"prompt_characters": 0, "response_characters": 0}
+        for text, trained in example_texts(example):
+            lengths["response_characters" if trained else "prompt_characters"] += len(text)
         if chat_format is not None:
-            before, after = chat_format.encode_example(
-                example.prompt, example.response, chat.system_instruction
+            lengths["prompt_tokens"], lengths["response_tokens"] = token_counts(
+                example, chat_format, chat.system_instruction
             )
-            lengths["prompt_tokens"], lengths["response_tokens"] = len(before), len(after)
         for name, length in lengths.items():
             measured.setdefault(name, Counter())[length] += 1
     found = {name: summarise(sorted(counts.items())) for name, counts in measured.items()}

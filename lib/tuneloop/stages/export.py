@@ -37,12 +37,18 @@ from tuneloop.training.export import lengths, outcomes
 from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import builder_of
 from tuneloop.training.export.exclusions import SPLITS, Exclusion, Split, balance
-from tuneloop.training.export.exporter import CountTokens, ShardExporter, exclusion_line
+from tuneloop.training.export.exporter import (
+    CountConversation,
+    CountTokens,
+    ShardExporter,
+    exclusion_line,
+)
 from tuneloop.training.export.files import SUFFIXES, text_blocks, text_writer
 from tuneloop.training.export.index import IndexedFile, dump_offsets, index_url
 from tuneloop.training.export.report import render_export_report
 
 if TYPE_CHECKING:
+    from tuneloop.training.conversation import Conversation
     from tuneloop.training.text.chat_format import ChatFormat
 
 OUTCOMES, EXCLUSIONS = "outcomes/{}.parquet", "exclusions/{}.jsonl"
@@ -85,10 +91,13 @@ def _export_share(
     mine = stage.block(file_count)
     start, stop = mine.start * size, min(mine.stop * size, manifest.trace_count)
     blocks = cut_blocks(source.iter_row_range(manifest, start, stop), size)
-    contamination, count_tokens = _contamination(spec, stage), _token_counter(spec, stage)
+    contamination = _contamination(spec, stage)
+    count_tokens, count_conversation = _token_counters(spec, stage)
     done = 0
     for number in mine:
-        exporter = ShardExporter(builder_of(manifest), spec.options, contamination, count_tokens)
+        exporter = ShardExporter(
+            builder_of(manifest), spec.options, contamination, count_tokens, count_conversation
+        )
         name = f"{number:05d}-of-{file_count:05d}"
         _write_shard(name, _numbered(blocks, start + done, size), exporter, spec, stage)
         done += len(exporter.entries)
@@ -132,11 +141,13 @@ def _prompts(eval_set: str, expected_sha256: str) -> dict[str, str]:
     return {item.id: item.prompt for item in items}
 
 
-def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
+def _token_counters(
+    spec: ExportStage, stage: Stage
+) -> tuple[CountTokens, CountConversation] | tuple[None, None]:
     """Count tokens exactly as training counts them; None if there is no tokenizer yet."""
     chat_format = _chat_format(spec, stage)
     if chat_format is None:
-        return None
+        return None, None
     from tuneloop.training.text.chat_format import check_prefix_property
 
     system = spec.system_instruction
@@ -147,7 +158,11 @@ def _token_counter(spec: ExportStage, stage: Stage) -> CountTokens | None:
         before, after = chat_format.encode_example(prompt, response, system)
         return len(before), len(after)
 
-    return count
+    def count_conversation(conversation: Conversation) -> tuple[int, int]:
+        longest = max(chat_format.turns.encode(conversation, system), key=lambda row: len(row.ids))
+        return len(longest.ids) - longest.trained_count, longest.trained_count
+
+    return count, count_conversation
 
 
 def _chat_format(spec: ExportStage, stage: Stage) -> ChatFormat | None:

@@ -121,8 +121,13 @@ def _export_fields(inputs: RunInputs) -> Fields:
 def _export_identity(inputs: RunInputs) -> Fields:
     """Contents instead of locations, and only the contents that these options use."""
     spec = inputs.spec
-    options = _export_options(spec).model_dump(mode="json")
-    identity: Fields = {**options, "tokenizer": inputs.tokenizer_sha256}
+    options = _export_options(spec)
+    # Runs with the default loss have the identity that they had before there was another one.
+    without = {"loss"} if options.loss == "final" else set[str]()
+    identity: Fields = {
+        **options.model_dump(mode="json", exclude=without),
+        "tokenizer": inputs.tokenizer_sha256,
+    }
     if spec.export.contamination != "off":
         # Exclusions name the items of the first set by their ids alone, so its name is not here.
         first, *others = inputs.eval_sets

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from msgspec import UNSET
+
 from tuneloop import jsonl, provenance
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.results import ExportCounts, ParityResult, TrainCounts, TrainResults
@@ -231,7 +233,8 @@ def _samples(stage: Stage) -> Iterator[tuple[str, str]]:
     for number, (_, example) in enumerate(iter_examples(stage, TRAINING)):
         if number == PREFIX_SAMPLES:
             return
-        yield example.prompt, example.response
+        if example.conversation is UNSET:  # others are checked whenever they are encoded
+            yield example.prompt, example.response
 
 
 def _trainable(spec: TrainStage, base: BaseModel) -> Any:

@@ -7,12 +7,13 @@ always starts from a prefix of the training text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple
 
 from tuneloop.training.control_tokens import ControlTokens
+from tuneloop.training.conversation import Conversation
 from tuneloop.training.renderers import (
     CONTROL_TOKENS,
     apply_system_instruction,
@@ -76,6 +77,25 @@ class ChatTemplate:
         control = _control_tokens(self.turn_marks)
         safe = [Turn(role, control.neutralise(content)) for role, content in turns]
         return self.render(safe, open_turn=True)
+
+    def turns_of(self, conversation: Conversation, instruction: str | None) -> Iterator[Turn]:
+        """Yield the turns of a conversation without tools, whose content is made harmless.
+
+        The instruction of the run comes before the conversation's own system text. Without a system
+        role, both are the beginning of the first user turn.
+        """
+        safe = _control_tokens(self.turn_marks).neutralise
+        system = "\n\n".join(text for text in (instruction, conversation.system or None) if text)
+        if system and self.has_system_role:
+            yield Turn("system", safe(system))
+            system = ""
+        for message in conversation.messages:
+            texts = (message.reasoning or "", message.content)
+            content = "\n\n".join(text for text in texts if text)
+            if message.role == "user":
+                content, system = apply_system_instruction(content, system), ""
+            role: Role = "user" if message.role == "user" else "assistant"
+            yield Turn(role, safe(content))
 
     def render_closed_response(self, response: str) -> str:
         """Render the model's turn with its closing mark: the text that the loss covers."""

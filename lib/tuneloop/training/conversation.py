@@ -72,17 +72,20 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     tools: tuple[msgspec.Raw, ...] | UnsetType = UNSET
     """Definitions of the tools as JSON, in the form `{"type": "function", "function": {...}}`."""
 
-    def texts(self, *, trained: bool) -> Iterator[str]:
-        """Yield the texts that the loss covers, or all others, in order."""
-        if not trained:
-            if self.system is not UNSET:
-                yield self.system
-            for tool in () if self.tools is UNSET else self.tools:
-                yield bytes(tool).decode()
+    def parts(self) -> Iterator[tuple[str, bool]]:
+        """Yield every text in order, and whether the loss covers it."""
+        if self.system is not UNSET:
+            yield self.system, False
+        for tool in () if self.tools is UNSET else self.tools:
+            yield bytes(tool).decode(), False
         covered = set(self.trained_messages())
         for number, message in enumerate(self.messages):
-            if (number in covered) is trained:
-                yield from message.texts()
+            for text in message.texts():
+                yield text, number in covered
+
+    def texts(self, *, trained: bool) -> Iterator[str]:
+        """Yield the texts that the loss covers, or all others, in order."""
+        return (text for text, covered in self.parts() if covered is trained)
 
     def trained_messages(self) -> tuple[int, ...]:
         """Return the numbers of the messages that the loss covers, from 0."""

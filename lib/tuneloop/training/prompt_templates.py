@@ -17,6 +17,8 @@ from tuneloop.traces.response_text import (
     parse_plain_response,
     render_response,
 )
+from tuneloop.traces.schema import CHAT_VERSION
+from tuneloop.training.chat_drafts import Context, context_of, is_bare, split_turn
 from tuneloop.training.schema import Refused
 from tuneloop.validation import look_up
 
@@ -34,7 +36,11 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     steps: Sequence[str]
     """Contents of the reasoning steps, in order."""
     answer: str
-    """Final answer."""
+    """Final answer; empty if a conversation ends with calls of tools."""
+    context: Context | None = None
+    """The rest of a conversation; None if prompt and response are all of it."""
+    is_bare: bool = False
+    """Whether the response is the answer alone, whatever the recipe writes around it."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,28 @@ def _prompt_with_instruction(prompt: str, instruction: str | None) -> str:
 
 
 def _draft_trace(row: TraceRow, instruction: str | None) -> Draft:
+    if row.trace_version == CHAT_VERSION:
+        return _draft_chat(row, instruction)
     prompt = f"{row.prompt}\n\n{instruction}" if instruction else row.prompt
     return Draft(prompt, [step.content for step in row.steps], row.final_answer)
 
 
+def _draft_chat(row: TraceRow, instruction: str | None) -> Draft:
+    return Draft(
+        _prompt_with_instruction(row.prompt, instruction),
+        [step.content for step in split_turn(row)[1]],
+        row.final_answer,
+        context_of(row, keeps_reasoning=True),
+        is_bare(row),
+    )
+
+
 def _draft_answer(row: TraceRow, instruction: str | None) -> Draft:
+    if row.trace_version == CHAT_VERSION:
+        context = context_of(row, keeps_reasoning=False)
+        return Draft(
+            _prompt_with_instruction(row.prompt, instruction), (), row.final_answer, context
+        )
     return Draft(_prompt_with_instruction(row.prompt, instruction), (), row.final_answer)
 
 
@@ -94,9 +117,14 @@ def _draft_critique(row: TraceRow, instruction: str | None) -> Draft | Refused:
         return Refused(
             "invalid", f"meta.{CORRECTION} is not {{final_answer, steps: [text, ...]}}: {e}"
         )
+    context = None
+    if row.trace_version == CHAT_VERSION:
+        if split_turn(row)[0]:
+            return Refused("filtered", "its turn calls tools, which critique_v1 has no form for")
+        context = context_of(row, keeps_reasoning=True)
     flawed = render_response(row.step_contents, row.final_answer)
     prompt = _prompt_with_instruction(f"{row.prompt}\n\n{flawed}", instruction)
-    return Draft(prompt, correction.steps, correction.final_answer)
+    return Draft(prompt, correction.steps, correction.final_answer, context)
 
 
 RECIPES = {

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from tuneloop.errors import DataError
+from tuneloop.training.conversation import Conversation
 from tuneloop.validation import decode_error
 
 Reason = Literal[
@@ -21,6 +23,7 @@ Reason = Literal[
     "invalid",
     "near_duplicate",
     "no_trainable_tokens",
+    "not_renderable",
     "over_length",
 ]
 """Why a trace is excluded from training. If several reasons apply, the first one found is used."""
@@ -35,6 +38,9 @@ class TrainingExample(
 ):
     """One prompt and response pair. The fields are sorted, which makes the JSON canonical."""
 
+    conversation: Conversation | UnsetType = UNSET
+    """Whole conversation that is trained on, if there is more than a prompt and a response: earlier
+    turns, a system text, tools, or calls. Its last messages repeat prompt and response."""
     id: _NotEmpty
     """uuid5 of (dataset build id, trace id, recipe), so that exports repeat the same ids."""
     metadata: dict[str, msgspec.Raw] = {}
@@ -42,7 +48,8 @@ class TrainingExample(
     prompt: _NotEmpty
     """User text, instruction included, before the chat template is applied."""
     response: _NotEmpty
-    """Expected model output, before the chat template is applied."""
+    """Expected model output, before the chat template is applied. A conversation that ends with
+    calls of tools has these as text."""
 
 
 class Refused(NamedTuple):

@@ -18,7 +18,9 @@ from tuneloop.training.renderers import (
 )
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.chat_format import ChatFormat
+from tuneloop.training.text.rows import plain_row
 from tuneloop.training.text.trainer import BOS_ID
+from tuneloop.training.text.turns import EncodedRow
 
 
 def example(number: int, response: str = "Answer: a") -> TrainingExample:
@@ -72,7 +74,7 @@ def test_several_processes_give_the_same_blocks_and_the_same_error(
         encoded(LONG, chat_format, 2)
 
 
-def killed(example: TrainingExample) -> tuple[list[int], list[int]]:
+def killed(example: TrainingExample) -> list[EncodedRow]:
     os._exit(9)
 
 
@@ -121,7 +123,7 @@ def test_processes_are_started_for_many_examples_only(examples: int, processes: 
 def test_a_block_keeps_the_lengths() -> None:
     rows = {"e0": ([1, 2], [3]), "e1": ([4], [5, 6, 7])}
     block = encode_block(
-        placed([example(0), example(1)]), lambda e: rows[e.id], max_length_tokens=4
+        placed([example(0), example(1)]), lambda e: [plain_row(*rows[e.id])], max_length_tokens=4
     )
     assert block.ids.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert block.lengths.tolist() == [3, 4]

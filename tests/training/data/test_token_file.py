@@ -9,11 +9,15 @@ import pytest
 
 from tuneloop.artifacts.token_manifest import read_token_manifest
 from tuneloop.errors import DataError
+from tuneloop.specs.training import TrainSpec
 from tuneloop.storage import files, paths
+from tuneloop.training.data.batches import Rows
 from tuneloop.training.data.encoding import Block, encode_block
 from tuneloop.training.data.table import TokenTable, join_blocks
 from tuneloop.training.data.token_file import ARRAYS, open_token_file, write_token_file
 from tuneloop.training.schema import TrainingExample
+from tuneloop.training.text.rows import plain_row
+from tuneloop.training.text.turns import EncodedRow
 
 IDS = ["a", "é😀", "\ud800 alone", "a", "", "ﬁ\u2028\x00"]
 """Ids of any kind: of several bytes, with a lone surrogate, twice, empty."""
@@ -22,9 +26,9 @@ IDS = ["a", "é😀", "\ud800 alone", "a", "", "ﬁ\u2028\x00"]
 def blocks(ids: list[str], first: int = 0) -> Iterator[Block]:
     for number, each in enumerate(ids, start=first):
         example = TrainingExample(id=each, prompt="p", response="r")
-        encoded = ([number] * (number % 3 + 1), [100 + number] * 2)
+        encoded = plain_row([number] * (number % 3 + 1), [100 + number] * 2)
         yield encode_block(
-            [("x", example)], lambda e, encoded=encoded: encoded, max_length_tokens=9
+            [("x", example)], lambda e, encoded=encoded: [encoded], max_length_tokens=9
         )
 
 
@@ -40,6 +44,36 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 def opened(folder: str) -> TokenTable:
     return open_token_file(folder, pad_id=77)[0]
+
+
+def test_gaps_of_the_loss_are_read_back(folder: str) -> None:
+    rows = {
+        "a": [EncodedRow([1, 2, 3], ((1, 3),))],
+        "b": [EncodedRow([4] * 9, ((2, 3), (5, 6), (8, 9))), EncodedRow([5] * 7, ((0, 4), (6, 7)))],
+    }
+    examples = [TrainingExample(id=each, prompt="p", response="r") for each in "ab"]
+
+    def encoded() -> Iterator[Block]:
+        for each in examples:
+            yield encode_block([("x", each)], lambda e: rows[e.id], max_length_tokens=9)
+
+    write_token_file(folder, encoded(), attempt="one")
+    table, manifest = open_token_file(folder, pad_id=77)
+    assert [table.example_ids[n] for n in range(3)] == ["a", "b", "b"]
+    assert [table.gaps_of(n).tolist() for n in range(3)] == [[], [[3, 5], [6, 8]], [[4, 6]]]
+    np.testing.assert_array_equal(table.gaps, join_blocks(encoded(), pad_id=77).gaps)
+    assert (manifest.examples, manifest.trained_tokens) == (3, 2 + 3 + 5)
+    assert manifest.longest_response_tokens == 4
+    spec = TrainSpec(steps=1, batch_size=3, max_length_tokens=16)
+    (batch,) = Rows(table, spec, batch_size=3).in_order()
+    assert [np.flatnonzero(row).tolist() for row in batch.loss_mask] == [
+        [1, 2],
+        [2, 5, 8],
+        [1, 2, 3, 6],  # the first token of a row is no target
+    ]
+    packed = TrainSpec(steps=1, batch_size=1, max_length_tokens=32, packing=True)
+    (batch,) = Rows(table, packed, batch_size=1).in_order()
+    assert batch.loss_mask.sum() == 2 + 3 + 4
 
 
 def test_a_table_is_read_back_as_maps(folder: str) -> None:

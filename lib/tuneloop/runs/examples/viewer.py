@@ -18,7 +18,7 @@ from tuneloop.stages.exported import TRAINING, VALIDATION
 from tuneloop.storage import paths
 from tuneloop.store.catalog import FoundExample, ShownExample, Token
 from tuneloop.training.export.files import read_line
-from tuneloop.training.export.inspect import inspect_window
+from tuneloop.training.export.inspect import example_texts, inspect_window
 from tuneloop.training.schema import TrainingExample, parse_example
 
 SPLITS = {"train": TRAINING, "validation": VALIDATION}
@@ -48,7 +48,7 @@ class RunExamples:
         """Read one example, and encode it as training does."""
         example = _read(artifacts, _required(run), split, number)
         note = ""
-        if len(example.prompt) + len(example.response) > MAX_ENCODED_CHARACTERS:
+        if sum(len(text) for text, _ in example_texts(example)) > MAX_ENCODED_CHARACTERS:
             note = (
                 f"This example has over {MAX_ENCODED_CHARACTERS:,} characters, so this page shows"
                 " text instead of tokens; use `tuneloop examples inspect`."
@@ -116,14 +116,15 @@ def _read(artifacts: str, export: Record, split: str, number: int) -> TrainingEx
 
 
 def _show_text(example: TrainingExample, start: int, note: str) -> ShownExample:
-    """Show a part of the prompt and the response, without turn marks."""
-    stop, begin = start + PAGE_CHARACTERS, len(example.prompt)
-    parts = (
-        Token(example.prompt[start:stop], False, None, False),
-        Token(example.response[max(0, start - begin) : max(0, stop - begin)], True, None, False),
-    )
-    total = begin + len(example.response)
-    sizes = (start, min(stop, total), total, len(example.response))
+    """Show a part of the texts of an example, without turn marks."""
+    stop, total, trained = start + PAGE_CHARACTERS, 0, 0
+    parts = []
+    for text, is_trained in example_texts(example):
+        part = text[max(0, start - total) : max(0, stop - total)]
+        parts.append(Token(part, is_trained, None, False))
+        total += len(text)
+        trained += len(text) * is_trained
+    sizes = (start, min(stop, total), total, trained)
     shown = tuple(part for part in parts if part.text)
     return _shown(example, shown, sizes, has_tokens=False, note=note)
 

@@ -171,6 +171,9 @@ class Rows:
                 # The first token of a segment is no target: the token before it is of another.
                 prompt = max(1, int(table.prompt_lengths[example]))
                 loss_mask[at, start + prompt : stop] = True
+                if len(table.gaps):
+                    for first, after in table.gaps_of(example).tolist():
+                        loss_mask[at, start + first : start + after] = False
                 start = stop
         ids_of_batch = tuple(table.example_ids[each] for members in content for each in members)
         return Batch(tokens, segment_ids, loss_mask, ids_of_batch)

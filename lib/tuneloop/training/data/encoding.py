@@ -8,12 +8,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -22,9 +22,11 @@ from tuneloop.errors import DataError, OutOfMemory
 from tuneloop.import_closure import import_closure
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.chat_format import ChatFormat
+from tuneloop.training.text.rows import encode_rows
+from tuneloop.training.text.turns import EncodedRow
 
-EncodeExample = Callable[[TrainingExample], tuple[list[int], list[int]]]
-"""Encodes an example as (prompt ids, response ids); the loss covers the response ids."""
+EncodeExample = Callable[[TrainingExample], Sequence[EncodedRow]]
+"""Encodes an example as rows of ids with the ranges that the loss covers."""
 PlacedExample = tuple[str, TrainingExample]
 """An example and the location of its line, for error messages."""
 
@@ -45,11 +47,9 @@ class ChatEncoder:
     chat_format: ChatFormat
     system_instruction: str | None
 
-    def __call__(self, example: TrainingExample) -> tuple[list[int], list[int]]:
-        """Return the ids of the prompt and those of the response."""
-        return self.chat_format.encode_example(
-            example.prompt, example.response, self.system_instruction
-        )
+    def __call__(self, example: TrainingExample) -> Sequence[EncodedRow]:
+        """Return the rows of an example: one, or several of a conversation."""
+        return encode_rows(example, self.chat_format, self.system_instruction)
 
     @property
     def digest(self) -> str:
@@ -67,7 +67,7 @@ class ChatEncoder:
 
 @dataclass(frozen=True)
 class Block:
-    """Encoded examples, in reading order."""
+    """Encoded examples, in reading order; some conversations count as several examples here."""
 
     ids: np.ndarray
     """int32 (tokens,): the token ids of all examples, concatenated."""
@@ -76,6 +76,24 @@ class Block:
     prompt_lengths: np.ndarray
     """int32 (examples,): the number of ids at the start of each that the loss does not cover."""
     example_ids: tuple[str, ...]
+    gaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int32))
+    """int32 (gaps, 3): later ids that the loss does not cover, as (number of the example in the
+    block, first position in the example, position after the last one), in order."""
+
+    @property
+    def trained_tokens(self) -> int:
+        """Count the ids that the loss covers."""
+        gaps = int((self.gaps[:, 2] - self.gaps[:, 1]).sum())
+        return int(self.lengths.sum()) - int(self.prompt_lengths.sum()) - gaps
+
+    @property
+    def longest_response(self) -> int:
+        """Return the most ids in a row that the loss covers."""
+        starts, longest = self.prompt_lengths.copy(), 0
+        for number, first, after in self.gaps.tolist():
+            longest = max(longest, first - int(starts[number]))
+            starts[number] = after
+        return max(longest, int((self.lengths - starts).max()))
 
 
 def encode_block(
@@ -95,22 +113,27 @@ def encode_block(
     rows: list[np.ndarray] = []
     prompt_lengths: list[int] = []
     example_ids: list[str] = []
+    gaps: list[tuple[int, int, int]] = []
     for place, example in examples:
-        prompt, response = encode(example)
-        length = len(prompt) + len(response)
-        if length > max_length_tokens:
-            raise DataError(
-                f"{place}: example {example.id} has {length} tokens, expected at most"
-                f" {max_length_tokens}; raise train.max_length_tokens, or set export.over_length to"
-                " drop or truncate_steps with export.max_length_characters or"
-                " export.max_length_tokens"
-            )
-        rows.append(np.array(prompt + response, np.int32))
-        prompt_lengths.append(len(prompt))
-        example_ids.append(example.id)
+        for ids, trained in encode(example):
+            if len(ids) > max_length_tokens:
+                raise DataError(
+                    f"{place}: example {example.id} has {len(ids)} tokens, expected at most"
+                    f" {max_length_tokens}; raise train.max_length_tokens, or set"
+                    " export.over_length to drop or truncate_steps with"
+                    " export.max_length_characters or export.max_length_tokens"
+                )
+            gaps += [(len(rows), before[1], after[0]) for before, after in pairwise(trained)]
+            rows.append(np.array(ids, np.int32))
+            prompt_lengths.append(trained[0][0])
+            example_ids.append(example.id)
     lengths = np.array([len(row) for row in rows], np.int64)
     return Block(
-        np.concatenate(rows), lengths, np.array(prompt_lengths, np.int32), tuple(example_ids)
+        np.concatenate(rows),
+        lengths,
+        np.array(prompt_lengths, np.int32),
+        tuple(example_ids),
+        np.array(gaps, np.int32).reshape(-1, 3),
     )
 
 
@@ -177,7 +200,12 @@ def _results(
 
 
 def _without_metadata(example: TrainingExample) -> TrainingExample:
-    return TrainingExample(id=example.id, prompt=example.prompt, response=example.response)
+    return TrainingExample(
+        id=example.id,
+        prompt=example.prompt,
+        response=example.response,
+        conversation=example.conversation,
+    )
 
 
 _assigned: tuple[EncodeExample, int]

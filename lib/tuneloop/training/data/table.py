@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -60,6 +60,14 @@ class TokenTable:
     """Id of each example."""
     pad_id: int
     """Id that fills the rest of a padded row; any id of the tokenizer, since nothing reads it."""
+    gaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+    """int64 (gaps, 3): ids after the start of an example that the loss does not cover, as (number
+    of the example, first position in it, position after the last one), in order."""
+
+    def gaps_of(self, example: int) -> np.ndarray:
+        """Return the gaps of one example, (gaps, 2): first position, and the one after the last."""
+        first, stop = np.searchsorted(self.gaps[:, 0], [example, example + 1])
+        return self.gaps[first:stop, 1:]
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -79,6 +87,7 @@ def join_blocks(blocks: Iterable[Block], *, pad_id: int) -> TokenTable:
         pad_id: id that fills the rest of a padded row.
     """
     every = list(blocks)
+    first = np.cumsum([0, *(len(block.lengths) for block in every)])
     lengths = np.concatenate([block.lengths for block in every])
     return TokenTable(
         np.concatenate([block.ids for block in every]),
@@ -86,4 +95,10 @@ def join_blocks(blocks: Iterable[Block], *, pad_id: int) -> TokenTable:
         np.concatenate([block.prompt_lengths for block in every]),
         tuple(each for block in every for each in block.example_ids),
         pad_id,
+        np.concatenate(
+            [
+                block.gaps + np.array([start, 0, 0])
+                for block, start in zip(every, first[:-1], strict=True)
+            ]
+        ),
     )

@@ -29,6 +29,7 @@ ARRAYS = {
     "prompt_lengths": "<i4",
     "example_ids": "u1",
     "example_id_starts": "<i8",
+    "gaps": "<i8",
 }
 """Name of each array of a token file, which `NAME.bin` holds, and its number format."""
 
@@ -78,7 +79,6 @@ class _Arrays:
 
     def append(self, block: Block) -> None:
         """Append a block."""
-        responses = block.lengths - block.prompt_lengths
         ends = self._tokens + np.cumsum(block.lengths)
         encoded = [encode_id(each) for each in block.example_ids]
         id_ends = self._id_bytes + np.cumsum([len(each) for each in encoded])
@@ -87,11 +87,12 @@ class _Arrays:
         self._write("prompt_lengths", block.prompt_lengths)
         self._files["example_ids"].write(b"".join(encoded))
         self._write("example_id_starts", id_ends)
+        self._write("gaps", block.gaps + np.array([self._examples, 0, 0]))
         self._examples += len(encoded)
         self._tokens, self._id_bytes = int(ends[-1]), int(id_ends[-1])
-        self._trained += int(responses.sum())
+        self._trained += block.trained_tokens
         self._longest = max(self._longest, int(block.lengths.max()))
-        self._longest_response = max(self._longest_response, int(responses.max()))
+        self._longest_response = max(self._longest_response, block.longest_response)
 
     def close(self, path: str) -> TokenManifest:
         """Finish the files, whose folder has this path, and describe them."""
@@ -144,7 +145,14 @@ def open_token_file(
             f"{found}; delete {folder} and run again, which encodes the examples again"
         ) from e
     ids = StoredIds(arrays["example_ids"], arrays["example_id_starts"])
-    table = TokenTable(arrays["ids"], arrays["starts"], arrays["prompt_lengths"], ids, pad_id)
+    table = TokenTable(
+        arrays["ids"],
+        arrays["starts"],
+        arrays["prompt_lengths"],
+        ids,
+        pad_id,
+        arrays["gaps"].reshape(-1, 3),
+    )
     return table, manifest
 
 
@@ -158,5 +166,8 @@ def _mapped(
             sha256=file.sha256,
             should_stop=should_stop,
         )
+        if not file.size_bytes:  # an empty file cannot be mapped
+            yield file.name, np.zeros(0, ARRAYS[file.name])
+            continue
         # A plain array over the map: slices of np.memmap are slower.
         yield file.name, np.asarray(np.memmap(path, ARRAYS[file.name], mode="r"))

@@ -10,9 +10,11 @@ from functools import lru_cache
 
 import msgspec
 import uuid_utils
+from msgspec import UNSET, UnsetType
 
 from tuneloop.datasets.schema import DatasetManifest, TraceRow
 from tuneloop.errors import DataError
+from tuneloop.training.conversation import Conversation, Loss
 from tuneloop.training.prompt_templates import Draft, recipe_named
 from tuneloop.training.schema import Refused, TrainingExample
 
@@ -51,7 +53,9 @@ class ExampleBuilder:
         """Draft the example of a trace, or return the reason to exclude the trace."""
         draft = self._recipe.draft(row, self._instruction)
         if isinstance(draft, Draft):
-            if not draft.answer or draft.answer.isspace():
+            context = draft.context
+            is_blank = not draft.answer or draft.answer.isspace()
+            if is_blank and not (context is not None and context.ends_with_calls):
                 return Refused("empty_response", "its answer is blank")
             if not draft.prompt or draft.prompt.isspace():
                 return Refused("invalid", "its prompt is blank")
@@ -59,7 +63,17 @@ class ExampleBuilder:
 
     def render_response(self, draft: Draft) -> str:
         """Render the response that the model should give."""
+        if draft.context is not None and draft.context.ends_with_calls:
+            return draft.context.calls()
+        if draft.is_bare:
+            return draft.answer
         return self._recipe.render_response(draft.steps, draft.answer)
+
+    def conversation(self, draft: Draft, response: str, loss: Loss) -> Conversation | UnsetType:
+        """Build the conversation of a draft; UNSET if prompt and response are all of it."""
+        if draft.context is None:
+            return UNSET
+        return draft.context.conversation(draft.prompt, response, loss)
 
     def build(
         self,
@@ -68,6 +82,7 @@ class ExampleBuilder:
         response: str,
         dropped_steps: int = 0,
         overlap: str | None = None,
+        conversation: Conversation | UnsetType = UNSET,
     ) -> TrainingExample:
         """Build an example.
 
@@ -79,6 +94,7 @@ class ExampleBuilder:
                 is recorded in the metadata.
             overlap: description of the overlap with the eval set, which is recorded in the
                 metadata; None if there is none.
+            conversation: the whole conversation; UNSET if prompt and response are all of it.
         """
         metadata = {
             **(row.meta or {}),
@@ -93,6 +109,7 @@ class ExampleBuilder:
             metadata["contamination"] = _raw(overlap)
         name = f"{self._build_id}/{row.id}/{self._recipe_name}"
         return TrainingExample(
+            conversation=conversation,
             id=str(uuid_utils.uuid5(_NAMESPACE, name)),
             metadata=metadata,
             prompt=prompt,
@@ -128,4 +145,6 @@ def build_example(row: TraceRow, manifest: DatasetManifest) -> TrainingExample:
             f" {draft.detail}), expected one example per trace; use format trace, or run the export"
             " stage, which lists excluded traces"
         )
-    return builder.build(row, draft.prompt, builder.render_response(draft))
+    response = builder.render_response(draft)
+    conversation = builder.conversation(draft, response, "final")
+    return builder.build(row, draft.prompt, response, conversation=conversation)

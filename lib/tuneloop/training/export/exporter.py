@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from tuneloop import jsonl
 from tuneloop.datasets.read import RowBlock
@@ -21,6 +22,7 @@ from tuneloop.datasets.text.minhash import BANDS, band_keys
 from tuneloop.datasets.text.normalize import normalize_example, normalize_examples, words_of
 from tuneloop.errors import DataError
 from tuneloop.specs.export import ExportSpec
+from tuneloop.training.conversation import Conversation
 from tuneloop.training.export.decontamination import ContaminationIndex
 from tuneloop.training.export.examples import ExampleBuilder
 from tuneloop.training.export.exclusions import Exclusion, Split
@@ -30,6 +32,9 @@ from tuneloop.training.schema import Reason, Refused, TrainingExample
 
 CountTokens = Callable[[str, str], tuple[int, int]]
 """(prompt, response) -> (tokens before the model's first token, tokens that the loss covers)."""
+CountConversation = Callable[[Conversation], tuple[int, int]]
+"""Conversation -> (tokens that the loss does not cover, tokens that it covers) of its longest row.
+Raises DataError if the model's chat template cannot write the conversation."""
 
 
 Lengths = tuple[int, int, int | None, int | None]
@@ -71,6 +76,20 @@ class _Made(msgspec.Struct, frozen=True, gc=False):
     lengths: Lengths
     dropped: int
     """Number of the trace's steps that were dropped to fit the length limit."""
+    conversation: Conversation | UnsetType = UNSET
+
+    def compared(self) -> tuple[str, str]:
+        """Return prompt and response for comparisons with other examples and with eval sets."""
+        if self.conversation is UNSET:
+            return self.draft.prompt, self.response
+        texts = [text for each in self.conversation.messages[:-1] for text in each.texts()]
+        return "\n".join(texts), self.response
+
+    def shared(self) -> bytes:
+        """Return what many examples share, which no comparison but that for equality reads."""
+        if self.conversation is UNSET:
+            return b""
+        return jsonl.encode_line([self.conversation.system or "", self.conversation.tools or ()])
 
 
 class ShardExporter:
@@ -82,6 +101,7 @@ class ShardExporter:
         rules: ExportSpec,
         contamination: ContaminationIndex | None,
         count_tokens: CountTokens | None,
+        count_conversation: CountConversation | None = None,
     ) -> None:
         """Create an exporter without rows.
 
@@ -90,6 +110,7 @@ class ShardExporter:
             rules: the rules of the export.
             contamination: index of the eval set; None disables the contamination check.
             count_tokens: counts tokens; None measures lengths in characters only.
+            count_conversation: counts the tokens of conversations; None without a tokenizer.
         """
         self.entries: list[Entry] = []
         """Outcome of each row, for the outcome table."""
@@ -97,6 +118,7 @@ class ShardExporter:
         """Lines of exclusions.jsonl."""
         self._builder, self._rules = builder, rules
         self._contamination, self._count_tokens = contamination, count_tokens
+        self._count_conversation = count_conversation
         self._limits = _limits(rules)
         self._wants_keys = rules.duplicates == "drop"
         self._wants_bands = rules.near_duplicates == "drop"
@@ -128,14 +150,16 @@ class ShardExporter:
                 self._refuse(start + number, row, one)
                 continue
             split, overlap, dropped = self._split_of(row), overlaps[number], one.dropped
-            key = duplicate_key(normalized[number]) if self._wants_keys else NO_KEY
+            key = duplicate_key(normalized[number] + one.shared()) if self._wants_keys else NO_KEY
             bands = band_keys(words_of(normalized[number])) if self._wants_bands else ()
             flags = (CONTAMINATED if overlap else 0) | (TRUNCATED if dropped else 0)
             self.entries.append(
                 Entry(start + number, row.id, split, key, *one.lengths, flags, bands)
             )
             examples[split].append(
-                self._builder.build(row, one.draft.prompt, one.response, dropped, overlap)
+                self._builder.build(
+                    row, one.draft.prompt, one.response, dropped, overlap, one.conversation
+                )
             )
         return examples
 
@@ -143,8 +167,24 @@ class ShardExporter:
         draft = self._builder.draft(row)
         if isinstance(draft, Refused):
             return draft
+        try:
+            return self._render(draft)
+        except _NotRenderable as e:
+            return Refused("not_renderable", str(e))
+
+    def _render(self, draft: Draft, dropped: int = 0) -> _Made:
+        """Render and measure a draft.
+
+        Raises:
+            _NotRenderable: the chat template cannot write its conversation.
+        """
         response = self._builder.render_response(draft)
-        return _Made(draft, response, self._measure(draft.prompt, response), 0)
+        conversation = self._builder.conversation(draft, response, self._rules.loss)
+        if conversation is UNSET:
+            return _Made(draft, response, self._measure(draft.prompt, response), dropped)
+        return _Made(
+            draft, response, self._measure_conversation(conversation), dropped, conversation
+        )
 
     def _refuse(self, number: int, row: TraceRow, refused: Refused) -> None:
         tokens = None if self._count_tokens is None else 0
@@ -158,10 +198,7 @@ class ShardExporter:
         if not self._compares:
             return []
         return normalize_examples(
-            [
-                ("", "") if isinstance(one, Refused) else (one.draft.prompt, one.response)
-                for one in made
-            ]
+            [("", "") if isinstance(one, Refused) else one.compared() for one in made]
         )
 
     def _find_overlaps(
@@ -199,7 +236,7 @@ class ShardExporter:
             shortened = self._shorten(place, row, one.draft, one.lengths, limit)
             made[number] = shortened
             if isinstance(shortened, _Made) and self._compares:
-                normalized[number] = normalize_example(shortened.draft.prompt, shortened.response)
+                normalized[number] = normalize_example(*shortened.compared())
 
     def _exceeded(self, lengths: Lengths) -> _Limit | None:
         """Return the first limit that these lengths exceed; None if they keep all."""
@@ -209,6 +246,23 @@ class ShardExporter:
         if self._count_tokens is None:
             return len(prompt), len(response), None, None
         return len(prompt), len(response), *self._count_tokens(prompt, response)
+
+    def _measure_conversation(self, conversation: Conversation) -> Lengths:
+        """Measure what the loss does not cover, and what it covers."""
+        other, trained = (
+            sum(map(len, conversation.texts(trained=covered))) for covered in (False, True)
+        )
+        if self._count_conversation is None:
+            if conversation.uses_tools():
+                raise _NotRenderable(
+                    "it uses tools, and a model with random weights has a chat template without"
+                    " tools; set train.model to a model whose template writes tools"
+                )
+            return other, trained, None, None
+        try:
+            return other, trained, *self._count_conversation(conversation)
+        except DataError as e:
+            raise _NotRenderable(str(e)) from e
 
     def _shorten(
         self, place: str, row: TraceRow, draft: Draft, lengths: Lengths, limit: _Limit
@@ -235,9 +289,7 @@ class ShardExporter:
             return Refused("over_length", found)
 
         def without(dropped: int) -> _Made:
-            shorter = without_middle(draft, dropped)
-            response = self._builder.render_response(shorter)
-            return _Made(shorter, response, self._measure(draft.prompt, response), dropped)
+            return self._render(without_middle(draft, dropped), dropped)
 
         def fits(dropped: int) -> bool:
             return self._exceeded(without(dropped).lengths) is None
@@ -259,6 +311,10 @@ class ShardExporter:
         if self._rules.group_by is not None:
             key = (row.meta or {}).get(self._rules.group_by)
         return split_of(row.prompt.encode() if key is None else bytes(key), fraction)
+
+
+class _NotRenderable(Exception):
+    """A chat template cannot write a conversation."""
 
 
 def exclusion_line(row: int, trace_id: str, reason: Reason, detail: str) -> bytes:

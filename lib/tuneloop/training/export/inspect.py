@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from tuneloop import templating
 from tuneloop.errors import DataError
 from tuneloop.storage import files, lines
 from tuneloop.training.chat_templates import ChatTemplate
+from tuneloop.training.conversation import Conversation
 from tuneloop.training.export.files import is_examples_file, text_blocks
 from tuneloop.training.schema import TrainingExample, parse_example
 
@@ -99,7 +101,13 @@ class Inspection:
 def inspect_text(
     example: TrainingExample, template: ChatTemplate, system_instruction: str | None
 ) -> Inspection:
-    """Render an example with a built-in template: its prompt, and its response with loss."""
+    """Render an example with a built-in template: its prompt, and its response with loss.
+
+    Raises:
+        DataError: the example uses tools, which built-in templates do not write.
+    """
+    if example.conversation is not UNSET:
+        return _inspect_turns(example, example.conversation, template, system_instruction)
     before = template.render_generation_prompt(example.prompt, system_instruction)
     after = template.render_closed_response(example.response)
     return Inspection(
@@ -125,13 +133,10 @@ def inspect_example(
     Raises:
         DataError: the chat template cannot render the example.
     """
-    prompt, response = chat_format.encode_example(
-        example.prompt, example.response, system_instruction
-    )
-    ids = [*prompt, *response]
-    pieces = _pieces(ids, 0, len(ids), len(prompt), chat_format)
-    # `encode_example` refuses content that would open or close a turn.
-    roles = chat_format.roles(system_instruction)
+    ids, trained = _encode(example, chat_format, system_instruction)
+    pieces = _pieces(ids, 0, len(ids), trained, chat_format)
+    # Content that would open or close a turn is refused when it is encoded.
+    roles = _roles(example, chat_format, system_instruction)
     return Inspection(
         example=example,
         text=chat_format.tokenizer.decode(ids),
@@ -162,23 +167,93 @@ def inspect_window(
     Raises:
         DataError: the chat template cannot render the example.
     """
-    prompt, response = chat_format.encode_example(
-        example.prompt, example.response, system_instruction
+    ids, trained = _encode(example, chat_format, system_instruction)
+    pieces = _pieces(ids, start, start + count, trained, chat_format)
+    return TokenWindow(pieces, start, len(ids), sum(trained))
+
+
+def example_texts(example: TrainingExample) -> list[tuple[str, bool]]:
+    """Return the texts of an example, without turn marks, and whether the loss covers them."""
+    if example.conversation is UNSET:
+        return [(example.prompt, False), (example.response, True)]
+    return [(f"{text}\n", trained) for text, trained in example.conversation.parts()]
+
+
+def token_counts(
+    example: TrainingExample, chat_format: ChatFormat, system_instruction: str | None
+) -> tuple[int, int]:
+    """Count the tokens of an example that the loss does not cover, and those that it covers."""
+    ids, trained = _encode(example, chat_format, system_instruction)
+    return len(ids) - sum(trained), sum(trained)
+
+
+def _encode(
+    example: TrainingExample, chat_format: ChatFormat, system_instruction: str | None
+) -> tuple[list[int], list[bool]]:
+    """Return the ids of an example, all rows one after the other, and which the loss covers."""
+    from tuneloop.training.text.rows import encode_rows
+
+    ids: list[int] = []
+    trained: list[bool] = []
+    for row in encode_rows(example, chat_format, system_instruction):
+        mask = [False] * len(row.ids)
+        for start, stop in row.trained:
+            mask[start:stop] = [True] * (stop - start)
+        ids += row.ids
+        trained += mask
+    return ids, trained
+
+
+def _roles(
+    example: TrainingExample, chat_format: ChatFormat, system_instruction: str | None
+) -> tuple[str, ...]:
+    if example.conversation is UNSET:
+        return chat_format.roles(system_instruction)
+    roles = tuple(each.role for each in example.conversation.messages)
+    has_system = bool(system_instruction or example.conversation.system)
+    return ("system", *roles) if has_system and chat_format.layout.has_system_role else roles
+
+
+def _inspect_turns(
+    example: TrainingExample,
+    conversation: Conversation,
+    template: ChatTemplate,
+    system_instruction: str | None,
+) -> Inspection:
+    """Render a conversation without tools with a built-in template."""
+    if conversation.uses_tools():
+        raise DataError(
+            f"example {example.id}: uses tools, which no built-in chat template writes; give a"
+            " model with --model"
+        )
+    turns = list(template.turns_of(conversation, system_instruction))
+    first = len(turns) - len(conversation.messages)
+    whole = template.render(turns, open_turn=False)
+    pieces, at = [], 0
+    for number in conversation.trained_messages():
+        before = template.render(turns[: first + number], open_turn=True)
+        through = template.render(turns[: first + number + 1], open_turn=False)
+        pieces += [Piece(whole[at : len(before)], False), Piece(through[len(before) :], True)]
+        at = len(through)
+    return Inspection(
+        example=example,
+        text=whole,
+        pieces=tuple(pieces),
+        has_tokens=False,
+        roles=template.roles_in(whole),
+        expected_roles=tuple(template.role_name(turn.role) for turn in turns),
     )
-    ids = [*prompt, *response]
-    pieces = _pieces(ids, start, start + count, len(prompt), chat_format)
-    return TokenWindow(pieces, start, len(ids), len(response))
 
 
 def _pieces(
-    ids: Sequence[int], start: int, stop: int, prompt_length: int, chat_format: ChatFormat
+    ids: Sequence[int], start: int, stop: int, trained: Sequence[bool], chat_format: ChatFormat
 ) -> tuple[Piece, ...]:
-    """Return the tokens from `start` to `stop`; the loss covers those after the prompt."""
+    """Return the tokens from `start` to `stop`; `trained` says which the loss covers."""
     special = chat_format.control_ids.union(chat_format.stop_ids)
     begin = max(0, start - CONTEXT_TOKENS)
     texts = _texts_of(ids[begin : stop + CONTEXT_TOKENS], chat_format.tokenizer)
     return tuple(
-        Piece(text, at >= prompt_length, ids[at], ids[at] in special)
+        Piece(text, trained[at], ids[at], ids[at] in special)
         for at, text in enumerate(texts, start=begin)
         if start <= at < stop
     )

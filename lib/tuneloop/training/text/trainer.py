@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import sentencepiece
+from msgspec import UNSET
 
 from tuneloop.errors import DataError
 from tuneloop.specs.model import TokenizerSpec
@@ -62,6 +63,12 @@ def tokenizer_sentences(
     for example in examples:
         yield "user"
         yield from (system_instruction or "").split("\n")
+        if example.conversation is not UNSET:
+            for trained in (False, True):
+                for text in example.conversation.texts(trained=trained):
+                    yield from text.split("\n")
+            yield "model"
+            continue
         yield from example.prompt.split("\n")
         yield "model"
         yield from example.response.split("\n")
