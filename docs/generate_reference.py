@@ -30,6 +30,7 @@ from tuneloop.runs.rounds.spec import RoundsSpec
 from tuneloop.settings.environment import OTHERS, Settings
 from tuneloop.settings.limits import InputLimits, Limits, variable
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import SampleRunSpec, SampleSpec
 from tuneloop.specs.sweep import SweepSpec
 from tuneloop.traces.schema import ReasoningTrace
 
@@ -55,6 +56,17 @@ page is generated from the models in `lib/tuneloop/specs/`. With the key [`sweep
 describes several runs ([Compare settings with a sweep](../how-to/sweeps.md)); with the key
 [`rounds`](#rounds), it improves a model with its own samples
 ([Improve a model in rounds](../how-to/rounds.md)).
+"""
+
+SAMPLING_HEAD = """# Sampling spec
+
+Every key of a sampling spec, the YAML file with the key `sample`
+([Sample from a model](../how-to/sampling.md)). [`execution`](spec.md#ExecutionSpec) is the same as
+in a run spec. Unknown keys are errors. This page is generated from
+`lib/tuneloop/specs/sampling.py`.
+
+## Top level
+
 """
 
 CLI_HEAD = """# Command line
@@ -169,6 +181,18 @@ def spec_page() -> str:
         *_sections(rounds, rounds["$defs"], "`rounds`", "rounds"),
     ]
     return SPEC_HEAD + "".join(sections)
+
+
+def sampling_page() -> str:
+    """Return the page with every key of a sampling spec, without those of `execution`."""
+    run = SampleRunSpec.model_json_schema(by_alias=True)
+    schema = SampleSpec.model_json_schema(by_alias=True)
+    places = {"SampleSpec": ["sample"]}
+    lines = [line for line in _table(run, places).splitlines() if "| `execution` |" not in line]
+    lines = [line.replace("(#ImportSpec)", "(spec.md#ImportSpec)") for line in lines]
+    top = "\n".join(lines) + "\n"
+    sections = _sections(schema, schema["$defs"], "`sample` { #SampleSpec }", "sample")
+    return SAMPLING_HEAD + top + "".join(sections)
 
 
 def _sections(
@@ -396,6 +420,7 @@ def _codes(entry: Runbook) -> str:
 
 PAGES = {
     "reference/spec": spec_page,
+    "reference/sampling": sampling_page,
     "reference/cli": cli_page,
     "reference/settings": settings_page,
     "reference/limits": limits_page,

@@ -17,6 +17,7 @@ from tuneloop.artifacts.delta_report import DeltaReport
 from tuneloop.settings.environment import OTHERS, Settings
 from tuneloop.settings.limits import Limits
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import SampleSpec
 from tuneloop.traces.schema import (
     AssistantMessage,
     ReasoningTrace,
@@ -159,6 +160,7 @@ def test_links_outside_the_site_lead_somewhere(name: str) -> None:
             (model, "traces_page")
             for model in (ReasoningTrace, TraceStep, AssistantMessage, ToolMessage, ToolCall)
         ),
+        *((model, "sampling_page") for model in dict.fromkeys(models(SampleSpec))),
     ],
 )
 def test_every_key_is_in_its_page(model: type[BaseModel], page: str) -> None:

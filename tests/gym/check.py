@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.model_manifests import publish_manifest
+from tests.sampling import make_sampling
 from tuneloop.artifacts.eval_samples import Item
-from tuneloop.errors import DataError, UsageError
+from tuneloop.errors import DataError, SpecError, UsageError
 from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.sets.generated import problem_to_item
-from tuneloop.evaluation.sets.schema import parse_eval_set
-from tuneloop.traces.gym import ONE_ANSWER, draw_problems, problem_to_trace
+from tuneloop.evaluation.sets.schema import parse_eval_set, read_eval_set
+from tuneloop.traces.gym import ONE_ANSWER, draw_problems, problem_to_trace, problems_of_seeds
 from tuneloop.traces.schema import parse_trace
 
 # reasoning-gym and the packages that it imports warn when they are imported.
@@ -33,6 +36,36 @@ def test_problems_are_different_and_a_function_of_the_seed() -> None:
         assert trace.meta == {"source": "reasoning-gym", "category": "chain_sum"}
         expression = problem.question.split(":")[1].split("=")[0]
         assert eval(expression) == int(problem.answer)
+
+
+def test_each_seed_has_its_problem_in_any_range() -> None:
+    for task in ("chain_sum", "shortest_path", "gcd"):
+        whole = {each.seed: each.question for each in problems_of_seeds(task, 100, 30)}
+        parts = [*problems_of_seeds(task, 100, 12), *problems_of_seeds(task, 112, 18)]
+        # A question that an earlier seed has drawn is in the first range alone.
+        assert {each.seed: each.question for each in parts}.items() >= whole.items()
+        drawn = list(draw_problems(task, 5, 100))
+        assert [whole[each.seed] for each in drawn] == [each.question for each in drawn]
+
+
+def test_a_generated_set_states_its_seeds_and_samples_stay_apart(tmp_path: Path) -> None:
+    written = tuneloop("eval-sets", "generate", "chain_sum", "--count", "20", "--seed", "50")
+    place = tmp_path / "eval.jsonl"
+    place.write_text(written)
+    header = read_eval_set(written.encode(), "chain_sum").header
+    assert header is not None and header.generated is not None
+    assert (header.name, header.generated.task) == ("chain_sum", "chain_sum")
+    assert header.generated.first_seed == 50 and header.generated.seeds >= 20
+    made = make_sampling(tmp_path, "small-llama")
+    publish_manifest(made.artifacts)
+    prompts = {"kind": "reasoning_gym", "task": "chain_sum", "first_seed": 1000, "seeds": 40}
+    made.change(sample__prompts=prompts, sample__apart_from=[str(place)])
+    plan = made.plan()
+    assert 0 < plan.prompts <= 40
+    assert made.plan().run_id == plan.run_id
+    other = {**prompts, "first_seed": 60}
+    with pytest.raises(SpecError, match="of chain_sum overlap the eval set"):
+        made.change(sample__prompts=other).plan()
 
 
 def test_an_unknown_task_and_too_few_questions_are_refused() -> None:

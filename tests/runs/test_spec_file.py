@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from tuneloop.errors import SpecError, UsageError
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.spec_file import load_any_spec, load_run_spec
 from tuneloop.specs.base import Spec
 from tuneloop.specs.renamed_keys import RENAMED_KEYS
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.sampling import SampleRunSpec
 from tuneloop.specs.training import TrainSpec
 
 GOOD = """\
@@ -47,6 +48,13 @@ def test_a_good_spec(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", ["demo.yaml", "sft_tiny.yaml"])
 def test_the_shipped_configs_load(config: str, repository: Path) -> None:
     assert load_run_spec(str(repository / "jobs" / "configs" / config)).train.steps
+
+
+def test_the_shipped_sampling_spec_loads(repository: Path) -> None:
+    spec = load_any_spec(str(repository / "jobs" / "configs" / "sample_tiny.yaml"))
+    assert isinstance(spec, SampleRunSpec)
+    tuned = load_run_spec(str(repository / "jobs" / "configs" / "sft_tiny.yaml"))
+    assert spec.system_instruction == tuned.system_instruction
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ class ClusterSpec(Spec):
     """ServiceAccount of the stages' pods, which supplies their cloud identity; it gets no token of
     the API server."""
     store_token_secret: DnsLabel | None = None
-    """Secret whose key `token` holds the trace store token of the import stage; null sends none."""
+    """Secret whose key `token` holds the trace store token of stages that use the store; null sends
+    none."""
     shared_artifacts: bool = False
     """Whether pods see `execution.artifacts` at the same path although it is a folder, such as a
     network file system that your pod template mounts; `check` refuses a folder otherwise."""
