@@ -38,6 +38,7 @@ SCRIPTS = (
     "scale_objects",
     "scale_requests",
     "scale_store",
+    "selection",
     "startup",
     "store_export",
 )

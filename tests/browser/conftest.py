@@ -66,6 +66,15 @@ ODD_TRACES: list[dict[str, Any]] = [
 """What a page must survive, oldest first."""
 
 
+PREVIEW = {
+    "dataset_name": "preview",
+    "where": f'length>=1\n/{"x" * 120}!=1\nsource!={HOSTILE}\n/a!="كم عدد"',
+    "near_duplicates": "trace",
+    "best_of": "4",
+    "caps": "source=1000",
+}
+
+
 @dataclass(frozen=True)
 class Site:
     """A running store, and a page of each kind."""
@@ -190,6 +199,9 @@ def fill(url: str, artifacts: str) -> dict[str, str]:
     traces = {f"trace {n}": f"/traces/{trace_id}" for n, trace_id in enumerate(ids)}
     return {
         "overview": "/",
+        "new dataset": "/datasets/new",
+        "preview of a dataset": f"/datasets/new?{urlencode(PREVIEW)}",
+        "refused preview": f"/datasets/new?{urlencode({**PREVIEW, 'caps': HOSTILE})}",
         "traces": "/traces",
         "found": "/traces?q=UPPER%3A+BLU%C3%89",
         "nothing": "/traces?q=nowhere+to+be+found&source=test",

@@ -30,6 +30,9 @@ NAMES = (
     "end of a review",
     "datasets",
     "dataset",
+    "new dataset",
+    "preview of a dataset",
+    "refused preview",
     "runs",
     "run",
     "compare",
@@ -193,6 +196,17 @@ def test_search_by_keyboard_without_scripts(site: Site, open_page: Open) -> None
     ]
     page.get_by_role("link", name="people").click()
     assert page.get_by_role("row").count() == 2
+
+
+def test_a_dataset_is_built_by_keyboard_without_scripts(site: Site, open_page: Open) -> None:
+    page = open_page(site.at("new dataset"))
+    page.get_by_label("Name", exact=True).fill("typed")
+    page.get_by_label("Comparisons, one per line").fill("source=people")
+    page.get_by_role("button", name="Preview").press("Enter")
+    page.get_by_role("heading", name="Preview of typed-v1").wait_for()
+    page.get_by_role("button", name="Build 1 trace as typed-v1").press("Enter")
+    page.wait_for_url("**/datasets/typed-v1")
+    assert page.get_by_role("heading", level=1).inner_text() == "Dataset typed-v1"
 
 
 def test_what_a_screen_reader_is_told(site: Site, open_page: Open) -> None:

@@ -132,14 +132,14 @@ _REFUSALS = (ValueError, HTTPException, DatasetConflict, DatasetEmpty)
 
 def _refuse(service: Service, given: Mapping[str, str], error: Exception) -> Response:
     """Show the form again with what is wrong."""
-    words, status = str(error), 422
+    words, status = f"A value is not valid: {error}", 422
     if isinstance(error, ValidationError):
-        words = first_error(error)
+        words = f"A value is not valid: {first_error(error)}"
     elif isinstance(error, HTTPException):
         words, status = str(error.detail), error.status_code
     elif isinstance(error, DataError):
-        status = 409 if isinstance(error, DatasetConflict) else 422
-    return _show(service, given, status, problem=f"{words[:1].upper()}{words[1:].rstrip('.')}.")
+        words, status = str(error), 409 if isinstance(error, DatasetConflict) else 422
+    return _show(service, given, status, problem=f"{words.rstrip('.')}.")
 
 
 def read_request(given: Mapping[str, str]) -> BuildRequest:

@@ -211,10 +211,18 @@ def dataset(key: str, service: Svc) -> Response:
         dataset=found,
         manifest=manifest,
         rules=described(manifest.account) if manifest and manifest.account else [],
+        selection=_rules(manifest),
         filters=pretty(manifest.filters) if manifest and manifest.filters else "",
         preview=_preview(service, manifest) if manifest else Preview(),
         formats=sorted(service.catalog.export_formats),
     )
+
+
+def _rules(manifest: DatasetManifest | None) -> str:
+    """Return the rules of the selection as JSON; empty if there are none."""
+    if manifest is None or manifest.selection is None:
+        return ""
+    return pretty(manifest.selection.model_dump(mode="json", exclude_defaults=True))
 
 
 def _preview(service: Service, manifest: DatasetManifest) -> Preview:
