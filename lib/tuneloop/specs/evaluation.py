@@ -80,8 +80,8 @@ class EvalSpec(Spec):
     """Maximum tokens generated per answer to a question of `guard_set`; a lower value is faster and
     counts long answers as wrong."""
     baselines: tuple[str, ...] = Field(default=(), max_length=20)
-    """Stored models, or runs with their tuned models, that are asked all questions as well. The
-    content of a model enters the fingerprint with its name."""
+    """Stored models, aliases, or runs with their tuned models, that are asked all questions as
+    well. The content of a model enters the fingerprint with its name."""
     stop_early: bool = False
     """Stop asking a required set as soon as an anytime-valid test has decided whether the tuned
     model is better or worse. Its questions are asked in a random order, in growing chunks, so each

@@ -55,7 +55,8 @@ class PretrainedModelSpec(Spec):
 
     kind: Literal["pretrained"]
     model: ModelName | None = None
-    """Name of a stored model, its folder under `<artifacts>/models/`; see `tuneloop models add`."""
+    """Name of a stored model (`tuneloop models add`), or an alias such as `production`; the plan
+    holds the digest of the model that the alias names."""
     run: str | None = Field(default=None, pattern=r"^[a-z0-9][-a-z0-9]{0,99}$")
     """Id of a finished run, whose tuned model is trained further."""
 
