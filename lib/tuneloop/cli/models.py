@@ -99,8 +99,9 @@ def list_(
         models = [_listed_as_json(each) for each in listed]
         print_json({"models": models, "aliases": [aliases.as_json(each) for each in named]})
     else:
-        _print_list(listed)
-        aliases.print_aliases(named)
+        if listed or not named:
+            _print_list(listed)
+        aliases.print_aliases(named, is_first=not listed)
 
 
 def show(model: KnownModel, as_json: Json = False) -> None:

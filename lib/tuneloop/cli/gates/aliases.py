@@ -39,12 +39,17 @@ def as_json(change: AliasChange) -> dict[str, Any]:
     return change.model_dump(mode="json")
 
 
-def print_aliases(current: Iterable[AliasChange]) -> None:
-    """Print a table of aliases; nothing without any."""
+def print_aliases(current: Iterable[AliasChange], *, is_first: bool = False) -> None:
+    """Print a table of aliases; nothing without any.
+
+    Args:
+        current: newest change of each alias.
+        is_first: whether nothing was printed before, so that no blank line is needed.
+    """
     table = _table("alias", "model", "change", "at", "who", "gate")
     for each in current:
         _add(table, each.alias, each.model.name, str(each.number), *_facts(each))
-    _print(table)
+    _print(table, is_first=is_first)
 
 
 def print_history(history: list[AliasChange]) -> None:
@@ -76,9 +81,10 @@ def _add(table: Table, *cells: str) -> None:
     table.add_row(*(Text(cell) for cell in cells))
 
 
-def _print(table: Table) -> None:
+def _print(table: Table, *, is_first: bool = False) -> None:
     from tuneloop.cli.live.console import make_console
 
-    if table.row_count:
+    if table.row_count and not is_first:
         typer.echo("")
+    if table.row_count:
         make_console().print(table)
