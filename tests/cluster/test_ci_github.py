@@ -80,7 +80,7 @@ def test_a_merge_submits_waits_with_new_credentials_and_comments(
     for _ in range(
         3
     ):  # on a slow machine seven waits are over before the run: as docs/how-to/ci.md says
-        if "the run goes on, but this job may not" not in done.output:
+        if "the run continues, but this job has reached its time limit" not in done.output:
             break
         done = hub.act("push", event, **VARIABLES)
         outputs, waits = outputs + done.output, waits + done.output.count("⭐ Run Main Wait")

@@ -248,7 +248,8 @@ def find_sampled_model(
         artifacts: URL of the artifacts prefix.
 
     Returns:
-        The model, and the thinking mode that its run was trained with; `plain` for a stored model.
+        The model, and the thinking mode that its run was trained with, also if an alias names the
+        run; `plain` for a stored model.
 
     Raises:
         InputMissing: there is no such model, or the run has no finished train stage.
@@ -258,7 +259,7 @@ def find_sampled_model(
         found = find_base_model(spec, artifacts)
         if found is None:
             raise SpecError("sample.model: expected a stored model or a run; change it")
-        return found, "plain"
+        return found, _thinking_of(spec.model or "", artifacts)
     record = _train_record(spec.run, artifacts)
     train = _train_spec(spec.run, artifacts)
     if isinstance(spec, PretrainedModelSpec):
@@ -271,6 +272,14 @@ def find_sampled_model(
             " run the train stage again"
         )
     return found, train.thinking
+
+
+def _thinking_of(name: str, artifacts: str) -> Thinking:
+    """Return the thinking mode of the run that an alias names; `plain` for a stored model."""
+    named = _find_stored(name, artifacts) or _find_aliased(name, artifacts)
+    if named is None or named.kind != "run":
+        return "plain"
+    return _train_spec(named.name, artifacts).thinking
 
 
 def _train_record(run_id: str, artifacts: str) -> Record:

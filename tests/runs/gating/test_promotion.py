@@ -20,9 +20,15 @@ from tests.model_manifests import publish_manifest, publish_tuned
 from tuneloop.artifacts import aliases, layout
 from tuneloop.errors import DataError, GateFailed, InputMissing, UsageError
 from tuneloop.jsonl import dump_line
-from tuneloop.runs.base_model import find_model, find_named_model, find_stored_model
+from tuneloop.runs.base_model import (
+    find_model,
+    find_named_model,
+    find_sampled_model,
+    find_stored_model,
+)
 from tuneloop.runs.gating.promotion import Author, load_history, promote, rollback
 from tuneloop.runs.plan import Plan
+from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.stages import EvalStage, TrainStage
 from tuneloop.storage import files
 
@@ -259,6 +265,25 @@ def test_a_moved_alias_gives_another_plan_and_its_name_does_not(tiny_run: TinyRu
     # What an earlier run started from is still found by its digest.
     old = find_stored_model("production", tiny_run.artifacts, digest=first.model.digest)
     assert old.manifest.name == "first"
+
+
+def test_a_sampled_alias_thinks_as_its_run_did(artifacts: str) -> None:
+    train = {"steps": 1, "batch_size": 1, "max_length_tokens": 64, "thinking": "steps"}
+    dataset = publish_dataset(artifacts, [letter_trace(1)])
+    publish_run(artifacts, dataset, "first-1", stages=())
+    url = layout.run_manifest_url(artifacts, "first-1")
+    manifest = json.loads(files.read(url))
+    manifest["spec"]["train"] = train
+    files.write(url, dump_line(manifest))
+    force(artifacts, "first-1")
+    force(artifacts, "small-llama", "live")
+    for name, thinking in (("production", "steps"), ("live", "plain"), ("small-llama", "plain")):
+        spec = PretrainedModelSpec(kind="pretrained", model=name)
+        found, mode = find_sampled_model(spec, artifacts)
+        assert (found.manifest.digest, mode) == (
+            find_model(name, artifacts).manifest.digest,
+            thinking,
+        )
 
 
 def test_an_alias_is_a_baseline(tiny_run: TinyRun) -> None:

@@ -62,9 +62,11 @@ def trigger(
     Call it from a schedule. The dataset of the spec is the pattern of the new dataset: the same
     filters, recipe and seed, with the traces that the store has now.
     """
+    from tuneloop.cli.control.rounds import refuse_rounds
     from tuneloop.runs.triggers import trigger as triggers
     from tuneloop.traces.client import TraceClient
 
+    refuse_rounds(run, "trigger")
     _refuse_sweep(run)
     spec = run.load_training_spec()
     condition = triggers.Condition(new_traces, source)
