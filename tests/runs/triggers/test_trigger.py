@@ -110,6 +110,32 @@ def test_it_starts_once_for_each_set_of_new_traces(run: TinyRun, client: TraceCl
     assert (second.start.number, second.start.dataset_key) == (2, "letters-tiny-2")
 
 
+def test_the_new_dataset_has_the_rules_of_the_pattern(run: TinyRun, client: TraceClient) -> None:
+    rules = {"where": {"length": {"max": 100}}, "caps": {"/number": 1}}
+    request = {
+        "dataset_name": "picked",
+        "dataset_version": "v1",
+        "filters": {"source": "test"},
+        "selection": rules,
+        "selection_strategy": "random",
+        "seed": 5,
+        "limit": 9,
+    }
+    post(client, 1, 2)
+    client.build_dataset(request)
+    spec = spec_of(run.change(dataset="picked-v1"))
+    post(client, 3, source="other")
+    post(client, 4, 5)
+    start = decide(spec, Condition(4, "test"), client, now=NOW).start
+    assert start is not None
+    pattern = load_manifest(run.artifacts, "picked-v1")
+    built = load_manifest(run.artifacts, build_dataset(spec, start, client))
+    assert (pattern.trace_count, built.trace_count) == (2, 4)
+    assert built.selection is not None
+    for name in ("filters", "selection", "selection_strategy", "seed", "limit", "recipe"):
+        assert getattr(built, name) == getattr(pattern, name), name
+
+
 @pytest.mark.parametrize("end", ["deleted", "failed here", "failed on a cluster"])
 def test_a_run_that_is_gone_or_has_failed_is_not_continued(
     run: TinyRun, client: TraceClient, end: str
