@@ -320,8 +320,8 @@ def test_concurrent_builds_publish_once(
         thread.join()
     assert [created for _, created in results].count(True) == 1
     assert len({manifest.model_dump_json() for manifest, _ in results}) == 1
-    # The builds that lost the race have deleted their shards.
-    assert len(contents_of(tmp_path)) == 2
+    # The builds that lost the race have deleted their shards: one shard, manifest, description.
+    assert len(contents_of(tmp_path)) == 3
     assert len(list(iter_rows(results[0][0], str(tmp_path)))) == 3
 
 

@@ -18,6 +18,7 @@ from tuneloop.cli.options import (
 )
 from tuneloop.cli.terminal import write_data
 from tuneloop.errors import SpecError, UsageError
+from tuneloop.traces.exporters.table import EXPORTERS
 
 if TYPE_CHECKING:
     from tuneloop.store.middleware.auth import Token
@@ -175,30 +176,56 @@ def datasets_list(
 @datasets_app.command("show")
 def datasets_show(
     key: Annotated[str, typer.Argument(help="Dataset key.")],
+    croissant: Annotated[
+        bool,
+        typer.Option(
+            "--croissant", help="Print the description in Croissant (JSON-LD) for other tools."
+        ),
+    ] = False,
     artifacts: Annotated[str, artifacts_option("Artifacts URL.")] = DEFAULT_ARTIFACTS,
 ) -> None:
     """Print the manifest of a dataset as JSON."""
     from tuneloop.datasets.read import load_manifest
 
-    typer.echo(load_manifest(artifacts, key).model_dump_json(indent=1))
+    manifest = load_manifest(artifacts, key)
+    if croissant:
+        from tuneloop.datasets.croissant import dump_croissant
+
+        write_data(dump_croissant(manifest))
+    else:
+        typer.echo(manifest.model_dump_json(indent=1))
 
 
 @datasets_app.command("export")
 def datasets_export(
     key: Annotated[str, typer.Argument(help="Dataset key.")],
     export_format: Annotated[
-        str, typer.Option("--format", help="Output format: trace, tunix_sft or training_example.")
+        str,
+        typer.Option(
+            "--format",
+            help="Output format: trace, tunix_sft or training_example of the store's API, or a"
+            f" format of other tools: {', '.join(name for name in EXPORTERS if name != 'trace')}.",
+        ),
     ] = "training_example",
     artifacts: Annotated[str, artifacts_option("Artifacts URL.")] = DEFAULT_ARTIFACTS,
 ) -> None:
     """Print a dataset as NDJSON."""
     from tuneloop.datasets.read import iter_rows, load_manifest
+    from tuneloop.datasets.schema import trace_of_row
     from tuneloop.jsonl import encode_line
+    from tuneloop.traces.exporters.lines import Lines
     from tuneloop.training.export.formats import EXPORT_FORMATS
 
-    if export_format not in EXPORT_FORMATS:
-        known = ", ".join(sorted(EXPORT_FORMATS))
+    if export_format not in {**EXPORT_FORMATS, **EXPORTERS}:
+        known = ", ".join(sorted({**EXPORT_FORMATS, **EXPORTERS}))
         raise UsageError(f"--format {export_format}: unknown, expected one of {known}")
     manifest = load_manifest(artifacts, key)
+    if export_format in EXPORT_FORMATS:
+        for _, row in iter_rows(manifest, artifacts):
+            write_data(encode_line(EXPORT_FORMATS[export_format](row, manifest)))
+        return
+    lines = Lines(export_format)
     for _, row in iter_rows(manifest, artifacts):
-        write_data(encode_line(EXPORT_FORMATS[export_format](row, manifest)))
+        write_data(lines.line(trace_of_row(row)))
+    for loss in lines.losses():
+        typer.echo(loss, err=True)

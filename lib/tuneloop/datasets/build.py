@@ -1,4 +1,4 @@
-"""Build a dataset: write the rows into shards, then publish the manifest.
+"""Build a dataset: write the rows into shards, publish the manifest, then describe the dataset.
 
 The content of a dataset key never changes. Shards are written under `attempts/<unique>/`, so that
 concurrent or interrupted builds cannot change files of a published dataset. Files that no manifest
@@ -20,7 +20,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from tuneloop import jsonl
-from tuneloop.datasets.read import dataset_prefix, find_damage, find_manifest, manifest_url
+from tuneloop.datasets.croissant import dump_croissant
+from tuneloop.datasets.read import (
+    croissant_url,
+    dataset_prefix,
+    find_damage,
+    find_manifest,
+    manifest_url,
+)
 from tuneloop.datasets.schema import (
     BuildRequest,
     Content,
@@ -90,6 +97,7 @@ def build(
         seed = new_seed() if request.seed is None else request.seed
         built = _publish(select, request, artifacts, seed=seed, now=now, shard_rows=shard_rows)
         if built is not None:
+            _describe(built, artifacts)
             return built, True
         # A concurrent build published the key first.
         existing = find_manifest(artifacts, request.dataset_key)
@@ -98,7 +106,13 @@ def build(
                 f"dataset {request.dataset_key}: it was deleted during the build; build it again"
             )
     _require_same(existing, select, request, artifacts)
+    _describe(existing, artifacts)
     return existing, False
+
+
+def _describe(manifest: DatasetManifest, artifacts: str) -> None:
+    """Write the description for other tools; one that is there stays, like all of a dataset."""
+    files.publish(croissant_url(artifacts, manifest.dataset_key), dump_croissant(manifest))
 
 
 def _require_same(

@@ -49,6 +49,11 @@ def manifest_url(artifacts: str, key: str) -> str:
     return paths.join(dataset_prefix(artifacts, key), "manifest.json")
 
 
+def croissant_url(artifacts: str, key: str) -> str:
+    """Return the URL of a dataset's description in Croissant."""
+    return paths.join(dataset_prefix(artifacts, key), "croissant.json")
+
+
 def find_manifest(artifacts: str, key: str) -> DatasetManifest | None:
     """Read a dataset's manifest; returns None if there is no such dataset.
 

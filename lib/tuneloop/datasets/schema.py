@@ -7,6 +7,7 @@ traces therefore build the same dataset.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -340,6 +341,13 @@ def request_of(manifest: DatasetManifest) -> BuildRequest:
 def is_key(key: str) -> bool:
     """Return whether a dataset key is valid, which means that it is a plain folder name."""
     return key not in (".", "..") and len(key) <= MAX_KEY_BYTES and bool(_KEY.fullmatch(key))
+
+
+def trace_of_row(row: TraceRow) -> dict[str, Any]:
+    """Return the trace of a row as a JSON object, without the store's id and time."""
+    trace: dict[str, Any] = json.loads(row.line())
+    del trace["id"], trace["created_at"]
+    return trace
 
 
 def trace_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
