@@ -17,7 +17,9 @@ from tuneloop.traces.importers.chat import (
     EXTRAS,
     Chat,
     Message,
+    as_list,
     json_text,
+    objects,
     whole_trace,
     without_null,
 )
@@ -46,7 +48,7 @@ def trace_of_trajectory(value: Mapping[str, Any], place: str) -> dict[str, Any]:
         DataError: the record is no trajectory of a known version, or holds images or audio.
     """
     record = without_null(value)
-    extra = without_null(record.get("extra") or {})
+    (extra,) = objects([record.get("extra", {})], "extra", place)
     if (whole := whole_trace(extra, place)) is not None:
         return whole
     extras = extra.pop(EXTRAS, None)
@@ -76,7 +78,7 @@ def trace_of_trajectory(value: Mapping[str, Any], place: str) -> dict[str, Any]:
         chat.rest[ATIF] = about_trajectory
     if extras is not None:
         chat.rest[EXTRAS] = extras
-    return chat.trace(tools)
+    return chat.trace(as_list(tools, "tool_definitions", place))
 
 
 def _messages(step: Any, place: str) -> tuple[list[Message], dict[str, Any]]:
@@ -100,15 +102,16 @@ def _messages(step: Any, place: str) -> tuple[list[Message], dict[str, Any]]:
     if reasoning := rest.pop("reasoning_content", None):
         message["reasoning"] = reasoning
     extra: dict[str, Any] = {}
-    if calls := rest.pop("tool_calls", None):
+    if calls := objects(rest.pop("tool_calls", None), "tool_calls", place):
         message["tool_calls"] = [_call(call, extra, place) for call in calls]
-    results = (rest.pop("observation", None) or {}).get("results") or []
+    (seen,) = objects([rest.pop("observation", {})], "observation", place)
+    results = objects(seen.get("results"), "results", place)
     found = [_result(result, number, extra, place) for number, result in enumerate(results)]
     return [message, *found], rest | extra
 
 
-def _call(value: Any, extra: dict[str, Any], place: str) -> Message:
-    rest = without_null(value) if isinstance(value, dict) else {}
+def _call(value: dict[str, Any], extra: dict[str, Any], place: str) -> Message:
+    rest = dict(value)
     name, identifier = rest.pop("function_name", None), rest.pop("tool_call_id", None)
     arguments = rest.pop("arguments", None)
     if not isinstance(name, str) or not isinstance(identifier, str) or arguments is None:
@@ -121,8 +124,8 @@ def _call(value: Any, extra: dict[str, Any], place: str) -> Message:
     return {"name": name, "arguments": json_text(arguments), "id": identifier}
 
 
-def _result(value: Any, number: int, extra: dict[str, Any], place: str) -> Message:
-    rest = without_null(value) if isinstance(value, dict) else {}
+def _result(value: dict[str, Any], number: int, extra: dict[str, Any], place: str) -> Message:
+    rest = dict(value)
     made: Message = {"role": "tool", "content": _text(rest.pop("content", ""), place)}
     if (source := rest.pop("source_call_id", None)) is not None:
         made["tool_call_id"] = source

@@ -43,6 +43,28 @@ def without_null(value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: each for key, each in value.items() if each is not None}
 
 
+def parse_text(text: str, where: str) -> Any:
+    """Parse JSON text within a record.
+
+    Raises:
+        DataError: it is not strict JSON.
+    """
+    return parse_value(text.encode("utf-8", "surrogatepass"), where)
+
+
+def objects(value: Any, name: str, place: str) -> list[dict[str, Any]]:
+    """Return a list of objects as `as_list` does, each without keys that are null.
+
+    Raises:
+        DataError: it is not a list, or an element is not an object.
+    """
+    found = as_list(value, name, place)
+    for each in found:
+        if not isinstance(each, dict):
+            raise DataError(f"{place}: {name} has {shorten(each)}, expected objects; fix the line")
+    return [without_null(each) for each in found]
+
+
 def as_list(value: Any, name: str, place: str) -> list[Any]:
     """Return a list that may be given as JSON text; null and empty text are no elements.
 
@@ -50,7 +72,7 @@ def as_list(value: Any, name: str, place: str) -> list[Any]:
         DataError: it is neither.
     """
     if isinstance(value, str) and value.strip():
-        value = parse_value(value.encode(), f"{place}: {name}")
+        value = parse_text(value, f"{place}: {name}")
     if value is None or value == "":
         return []
     if not isinstance(value, list):
@@ -281,7 +303,7 @@ def extras_in(value: Any, place: str) -> dict[str, Any]:
     Raises:
         DataError: they are not what `exporters.extras` writes.
     """
-    found = parse_value(value.encode(), f"{place}: {EXTRAS}") if isinstance(value, str) else value
+    found = parse_text(value, f"{place}: {EXTRAS}") if isinstance(value, str) else value
     if found is None:
         return {}
     if not isinstance(found, dict) or not found.keys() <= ReasoningTrace.model_fields.keys():
@@ -299,25 +321,23 @@ def _short_steps(
 
     Steps of reasoning are joined by empty lines again where they become a message.
     """
-    if not thoughts and all(len(step["content"]) <= MAX_STEP_CHARACTERS for step in steps):
-        return steps
-    steps = [
-        {**step, "content": piece}
-        for step in steps
-        for piece in (
-            thoughts.get(step["content"], (step["content"],))
-            if step["type"] == "reason"
-            else (step["content"],)
-        )
-    ]
     short: list[dict[str, Any]] = []
     for step in steps:
         text = step["content"]
-        while step["type"] == "reason" and len(text) > MAX_STEP_CHARACTERS:
-            at = text.rfind("\n\n", 1, MAX_STEP_CHARACTERS)
-            if at < 1 or not text[at + 2 :]:
-                break
-            short.append({**step, "content": text[:at]})
-            text = text[at + 2 :]
-        short.append({**step, "content": text})
+        is_reasoning = step["type"] == "reason" and isinstance(text, str)
+        pieces = thoughts.get(text, (text,)) if is_reasoning else (text,)
+        for piece in pieces:
+            parts = _short_parts(piece) if is_reasoning else [piece]
+            short += [{**step, "content": part} for part in parts]
     return [{**step, "i": i} for i, step in enumerate(short)]
+
+
+def _short_parts(text: str) -> list[str]:
+    parts = []
+    while len(text) > MAX_STEP_CHARACTERS:
+        at = text.rfind("\n\n", 1, MAX_STEP_CHARACTERS)
+        if at < 1 or not text[at + 2 :]:
+            break
+        parts.append(text[:at])
+        text = text[at + 2 :]
+    return [*parts, text]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tuneloop.errors import DataError
-from tuneloop.traces.importers.chat import Chat, Message, as_list, json_text, without_null
+from tuneloop.traces.importers.chat import Chat, Message, as_list, json_text, objects, without_null
 from tuneloop.validation import shorten
 
 OTEL = "otel"
@@ -41,10 +41,11 @@ def spans_of_record(
         yield place, span if _is_inference(span) else None
         return
     number = 0
-    for outer in as_list(value["resourceSpans"], "resourceSpans", place):
-        resource = _attributes((outer.get("resource") or {}).get("attributes"))
-        for scope in outer.get("scopeSpans") or []:
-            for each in scope.get("spans") or []:
+    for outer in objects(value["resourceSpans"], "resourceSpans", place):
+        (source,) = objects([outer.get("resource", {})], "resource", place)
+        resource = _attributes(source.get("attributes"))
+        for scope in objects(outer.get("scopeSpans"), "scopeSpans", place):
+            for each in objects(scope.get("spans"), "spans", place):
                 number += 1
                 span = _flat(each) | ({"resource": resource} if resource else {})
                 yield f"{place}: span {number}", span if _is_inference(span) else None

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneloop.errors import DataError
-from tuneloop.jsonl import parse_value
 from tuneloop.traces.importers.chat import (
     Chat,
     Message,
     as_list,
     call_of,
     chat_message,
+    parse_text,
     without_null,
 )
 
@@ -54,7 +54,7 @@ def _message(value: Any, place: str) -> tuple[Message, dict[str, Any]]:
 
 
 def _calls(text: Any, place: str) -> list[Message]:
-    value = parse_value(text.encode(), place) if isinstance(text, str) else text
+    value = parse_text(text, place) if isinstance(text, str) else text
     try:
         return [call_of(each) for each in (value if isinstance(value, list) else [value])]
     except ValueError as e:

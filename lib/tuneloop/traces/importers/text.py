@@ -110,7 +110,7 @@ def _content(content: Any) -> tuple[str, list[str]]:
         raise ValueError(f"has the content {shorten(content)}, expected text or a list of parts")
     texts, thoughts = [], []
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
+        kind = str(part.get("type")) if isinstance(part, dict) else None
         values = {key: value for key, value in part.items() if value is not None} if kind else {}
         values.pop("type", None)
         if kind in _TEXT_PARTS and isinstance(values.get("text"), str) and len(values) == 1:
