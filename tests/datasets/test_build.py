@@ -364,3 +364,24 @@ def test_a_damaged_dataset_is_not_taken_for_a_built_one(
     shard.unlink()
     with pytest.raises(DataError, match=r"is missing, expected \d+ bytes; delete the folder"):
         publish([make_row()])
+
+
+def test_earlier_datasets_keep_their_build_id_and_their_manifest(
+    publish: Build, make_row: MakeRow
+) -> None:
+    manifest, _ = publish([make_row(1)], seed=7)
+    assert manifest.build_id == "af47af42-8e17-5bdc-96a0-e57161df4fd0"
+    assert not {"selection", "account", "include_evaluation"} & manifest.model_dump().keys()
+    # Whether answers of evaluations could be selected changes the content, or else nothing.
+    again, created = publish([make_row(1)], seed=7, include_evaluation=True)
+    assert (again, created) == (manifest, False)
+
+
+def test_rules_are_a_part_of_the_request(publish: Build, make_row: MakeRow) -> None:
+    rules = {"where": {"reward": {"min": 0}}, "best_of": {"count": 4}}
+    manifest, _ = publish([make_row(1)], seed=7, selection=rules)
+    # A default that is written out is the same request.
+    rules = {**rules, "best_of": {"count": 4, "by": "reward"}, "caps": {}}
+    assert publish([make_row(1)], seed=7, selection=rules) == (manifest, False)
+    with pytest.raises(DatasetConflict, match="selection is None, but it was built with"):
+        publish([make_row(1)], seed=7)

@@ -43,6 +43,11 @@ def test_finds_what_comparing_all_runs_finds(
     ("prompt", "is_equal"),
     [
         ("13 + 4 =", True),
+        ("13+4=", True),
+        ("13 +4", True),
+        ("134 =", False),
+        ("1 3 + 4 =", False),
+        ("13+-4", False),
         ("Is 13 + 4 = ?", False),
         ("**13** + 4", True),
         ("- 13 + 4", True),

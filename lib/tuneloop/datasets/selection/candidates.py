@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tuneloop.datasets.selection.spec import FIELDS, TIME, Comparison, SelectionSpec, time_text
 from tuneloop.datasets.text.normalize import normalize_words
+from tuneloop.datasets.text.terms import normalize_terms
 
 _KEY_BYTES = 16
 _NO_VALUES: Mapping[str, Any] = {}
@@ -181,9 +182,11 @@ class _Reader:
         if spec.best_of is not None:
             self._scores.append(_number(row.value(spec.best_of.by)))
         if self._band_keys is not None and spec.near_duplicates is not None:
-            is_whole = spec.near_duplicates.text == "trace"
-            text = f"{row.prompt}\n\0\n{row.response}" if is_whole else row.prompt
-            self._bands.extend(self._band_keys(normalize_words(text)))
+            # Operators count in prompts, which are short: `13 + 4` is no duplicate of `13 - 4`.
+            words = normalize_terms(row.prompt)
+            if spec.near_duplicates.text == "trace":
+                words += b" " + normalize_words(row.response)
+            self._bands.extend(self._band_keys(words))
         for field, numbers in self._numbers.items():
             value = _identity(row.value(field))
             self._groups[field].append(numbers.setdefault(value, len(numbers)))

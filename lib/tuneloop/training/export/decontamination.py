@@ -3,13 +3,12 @@
 Texts are compared as words, so that case, punctuation and white space make no difference. An
 example is contaminated if its trace's prompt equals an eval prompt, or if any 13 consecutive words
 of the example are in an eval prompt. Equal prompts also have the same operators, signs and decimal
-points beside their digits: `13 + 4` and `1.3 - 4` are different prompts. Eval prompts with fewer
+points beside their digits: `13 + 4` equals `13+4`, and not `1.3 - 4`. Eval prompts with fewer
 than 13 words are only compared as a whole, because short phrases occur everywhere.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
@@ -20,6 +19,7 @@ from tuneloop.datasets.text.normalize import (
     normalize_words,
     words_of,
 )
+from tuneloop.datasets.text.terms import normalize_terms
 
 NGRAM_WORDS = 13
 """Consecutive words that count as an overlap; GPT-3 and lm-eval use the same number."""
@@ -38,19 +38,20 @@ class ContaminationIndex:
 
     def __init__(self, prompts: Mapping[str, str]) -> None:
         """Build the index from the eval set's prompts by item id."""
-        self._exact: dict[tuple[bytes, str], str] = {}
+        self._exact: dict[bytes, str] = {}
+        self._exact_letters: set[bytes] = set()
         self._grams: dict[bytes, str] = {}
         anchors: dict[bytes, None] = {}
         for item, prompt in prompts.items():
             words = normalize_words(prompt)
-            self._exact.setdefault((words, _marks(prompt)), item)
+            self._exact.setdefault(normalize_terms(prompt), item)
+            self._exact_letters.add(_letters(words))
             grams = _runs(words, NGRAM_WORDS)
             for gram in grams:
                 self._grams.setdefault(gram, item)
             if grams:
                 # Every 13 consecutive words contain at least one of these anchors.
                 anchors.update(dict.fromkeys(_runs(words, ANCHOR_WORDS)[::_ANCHOR_EVERY]))
-        self._exact_letters = {_letters(words) for words, _ in self._exact}
         # The anchors are few and short, so the automaton fits in the processor's cache.
         self._anchors = (
             BytesAhoCorasick(
@@ -88,7 +89,7 @@ class ContaminationIndex:
         return found
 
     def _find_exact(self, trace_prompt: str) -> str | None:
-        item = self._exact.get((normalize_words(trace_prompt), _marks(trace_prompt)))
+        item = self._exact.get(normalize_terms(trace_prompt))
         return item and f"its prompt is that of eval item {item}"
 
     def _holds_an_anchor(self, letters: bytes) -> bool:
@@ -100,36 +101,6 @@ class ContaminationIndex:
             return None
         said = gram.decode("utf-8", "replace")
         return f"{NGRAM_WORDS} words in a row are in eval item {self._grams[gram]}: {said}"
-
-
-_SPELLINGS = {
-    ord(other): sign
-    for sign, others in {
-        "*": "×·\u2217⋅\uff0a",
-        "/": "÷\u2215\u2044\uff0f",
-        "-": "\u2212\u2010\u2011\u2012\u2013\uff0d",
-        "<": "≤\uff1c",
-        ">": "≥\uff1e",
-        "+": "\uff0b",
-        "%": "\uff05",
-    }.items()
-    for other in others
-}
-_BOLD = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])|[`$]")
-"""Marks of Markdown, which are no operators."""
-_MARKS = re.compile(
-    r"(?<=\d)[.](?=\d)"  # a decimal point
-    r"|(?<![\w)])(?:(?<=\s)|(?<=[(=])|^)-(?=\d)"  # a sign
-    # An operator between two terms, of which one has a digit beside it.
-    r"|(?<=\d)\s*([-+*/^<>%])\s*(?=[\w(+-])"
-    r"|(?<=[\w)])\s*([-+*/^<>%])\s*(?=[(+-]*\d)"
-)
-
-
-def _marks(prompt: str) -> str:
-    """Return the operators, signs and decimal points beside the digits of a prompt, in order."""
-    found = _MARKS.finditer(_BOLD.sub("", prompt).translate(_SPELLINGS))
-    return "".join(each[0].strip() for each in found)
 
 
 def _letters(words: bytes) -> bytes:
