@@ -28,6 +28,7 @@ FILES = {
     "models/test_gguf.py": "jax",
     "models/test_lifecycle.py": "jax",
     "models/test_weights.py": "jax",
+    "runs/rounds/test_real_stages.py": "jax",
     "runs/test_local.py": "jax",
     "stages/test_eval_passes.py": "jax",
     "stages/test_evaluate.py": "jax",

@@ -1,9 +1,11 @@
 """Kill real rounds at random moments, and compare what they leave with rounds that ran through.
 
-    python -m tests.runs.rounds.kill --kills 20 [--folder FOLDER] [--seed 0]
+    python -m tests.runs.rounds.kill --kills 20 [--planted] [--folder FOLDER] [--seed 0]
 
-Takes minutes of processor time. SIGKILL goes to the process that runs the rounds and, in every
-second case, to the stage's process as well, as if the machine had lost its power.
+With `--planted`, the stages are those of the planted world, which take a tenth of a second, and all
+is done in two minutes of processor time; without it, the stages are real and it takes ten. SIGKILL
+goes to the process that runs the rounds and, in every second case, to the stage's process as well,
+as if the machine had lost its power.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ ROUNDS: dict[str, Any] = {
     "sample": {
         "prompts": {"kind": "dataset", "dataset": "letters-v1", "limit": 24},
         "completions": 2,
-        "max_new_tokens": 16,
+        "max_new_tokens": 32,
+        "temperature": 0.5,
         "batch_size": 48,
     },
     # The tiny model is rarely right, and every answer should be something to train on.
@@ -69,9 +72,10 @@ def content(artifacts: str) -> dict[str, str]:
     return found
 
 
-def start(run: TinyRun) -> subprocess.Popen[bytes]:
+def start(run: TinyRun, *, planted: bool = False) -> subprocess.Popen[bytes]:
     """Start the rounds in a process of their own."""
-    command = [sys.executable, "-m", "tuneloop.cli", "run", str(run.spec_path)]
+    verb = ["tests.runs.rounds.world"] if planted else ["tuneloop.cli", "run"]
+    command = [sys.executable, "-m", *verb, str(run.spec_path)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -91,27 +95,30 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def make(folder: Path, eval_set: str | None = None) -> TinyRun:
-    """Create a dataset and a spec of rounds."""
+def make(folder: Path, eval_set: str | None = None, **changes: Any) -> TinyRun:
+    """Create a dataset and a spec of rounds, with changed keys of `rounds`."""
     folder.mkdir(parents=True, exist_ok=True)
-    run = make_tiny_run(folder).change(train__steps=4, rounds=ROUNDS)
+    # After 60 steps, most samples have an answer.
+    run = make_tiny_run(folder).change(train__steps=60, rounds={**ROUNDS, **changes})
     return run.change(eval__eval_set=eval_set) if eval_set else run
 
 
-def main(kills: int, folder: Path, seed: int) -> None:
+def main(kills: int, folder: Path, seed: int, *, planted: bool) -> None:
     """Run both, and compare."""
-    whole = make(folder / "whole")
-    killed = make(folder / "killed", str(folder / "whole" / "eval.jsonl"))
+    changes: dict[str, Any] = {"seeds": [1, 2]} if planted else {}
+    whole = make(folder / "whole", **changes)
+    killed = make(folder / "killed", str(folder / "whole" / "eval.jsonl"), **changes)
     began = time.monotonic()
-    if start(whole).wait():
+    if start(whole, planted=planted).wait():
         raise SystemExit("the rounds that run through have failed")
     took = time.monotonic() - began
     say(f"ran through in {took:.0f} s")
     rng, done = random.Random(seed), 0
     while done < kills:
-        process = start(killed)
-        # From the first import to the middle of a round.
-        pause = min(MOST_SECONDS, rng.uniform(0.02, 0.35) * took)
+        process = start(killed, planted=planted)
+        # With planted stages, the first third of the time goes to imports.
+        least, most = (0.3, 0.7) if planted else (0.05, 0.4)
+        pause = min(MOST_SECONDS, rng.uniform(least, most) * took)
         try:
             if process.wait(pause) == 0:
                 say("the rounds were done early")
@@ -121,7 +128,7 @@ def main(kills: int, folder: Path, seed: int) -> None:
             kill(process, with_stage=bool(done % 2))
             done += 1
             say(f"kill {done} after {pause:.1f} s")
-    if start(killed).wait():
+    if start(killed, planted=planted).wait():
         raise SystemExit("the killed rounds have failed")
     time.sleep(1)  # a stage that outlived its runner may still write its log
     expected, found = content(whole.artifacts), content(killed.artifacts)
@@ -135,8 +142,7 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--planted", action="store_true")
     given = parser.parse_args()
-    if given.folder is not None:
-        main(given.kills, given.folder, given.seed)
     with tempfile.TemporaryDirectory() as made:
-        main(given.kills, Path(made), given.seed)
+        main(given.kills, given.folder or Path(made), given.seed, planted=given.planted)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.builders import Invoke, TinyRun, make_tiny_run
+from tests.model_manifests import publish_manifest
 from tests.runs.rounds.world import World
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.rounds import store
@@ -209,3 +210,14 @@ def test_broken_files_of_rounds_are_written_anew(tiny_run: TinyRun) -> None:
     world = World()
     run_in(world, plan)
     assert (world.ran, content(plan)) == ([], before)
+
+
+def test_rounds_can_start_from_a_stored_model(tiny_run: TinyRun) -> None:
+    publish_manifest(tiny_run.artifacts, source="skill 0.5")
+    tiny_run.change(train__model={"kind": "pretrained", "model": "small-llama"})
+    plan = plan_of(tiny_run, seeds=[0], start="model")
+    report = run_in(World(), plan)
+    assert [(row.round, row.role) for row in report.rows[:2]] == [(1, "sample"), (1, "selected")]
+    assert {row.base for row in report.rows if row.round == 1} == {"small-llama"}
+    assert report.rows[-1].base == report.rows[1].run_id
+    assert {row.state for row in report.rows} == {"done"}

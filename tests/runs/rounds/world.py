@@ -1,13 +1,16 @@
 """A world with planted skills, in place of the stages' processes: rounds run in it within a second.
 
-Everything around the stages is real: plans, records, datasets, selection, gates and the report. A
-model's skill, the share of questions that it answers, is kept in the manifest of the model, so that
-a process that was killed can be followed by another one.
+`python -m tests.runs.rounds.world RUN.yaml` runs the rounds of a spec in it, slowly enough to be
+killed. Everything around the stages is real: plans, records, datasets, selection, gates and the
+report. A model's skill, the share of questions that it answers, is kept in the manifest of the
+model, so that a process that was killed can be followed by another one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +44,10 @@ from tuneloop.artifacts.verdict import Verdict
 from tuneloop.datasets.read import iter_rows, load_manifest
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.traces import build_sample_trace
+from tuneloop.runs.rounds.execute import RoundsRun
+from tuneloop.runs.rounds.plan import plan_rounds
+from tuneloop.runs.rounds.report import write_report
+from tuneloop.runs.rounds.spec_file import load_rounds_file
 from tuneloop.runs.rounds.walk import Member
 from tuneloop.specs.stages import EvalStage, SampleStage, StageSpec, TrainStage
 from tuneloop.specs.target import Machines
@@ -264,3 +271,16 @@ def _output(spec: StageSpec, name: str, data: bytes) -> OutputFile:
     files.write(paths.join(spec.execution.artifacts, path), data)
     digest = hashlib.sha256(data).hexdigest()
     return OutputFile(name=name, path=path, size_bytes=len(data), sha256=digest)
+
+
+def main(spec: str) -> None:
+    """Run the rounds of a spec; every stage takes a tenth of a second."""
+    found = load_rounds_file(spec)
+    assert found is not None
+    plan = plan_rounds(found, found.spec)
+    world = World(before_publish=lambda stage: time.sleep(0.1))
+    write_report(RoundsRun(plan, open_backend=world.open).run(), plan.artifacts)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

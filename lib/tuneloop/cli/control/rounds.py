@@ -121,12 +121,12 @@ def print_rounds_status(manifest: RoundsManifest, artifacts: str, *, as_json: bo
 
 
 def report_rounds(manifest: RoundsManifest, artifacts: str, *, as_json: bool) -> str:
-    """Write the report anew from the records, and return it as Markdown or JSON."""
+    """Build the report from the records, and return it as Markdown or JSON; only reads."""
     import json
 
-    from tuneloop.runs.rounds.report import render_markdown, write_report
+    from tuneloop.runs.rounds.report import build_report, render_markdown
 
-    report, _ = write_report(manifest, artifacts)
+    report = build_report(manifest, artifacts)
     return json.dumps(report.as_json(), ensure_ascii=False) if as_json else render_markdown(report)
 
 
