@@ -22,6 +22,8 @@ from mkdocs.structure.files import File, Files
 # This must be set before anything imports the specs.
 os.environ["TUNELOOP_DESCRIBE_FIELDS"] = "1"
 
+from pydantic import BaseModel
+
 from tuneloop import errors
 from tuneloop.artifacts.delta_report import DeltaReport
 from tuneloop.cli import app
@@ -31,6 +33,7 @@ from tuneloop.settings.environment import OTHERS, Settings
 from tuneloop.settings.limits import InputLimits, Limits, variable
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sampling import SampleRunSpec, SampleSpec
+from tuneloop.specs.scoring import ScoreRunSpec, ScoreSpec
 from tuneloop.specs.sweep import SweepSpec
 from tuneloop.traces.schema import ReasoningTrace
 
@@ -56,6 +59,17 @@ page is generated from the models in `lib/tuneloop/specs/`. With the key [`sweep
 describes several runs ([Compare settings with a sweep](../how-to/sweeps.md)); with the key
 [`rounds`](#rounds), it improves a model with its own samples
 ([Improve a model in rounds](../how-to/rounds.md)).
+"""
+
+SCORING_HEAD = """# Scoring spec
+
+Every key of a scoring spec, the YAML file with the key `score`
+([Score stored traces](../how-to/store.md#score-stored-traces)).
+[`execution`](spec.md#ExecutionSpec) is the same as in a run spec. Unknown keys are errors. This
+page is generated from `lib/tuneloop/specs/scoring.py`.
+
+## Top level
+
 """
 
 SAMPLING_HEAD = """# Sampling spec
@@ -185,14 +199,23 @@ def spec_page() -> str:
 
 def sampling_page() -> str:
     """Return the page with every key of a sampling spec, without those of `execution`."""
-    run = SampleRunSpec.model_json_schema(by_alias=True)
-    schema = SampleSpec.model_json_schema(by_alias=True)
-    places = {"SampleSpec": ["sample"]}
+    return SAMPLING_HEAD + _spec_page(SampleRunSpec, SampleSpec, "sample")
+
+
+def scoring_page() -> str:
+    """Return the page with every key of a scoring spec, without those of `execution`."""
+    return SCORING_HEAD + _spec_page(ScoreRunSpec, ScoreSpec, "score")
+
+
+def _spec_page(run_spec: type[BaseModel], options: type[BaseModel], key: str) -> str:
+    run = run_spec.model_json_schema(by_alias=True)
+    schema = options.model_json_schema(by_alias=True)
+    places = {options.__name__: [key]}
     lines = [line for line in _table(run, places).splitlines() if "| `execution` |" not in line]
     lines = [line.replace("(#ImportSpec)", "(spec.md#ImportSpec)") for line in lines]
     top = "\n".join(lines) + "\n"
-    sections = _sections(schema, schema["$defs"], "`sample` { #SampleSpec }", "sample")
-    return SAMPLING_HEAD + top + "".join(sections)
+    title = f"`{key}` {{ #{options.__name__} }}"
+    return top + "".join(_sections(schema, schema.get("$defs", {}), title, key))
 
 
 def _sections(
@@ -421,6 +444,7 @@ def _codes(entry: Runbook) -> str:
 PAGES = {
     "reference/spec": spec_page,
     "reference/sampling": sampling_page,
+    "reference/scoring": scoring_page,
     "reference/cli": cli_page,
     "reference/settings": settings_page,
     "reference/limits": limits_page,

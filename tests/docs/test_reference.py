@@ -18,6 +18,7 @@ from tuneloop.settings.environment import OTHERS, Settings
 from tuneloop.settings.limits import Limits
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sampling import SampleSpec
+from tuneloop.specs.scoring import ScoreSpec
 from tuneloop.traces.schema import (
     AssistantMessage,
     ReasoningTrace,
@@ -161,6 +162,7 @@ def test_links_outside_the_site_lead_somewhere(name: str) -> None:
             for model in (ReasoningTrace, TraceStep, AssistantMessage, ToolMessage, ToolCall)
         ),
         *((model, "sampling_page") for model in dict.fromkeys(models(SampleSpec))),
+        *((model, "scoring_page") for model in dict.fromkeys(models(ScoreSpec))),
     ],
 )
 def test_every_key_is_in_its_page(model: type[BaseModel], page: str) -> None:

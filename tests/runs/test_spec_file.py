@@ -12,6 +12,7 @@ from tuneloop.specs.base import Spec
 from tuneloop.specs.renamed_keys import RENAMED_KEYS
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sampling import SampleRunSpec
+from tuneloop.specs.scoring import ScoreRunSpec
 from tuneloop.specs.training import TrainSpec
 
 GOOD = """\
@@ -48,6 +49,13 @@ def test_a_good_spec(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", ["demo.yaml", "sft_tiny.yaml"])
 def test_the_shipped_configs_load(config: str, repository: Path) -> None:
     assert load_run_spec(str(repository / "jobs" / "configs" / config)).train.steps
+
+
+def test_the_shipped_scoring_spec_loads(repository: Path) -> None:
+    spec = load_any_spec(str(repository / "jobs" / "configs" / "score_tiny.yaml"))
+    assert isinstance(spec, ScoreRunSpec)
+    with pytest.raises(UsageError, match="has the key score, expected a training run"):
+        load_run_spec(str(repository / "jobs" / "configs" / "score_tiny.yaml"))
 
 
 def test_the_shipped_sampling_spec_loads(repository: Path) -> None:

@@ -278,8 +278,39 @@ class SampleResults(RecordPart):
     """Share of prompts without a correct completion, which teach nothing either."""
 
 
+class ScoreCounts(RecordPart):
+    """Counts of the score stage; traces = scored + no_expected_answer + unscorable."""
+
+    traces: int
+    """Traces that were read."""
+    scored: int
+    """Traces with a score."""
+    no_expected_answer: int
+    """Traces of which neither the eval set nor their meta has an expected answer."""
+    unscorable: int
+    """Traces that the scorer cannot judge."""
+
+
+class ScoreResults(RecordPart):
+    """Results of the score stage."""
+
+    total: float
+    """Sum of all scores."""
+    mean: float | None
+    """Mean score of the traces with a score; null if there is none."""
+
+
 class ImportCounts(RecordPart):
     """Counts of the import stage."""
 
     traces: int
     """Traces posted to the store."""
+
+
+class ImportedScores(RecordPart):
+    """Counts of the import stage of a scoring run."""
+
+    scores: int
+    """Scores posted to the store."""
+    unknown_traces: int
+    """Scores that were not stored, because the store does not have their traces (any more)."""

@@ -83,7 +83,8 @@ def check(
     execution = prepared.plan.spec.execution
     stages = [stage.stage for stage in prepared.plan.stages]
     findings = check_execution(execution, stages)
-    findings += check_base_model(prepared.plan.model, execution, stages)
+    if prepared.plan.model is not None:
+        findings += check_base_model(prepared.plan.model, execution, stages)
     step = find_step(prepared.plan, train_devices(cluster_of(prepared.plan.spec)))
     if step is not None:
         findings += check_host_memory(step.host.peak_bytes, execution)

@@ -61,9 +61,12 @@ def print_run(
             console.print(f"{name:16} {100 * base:5.1f} % -> {100 * tuned:5.1f} %", markup=False)
     for k, share in summary.get("samples", {}).get("pass_at", {}).items():
         console.print(f"pass@{k:11} {100 * share:5.1f} %", markup=False)
-    page = f"{summary['report'].removesuffix('.md')}.html"  # a run of an older version has none
-    report = page if files.exists(page) else summary["report"]
-    console.print(f"\nreport   {report}", markup=False, soft_wrap=True)
+    if (report := summary.get("report")) is not None:
+        page = f"{report.removesuffix('.md')}.html"  # a run of an older version has none
+        report = page if files.exists(page) else report
+        console.print(f"\nreport   {report}", markup=False, soft_wrap=True)
+    else:
+        console.print(f"\nscores   {summary['file']}", markup=False, soft_wrap=True)
     console.print(f"all      {summary['artifacts']}", markup=False, soft_wrap=True)
 
 
@@ -103,7 +106,8 @@ def print_plan(
     """
     console = make_console()
     console.print(f"run {plan.run_id}, seed {plan.seed}", markup=False)
-    console.print(f"model {plan.model.words}", markup=False)
+    if plan.model is not None:
+        console.print(f"model {plan.model.words}", markup=False)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("stage", "fingerprint", "state", "where", "machine"):
         # In 80 columns, a long namespace is folded, so that people can copy every other cell.

@@ -103,7 +103,8 @@ def demo(
 
 
 def _headline(plan: AnyPlan) -> str:
-    return f"run      {plan.run_id}\nmodel    {plan.model.words}"
+    model = "" if plan.model is None else f"\nmodel    {plan.model.words}"
+    return f"run      {plan.run_id}{model}"
 
 
 def run(
@@ -285,6 +286,6 @@ def _plan_as_json(made: AnyPlan, rows: list[PlanRow], report: StepReport | None)
     return {
         "run_id": made.run_id,
         "seed": made.seed,
-        "model": made.model.model_dump(mode="json"),
+        "model": None if made.model is None else made.model.model_dump(mode="json"),
         "stages": stages,
     }

@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.results import EvalResults, SampleCounts, SampleResults, TrainResults
+from tuneloop.artifacts.results import (
+    EvalResults,
+    SampleCounts,
+    SampleResults,
+    ScoreCounts,
+    ScoreResults,
+    TrainResults,
+)
 from tuneloop.storage import paths
 
 if TYPE_CHECKING:
@@ -51,10 +58,19 @@ def _sampling(record: Record, run: str) -> dict[str, Any]:
     }
 
 
+def _scoring(record: Record, run: str) -> dict[str, Any]:
+    results = record.results_as(ScoreResults).model_dump(mode="json")
+    return {
+        "scores": record.counts_as(ScoreCounts).model_dump(mode="json") | results,
+        "file": paths.join(run, "scores.jsonl"),
+    }
+
+
 PARTS: dict[str, Callable[[Record, str], dict[str, Any]]] = {
     "train": _training,
     "eval": _evaluation,
     "sample": _sampling,
+    "score": _scoring,
 }
 """Stage -> function (record, folder of the run) -> keys of the summary."""
 
@@ -63,5 +79,8 @@ def headline(summary: dict[str, Any]) -> str:
     """Return the main result of a run in one line."""
     if (accuracy := summary.get("accuracy")) is not None:
         return f"accuracy {100 * accuracy['base']:.1f} % -> {100 * accuracy['tuned']:.1f} %"
+    if (scores := summary.get("scores")) is not None:
+        mean = "" if scores["mean"] is None else f", mean score {scores['mean']:.3f}"
+        return f"{scores['scored']} of {scores['traces']} traces scored{mean}"
     samples = summary["samples"]
     return f"{samples['samples']} samples, mean reward {samples['mean_reward']:.3f}"

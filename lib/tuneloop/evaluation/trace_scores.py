@@ -220,18 +220,22 @@ class Counts:
             self.scored += 1
             self.total += score.score
 
+    @property
+    def mean(self) -> float | None:
+        """Return the mean score; None if there is none."""
+        return self.total / self.scored if self.scored else None
+
     def as_json(self) -> dict[str, Any]:
         """Return the counts as a JSON object."""
-        mean = self.total / self.scored if self.scored else None
         return {
             "traces": self.traces,
             "scored": self.scored,
-            "mean": mean,
+            "mean": self.mean,
             "states": dict(sorted(self.states.items())),
         }
 
     def text(self) -> str:
         """Describe the counts in one sentence."""
         states = ", ".join(f"{count} {name}" for name, count in sorted(self.states.items()))
-        mean = f", mean score {self.total / self.scored:.3f}" if self.scored else ""
+        mean = "" if self.mean is None else f", mean score {self.mean:.3f}"
         return f"{self.traces} traces, {self.scored} scored{mean}: {states}"

@@ -28,6 +28,7 @@ _RESULTS = (
     ("sample", "mean_reward"),
     ("sample", "all_correct"),
     ("sample", "none_correct"),
+    ("score", "mean"),
 )
 _COUNTS = (
     ("export", "examples"),
@@ -41,6 +42,8 @@ _COUNTS = (
     ("sample", "samples"),
     ("sample", "correct"),
     ("sample", "truncated"),
+    ("score", "traces"),
+    ("score", "scored"),
 )
 
 

@@ -120,6 +120,7 @@ def _facts(run: StoredRun) -> list[tuple[str, str]]:
     if isinstance(train, dict):
         facts.append(("training", _words(train)))
     facts += _sampling(run)
+    facts += _scoring(run)
     facts.append(("seed", str(manifest.seed)))
     code = manifest.image or manifest.provenance.get("git_commit")
     if code:
@@ -130,6 +131,12 @@ def _facts(run: StoredRun) -> list[tuple[str, str]]:
         text = f"{100 * base:.1f} % -> {100 * tuned:.1f} %"
         facts.append(("accuracy", f"{text}, {said}" if isinstance(said, str) else text))
     return facts
+
+
+def _scoring(run: StoredRun) -> list[tuple[str, str]]:
+    """Describe the scores of a run; nothing for a run without any."""
+    mean = run.number("score", "mean")
+    return [] if mean is None else [("scores", f"mean score {mean:.3f}")]
 
 
 def _sampling(run: StoredRun) -> list[tuple[str, str]]:

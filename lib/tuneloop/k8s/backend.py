@@ -59,8 +59,8 @@ class PlannedRun(Protocol):
         """URL of the prefix that all results are written below."""
 
     @property
-    def architecture(self) -> Architecture:
-        """Family and shape of the model that the run starts from."""
+    def architecture(self) -> Architecture | None:
+        """Family and shape of the model that the run starts from; None without a model."""
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -359,7 +359,8 @@ def placed_renderer(
     commit: str | None = provenance.gather()["git_commit"]
     renderer = renderer_of(run.spec, shipped_manifests(), image_of(run.spec, target.image), commit)
     cluster = renderer.cluster
-    if isinstance(run.spec, RunSpec) and (devices := train_devices(cluster)) is not None:
+    devices = train_devices(cluster)
+    if isinstance(run.spec, RunSpec) and devices is not None and run.architecture is not None:
         run.spec.train.mesh_sizes(devices.devices, devices.slices, run.architecture)
     needs = run.needs({each.stage: stage_devices(cluster, each.stage) for each in run.stages})
     return replace(renderer, cluster=cluster.with_needs(needs, least_deadline_seconds))

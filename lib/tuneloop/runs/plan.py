@@ -43,6 +43,7 @@ from tuneloop.training.sft.earlier import find_earlier_run
 
 if TYPE_CHECKING:
     from tuneloop.runs.sampling.plan import SamplePlan
+    from tuneloop.runs.scoring.plan import ScorePlan
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def stage_state(stage: StageSpec) -> State:
     return "to run"
 
 
-def write_run_manifest(plan: Plan | SamplePlan, *, image: str | None = None) -> str:
+def write_run_manifest(plan: Plan | SamplePlan | ScorePlan, *, image: str | None = None) -> str:
     """Write the manifest of a run, before its first stage, and record the versions of its sets.
 
     Args:

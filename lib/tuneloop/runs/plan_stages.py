@@ -15,6 +15,7 @@ from tuneloop.specs.run import ExecutionSpec
 from tuneloop.specs.stages import DatasetRef, StageSpec
 from tuneloop.stages.pipelines import planned_stages
 from tuneloop.stages.sampling.row import SampleInputs
+from tuneloop.stages.scoring.row import ScoreInputs
 from tuneloop.stages.table import RunInputs, StageDef
 from tuneloop.storage import paths
 
@@ -62,7 +63,7 @@ def refuse_credentials(field: str, url: str) -> None:
 
 
 def build_stages(
-    inputs: RunInputs | SampleInputs, code: CodeIdentity
+    inputs: RunInputs | SampleInputs | ScoreInputs, code: CodeIdentity
 ) -> tuple[str, tuple[StageSpec, ...]]:
     """Fingerprint every stage of a run, then name the run after all of them.
 

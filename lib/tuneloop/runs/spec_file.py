@@ -5,15 +5,23 @@ from __future__ import annotations
 import re
 
 from tuneloop.errors import SpecError, UsageError
+from tuneloop.specs import sampling, scoring
 from tuneloop.specs.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
 from tuneloop.specs.run import RunSpec
-from tuneloop.specs.sampling import KEY, AnyRunSpec, SampleRunSpec
+from tuneloop.specs.sampling import AnyRunSpec, SampleRunSpec
+from tuneloop.specs.scoring import ScoreRunSpec
 from tuneloop.stages.table import STAGES, names_in
 from tuneloop.storage import files
 from tuneloop.yaml_in import load_model, parse_mapping, validate
 
 VERBS = {"sweep": "`plan`, `run` or `submit`", "rounds": "`plan` or `run`"}
 """Key of a spec that describes several runs -> verbs that can run it."""
+
+KINDS: dict[str, type[SampleRunSpec] | type[ScoreRunSpec]] = {
+    sampling.KEY: SampleRunSpec,
+    scoring.KEY: ScoreRunSpec,
+}
+"""Key at the top of a spec file -> class of the spec; all other files are training runs."""
 
 
 def load_run_spec(url: str) -> RunSpec:
@@ -30,8 +38,11 @@ def load_run_spec(url: str) -> RunSpec:
             raise UsageError(
                 f"{url}: has the key {key}, expected one run; use {verbs} for this spec"
             )
-    if re.search(rb"^sample\s*:", data, re.MULTILINE):
-        raise UsageError(f"{url}: has the key sample, expected a training run; name another spec")
+    for key in KINDS:
+        if re.search(rb"^%s\s*:" % key.encode(), data, re.MULTILINE):
+            raise UsageError(
+                f"{url}: has the key {key}, expected a training run; name another spec"
+            )
     spec = load_model(RunSpec, data, url, "keys of a run spec", RENAMED_KEYS, RENAMED_KINDS)
     check_shard_counts(spec, url)
     return spec
@@ -45,12 +56,13 @@ def load_any_spec(url: str) -> AnyRunSpec:
         SpecError: as in `load_run_spec`.
     """
     data = _read(url)
-    if KEY.encode() in data:
+    if any(key.encode() in data for key in KINDS):
         value, root = parse_mapping(data, url, "keys of a run spec")
-        if KEY in value:
-            spec = validate(SampleRunSpec, value, root, url)
-            check_shard_counts(spec, url)
-            return spec
+        for key, kind in KINDS.items():
+            if key in value:
+                spec: AnyRunSpec = validate(kind, value, root, url)
+                check_shard_counts(spec, url)
+                return spec
     return load_run_spec(url)
 
 

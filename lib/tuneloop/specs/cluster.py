@@ -109,8 +109,8 @@ class StagePlacement(AcceleratorRequest, PodResources):
     attempt_deadline_seconds: int | None = Field(default=None, ge=60)
     """Seconds that one attempt of one pod may take; null means `deadline_seconds`."""
     shard_count: int = Field(default=1, ge=1, le=1000)
-    """Pods that share the work of export, eval or sample; more pods finish sooner with the same
-    result."""
+    """Pods that share the work of export, eval, sample or score; more pods finish sooner with the
+    same result."""
     queue: DnsLabel | None = None
     """Kueue LocalQueue that admits this stage, such as a queue with accelerators; null uses
     `execution.cluster.queue`."""
@@ -184,6 +184,8 @@ class ClusterSpec(Spec):
     """Machines of the eval stage."""
     sample: StagePlacement = StagePlacement()
     """Machines of the sample stage."""
+    score: StagePlacement = StagePlacement()
+    """Machines of the score stage."""
     import_: StagePlacement = Field(default=StagePlacement(), alias="import")
     """Machines of the import stage."""
 

@@ -10,6 +10,7 @@ from tuneloop.specs.base import Seed, Spec
 from tuneloop.specs.import_traces import ImportSpec
 from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.run import ExecutionSpec, RunSpec
+from tuneloop.specs.scoring import ScoreRunSpec
 
 KEY = "sample"
 """Key at the top of a spec file, by which it is recognised."""
@@ -139,5 +140,5 @@ class SampleRunSpec(Spec):
     """Execution settings: storage and cluster; never part of the fingerprint."""
 
 
-AnyRunSpec = RunSpec | SampleRunSpec
+AnyRunSpec = RunSpec | SampleRunSpec | ScoreRunSpec
 """A spec of any kind of run."""

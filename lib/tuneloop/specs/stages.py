@@ -12,6 +12,7 @@ from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.import_traces import ImportSpec
 from tuneloop.specs.run import ExecutionSpec
 from tuneloop.specs.sampling import SampleSpec
+from tuneloop.specs.scoring import ScoreSpec
 from tuneloop.specs.training import TrainSpec
 from tuneloop.storage.sealed import Sealed
 
@@ -160,6 +161,22 @@ class SampleStage(StageSpec):
     """sha256 of the Python file that scores; null for a scorer of the table."""
     apart_from: tuple[EvalSetRef, ...]
     """Eval sets that stay apart from the samples."""
+
+
+class ScoreStage(StageSpec):
+    """Stage spec of `score`."""
+
+    stage: Literal["score"] = "score"
+    dataset: DatasetRef
+    """Dataset of the traces."""
+    options: ScoreSpec
+    """Options of the score stage."""
+    criteria: str
+    """Name of the scores."""
+    expected: EvalSetRef | None
+    """Eval set with the expected answers; null uses the meta of the traces alone."""
+    scorer_sha256: str | None
+    """sha256 of the Python file that scores; null for a scorer of the table."""
 
 
 class ImportStage(StageSpec):

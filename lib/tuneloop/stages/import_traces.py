@@ -1,19 +1,23 @@
-"""Import: eval traces or samples -> the trace store, where the next loop starts."""
+"""Import: eval traces, samples or scores -> the trace store, where the next loop starts."""
 
 from __future__ import annotations
 
 import json
 from itertools import islice
+from typing import Any
 
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import OutputFile
-from tuneloop.artifacts.results import ImportCounts
+from tuneloop.artifacts.results import ImportCounts, ImportedScores
 from tuneloop.specs.stages import ImportStage
 from tuneloop.stages.context import Stage
 from tuneloop.traces.client import TraceClient
+from tuneloop.traces.judgement_client import post_scores
 
 FILES = {"eval": ("eval_before.jsonl", "eval_after.jsonl"), "sample": ("sampled.jsonl",)}
 """Upstream stage -> its files of traces."""
+SCORES, SCORES_FILE = "score", "scores.jsonl"
+"""Upstream stage of a scoring run, and its file."""
 
 
 def run(spec: ImportStage, stage: Stage) -> None:
@@ -22,6 +26,9 @@ def run(spec: ImportStage, stage: Stage) -> None:
     The idempotency key names fingerprint, file and batch, so a batch that was posted before a crash
     is not stored again.
     """
+    if SCORES in spec.upstream:
+        _post_scores(spec, stage)
+        return
     outputs = [
         stage.upstream(upstream).output(name)
         for upstream in FILES
@@ -43,6 +50,26 @@ def run(spec: ImportStage, stage: Stage) -> None:
                 batch_number += 1
                 stage.progress(posted, total)
     stage.set_results(ImportCounts(traces=posted))
+
+
+def _post_scores(spec: ImportStage, stage: Stage) -> None:
+    """Post the scores of a scoring run; their traces may have been deleted since."""
+    output = stage.upstream(SCORES).output(SCORES_FILE)
+    rows = map(json.loads, _lines(output, stage))
+    scored = [_request(row) for row in rows if row["score"] is not None]
+    stored = unknown = 0
+    with TraceClient(spec.execution.store_url) as client:
+        for created, missing in post_scores(client, scored):
+            stage.check_stop()
+            stored, unknown = stored + created, unknown + missing
+            stage.progress(stored + unknown, len(scored))
+    stage.set_results(ImportedScores(scores=stored, unknown_traces=unknown))
+
+
+def _request(row: dict[str, Any]) -> dict[str, Any]:
+    names = ("trace_id", "criteria", "score")
+    details = {name: value for name, value in row.items() if name not in names}
+    return {**{name: row[name] for name in names}, "details": details}
 
 
 def _lines(output: OutputFile, stage: Stage) -> list[bytes]:

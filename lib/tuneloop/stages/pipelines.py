@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sampling import AnyRunSpec, SampleRunSpec
+from tuneloop.specs.scoring import ScoreRunSpec
 from tuneloop.stages.table import STAGES, StageDef
 
 
@@ -31,6 +32,7 @@ TRAINING_STAGES = ("export", "train", "eval", "import")
 PIPELINES: dict[str, Pipeline] = {
     "training": Pipeline(RunSpec, TRAINING_STAGES),
     "sampling": Pipeline(SampleRunSpec, ("sample", "import"), optional=("import",)),
+    "scoring": Pipeline(ScoreRunSpec, ("score", "import"), optional=("import",)),
 }
 """Name -> kind of run."""
 

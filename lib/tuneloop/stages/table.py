@@ -15,6 +15,7 @@ from tuneloop.artifacts.results import (
     EvalResults,
     ExportCounts,
     ImportCounts,
+    ImportedScores,
     TrainCounts,
     TrainResults,
 )
@@ -29,10 +30,12 @@ from tuneloop.specs.stages import (
     ImportStage,
     ModelRef,
     SampleStage,
+    ScoreStage,
     StageSpec,
     TrainStage,
 )
 from tuneloop.stages.sampling import row as sampling
+from tuneloop.stages.scoring import row as scoring
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.model_manifest import ModelManifest
@@ -231,6 +234,10 @@ def _eval_summary(record: Record) -> str:
 
 
 def _import_summary(record: Record) -> str:
+    if "scores" in record.counts:
+        posted = record.counts_as(ImportedScores)
+        more = f", {posted.unknown_traces} of deleted traces" if posted.unknown_traces else ""
+        return f"{posted.scores} scores in the store{more}"
     return f"{record.counts_as(ImportCounts).traces} traces in the store"
 
 
@@ -303,10 +310,24 @@ STAGES: dict[str, StageDef] = {
             uses_store=sampling.uses_store,
         ),
         StageDef(
+            name="score",
+            module="tuneloop.stages.score",
+            spec=ScoreStage,
+            upstream=(),
+            fields=scoring.fields,
+            identity=scoring.identity,
+            inputs=scoring.inputs_of,
+            scope="shared",
+            extra="eval",
+            copies=("scores.jsonl",),
+            summary=scoring.summary,
+            uses_store=scoring.uses_store,
+        ),
+        StageDef(
             name="import",
             module="tuneloop.stages.import_traces",
             spec=ImportStage,
-            upstream=("eval", "sample"),
+            upstream=("eval", "sample", "score"),
             fields=lambda inputs: {"options": inputs.spec.import_},
             identity=lambda inputs: {},
             extra="store",
