@@ -33,6 +33,7 @@ FILES = {
     "stages/test_eval_passes.py": "jax",
     "stages/test_evaluate.py": "jax",
     "stages/test_shards.py": "jax",
+    "stages/test_train_conversations.py": "jax",
     "test_kill.py": "jax",
     "test_planted_secrets.py": "jax",
     "test_wheel.py": "jax",

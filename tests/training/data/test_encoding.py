@@ -20,7 +20,7 @@ from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.chat_format import ChatFormat
 from tuneloop.training.text.rows import plain_row
 from tuneloop.training.text.trainer import BOS_ID
-from tuneloop.training.text.turns import EncodedRow
+from tuneloop.training.text.turns.encoder import EncodedRow
 
 
 def example(number: int, response: str = "Answer: a") -> TrainingExample:

@@ -17,7 +17,7 @@ from tuneloop.training.data.table import TokenTable, join_blocks
 from tuneloop.training.data.token_file import ARRAYS, open_token_file, write_token_file
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.rows import plain_row
-from tuneloop.training.text.turns import EncodedRow
+from tuneloop.training.text.turns.encoder import EncodedRow
 
 IDS = ["a", "é😀", "\ud800 alone", "a", "", "ﬁ\u2028\x00"]
 """Ids of any kind: of several bytes, with a lone surrogate, twice, empty."""

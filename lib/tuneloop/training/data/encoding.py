@@ -23,7 +23,7 @@ from tuneloop.import_closure import import_closure
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.chat_format import ChatFormat
 from tuneloop.training.text.rows import encode_rows
-from tuneloop.training.text.turns import EncodedRow
+from tuneloop.training.text.turns.encoder import EncodedRow
 
 EncodeExample = Callable[[TrainingExample], Sequence[EncodedRow]]
 """Encodes an example as rows of ids with the ranges that the loss covers."""

@@ -33,7 +33,7 @@ from tuneloop.training.text.model_tokens import (
     special_tokens,
 )
 from tuneloop.training.text.tokenizers import Tokenizer, load_tokenizer_files, tokenizer_file
-from tuneloop.training.text.turns import TurnEncoder
+from tuneloop.training.text.turns.encoder import TurnEncoder
 
 STAND_IN = "x"
 """Content that spells no control token."""

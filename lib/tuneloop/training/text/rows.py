@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.chat_format import ChatFormat
-from tuneloop.training.text.turns import EncodedRow
+from tuneloop.training.text.turns.encoder import EncodedRow
 
 
 def plain_row(prompt: list[int], response: list[int]) -> EncodedRow:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from tuneloop.errors import DataError
 from tuneloop.training.conversation import Conversation
-from tuneloop.training.text.stand_in import StandIn, stand_in
-from tuneloop.training.text.template_messages import Messages, template_messages, template_tools
+from tuneloop.training.text.turns.messages import Messages, template_messages, template_tools
+from tuneloop.training.text.turns.stand_in import StandIn, stand_in
 
 if TYPE_CHECKING:
     from tuneloop.training.text.chat_format import ChatFormat
 
+_Turn = Callable[[int], tuple[str, str]]
+"""Number of a message -> the text that generation starts from, and the message with its end."""
 _NAMES = {
     "system": "the system text",
     "content": "the text of a message beside its tool calls or results",
@@ -84,27 +86,23 @@ class TurnEncoder:
                 f"{chat.template.place}: the conversation does not end with a message of the"
                 " assistant, which training needs; fix the trace"
             )
+
+        @cache  # a row of its own and the rows after it ask for the same message
+        def turn(number: int) -> tuple[str, str]:
+            return self._turn(messages, tools, number)
+
         rows = []
         while waiting:
-            row, found = self._row(messages, tools, waiting)
+            row, found = self._row(turn, waiting)
             self._check_control(row.ids, self._check(key, waiting[-1], tuple(found)))
             rows.append(row)
             waiting = [each for each in waiting if each not in found]
         return rows[::-1]
 
-    def _row(
-        self, messages: Messages, tools: list[Any], waiting: Sequence[int]
-    ) -> tuple[EncodedRow, list[int]]:
+    def _row(self, turn: _Turn, waiting: Sequence[int]) -> tuple[EncodedRow, list[int]]:
         """Encode the messages up to the last one that waits, and list those it trains on."""
         *earlier, last = waiting
-        before, closed = self._turn(messages, tools, last)
-        text = self._render(messages[: last + 1], tools, generation_prompt=False)
-        if not text.startswith(before + closed):
-            raise DataError(
-                f"{self._chat.template.place}: the text of a conversation does not begin with the"
-                f" generation prompt {before[-40:]!r} of its last message; use another model, or"
-                " another value of train.thinking"
-            )
+        before, closed = turn(last)
         whole = before + closed
         ids = self._chat.tokenizer.encode(whole)
         start_ids = self._chat.tokenizer.encode(before)
@@ -112,7 +110,7 @@ class TurnEncoder:
             ids = [*start_ids, *self._encode_rest(start_ids, ids, closed)]
         spans, found = [(len(start_ids), len(ids))], [last]
         for each in reversed(earlier):
-            span = self._span(messages, tools, each, whole, ids)
+            span = self._span(turn, each, whole, ids)
             if span is not None:
                 spans.append(span)
                 found.append(each)
@@ -140,12 +138,10 @@ class TurnEncoder:
             )
         return before, rest[: ends[-1]]
 
-    def _span(
-        self, messages: Messages, tools: list[Any], number: int, whole: str, ids: list[int]
-    ) -> tuple[int, int] | None:
+    def _span(self, turn: _Turn, number: int, whole: str, ids: list[int]) -> tuple[int, int] | None:
         """Return the ids of an earlier message; None if the whole does not hold it as generated."""
         try:
-            before, closed = self._turn(messages, tools, number)
+            before, closed = turn(number)
         except DataError:
             return None  # its own row says why
         if not whole.startswith(before + closed):

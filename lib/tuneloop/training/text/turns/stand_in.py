@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from tuneloop.training.text.template_messages import Messages
+from tuneloop.training.text.turns.messages import Messages
 
 _PLAIN = re.compile(r"[A-Za-z0-9_ .,-]*")
 """Texts of a tool's definition that stay as they are, because templates compare them."""

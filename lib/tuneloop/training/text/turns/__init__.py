@@ -1,0 +1,1 @@
+"""Encode conversations with a chat template: messages, their stand-ins, ids and loss."""
