@@ -19,6 +19,7 @@ from tuneloop.artifacts.run_manifest import read_run_manifest
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import DataError, InputMissing, SpecError
+from tuneloop.runs.cost.kept_steps import kept_steps_of
 from tuneloop.runs.plan import Plan, load_plan, stage_state, write_run_manifest
 from tuneloop.runs.plan_stages import refuse_credentials
 from tuneloop.runs.spec_file import load_run_spec
@@ -189,6 +190,20 @@ def test_stopping_early_is_identity_and_refuses_several_processes(tiny_run: Tiny
     cluster = {"namespace": "n", "queue": "q", "eval": {"shard_count": 3}}
     with pytest.raises(SpecError, match=r"shard_count is 3, expected 1 with"):
         tiny_run.change(eval__stop_early=True, execution__cluster=cluster).plan()
+
+
+def test_kept_steps_are_identity_and_have_a_stated_cost(tiny_run: TinyRun) -> None:
+    assert kept_steps_of(tiny_run.plan()) is None
+    assert changed(tiny_run, train__keep_checkpoints=[], eval__checkpoints=[]) == []
+    assert changed(tiny_run, train__keep_checkpoints=[4, 8]) == ["train", "eval", "import"]
+    assert changed(tiny_run, eval__checkpoints="all") == ["eval", "import"]
+    cost = kept_steps_of(tiny_run.plan())
+    assert cost is not None and cost.resume_bytes == 3 * cost.output_bytes > 0
+    assert cost.line.startswith("2 kept checkpoints: about ")
+    with pytest.raises(SpecError, match=r"expected steps of train\.keep_checkpoints"):
+        tiny_run.change(eval__checkpoints=[5]).plan()
+    with pytest.raises(SpecError, match="expected rising steps below the last one"):
+        tiny_run.change(eval__checkpoints=[], train__keep_checkpoints=[8, 4]).plan()
 
 
 def test_a_version_of_a_set_never_changes(tiny_run: TinyRun, tmp_path: Path) -> None:

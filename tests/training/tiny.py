@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ def train(
     earlier: EarlierRun | None = None,
     lora: LoraMethod | None = None,
     profiler: ProfilerSpec | None = None,
+    publish_step: Callable[[int, Any], None] = lambda step, model: None,
     **changes: Any,
 ) -> tuple[loop.Progress, bytes]:
     """Train the tiny model; returns the progress and the weights, those of adapters too.
@@ -91,6 +92,7 @@ def train(
         earlier: training to continue.
         lora: adapters to train instead of the model's own weights.
         profiler: steps to trace; the trace goes to `profile` in the folder.
+        publish_step: called with each kept step and the model.
         changes: keys of the train spec that differ from SPEC.
     """
     model: Any = build_random_model(architecture(vocab_size), 0)
@@ -107,6 +109,7 @@ def train(
         process_group=ALONE,
         profiler=profiler,
         profile_url=str(folder / "profile"),
+        publish_step=publish_step,
     )
     progress = loop.run_sft(model, table, options, validation=held_out, earlier=earlier)
     return progress, dump_params(model)

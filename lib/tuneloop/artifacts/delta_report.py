@@ -204,6 +204,8 @@ class ReportModel(_Part):
     """Run that trained it."""
     examples: int = 0
     """Training examples in its prompt."""
+    step: int | None = None
+    """Step of the training, for a checkpoint of the tuned model."""
 
 
 class ModelResult(_Part):

@@ -73,6 +73,8 @@ class Model(Struct, frozen=True, kw_only=True, tag_field="kind", tag="model"):
     """Run that trained it; null for a model that no run trained."""
     examples: int = 0
     """Training examples in the prompt, as earlier turns."""
+    step: int | UnsetType = UNSET
+    """Step of the training of the tuned model, for a checkpoint of it; unset for other models."""
 
 
 class Item(Struct, frozen=True, kw_only=True, tag_field="kind", tag="item"):

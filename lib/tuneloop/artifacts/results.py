@@ -154,6 +154,9 @@ class TrainResults(RecordPart):
     """Digest of the base model's weights, tokenizer and settings; empty in older records."""
     tuned_model_digest: str = ""
     """Digest of the tuned model's weights, tokenizer and settings; empty in older records."""
+    checkpoints: dict[int, str] = {}
+    """Step of `train.keep_checkpoints` -> digest of its weights; with adapters, of base and
+    adapter."""
     parity: list[ParityResult] = []
     """What each reader found that read the published model again."""
 

@@ -197,6 +197,7 @@ def plan(
     from tuneloop.history.cost import account
     from tuneloop.runs.backend import load_backend
     from tuneloop.runs.cost.bounds import bound_lines, bounds
+    from tuneloop.runs.cost.kept_steps import kept_steps_of
     from tuneloop.runs.plan import Plan
     from tuneloop.runs.plan_table import plan_rows
     from tuneloop.runs.prepare import prepare
@@ -228,12 +229,14 @@ def plan(
     listed = options.load_prices(prices or spec.execution.prices)
     price = _train_price(price_per_chip_hour, listed, cluster)
     report = report_step(step, made.artifacts, timeout, price) if step else None
-    at_most = bounds(rows, cluster, listed)
+    at_most, kept = bounds(rows, cluster, listed), kept_steps_of(made)
     if as_json:
         bound = account.as_json(at_most, listed)
-        print_json({**_plan_as_json(made, rows, report), "bound": bound})
+        cost = {} if kept is None else {"kept_checkpoints": kept.as_json()}
+        print_json({**_plan_as_json(made, rows, report), "bound": bound, **cost})
     else:
-        display.print_plan(made, rows, report, bound_lines(at_most, listed))
+        lines = [*bound_lines(at_most, listed), *([kept.line] if kept else [])]
+        display.print_plan(made, rows, report, lines)
     for finding in _memory_findings(step, made.spec.execution):
         typer.echo(f"{finding.severity}: {finding}", err=True)
     if cluster is not None and (warning := _eval_warning(made, cluster)):

@@ -82,6 +82,9 @@ class EvalSpec(Spec):
     baselines: tuple[str, ...] = Field(default=(), max_length=20)
     """Stored models, aliases, or runs with their tuned models, that are asked all questions as
     well. The content of a model enters the fingerprint with its name."""
+    checkpoints: Literal["all"] | tuple[Annotated[int, Field(ge=1)], ...] = Field(default=())
+    """Steps of `train.keep_checkpoints` whose weights are asked all questions as well, or `all` of
+    them; the report shows the accuracy by step."""
     stop_early: bool = False
     """Stop asking a required set as soon as an anytime-valid test has decided whether the tuned
     model is better or worse. Its questions are asked in a random order, in growing chunks, so each

@@ -122,6 +122,17 @@ class RunSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _evaluated_steps_are_kept(self) -> RunSpec:
+        kept, asked = self.train.keep_checkpoints, self.eval.checkpoints
+        missing = not kept if asked == "all" else bool(set(asked) - set(kept))
+        if asked and missing:
+            raise ValueError(
+                f"eval.checkpoints is {asked if asked == 'all' else list(asked)}, expected steps of"
+                f" train.keep_checkpoints ({list(kept)}); add them there"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _profiled_steps_exist(self) -> RunSpec:
         profiler, steps = self.execution.profiler, self.train.steps
         if profiler is not None and steps is not None and profiler.last_step > steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -83,6 +83,10 @@ class TrainSpec(Spec):
     rounding."""
     validation: ValidationSpec | None = None
     """Validation while training; null computes no validation loss."""
+    keep_checkpoints: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), max_length=100)
+    """Steps before the last one whose weights become outputs of the train stage as well, so that
+    `eval.checkpoints` can name them: adapters with LoRA, whole models otherwise. The checkpoint of
+    each of them is also kept until the training ends. A step after an early stop is not kept."""
     max_length_tokens: int = Field(ge=8)
     """Maximum tokens of an example: prompt, response and control tokens together. A longer example
     fails the stage; `export.over_length` drops or shortens such examples before training."""
@@ -132,6 +136,12 @@ class TrainSpec(Spec):
     def _fits(self) -> TrainSpec:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("expected one of the two keys `steps` and `epochs`")
+        kept = self.keep_checkpoints
+        if list(kept) != sorted(set(kept)) or (self.steps and kept and kept[-1] >= self.steps):
+            raise ValueError(
+                f"keep_checkpoints is {list(kept)}, expected rising steps below the last one, which"
+                " is kept anyway; correct the list"
+            )
         if self.batch_size % self.accumulation_steps:
             raise ValueError(
                 f"accumulation_steps is {self.accumulation_steps}, expected a divisor of batch_size"

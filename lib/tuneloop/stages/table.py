@@ -164,6 +164,8 @@ def _train_identity(inputs: RunInputs) -> Fields:
     """The content of a stored model; its name and place do not matter."""
     spec = inputs.spec
     options = spec.train.model_dump(mode="json")
+    if not spec.train.keep_checkpoints:  # the identity that runs had before there was the option
+        del options["keep_checkpoints"]
     if inputs.model is not None:
         options["model"] = {"kind": "pretrained", "digest": inputs.model.digest}
         del options["tokenizer"]  # the model brings its own
@@ -198,6 +200,8 @@ def _eval_identity(inputs: RunInputs) -> Fields:
     sets = zip(options.all_sets, inputs.eval_sets, strict=True)
     # Runs without a server have the identity that they had before there were servers.
     without = {"backend"} if options.backend is None else set()
+    if not options.checkpoints:
+        without |= {"checkpoints"}
     if not options.stop_early:
         without |= {"stop_early", "stop_candidate"}
     return {

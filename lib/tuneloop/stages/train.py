@@ -24,7 +24,7 @@ from tuneloop.specs.stages import TrainStage, dump_stage_spec
 from tuneloop.stages.command import peak_flops_per_second
 from tuneloop.stages.context import Stage
 from tuneloop.stages.exported import TRAINING, VALIDATION, has_rows, iter_examples
-from tuneloop.stages.models import tuned
+from tuneloop.stages.models import kept_steps, tuned
 from tuneloop.stages.models.base import BaseModel, draw_random, open_stored
 from tuneloop.storage import files, paths
 from tuneloop.training.data.encoding import Block, ChatEncoder, count_processes, encode_blocks
@@ -84,7 +84,8 @@ def run(spec: TrainStage, stage: Stage) -> None:
         validation_examples=held_out.digest if held_out else "",
     )
     model = _trainable(spec, base)
-    progress = _train(model, base.architecture, data, spec, stage, group, earlier)
+    kept: dict[int, str] = {}
+    progress = _train(model, base, data, spec, stage, group, earlier, kept)
     seconds = [row.step_seconds for row in progress.metrics[earlier.step if earlier else 0 :]]
     stage.useful_seconds, stage.step_seconds = sum(seconds), statistics.median(seconds or [0.0])
     model, adapters = tuned.take_adapters(model, base, spec)
@@ -98,6 +99,7 @@ def run(spec: TrainStage, stage: Stage) -> None:
     found = {
         "tuned_digest": manifest.weights_sha256,
         "tuned_model_digest": manifest.digest,
+        "checkpoints": kept,
         "parity": [ParityResult(**asdict(reader)) for reader in readers],
     }
     stage.set_results(counts, results.model_copy(update=found))
@@ -111,14 +113,18 @@ def _code() -> str:
 
 def _train(
     model: Any,
-    architecture: Architecture,
+    base: BaseModel,
     data: Data,
     spec: TrainStage,
     stage: Stage,
     group: ProcessGroup,
     earlier: EarlierRun | None,
+    kept: dict[int, str],
 ) -> loop.Progress:
-    """Train the model in place; raises Transient if a signal stops it."""
+    """Train the model in place; raises Transient if a signal stops it.
+
+    The digests of kept steps are put into `kept`.
+    """
 
     def report(row: metrics.StepMetrics, total_steps: int) -> None:
         if not stage.holds_unsaved_work:
@@ -130,6 +136,9 @@ def _train(
     def report_validation(step: int, loss: float) -> None:
         stage.on_metrics({"step": step, "validation_loss": loss})
 
+    def publish_step(step: int, trained: Any) -> None:
+        kept[step] = kept_steps.publish_step(trained, step, base, spec, stage)
+
     options = SftOptions(
         spec.options,
         seed=spec.seed,
@@ -139,7 +148,8 @@ def _train(
         report=report,
         report_validation=report_validation,
         should_stop=stage.should_stop,
-        utilization=_utilization(architecture, spec, group),
+        publish_step=publish_step,
+        utilization=_utilization(base.architecture, spec, group),
         profiler=spec.execution.profiler,
         # Not an output: it tells about this machine, and a run is the same with and without it.
         profile_url=paths.join(stage.prefix, "profile"),

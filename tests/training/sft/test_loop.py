@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.training.tiny import train
+from tests.training.tiny import dump_params, train
 from tuneloop.storage import files
 from tuneloop.training.data.table import TokenTable
+from tuneloop.training.models.parameters import param_items
 from tuneloop.training.sft import loop
 from tuneloop.training.text.chat_format import ChatFormat
 
@@ -88,3 +89,35 @@ def test_a_finished_training_is_restored_without_a_step(
     assert again.resumed_from == 12
     assert without_times(again) == without_times(undisturbed[0])
     assert weights == undisturbed[1]
+
+
+def test_kept_steps_are_published_after_an_interruption_and_do_not_change_the_result(
+    undisturbed: tuple[loop.Progress, bytes],
+    table: TokenTable,
+    chat_format: ChatFormat,
+    tmp_path: Path,
+) -> None:
+    published: list[tuple[int, bytes]] = []
+
+    def publish(step: int, model: Any) -> None:
+        published.append((step, dump_params(model)))
+        for _, variable in param_items(model):  # as rounding does
+            variable.set_value(variable.get_value() * 0)
+
+    def run(folder: str, stop_after: int | None = None) -> tuple[loop.Progress, bytes]:
+        return train(
+            *(table, chat_format.tokenizer.vocab_size, tmp_path / folder, stop_after),
+            publish_step=publish,
+            keep_checkpoints=[3, 10],
+        )
+
+    whole, weights = run("whole")
+    assert [step for step, _ in published] == [3, 10]
+    assert without_times(whole) == without_times(undisturbed[0])
+    assert weights == undisturbed[1] and whole.kept_step == 12
+    expected, published[:] = list(published), []
+    stopped, _ = run("stopped", 6)
+    assert not stopped.finished and published == []
+    assert run("stopped")[1] == weights and published == expected
+    published.clear()
+    assert run("stopped")[1] == weights and published == expected  # killed before the record

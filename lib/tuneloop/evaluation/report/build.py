@@ -69,7 +69,13 @@ def build_report(samples: EvalSamples, context: Context) -> DeltaReport:
         schema_version=SCHEMA_VERSION,
         verdict=verdict,
         models=tuple(
-            ReportModel(name=m.name, digest=m.digest, run=m.run, examples=m.examples)
+            ReportModel(
+                name=m.name,
+                digest=m.digest,
+                run=m.run,
+                examples=m.examples,
+                step=None if m.step is UNSET else m.step,
+            )
             for m in samples.models.values()
         ),
         sets=sets,

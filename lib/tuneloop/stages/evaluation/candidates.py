@@ -22,15 +22,20 @@ def enter_candidate(stage: Stage, report: DeltaReport) -> None:
         Transient: the storage does not answer.
     """
     digests = {each.name: each.digest for each in report.models}
+    steps = {each.name: each.digest for each in report.models if each.step is not None}
     for each in report.sets:
         if each.weight == "informative":
             continue
-        compared = (each.base, *(one.model for one in each.comparisons))
-        for base in dict.fromkeys(digests[name] for name in compared):
+        compared = (each.base, *(one.model for one in each.comparisons if one.model not in steps))
+        bases = dict.fromkeys(digests[name] for name in compared)
+        # Checkpoints are candidates too: people can choose the best of them by the report.
+        tried = [(base, digests[TUNED]) for base in bases]
+        tried += [(digests[each.base], digest) for digest in steps.values()]
+        for base, candidate in tried:
             register(
                 stage.artifacts,
                 base=base,
                 eval_set=each.sha256,
-                candidate=digests[TUNED],
+                candidate=candidate,
                 run_id=stage.spec.run_id,
             )

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple
 from typing import Any
 
+from msgspec import UNSET
+
 from tuneloop import jsonl, provenance
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.records import KEPT_INPUT
@@ -40,7 +42,8 @@ def _code() -> str:
 def _is_kept(spec: EvalStage, asked: Asked) -> bool:
     """Whether other runs can have the same answers; nobody knows which weights a server has."""
     backend, source = spec.options.backend, asked.model.source
-    return source != TUNED and (backend is None or source not in backend.models)
+    is_trained = source == TUNED or asked.model.row.step is not UNSET
+    return not is_trained and (backend is None or source not in backend.models)
 
 
 def answers_key(spec: EvalStage, asked: Asked, one: Pass) -> str:

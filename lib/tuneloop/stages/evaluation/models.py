@@ -12,6 +12,7 @@ from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Pass, Question, choose_shots
 from tuneloop.stages.evaluation.sets import LoadedSet
 from tuneloop.stages.exported import iter_examples
+from tuneloop.stages.models.steps import checkpoint_name, checkpoint_steps
 from tuneloop.training.generation.decoding import GREEDY, Sampling
 from tuneloop.training.prompt_templates import recipe_named
 
@@ -62,6 +63,10 @@ def list_models(spec: EvalStage, trained: TrainResults) -> tuple[AskedModel, ...
         found.append(AskedModel(Model(name=name, digest=digest, examples=examples), BASE, weights))
     for name, ref in spec.baselines.items():
         found.append(AskedModel(Model(name=name, digest=ref.digest), name, ref.digest))
+    for step in checkpoint_steps(spec, trained):
+        name, step_digest = checkpoint_name(step), trained.checkpoints[step]
+        row = Model(name=name, digest=step_digest, step=step)
+        found.append(AskedModel(row, name, step_digest))
     weights = trained.tuned_digest
     digest = trained.tuned_model_digest or weights
     return (*found, AskedModel(Model(name=TUNED, digest=digest), TUNED, weights))

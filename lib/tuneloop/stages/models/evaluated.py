@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 from tuneloop.artifacts import records
 from tuneloop.artifacts.model_manifest import MANIFEST, load_referenced_model, parse_model_manifest
 from tuneloop.artifacts.records import Record
+from tuneloop.artifacts.results import TrainResults
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.stages import EvalStage, ModelRef
 from tuneloop.stages.context import Stage
+from tuneloop.stages.models.steps import FOLDER, checkpoint_name, checkpoint_steps
 from tuneloop.storage import paths
 from tuneloop.training.models.loading import load_model
+from tuneloop.training.models.lora.add_peft import add_peft_adapter
+from tuneloop.training.models.lora.peft import CONFIG, WEIGHTS
 from tuneloop.training.models.stored import ModelFolder, open_model_folder, verify_weights
 from tuneloop.training.text.chat_format import ChatFormat
 from tuneloop.training.text.layout import Thinking
@@ -50,8 +55,33 @@ def open_models(spec: EvalStage, stage: Stage) -> dict[str, EvaluatedModel]:
     found = {"base": base}
     for name, ref in spec.baselines.items():
         found[name] = open_model_folder(ref.folder, load_referenced_model(ref))
-    found["tuned"] = _open_output(train, TUNED_FOLDER, stage)
-    return {name: _evaluated(folder, spec.thinking) for name, folder in found.items()}
+    tuned = _open_output(train, TUNED_FOLDER, stage)
+    opened = {name: _evaluated(folder, spec.thinking) for name, folder in found.items()}
+    for step in checkpoint_steps(spec, train.results_as(TrainResults)):
+        opened[checkpoint_name(step)] = _open_checkpoint(step, base, tuned, spec, stage)
+    return {**opened, "tuned": _evaluated(tuned, spec.thinking)}
+
+
+def _open_checkpoint(
+    step: int, base: ModelFolder, tuned: ModelFolder, spec: EvalStage, stage: Stage
+) -> EvaluatedModel:
+    """Open the weights of a step of the training: a model, or the base with an adapter."""
+    train, folder = stage.upstream("train"), f"{FOLDER}/{step}"
+    if not train.outputs_like(f"{folder}/{CONFIG}"):
+        return _evaluated(_open_output(train, folder, stage), spec.thinking)
+    config = json.loads(records.read_output(train.output(f"{folder}/{CONFIG}"), stage.artifacts))
+    file = train.output(f"{folder}/{WEIGHTS}")
+    architecture = base.manifest.architecture
+
+    def load() -> Any:
+        verify_weights(base)
+        model = load_model(base.weights, architecture)
+        weights = records.read_output(file, stage.artifacts)
+        scale = config["lora_alpha"] / config["r"]
+        add_peft_adapter(model, architecture.family, base.weights, weights, scale, file.path)
+        return model
+
+    return EvaluatedModel(architecture, tuned.chat_format(spec.thinking), load)
 
 
 def open_referenced(ref: ModelRef, thinking: Thinking) -> EvaluatedModel:

@@ -73,14 +73,8 @@ def publish(
     manifest = write_model_folder(
         live_params(model),
         architecture,
-        Lineage(
-            name=facts.name,
-            source=base.manifest.source,
-            licence=base.manifest.licence,
-            random_weights=base.manifest.random_weights,
-            base=None if base.manifest.random_weights else base.manifest.name,
-        ),
-        _documents(base, facts),
+        tuned_lineage(facts.name, base),
+        tuned_documents_of(base, facts),
         opener(stage, MODEL_FOLDER),
         base=folder,
     )
@@ -111,7 +105,19 @@ def _written(stage: Stage, folder: str) -> str:
     return paths.join(stage.prefix, "attempts", stage.attempt, folder)
 
 
-def _documents(base: BaseModel, facts: card.ModelCard) -> dict[str, bytes]:
+def tuned_lineage(name: str, base: BaseModel) -> Lineage:
+    """Return where a model that was tuned from a base comes from."""
+    return Lineage(
+        name=name,
+        source=base.manifest.source,
+        licence=base.manifest.licence,
+        random_weights=base.manifest.random_weights,
+        base=None if base.manifest.random_weights else base.manifest.name,
+    )
+
+
+def tuned_documents_of(base: BaseModel, facts: card.ModelCard) -> dict[str, bytes]:
+    """Return all files of a tuned model but weights, config.json and manifest."""
     if base.folder is None:
         return {**base.documents, card.NAME: card.render_card(facts)}
     return tuned_documents(base.folder, base.chat_format.stop_ids, facts)

@@ -58,6 +58,9 @@ class SftOptions:
     should_stop: Callable[[], bool] = lambda: False
     """Called before every step and every batch of validation; if it returns true, training saves a
     checkpoint and stops."""
+    publish_step: Callable[[int, Any], None] = lambda step, model: None
+    """Called after the last step with each step of `keep_checkpoints` and the model with its
+    weights, which it may change."""
     utilization: Utilization | None = None
     """Computes the MFU of every step; None leaves it out."""
     profiler: ProfilerSpec | None = None
@@ -131,6 +134,10 @@ class Callbacks(hooks.TrainingHooks, hooks.DataHooks):  # type: ignore[misc]  # 
             # Tunix reports the step later. Killed in between, the checkpoint would be of no use.
             self._record_newest(trainer, step)
         is_last = step >= self._total_steps
+        if step in self._options.spec.keep_checkpoints and not is_last:
+            self._record_newest(trainer, step)
+            self._checkpoints.save_now(step, trainer.model, trainer.optimizer)
+            self._write_metrics()
         if self._validation is not None:
             if not self._validate(trainer, step, is_last=is_last):
                 return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -51,6 +51,7 @@ class Checkpoints:
         every_steps: int,
         process_group: ProcessGroup,
         keep: int = KEEP,
+        kept_steps: Collection[int] = (),
         file_bytes: int = FILE_BYTES,
         stalled_seconds: float = STALLED_SECONDS,
         check: Callable[[], None] = lambda: None,
@@ -61,7 +62,8 @@ class Checkpoints:
             resume_prefix: URL of the folder for the files of an unfinished training.
             every_steps: steps between checkpoints.
             process_group: the processes that train together.
-            keep: how many of the newest checkpoints are kept, besides the protected one.
+            keep: how many of the newest checkpoints are kept, besides the protected ones.
+            kept_steps: steps of checkpoints that are kept until training ends.
             file_bytes: largest size of a file's data.
             stalled_seconds: seconds without a stored file after which a store counts as away.
             check: called before a checkpoint becomes visible; raises if a later attempt has
@@ -71,6 +73,7 @@ class Checkpoints:
         self._every_steps, self._keep, self._group = every_steps, keep, process_group
         self._file_bytes, self._stalled_seconds = file_bytes, stalled_seconds
         self._check = check
+        self._kept_steps = frozenset(kept_steps)
         self._attempt = ""
         self._saved_step: int | None = None
         self._protected: int | None = None
@@ -190,7 +193,7 @@ class Checkpoints:
 
         def done() -> None:
             self._folder.add(step)
-            self._folder.prune(self._keep, self._protected)
+            self._folder.prune(self._keep, {*self._kept_steps, self._protected})
 
         self._upload = Upload(
             step,
@@ -213,6 +216,16 @@ class Checkpoints:
             self._end_upload(stalled_seconds=None)
             self.save(step, model, optimizer, force=True)
         self.protect(step)
+
+    def save_now(self, step: int, model: Any, optimizer: Any) -> None:
+        """Save this step unless it is saved already, and keep it until the training ends.
+
+        Training waits for the checkpoint before it, and ends as transient if this one is lost.
+        """
+        self._kept_steps |= {step}
+        if step != self._saved_step:
+            self._end_upload(stalled_seconds=None)
+            self.save(step, model, optimizer, force=True)
 
     def protect(self, step: int) -> None:
         """Keep the checkpoint of this step, in place of the one protected before."""
@@ -240,7 +253,10 @@ class Checkpoints:
         self._upload = None
         if upload.error is None:
             self.published_step = upload.step
-        elif isinstance(upload.error, Transient) and upload.step != self._protected:
+        elif isinstance(upload.error, Transient) and upload.step not in (
+            self._protected,
+            *self._kept_steps,
+        ):
             log.warning("the checkpoint of step %d is not stored: %s", upload.step, upload.error)
         else:
             raise upload.error

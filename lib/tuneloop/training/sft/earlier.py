@@ -19,7 +19,7 @@ from tuneloop.specs.training import TrainSpec
 from tuneloop.storage import paths
 from tuneloop.validation import first_error
 
-MAY_DIFFER = ("steps", "epochs", "continue_from", "validation")
+MAY_DIFFER = ("steps", "epochs", "continue_from", "validation", "keep_checkpoints")
 """Keys of `train` that do not have to equal those of the earlier run."""
 EXAMPLES = "examples-"
 """First part of the names of the export's files that training reads."""

@@ -120,8 +120,14 @@ def run_sft(
         kept_step = trainer.train_steps
         if callbacks.is_finished and callbacks.best_step:
             kept_step = callbacks.best_step
-        if kept_step < trainer.train_steps:
-            _restore_best(kept_step, trainer, checkpoints, options, earlier)
+        kept = _steps_to_publish(trainer.train_steps, options, earlier)
+        if callbacks.is_finished and kept:
+            checkpoints.save_now(trainer.train_steps, trainer.model, trainer.optimizer)
+            for step in kept:
+                _restore(step, trainer, checkpoints, options, None)
+                options.publish_step(step, trainer.model)
+        if kept_step < trainer.train_steps or (callbacks.is_finished and kept):
+            _restore(kept_step, trainer, checkpoints, options, earlier)
     return Progress(
         history,
         resumed_from,
@@ -166,15 +172,38 @@ def _profiling(trainer: SftTrainer, callbacks: Callbacks, options: SftOptions) -
         yield
 
 
-def _restore_best(
+def _steps_to_publish(finished: int, options: SftOptions, earlier: EarlierRun | None) -> list[int]:
+    """Return the steps of this training that are published, besides its end.
+
+    Raises:
+        SpecError: a step was made by the earlier training, whose checkpoints may be gone.
+    """
+    kept = [step for step in options.spec.keep_checkpoints if step < finished]
+    if kept and earlier is not None and kept[0] <= earlier.step:
+        raise SpecError(
+            f"train.keep_checkpoints: step {kept[0]} is one of the {earlier.step} steps of the run"
+            " to continue, expected later ones; remove it"
+        )
+    return kept
+
+
+def _restore(
     step: int,
     trainer: SftTrainer,
     checkpoints: Checkpoints,
     options: SftOptions,
     earlier: EarlierRun | None,
 ) -> None:
-    """Restore the weights of the best step, which may be one of a run that was continued."""
-    log.info("keeping the weights of step %d, which have the lowest validation loss", step)
+    """Restore the weights of a step, such as the best one.
+
+    Args:
+        step: the step.
+        trainer: trainer of the model.
+        checkpoints: checkpoints of this training.
+        options: everything else.
+        earlier: the training that was continued, of which the step may be.
+    """
+    log.info("restoring the weights of step %d", step)
     is_own = True
     while earlier is not None and step <= earlier.step:
         checkpoints, is_own = _checkpoints(options, earlier.resume_prefix), False
@@ -184,8 +213,8 @@ def _restore_best(
     elif not checkpoints.load_or_drop(step, trainer.model, trainer.optimizer):
         raise Transient(
             f"{options.resume_prefix}: the checkpoint of step {step}, which has the lowest"
-            " validation loss, is damaged or missing; its checkpoints were deleted, run again to"
-            " train from the start"
+            " validation loss or is kept, is damaged or missing; its checkpoints were deleted, run"
+            " again to train from the start"
         )
 
 
@@ -216,6 +245,7 @@ def _checkpoints(
     return Checkpoints(
         resume_prefix,
         every_steps=options.checkpoint_every_steps,
+        kept_steps=options.spec.keep_checkpoints,
         process_group=options.process_group,
         check=check,
     )

@@ -45,6 +45,8 @@ def pictures(report: DeltaReport) -> Iterator[Picture]:
         yield _accuracies(report.sets, bases)
     if len(report.categories) > 1:
         yield _categories(report.categories[:MAX_CATEGORIES], len(report.categories))
+    if any(each.step is not None for each in report.models):
+        yield from _by_step(report)
     if report.training and report.training.losses:
         yield _losses(report.training)
     for number, each in enumerate(report.sets[:3]):
@@ -124,6 +126,52 @@ def _categories(groups: Sequence[Group], total: int) -> Picture:
     return Picture(
         "Categories", draw("categories", f"Categories. {line(alt, 2000)}", height, plot), note
     )
+
+
+def _by_step(report: DeltaReport) -> Iterator[Picture]:
+    """Draw the accuracy of the checkpoints, from the base to the tuned model, for each set."""
+    steps = {each.name: each.step for each in report.models if each.step is not None}
+    training = report.training
+    last = max(steps.values()) + 1
+    if training is not None:
+        last = training.kept_step or (training.losses[-1][0] if training.losses else last)
+    for number, found in enumerate(report.sets[:3]):
+        at = {found.base: 0, **steps, "tuned": last}
+        points = [(at[each.model], each.strict) for each in found.models if each.model in at]
+        points.sort(key=lambda one: one[0])
+        yield _curve(found.name, number, points)
+
+
+def _curve(name: str, number: int, points: Sequence[tuple[int, Accuracy]]) -> Picture:
+    steps = [step for step, _ in points]
+    shares = [100 * each.share for _, each in points]
+
+    def plot(axes: Axes) -> None:
+        below = [share - 100 * each.low for share, (_, each) in zip(shares, points, strict=True)]
+        above = [100 * each.high - share for share, (_, each) in zip(shares, points, strict=True)]
+        axes.errorbar(
+            *(steps, shares, [below, above]),
+            color=TUNED,
+            ecolor=SOFT,
+            elinewidth=1.2,
+            capsize=3,
+            marker="o",
+            ms=4,
+        )
+        axes.set_ylim(0, 103)
+        axes.set_xlim(left=0 - 0.03 * max(steps))
+        axes.grid(axis="y")
+        axes.set_xlabel("step of the training; 0 is the base model")
+        axes.set_ylabel("answers correct, %")
+
+    alt = "; ".join(
+        f"step {step}: {100 * each.share:.1f} %, 95 % interval {100 * each.low:.1f} to"
+        f" {100 * each.high:.1f} %"
+        for step, each in points
+    )
+    title = f"Accuracy by step: {line(name, 40)}"
+    svg = draw(f"steps-{number}", f"{title}. {line(alt, 2000)}", 2.5, plot)
+    return Picture(title, svg, "Lines are 95 % intervals. The last point is the tuned model.")
 
 
 def _losses(training: Training) -> Picture:

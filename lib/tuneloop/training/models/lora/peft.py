@@ -10,8 +10,9 @@ import numpy as np
 from safetensors import numpy as safetensors_numpy
 
 from tuneloop.specs.method import LoraMethod
+from tuneloop.training.models.hf_layout import CheckpointFiles
 from tuneloop.training.models.lora.merge import Adapter
-from tuneloop.training.models.naming import NameStyle, projections_of
+from tuneloop.training.models.naming import NameStyle, name_style, projections_of
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -72,6 +73,24 @@ def peft_matrices(adapter: Adapter, parts: int) -> list[tuple[np.ndarray, np.nda
     outputs = [adapter.b] if parts == 1 else [adapter.b[:, part] for part in range(parts)]
     # Each projection has its own copy of A: safetensors refuses two names for one array.
     return [(a.copy(), np.ascontiguousarray(b.reshape(rank, -1).T)) for b in outputs]
+
+
+def adapted_modules(tensors: Mapping[str, Any], base: CheckpointFiles) -> dict[str, str]:
+    """Return the adapted weights under the base's names, with their module in the adapter.
+
+    Args:
+        tensors: tensors of `adapter_model.safetensors` by name.
+        base: weights of the base.
+    """
+    style = name_style(base.tensors)
+    found = {}
+    for tensor in tensors:
+        module = tensor.removesuffix(".lora_A.weight")
+        if module != tensor:
+            inner = module.removeprefix(PREFIX).removeprefix(MULTIMODAL_BODY)
+            standard = f"model.{inner.removeprefix('model.')}.weight"
+            found[style.stored_name(standard)] = module
+    return found
 
 
 def _config(method: LoraMethod, base: str, modules: list[str]) -> bytes:

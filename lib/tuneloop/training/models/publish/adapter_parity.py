@@ -15,7 +15,6 @@ from safetensors import numpy as safetensors_numpy
 from tuneloop.errors import DataError
 from tuneloop.training.models.hf_layout import CheckpointFiles
 from tuneloop.training.models.lora import peft
-from tuneloop.training.models.naming import name_style
 from tuneloop.training.models.publish.parity import Parity
 
 ADAPTER = "adapter"
@@ -44,7 +43,7 @@ def check_adapter(
     tensors = safetensors_numpy.load(files[peft.WEIGHTS])
     scale = np.float32(config["lora_alpha"] / config["r"])
     dtype, worst, limit = "float32", 0.0, 0.0
-    for name, module in sorted(_modules(tensors, base).items()):
+    for name, module in sorted(peft.adapted_modules(tensors, base).items()):
         if name not in base.tensors or name not in merged.tensors:
             raise DataError(
                 f"{place}: has an adapter for {name}, which the base or the merged model lacks;"
@@ -64,16 +63,3 @@ def check_adapter(
         if difference >= worst:
             dtype, worst, limit = after.dtype.name, difference, allowed
     return Parity(ADAPTER, dtype, worst, limit, None)
-
-
-def _modules(tensors: Mapping[str, np.ndarray], base: CheckpointFiles) -> dict[str, str]:
-    """Return the adapted weights under the base's names, with their module in the adapter."""
-    style = name_style(base.tensors)
-    found = {}
-    for tensor in tensors:
-        module = tensor.removesuffix(".lora_A.weight")
-        if module != tensor:
-            inner = module.removeprefix(peft.PREFIX).removeprefix(peft.MULTIMODAL_BODY)
-            standard = f"model.{inner.removeprefix('model.')}.weight"
-            found[style.stored_name(standard)] = module
-    return found

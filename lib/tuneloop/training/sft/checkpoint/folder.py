@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tuneloop.errors import DataError, TuneloopError
@@ -61,10 +61,10 @@ class CheckpointFolder:
         for step in list(self.steps):
             self.drop(step)
 
-    def prune(self, keep: int, protected: int | None) -> None:
-        """Delete all but the newest and the protected one; a failure is tried again next time."""
+    def prune(self, keep: int, protected: Collection[int | None]) -> None:
+        """Delete all but the newest and the protected ones; a failure is tried again next time."""
         for step in self.steps[:-keep]:
-            if step == protected:
+            if step in protected:
                 continue
             try:
                 self.drop(step)
