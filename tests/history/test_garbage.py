@@ -28,6 +28,7 @@ from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.rounds.store import RoundsManifest, RoundsMember, save_rounds
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, save_sweep
+from tuneloop.artifacts.triggers import Start, publish_start
 from tuneloop.errors import DataError
 from tuneloop.history.garbage import KINDS, SAFE_KINDS, find_garbage, run_gc
 from tuneloop.history.inventory import Inventory, read_inventory
@@ -187,6 +188,22 @@ def test_checkpoints_of_an_unfinished_run_stay(artifacts: str) -> None:
     put(artifacts, "training_runs/half-1/train/resume/checkpoints/50/manifest.json")
     set_age(artifacts, NOW, OLD)
     assert "training_runs/half-1/train/resume" not in found(artifacts)
+
+
+def test_the_datasets_of_a_trigger_stay(artifacts: str) -> None:
+    put(artifacts, "datasets/pattern-v1/manifest.json", "datasets/pattern-a-1/manifest.json")
+    start = Start(
+        trigger="a",
+        number=1,
+        position="p",
+        new_traces=2,
+        pattern="pattern-v1",
+        dataset_key="pattern-a-1",
+        at="2026-11-28T22:40:00+00:00",
+    )
+    assert publish_start(start, artifacts)
+    set_age(artifacts, NOW, OLD)
+    assert found(artifacts, "datasets") == ["datasets/unused-v1"]
 
 
 def test_an_alias_and_its_models_stay(artifacts: str) -> None:

@@ -39,6 +39,8 @@ class Start(Sealed):
     count the traces after it."""
     new_traces: int
     """Number of new traces that were needed and found."""
+    pattern: str
+    """Dataset of the run spec, from which the new one has its filters and rules."""
     dataset_key: str
     """Dataset that is built for this start."""
     at: str
@@ -88,6 +90,15 @@ def read_last(artifacts: str, name: str) -> LastStart | None:
     return LastStart(start, run.run_id if run else None, failed is not None)
 
 
+def parse_start(data: bytes, url: str) -> Start:
+    """Parse one start.
+
+    Raises:
+        DataError: it is not one.
+    """
+    return _parse(Start, data, url)
+
+
 def publish_start(start: Start, artifacts: str) -> bool:
     """Create the object of a start; False if another process has created this number."""
     return files.publish(_url(artifacts, start.trigger, start.number), _dump(start))
@@ -115,9 +126,14 @@ def _dump(value: Sealed) -> bytes:
 
 def _read(kind: type[S], url: str) -> S | None:
     try:
-        return kind.model_validate_json(files.read(url))
+        return _parse(kind, files.read(url), url)
     except FileNotFoundError:
         return None
+
+
+def _parse(kind: type[S], data: bytes, url: str) -> S:
+    try:
+        return kind.model_validate_json(data)
     except ValidationError as e:
         raise DataError(
             f"{url}: not a start of a trigger ({first_error(e)}); restore the object, or delete the"

@@ -194,11 +194,11 @@ def _pointers(scan: _Scan) -> Iterator[Garbage]:
 
 
 def _datasets(scan: _Scan) -> Iterator[Garbage]:
-    """Find datasets that no run names."""
-    named: set[str] = set()
+    """Find datasets that no run, no rounds and no trigger names."""
+    named = _chosen_datasets(scan.inventory)
     for run in scan.inventory.runs.values():
         if run.manifest is not None:
-            named.add(str(run.manifest.spec.get("dataset")))
+            named |= {str(run.manifest.spec.get("dataset")), run.prompts_dataset or ""}
             if run.manifest.dataset is not None:
                 named.add(run.manifest.dataset.key)
     for key in scan.folders("datasets"):
@@ -207,6 +207,17 @@ def _datasets(scan: _Scan) -> Iterator[Garbage]:
             yield Garbage(
                 "datasets", f"datasets/{key}", tuple(objects), "no run names this dataset"
             )
+
+
+def _chosen_datasets(inventory: Inventory) -> set[str]:
+    """Return the keys of the datasets that rounds and triggers name."""
+    named = set[str]()
+    for rounds in inventory.rounds.values():
+        named |= {str(rounds.spec.get("dataset")), *(each.dataset for each in rounds.members)}
+    for starts in inventory.starts.values():
+        # The next start needs the pattern of the last one, which no run needs to name.
+        named |= {starts[-1].pattern, starts[-1].dataset_key}
+    return named
 
 
 def _models(scan: _Scan) -> Iterator[Garbage]:

@@ -20,9 +20,10 @@ from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.rounds.store import RoundsManifest
 from tuneloop.artifacts.run_manifest import RunManifest
 from tuneloop.artifacts.sweeps.store import SweepManifest
+from tuneloop.artifacts.triggers import Start
 from tuneloop.errors import DataError
 from tuneloop.evaluation.gates.baselines import Baseline
-from tuneloop.history.promoted import read_aliases, read_baselines
+from tuneloop.history.promoted import read_aliases, read_baselines, read_starts
 from tuneloop.storage import paths
 from tuneloop.storage.objects import StoredObject, list_objects, read_many
 from tuneloop.validation import first_error
@@ -74,6 +75,11 @@ class KnownRun:
         return self._of("train", "model", "model") or self._of("sample", "model", "model")
 
     @property
+    def prompts_dataset(self) -> str | None:
+        """Key of the dataset whose prompts a sampling run asks; None without one."""
+        return self._of("sample", "prompts", "dataset")
+
+    @property
     def baselines(self) -> frozenset[str]:
         """Stored models, or runs with their tuned models, that its evaluation asks as well."""
         options: object = self.manifest.spec.get("eval") if self.manifest else None
@@ -106,6 +112,8 @@ class Inventory:
     """Alias -> its changes, the oldest first."""
     baselines: dict[str, tuple[Baseline, ...]]
     """Name of a baseline of the gate -> its versions, the oldest first."""
+    starts: dict[str, tuple[Start, ...]]
+    """Name of a trigger -> its starts, the oldest first."""
     problems: dict[str, str]
     """Path of a file that cannot be read -> the reason; what it names is unknown."""
 
@@ -199,8 +207,9 @@ def read_inventory(artifacts: str) -> Inventory:
     in_rounds = {path.split("/")[1]: manifest for path, manifest in rounds.items()}
     aliases = read_aliases(artifacts, names, problems)
     baselines = read_baselines(artifacts, names, problems)
+    starts = read_starts(artifacts, names, problems)
     return Inventory(
-        artifacts, objects, runs, by_name, by_id, in_rounds, aliases, baselines, problems
+        artifacts, objects, runs, by_name, by_id, in_rounds, aliases, baselines, starts, problems
     )
 
 

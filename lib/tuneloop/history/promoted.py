@@ -1,4 +1,4 @@
-"""Which models people have chosen: the aliases, and the baselines of the gate."""
+"""What people have chosen: models by aliases, baselines of the gate, patterns of triggers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from tuneloop.artifacts.aliases import AliasChange, parse_change
+from tuneloop.artifacts.triggers import Start, parse_start
 from tuneloop.errors import DataError
 from tuneloop.evaluation.gates.baselines import Baseline, parse_version
 from tuneloop.storage import paths
@@ -14,6 +15,7 @@ from tuneloop.storage.objects import read_many
 
 _CHANGE = re.compile(r"models/([^/]+)/history/\d{6,}\.json")
 _VERSION = re.compile(r"baselines/([^/]+)/\d{6,}\.json")
+_START = re.compile(r"triggers/([^/]+)/\d{6,}\.json")
 T = TypeVar("T")
 
 
@@ -35,6 +37,13 @@ def read_baselines(
 ) -> dict[str, tuple[Baseline, ...]]:
     """Read the versions of all baselines, the oldest first; arguments as in `read_aliases`."""
     return _read(artifacts, names, _VERSION, parse_version, problems)
+
+
+def read_starts(
+    artifacts: str, names: Iterable[str], problems: dict[str, str]
+) -> dict[str, tuple[Start, ...]]:
+    """Read the starts of all triggers, the oldest first; arguments as in `read_aliases`."""
+    return _read(artifacts, names, _START, parse_start, problems)
 
 
 def _read(

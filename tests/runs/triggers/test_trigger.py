@@ -16,6 +16,7 @@ from tuneloop.artifacts import layout, triggers
 from tuneloop.artifacts.triggers import Start, read_last
 from tuneloop.datasets.read import load_manifest
 from tuneloop.errors import DataError, UsageError
+from tuneloop.history.inventory import read_inventory
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.runs.triggers.new_traces import count_new
 from tuneloop.runs.triggers.trigger import Condition, build_dataset, count, decide
@@ -93,6 +94,7 @@ def test_it_starts_once_for_each_set_of_new_traces(run: TinyRun, client: TraceCl
     assert (built.recipe, built.seed) == (pattern.recipe, pattern.seed)
     made = {"trigger": "tiny", "start": 1, "pattern": "letters-v1"}
     assert built.provenance.items() >= made.items()
+    assert read_inventory(run.artifacts).starts == {"tiny": (start,)}
     post(client, 3)  # it is not in the dataset, which exists
     assert build_dataset(spec, start, client) == "letters-tiny-1"
 
@@ -233,7 +235,13 @@ def test_a_sweep_is_refused(run: TinyRun, tuneloop: Invoke) -> None:
 
 def test_a_start_has_all_its_keys(run: TinyRun) -> None:
     start = Start(
-        trigger="tiny", number=1, position="p", new_traces=2, dataset_key="k", at=NOW.isoformat()
+        trigger="tiny",
+        number=1,
+        position="p",
+        new_traces=2,
+        pattern="v",
+        dataset_key="k",
+        at=NOW.isoformat(),
     )
     assert triggers.publish_start(start, run.artifacts)
     assert triggers.publish_start(start, run.artifacts)  # a lost acknowledgement

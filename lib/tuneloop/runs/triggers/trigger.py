@@ -108,6 +108,7 @@ def count(
         number=number,
         position=found.position,
         new_traces=found.count,
+        pattern=spec.dataset,
         dataset_key=_request(spec, number).dataset_key,
         at=now.isoformat(timespec="seconds"),
     )
