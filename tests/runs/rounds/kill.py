@@ -103,38 +103,48 @@ def make(folder: Path, eval_set: str | None = None, **changes: Any) -> TinyRun:
     return run.change(eval__eval_set=eval_set) if eval_set else run
 
 
+def run_killed(run: TinyRun, kills: int, took: float, rng: random.Random, planted: bool) -> int:
+    """Run rounds to their end, and kill them on the way; return the number of kills."""
+    done = 0
+    while done < kills:
+        process = start(run, planted=planted)
+        # With planted stages, the first third of the time goes to imports.
+        least, most = (0.3, 0.6) if planted else (0.05, 0.4)
+        pause = min(MOST_SECONDS, rng.uniform(least, most) * took)
+        try:
+            if process.wait(pause):
+                raise SystemExit("the killed rounds have failed")
+            return done
+        except subprocess.TimeoutExpired:
+            kill(process, with_stage=bool(done % 2))
+            done += 1
+            say(f"kill {done} after {pause:.1f} s")
+    if start(run, planted=planted).wait():
+        raise SystemExit("the killed rounds have failed")
+    return done
+
+
 def main(kills: int, folder: Path, seed: int, *, planted: bool) -> None:
-    """Run both, and compare."""
+    """Run rounds through, kill others as often as asked, and compare them."""
     changes: dict[str, Any] = {"seeds": [1, 2]} if planted else {}
     whole = make(folder / "whole", **changes)
-    killed = make(folder / "killed", str(folder / "whole" / "eval.jsonl"), **changes)
     began = time.monotonic()
     if start(whole, planted=planted).wait():
         raise SystemExit("the rounds that run through have failed")
     took = time.monotonic() - began
     say(f"ran through in {took:.0f} s")
-    rng, done = random.Random(seed), 0
+    expected, rng, done, number = content(whole.artifacts), random.Random(seed), 0, 0
     while done < kills:
-        process = start(killed, planted=planted)
-        # With planted stages, the first third of the time goes to imports.
-        least, most = (0.3, 0.7) if planted else (0.05, 0.4)
-        pause = min(MOST_SECONDS, rng.uniform(least, most) * took)
-        try:
-            if process.wait(pause) == 0:
-                say("the rounds were done early")
-                break
-            raise SystemExit("the killed rounds have failed")
-        except subprocess.TimeoutExpired:
-            kill(process, with_stage=bool(done % 2))
-            done += 1
-            say(f"kill {done} after {pause:.1f} s")
-    if start(killed, planted=planted).wait():
-        raise SystemExit("the killed rounds have failed")
-    time.sleep(1)  # a stage that outlived its runner may still write its log
-    expected, found = content(whole.artifacts), content(killed.artifacts)
-    differ = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-    say(f"{done} kills, {len(expected)} files compared, {len(differ)} differ: {differ[:10]}")
-    raise SystemExit(bool(differ))
+        number += 1
+        eval_set = str(folder / "whole" / "eval.jsonl")
+        killed = make(folder / f"killed-{number}", eval_set, **changes)
+        done += run_killed(killed, kills - done, took, rng, planted)
+        time.sleep(1)  # a stage that outlived its runner may still write its log
+        found = content(killed.artifacts)
+        differ = sorted(n for n in expected.keys() | found if expected.get(n) != found.get(n))
+        say(f"{done} kills, {len(expected)} files compared, {len(differ)} differ: {differ[:10]}")
+        if differ:
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":
