@@ -10,9 +10,12 @@ import msgspec
 import pytest
 
 from tests.builders import stored_row
+from tests.training.text.test_chat_format import trained
 from tuneloop import jsonl
 from tuneloop.errors import DataError
 from tuneloop.traces.schema import build_trace
+from tuneloop.training.chat_templates import chat_template_named
+from tuneloop.training.conversation import Loss
 from tuneloop.training.export.examples import build_example
 from tuneloop.training.export.formats import (
     messages_record,
@@ -20,7 +23,12 @@ from tuneloop.training.export.formats import (
     training_example_record,
     tunix_sft_record,
 )
-from tuneloop.training.export.inspect import example_texts
+from tuneloop.training.export.inspect import (
+    example_texts,
+    inspect_example,
+    inspect_text,
+    inspect_window,
+)
 from tuneloop.training.schema import TrainingExample, parse_example
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -159,3 +167,32 @@ def test_other_formats_hold_the_conversation_or_refuse_it(tmp_path: Path) -> Non
         prompt_completion_record(example)
     with pytest.raises(DataError, match="is part of a conversation, but format tunix_sft"):
         tunix_sft_record(row, manifest)
+
+
+@pytest.mark.parametrize("loss", ["final", "all_assistant"])
+def test_a_conversation_is_inspected_as_it_is_trained_on(tmp_path: Path, loss: Loss) -> None:
+    trace = build_trace("Colour?", [], "Blue <end_of_turn>", system="Be kind", messages=HISTORY)
+    example = made(tmp_path, trace)
+    assert example.conversation is not msgspec.UNSET
+    changed = msgspec.structs.replace(example.conversation, loss=loss)
+    example = msgspec.structs.replace(example, conversation=changed)
+    covered = ["Blue <\u2060end_of_turn><end_of_turn>"]
+    if loss == "all_assistant":
+        covered.insert(0, "greet\n\nHello<end_of_turn>")
+    text = inspect_text(example, chat_template_named("gemma3"), "Be brief")
+    assert [piece.text for piece in text.pieces if piece.trained] == covered
+    assert "".join(piece.text for piece in text.pieces) == text.text
+    assert text.roles == text.expected_roles == ("user", "model", "user", "model")
+    tokens = inspect_example(example, trained(), "Be brief")
+    assert "".join(piece.text for piece in tokens.pieces if piece.trained) == "".join(covered)
+    assert tokens.text == "<bos>" + text.text
+    assert tokens.expected_roles == ("user", "assistant", "user", "assistant")
+    window = inspect_window(example, trained(), "Be brief", start=3, count=5)
+    assert window.pieces == tokens.pieces[3:8]
+    assert (window.total, window.trained) == (tokens.total, tokens.trained)
+
+
+def test_tools_need_a_model_to_be_inspected(tmp_path: Path) -> None:
+    example = made(tmp_path, build_trace("Colour?", [CALL, RESULT], "Blue"))
+    with pytest.raises(DataError, match="uses tools, which no built-in chat template writes"):
+        inspect_text(example, chat_template_named("gemma3"), None)
