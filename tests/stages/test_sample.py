@@ -12,15 +12,23 @@ import pytest
 
 from jobs.__main__ import main
 from tests.chat_model import write_chat_model
+from tests.k8s.twin import Exit, Twin
 from tests.sampling import Sampling, make_sampling
 from tuneloop.artifacts import records
 from tuneloop.artifacts.eval_samples import STATES
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import SampleCounts, SampleResults
 from tuneloop.evaluation.traces import NO_ANSWER, sample_id
+from tuneloop.k8s.backend import KubernetesBackend
+from tuneloop.runs.prepare import prepare
 from tuneloop.runs.sampling.plan import SamplePlan
+from tuneloop.runs.sequence import Sequence
+from tuneloop.runs.spec_file import load_any_spec
 from tuneloop.specs.stages import dump_stage_spec
+from tuneloop.specs.target import Target
 from tuneloop.traces.schema import parse_trace
+
+IMAGE = "registry.example/tuneloop@sha256:" + "1" * 64
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +109,38 @@ def test_the_same_bytes_come_from_any_number_of_processes(
     assert len({json.dumps(row["steps"]) for row in one}) > 20, "completions differ"
     seeded = sample(prepared, tmp_path / "seeded", seed=6)
     assert texts(rows_of(seeded, tmp_path / "seeded")) != texts(one)
+
+
+def test_pods_of_an_indexed_job_share_the_samples(prepared: Sampling, tmp_path: Path) -> None:
+    """Each pod does its share in this process, with the spec and the arguments of its container."""
+    shutil.copytree(prepared.artifacts, tmp_path / "artifacts")
+    made = Sampling(tmp_path, Path(shutil.copy(prepared.spec_path, tmp_path / "sample.yaml")))
+    made.change(
+        execution__artifacts=made.artifacts,
+        execution__cluster={"namespace": "n", "image": IMAGE, "sample": {"shard_count": 2}},
+    )
+    placed = prepare(KubernetesBackend, load_any_spec(str(made.spec_path)), Target())
+    twin, seen = Twin(), list[str]()
+
+    def work(pod: dict[str, Any]) -> Exit:
+        url = tmp_path / "spec.json"
+        url.write_bytes(dump_stage_spec(twin.stage_of(pod)))
+        command = pod["spec"]["containers"][0]["command"]
+        index = pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]
+        seen.append(index)
+        assert command[3:5] == ["sample", "--spec"] and command[-2:] == ["--count", "2"]
+        return Exit(main(["sample", "--spec", str(url), "--index", index, "--count", "2"]))
+
+    twin.act = work
+    backend = KubernetesBackend(placed.backend.submission, lambda: twin)
+    results = Sequence(backend, clock=twin.clock, sleep=twin.sleep).run(
+        retry_failed=True, stop_on_interrupt=True
+    )
+    assert [(result.name, result.state) for result in results] == [("sample", "done")]
+    assert sorted(seen) == ["0", "1"]
+    here = sample(prepared, tmp_path / "here")
+    rows = rows_of(results[0].record, tmp_path)
+    assert texts(rows) == texts(rows_of(here, tmp_path / "here"))
 
 
 def test_text_without_an_answer_is_kept_and_marked(prepared: Sampling, tmp_path: Path) -> None:
