@@ -43,7 +43,13 @@ MaxPassRate = Annotated[
     ),
 ]
 PassThreshold = Annotated[
-    float, typer.Option(help="Reward from which a trace passes.", rich_help_panel=_RULES)
+    float,
+    typer.Option(
+        min=-MOST,
+        max=MOST,
+        help="Reward from which a trace passes.",
+        rich_help_panel=_RULES,
+    ),
 ]
 NearDuplicates = Annotated[
     Literal["trace", "prompt"] | None,
