@@ -29,6 +29,8 @@ log = logging.getLogger("tuneloop.stage")
 TERMINATION_LOG = variable("termination_log")
 """Variable with the path of the termination message; Kubernetes reads /dev/termination-log."""
 TERMINATION_BYTES = 4096
+MEMORY_KEYS = {"eval": "eval.batch_size", "sample": "sample.batch_size"}
+"""Stage -> the key that its memory depends on, where it is not one of the train stage."""
 DEVICE_FILES = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*")
 """Patterns of the files of TPUs and GPUs."""
 _NO_BACKEND = re.compile(r"Unable to initialize backend|(?:TPU|CUDA) initialization failed")
@@ -55,9 +57,10 @@ def explain(error: Exception, stage: str, place: str) -> Exception:
     # Compare names: jaxlib is not installed where export and import run.
     is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
     if isinstance(error, MemoryError) or (is_device and "RESOURCE_EXHAUSTED" in str(error)):
+        keys = MEMORY_KEYS.get(stage, "train.batch_size or train.max_length_tokens")
         return OutOfMemory(
-            f"stage {stage}: out of memory ({str(error)[:200]}); lower train.batch_size or"
-            " train.max_length_tokens, or use a larger machine"
+            f"stage {stage}: out of memory ({str(error)[:200]}); lower {keys}, or use a larger"
+            " machine"
         )
     return error
 
