@@ -74,6 +74,12 @@ def test_a_mistake_is_refused_with_its_line(
     assert line > lines.index("rounds:")
 
 
+def test_arms_answer_the_same_questions(tiny_run: TinyRun) -> None:
+    tiny_run.change(eval__stop_early=True)
+    with pytest.raises(SpecError, match=r"eval\.stop_early is true, expected false"):
+        load(tiny_run)
+
+
 def test_epochs_and_long_names_are_refused(tiny_run: TinyRun) -> None:
     value = yaml.safe_load(tiny_run.spec_path.read_text())
     del value["train"]["steps"]

@@ -22,7 +22,7 @@ from tuneloop.validation import all_errors, path_of
 from tuneloop.yaml_in import line_of, parse_mapping, validate
 
 _RUN = {"kind": "pretrained", "run": "run-of-the-round-before"}
-"""Stands for a base model that is not known before the rounds run."""
+"""Base model in place of one that is not known before the rounds run."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ def _check(
         raise SpecError(
             f"{place}: train.continue_from is {spec.train.continue_from}, expected none, because"
             " every round trains a model of its own; remove it"
+        )
+    if spec.eval.stop_early:
+        raise SpecError(
+            f"{url}:{line_of(root, ('eval', 'stop_early'))}: eval.stop_early is true, expected"
+            " false, because the arms have to answer the same questions; remove it"
         )
     try:
         start_spec(base, 0)
