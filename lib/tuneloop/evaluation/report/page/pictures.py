@@ -139,10 +139,11 @@ def _by_step(report: DeltaReport) -> Iterator[Picture]:
         at = {found.base: 0, **steps, "tuned": last}
         points = [(at[each.model], each.strict) for each in found.models if each.model in at]
         points.sort(key=lambda one: one[0])
-        yield _curve(found.name, number, points)
+        yield _curve(found.name, number, points, last)
 
 
-def _curve(name: str, number: int, points: Sequence[tuple[int, Accuracy]]) -> Picture:
+def _curve(name: str, number: int, points: Sequence[tuple[int, Accuracy]], tuned: int) -> Picture:
+    """Draw one curve; `tuned` is the step of the tuned model."""
     steps = [step for step, _ in points]
     shares = [100 * each.share for _, each in points]
 
@@ -158,6 +159,8 @@ def _curve(name: str, number: int, points: Sequence[tuple[int, Accuracy]]) -> Pi
             marker="o",
             ms=4,
         )
+        share = next(share for step, share in zip(steps, shares, strict=True) if step == tuned)
+        axes.plot(tuned, share, "s", color=TUNED, ms=7)
         axes.set_ylim(0, 103)
         axes.set_xlim(left=0 - 0.03 * max(steps))
         axes.grid(axis="y")
@@ -171,7 +174,7 @@ def _curve(name: str, number: int, points: Sequence[tuple[int, Accuracy]]) -> Pi
     )
     title = f"Accuracy by step: {line(name, 40)}"
     svg = draw(f"steps-{number}", f"{title}. {line(alt, 2000)}", 2.5, plot)
-    return Picture(title, svg, "Lines are 95 % intervals. The last point is the tuned model.")
+    return Picture(title, svg, "Bars are 95 % intervals. The square is the tuned model.")
 
 
 def _losses(training: Training) -> Picture:
