@@ -129,6 +129,12 @@ def test_best_of_keeps_the_first_of_equal_traces() -> None:
     assert sorted(drawn) == sorted([first, "other"])
 
 
+def test_best_of_any_number() -> None:
+    numbers = {"text": "9", "low": -(10**400), "one": 1, "true": True, "high": 10**400}
+    rows = [Candidate(name, values={"/n": number}) for name, number in numbers.items()]
+    assert select(rows, best_of={"count": 2, "by": "/n"}).ids == ["one", "high"]
+
+
 def test_near_duplicates_keep_the_best_of_each_cluster() -> None:
     texts = [STORY, f"{STORY} today", f"{STORY}, today!", "Something else entirely, and short"]
     rows = [

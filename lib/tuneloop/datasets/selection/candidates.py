@@ -212,8 +212,12 @@ class _Reader:
 
 
 def _number(value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else -np.inf
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return -np.inf
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 300 digits
+        return np.inf if value > 0 else -np.inf
 
 
 def _band_keys() -> Callable[[bytes], Sequence[int]]:
