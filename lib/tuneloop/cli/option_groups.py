@@ -219,12 +219,12 @@ def _check_image(image: str, *, allow_tag: bool) -> None:
 
 def _dataset_path(spec: AnyRunSpec) -> tuple[str, ...]:
     """Return the keys that lead to the dataset in a spec."""
-    from tuneloop.specs.run import RunSpec
+    from tuneloop.specs.sampling import SampleRunSpec
     from tuneloop.specs.scoring import ScoreRunSpec
 
-    if isinstance(spec, ScoreRunSpec):
-        return ("score", "dataset")
-    return ("dataset",) if isinstance(spec, RunSpec) else ("sample", "prompts", "dataset")
+    if isinstance(spec, SampleRunSpec):
+        return ("sample", "prompts", "dataset")
+    return ("score", "dataset") if isinstance(spec, ScoreRunSpec) else ("dataset",)
 
 
 def _place_override(name: str, field: str, option: str | None, spec: AnyRunSpec) -> _Override:
