@@ -101,12 +101,10 @@ class RuledSpec(RunSpec):
         return self
 
 
-def test_a_rule_about_several_keys_names_the_options(
-    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rule_about_several_keys_names_the_options(tiny_run: TinyRun) -> None:
     path = str(tiny_run.spec_path)
-    spec = load_run_spec(path)
-    monkeypatch.setattr("tuneloop.specs.run.RunSpec", RuledSpec)
+    given = load_run_spec(path).model_dump(by_alias=True, exclude_unset=True)
+    spec = RuledSpec.model_validate(given)
     with pytest.raises(UsageError, match=r"^--dataset is 'mine' and --artifacts is 'memory://a': "):
         RunOptions(path, dataset="mine", artifacts="memory://a").with_options(spec)
     RunOptions(path, dataset="mine", artifacts="memory://b").with_options(spec)
