@@ -157,7 +157,7 @@ def test_what_cannot_be_shared_is_a_usage_error(
     with pytest.raises(SystemExit) as caught:
         work("spec.json", stage, index, count)
     assert caught.value.code == 2
-    assert "expected 0 to" in (said := capsys.readouterr().err) or "only export and eval" in said
+    assert "expected 0 to" in (said := capsys.readouterr().err) or "share work; remove it" in said
 
 
 def test_an_evaluation_that_may_stop_early_asks_in_chunks_and_gives_the_same_answers(

@@ -100,6 +100,10 @@ CALL = {"tool_calls": [{"name": "f", "arguments": "{}"}]}
             ],
             "two messages of the assistant in a row",
         ),
+        (
+            [*said("user", "assistant"), *said("assistant", **CALL, content="")],
+            "two messages of the assistant in a row",
+        ),
     ],
 )
 def test_what_a_trace_cannot_hold_is_refused(messages: list[Message], why: str) -> None:

@@ -187,12 +187,11 @@ def _check_assistant(message: Message, before: Message | None, *, is_last: bool)
     if not says:
         what = "no text" if is_last else "neither text nor a call of a tool"
         raise ValueError(f"has a message of the assistant with {what}, expected an answer")
-    if before is None or before["role"] != "assistant" or message.get("reasoning"):
-        return
-    if before.get("tool_calls") and not message["content"]:
+    follows_assistant = before is not None and before["role"] == "assistant"
+    if follows_assistant and not message["content"] and not message.get("reasoning"):
         raise ValueError(
-            "has two messages of the assistant in a row that call tools, expected the results of"
-            " the first call between them"
+            "has two messages of the assistant in a row, of which the second only calls tools,"
+            " expected the results of calls between them, or one message"
         )
 
 
