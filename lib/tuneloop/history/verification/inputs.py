@@ -6,6 +6,7 @@ from tuneloop.artifacts import layout
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.run_manifest import DatasetOfRun, RunManifest
 from tuneloop.artifacts.token_manifest import read_token_manifest
+from tuneloop.datasets.croissant import dump_croissant
 from tuneloop.datasets.schema import ContentHasher, DatasetManifest
 from tuneloop.datasets.source import DatasetSource, is_store
 from tuneloop.errors import DataError
@@ -36,6 +37,8 @@ def verify_dataset(findings: Findings, manifest: RunManifest, expected: DatasetO
             dataset = source.load_manifest(key)
             _compare(dataset, expected, findings.url(path))
             _rows(findings, source, dataset, is_local=place == findings.artifacts)
+        if place == findings.artifacts:
+            _description(findings, dataset)
 
 
 def _compare(dataset: DatasetManifest, expected: DatasetOfRun, url: str) -> None:
@@ -44,6 +47,21 @@ def _compare(dataset: DatasetManifest, expected: DatasetOfRun, url: str) -> None
             f"{url}: build_id is {dataset.build_id}, expected {expected.build_id} of the run; the"
             " dataset was built again with other traces"
         )
+
+
+def _description(findings: Findings, dataset: DatasetManifest) -> None:
+    """Compare the description for other tools with the one that the manifest gives."""
+    path = f"datasets/{dataset.dataset_key}/croissant.json"
+    url = findings.url(path)
+    if findings.is_old:  # Older versions wrote no descriptions.
+        return
+    with findings.checking(path):
+        refuse_links_out(findings.artifacts, [path])
+        if files.read(url) != dump_croissant(dataset):
+            raise DataError(
+                f"{url}: is not the description of this dataset; delete the file, and build the"
+                " dataset again, which writes it"
+            )
 
 
 def _rows(
