@@ -78,6 +78,8 @@ def test_binary_input_is_named(tuneloop: Invoke, tmp_path: Path, data: bytes, ki
         code, out, err = tuneloop(*verb, file)
         if verb == ("plan",) and kind == "UTF-16 text":
             continue  # YAML may be UTF-16
+        if verb == ("traces", "import") and kind in ("gzip data", "zstd data"):
+            continue  # it reads compressed files
         assert (code in (3, 12), out) == (True, "")
         assert f"{file}: is {kind}, expected text with " in err
         assert len(err.splitlines()) <= 2

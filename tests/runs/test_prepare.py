@@ -104,9 +104,11 @@ def test_train_and_eval_request_the_memory_that_they_are_estimated_to_need(
     assert "is 6Gi, but a pod needs about" in finding.message
 
 
-def test_only_export_and_eval_share_work(tiny_run: TinyRun, repository: Path) -> None:
+def test_a_stage_that_cannot_share_work_has_no_shards(tiny_run: TinyRun, repository: Path) -> None:
     tiny_run.change(execution__cluster={"namespace": "n", "train": {"shard_count": 2}})
-    with pytest.raises(SpecError, match=r"only export, eval, sample can share their work"):
+    with pytest.raises(
+        SpecError, match=r"expected 1, because only export, eval, .*can share their work"
+    ):
         prepared(tiny_run, repository)
 
 

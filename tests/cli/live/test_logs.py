@@ -81,7 +81,7 @@ def test_attempts_of_one_process_are_announced_on_stderr(run: Run, tuneloop: Inv
         assert err == "==> attempt 2, pod p2-0 <==\n"
     code, out, _ = tuneloop("logs", "r-1", *run.at, "--since", "1m")
     assert out == "two\nthree\n"
-    code, out, _ = tuneloop("logs", "r-1", *run.at, "--since", "2s", "--grep", "e$")
+    code, out, _ = tuneloop("logs", "r-1", *run.at, "--since", "40s", "--grep", "e$")
     assert out == "three\n"
 
 

@@ -26,7 +26,7 @@ _SET_BY_ROUNDS = ("name", "dataset", "seed", "train.model", "import", "execution
 
 
 class RoundSampleSpec(Spec):
-    """How each round samples from its base model; see the key `sample` of a sampling run."""
+    """Sampling from the base model of each round; see the key `sample` of a sampling run."""
 
     prompts: PromptSource
     """Prompts and expected answers. Those that are also in an eval set of the run are not asked."""
@@ -80,7 +80,7 @@ class RoundsSpec(Spec):
     """Base model of the first round. `sft`: a run of this spec trains it on the seed dataset.
     `model`: it is `train.model`, which must then be a pretrained one."""
     sample: RoundSampleSpec
-    """How each round samples from its base model."""
+    """Sampling from the base model of each round."""
     select: SelectionSpec = SelectionSpec.model_validate({"where": {"reward": {"min": 1.0}}})
     """Rules that select samples for training, as in a build of a dataset; by default, those with
     the full reward."""
