@@ -55,6 +55,9 @@ def touched(checkout: Path, file: str) -> list[str]:
     return [name for name in before if before[name] != after[name]]
 
 
+WORK = ("export", "train", "eval", "sample", "score")
+
+
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
@@ -70,9 +73,9 @@ def touched(checkout: Path, file: str) -> list[str]:
         ("lib/tuneloop/evaluation/statistics/paired.py", ["eval"]),
         ("lib/tuneloop/stages/sampling/report.py", ["sample"]),
         ("lib/tuneloop/training/models/families/gemma3.py", ["train", "eval", "sample"]),
-        ("lib/tuneloop/traces/client.py", ["export", "sample", "import"]),
-        ("lib/tuneloop/storage/files.py", ["export", "train", "eval", "sample", "import"]),
-        ("requirements/train.txt", ["train", "eval", "sample"]),
+        ("lib/tuneloop/traces/client.py", ["export", "sample", "score", "import"]),
+        ("lib/tuneloop/storage/files.py", [*WORK, "import"]),
+        ("requirements/train.txt", ["train", "eval", "sample", "score"]),
         ("requirements/base.txt", ["export", "import"]),
     ],
 )

@@ -118,9 +118,7 @@ def test_delete_asks_unless_it_is_told_not_to(
     write_run(artifacts, "uses-00000003", ["export"], like={"export": "letters-00000001"})
     code, _, err = tuneloop(*arguments, "--yes")
     assert (code, folder.exists()) == (2, True)
-    assert (
-        "run uses-00000003 has adopted its results of export; change or delete these first" in err
-    )
+    assert "run uses-00000003 has adopted its results of export; change or delete these" in err
     code, out, _ = tuneloop(*arguments, "--yes", "--force", "--json")
     assert code == 0
     assert json.loads(out)["kept_objects"] == 2
