@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tuneloop import provenance, resources
+from tuneloop import resources
 from tuneloop.artifacts import records, run_manifest
-from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
+from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import InputMissing, SpecError
@@ -22,6 +22,7 @@ from tuneloop.evaluation.sets.versions import check_versions, record_versions
 from tuneloop.runs.base_model import FoundModel, find_base_model, find_baselines, model_of_run
 from tuneloop.runs.plan_stages import (
     CodeIdentity,
+    PlannedRun,
     absolute_execution,
     build_stages,
     code_of,
@@ -33,7 +34,7 @@ from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.run import RunSpec
-from tuneloop.specs.stages import DatasetRef, EvalSetRef, StageSpec
+from tuneloop.specs.stages import StageSpec
 from tuneloop.specs.target import StageNeeds
 from tuneloop.stages.table import RunInputs
 from tuneloop.storage import files
@@ -46,30 +47,16 @@ if TYPE_CHECKING:
     from tuneloop.runs.scoring.plan import ScorePlan
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A planned run."""
+@dataclass(frozen=True, kw_only=True)
+class Plan(PlannedRun):
+    """A planned training run."""
 
-    run_id: str
     spec: RunSpec
-    seed: int
-    dataset: DatasetRef
     summary: DatasetOfRun
-    """The dataset as the run manifest describes it."""
     model: ModelOfRun
-    """The model that the run starts from, as the run manifest describes it."""
     architecture: Architecture
-    """Family and shape of that model; with random weights, the vocabulary is the largest that the
-    tokenizer's training may make."""
-    stages: tuple[StageSpec, ...]
-    """Stage specs in execution order."""
-    eval_sets: tuple[EvalSetRef, ...] = ()
-    """The eval sets, in the order of the spec."""
-
-    @property
-    def artifacts(self) -> str:
-        """URL of the prefix for all output."""
-        return self.spec.execution.artifacts
+    """Family and shape of the model that the run starts from; with random weights, the vocabulary
+    is the largest that the tokenizer's training may make."""
 
     def needs(self, devices: Mapping[str, TargetDevices | None]) -> dict[str, StageNeeds]:
         """Estimate what the stages need.
@@ -83,25 +70,6 @@ class Plan:
         from tuneloop.runs.cost.needs import stage_needs  # needs a Plan
 
         return stage_needs(self, devices)
-
-    def manifest(self, image: str | None) -> RunManifest:
-        """Build the run manifest.
-
-        Args:
-            image: container image of the stages; None if they run the code of this machine.
-        """
-        return RunManifest(
-            run_id=self.run_id,
-            spec=self.spec.model_dump(mode="json", by_alias=True),
-            seed=self.seed,
-            recipe=self.dataset.recipe,
-            instruction=self.dataset.instruction,
-            dataset=self.summary,
-            model=self.model,
-            stages={stage.stage: stage.fingerprint for stage in self.stages},
-            image=image,
-            provenance=provenance.gather(),
-        )
 
 
 def load_plan(spec: RunSpec, *, seed: int | None = None, image_digest: str | None = None) -> Plan:
@@ -189,15 +157,16 @@ def build_plan(
     """
     run_id, stages = build_stages(inputs, code)
     return Plan(
-        run_id,
-        inputs.spec,
-        inputs.seed,
-        inputs.dataset,
-        dataset_of_run(manifest),
-        model,
-        _architecture(inputs),
-        stages,
-        inputs.eval_sets,
+        run_id=run_id,
+        spec=inputs.spec,
+        seed=inputs.seed,
+        summary=dataset_of_run(manifest),
+        model=model,
+        architecture=_architecture(inputs),
+        stages=stages,
+        recipe=manifest.recipe,
+        instruction=manifest.instruction,
+        eval_sets=inputs.eval_sets,
     )
 
 

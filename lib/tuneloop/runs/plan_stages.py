@@ -4,20 +4,69 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from tuneloop import jsonl, provenance
-from tuneloop.artifacts.run_manifest import DatasetOfRun
+from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.errors import SpecError
+from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.run import ExecutionSpec
-from tuneloop.specs.stages import DatasetRef, StageSpec
+from tuneloop.specs.sampling import AnyRunSpec
+from tuneloop.specs.stages import DatasetRef, EvalSetRef, StageSpec
 from tuneloop.stages.pipelines import planned_stages
 from tuneloop.stages.sampling.row import SampleInputs
 from tuneloop.stages.scoring.row import ScoreInputs
 from tuneloop.stages.table import RunInputs, StageDef
 from tuneloop.storage import paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """What plans of all kinds of runs have in common."""
+
+    run_id: str
+    spec: AnyRunSpec
+    seed: int
+    summary: DatasetOfRun | None
+    """The dataset as the run manifest describes it; None if the prompts come from elsewhere."""
+    model: ModelOfRun | None = None
+    """The model that the run starts from or asks, as the run manifest describes it."""
+    architecture: Architecture | None = None
+    """Family and shape of that model."""
+    stages: tuple[StageSpec, ...]
+    """Stage specs in execution order."""
+    recipe: str
+    instruction: str | None
+    eval_sets: tuple[EvalSetRef, ...] = ()
+    """The eval sets that the run reads, in the order of the spec."""
+
+    @property
+    def artifacts(self) -> str:
+        """URL of the prefix for all output."""
+        return self.spec.execution.artifacts
+
+    def manifest(self, image: str | None) -> RunManifest:
+        """Build the run manifest.
+
+        Args:
+            image: container image of the stages; None if they run the code of this machine.
+        """
+        return RunManifest(
+            run_id=self.run_id,
+            spec=self.spec.model_dump(mode="json", by_alias=True),
+            seed=self.seed,
+            recipe=self.recipe,
+            instruction=self.instruction,
+            dataset=self.summary,
+            model=self.model,
+            stages={stage.stage: stage.fingerprint for stage in self.stages},
+            image=image,
+            provenance=provenance.gather(),
+        )
+
 
 CodeIdentity = Callable[[StageDef], str]
 """Returns the identity of the code that a stage runs."""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuneloop import jsonl, resources
+from tuneloop import jsonl
 from tuneloop.artifacts.eval_samples import Item, Judgement
 from tuneloop.artifacts.records import Record
-from tuneloop.errors import DataError, InputMissing
 from tuneloop.evaluation.scorers.scoring import ScorerName, check_allowed, score_text, scorer_of
-from tuneloop.evaluation.scorers.user_file import UserScorer
-from tuneloop.evaluation.sets.planned import load_scorer
-from tuneloop.evaluation.sets.schema import parse_eval_set
 from tuneloop.evaluation.traces import build_sample_trace
-from tuneloop.specs.stages import EvalSetRef, SampleStage
+from tuneloop.specs.stages import SampleStage
 from tuneloop.stages.answering.batch_size import choose_rows, settle
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
@@ -24,10 +19,10 @@ from tuneloop.stages.answering.shards import read_shards, write_shard
 from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Pass, Question, longest_prompt
 from tuneloop.stages.models.evaluated import EvaluatedModel, open_referenced
+from tuneloop.stages.planned import load_planned_scorer, read_planned_set
 from tuneloop.stages.sampling import report
 from tuneloop.stages.sampling.prompts import Prompts, load_prompts
 from tuneloop.stages.sampling.report import Scored
-from tuneloop.storage import files
 from tuneloop.training.generation.decoding import GREEDY, Sampling, device_limit_bytes
 from tuneloop.training.prompt_templates import Recipe, recipe_named
 
@@ -75,13 +70,7 @@ def merge(spec: SampleStage, stage: Stage, shards: list[Record]) -> None:
 
 def _load(spec: SampleStage, stage: Stage) -> Work:
     options = spec.options
-    scorer = load_scorer(options.scorer, "sample.scorer")
-    if isinstance(scorer, UserScorer):
-        if scorer.sha256 != spec.scorer_sha256:
-            raise DataError(
-                f"{scorer.place}: changed after the run was planned; plan the run again"
-            )
-        stage.inputs["scorer"] = scorer.sha256
+    scorer = load_planned_scorer(options.scorer, "sample.scorer", spec.scorer_sha256, stage)
     prompts = load_prompts(
         options.prompts,
         dataset=spec.dataset,
@@ -104,22 +93,8 @@ def _load(spec: SampleStage, stage: Stage) -> Work:
 def _prompts_apart(spec: SampleStage, stage: Stage) -> Iterator[str]:
     """Yield the prompts of the eval sets that stay apart from the samples."""
     for ref in spec.apart_from:
-        data = _read_set(ref)
-        stage.inputs[f"eval_set {ref.name}"] = ref.sha256
-        for item in parse_eval_set(data, ref.url):
+        for item in read_planned_set(ref, stage, "sample.apart_from"):
             yield item.prompt
-
-
-def _read_set(ref: EvalSetRef) -> bytes:
-    try:
-        data = files.read(resources.input_url(ref.url))
-    except FileNotFoundError as e:
-        raise InputMissing(
-            f"{ref.url}: missing; put the set there, or change sample.apart_from"
-        ) from e
-    if hashlib.sha256(data).hexdigest() != ref.sha256:
-        raise DataError(f"{ref.url}: changed after the run was planned; plan the run again")
-    return data
 
 
 def _pass(spec: SampleStage, work: Work) -> Pass:

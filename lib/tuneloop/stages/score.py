@@ -6,23 +6,20 @@ scores to the trace store.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
-from tuneloop import jsonl, resources
+from tuneloop import jsonl
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import ScoreCounts, ScoreResults
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
-from tuneloop.errors import DataError, InputMissing
-from tuneloop.evaluation.scorers.user_file import UserScorer
-from tuneloop.evaluation.sets.planned import load_scorer
-from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set
+from tuneloop.errors import DataError
+from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.evaluation.trace_scores import Counts, TraceScore, TraceScorer
-from tuneloop.specs.stages import EvalSetRef, ScoreStage
+from tuneloop.specs.stages import ScoreStage
 from tuneloop.stages.context import Stage
-from tuneloop.storage import files
+from tuneloop.stages.planned import load_planned_scorer, read_planned_set
 
 FILE = "scores.jsonl"
 PART = "scores_part.jsonl"
@@ -77,31 +74,12 @@ def _scores(
 
 
 def _scorer(spec: ScoreStage, stage: Stage) -> TraceScorer:
-    scorer = load_scorer(spec.options.scorer, "score.scorer")
-    if isinstance(scorer, UserScorer):
-        if scorer.sha256 != spec.scorer_sha256:
-            raise DataError(
-                f"{scorer.place}: changed after the run was planned; plan the run again"
-            )
-        stage.inputs["scorer"] = scorer.sha256
+    scorer = load_planned_scorer(spec.options.scorer, "score.scorer", spec.scorer_sha256, stage)
     items: tuple[EvalItem, ...] | None = None
     if spec.expected is not None:
-        items = parse_eval_set(_read_set(spec.expected), spec.expected.url)
-        stage.inputs["expected"] = spec.expected.sha256
+        items = read_planned_set(spec.expected, stage, "score.expected")
     stage.inputs["dataset"] = spec.dataset.build_id
     return TraceScorer(scorer, spec.criteria, items, reading=spec.options.reading)
-
-
-def _read_set(ref: EvalSetRef) -> bytes:
-    try:
-        data = files.read(resources.input_url(ref.url))
-    except FileNotFoundError as e:
-        raise InputMissing(
-            f"{ref.url}: missing; put the set there, or change score.expected"
-        ) from e
-    if hashlib.sha256(data).hexdigest() != ref.sha256:
-        raise DataError(f"{ref.url}: changed after the run was planned; plan the run again")
-    return data
 
 
 def _manifest(spec: ScoreStage, source: DatasetSource) -> DatasetManifest:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneloop import provenance
-from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
+from tuneloop.artifacts.run_manifest import ModelOfRun
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import SpecError
@@ -15,6 +14,7 @@ from tuneloop.evaluation.sets.planned import load_scorer, read_kept_apart
 from tuneloop.evaluation.sets.schema import EvalSetFile
 from tuneloop.runs.base_model import FoundModel, describe_model, find_sampled_model
 from tuneloop.runs.plan_stages import (
+    PlannedRun,
     absolute_execution,
     build_stages,
     code_of,
@@ -25,7 +25,7 @@ from tuneloop.runs.plan_stages import (
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.sampling import DatasetPrompts, FilePrompts, GymPrompts, SampleRunSpec
-from tuneloop.specs.stages import EvalSetRef, StageSpec
+from tuneloop.specs.stages import EvalSetRef
 from tuneloop.specs.target import StageNeeds
 from tuneloop.stages.sampling.prompts import check_scorable, read_stated
 from tuneloop.stages.sampling.row import SampleInputs
@@ -35,32 +35,15 @@ DEFAULT_RECIPE = "trace_sft_v1"
 """Recipe of prompts that are in no dataset."""
 
 
-@dataclass(frozen=True)
-class SamplePlan:
-    """A planned sampling run."""
+@dataclass(frozen=True, kw_only=True)
+class SamplePlan(PlannedRun):
+    """A planned sampling run; its eval sets stay apart from the samples."""
 
-    run_id: str
     spec: SampleRunSpec
-    seed: int
-    summary: DatasetOfRun | None
-    """The dataset as the run manifest describes it; None if the prompts come from elsewhere."""
     model: ModelOfRun
-    """The model that answers, as the run manifest describes it."""
     architecture: Architecture
-    """Family and shape of that model."""
-    stages: tuple[StageSpec, ...]
-    """Stage specs in execution order."""
-    recipe: str
-    instruction: str | None
     prompts: int
     """Prompts that are asked at most."""
-    eval_sets: tuple[EvalSetRef, ...] = ()
-    """Eval sets that stay apart from the samples."""
-
-    @property
-    def artifacts(self) -> str:
-        """URL of the prefix for all output."""
-        return self.spec.execution.artifacts
 
     def needs(self, devices: Mapping[str, TargetDevices | None]) -> dict[str, StageNeeds]:
         """Estimate what the stages need.
@@ -71,25 +54,6 @@ class SamplePlan:
         from tuneloop.runs.cost.sample_needs import sample_needs  # needs a SamplePlan
 
         return sample_needs(self, devices)
-
-    def manifest(self, image: str | None) -> RunManifest:
-        """Build the run manifest.
-
-        Args:
-            image: container image of the stages; None if they run the code of this machine.
-        """
-        return RunManifest(
-            run_id=self.run_id,
-            spec=self.spec.model_dump(mode="json", by_alias=True),
-            seed=self.seed,
-            recipe=self.recipe,
-            instruction=self.instruction,
-            dataset=self.summary,
-            model=self.model,
-            stages={stage.stage: stage.fingerprint for stage in self.stages},
-            image=image,
-            provenance=provenance.gather(),
-        )
 
 
 def load_sample_plan(
@@ -154,17 +118,17 @@ def _build_plan(
 ) -> SamplePlan:
     run_id, stages = build_stages(inputs, code_of(image_digest))
     return SamplePlan(
-        run_id,
-        inputs.spec,
-        inputs.seed,
-        None if manifest is None else dataset_of_run(manifest),
-        describe_model(model),
-        model.manifest.architecture,
-        stages,
-        inputs.recipe,
-        inputs.instruction,
-        prompts,
-        inputs.apart_from,
+        run_id=run_id,
+        spec=inputs.spec,
+        seed=inputs.seed,
+        summary=None if manifest is None else dataset_of_run(manifest),
+        model=describe_model(model),
+        architecture=model.manifest.architecture,
+        stages=stages,
+        recipe=inputs.recipe,
+        instruction=inputs.instruction,
+        prompts=prompts,
+        eval_sets=inputs.apart_from,
     )
 
 

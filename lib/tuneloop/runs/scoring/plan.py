@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuneloop import provenance
-from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
+from tuneloop.artifacts.run_manifest import DatasetOfRun
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.evaluation.scorers.scoring import check_allowed, scorer_of
 from tuneloop.evaluation.scorers.user_file import UserScorer
 from tuneloop.evaluation.sets.planned import load_scorer, read_kept_apart
 from tuneloop.evaluation.trace_scores import criteria_of
 from tuneloop.runs.plan_stages import (
+    PlannedRun,
     absolute_execution,
     build_stages,
     code_of,
@@ -20,39 +20,18 @@ from tuneloop.runs.plan_stages import (
     dataset_ref,
     refuse_credentials,
 )
-from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.scoring import ScoreRunSpec
-from tuneloop.specs.stages import EvalSetRef, StageSpec
 from tuneloop.specs.target import StageNeeds
 from tuneloop.stages.scoring.row import ScoreInputs
 
 
-@dataclass(frozen=True)
-class ScorePlan:
-    """A planned scoring run."""
+@dataclass(frozen=True, kw_only=True)
+class ScorePlan(PlannedRun):
+    """A planned scoring run, which has no model; its eval set has the expected answers."""
 
-    run_id: str
     spec: ScoreRunSpec
-    seed: int
     summary: DatasetOfRun
-    """The dataset as the run manifest describes it."""
-    stages: tuple[StageSpec, ...]
-    """Stage specs in execution order."""
-    recipe: str
-    instruction: str | None
-    eval_sets: tuple[EvalSetRef, ...]
-    """The eval set with the expected answers, if there is one."""
-
-    model: ModelOfRun | None = None
-    """A scoring run has no model."""
-    architecture: Architecture | None = None
-    """A scoring run has no model."""
-
-    @property
-    def artifacts(self) -> str:
-        """URL of the prefix for all output."""
-        return self.spec.execution.artifacts
 
     def needs(self, devices: Mapping[str, TargetDevices | None]) -> dict[str, StageNeeds]:
         """Return what the stages need; scorers need no more than the defaults of a pod.
@@ -61,24 +40,6 @@ class ScorePlan:
             devices: stage -> its devices; None for a CPU.
         """
         return {stage.stage: StageNeeds() for stage in self.stages}
-
-    def manifest(self, image: str | None) -> RunManifest:
-        """Build the run manifest.
-
-        Args:
-            image: container image of the stages; None if they run the code of this machine.
-        """
-        return RunManifest(
-            run_id=self.run_id,
-            spec=self.spec.model_dump(mode="json", by_alias=True),
-            seed=self.seed,
-            recipe=self.recipe,
-            instruction=self.instruction,
-            dataset=self.summary,
-            stages={stage.stage: stage.fingerprint for stage in self.stages},
-            image=image,
-            provenance=provenance.gather(),
-        )
 
 
 def load_score_plan(
@@ -117,12 +78,12 @@ def load_score_plan(
     )
     run_id, stages = build_stages(inputs, code_of(image_digest))
     return ScorePlan(
-        run_id,
-        spec,
-        inputs.seed,
-        dataset_of_run(manifest),
-        stages,
-        manifest.recipe,
-        manifest.instruction,
-        sets,
+        run_id=run_id,
+        spec=spec,
+        seed=inputs.seed,
+        summary=dataset_of_run(manifest),
+        stages=stages,
+        recipe=manifest.recipe,
+        instruction=manifest.instruction,
+        eval_sets=sets,
     )

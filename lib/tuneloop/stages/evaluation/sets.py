@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,19 +9,17 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from tuneloop import resources
 from tuneloop.artifacts.delta_report import ContaminationState
 from tuneloop.artifacts.eval_samples import EvalSet, Item, Stopping
 from tuneloop.artifacts.results import ExportResults
-from tuneloop.errors import DataError, InputMissing, SpecError
+from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.scoring import ScorerName, check_allowed, scorer_of
 from tuneloop.evaluation.scorers.user_file import UserScorer
-from tuneloop.evaluation.sets.planned import load_scorer
-from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set
+from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.specs.evaluation import EvalSetSpec
 from tuneloop.specs.stages import EvalSetRef, EvalStage
 from tuneloop.stages.context import Stage
-from tuneloop.storage import files
+from tuneloop.stages.planned import load_planned_scorer, read_planned_set
 
 
 @dataclass(frozen=True)
@@ -102,31 +99,18 @@ def load_sets(spec: EvalStage, stage: Stage) -> tuple[LoadedSet, ...]:
 
 
 def _load(options: EvalSetSpec, ref: EvalSetRef, stage: Stage) -> LoadedSet:
-    items = _read(ref, stage)
-    scorer = load_scorer(options.scorer, f"the scorer of {ref.name}")
-    if isinstance(scorer, UserScorer):
-        if scorer.sha256 != ref.scorer_sha256:
-            raise DataError(
-                f"{scorer.place}: changed after the run was planned; plan the run again"
-            )
-        stage.inputs[f"scorer {ref.name}"] = scorer.sha256
+    items = read_planned_set(ref, stage, "its place in `eval` of the spec")
+    scorer = load_planned_scorer(
+        options.scorer,
+        f"the scorer of {ref.name}",
+        ref.scorer_sha256,
+        stage,
+        f"scorer {ref.name}",
+    )
     # Before the first question, because answers cost time.
     for each in (scorer, *(item.scorer for item in items if item.scorer is not None)):
         check_allowed(scorer_of(each), ())
     return LoadedSet(options, ref, items, scorer)
-
-
-def _read(ref: EvalSetRef, stage: Stage) -> tuple[EvalItem, ...]:
-    try:
-        data = files.read(resources.input_url(ref.url))
-    except FileNotFoundError as e:
-        raise InputMissing(
-            f"{ref.url}: missing; put the set there, or change its place in `eval` of the spec"
-        ) from e
-    if hashlib.sha256(data).hexdigest() != ref.sha256:
-        raise DataError(f"{ref.url}: changed after the run was planned; plan the run again")
-    stage.inputs[f"eval_set {ref.name}"] = ref.sha256
-    return parse_eval_set(data, ref.url)
 
 
 def contamination(spec: EvalStage, stage: Stage, sets: Sequence[LoadedSet]) -> str:

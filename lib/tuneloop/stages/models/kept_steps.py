@@ -11,14 +11,13 @@ from tuneloop.specs.stages import TrainStage
 from tuneloop.stages.context import Stage
 from tuneloop.stages.models.base import BaseModel, opener
 from tuneloop.stages.models.steps import FOLDER
-from tuneloop.stages.models.tuned import tuned_documents_of, tuned_lineage, tuned_name
+from tuneloop.stages.models.tuned import trained_card, tuned_documents_of, tuned_lineage, tuned_name
 from tuneloop.training.models.lora.merge import adapters_of
 from tuneloop.training.models.lora.peft import WEIGHTS
 from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.publish.card import ModelCard
 from tuneloop.training.models.publish.hand_on import (
     adapter_documents,
-    base_reference,
     round_weights,
 )
 from tuneloop.training.models.stored import write_model_folder
@@ -65,21 +64,6 @@ def publish_step(model: Any, step: int, base: BaseModel, spec: TrainStage, stage
 
 def _card(step: int, base: BaseModel, spec: TrainStage) -> ModelCard:
     """Collect the facts of the model card; the losses are in that of the tuned model."""
-    return ModelCard(
-        name=f"{tuned_name(spec, base)}-step-{step}",
-        family=base.architecture.family,
-        parameters=base.manifest.parameters,
-        dtype=base.manifest.dtype,
-        base=None if base.manifest.random_weights else base_reference(base.manifest),
-        licence=base.manifest.licence,
-        random_weights=base.manifest.random_weights,
-        lineage={
-            "dataset": spec.dataset.key,
-            "dataset build": spec.dataset.build_id,
-            "recipe": spec.dataset.recipe,
-            "seed": spec.seed,
-            "training fingerprint": spec.fingerprint,
-        },
-        data={},
-        training={"method": spec.options.method.kind, "steps": step},
-    )
+    name = f"{tuned_name(spec, base)}-step-{step}"
+    training: dict[str, str | int | float] = {"method": spec.options.method.kind, "steps": step}
+    return trained_card(spec, base, name, data={}, training=training)

@@ -152,8 +152,28 @@ def model_card(
         **{name: value for name, value in accounts.items() if name.startswith("excluded_")},
         "truncated": accounts["truncated"],
     }
+    return trained_card(spec, base, tuned_name(spec, base), data=data, training=training)
+
+
+def trained_card(
+    spec: TrainStage,
+    base: BaseModel,
+    name: str,
+    *,
+    data: dict[str, int],
+    training: dict[str, str | int | float],
+) -> card.ModelCard:
+    """Return the facts of the card of weights that a training has made.
+
+    Args:
+        spec: spec of the train stage.
+        base: the model that training started from.
+        name: name of the weights.
+        data: counts of the training data.
+        training: settings and results.
+    """
     return card.ModelCard(
-        name=tuned_name(spec, base),
+        name=name,
         family=base.architecture.family,
         parameters=base.manifest.parameters,
         dtype=base.manifest.dtype,
