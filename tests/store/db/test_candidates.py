@@ -111,6 +111,7 @@ def test_comparisons_read_all_fields(
         [NewScore(ids[number], name, score, "{}") for number, name, score in scores], now=now
     )
     given = [(3, "reviewed", '"no"', "a"), (3, "reviewed", '"yes"', "b"), (0, "good", "true", "a")]
+    given.append((3, "reviewed", '"skip"', "c"))  # which replaces nothing
     database.labels.add(
         [NewLabel(ids[number], name, value, who, "") for number, name, value, who in given],
         now=now,

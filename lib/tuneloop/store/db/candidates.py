@@ -24,9 +24,11 @@ from sqlalchemy import (
     Subquery,
     Table,
     Text,
+    and_,
     cast,
     func,
     select,
+    true,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateTable
@@ -36,6 +38,7 @@ from tuneloop.datasets.selection.candidates import Candidate
 from tuneloop.datasets.selection.spec import SelectionSpec, named
 from tuneloop.store.db.tables import labels, scores, traces
 from tuneloop.traces.fast import StoredPayload
+from tuneloop.traces.judgements import SKIP
 from tuneloop.traces.schema import utc_text
 
 LIGHT_ROWS, HEAVY_ROWS = 2000, 50
@@ -147,22 +150,22 @@ def _statement(spec: SelectionSpec, fields: Fields) -> tuple[Select[Any], FromCl
     columns += [traces.c.payload] if fields.has_payload else []
     columns += [_members.c.dataset] if spec.datasets else []
     joined = candidate_table(spec)
-    for table, kind, value, wanted in (
-        (scores, scores.c.criteria, scores.c.score, fields.scores),
-        (labels, labels.c.name, labels.c.value, fields.labels),
+    # A reviewer who skips a trace does not replace the label of another one.
+    says = labels.c.value != msgspec.json.encode(SKIP).decode()
+    for table, kind, value, wanted, counts in (
+        (scores, scores.c.criteria, scores.c.score, fields.scores, true()),
+        (labels, labels.c.name, labels.c.value, fields.labels, says),
     ):
         for field, name in wanted.items():
-            newest = _newest(table, kind, value, name)
+            newest = _newest(table, and_(kind == name, counts), value)
             joined = joined.outerjoin(newest, newest.c.trace_id == traces.c.id)
             columns.append(newest.c.value.label(field))
     return select(*columns), joined
 
 
-def _newest(
-    table: Table, kind: ColumnElement[str], value: ColumnElement[Any], name: str
-) -> Subquery:
-    """Select the newest value that each trace has under a name."""
-    last = select(func.max(table.c.seq)).where(kind == name).group_by(table.c.trace_id)
+def _newest(table: Table, counts: ColumnElement[bool], value: ColumnElement[Any]) -> Subquery:
+    """Select the newest value of each trace among the rows that count."""
+    last = select(func.max(table.c.seq)).where(counts).group_by(table.c.trace_id)
     statement = select(table.c.trace_id, value.label("value")).where(table.c.seq.in_(last))
     return statement.subquery()
 
