@@ -147,7 +147,8 @@ def run(
     if (rounds := run.load_rounds()) is not None:
         from tuneloop.cli.control.rounds import plan_of, run_rounds
 
-        run_rounds(plan_of(replace(run, seed=seed), rounds, backend), as_json=as_json)
+        chosen = replace(run, seed=seed)
+        run_rounds(plan_of(chosen, rounds, kind, cluster, poll_seconds), as_json=as_json)
         return
     if (sweep := run.load_sweep()) is not None:
         from tuneloop.cli.control import sweeps
@@ -206,7 +207,9 @@ def plan(
     if (rounds := run.load_rounds()) is not None:
         from tuneloop.cli.control.rounds import plan_of, print_rounds_plan
 
-        print_rounds_plan(plan_of(run, rounds), as_json=as_json)
+        of_rounds = rounds.spec.execution.cluster
+        backend = "kubernetes" if run.image or (of_rounds and of_rounds.image) else "local"
+        print_rounds_plan(plan_of(run, rounds, load_backend(backend)), as_json=as_json)
         return
     sweep = run.load_sweep()
     spec = run.with_options(sweep.members[0][1]) if sweep else run.load_spec()

@@ -8,15 +8,22 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.builders import Invoke, TinyRun, make_tiny_run
+from tests.k8s.twin import IMAGE, Action, Exit, Killed, Twin
 from tests.model_manifests import publish_manifest
 from tests.runs.rounds.world import World
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.rounds import store
+from tuneloop.k8s.backend import KubernetesBackend
+from tuneloop.runs.prepare import Prepared
 from tuneloop.runs.rounds.execute import RoundsRun
-from tuneloop.runs.rounds.plan import RoundsPlan, plan_rounds
+from tuneloop.runs.rounds.plan import Placement, RoundsPlan, plan_rounds
 from tuneloop.runs.rounds.report import RoundsReport, write_report
 from tuneloop.runs.rounds.spec_file import load_rounds_file
+from tuneloop.runs.rounds.walk import Member
+from tuneloop.specs.target import Target
 
 ROUNDS: dict[str, Any] = {
     "count": 2,
@@ -25,11 +32,11 @@ ROUNDS: dict[str, Any] = {
 }
 
 
-def plan_of(run: TinyRun, **changes: Any) -> RoundsPlan:
+def plan_of(run: TinyRun, placement: Placement | None = None, **changes: Any) -> RoundsPlan:
     run.change(rounds={**ROUNDS, **changes})
     found = load_rounds_file(str(run.spec_path))
     assert found is not None
-    return plan_rounds(found, found.spec)
+    return plan_rounds(found, found.spec, placement=placement)
 
 
 def run_in(world: World, plan: RoundsPlan) -> RoundsReport:
@@ -140,10 +147,6 @@ def test_rounds_that_are_done_run_nothing_and_other_settings_are_other_rounds(
     assert plan_of(tiny_run, seeds=[0], count=1, max_examples=5).rounds_id != plan.rounds_id
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
 def test_rounds_that_are_killed_again_and_again_end_with_the_same_bytes(tmp_path: Path) -> None:
     """`tests/runs/rounds/kill.py` does the same with real processes and signals."""
     first = make_tiny_run(tmp_path / "whole")
@@ -221,3 +224,37 @@ def test_rounds_can_start_from_a_stored_model(tiny_run: TinyRun) -> None:
     assert {row.base for row in report.rows if row.round == 1} == {"small-llama"}
     assert report.rows[-1].base == report.rows[1].run_id
     assert {row.state for row in report.rows} == {"done"}
+
+
+def test_rounds_run_on_a_cluster_by_any_supervisor(tiny_run: TinyRun) -> None:
+    """Their members are Jobs; a supervisor that dies is followed by another one."""
+    tiny_run.change(execution__cluster={"namespace": "n"})
+    target = Target(image=IMAGE)
+    plan = plan_of(tiny_run, Placement(KubernetesBackend, target), seeds=[3], count=1)
+    here = plan_of(tiny_run, seeds=[3], count=1)
+    assert plan.rounds_id != here.rounds_id  # the image has other code than this machine
+    twin, world, known = Twin(), World(), dict[str, Member]()
+
+    def act(pod: dict[str, Any]) -> Action:
+        spec = twin.stage_of(pod)
+        world.run_stage(known[spec.run_id], spec)
+        return Exit(0)
+
+    def opened(member: Member) -> KubernetesBackend:
+        known[member.plan.run_id] = member
+        placed = member.prepared.backend
+        assert isinstance(placed, KubernetesBackend)
+        backend = KubernetesBackend(placed.submission, lambda: twin)
+        return Prepared(member.plan, backend).start()
+
+    twin.act = act
+    twin.kill_at = 60
+    with pytest.raises(Killed):
+        RoundsRun(plan, open_backend=opened, sleep=twin.sleep).run()
+    twin.kill_at = None
+    manifest = RoundsRun(plan, open_backend=opened, sleep=twin.sleep).run()
+    report, _ = write_report(manifest, plan.artifacts)
+    assert {row.state for row in report.rows} == {"done"}
+    assert len(world.ran) == len(set(world.ran))  # no stage ran twice
+    assert twin.made["Job"] == len(world.ran)
+    assert known[report.rows[-1].run_id].plan.manifest(IMAGE).image == IMAGE

@@ -44,6 +44,7 @@ from tuneloop.artifacts.verdict import Verdict
 from tuneloop.datasets.read import iter_rows, load_manifest
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.traces import build_sample_trace
+from tuneloop.runs.plan import write_run_manifest
 from tuneloop.runs.rounds.execute import RoundsRun
 from tuneloop.runs.rounds.plan import plan_rounds
 from tuneloop.runs.rounds.report import write_report
@@ -87,6 +88,7 @@ class World:
 
     def open(self, member: Member) -> WorldBackend:
         """Return the backend of a member."""
+        write_run_manifest(member.plan)
         return WorldBackend(self, member)
 
     def run_stage(self, member: Member, spec: StageSpec) -> None:

@@ -44,7 +44,14 @@ def cancel(
     if (sweep := sweeps.find_sweep_of(run)) is not None:
         result = _cancel_sweep(sweep, run, cluster, stage, timeout_seconds)
     elif (found := rounds.find_rounds_of(run)) is not None:
-        result = rounds.cancel_rounds(found, run, timeout_seconds)
+        if stage is not None:
+            raise UsageError(f"--stage {stage}: {run.run_id} are rounds, expected one run; omit it")
+        result = rounds.cancel_rounds(
+            found,
+            run,
+            lambda member, seconds: _cancel_run(member, cluster, None, seconds),
+            timeout_seconds,
+        )
     else:
         result = _cancel_run(run, cluster, stage, timeout_seconds)
     if as_json:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from tuneloop.artifacts.cancellation import Cancellation
     from tuneloop.artifacts.rounds.store import ChainEnd, RoundsManifest
     from tuneloop.cli.live.progress import Progress
-    from tuneloop.cli.option_groups import KnownRun, RunOptions
+    from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
+    from tuneloop.runs.backend import Backend, BackendType
     from tuneloop.runs.rounds.plan import RoundsPlan
     from tuneloop.runs.rounds.report import RoundsReport
     from tuneloop.runs.rounds.rows import Row
@@ -35,8 +38,9 @@ def refuse_rounds(run: RunOptions, verb: str) -> None:
     """
     if run.load_rounds() is not None:
         raise UsageError(
-            f"{verb}: {run.spec} has the key rounds, which runs on one machine so far, expected one"
-            " run or a sweep; use `tuneloop run` without a cluster, such as in a Job of your own"
+            f"{verb}: {run.spec} has the key rounds, expected one run or a sweep, because later"
+            " rounds are planned when earlier ones are done; use `tuneloop run`, with --backend"
+            " cluster for a cluster"
         )
 
 
@@ -47,17 +51,20 @@ def find_rounds_of(run: KnownRun) -> RoundsManifest | None:
     return find_rounds(run.artifacts_url, run.run_id)
 
 
-def plan_of(run: RunOptions, found: RoundsFile, backend: str = "local") -> RoundsPlan:
-    """Plan rounds with the options of the command line.
+def plan_of(
+    run: RunOptions,
+    found: RoundsFile,
+    kind: BackendType[Backend],
+    cluster: ClusterOptions | None = None,
+    poll_seconds: float = 5.0,
+) -> RoundsPlan:
+    """Plan rounds with the options of the command line."""
+    from tuneloop.runs.rounds.plan import Placement, plan_rounds
 
-    Raises:
-        UsageError: another backend than this machine is asked for.
-    """
-    from tuneloop.runs.rounds.plan import plan_rounds
-
-    if backend != "local" or run.image is not None:
-        refuse_rounds(run, "--image" if run.image is not None else f"--backend {backend}")
-    return plan_rounds(found, run.with_options(found.spec), run.seed)
+    target = run.target(cluster, poll_seconds)
+    # Each member connects by itself, but the cluster is announced once.
+    target = replace(target, announce=functools.cache(target.announce))
+    return plan_rounds(found, run.with_options(found.spec), run.seed, Placement(kind, target))
 
 
 def print_rounds_plan(made: RoundsPlan, *, as_json: bool) -> None:
@@ -130,11 +137,24 @@ def report_rounds(manifest: RoundsManifest, artifacts: str, *, as_json: bool) ->
     return json.dumps(report.as_json(), ensure_ascii=False) if as_json else render_markdown(report)
 
 
-def cancel_rounds(manifest: RoundsManifest, run: KnownRun, timeout_seconds: float) -> Cancellation:
-    """End the stage that runs on this machine, and start no other member."""
+def cancel_rounds(
+    manifest: RoundsManifest,
+    run: KnownRun,
+    cancel_run: Callable[[KnownRun, float], Cancellation],
+    timeout_seconds: float,
+) -> Cancellation:
+    """End the stage that runs, and start no other member.
+
+    Args:
+        manifest: the rounds.
+        run: their id and artifacts.
+        cancel_run: ends a member, within seconds.
+        timeout_seconds: maximum seconds for all members.
+    """
     from tuneloop.artifacts.cancellation import Cancellation
+    from tuneloop.artifacts.layout import run_manifest_url
     from tuneloop.artifacts.rounds.store import mark_cancelled, read_end
-    from tuneloop.runs.cancellation import cancel_local_run
+    from tuneloop.storage import files
 
     artifacts, result = run.artifacts_url, Cancellation()
     ends = [read_end(artifacts, manifest.rounds_id, seed) for seed in manifest.seeds]
@@ -143,9 +163,11 @@ def cancel_rounds(manifest: RoundsManifest, run: KnownRun, timeout_seconds: floa
     mark_cancelled(artifacts, manifest.rounds_id)
     until = time.monotonic() + timeout_seconds
     for member in manifest.members:
-        left = max(0.0, until - time.monotonic())
-        result += cancel_local_run(artifacts, member.run_id, None, wait_seconds=left)
-    return result
+        if files.exists(run_manifest_url(artifacts, member.run_id)):
+            left = max(0.0, until - time.monotonic())
+            result += cancel_run(run.of_run(member.run_id), left)
+    # What one member keeps, because it belongs to another one, is deleted with the other one.
+    return replace(result, kept=())
 
 
 def _callbacks(view: Progress) -> Any:

@@ -136,8 +136,8 @@ class SelectionSpec(_Rule):
     traces of the store are candidates."""
     where: dict[FieldName, Comparison] = {}
     """Comparisons by field: reward, length (code points of prompt, steps and final answer),
-    created_at, source, model_digest, scores.NAME and labels.NAME (the newest of a trace that is no skip), and paths
-    into meta such as /model/name. A trace must pass all of them."""
+    created_at, source, model_digest, scores.NAME and labels.NAME (the newest of a trace; a skip is
+    no label), and paths into meta such as /model/name. A trace must pass all of them."""
     pass_rate: PassRate | None = None
     """Pass rate of the prompt, over all candidates, before `where` removes any."""
     near_duplicates: NearDuplicates | None = None

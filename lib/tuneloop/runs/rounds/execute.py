@@ -16,10 +16,8 @@ from tuneloop.artifacts.rounds import store
 from tuneloop.artifacts.rounds.store import ChainEnd, RoundsManifest
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.runs.backend import Backend
-from tuneloop.runs.local import LocalBackend
 from tuneloop.runs.notifications.events import NotifiedRun
 from tuneloop.runs.notifications.notifier import Notifier
-from tuneloop.runs.plan import write_run_manifest
 from tuneloop.runs.rounds.plan import RoundsPlan
 from tuneloop.runs.rounds.walk import Member, Walk
 from tuneloop.runs.sequence import Callbacks, Sequence
@@ -42,8 +40,8 @@ class RoundsRun:
     """Returns the callbacks that show a member; called when it starts."""
     ended: Callable[[int, ChainEnd], None] = lambda seed, end: None
     """Called with the seed of a chain that has ended."""
-    open_backend: Callable[[Member], Backend] = lambda member: LocalBackend(member.plan)
-    """Returns the backend of a member."""
+    open_backend: Callable[[Member], Backend] = lambda member: member.prepared.start()
+    """Returns the backend of a member, with its run manifest written, ready to submit."""
     notifier: Callable[[Member], Notifier] = _tell_nobody
     """Returns the notifier of a member; to the webhooks, a member is a run like any other."""
     sleep: Callable[[float], None] = time.sleep
@@ -85,7 +83,6 @@ class RoundsRun:
 
     def _run_member(self, member: Member) -> None:
         self._check()
-        write_run_manifest(member.plan)
         backend, callbacks = self.open_backend(member), self.callbacks(member)
         with self.notifier(member) as notifier:
             Sequence(backend, notifier.watch(callbacks), sleep=self._sleep).run(

@@ -48,6 +48,7 @@ def arm_spec(
     *,
     model: Mapping[str, Any],
     dataset: str,
+    is_of_samples: bool = False,
 ) -> RunSpec:
     """Return the spec of an arm.
 
@@ -57,11 +58,14 @@ def arm_spec(
         place: seed, round and arm.
         model: `train.model` of the arm.
         dataset: key of its dataset.
+        is_of_samples: whether the rounds have made the dataset, below the artifacts.
     """
     value = apply(_named(base, place), settings.train)
     value["train"].pop("tokenizer", None)  # the base model brings its own
     value["train"]["model"] = dict(model)
     value.get("export", {}).pop("tokenizer", None)
+    if is_of_samples:
+        value.get("execution", {}).pop("datasets_url", None)
     return RunSpec.model_validate({**value, "dataset": dataset})
 
 

@@ -17,12 +17,14 @@ from tuneloop.artifacts.rounds.store import RoundGate, RoundSelection, RoundsMem
 from tuneloop.datasets.read import find_manifest
 from tuneloop.evaluation.gates.limits import Gate
 from tuneloop.runs.any_plan import AnyPlan
+from tuneloop.runs.backend import Backend
 from tuneloop.runs.gating.judge import judge_run
 from tuneloop.runs.outcome import load_outcome
 from tuneloop.runs.plan import stage_state
+from tuneloop.runs.prepare import Prepared
 from tuneloop.runs.rounds import members, samples
 from tuneloop.runs.rounds.members import SAMPLE, START, Place
-from tuneloop.runs.rounds.plan import RoundsPlan, plan_member
+from tuneloop.runs.rounds.plan import RoundsPlan
 from tuneloop.runs.rounds.samples import Chosen, Pool
 from tuneloop.runs.rounds.spec import RoundGateSpec
 from tuneloop.storage import paths
@@ -37,11 +39,16 @@ class Member:
     """A planned run of a chain."""
 
     place: Place
-    plan: AnyPlan
+    prepared: Prepared[Backend]
     base: str
     """Run or stored model that it starts or samples from; empty for the first run."""
     dataset: str = ""
     """Key of the dataset that it trains on; empty for a sampling run."""
+
+    @property
+    def plan(self) -> AnyPlan:
+        """Plan of its run."""
+        return self.prepared.plan
 
     @property
     def row(self) -> RoundsMember:
@@ -78,7 +85,9 @@ class Walk:
         model: Mapping[str, Any] = plan.base["train"].get("model", {})
         if settings.start == "sft":
             spec = members.start_spec(plan.base, self.seed)
-            first = Member(Place(self.seed, 0, START), plan_member(spec), "", spec.dataset)
+            first = Member(
+                Place(self.seed, 0, START), plan.placement.prepare(spec), "", spec.dataset
+            )
             yield first
             model = _of_run(first)
         for number in range(1, settings.count + 1):
@@ -107,12 +116,19 @@ class Walk:
             recipe=like.recipe,
             instruction=like.instruction,
         )
-        return Member(place, plan_member(spec), _name_of(model))
+        return Member(place, self.plan.placement.prepare(spec), _name_of(model))
 
     def _arm(self, place: Place, model: Mapping[str, Any], dataset: str) -> Member:
         plan = self.plan
-        spec = members.arm_spec(plan.base, plan.settings, place, model=model, dataset=dataset)
-        return Member(place, plan_member(spec), _name_of(model), dataset)
+        spec = members.arm_spec(
+            plan.base,
+            plan.settings,
+            place,
+            model=model,
+            dataset=dataset,
+            is_of_samples=dataset != plan.dataset.dataset_key,
+        )
+        return Member(place, plan.placement.prepare(spec), _name_of(model), dataset)
 
     def _datasets(self, number: int, sampled: Member) -> dict[str, str] | None:
         """Select and publish; return arm -> key of its dataset.
