@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -77,11 +77,9 @@ PromptSource = Annotated[
 """Where the prompts and the expected answers come from."""
 
 
-class SampleSpec(Spec):
-    """How completions are drawn and scored."""
+class DrawSpec(Spec):
+    """Prompts, and the completions that are drawn and scored for each."""
 
-    model: SampledModelSpec
-    """Model that answers."""
     prompts: PromptSource
     """Prompts and expected answers."""
     completions: int = Field(default=4, ge=1, le=1000)
@@ -97,6 +95,22 @@ class SampleSpec(Spec):
     scorer: str | dict[str, Any] = "exact_match"
     """Scorer of prompts that name none: a name, an object with `kind` and its options, or the URL
     of a Python file; the content of the file enters the fingerprint."""
+
+    @model_validator(mode="after")
+    def _completions_differ(self) -> Self:
+        if self.completions > 1 and self.temperature == 0:
+            raise ValueError(
+                f"completions is {self.completions}, expected a temperature above 0 with it,"
+                " because all completions at temperature 0 are the same"
+            )
+        return self
+
+
+class SampleSpec(DrawSpec):
+    """How completions are drawn and scored."""
+
+    model: SampledModelSpec
+    """Model that answers."""
     recipe: str | None = None
     """Prompt template that renders the prompts and parses the completions; null takes that of the
     dataset, or `trace_sft_v1` for other prompts."""
@@ -110,15 +124,6 @@ class SampleSpec(Spec):
     range of seeds that overlaps theirs is refused."""
     round: int | None = Field(default=None, ge=1)
     """Number of the round that the samples belong to, which every trace states; null for none."""
-
-    @model_validator(mode="after")
-    def _completions_differ(self) -> SampleSpec:
-        if self.completions > 1 and self.temperature == 0:
-            raise ValueError(
-                f"completions is {self.completions}, expected a temperature above 0 with it,"
-                " because all completions at temperature 0 are the same"
-            )
-        return self
 
 
 class SampleRunSpec(Spec):

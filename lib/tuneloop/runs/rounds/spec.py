@@ -5,13 +5,13 @@ The class is not in `specs`, because it contains the rules of a selection.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tuneloop.datasets.selection.spec import SelectionSpec
 from tuneloop.specs.base import Seed, Spec
-from tuneloop.specs.sampling import PromptSource
+from tuneloop.specs.sampling import DrawSpec
 from tuneloop.specs.sweep import FieldPath
 
 KEY = "rounds"
@@ -23,23 +23,6 @@ them. `sft` trains on the seed dataset for as many steps."""
 MAX_NAME = 20
 """Maximum characters of the run's name, because the members' names add to it."""
 _SET_BY_ROUNDS = ("name", "dataset", "seed", "train.model", "import", "execution", "eval")
-
-
-class RoundSampleSpec(Spec):
-    """Sampling from the base model of each round; see the key `sample` of a sampling run."""
-
-    prompts: PromptSource
-    """Prompts and expected answers. Those that are also in an eval set of the run are not asked."""
-    completions: int = Field(default=4, ge=1, le=1000)
-    """Completions of each prompt."""
-    temperature: float = Field(default=1.0, gt=0, le=10)
-    """Temperature of the draws; a higher value makes completions of one prompt differ more."""
-    max_new_tokens: int = Field(default=256, ge=1)
-    """Maximum tokens of a completion; a longer one is cut and not trained on."""
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64
-    """Maximum completions per generation batch."""
-    scorer: str | dict[str, Any] = "exact_match"
-    """Scorer of prompts that name none; its score is the reward."""
 
 
 class RoundGateSpec(Spec):
@@ -79,7 +62,7 @@ class RoundsSpec(Spec):
     start: Literal["sft", "model"] = "sft"
     """Base model of the first round. `sft`: a run of this spec trains it on the seed dataset.
     `model`: it is `train.model`, which must then be a pretrained one."""
-    sample: RoundSampleSpec
+    sample: DrawSpec
     """Sampling from the base model of each round."""
     select: SelectionSpec = SelectionSpec.model_validate({"where": {"reward": {"min": 1.0}}})
     """Rules that select samples for training, as in a build of a dataset; by default, those with
