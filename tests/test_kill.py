@@ -24,7 +24,7 @@ from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
 from tuneloop.training.sft.metrics import MEASURED
 
-KILLS = {"export": 4, "train": 8, "eval": 4, "import": 4}
+KILLS = {"export": 3, "train": 5, "eval": 3, "import": 3}
 STAGES = ("export", "train", "eval", "import")
 
 

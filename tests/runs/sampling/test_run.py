@@ -76,7 +76,7 @@ def test_samples_are_imported_and_every_verb_knows_the_run(
 
 def test_killed_anywhere_the_samples_have_the_same_bytes(sampling: Sampling) -> None:
     # Small batches take long enough that each attempt saves some of them.
-    sampling.change(sample__completions=300, sample__batch_size=2)
+    sampling.change(sample__completions=120, sample__batch_size=2)
     plan = sampling.plan()
     whole = Path(sampling.artifacts).with_name("whole")
     shutil.copytree(sampling.artifacts, whole)

@@ -66,7 +66,7 @@ REFUSED_THOUGH_DOCUMENTED = (
     "selection.datasets: Dataset not found",
 )
 SETTINGS = settings(
-    max_examples=25,
+    max_examples=15,
     derandomize=True,
     database=None,
     deadline=None,  # The two cores are shared with other tests.

@@ -95,7 +95,7 @@ def test_killed_its_peers_end_and_the_next_group_continues_with_the_same_bits(
     assert record.counts["resumed_from_step"] >= 20
 
 
-KILLS = 6
+KILLS = 4
 MANY: dict[str, Any] = {"steps": 100, "checkpoint_every_steps": 3, "validation": None}
 
 
@@ -114,6 +114,8 @@ def test_one_of_two_processes_is_killed_at_random_many_times(
     step_seconds = (time.monotonic() - started_at - start_seconds) / MANY["steps"]
     for _ in range(KILLS):
         next_step = newest_checkpoint(killed) + 1
+        if next_step > MANY["steps"] - 3:  # A busy machine may train to the end before a kill.
+            break
         killed.start(2)
         if draw.random() < 0.3:  # while it starts
             time.sleep(draw.uniform(0, start_seconds))

@@ -22,7 +22,7 @@ from tuneloop.training.text.turns.encoder import EncodedRow
 
 pytestmark = pytest.mark.slow  # fetches and loads tokenizers of up to 33 MB
 
-CONVERSATIONS = 1_600
+CONVERSATIONS = 480
 """Conversations of all cases together. 10,000 pass too, and take four minutes of CPU time."""
 GEMMA = ("<start_of_turn>", "<end_of_turn>", "<bos>", "<unused7>")
 GEMMA4 = ("<|turn>", "<turn|>", "<|tool_call>", "<tool_response|>", '<|"|>', "<|channel>")
