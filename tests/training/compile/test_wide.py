@@ -52,7 +52,7 @@ print(json.dumps(compiled.memory_analysis().temp_size_in_bytes))
 def test_the_closed_form_is_close_to_the_compiler() -> None:
     need_libtpu()
     train = {"batch_size": 16, "max_length_tokens": 1024, "remat": "decoder"}
-    cell = Cell("gemma3", "full", "v5e-2x4-8t", train=train, shape={**GEMMA3_1B, "num_layers": 8})
+    cell = Cell("gemma3", "full", "v5e-2x4-8t", train=train, shape=GEMMA3_1B)
     (found,) = compile_all([cell.request])
     request, target = cell.request, cell.request.target
     sizes = request.train.mesh_sizes(target.devices, target.slices)
