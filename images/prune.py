@@ -58,6 +58,7 @@ PRUNED = {
         "numpy/_core/include/*": "for compilers",
         "numpy/*/lib/*.a": "for compilers",
         "numpy/distutils/*": "builds packages",
+        "numpy/f2py/*": "builds packages from Fortran",
     },
     "pyarrow": {
         "pyarrow/include*/*": "for compilers",

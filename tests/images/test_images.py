@@ -282,6 +282,8 @@ def test_everything_but_training_can_be_imported_in_base(
     of_training |= {"sentencepiece", "statsmodels", "tensorboardX", "tokenizers"}
     assert set(lacking.values()) <= of_training
     parts = ("training", "evaluation", "stages", "runs.reports")
+    # Statistics of rounds; a supervisor of rounds needs the extra `eval`.
+    lacking = {name: lack for name, lack in lacking.items() if "runs.rounds." not in name}
     assert all(name.startswith(tuple(f"tuneloop.{part}." for part in parts)) for name in lacking)
     works = {"tuneloop.stages.export", "tuneloop.stages.import_traces", "jobs.submit"}
     assert not works & set(lacking)

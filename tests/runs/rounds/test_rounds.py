@@ -99,7 +99,7 @@ def test_two_rounds_run_all_arms_and_the_selected_one_is_the_next_base(tiny_run:
 
 def test_the_next_round_starts_from_the_old_base_if_the_gate_fails(tiny_run: TinyRun) -> None:
     plan = plan_of(tiny_run, seeds=[3])
-    report = run_in(World(guard={"selected": 0.2}), plan)
+    report = run_in(World(guard={"selected": 0.0}), plan)
     rows = {(row.round, row.role): row for row in report.rows}
     assert [rows[n, "selected"].gate for n in (1, 2)] == ["failed", "failed"]
     assert "set guarded has regressed" in rows[1, "selected"].problems[0]
