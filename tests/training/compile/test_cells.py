@@ -63,6 +63,7 @@ def _hosts(cell: Cell) -> str:
     return "one host" if target.chips <= target.chips_per_host else "several hosts"
 
 
+@pytest.mark.timeout(400)  # a dozen programs, each of some seconds
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_step_compiles(group: str) -> None:
     need_libtpu()
