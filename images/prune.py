@@ -79,6 +79,7 @@ PRUNED = {
         "pyarrow/_parquet_encryption.*": "tuneloop encrypts no columns",
         "pyarrow/*_substrait.*": "plans of other query engines",
     },
+    "pydantic": {"pydantic/v1/*": "the API of pydantic 1", "pydantic/mypy.py": "for mypy"},
     "pygments": {
         "pygments/lexers/[a-z]*": "tuneloop does not highlight source code",
         "pygments/lexers/_[a-ln-z]*": "words of the languages of these lexers",
