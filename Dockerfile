@@ -9,8 +9,8 @@
 # Both images need the same interpreter at the same path, because the virtual environment is copied
 # from one to the other. BUILD_IMAGE needs venv with pip, and `strip` for small images. BASE_IMAGE
 # needs Python and certificates.
-ARG BUILD_IMAGE=python:3.11-bookworm
-ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG BUILD_IMAGE=python:3.11-bookworm@sha256:a8f8fbe1a0edc9e4dddafa64ba73f7e04be7be5ebc23f332362e779e0a2e4e52
+ARG BASE_IMAGE=python:3.11-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3
 
 # ---- common part of all builder stages ----------------------------------------------------------
 FROM ${BUILD_IMAGE} AS tools
