@@ -37,11 +37,12 @@ def test_label_list_and_agree(tuneloop: Invoke, store_url: str, make_trace: Make
     code, out, _ = tuneloop("traces", "agreement", *at)
     assert (code, out) == (
         0,
-        "ada and بوب: 2 traces, 2 with the same label, Cohen's kappa 1.00 (95 % interval 1.00 to"
-        " 1.00)\n",
+        "ada and بوب: 2 traces, 2 with the same label, Krippendorff's alpha 1.00\n"
+        "all 2 reviewers: 2 traces with labels of at least two of them, Krippendorff's alpha"
+        " 1.00\n",
     )
     _, out, _ = tuneloop("traces", "agreement", "--name", "style", "--json", *at)
-    assert json.loads(out) == {"pairs": [], "group": None}
+    assert json.loads(out) == {"pairs": [], "group": None, "is_cut": False}
     code, _, err = tuneloop("traces", "label", ids[0], "x", "--json-value", "--who", "a", *at)
     assert (code, "not JSON" in err) == (2, True)
     code, _, err = tuneloop("traces", "label", ids[0], "accept", *at)

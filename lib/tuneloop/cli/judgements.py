@@ -104,42 +104,35 @@ def traces_labels(
 def traces_agreement(
     name: LabelName = "review", store: StoreUrl = DEFAULT_STORE, as_json: Json = False
 ) -> None:
-    """Print how far reviewers agree: Cohen's kappa of pairs, Fleiss' kappa of all."""
-    from tuneloop.evaluation.statistics.agreement import measure_agreement
-    from tuneloop.traces.client import TraceClient
-    from tuneloop.traces.judgement_client import iter_labels
-    from tuneloop.traces.judgements import SKIP
+    """Print how far reviewers agree: Krippendorff's alpha of each pair, and of all together."""
+    from urllib.parse import urlencode
 
-    newest: dict[str, dict[str, str]] = {}
+    from tuneloop.traces.client import TraceClient
+
     with TraceClient(store) as client:
-        for label in iter_labels(client, "/api/labels", name=name):
-            by = newest.setdefault(label["trace_id"], {})
-            by[label["who"]] = json.dumps(label["value"])
-    skipped = json.dumps(SKIP)
-    judged = {
-        trace: {who: value for who, value in by.items() if value != skipped}
-        for trace, by in newest.items()
-    }
-    found = measure_agreement({trace: by for trace, by in judged.items() if len(by) > 1})
+        found = client.send("GET", f"/api/labels/agreement?{urlencode({'name': name})}")
     if as_json:
-        print_json(found.as_json())
+        print_json(found)
         return
-    if not found.pairs:
+    group = found["group"]
+    if group is None:
         typer.echo(f"no trace has labels {name} of two reviewers")
-    for pair in found.pairs:
-        kappa = "not defined" if pair.kappa is None else f"{pair.kappa:.2f}"
-        if pair.low is not None and pair.high is not None:
-            kappa += f" (95 % interval {pair.low:.2f} to {min(pair.high, 1):.2f})"
+        return
+    for pair in found["pairs"]:
         typer.echo(
-            f"{pair.first} and {pair.second}: {pair.traces} traces, {pair.same} with the same"
-            f" label, Cohen's kappa {kappa}"
+            f"{pair['first']} and {pair['second']}: {pair['traces']} traces, {pair['same']} with"
+            f" the same label, Krippendorff's alpha {_shown(pair['alpha'])}"
         )
-    if found.group is not None:
-        kappa = "not defined" if found.group.kappa is None else f"{found.group.kappa:.2f}"
-        typer.echo(
-            f"all {found.group.reviewers} reviewers: {found.group.traces} traces, Fleiss' kappa"
-            f" {kappa}"
-        )
+    typer.echo(
+        f"all {group['reviewers']} reviewers: {group['traces']} traces with labels of at least two"
+        f" of them, Krippendorff's alpha {_shown(group['alpha'])}"
+    )
+    if found["is_cut"]:
+        typer.echo("only the newest labels are compared, because there are very many")
+
+
+def _shown(alpha: float | None) -> str:
+    return "is not defined" if alpha is None else f"{alpha:.2f}"
 
 
 def traces_score(

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from tuneloop.evaluation.statistics.agreement import measure_agreement
 from tuneloop.history.cost.prices import PriceList
 from tuneloop.runs.examples.viewer import RunExamples
 from tuneloop.store import server
@@ -18,7 +17,7 @@ from tuneloop.store.catalog import Catalog
 from tuneloop.training.export.formats import EXPORT_FORMATS
 from tuneloop.training.prompt_templates import RECIPES
 
-CATALOG = Catalog(tuple(RECIPES), EXPORT_FORMATS, RunExamples(), measure_agreement)
+CATALOG = Catalog(tuple(RECIPES), EXPORT_FORMATS, RunExamples())
 
 build_app = partial(server.build_app, CATALOG)
 running = partial(server.running, CATALOG)

@@ -34,6 +34,7 @@ from tuneloop.store.middleware.head import HeadAsGet
 from tuneloop.store.middleware.loopback import LoopbackOnly
 from tuneloop.store.middleware.same_origin import SameOriginForms
 from tuneloop.store.routes import (
+    agreement,
     bounds,
     builds,
     datasets,
@@ -148,6 +149,7 @@ ROUTERS = (
     metrics_router,
     traces.router,
     labels.router,
+    agreement.router,
     scores.router,
     builds.router,
     datasets.router,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 from tuneloop.datasets.schema import DatasetManifest, TraceRow
 from tuneloop.history.cost.prices import PriceList
 from tuneloop.history.stored import StoredRun
-from tuneloop.traces.judgements import Agreement
 
 Render = Callable[[TraceRow, DatasetManifest], dict[str, Any]]
 """(row, manifest) -> the exported record of the row."""
@@ -113,7 +112,5 @@ class Catalog:
     """Values of `format` in an export, each with the function that renders a row."""
     examples: Examples | None = None
     """Reads training examples for their pages; None has no such pages."""
-    agreement: Callable[[Mapping[str, Mapping[str, str]]], Agreement] | None = None
-    """(trace -> reviewer -> label) -> agreement between reviewers; None shows none."""
     prices: PriceList | None = None
     """Prices of accelerators for the costs on pages of runs; None shows chip-hours alone."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -93,49 +92,3 @@ class ScoreRow(BaseModel):
     """The score; scorers of evaluations give 0 to 1."""
     details: JsonObject = {}
     """Anything else about the score, such as the answer that was judged."""
-
-
-@dataclass(frozen=True)
-class PairAgreement:
-    """How far two reviewers agree about the traces that both have labelled."""
-
-    first: str
-    second: str
-    traces: int
-    """Traces that both have labelled."""
-    same: int
-    """Traces that both have given the same label."""
-    kappa: float | None
-    """Cohen's kappa; None if it is not defined, because both gave only one and the same label."""
-    low: float | None
-    """Lower end of its 95 % confidence interval."""
-    high: float | None
-    """Upper end of its 95 % confidence interval."""
-
-
-@dataclass(frozen=True)
-class GroupAgreement:
-    """How far three or more reviewers agree about the traces that all of them have labelled."""
-
-    reviewers: int
-    traces: int
-    kappa: float | None
-    """Fleiss' kappa; None if it is not defined."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Agreement between reviewers."""
-
-    pairs: tuple[PairAgreement, ...]
-    """Pairs of reviewers with a trace that both have labelled, the most traces first."""
-    group: GroupAgreement | None
-    """All reviewers together; None if there are fewer than three, or no trace has a label of each
-    of them."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the figures as a JSON object."""
-        return {
-            "pairs": [vars(pair) for pair in self.pairs],
-            "group": None if self.group is None else vars(self.group),
-        }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,11 +14,10 @@ from fastapi.testclient import TestClient
 from tests.store.requests import Make
 from tests.store.web.looking import HOSTILE, look, post, text_of
 from tests.store_fixtures import CATALOG
-from tuneloop.errors import Unavailable
-from tuneloop.runs.store_app import CATALOG as WHOLE_CATALOG
 from tuneloop.store.app import create_app
 from tuneloop.store.db.database import Database
 from tuneloop.store.middleware.auth import new_token, parse_tokens
+from tuneloop.store.routes import agreement
 from tuneloop.store.web import review
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -214,32 +212,13 @@ def test_tokens_name_reviewers_and_only_writers_label(
         assert [(row["who"], row["value"]) for row in rows] == [("writeer", "accept")]
 
 
-@pytest.fixture
-def with_agreement(database: Database, artifacts: Path) -> Iterator[Callable[..., TestClient]]:
-    """Serve the store with a function for the agreement."""
-    opened = []
-
-    def serve(measure: Any) -> TestClient:
-        from dataclasses import replace
-
-        app = create_app(database, str(artifacts), replace(CATALOG, agreement=measure))
-        opened.append(TestClient(app))
-        return opened[-1]
-
-    yield serve
-    for client in opened:
-        client.close()
-
-
-def test_the_agreement_is_shown(
-    with_agreement: Callable[..., TestClient], make_trace: Make, monkeypatch: pytest.MonkeyPatch
+def test_the_agreement_is_shown_on_the_page_and_by_the_api(
+    http: TestClient, make_trace: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http = with_agreement(WHOLE_CATALOG.agreement)
     assert "No trace has the label review yet" in text_of(look(http, "/review"))
     ids = post(http, *(make_trace(n) for n in range(10)))
     submit(http, ids[0], "accept")
     assert "No trace has labels of two reviewers yet" in text_of(look(http, "/review"))
-    # 20 accepted by both would be Cohen's own example; here 4 of 10, 3 rejected by both.
     for who, values in (("ada", "aaaaaarrrr"), ("bob", "aaaarrrrra"), ("eve", "aaaarrrrras"[:10])):
         for trace_id, letter in zip(ids, values, strict=True):
             submit(http, trace_id, {"a": "accept", "r": "reject"}[letter], who=who)
@@ -247,24 +226,26 @@ def test_the_agreement_is_shown(
     said = text_of(look(http, "/review"))
     assert "ada 6 4 0 10" in said
     assert "eve 4 5 1 10" in said
-    assert "ada and bob 10 70.0 % 0.40" in said
     assert "bob and eve 9 100.0 % 1.00" in said
-    assert "All 3 reviewers on 9 traces that each of them has labelled: Fleiss’ kappa" in said
-    monkeypatch.setattr(review, "COMPARED_LABELS", 5)
+    found = http.get("/api/labels/agreement?name=review").json()
+    pair = found["pairs"][0]
+    assert (pair["first"], pair["second"], pair["traces"], pair["same"]) == ("ada", "bob", 10, 7)
+    # 2 x 3 of 20 labels in a row differ; by chance 2 x 11 x 9 / 19 would.
+    assert pair["alpha"] == pytest.approx(1 - 6 / (2 * 11 * 9 / 19))
+    assert f"ada and bob 10 70.0 % {pair['alpha']:.2f}" in said
+    assert found["group"]["traces"] == 10
+    assert (
+        "All 3 reviewers on 10 traces with labels of at least two of them: alpha"
+        f" {found['group']['alpha']:.2f}" in said
+    )
+    assert http.get("/api/labels/agreement?name=other").json() == {
+        "pairs": [],
+        "group": None,
+        "is_cut": False,
+    }
+    for module in (agreement, review):
+        monkeypatch.setattr(module, "COMPARED_LABELS", 5)
     assert "of the newest 5 labels" in text_of(look(http, "/review"))
-
-
-def test_a_missing_library_is_named(
-    with_agreement: Callable[..., TestClient], make_trace: Make
-) -> None:
-    def measure(_: Any) -> Any:
-        raise Unavailable("kappa needs the package statsmodels; install tuneloop[eval]")
-
-    http = with_agreement(measure)
-    (trace_id,) = post(http, make_trace())
-    for who in ("ada", "bob"):
-        submit(http, trace_id, "accept", who=who)
-    assert "Kappa needs the package statsmodels; install tuneloop[eval]." in look(http, "/review")
 
 
 def test_odd_addresses(http: TestClient, ids: Ids) -> None:

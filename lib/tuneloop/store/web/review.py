@@ -18,12 +18,12 @@ from anyio import to_thread
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from tuneloop.errors import TuneloopError
 from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
 from tuneloop.store.db.labels import NewLabel, Queue, QueueKind, StoredLabel
-from tuneloop.store.dependencies import Service, Svc
+from tuneloop.store.dependencies import Svc
 from tuneloop.store.middleware.auth import token_name, token_role
 from tuneloop.store.routes import request_parsing
+from tuneloop.store.routes.agreement import COMPARED_LABELS, IGNORED, measure_agreement
 from tuneloop.store.routes.labels import value_text
 from tuneloop.store.web.render import page, security_headers
 from tuneloop.store.web.trace_view import show_labels, shown_value, view_trace
@@ -36,7 +36,6 @@ from tuneloop.traces.judgements import (
     REVIEW,
     SKIP,
     WHO_PATTERN,
-    Agreement,
 )
 
 KINDS: dict[QueueKind, str] = {
@@ -46,16 +45,11 @@ KINDS: dict[QueueKind, str] = {
 }
 COUNTED_TRACES = 1000
 """Maximum number of traces that a page counts in its queue."""
-COMPARED_LABELS = 50_000
-"""Maximum number of labels, from the newest, of which the agreement is computed."""
-COMPARED_REVIEWERS = 12
-"""Maximum number of reviewers who are compared, those with the most labels."""
 SHOWN_VALUES = 6
 """Maximum number of values that have a column of their own."""
 SHOWN_LABELS = 100
 FORM_BYTES = 1 << 16
 _LOOK: dict[str, Any] = {"methods": ["GET", "HEAD"], "include_in_schema": False}
-_IGNORED = value_text(SKIP)
 
 router = APIRouter()
 Text = Annotated[str, Query(max_length=1000)]
@@ -75,7 +69,7 @@ def index(
     name = label if re.match(NAME_PATTERN, label) else REVIEW
     labels = service.database.labels.current(name, COMPARED_LABELS)
     table = _count_labels(labels)
-    problem, agreement = _agreement(service, labels)
+    agreement = measure_agreement(labels)
     return page(
         "review/index",
         section="review",
@@ -88,9 +82,7 @@ def index(
         names=service.database.labels.names(SHOWN_LABELS),
         trace=trace,
         labels=len(labels),
-        is_cut=len(labels) == COMPARED_LABELS,
         agreement=agreement,
-        problem=problem,
         **table,
     )
 
@@ -129,26 +121,6 @@ def _count_labels(labels: list[StoredLabel]) -> dict[str, Any]:
         "has_others": len(often) > len(values),
         "reviewers": rows,
     }
-
-
-def _agreement(service: Service, labels: list[StoredLabel]) -> tuple[str, Agreement | None]:
-    """Return why there is no agreement, which is empty if there is one, and the agreement."""
-    if service.catalog.agreement is None:
-        return "This store cannot compute the agreement.", None
-    judged = [label for label in labels if label.value != _IGNORED]
-    often = Counter(label.who for label in judged).most_common(COMPARED_REVIEWERS)
-    compared = {who for who, _ in often}
-    by_trace: dict[str, dict[str, str]] = {}
-    for label in judged:
-        if label.who in compared:
-            by_trace.setdefault(label.trace_id, {})[label.who] = label.value
-    several = {trace: by for trace, by in by_trace.items() if len(by) > 1}
-    if not several:
-        return "", None
-    try:
-        return "", service.catalog.agreement(several)
-    except TuneloopError as e:
-        return f"{str(e)[:1].upper()}{str(e)[1:]}.", None
 
 
 @router.api_route("/review/next", **_LOOK)
@@ -278,7 +250,7 @@ def _queue(request: Request, label: str, who: str, kind: str, source: str) -> Qu
     chosen = next((each for each in known if each == kind), None)
     if chosen is None:
         raise HTTPException(422, f"queue must be one of {', '.join(known)}")
-    return Queue(chosen, label, token or who.strip(), _IGNORED, source.strip() or None)
+    return Queue(chosen, label, token or who.strip(), IGNORED, source.strip() or None)
 
 
 def _asked(queue: Queue) -> dict[str, str]:
