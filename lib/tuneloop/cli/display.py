@@ -207,7 +207,7 @@ def print_comparison(rows: Sequence[CompareRow]) -> None:
         console.print(f"{own[0].set}: {own[0].items} items", markup=False)
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("run", overflow="fold")
-        for column in ("correct", "points", "95 % interval", "p"):
+        for column in ("correct", "points", "95 % interval", "adj. p"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("+/-", justify="right", no_wrap=True)
         table.add_column("verdict", overflow="fold")
@@ -220,7 +220,7 @@ def print_comparison(rows: Sequence[CompareRow]) -> None:
                 shown += [
                     f"{100 * row.gain:+.1f}",
                     f"{100 * low:+.1f} to {100 * high:+.1f}",
-                    f"{row.p_value:.2g}",
+                    f"{row.adjusted_p:.2g}",
                     f"{row.better}/{row.worse}",
                     row.verdict or "",
                 ]

@@ -185,7 +185,8 @@ def compare(
 ) -> None:
     """Compare the tuned models of runs, item by item, on the eval sets that the runs share.
 
-    Every run is compared with the first. `tuneloop runs compare` compares specs, code and data.
+    Every run is compared with the first. Verdicts are by p-values that are adjusted for the number
+    of comparisons. `tuneloop runs compare` compares specs, code and data.
     """
     from tuneloop.cli.display import print_comparison
     from tuneloop.runs.reports import compare as comparing

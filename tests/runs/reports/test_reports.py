@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from tests.builders import Invoke, letter_trace, publish_dataset
-from tests.evaluation.samples import judged
+from tests.evaluation.samples import judged, samples_of
 from tests.finished_run import answered, publish_run
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import EvalSamples
-from tuneloop.runs.reports.compare import compare_runs
+from tuneloop.artifacts.eval_samples import EvalSamples, State
+from tuneloop.cli.display import print_comparison
+from tuneloop.runs.reports.compare import as_json, compare_runs, compare_samples
+from tuneloop.runs.reports.compare_page import render_page
 from tuneloop.runs.reports.rescore import rescore
 from tuneloop.runs.reports.samples import read_samples
 from tuneloop.training.prompt_templates import recipe_named
@@ -130,6 +132,33 @@ def test_runs_are_compared_on_the_set_that_they_share(tuneloop: Invoke, artifact
     assert tuneloop("compare", RUN, RUN, "--artifacts", artifacts)[0] == 2
     code, _, said = tuneloop("compare", RUN, "nowhere-00000000", "--artifacts", artifacts)
     assert (code, "no samples" in said) == (12, True)
+
+
+def test_table_json_and_page_have_the_same_adjusted_verdicts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def answers(right: int) -> EvalSamples:
+        states: list[State] = ["correct" if n < right else "wrong" for n in range(40)]
+        return samples_of({"base": ["wrong"] * 40, "tuned": states})
+
+    samples = {"a-00000001": answers(12), "b-00000002": answers(18), "c-00000003": answers(11)}
+    alone = compare_samples({each: samples[each] for each in ("a-00000001", "b-00000002")})
+    assert (alone[1].p_value, alone[1].adjusted_p) == (2 / 2**6, 2 / 2**6)
+    assert alone[1].verdict == "improved"
+    rows = compare_samples(samples)
+    # Six items, all in favour of one run, are not enough for one of two comparisons.
+    assert [row.p_value for row in rows] == [None, 2 / 2**6, 1]
+    assert [row.adjusted_p for row in rows] == [None, 4 / 2**6, 1]
+    chance = "no detectable difference"
+    assert [row.verdict for row in rows] == [None, chance, chance]
+    assert as_json(rows)["rows"][1]["adjusted_p"] == 4 / 2**6
+    page = render_page(rows, samples)
+    assert page.count(f">{chance}</span>") == 2
+    assert "but the difference may be chance" in page
+    assert '<td class="n">0.062</td>' in page
+    print_comparison(rows)
+    (line,) = (each for each in capsys.readouterr().out.splitlines() if "b-0000" in each)
+    assert "0.062" in line and "no detect" in line
 
 
 def test_a_comparison_is_written_as_a_page(

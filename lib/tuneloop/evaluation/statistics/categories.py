@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 from tuneloop.evaluation.statistics.anytime import RandomOrder, compare_anytime
 from tuneloop.evaluation.statistics.dtypes import Floats, Groups
+from tuneloop.evaluation.statistics.holm import adjust
 from tuneloop.evaluation.statistics.paired import SIGNIFICANT, Comparison, Verdict, compare_scores
 
 MIN_ITEMS = 10
@@ -59,10 +59,7 @@ def compare_categories(
             compare_scores(*own) if order is None else compare_anytime(*own, order.take(chosen))
         )
     tested = [n for n, one in enumerate(found) if one.items >= MIN_ITEMS]
-    p_values = [found[n].p_value for n in tested]
-    if len(tested) > 1:  # one p-value stays as it is, and the function collects all garbage
-        p_values = multipletests(p_values, method="holm")[1].tolist()
-    adjusted = dict(zip(tested, p_values, strict=True))
+    adjusted = dict(zip(tested, adjust([found[n].p_value for n in tested]), strict=True))
     return tuple(
         Category(str(name), one, adjusted.get(n))
         for n, (name, one) in enumerate(zip(names, found, strict=True))

@@ -14,7 +14,8 @@ from tuneloop.evaluation.report.answers import Answers, by_set
 from tuneloop.evaluation.report.figures import accuracy_of
 from tuneloop.evaluation.report.texts import TUNED
 from tuneloop.evaluation.statistics.anytime import compare_anytime
-from tuneloop.evaluation.statistics.paired import Verdict, compare_scores
+from tuneloop.evaluation.statistics.holm import adjust
+from tuneloop.evaluation.statistics.paired import SIGNIFICANT, Verdict, compare_scores
 from tuneloop.runs.reports.samples import read_samples
 
 
@@ -36,10 +37,13 @@ class Row:
     gain_low: float | None = None
     gain_high: float | None = None
     p_value: float | None = None
+    adjusted_p: float | None = None
+    """p-value after Holm's correction for all comparisons; null for the first run."""
     better: int | None = None
     """Items that this run answered better than the first."""
     worse: int | None = None
     verdict: Verdict | None = None
+    """Verdict by the adjusted p-value; null for the first run."""
 
 
 def compare_runs(artifacts: str, run_ids: Sequence[str]) -> list[Row]:
@@ -84,7 +88,19 @@ def compare_samples(samples: Mapping[str, EvalSamples]) -> list[Row]:
             f"compare: no run shares an eval set with {first}, expected a set with the same digest:"
             f" {known}; compare other runs, or evaluate them on one set"
         )
-    return rows
+    return _adjusted(rows)
+
+
+def _adjusted(rows: Sequence[Row]) -> list[Row]:
+    """Adjust p-values and verdicts for the number of comparisons."""
+    adjusted = iter(adjust([row.p_value for row in rows if row.p_value is not None]))
+    return [row if row.p_value is None else _decided(row, next(adjusted)) for row in rows]
+
+
+def _decided(row: Row, adjusted_p: float) -> Row:
+    chance = adjusted_p >= SIGNIFICANT
+    verdict = "no detectable difference" if chance else row.verdict
+    return replace(row, adjusted_p=adjusted_p, verdict=verdict)
 
 
 def _sets_of(samples: EvalSamples) -> dict[str, tuple[str, tuple[list[str], Answers]]]:

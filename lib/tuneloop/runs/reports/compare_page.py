@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
-from statsmodels.stats.multitest import multipletests
 
 from tuneloop import templating
 from tuneloop.artifacts.eval_samples import EvalSamples, Item, Sample, State
@@ -18,7 +17,6 @@ from tuneloop.evaluation.report.page.svg import BASE, SOFT, TUNED, draw
 from tuneloop.evaluation.report.page.visible import line, visible
 from tuneloop.evaluation.report.texts import TUNED as TUNED_NAME
 from tuneloop.evaluation.report.verdict import change, span
-from tuneloop.evaluation.statistics.paired import SIGNIFICANT, Verdict
 from tuneloop.runs.reports.compare import Row
 
 if TYPE_CHECKING:
@@ -30,34 +28,6 @@ MAX_CHARACTERS = 4000
 """Characters of an answer on the page; longer ones are cut in the middle."""
 MAX_LABEL = 22
 ROW_INCHES = 0.3
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One row of the table."""
-
-    row: Row
-    adjusted_p: float | None
-    """p-value after Holm's correction for all comparisons of the page; None for the first run."""
-
-    @property
-    def verdict(self) -> Verdict:
-        """Decide by the adjusted p-value."""
-        if self.adjusted_p is None or self.adjusted_p >= SIGNIFICANT or self.row.verdict is None:
-            return "no detectable difference"
-        return self.row.verdict
-
-    def sentence(self, first: str) -> str:
-        """Say the comparison for readers who do not know statistics."""
-        row = self.row
-        gain, low, high = row.gain or 0.0, row.gain_low or 0.0, row.gain_high or 0.0
-        if not gain:
-            said = f"answers as many questions of {row.set} correctly as {first}"
-        else:
-            said = f"answers {change(gain)} of 100 questions of {row.set} correctly than {first}"
-        doubt = ", but the difference may be chance"
-        unsure = doubt if gain and self.verdict == "no detectable difference" else ""
-        return f"{row.run_id} {said}{unsure} (95 % interval: {span(low, high)})."
 
 
 @dataclass(frozen=True)
@@ -98,20 +68,19 @@ def render_page(rows: Sequence[Row], samples: Mapping[str, EvalSamples]) -> str:
         rows: what `compare_runs` returned.
         samples: run -> its samples, the first run first.
     """
-    shown = _adjusted(rows)
     first = rows[0].run_id
     names = {row.set: row.sha256 for row in rows if row.gain is None}
     entries = list(_entries(names, samples))
     environment = templating.environment(percent=percent, points=points, visible=visible, line=line)
     style = environment.get_template(f"{FOLDER}/report.css.j2").render()
-    compared = [each for each in shown if each.row.gain is not None]
+    compared = [row for row in rows if row.gain is not None]
     return environment.get_template(f"{FOLDER}/comparison.html.j2").render(
         policy=policy(style, ""),
         style=Markup(style),
         first=first,
         title=_title(first, samples, list(names)),
-        rows=shown,
-        compared=[{"verdict": each.verdict, "sentence": each.sentence(first)} for each in compared],
+        rows=rows,
+        compared=[{"verdict": row.verdict, "sentence": _sentence(row, first)} for row in compared],
         pictures=[
             _accuracies(name, number, [row for row in rows if row.sha256 == digest])
             for number, (name, digest) in enumerate(names.items())
@@ -131,12 +100,16 @@ def _title(first: str, samples: Mapping[str, EvalSamples], sets: Sequence[str]) 
     return f"{who} compared with {first} on {where}"
 
 
-def _adjusted(rows: Sequence[Row]) -> list[Shown]:
-    p_values = [row.p_value for row in rows if row.p_value is not None]
-    if len(p_values) > 1:
-        p_values = multipletests(p_values, method="holm")[1].tolist()
-    left = iter(p_values)
-    return [Shown(row, None if row.p_value is None else next(left)) for row in rows]
+def _sentence(row: Row, first: str) -> str:
+    """Say the comparison for readers who do not know statistics."""
+    gain, low, high = row.gain or 0.0, row.gain_low or 0.0, row.gain_high or 0.0
+    if not gain:
+        said = f"answers as many questions of {row.set} correctly as {first}"
+    else:
+        said = f"answers {change(gain)} of 100 questions of {row.set} correctly than {first}"
+    doubt = ", but the difference may be chance"
+    unsure = doubt if gain and row.verdict == "no detectable difference" else ""
+    return f"{row.run_id} {said}{unsure} (95 % interval: {span(low, high)})."
 
 
 def _accuracies(name: str, number: int, rows: Sequence[Row]) -> Picture:
