@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jobs.__main__ import main
+from tests.builders import publish_dataset
 from tests.chat_model import write_chat_model
 from tests.k8s.twin import Exit, Twin
 from tests.sampling import Sampling, make_sampling
@@ -26,7 +27,7 @@ from tuneloop.runs.sequence import Sequence
 from tuneloop.runs.spec_file import load_any_spec
 from tuneloop.specs.stages import dump_stage_spec
 from tuneloop.specs.target import Target
-from tuneloop.traces.schema import parse_trace
+from tuneloop.traces.schema import build_trace, parse_trace
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1" * 64
 
@@ -152,3 +153,36 @@ def test_text_without_an_answer_is_kept_and_marked(prepared: Sampling, tmp_path:
         assert parse_trace(row, "sampled.jsonl", number).final_answer == NO_ANSWER
         assert (row["reward"], [step["type"] for step in row["steps"]]) == (0.0, ["unparsed"])
         assert row["meta"]["hit_token_limit"] == (row["meta"]["state"] == "truncated")
+
+
+def test_prompts_of_conversations_are_asked_with_all_that_is_before_them(
+    prepared: Sampling, tmp_path: Path
+) -> None:
+    before = [{"role": "user", "content": "Upper: a"}, {"role": "assistant", "content": "A"}]
+    tool = {"type": "function", "function": {"name": "upper"}}
+    call = {"type": "tool_call", "name": "upper", "content": '{"of": "b"}'}
+    traces = [
+        build_trace("Upper: b", [], "B"),
+        build_trace("Upper: b", [], "B", messages=before),
+        build_trace("Upper: b", ["b -> B"], "B", messages=before, system="Be brief 🟡"),
+        build_trace("Upper: b", [], "B", messages=before, system="Be brief 🟡"),
+        build_trace("Upper: b", [], "B", tools=[tool], system="x"),
+        build_trace("Upper: b", [call, {"type": "tool_result", "content": "B"}], "B", tools=[tool]),
+    ]
+    publish_dataset(prepared.artifacts, traces, dataset_name="chat")
+    prompts = {"kind": "dataset", "dataset": "chat-v1"}
+    record = sample(prepared, tmp_path, count=2, sample__prompts=prompts)
+    counts = record.counts_as(SampleCounts)
+    assert (counts.prompts, counts.prompts_repeated, counts.samples) == (3, 1, 12)
+    assert (counts.prompts_conversation, counts.prompts_not_renderable) == (1, 1)
+    rows = rows_of(record, tmp_path)
+    for number, row in enumerate(rows):
+        source = traces[number // 4]
+        for name in ("prompt", "system", "messages", "tools"):
+            assert row.get(name) == source.get(name)
+        assert row["meta"].get("bare_answer", False) == (number < 8)
+        parse_trace(row, "sampled.jsonl", number + 1)
+    # The same text, asked in another conversation, is continued in another way.
+    assert len({json.dumps(row["steps"]) for row in rows}) == 12
+    report = records.read_output(record.output("sampling_report.md"), str(tmp_path / "artifacts"))
+    assert "| That the model's chat template cannot write | 1 |" in report.decode()

@@ -77,6 +77,18 @@ class Model(Struct, frozen=True, kw_only=True, tag_field="kind", tag="model"):
     """Step of the training of the tuned model, for a checkpoint of it; unset for other models."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a model is asked besides the last message of the user, all of it as JSON values."""
+
+    system: str | None = None
+    """System message of the conversation; null for none."""
+    messages: tuple[dict[str, Any], ...] = ()
+    """Messages before the prompt, oldest first, in the form of a trace's `messages`."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Definitions of tools, in the form of a trace's `tools`."""
+
+
 class Item(Struct, frozen=True, kw_only=True, tag_field="kind", tag="item"):
     """One question, as the scorers and the report need it."""
 
@@ -84,6 +96,16 @@ class Item(Struct, frozen=True, kw_only=True, tag_field="kind", tag="item"):
     id: str
     """Identifier; unique in its set."""
     prompt: str
+    """The last message of the user."""
+    system: str | UnsetType = UNSET
+    """System message of the conversation; unset without one."""
+    messages: tuple[dict[str, Any], ...] | UnsetType = UNSET
+    """Messages before the prompt, oldest first; unset without any."""
+    tools: tuple[dict[str, Any], ...] | UnsetType = UNSET
+    """Definitions of the tools that the model may call; unset without any."""
+    bare_answer: bool | UnsetType = UNSET
+    """True: the whole response is the answer, as in a chat. Unset or false: the response has the
+    form of the prompt template."""
     expected_answer: str
     accepted_answers: tuple[str, ...] = ()
     category: str
@@ -98,6 +120,17 @@ class Item(Struct, frozen=True, kw_only=True, tag_field="kind", tag="item"):
     """Keys that the item has in addition."""
     order: int | UnsetType = UNSET
     """Place in the random order, from 0, if the evaluation of the set could stop early."""
+
+    @property
+    def context(self) -> Context | None:
+        """What is asked besides the prompt; None if the prompt is all of it."""
+        if all(each is UNSET for each in (self.system, self.messages, self.tools)):
+            return None
+        return Context(
+            system=None if self.system is UNSET else self.system,
+            messages=() if self.messages is UNSET else self.messages,
+            tools=() if self.tools is UNSET else self.tools,
+        )
 
 
 class Judgement(Struct, frozen=True):

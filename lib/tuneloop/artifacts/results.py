@@ -248,7 +248,9 @@ class SampleCounts(RecordPart):
     prompts_unscorable: int
     """Prompts of a dataset whose expected answer the scorer cannot use."""
     prompts_conversation: int
-    """Prompts of a dataset that have earlier turns, tools or a system message."""
+    """Traces of a dataset whose answer follows calls of tools or other messages of the model."""
+    prompts_not_renderable: int = 0
+    """Prompts that the model's chat template cannot write, such as tools; 0 in earlier records."""
     prompts_over_limit: int
     """Prompts of a dataset after the first `limit`."""
     samples: int

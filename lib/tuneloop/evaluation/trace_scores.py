@@ -17,7 +17,7 @@ import msgspec
 from tuneloop.artifacts.eval_samples import Item, Judgement
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.scoring import ScorerName, check_allowed, score_text, scorer_of
-from tuneloop.evaluation.sets.schema import EvalItem, folded
+from tuneloop.evaluation.sets.schema import EvalItem, folded, folded_key
 from tuneloop.traces.judgements import NAME_PATTERN
 from tuneloop.validation import shorten
 
@@ -43,6 +43,12 @@ class Answered(Protocol):
 
     @property
     def prompt(self) -> str: ...  # noqa: D102
+
+    @property
+    def system(self) -> Any: ...  # noqa: D102
+
+    @property
+    def messages(self) -> Any: ...  # noqa: D102
 
     @property
     def final_answer(self) -> str: ...  # noqa: D102
@@ -120,7 +126,7 @@ class TraceScorer:
         self._scorer, self._criteria, self._reading, self._allow = scorer, criteria, reading, allow
         found = list(items or ())
         self._by_id = {item.id: item for item in found}
-        self._by_prompt = {folded(item.prompt): item for item in found}
+        self._by_prompt = {item.folded_key: item for item in found}
 
     def score(self, trace: Answered) -> TraceScore:
         """Score one trace."""
@@ -155,7 +161,7 @@ class TraceScorer:
         named = [each for each in map(meta.get, ID_KEYS) if isinstance(each, str)]
         found = next((self._by_id[each] for each in named if each in self._by_id), None)
         if found is None and self._by_prompt:
-            found = self._by_prompt.get(folded(trace.prompt))
+            found = self._by_prompt.get(_key_of(trace)) or self._by_prompt.get(folded(trace.prompt))
         if found is not None:
             return found.to_item("")
         expected = meta.get(EXPECTED)
@@ -176,6 +182,11 @@ class TraceScorer:
 def _plain(value: Any) -> Any:
     """Decode a value of meta, which rows of datasets keep as JSON."""
     return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+
+
+def _key_of(trace: Answered) -> str:
+    system = trace.system if isinstance(trace.system, str) else None
+    return folded_key(trace.prompt, system, _plain(trace.messages) or None)
 
 
 def _whole(text: str) -> str:

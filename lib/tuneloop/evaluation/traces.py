@@ -42,9 +42,10 @@ def build_eval_trace(
             `unparsed`.
         meta: information about the model. Keys that this function sets take precedence.
     """
+    row = item.to_item("")
     return _build(
-        item.prompt,
-        _whole(text, parsed),
+        row,
+        _contents(text, parsed, parsed.answer if row.bare_answer is True else None),
         parsed,
         {
             **meta,
@@ -80,18 +81,14 @@ def build_sample_trace(
         sample: number of the completion among those of its prompt, from 0.
         text: the whole generated text.
         parsed: steps and answer, found by the grammar of the prompt template.
-        answer_alone: how the prompt template renders the answer without steps; None without an
-            answer.
+        answer_alone: how the answer is written without steps: as the prompt template renders it, or
+            as it is if the whole text is the answer; None without an answer.
         meta: information about the model and the run; `sampled` is the fingerprint of the stage.
             Keys that this function sets take precedence.
     """
-    steps = _whole(text, parsed)
-    if not parsed.steps and answer_alone is not None and text.endswith(answer_alone):
-        before = text.removesuffix(answer_alone).strip()
-        steps = [before] if before else []
     return _build(
-        item.prompt,
-        steps,
+        item,
+        _contents(text, parsed, answer_alone),
         parsed,
         {
             **meta,
@@ -124,21 +121,39 @@ def _whole(text: str, parsed: ParsedResponse) -> list[str]:
     return list(parsed.steps) or [text.strip() or NO_TEXT]
 
 
+def _contents(text: str, parsed: ParsedResponse, answer_alone: str | None) -> list[str]:
+    """Return the contents of the steps; an answer alone has none."""
+    if parsed.steps or answer_alone is None or not text.rstrip().endswith(answer_alone.rstrip()):
+        return _whole(text, parsed)
+    before = text.rstrip().removesuffix(answer_alone.rstrip()).strip()
+    return [before] if before else []
+
+
 def _build(
-    prompt: str,
+    item: Item,
     contents: list[str],
     parsed: ParsedResponse,
     meta: dict[str, Any],
     reward: float | None = None,
 ) -> dict[str, Any]:
     kept = contents[:MAX_STEPS]
+    context, chat = item.context, dict[str, Any]()
+    if context is not None:
+        chat = {
+            "system": context.system,
+            "messages": list(context.messages) or None,
+            "tools": list(context.tools) or None,
+        }
+    if item.bare_answer is True:
+        meta = {**meta, "bare_answer": True}
     return build_trace(
-        prompt,
+        item.prompt,
         [_storable(content, MAX_STEP_CHARACTERS) for content in kept],
         _storable(parsed.answer or NO_ANSWER, MAX_TEXT_CHARACTERS),
         step_type="reason" if parsed.steps else "unparsed",
         meta={**meta, "dropped_steps": len(contents) - len(kept)},
         reward=reward,
+        **chat,
     )
 
 

@@ -21,10 +21,11 @@ from msgspec import UNSET
 from tuneloop.errors import DataError
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.question import Question, Shots
 from tuneloop.stages.answering.remote import (
     RemoteModel,
-    messages,
     plan_remote,
+    server_prompt,
     server_question,
 )
 from tuneloop.stages.answering.saved import SavedBatches
@@ -39,23 +40,8 @@ from tuneloop.training.text.chat_format import ChatFormat
 SCANNED_EXAMPLES = 5000
 """Training examples, from the start of the export, among which those for prompts are chosen."""
 
-Shots = tuple[tuple[str, str], ...]
-"""Earlier turns of a conversation as (user text, response)."""
 ModelName = str
 """Name of one of the models that an evaluation asks."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One item as a model is asked it."""
-
-    text: str
-    """User text."""
-    shots: Shots = ()
-    """Examples before it."""
-    id: str = ""
-    """Identifier of the item, which gives drawn answers their random numbers; empty takes the
-    text."""
 
 
 @dataclass(frozen=True)
@@ -219,14 +205,10 @@ class Asker:
             by_shots[question.shots].append(number)
         for numbers in by_shots.values():
             rows = [
-                (number * asked.samples + sample, prompt, (_draw_number(question), sample))
+                (number * asked.samples + sample, prompt, (question.draw_number, sample))
                 for number in numbers
                 for question in (asked.questions[number],)
-                for prompt in (
-                    model.chat_format.encode_prompt(
-                        question.text, self.system_instruction, question.shots
-                    ),
-                )
+                for prompt in (question.encode(model.chat_format, self.system_instruction),)
                 for sample in range(asked.samples)
             ]
             answers, prompts, draws = zip(*rows, strict=True)
@@ -240,7 +222,7 @@ class Asker:
 
     def _remote_group(self, asked: Pass) -> _Group:
         rows = [
-            (messages(each.text, self.system_instruction, each.shots), (_draw_number(each), sample))
+            (server_prompt(each, self.system_instruction), (each.draw_number, sample))
             for each in asked.questions
             for sample in range(asked.samples)
         ]
@@ -341,16 +323,10 @@ def longest_prompt(
 ) -> int:
     """Return the tokens of the longest prompt of all passes."""
     return max(
-        len(models[each.model].chat_format.encode_prompt(one.text, system, one.shots))
+        len(one.encode(models[each.model].chat_format, system))
         for each in passes
         for one in each.questions
     )
-
-
-def _draw_number(question: Question) -> int:
-    """Return a number from 0 to 2^32 - 1 for a question, the same at any place in any set."""
-    digest = hashlib.sha256((question.id or question.text).encode("utf-8", "surrogatepass"))
-    return int.from_bytes(digest.digest()[:4])
 
 
 def decode(chat_format: ChatFormat, answer: NewTokens) -> Generation:

@@ -9,20 +9,24 @@ from typing import Any
 from tuneloop import jsonl
 from tuneloop.artifacts.eval_samples import Item, Judgement
 from tuneloop.artifacts.records import Record
+from tuneloop.errors import DataError
 from tuneloop.evaluation.scorers.scoring import ScorerName, check_allowed, score_text, scorer_of
 from tuneloop.evaluation.traces import build_sample_trace
 from tuneloop.specs.stages import SampleStage
 from tuneloop.stages.answering.batch_size import choose_rows, settle
 from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.parsing import calls_tool, parse_answer
+from tuneloop.stages.answering.question import Question
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.answering.shards import read_shards, write_shard
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_passes import Asker, Pass, Question, longest_prompt
+from tuneloop.stages.eval_passes import Asker, Pass, longest_prompt
 from tuneloop.stages.models.evaluated import EvaluatedModel, open_referenced
 from tuneloop.stages.planned import load_planned_scorer, read_planned_set
 from tuneloop.stages.sampling import report
-from tuneloop.stages.sampling.prompts import Prompts, load_prompts
+from tuneloop.stages.sampling.prompts import ApartPrompts, Prompts, Rules, load_prompts
 from tuneloop.stages.sampling.report import Scored
+from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.training.generation.decoding import GREEDY, Sampling, device_limit_bytes
 from tuneloop.training.prompt_templates import Recipe, recipe_named
 
@@ -38,6 +42,7 @@ class Work:
     prompts: Prompts
     scorer: ScorerName
     recipe: Recipe
+    model: EvaluatedModel
 
 
 def run(spec: SampleStage, stage: Stage) -> None:
@@ -45,11 +50,10 @@ def run(spec: SampleStage, stage: Stage) -> None:
     work = _load(spec, stage)
     saved = SavedBatches(stage)
     stage.at_end = saved.delete
-    model = open_referenced(spec.model, spec.thinking)
     asked = _pass(spec, work)
-    rows = settle(spec.options.batch_size, stage, lambda: _choose_rows(spec, asked, model))
+    rows = settle(spec.options.batch_size, stage, lambda: _choose_rows(spec, asked, work.model))
     asker = Asker(
-        {MODEL: model},
+        {MODEL: work.model},
         spec.system_instruction,
         rows,
         check_stop=stage.check_stop,
@@ -71,13 +75,23 @@ def merge(spec: SampleStage, stage: Stage, shards: list[Record]) -> None:
 def _load(spec: SampleStage, stage: Stage) -> Work:
     options = spec.options
     scorer = load_planned_scorer(options.scorer, "sample.scorer", spec.scorer_sha256, stage)
+    recipe, model = recipe_named(spec.recipe), open_referenced(spec.model, spec.thinking)
+
+    def not_renderable(item: Item) -> str | None:
+        if item.context is None:
+            return None  # Every chat template writes the text of a user.
+        try:
+            _question(spec, recipe, item).encode(model.chat_format, spec.system_instruction)
+        except DataError as e:
+            return str(e)
+        return None
+
     prompts = load_prompts(
         options.prompts,
+        Rules(recipe, scorer, ApartPrompts(_items_apart(spec, stage)), not_renderable),
         dataset=spec.dataset,
         datasets=spec.execution.datasets,
         sha256=spec.prompts_sha256,
-        scorer=scorer,
-        apart=frozenset(_prompts_apart(spec, stage)),
     )
     # Before the first prompt, because completions cost time.
     for each in (scorer, *(item.scorer for item in prompts.items if item.scorer is not None)):
@@ -87,14 +101,19 @@ def _load(spec: SampleStage, stage: Stage) -> Work:
         stage.inputs["dataset"] = spec.dataset.build_id
     if spec.prompts_sha256 is not None:
         stage.inputs["prompts"] = spec.prompts_sha256
-    return Work(prompts, scorer, recipe_named(spec.recipe))
+    return Work(prompts, scorer, recipe, model)
 
 
-def _prompts_apart(spec: SampleStage, stage: Stage) -> Iterator[str]:
-    """Yield the prompts of the eval sets that stay apart from the samples."""
+def _items_apart(spec: SampleStage, stage: Stage) -> Iterator[Item]:
+    """Yield the items of the eval sets that stay apart from the samples."""
     for ref in spec.apart_from:
         for item in read_planned_set(ref, stage, "sample.apart_from"):
-            yield item.prompt
+            yield item.to_item(ref.name)
+
+
+def _question(spec: SampleStage, recipe: Recipe, item: Item) -> Question:
+    text = recipe.render_prompt(item.prompt, spec.instruction)
+    return Question(text, id=item.id, context=item.context)
 
 
 def _pass(spec: SampleStage, work: Work) -> Pass:
@@ -102,10 +121,7 @@ def _pass(spec: SampleStage, work: Work) -> Pass:
     return Pass(
         MODEL,
         MODEL,
-        tuple(
-            Question(work.recipe.render_prompt(item.prompt, spec.instruction), id=item.id)
-            for item in work.prompts.items
-        ),
+        tuple(_question(spec, work.recipe, item) for item in work.prompts.items),
         options.max_new_tokens,
         samples=options.completions,
         sampling=(
@@ -148,6 +164,8 @@ def _score(spec: SampleStage, work: Work, found: Mapping[int, Generation]) -> It
 
 
 def _judge(work: Work, item: Item, generation: Generation) -> Judgement:
+    if calls_tool(generation.text, item, work.model.chat_format):
+        return Judgement("no_answer", 0.0, explanation="the completion calls a tool")
     strict, _ = score_text(
         generation.text,
         item,
@@ -156,6 +174,13 @@ def _judge(work: Work, item: Item, generation: Generation) -> Judgement:
         hit_limit=generation.hit_limit,
     )
     return strict
+
+
+def _parse(work: Work, item: Item, generation: Generation) -> ParsedResponse:
+    """Return the steps and the answer that the trace has; a call of a tool is no answer."""
+    if calls_tool(generation.text, item, work.model.chat_format):
+        return ParsedResponse((), None)
+    return parse_answer(generation.text, item, work.recipe, hit_limit=generation.hit_limit)
 
 
 def _trace(spec: SampleStage, work: Work, each: Scored) -> dict[str, Any]:
@@ -169,8 +194,10 @@ def _trace(spec: SampleStage, work: Work, each: Scored) -> dict[str, Any]:
     }
     if spec.options.round is not None:
         meta["round"] = spec.options.round
-    parsed = work.recipe.parse_response(generation.text)
-    alone = None if parsed.answer is None else work.recipe.render_response((), parsed.answer)
+    parsed = _parse(work, each.item, generation)
+    alone = parsed.answer
+    if alone is not None and each.item.bare_answer is not True:
+        alone = work.recipe.render_response((), alone)
     return build_sample_trace(
         each.item,
         each.judgement,

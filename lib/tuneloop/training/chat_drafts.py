@@ -18,6 +18,8 @@ from tuneloop.training.conversation import Conversation, Loss, Message
 _CHAT_STEPS = frozenset({MESSAGE, TOOL_CALL, TOOL_RESULT})
 _messages_decoder = msgspec.json.Decoder(tuple[Message, ...])
 _tools_decoder = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
+BARE_ANSWER = "bare_answer"
+"""Key in the meta of an answer of a model; true if the whole response was the answer."""
 _OF_MODELS = (b'"evaluation"', b'"sample"')
 """Values of `meta.source` of answers that were read out of a model's response."""
 
@@ -85,9 +87,13 @@ def is_bare(row: TraceRow) -> bool:
     """Return whether the response is the answer alone, as in a chat.
 
     The answers of a model that tuneloop asked were read out of a response with `Answer:`, and are
-    written so again.
+    written so again, unless `meta.bare_answer` is true.
     """
-    return not split_turn(row)[1] and bytes((row.meta or {}).get("source", b"")) not in _OF_MODELS
+    meta = row.meta or {}
+    by_model = bytes(meta.get("source", b"")) in _OF_MODELS
+    if by_model and bytes(meta.get(BARE_ANSWER, b"")) != b"true":
+        return False
+    return not split_turn(row)[1]
 
 
 def _without_reasoning(message: Message) -> Message:

@@ -6,8 +6,8 @@ should write: visible text, reasoning and tool calls, before any chat template i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -61,7 +61,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A conversation that ends with a message of the assistant."""
+    """A conversation. One to train on ends with a message of the assistant."""
 
     loss: Loss = "final"
     """The messages that the loss covers."""
@@ -100,3 +100,40 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 def dump_conversation(conversation: Conversation) -> bytes:
     """Encode a conversation as canonical JSON."""
     return jsonl.encode_line(conversation)
+
+
+def asked_conversation(
+    prompt: str,
+    *,
+    system: str | None = None,
+    messages: Sequence[Mapping[str, Any]] = (),
+    tools: Sequence[Mapping[str, Any]] = (),
+    shots: Sequence[tuple[str, str]] = (),
+) -> Conversation:
+    """Build the conversation that a model is asked to continue.
+
+    Args:
+        prompt: the last message of the user.
+        system: the system message; None for none.
+        messages: messages before the prompt, in the form of a trace's `messages`.
+        tools: definitions of tools.
+        shots: turns before all messages, as (user text, response).
+
+    Raises:
+        msgspec.ValidationError: a message does not have the form.
+    """
+    turns = [
+        message
+        for text, response in shots
+        for message in (
+            Message(role="user", content=text),
+            Message(role="assistant", content=response),
+        )
+    ]
+    earlier = msgspec.convert(messages, tuple[Message, ...])
+    return Conversation(
+        messages=(*turns, *earlier, Message(role="user", content=prompt)),
+        system=UNSET if system is None else system,
+        # Sorted keys, because examples have them.
+        tools=tuple(msgspec.Raw(jsonl.dump_line(each).rstrip()) for each in tools) or UNSET,
+    )

@@ -56,6 +56,13 @@ class Recipe:
     parse_response: Callable[[str], ParsedResponse]
     """Text from `ChatFormat.decode_response` -> steps and answer."""
 
+    def is_bare(self, row: TraceRow) -> bool:
+        """Return whether training on a trace teaches to respond with the answer alone."""
+        draft = self.draft(row, None)
+        if isinstance(draft, Refused):
+            return False
+        return draft.is_bare or self.render_response(draft.steps, draft.answer) == draft.answer
+
 
 def _prompt_with_instruction(prompt: str, instruction: str | None) -> str:
     return f"{prompt}\n\n{instruction}" if instruction else prompt

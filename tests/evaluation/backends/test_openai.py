@@ -28,7 +28,9 @@ from tuneloop.specs.answer_backend import BackendSpec
 
 
 def question(text: str, **changes: Any) -> ServerQuestion:
-    return ServerQuestion(messages=(("user", text),), **{"max_new_tokens": 8, **changes})
+    return ServerQuestion(
+        messages=[{"role": "user", "content": text}], **{"max_new_tokens": 8, **changes}
+    )
 
 
 def spec_of(url: str, **changes: Any) -> BackendSpec:
@@ -71,7 +73,11 @@ def test_answers_keep_the_order_and_several_are_asked_at_once() -> None:
 
 
 def test_a_request_says_what_the_answer_depends_on() -> None:
-    asked = ServerQuestion((("system", "be brief"), ("user", "hi")), 8, temperature=0.5, seed=7)
+    messages = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "hi"},
+    ]
+    asked = ServerQuestion(messages, 8, temperature=0.5, seed=7)
     with serving() as server:
         ask(server, asked, limit_key="max_completion_tokens")
         ask(server, question("x"))

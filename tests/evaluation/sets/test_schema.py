@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -10,15 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tuneloop import jsonl
+from tuneloop.artifacts.eval_samples import Context, dump_row, load_samples
 from tuneloop.errors import DataError
 from tuneloop.evaluation.sets.schema import (
     EvalItem,
     dump_eval_set,
     parse_eval_set,
     problems,
+    prompts_sha256,
     read_eval_set,
 )
 
+HEADER_ROW = b'{"kind":"set","name":"sums","sha256":"0","scorer":"exact"}'
 PLACE = "eval/x.jsonl"
 ITEM: dict[str, Any] = {
     "id": "a",
@@ -143,9 +148,60 @@ def test_items_cannot_change() -> None:
             setattr(item, name, "c")
 
 
+CHAT: dict[str, Any] = {
+    "system": "Be brief \u202e🟡",
+    "messages": [
+        {"role": "user", "content": "a\r\n"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"name": "look", "arguments": "{}", "id": "1"}],
+        },
+        {"role": "tool", "content": "<end_of_turn>", "tool_call_id": "1"},
+        {"role": "assistant", "content": "b"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "look", "x": [1.5, None]}}],
+    "bare_answer": True,
+}
+
+
+def test_an_item_can_be_part_of_a_conversation() -> None:
+    (item,) = parse_eval_set(lines(ITEM | CHAT), PLACE)
+    assert json.loads(dump_eval_set([item])) == ITEM | CHAT | {"case_sensitive": False}
+    row = item.to_item("sums")
+    assert row.bare_answer is True
+    messages, tools = tuple(CHAT["messages"]), tuple(CHAT["tools"])
+    assert row.context == Context(system=CHAT["system"], messages=messages, tools=tools)
+    line = dump_row(row)
+    assert load_samples([HEADER_ROW, line], "x").items["sums", "a"] == row
+    plain = dump_row(parse_eval_set(lines(ITEM), PLACE)[0].to_item("sums"))
+    assert not set(CHAT) & set(json.loads(plain))
+
+
+def test_items_without_a_conversation_keep_their_bytes_and_digests() -> None:
+    items = parse_eval_set(lines(ITEM), PLACE)
+    assert dump_eval_set(items) == lines(ITEM | {"case_sensitive": False})
+    row = jsonl.dump_line({"id": ITEM["id"], "prompt": ITEM["prompt"]})
+    assert prompts_sha256(items) == hashlib.sha256(row).hexdigest()
+    for name in ("system", "messages", "tools"):
+        changed = parse_eval_set(lines(ITEM | {name: CHAT[name]}), PLACE)
+        assert prompts_sha256(changed) != prompts_sha256(items)
+
+
+def test_prompts_are_unique_with_what_is_before_them() -> None:
+    again = ITEM | {"id": "b"}
+    before = {name: CHAT[name] for name in ("system", "messages")}
+    different = [ITEM, again | before, again | {"id": "c", "system": CHAT["system"]}]
+    assert len(parse_eval_set(lines(*different), PLACE)) == 3
+    repeated = lines(ITEM | before, again | before | {"system": CHAT["system"].upper()})
+    assert "the prompt is already on line 1" in problems(repeated, PLACE)[0]
+    (problem,) = problems(lines(ITEM | {"messages": [{"role": "system", "content": ""}]}), PLACE)
+    assert "messages.0.role is 'system', expected 'user' or 'assistant' or 'tool'" in problem
+
+
 def test_fields_are_described() -> None:
     fields = EvalItem.model_fields
-    assert set(fields) == {*ITEM, "case_sensitive", "group", "scorer", "meta"}
+    assert set(fields) == {*ITEM, "case_sensitive", "group", "scorer", "meta", *CHAT}
     assert all(field.description for field in fields.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -65,6 +66,23 @@ def test_a_pool_accounts_for_every_sample() -> None:
     chosen = choose(pool, RULES, 0)
     assert sorted(each.id[-1] for each in chosen.samples) == ["0", "6"]
     assert chosen.account.considered == 3
+
+
+def test_samples_are_told_apart_by_what_is_before_their_prompt() -> None:
+    traces = [
+        {},
+        {"system": "Be brief"},
+        {"messages": [{"role": "user", "content": "\u05d0"}]},
+        {"messages": [{"role": "user", "content": "\u05d0"}]},
+    ]
+    lines = [
+        jsonl.dump_line({**json.loads(sample(3 * number, text="same")), **more})
+        for number, more in enumerate(traces)
+    ]
+    pool = read_pool(lines, "sampled.jsonl")
+    assert (len(pool.samples), pool.repeated) == (3, 1)
+    best = SelectionSpec.model_validate({"best_of": {"count": 1}})
+    assert len(choose(pool, best, 0).samples) == 3
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b"{}", sample(0).replace(b"sample_id", b"id")])

@@ -19,8 +19,9 @@ from tuneloop.specs.evaluation import EvalSetSpec
 from tuneloop.specs.stages import EvalSetRef
 from tuneloop.stages.answering import noise, remote
 from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.question import Question
 from tuneloop.stages.answering.saved import SavedBatches
-from tuneloop.stages.eval_passes import Asker, Pass, Question
+from tuneloop.stages.eval_passes import Asker, Pass
 from tuneloop.stages.evaluation.models import Asked, AskedModel
 from tuneloop.stages.evaluation.samples import Judge, score_answers
 from tuneloop.stages.evaluation.sets import LoadedSet

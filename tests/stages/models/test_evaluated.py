@@ -19,9 +19,10 @@ from tuneloop.artifacts.records import OutputFile
 from tuneloop.errors import DataError, Transient
 from tuneloop.specs.stages import EvalStage, ModelRef
 from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.question import Question
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_passes import Asker, Pass, Question
+from tuneloop.stages.eval_passes import Asker, Pass
 from tuneloop.stages.models.evaluated import EvaluatedModel, open_models
 from tuneloop.training.models.random_weights import build_random_model
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.builders import make_row
 from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.evaluation.scorers.scoring import score_text
+from tuneloop.evaluation.scorers.text.places import whole_answer
 from tuneloop.evaluation.traces import NO_ANSWER, build_sample_trace, sample_id
-from tuneloop.traces.schema import parse_trace
+from tuneloop.stages.answering.parsing import parse_answer
+from tuneloop.store.db.codec import new_trace
+from tuneloop.traces.schema import parse_trace, prompt_key
 from tuneloop.training.prompt_templates import RECIPES, Draft
 
 ITEM = Item(set="prompts", id="a 🟡", prompt="1 + 1?", expected_answer="2", category="sum")
@@ -33,6 +38,77 @@ def build(text: str, judgement: Judgement = RIGHT, recipe: str = "trace_sft_v1")
     )
     parse_trace(trace, "sampled.jsonl", 1)
     return trace
+
+
+CHAT: dict[str, Any] = {
+    "system": "Be kind \u202b🟡",
+    "messages": ({"role": "user", "content": "a\r\nb"}, {"role": "assistant", "content": "c"}),
+    "tools": ({"type": "function", "function": {"name": "look", "parameters": {"x": 1e16}}},),
+}
+
+
+def chat_trace(text: str, *, hit_limit: bool = False, **fields: Any) -> dict[str, Any]:
+    item = msgspec.structs.replace(ITEM, bare_answer=True, **fields)
+    recipe = RECIPES["trace_sft_v1"]
+    parsed = parse_answer(text, item, recipe, hit_limit=hit_limit)
+    trace = build_sample_trace(
+        item,
+        RIGHT,
+        sample=0,
+        text=text,
+        parsed=parsed,
+        answer_alone=parsed.answer,
+        meta={"sampled": "f" * 64},
+    )
+    parse_trace(trace, "sampled.jsonl", 1)
+    return trace
+
+
+@given(TEXTS.filter(str.strip))
+def test_a_bare_answer_is_trained_as_the_text_that_the_model_wrote(text: str) -> None:
+    assume(whole_answer(text) == text.strip())  # neither a heading nor a thinking block
+    trace = chat_trace(text)
+    assert (trace["steps"], trace["final_answer"]) == ([], text.strip())
+    row = make_row({**trace, "id": "x", "created_at": "2026-11-28T00:00:00.000000Z"})
+    draft = RECIPES["trace_sft_v1"].draft(row, None)
+    assert isinstance(draft, Draft) and draft.is_bare
+
+
+def test_a_sample_of_a_conversation_has_the_prompt_key_of_its_source() -> None:
+    trace = chat_trace("Hello", **CHAT)
+    assert {name: trace[name] for name in CHAT} == {
+        name: value if name == "system" else list(value) for name, value in CHAT.items()
+    }
+    assert trace["trace_version"] == "1.1"
+    assert new_trace(parse_trace(trace, "a", 1)).prompt_key == prompt_key(
+        ITEM.prompt, CHAT["system"], list(CHAT["messages"])
+    )
+    for only in CHAT:
+        assert set(CHAT) & set(chat_trace("Hello", **{only: CHAT[only]})) == {only}
+
+
+def test_reasoning_before_a_bare_answer_is_a_step_and_a_cut_text_is_no_answer() -> None:
+    trace = chat_trace("Reasoning:\nLet me see.\n\nHello")
+    assert [step["content"] for step in trace["steps"]] == ["Let me see."]
+    assert trace["final_answer"] == "Hello"
+    trace = chat_trace("<think>\nLet me see.\n</think>\n\nHello\n")
+    assert [step["content"] for step in trace["steps"]] == ["<think>\nLet me see.\n</think>"]
+    assert trace["final_answer"] == "Hello"
+    for cut in (chat_trace("Hel", hit_limit=True), chat_trace(" \n")):
+        assert cut["final_answer"] == NO_ANSWER
+        assert [step["type"] for step in cut["steps"]] == ["unparsed"]
+
+
+def test_the_scorer_reads_a_bare_answer_from_the_whole_text() -> None:
+    item = msgspec.structs.replace(ITEM, bare_answer=True)
+
+    def state(text: str, **more: Any) -> str:
+        return score_text(text, item, "exact", parse=lambda text: None, **more)[0].state
+
+    assert state("2") == state("<think>3?</think> 2\n") == state("Reasoning:\n3?\n\n2") == "correct"
+    assert state("Reasoning:\n1. 3?\nAnswer: 2") == "correct"
+    assert (state("It is 2"), state(" ")) == ("wrong", "no_answer")
+    assert state("2", hit_limit=True) == "truncated"
 
 
 def trained(trace: dict[str, Any], recipe: str = "trace_sft_v1") -> str:

@@ -11,11 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.published_tokenizers import gemma4_tokenizer, published_template, published_tokenizer
+from tests.training.text.asking import is_asked_as_trained
 from tests.training.text.conversations import Generator, Pair, Rules
+from tuneloop.artifacts.eval_samples import Item
 from tuneloop.errors import DataError
+from tuneloop.stages.answering.parsing import calls_tool
 from tuneloop.training.conversation import Loss
 from tuneloop.training.text.chat_format import ChatFormat, load_chat_format
 from tuneloop.training.text.turns.encoder import EncodedRow
@@ -138,14 +142,48 @@ def check(case: str, pair: Pair, rows: list[EncodedRow]) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_ids_and_mask_are_those_of_the_model_s_own_template(case: str) -> None:
     rng = random.Random(f"conversations of {case}")
-    generator, chat = Generator(rng, CASES[case][3]), chat_of(case)
+    generator, chat, asked = Generator(rng, CASES[case][3]), chat_of(case), 0
     for number in range(CONVERSATIONS // len(CASES)):
         loss: Loss = "all_assistant" if number % 2 else "final"
         pair = generator.draw(loss)
         rows = chat.turns.encode(pair.conversation, None)
         check(case, pair, rows)
+        if number % 3 == 0:
+            asked += is_asked_as_trained(
+                pair.conversation,
+                chat,
+                recipe=rng.choice(("trace_sft_v1", "answer_only_v1", "trace_or_chat_v1")),
+                instruction=rng.choice((None, "Think.")),
+                system_instruction=rng.choice((None, "Be brief.")),
+            )
         if loss == "final" or case.startswith(("gemma3", "llama")):
             assert len(rows) == 1
+    assert asked > 5
+
+
+@pytest.mark.parametrize(
+    ("case", "mark"),
+    [
+        ("gemma3", ""),
+        ("gemma4", "<|tool_call>"),
+        ("gemma4 that thinks", "<|tool_call>"),
+        ("qwen3", "<tool_call>"),
+        ("qwen3 that thinks", "<tool_call>"),
+        ("llama3", ""),
+        ("llama3_1", '{"name": "'),
+    ],
+)
+def test_a_call_of_a_tool_is_known_by_the_mark_of_the_template(case: str, mark: str) -> None:
+    chat = chat_of(case)
+    assert chat.turns.call_mark == mark
+    function = {"name": "look_up", "parameters": {"type": "object", "properties": {}}}
+    tool = {"type": "function", "function": function}
+    item = Item(set="", id="a", prompt="q", expected_answer="a", category="", tools=(tool,))
+    answer = "I call nothing, and {} is no call."
+    assert not calls_tool(answer, item, chat)
+    assert calls_tool(f'{answer} {mark}look_up", ...', item, chat) == bool(mark)
+    without = msgspec.structs.replace(item, tools=msgspec.UNSET)
+    assert not calls_tool(f"{mark}look_up", without, chat)
 
 
 @pytest.mark.parametrize("case", ["gemma3", "llama3", "gemma4 that thinks", "llama3_1"])

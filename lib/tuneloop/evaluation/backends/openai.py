@@ -150,12 +150,14 @@ class OpenAiServer:
     def _answer(self, model: str, question: ServerQuestion, stop: threading.Event) -> ServerAnswer:
         body: dict[str, Any] = {
             "model": model,
-            "messages": [{"role": role, "content": text} for role, text in question.messages],
+            "messages": question.messages,
             self._spec.limit_key: question.max_new_tokens,
             "temperature": question.temperature,
         }
         if question.seed is not None:
             body["seed"] = question.seed
+        if question.tools:
+            body["tools"] = question.tools
         # Escaped, because half of a surrogate pair cannot be sent as UTF-8.
         content = json.dumps(body).encode()
         send = retrying(self._spec.retry_seconds, stop, MAX_PAUSE_SECONDS)

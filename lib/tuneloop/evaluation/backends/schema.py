@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
 class ServerQuestion:
     """One conversation that a model continues."""
 
-    messages: tuple[tuple[str, str], ...]
-    """(role, text) of each message; the roles are system, user and assistant."""
+    messages: Sequence[Mapping[str, Any]]
+    """Messages in OpenAI's form: `role` and `content`, and the keys of calls and their results."""
     max_new_tokens: int
     temperature: float = 0.0
     """0 asks for the most probable token each time."""
     seed: int | None = None
     """Seed of the draws, from 0 to 2^31 - 1; None sends none."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """Definitions of tools in OpenAI's form; empty sends none."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tuneloop.evaluation.scorers.text.places import (
     after_reasoning,
     last_line,
     marked,
+    whole_answer,
     without_reasoning,
 )
 from tuneloop.evaluation.scorers.user_file import UserScorer, is_user_file
@@ -129,7 +130,8 @@ def score_text(
         text: the text, without the stop token.
         item: the item that was asked.
         default_scorer: scorer of items that name none.
-        parse: the prompt template's grammar: a text -> its answer, or None.
+        parse: the prompt template's grammar: a text -> its answer, or None. It is not used for an
+            item with a bare answer, whose answer is the whole text.
         hit_limit: whether generation reached its maximum number of tokens.
         allow: names of scorers that may run programs or send data.
 
@@ -142,7 +144,13 @@ def score_text(
     scorer = scorer_of(default_scorer if item.scorer is None else item.scorer)
     check_allowed(scorer, allow)
     visible = without_reasoning(text)
-    answer = visible if scorer.kind.reads == "text" else parse(visible)
+    if scorer.kind.reads == "text":
+        answer: str | None = visible
+    elif item.bare_answer is True:
+        # A text that was cut is no answer, but the beginning of one.
+        answer = None if hit_limit else whole_answer(visible)
+    else:
+        answer = parse(visible)
     if answer is not None and not answer.strip():
         answer = None
     strict = _no_answer(hit_limit) if answer is None else _judge(answer, item, scorer)

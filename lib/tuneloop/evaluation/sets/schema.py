@@ -29,6 +29,7 @@ from tuneloop.errors import DataError, SpecError
 from tuneloop.evaluation.scorers.text.characters import plain_characters
 from tuneloop.file_kinds import not_text
 from tuneloop.jsonl import dump_line, parse_line
+from tuneloop.traces.schema import Messages, Tools
 from tuneloop.validation import all_errors, shorten
 
 
@@ -50,6 +51,10 @@ HEADER_KEY = "eval_set"
 """The only key of the first line of a set that states its name and version."""
 
 
+_CHAT = ("system", "messages", "tools", "bare_answer")
+"""Keys of an item that is part of a chat; items without them keep the digests that they had."""
+
+
 class EvalItem(BaseModel):
     """One question and its correct answer."""
 
@@ -58,7 +63,19 @@ class EvalItem(BaseModel):
     id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_not_blank)]
     """Identifier of the item in results; unique in the set, and never reused for another item."""
     prompt: _Text
-    """The question, passed to the model unchanged; unique in the set."""
+    """The question, passed to the model unchanged; unique in the set, together with the earlier
+    messages and the system message."""
+    system: _Text | None = None
+    """System message of the conversation; null for none."""
+    messages: Messages | None = None
+    """Messages before the prompt, oldest first, in the form of a trace's `messages`; null for
+    none."""
+    tools: Tools | None = None
+    """Definitions of tools that the model may call, in the form of a trace's `tools`; null for
+    none."""
+    bare_answer: bool = False
+    """Whether the whole response is the answer, as in a chat. If false, the answer follows
+    `Answer:`, as the prompt template writes it."""
     expected_answer: _Text
     """The correct answer, spelled as a model that follows the prompt would write it."""
     accepted_answers: tuple[_Text, ...] = ()
@@ -91,14 +108,24 @@ class EvalItem(BaseModel):
                 raise ValueError(problem)
         return self
 
+    @property
+    def folded_key(self) -> str:
+        """What two equal questions share: prompt, system message and earlier messages, folded."""
+        row = self.model_dump(mode="json", include={"system", "messages"})
+        return folded_key(self.prompt, row["system"], row["messages"])
+
     def to_item(self, set_name: str) -> Item:
         """Return the item as scorers and reports need it.
 
         Args:
             set_name: name of its set in the evaluation.
         """
-        keys = self.model_dump(exclude={"difficulty"})
-        return Item(set=set_name, difficulty=self.difficulty, **keys)
+        chat = {name: value for name in _CHAT if (value := getattr(self, name))}
+        if chat:
+            chat = self.model_dump(mode="json", include=set(chat))
+            chat |= {name: tuple(chat[name]) for name in ("messages", "tools") if name in chat}
+        keys = self.model_dump(exclude=set(_CHAT))
+        return Item(set=set_name, **keys, **chat)
 
 
 class GeneratedSet(BaseModel):
@@ -192,14 +219,18 @@ def dump_eval_set(items: Iterable[EvalItem], header: SetHeader | None = None) ->
 def _dumped(item: EvalItem) -> dict[str, Any]:
     """Return the keys of an item, without the optional ones that have their default."""
     value = item.model_dump(mode="json")
-    optional = ("difficulty", "group", "scorer", "meta")
+    optional = ("difficulty", "group", "scorer", "meta", *_CHAT)
     return {key: each for key, each in value.items() if each or key not in optional}
 
 
 def prompts_sha256(items: Iterable[EvalItem]) -> str:
     """Compute the digest of all ids and prompts, which records which eval set an export checked."""
-    lines = (dump_line({"id": item.id, "prompt": item.prompt}) for item in items)
-    return hashlib.sha256(b"".join(lines)).hexdigest()
+    return hashlib.sha256(b"".join(map(_prompt_line, items))).hexdigest()
+
+
+def _prompt_line(item: EvalItem) -> bytes:
+    row = item.model_dump(mode="json", include={"id", "prompt", "system", "messages", "tools"})
+    return dump_line({key: value for key, value in row.items() if value is not None})
 
 
 def problems(data: bytes, place: str) -> list[str]:
@@ -246,13 +277,27 @@ def _read(data: bytes, place: str) -> tuple[SetHeader | None, list[EvalItem], li
             if (first := id_lines.setdefault(item.id, number)) != number:
                 what = f"id {shorten(item.id)} is already on line {first}, expected unique ids"
                 found.append(f"{at}: {what}; rename or remove one of the two")
-            if (first := prompt_lines.setdefault(folded(item.prompt), number)) != number:
+            if (first := prompt_lines.setdefault(item.folded_key, number)) != number:
                 what = f"the prompt is already on line {first}, expected unique prompts"
                 found.append(f"{at}: {what}; reword or remove one of the two")
     if not items and not found:
         what = "the file has no items, expected at least one JSON object"
         found.append(f"{place}: {what}; add one item per line")
     return header, items, found
+
+
+def folded_key(prompt: str, system: str | None, messages: Any) -> str:
+    """Return what two equal questions share, whatever width, case and white space they have.
+
+    Args:
+        prompt: the last message of the user.
+        system: the system message; None for none.
+        messages: the messages before the prompt as JSON values; None for none.
+    """
+    if system is None and not messages:
+        return folded(prompt)
+    before = dump_line({"system": system, "messages": messages}).decode()
+    return f"{folded(before)}\0{folded(prompt)}"
 
 
 def folded(text: str) -> str:

@@ -21,6 +21,7 @@ from tuneloop.datasets.selection.pipeline import select_rows
 from tuneloop.datasets.selection.spec import SelectionSpec
 from tuneloop.errors import DataError
 from tuneloop.specs.base import Seed
+from tuneloop.traces.schema import prompt_key
 
 CREATED_AT = "1970-01-01T00:00:00.000000Z"
 """Creation time of every row, because a sample has none: data holds no clock."""
@@ -82,7 +83,7 @@ def read_pool(lines: Sequence[bytes], place: str) -> Pool:
             sample = Sample(meta["sample_id"], line, trace)
             full += _reward(trace) == 1
             contents = [step["content"] for step in trace["steps"]]
-            text = (trace["prompt"], *contents, trace["final_answer"])
+            text = (_prompt_key(trace), *contents, trace["final_answer"])
         except (msgspec.DecodeError, KeyError, TypeError) as e:
             raise DataError(
                 f"{place}:{number}: is not a sample ({e!r}), expected a trace of the sample stage;"
@@ -120,7 +121,7 @@ def _candidate(sample: Sample, fields: Sequence[str]) -> Candidate:
             values[field] = _value_at(meta, field)
     return Candidate(
         id=sample.id,
-        prompt_key=hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:32],
+        prompt_key=_prompt_key(trace),
         reward=reward,
         length=len(prompt) + len(answer) + sum(len(step["content"]) for step in trace["steps"]),
         created_at=CREATED_AT,
@@ -130,6 +131,10 @@ def _candidate(sample: Sample, fields: Sequence[str]) -> Candidate:
         prompt=prompt,
         response=f"{steps}\n{answer}",
     )
+
+
+def _prompt_key(trace: Mapping[str, Any]) -> str:
+    return prompt_key(trace["prompt"], trace.get("system"), trace.get("messages"))
 
 
 def _reward(trace: Mapping[str, Any]) -> float | None:

@@ -8,19 +8,28 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.backends.schema import Backend, ServerAnswer, ServerQuestion
 from tuneloop.evaluation.backends.table import open_backend
 from tuneloop.specs.answer_backend import BackendSpec
 from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.question import Question
 from tuneloop.stages.models.evaluated import EvaluatedModel
+from tuneloop.training.conversation import asked_conversation
+from tuneloop.training.export.formats import openai_messages
 from tuneloop.training.generation.batches import Batch, BatchPlan
+from tuneloop.training.text.turns.messages import link_calls
 
 BATCH = 8
 """Questions that are saved together. Servers make batches of their own."""
 
-Shots = Sequence[tuple[str, str]]
+ServerPrompt = dict[str, list[dict[str, Any]]]
+"""`messages` and `tools` in OpenAI's form."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +99,21 @@ def describe(spec: BackendSpec) -> dict[str, str]:
     return {name: f"{served} at {place}" for name, served in spec.models.items()}
 
 
-def messages(text: str, system: str | None, shots: Shots) -> tuple[tuple[str, str], ...]:
-    """Return the conversation that asks a question, as (role, text)."""
-    found = [("system", system)] if system else []
-    for prompt, response in shots:
-        found += [("user", prompt), ("assistant", response)]
-    return (*found, ("user", text))
+def server_prompt(question: Question, system_instruction: str | None) -> ServerPrompt:
+    """Return what a server is asked, as JSON values.
+
+    The instruction of the run comes before the system text of the question, as in training.
+    """
+    conversation = question.conversation()
+    if conversation is None:
+        conversation = asked_conversation(question.text, shots=question.shots)
+    texts = (system_instruction, conversation.system or None)
+    system = "\n\n".join(text for text in texts if text)
+    messages = openai_messages(replace(conversation, system=system or UNSET))
+    for each in messages:
+        each.pop("reasoning_content", None)  # not every server takes it
+    link_calls(messages)
+    return {"messages": messages, "tools": [json.loads(each) for each in conversation.tools or ()]}
 
 
 def plan_remote(numbers: Sequence[int]) -> BatchPlan:
@@ -106,7 +124,7 @@ def plan_remote(numbers: Sequence[int]) -> BatchPlan:
 
 
 def server_question(
-    conversation: tuple[tuple[str, str], ...],
+    prompt: ServerPrompt,
     max_new_tokens: int,
     temperature: float,
     seed: tuple[int, ...],
@@ -114,14 +132,16 @@ def server_question(
     """Return a question to a server.
 
     Args:
-        conversation: what `messages` returned.
+        prompt: what `server_prompt` returned.
         max_new_tokens: tokens of the answer at most.
         temperature: 0 asks for the most probable tokens, and sends no seed.
         seed: numbers from which the seed of the draws is made.
     """
     if temperature == 0:
-        return ServerQuestion(conversation, max_new_tokens)
+        return ServerQuestion(prompt["messages"], max_new_tokens, tools=prompt["tools"])
     digest = hashlib.sha256(json.dumps(seed).encode()).digest()
     # Servers take 32 bits with a sign.
     number = int.from_bytes(digest[:4]) & 0x7FFFFFFF
-    return ServerQuestion(conversation, max_new_tokens, temperature, number)
+    return ServerQuestion(
+        prompt["messages"], max_new_tokens, temperature, number, tools=prompt["tools"]
+    )

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from tuneloop.artifacts.eval_samples import Model
 from tuneloop.artifacts.results import TrainCounts, TrainResults
+from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.specs.stages import EvalStage
+from tuneloop.stages.answering.question import Question, Shots
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_passes import Pass, Question, choose_shots
+from tuneloop.stages.eval_passes import Pass, choose_shots
 from tuneloop.stages.evaluation.sets import LoadedSet
 from tuneloop.stages.exported import iter_examples
 from tuneloop.stages.models.steps import checkpoint_name, checkpoint_steps
@@ -110,15 +112,18 @@ def _sampling(temperature: float, seed: int) -> Sampling:
 def _questions(spec: EvalStage, stage: Stage, asked: Asked) -> tuple[Question, ...]:
     items = asked.set.items
     if not asked.set.options.instruction:
-        return tuple(Question(item.prompt, id=item.id) for item in items)
+        return tuple(_question(item, item.prompt) for item in items)
     recipe = recipe_named(spec.dataset.recipe)
     texts = [recipe.render_prompt(item.prompt, spec.dataset.instruction) for item in items]
     count = asked.model.row.examples
     if not count:
-        return tuple(Question(text, id=item.id) for text, item in zip(texts, items, strict=True))
+        return tuple(map(_question, items, texts))
     examples = (example for _, example in iter_examples(stage))
     shots = choose_shots(examples, items, set(texts), count)
     return tuple(
-        Question(text, shots[item.category], id=item.id)
-        for text, item in zip(texts, items, strict=True)
+        _question(item, text, shots[item.category]) for item, text in zip(items, texts, strict=True)
     )
+
+
+def _question(item: EvalItem, text: str, shots: Shots = ()) -> Question:
+    return Question(text, shots, id=item.id, context=item.to_item("").context)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from msgspec import UNSET
 
-from tuneloop.artifacts.eval_samples import EvalSamples, Item, Judgement, Sample
+from tuneloop.artifacts.eval_samples import EvalSamples, Judgement, Sample
 from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.stages.answering.generation import Generation
+from tuneloop.stages.answering.parsing import parse_answer
 from tuneloop.stages.evaluation.models import Asked, AskedModel
 from tuneloop.stages.evaluation.sets import LoadedSet
 from tuneloop.traces.response_text import ParsedResponse
@@ -62,7 +63,7 @@ class Judge:
         if key not in self._known:
             self._known[key] = score_text(
                 generation.text,
-                item_row(asked.name, item),
+                item.to_item(asked.name),
                 asked.scorer,
                 parse=lambda text: self.recipe.parse_response(text).answer,
                 hit_limit=generation.hit_limit,
@@ -89,7 +90,12 @@ def _answers(asked: Asked, found: Mapping[int, Generation], judge: Judge) -> Ite
         for sample in range(options.samples):
             generation = found[number * options.samples + sample]
             judgements = judge(asked.set, item, generation)
-            parsed = judge.recipe.parse_response(generation.text)
+            parsed = parse_answer(
+                generation.text,
+                item.to_item(asked.set.name),
+                judge.recipe,
+                hit_limit=generation.hit_limit,
+            )
             yield Answer(item, sample, generation, parsed, *judgements)
 
 
@@ -113,11 +119,6 @@ def _samples(
             for one in answered:
                 if (one.asked.set.name, one.asked.model.name) == (each.name, model.name):
                     yield from (_sample(one.asked, answer) for answer in one.answers)
-
-
-def item_row(set_name: str, item: EvalItem) -> Item:
-    """Return the row of an item."""
-    return Item(set=set_name, **item.model_dump())
 
 
 def _sample(asked: Asked, answer: Answer) -> Sample:

@@ -24,7 +24,7 @@ from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Pass
 from tuneloop.stages.evaluation import kept
 from tuneloop.stages.evaluation.models import BASE, TUNED, Asked
-from tuneloop.stages.evaluation.samples import Judge, item_row
+from tuneloop.stages.evaluation.samples import Judge
 from tuneloop.stages.evaluation.sets import EarlyStop, LoadedSet
 
 log = logging.getLogger("tuneloop.stage")
@@ -204,7 +204,7 @@ def _open(pairs: Sequence[tuple[Asked, Pass]]) -> list[_OpenSet]:
     for each in dict.fromkeys(one.set.name for one, _ in pairs):
         own = [pair for pair in pairs if pair[0].set.name == each]
         eval_set = own[0][0].set
-        groups = groups_of([item_row(each, item) for item in eval_set.items])
+        groups = groups_of([item.to_item(each) for item in eval_set.items])
         order = order_of_set(groups, eval_set.ref.sha256)
         found.append(_OpenSet(eval_set, groups, order, chunks_of(order, groups), own))
     return found

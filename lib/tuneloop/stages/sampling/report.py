@@ -41,6 +41,7 @@ def count_samples(prompts: Prompts, scored: Sequence[Scored]) -> SampleCounts:
         prompts_apart=prompts.apart,
         prompts_unscorable=prompts.unscorable,
         prompts_conversation=prompts.conversation,
+        prompts_not_renderable=prompts.not_renderable,
         prompts_over_limit=prompts.over_limit,
         samples=len(scored),
         tokens=sum(each.generation.tokens for each in scored),
@@ -117,7 +118,8 @@ def _not_asked(counts: SampleCounts) -> list[str]:
         "With different final answers in the dataset": counts.prompts_ambiguous,
         "In an eval set that stays apart": counts.prompts_apart,
         "With an answer that the scorer cannot use": counts.prompts_unscorable,
-        "With earlier turns, tools or a system message": counts.prompts_conversation,
+        "Answered with calls of tools or in several messages": counts.prompts_conversation,
+        "That the model's chat template cannot write": counts.prompts_not_renderable,
         "After the limit": counts.prompts_over_limit,
     }
     rows = [f"| {reason} | {count:,} |" for reason, count in reasons.items() if count]

@@ -87,13 +87,18 @@ def messages_record(example: TrainingExample) -> dict[str, Any]:
 
 
 def _conversation_record(example_id: str, conversation: Conversation) -> dict[str, Any]:
-    messages = [_openai_message(each) for each in conversation.messages]
-    if conversation.system is not UNSET:
-        messages.insert(0, {"role": "system", "content": conversation.system})
-    found: dict[str, Any] = {"id": example_id, "messages": messages}
+    found: dict[str, Any] = {"id": example_id, "messages": openai_messages(conversation)}
     if conversation.tools is not UNSET:
         found["tools"] = conversation.tools
     return found
+
+
+def openai_messages(conversation: Conversation) -> list[dict[str, Any]]:
+    """Convert a conversation to messages in OpenAI's form, with its system text as the first."""
+    messages = [_openai_message(each) for each in conversation.messages]
+    if conversation.system is not UNSET:
+        messages.insert(0, {"role": "system", "content": conversation.system})
+    return messages
 
 
 def _openai_message(message: Message) -> dict[str, Any]:

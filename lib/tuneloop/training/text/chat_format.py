@@ -14,7 +14,7 @@ from typing import Any
 
 from tuneloop import jsonl
 from tuneloop.errors import DataError
-from tuneloop.traces.response_text import join_reasoning, split_reasoning
+from tuneloop.traces.response_text import join_reasoning, render_response, split_reasoning
 from tuneloop.training.control_tokens import ControlTokens
 from tuneloop.training.renderers import CONTROL_TOKENS, apply_system_instruction
 from tuneloop.training.text.jinja_template import TODAY, JinjaTemplate, find_template
@@ -37,6 +37,8 @@ from tuneloop.training.text.turns.encoder import TurnEncoder
 
 STAND_IN = "x"
 """Content that spells no control token."""
+THINKING_STAND_IN = render_response([STAND_IN], STAND_IN)
+"""A response with reasoning that spells no control token."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ class ChatFormat:
     """Ids of `control`."""
     _source: tuple[Mapping[str, bytes], str] = field(repr=False)
     """The files that it was loaded from, and their place."""
-    _expected: dict[tuple[bool, int], tuple[int, int]] = field(default_factory=dict, repr=False)
-    """Control tokens of prompt and response, by (has a system instruction, number of shots)."""
+    _expected: dict[tuple[bool, tuple[str, ...]], tuple[int, int]] = field(
+        default_factory=dict, repr=False
+    )
+    """Control tokens of prompt and response, by (has a system instruction, stand-ins of the
+    responses)."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the files, because a compiled template cannot be pickled."""
@@ -98,7 +103,8 @@ class ChatFormat:
         """
         messages = self._messages(prompt, system, shots)
         ids = self.tokenizer.encode(self._render(messages, generation_prompt=True))
-        self._check_control(ids, self._expected_control(system, len(shots))[0])
+        responses = [*(response for _, response in shots), STAND_IN]
+        self._check_control(ids, self._expected_control(system, responses)[0])
         return ids
 
     def encode_example(
@@ -123,7 +129,7 @@ class ChatFormat:
             )
         prompt_ids = self.tokenizer.encode(before)
         response_ids = self._closed(self._rest_of(prompt_ids, whole, len(before)))
-        expected = self._expected_control(system, 0)
+        expected = self._expected_control(system, [response])
         self._check_control(prompt_ids, expected[0])
         self._check_control(response_ids, expected[1])
         return prompt_ids, response_ids
@@ -218,14 +224,25 @@ class ChatFormat:
             " that closes the turn; get the model's chat template again"
         )
 
-    def _expected_control(self, system: str | None, shots: int) -> tuple[int, int]:
-        """Count the control tokens of a conversation whose content has none."""
-        key = (bool(system), shots)
+    def _expected_control(self, system: str | None, responses: Sequence[str]) -> tuple[int, int]:
+        """Count the control tokens of a conversation whose content has none.
+
+        Args:
+            system: system instruction; None for no text.
+            responses: those of the shots, and the last one.
+        """
+        # Some templates write the marks of reasoning only where there is reasoning.
+        thinks = self.thinking == "steps"
+        stands = tuple(
+            THINKING_STAND_IN if thinks and split_reasoning(each)[0] else STAND_IN
+            for each in responses
+        )
+        key = (bool(system), stands)
         if key not in self._expected:
-            turn = (STAND_IN, STAND_IN)
-            messages = self._messages(STAND_IN, STAND_IN if system else None, [turn] * shots)
+            turns = [(STAND_IN, each) for each in stands[:-1]]
+            messages = self._messages(STAND_IN, STAND_IN if system else None, turns)
             before = self._render(messages, generation_prompt=True)
-            whole = self._render([*messages, self._answer(STAND_IN)], generation_prompt=False)
+            whole = self._render([*messages, self._answer(stands[-1])], generation_prompt=False)
             rest = self._closed(self.tokenizer.encode(whole[len(before) :]))
             self._expected[key] = (
                 self.count_control(self.tokenizer.encode(before)),

@@ -64,6 +64,14 @@ def after_reasoning(text: str) -> str:
     return rest if blank else ""
 
 
+def whole_answer(text: str) -> str | None:
+    """Return a response without its reasoning, as the answer of a chat; None if nothing is left."""
+    rest = after_reasoning(without_reasoning(text))
+    if text.startswith(_HEADING):
+        rest = rest.removeprefix("Answer:")
+    return rest.strip() or None
+
+
 def boxed(text: str) -> str | None:
     r"""Return the content of the last `\boxed{...}` that is closed; None without one."""
     if "\\" not in text:

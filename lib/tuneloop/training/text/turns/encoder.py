@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from tuneloop.errors import DataError
 from tuneloop.training.conversation import Conversation
+from tuneloop.training.text.layout import QUESTION, REPLY, THOUGHT
 from tuneloop.training.text.turns.messages import Messages, template_messages, template_tools
-from tuneloop.training.text.turns.stand_in import StandIn, stand_in
+from tuneloop.training.text.turns.stand_in import StandIn, Word, stand_in
 
 if TYPE_CHECKING:
     from tuneloop.training.text.chat_format import ChatFormat
@@ -58,6 +59,49 @@ class TurnEncoder:
         self._check: Callable[[bytes, int, tuple[int, ...]], int] = lru_cache(4096)(
             self._checked_stand_in
         )
+        self._check_asked: Callable[[bytes], int] = lru_cache(4096)(self._checked_asked)
+
+    def encode_prompt(self, conversation: Conversation, instruction: str | None) -> list[int]:
+        """Encode the text before the model's first token.
+
+        Args:
+            conversation: a conversation that ends with a message of the user or of a tool.
+            instruction: system instruction of the run; None for no text.
+
+        Returns:
+            The ids. The last row of the conversation with an answer begins with them.
+
+        Raises:
+            DataError: the template cannot write the conversation, or content and template spell a
+                control token together.
+        """
+        messages, tools = self._template_input(conversation, instruction)
+        ids = self._chat.tokenizer.encode(self._render(messages, tools, generation_prompt=True))
+        self._check_control(ids, self._check_asked(msgspec.json.encode(stand_in(messages, tools))))
+        return ids
+
+    @cached_property
+    def call_mark(self) -> str:
+        """The text that begins a call of a tool; empty if the template writes no calls.
+
+        It is the first control token that a message with a call has and a message without one does
+        not have. Without such a token it is all text before the name of the tool.
+        """
+        thought = {"reasoning_content": THOUGHT} if self._chat.thinking == "steps" else {}
+        user: dict[str, Any] = {"role": "user", "content": QUESTION}
+        reply = {"role": "assistant", "content": REPLY, **thought}
+        function = {"name": "lookup", "arguments": {}}
+        call = {"type": "function", "id": "call00000", "function": function}
+        try:
+            _, plain = self._turn([user, reply], [], 1)
+            _, called = self._turn([user, {**reply, "content": "", "tool_calls": [call]}], [], 1)
+        except DataError:
+            return ""
+        opening, name, _ = called.partition("lookup")
+        marks = [each for each in self._control.findall(opening) if each not in plain]
+        if not name:
+            return ""
+        return marks[0] if marks else opening.rpartition(THOUGHT)[2].lstrip()
 
     def encode(self, conversation: Conversation, instruction: str | None) -> list[EncodedRow]:
         """Encode a conversation.
@@ -74,10 +118,7 @@ class TurnEncoder:
                 control token together.
         """
         chat = self._chat
-        messages = template_messages(
-            conversation, instruction, chat.layout, chat.thinking, chat.control
-        )
-        tools = template_tools(conversation, chat.control)
+        messages, tools = self._template_input(conversation, instruction)
         key = msgspec.json.encode(stand_in(messages, tools))
         first = len(messages) - len(conversation.messages)  # a system message comes first
         waiting = [first + each for each in conversation.trained_messages()]
@@ -98,6 +139,16 @@ class TurnEncoder:
             rows.append(row)
             waiting = [each for each in waiting if each not in found]
         return rows[::-1]
+
+    def _template_input(
+        self, conversation: Conversation, instruction: str | None
+    ) -> tuple[Messages, list[Any]]:
+        """Return messages and tools as the template reads them."""
+        chat = self._chat
+        messages = template_messages(
+            conversation, instruction, chat.layout, chat.thinking, chat.control
+        )
+        return messages, template_tools(conversation, chat.control)
 
     def _row(self, turn: _Turn, waiting: Sequence[int]) -> tuple[EncodedRow, list[int]]:
         """Encode the messages up to the last one that waits, and list those it trains on."""
@@ -167,16 +218,27 @@ class TurnEncoder:
         """Return the control tokens of a row's stand-in, whose texts must all be written."""
         messages, tools, words = msgspec.json.decode(key, type=StandIn)
         text = "".join(self._turn(messages, tools, last))
+        self._check_words([each for each in words if (each.message or 0) <= last], text, trained)
+        return self._chat.count_control(self._chat.tokenizer.encode(text))
+
+    def _checked_asked(self, key: bytes) -> int:
+        """Return the control tokens of the stand-in of a prompt."""
+        messages, tools, words = msgspec.json.decode(key, type=StandIn)
+        text = self._render(messages, tools, generation_prompt=True)
+        self._check_words(words, text, ())
+        return self._chat.count_control(self._chat.tokenizer.encode(text))
+
+    def _check_words(self, words: Sequence[Word], text: str, trained: tuple[int, ...]) -> None:
+        """Refuse a stand-in with a text that is not written; earlier reasoning may be dropped."""
         for word in words:
-            if word.text in text or (word.message is not None and word.message > last):
+            if word.text in text:
                 continue
             if word.what != "reasoning" or word.message in trained:
                 raise DataError(
                     f"{self._chat.template.place}: the chat template does not write"
-                    f" {_NAMES[word.what]}, so training would not see it; use a model whose"
+                    f" {_NAMES[word.what]}, so the model would not see it; use a model whose"
                     " template writes it"
                 )
-        return self._chat.count_control(self._chat.tokenizer.encode(text))
 
     def _check_control(self, ids: list[int], expected: int) -> None:
         found = self._chat.count_control(ids)

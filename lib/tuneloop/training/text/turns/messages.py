@@ -45,7 +45,7 @@ def template_messages(
     """
     safe = control.neutralise
     messages = [_message(each, thinking, safe) for each in conversation.messages]
-    _link_calls(messages)
+    link_calls(messages)
     system = "\n\n".join(text for text in (instruction, conversation.system or None) if text)
     if system and layout.has_system_role:
         messages.insert(0, {"role": "system", "content": safe(system)})
@@ -119,11 +119,12 @@ def _call(call: ToolCall, safe: Safe) -> dict[str, Any]:
     return found
 
 
-def _link_calls(messages: Messages) -> None:
+def link_calls(messages: Messages) -> None:
     """Give every call an id and every result the id and the name of its call.
 
-    Some templates look the name up by the id. Calls without an id get one of nine letters and
-    digits, the only form that Mistral's templates accept.
+    The messages have the form that templates read. Some templates look the name up by the id.
+    Calls without an id get one of nine letters and digits, the only form that Mistral's templates
+    accept.
     """
     open_calls: list[dict[str, Any]] = []
     number = 0
