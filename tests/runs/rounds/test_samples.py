@@ -69,7 +69,7 @@ def test_a_pool_accounts_for_every_sample() -> None:
 
 
 def test_samples_are_told_apart_by_what_is_before_their_prompt() -> None:
-    traces = [
+    traces: list[dict[str, Any]] = [
         {},
         {"system": "Be brief"},
         {"messages": [{"role": "user", "content": "\u05d0"}]},
