@@ -16,6 +16,7 @@ import pytest
 
 from tests import postgres
 from tests.bench.smoke import FOLDER, run_smoke
+from tests.browser.chromium import MISSING, find_chromium
 from tests.cluster.test_bench import SCRIPTS as ON_A_CLUSTER
 from tests.training.compile.cells import need_libtpu
 
@@ -43,6 +44,7 @@ SCRIPTS = (
     "store_export",
 )
 WITH_POSTGRES = ("store_batch", "store_build", "store_health", "store_soak")
+WITH_BROWSER = "report_page"
 WITH_LIBTPU = "compile"
 SHARED = ("cluster", "figure", "scale", "store")
 """Modules that the scripts import."""
@@ -62,6 +64,17 @@ def test_a_script_with_both_databases_runs(script: str) -> None:
     assert {one["figure"] for one in run_smoke(script)} == {
         f"{script}_sqlite",
         f"{script}_postgresql",
+    }
+
+
+def test_a_script_with_a_browser_runs() -> None:
+    if find_chromium() is None:
+        if os.environ.get("CI"):
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    assert {one["figure"] for one in run_smoke(WITH_BROWSER)} == {
+        f"{WITH_BROWSER}_open",
+        f"{WITH_BROWSER}_search",
     }
 
 
@@ -85,5 +98,14 @@ def test_our_side_of_the_script_for_gpus_runs() -> None:
 
 
 def test_every_script_is_run_by_some_test() -> None:
-    run = {*SCRIPTS, *WITH_POSTGRES, *ON_A_CLUSTER, WITH_LIBTPU, "image", "gpu", "gpu_torch"}
+    run = {
+        *SCRIPTS,
+        *WITH_POSTGRES,
+        *ON_A_CLUSTER,
+        WITH_BROWSER,
+        WITH_LIBTPU,
+        "image",
+        "gpu",
+        "gpu_torch",
+    }
     assert {path.stem for path in FOLDER.glob("*.py")} == run | {*SHARED}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
+from tests.browser.chromium import MISSING, find_chromium
 from tests.builders import letter_trace
 from tests.exported_run import example_line, publish_export
 from tests.finished_run import publish_run, torn
@@ -21,7 +21,6 @@ from tuneloop.jsonl import dump_line
 from tuneloop.runs import store_app
 from tuneloop.traces.client import TraceClient
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)>"
 ODD_TRACES: list[dict[str, Any]] = [
     {
@@ -147,10 +146,10 @@ ODD_EXAMPLE = example_line(
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Where the browser is; without it there is nothing to test, which CI does not accept."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    found = find_chromium()
     if found is None:
         say = pytest.fail if os.environ.get("CI") else pytest.skip
-        say("no Chromium on this machine; `tests/debian-packages` installs it")
+        say(MISSING)
     return found
 
 

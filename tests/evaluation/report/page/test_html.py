@@ -22,7 +22,8 @@ from tuneloop.evaluation.report.page.diff import WordDiff
 from tuneloop.evaluation.report.page.visible import visible
 
 HOSTILE = (
-    "</script></pre></details><script>document.title='taken'</script><img src=x onerror=alert(1)>"
+    "</noscript></script></pre></details>"
+    "<script>document.title='taken'</script><img src=x onerror=alert(1)>"
     " \u202egnp.exe \x00\x1b[31m \ud800 \ufffe " + "`" * 50_000 + " $\\bad$ {{ 7 * 7 }} ]]> -->"
 )
 
@@ -103,7 +104,7 @@ def test_hostile_text_stays_text() -> None:
 
 def test_every_item_is_there_with_all_that_was_said_of_it() -> None:
     text = render(full(), full_context())
-    assert text.count('<details class="i"') == len(full().items)
+    assert text.count('<details class="i" id="i') == len(full().items)
     order = [
         text.index(f">{name} <span") for name in ("Regressions", "Improvements", "Still wrong")
     ]
@@ -118,7 +119,7 @@ def test_more_items_and_longer_texts_than_a_page_can_hold(monkeypatch: pytest.Mo
     monkeypatch.setattr(html, "MAX_BYTES", 8_000)
     long = {"base": ["x" * 5000] * 6, "tuned": ["short"] * 6}
     text = render(samples_of({"base": ["wrong"] * 6, "tuned": ["correct"] * 6}, texts=long))
-    assert text.count('<details class="i"') == 4
+    assert text.count('<details class="i" id="i') == 4
     assert "the first 4 of 6 items" in text
     assert "characters are not shown" in text and "x" * 3000 not in text
 
