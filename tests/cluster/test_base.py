@@ -357,7 +357,7 @@ def test_kubectl_is_the_pinned_one(cluster: Cluster) -> None:
     assert version["clientVersion"]["gitVersion"] == controlplane.kubernetes_version()
 
 
-def test_the_vllm_component_is_valid_restricted_and_reached_by_the_eval_stage_alone(
+def test_the_vllm_component_is_valid_restricted_and_reached_by_the_stages_that_ask(
     cluster: Cluster, namespace: str, folder: Path, tmp_path: Path
 ) -> None:
     for overlay in ("bare", "gke"):
@@ -385,8 +385,9 @@ def test_the_vllm_component_is_valid_restricted_and_reached_by_the_eval_stage_al
     service, policy = find(found, "Service", "vllm"), find(found, "NetworkPolicy", "vllm")
     labels = server["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
+    asking = {"key": "tuneloop.dev/stage", "operator": "In", "values": ["eval", "sample"]}
     assert [each["from"] for each in policy["spec"]["ingress"]] == [
-        [{"podSelector": {"matchLabels": {"tuneloop.dev/stage": "eval"}}}]
+        [{"podSelector": {"matchExpressions": [asking]}}]
     ]
     pod: Object = {
         "apiVersion": "v1",
@@ -395,7 +396,7 @@ def test_the_vllm_component_is_valid_restricted_and_reached_by_the_eval_stage_al
         "spec": {**server["spec"]["template"]["spec"], "serviceAccountName": "default"},
     }
     del pod["spec"]["priorityClassName"]
-    for each in (server, service, policy, find(found, "NetworkPolicy", "eval-to-vllm"), pod):
+    for each in (server, service, policy, find(found, "NetworkPolicy", "stages-to-vllm"), pod):
         each["metadata"]["namespace"] = namespace
     text = "\n---\n".join(json.dumps(each) for each in (server, service, policy, pod))
     done = cluster.kubectl(

@@ -15,6 +15,7 @@ import yaml
 
 from tests.builders import REPOSITORY
 from tests.k8s.rendering.test_render import rendered, submitter
+from tuneloop.stages.table import STAGES
 
 Object = dict[str, Any]
 GOLDEN = Path(REPOSITORY, "tests", "golden", "cluster")
@@ -29,10 +30,12 @@ def policies(overlay: str) -> list[Object]:
 
 def pods(overlay: str) -> dict[str, dict[str, str]]:
     """Return the labels of every kind of pod in the namespace."""
+    labels = rendered("export")[1]["spec"]["template"]["metadata"]["labels"]
     stages = {
-        stage: rendered(stage)[1]["spec"]["template"]["metadata"]["labels"]
-        for stage in ("export", "train", "eval", "import")
+        stage: {key: stage if value == "export" else value for key, value in labels.items()}
+        for stage in STAGES
     }
+    stages["train"] = rendered("train")[1]["spec"]["template"]["metadata"]["labels"]
     stages["submitter"] = submitter()[-1]["spec"]["template"]["metadata"]["labels"]
     for each in yaml.safe_load_all((GOLDEN / f"{overlay}.yaml").read_text()):
         if each["kind"] in ("Deployment", "StatefulSet"):
@@ -101,7 +104,7 @@ def reached(overlay: str, port: int, to: str) -> set[str]:
     }
 
 
-WRITERS = {"export", "train", "eval", "import", "submitter", "store", "gc"}
+WRITERS = {*STAGES, "submitter", "store", "gc"}
 
 
 @pytest.mark.parametrize(
