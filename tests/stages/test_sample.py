@@ -13,6 +13,7 @@ import pytest
 from jobs.__main__ import main
 from tests.builders import publish_dataset
 from tests.chat_model import write_chat_model
+from tests.evaluation.backends.server import Handler, completion, serving
 from tests.k8s.twin import Exit, Twin
 from tests.sampling import Sampling, make_sampling
 from tuneloop.artifacts import records
@@ -142,6 +143,28 @@ def test_pods_of_an_indexed_job_share_the_samples(prepared: Sampling, tmp_path: 
     here = sample(prepared, tmp_path / "here")
     rows = rows_of(results[0].record, tmp_path)
     assert texts(rows) == texts(rows_of(here, tmp_path / "here"))
+
+
+def test_a_server_draws_every_completion_with_a_seed_of_its_own(
+    prepared: Sampling, tmp_path: Path
+) -> None:
+    def answer(handler: Handler, number: int) -> bool:
+        handler.send(200, completion(f"Answer: {handler.server.bodies[number]['seed']}"))
+        return True
+
+    with serving(answer) as server:
+        backend = {"kind": "openai", "url": server.url, "models": {"model": "tuned"}}
+        record = sample(prepared, tmp_path, 2, sample__backend=backend)
+        bodies = list(server.bodies)
+    rows = rows_of(record, tmp_path)
+    assert {each["model"] for each in bodies} == {"tuned"}
+    assert len({each["seed"] for each in bodies}) == len(rows) == 24
+    assert sorted(each["final_answer"] for each in rows) == sorted(
+        str(each["seed"]) for each in bodies
+    )
+    answered_by = record.results_as(SampleResults).answered_by
+    assert answered_by is not None and answered_by.startswith(f"tuned at {server.url}")
+    assert {each["meta"]["answered_by"] for each in rows} == {answered_by}
 
 
 def test_text_without_an_answer_is_kept_and_marked(prepared: Sampling, tmp_path: Path) -> None:

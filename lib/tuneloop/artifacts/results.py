@@ -281,6 +281,8 @@ class SampleResults(RecordPart):
     """Share of prompts with correct completions alone, which teach nothing."""
     none_correct: float
     """Share of prompts without a correct completion, which teach nothing either."""
+    answered_by: str | None = None
+    """Name, address and version of the server that drew the completions; null if the stage did."""
 
 
 class ScoreCounts(RecordPart):

@@ -1,4 +1,4 @@
-"""The server that answers the questions of an evaluation in place of the eval stage."""
+"""The server that answers questions in place of the eval stage or the sample stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuneloop.specs.base import Spec
 class BackendSpec(Spec):
     """A server that generates the answers of some models, such as vLLM beside the run.
 
-    It fits models that are too large or too slow for the eval stage. The server's own chat template
+    It fits models that are too large or too slow for the stage. The server's own chat template
     makes the prompt. The stage cannot know which weights the server has: it records the names and
     the version that the server reports.
     """
@@ -25,8 +25,8 @@ class BackendSpec(Spec):
     """Base URL such as `http://vllm:8000/v1`, without credentials. The stage reads an API key from
     the variable TUNELOOP_EVAL_API_KEY, or from the file that TUNELOOP_EVAL_API_KEY_FILE names."""
     models: dict[str, str] = Field(min_length=1, max_length=100)
-    """Name of a model in the evaluation, such as `base` or `tuned` -> its name on the server. The
-    stage itself answers for models that are not listed."""
+    """Name of a model in the evaluation, such as `base` or `tuned`, or `model` in a sampling run ->
+    its name on the server. The stage itself answers for models that are not listed."""
     concurrency: int = Field(default=16, ge=1, le=512)
     """Requests in flight from each process of the stage."""
     reply_seconds: float = Field(default=600, gt=0, le=86_400)

@@ -6,12 +6,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tuneloop.specs.answer_backend import BackendSpec
 from tuneloop.specs.base import Seed, Spec
 from tuneloop.specs.import_traces import ImportSpec
 from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.run import ExecutionSpec, RunSpec
 from tuneloop.specs.scoring import ScoreRunSpec
 
+MODEL = "model"
+"""Name of the only model of a sampling run."""
 KEY = "sample"
 """Key at the top of a spec file, by which it is recognised."""
 
@@ -122,8 +125,21 @@ class SampleSpec(DrawSpec):
     apart_from: tuple[str, ...] = Field(default=(), max_length=100)
     """URLs of eval sets that stay apart from the samples: their prompts are never asked, and a
     range of seeds that overlaps theirs is refused."""
+    backend: BackendSpec | None = None
+    """Server that draws the completions, as in `eval.backend`; `models` names the model on the
+    server: `{model: NAME}`. Null lets the stage generate itself."""
     round: int | None = Field(default=None, ge=1)
     """Number of the round that the samples belong to, which every trace states; null for none."""
+
+    @model_validator(mode="after")
+    def _server_has_the_model(self) -> Self:
+        if self.backend is not None and self.backend.models.keys() != {MODEL}:
+            found = ", ".join(self.backend.models)
+            raise ValueError(
+                f"backend.models has {found}, expected one key, `{MODEL}`: the name of the model on"
+                " the server"
+            )
+        return self
 
 
 class SampleRunSpec(Spec):

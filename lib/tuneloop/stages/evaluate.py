@@ -66,7 +66,7 @@ def run(spec: EvalStage, stage: Stage) -> None:
             max(each.max_new_tokens for each in passes),
         ),
     )
-    with remote.opened(spec.options.backend, opened) as served:
+    with remote.opened(spec.options.backend, opened, "eval.backend") as served:
         asker = Asker(
             opened,
             spec.system_instruction,

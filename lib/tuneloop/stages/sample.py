@@ -12,7 +12,9 @@ from tuneloop.artifacts.records import Record
 from tuneloop.errors import DataError
 from tuneloop.evaluation.scorers.scoring import ScorerName, check_allowed, score_text, scorer_of
 from tuneloop.evaluation.traces import build_sample_trace
+from tuneloop.specs.sampling import MODEL
 from tuneloop.specs.stages import SampleStage
+from tuneloop.stages.answering import remote
 from tuneloop.stages.answering.batch_size import choose_rows, settle
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.parsing import calls_tool, parse_answer
@@ -30,8 +32,6 @@ from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.training.generation.decoding import GREEDY, Sampling, device_limit_bytes
 from tuneloop.training.prompt_templates import Recipe, recipe_named
 
-MODEL = "model"
-"""Name of the only model and of the only pass."""
 FILE = "sampled.jsonl"
 
 
@@ -52,15 +52,18 @@ def run(spec: SampleStage, stage: Stage) -> None:
     stage.at_end = saved.delete
     asked = _pass(spec, work)
     rows = settle(spec.options.batch_size, stage, lambda: _choose_rows(spec, asked, work.model))
-    asker = Asker(
-        {MODEL: work.model},
-        spec.system_instruction,
-        rows,
-        check_stop=stage.check_stop,
-        progress=stage.estimated_progress,
-        saved=saved,
-    )
-    found = asker.ask([asked], stage.block)
+    models = {MODEL: work.model}
+    with remote.opened(spec.options.backend, models, "sample.backend") as served:
+        asker = Asker(
+            models,
+            spec.system_instruction,
+            rows,
+            check_stop=stage.check_stop,
+            progress=stage.estimated_progress,
+            remote=served,
+            saved=saved,
+        )
+        found = asker.ask([asked], stage.block)
     if stage.shard_count == 1:
         _finish(spec, stage, work, found[MODEL])
     else:
@@ -143,12 +146,12 @@ def _choose_rows(spec: SampleStage, asked: Pass, model: EvaluatedModel) -> int:
 
 def _finish(spec: SampleStage, stage: Stage, work: Work, found: Mapping[int, Generation]) -> None:
     """Score all completions, and write traces, report and results."""
-    scored = list(_score(spec, work, found))
+    scored, server = list(_score(spec, work, found)), _server(spec)
     with stage.output(FILE) as output:
         for each in scored:
-            output.write_row(jsonl.dump_line(_trace(spec, work, each)))
+            output.write_row(jsonl.dump_line(_trace(spec, work, each, server)))
     counts = report.count_samples(work.prompts, scored)
-    results = report.measure(scored, spec.options.completions, spec.model.digest)
+    results = report.measure(scored, spec.options.completions, spec.model.digest, server)
     text = report.render(counts, results, scored)
     stage.write_output(report.FILE, text.encode())
     stage.set_results(counts, results)
@@ -183,7 +186,13 @@ def _parse(work: Work, item: Item, generation: Generation) -> ParsedResponse:
     return parse_answer(generation.text, item, work.recipe, hit_limit=generation.hit_limit)
 
 
-def _trace(spec: SampleStage, work: Work, each: Scored) -> dict[str, Any]:
+def _server(spec: SampleStage) -> str | None:
+    """Describe the server that draws the completions; None if the stage does."""
+    backend = spec.options.backend
+    return None if backend is None else remote.describe(backend)[MODEL]
+
+
+def _trace(spec: SampleStage, work: Work, each: Scored, server: str | None) -> dict[str, Any]:
     generation = each.generation
     # Name the fingerprint, not the run: runs that share the samples share the bytes.
     meta: dict[str, Any] = {
@@ -192,6 +201,8 @@ def _trace(spec: SampleStage, work: Work, each: Scored) -> dict[str, Any]:
         "output_tokens": generation.tokens,
         "hit_token_limit": generation.hit_limit,
     }
+    if server is not None:
+        meta["answered_by"] = server
     if spec.options.round is not None:
         meta["round"] = spec.options.round
     parsed = _parse(work, each.item, generation)

@@ -56,7 +56,7 @@ def spec_of(url: str, **changes: Any) -> BackendSpec:
 def ask(
     server: Served, *passes: Pass, saved: SavedBatches | None = None, share: Any = range
 ) -> Any:
-    with remote.opened(spec_of(server.url), MODELS) as served:
+    with remote.opened(spec_of(server.url), MODELS, "eval.backend") as served:
         asker = Asker(
             cast("Any", MODELS),
             "be brief",
@@ -124,7 +124,7 @@ def test_the_server_is_described_and_unknown_models_are_refused() -> None:
         assert found["tuned"].startswith(f"t at {server.url} BaseHTTP")
     unknown = spec_of("http://h", models={"tuend": "t"})
     with pytest.raises(SpecError, match=r"model 'tuend', expected one of: base, tuned"):
-        with remote.opened(unknown, MODELS):
+        with remote.opened(unknown, MODELS, "eval.backend"):
             pass
 
 

@@ -83,7 +83,7 @@ def questioned(stage: Stage, server: Any, attempt: str = "a") -> Questioned:
     spec = cast("EvalStage", stage.spec)
     models = list_models(spec, stage.upstream("train").results_as(TrainResults))
     asked = list_asked(models, load_sets(spec, stage))
-    with remote.opened(spec_of(server.url), MODELS) as served:
+    with remote.opened(spec_of(server.url), MODELS, "eval.backend") as served:
         asker = Asker(
             MODELS,
             None,

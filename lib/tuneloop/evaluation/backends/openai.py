@@ -166,8 +166,8 @@ class OpenAiServer:
         except TryAgain as e:
             raise Transient(
                 f"{self.place}: no answer to a question: {e}, for {self._spec.retry_seconds:g}"
-                " seconds; check that the server runs, lower eval.backend.concurrency, or raise"
-                " eval.backend.retry_seconds; run again to continue"
+                " seconds; check that the server runs, lower backend.concurrency, or raise"
+                " backend.retry_seconds; run again to continue"
             ) from e
 
     def _post(self, content: bytes, question: ServerQuestion) -> ServerAnswer:
@@ -190,13 +190,13 @@ class OpenAiServer:
         if status in (400, 413, 422):
             raise DataError(
                 f"{self.place}: refused a question with status {status}: {_message(data)}; shorten"
-                " the question, lower its max_new_tokens, or correct eval.backend"
+                " the question, lower its max_new_tokens, or correct the spec's backend"
             )
         if status != httpx.codes.OK:
             raise Unavailable(
                 f"{self.place}: answered with status {status}: {_message(data)}; expected a"
-                " server with the protocol of OpenAI that has the model; correct eval.backend.url"
-                " or eval.backend.models"
+                " server with the protocol of OpenAI that has the model; correct backend.url"
+                " or backend.models"
             )
         return _read(data, question.max_new_tokens)
 
@@ -212,7 +212,7 @@ class OpenAiServer:
                 if len(data) > MAX_REPLY_BYTES:
                     raise Unavailable(
                         f"{self.place}: sent more than {MAX_REPLY_BYTES >> 20} MiB, expected one"
-                        " answer; correct eval.backend.url"
+                        " answer; correct backend.url"
                     )
                 if time.monotonic() > deadline:
                     raise httpx.ReadTimeout("the reply is not complete")

@@ -23,6 +23,8 @@ def sample_needs(
         devices: stage -> its devices; None for a CPU.
     """
     options, target = plan.spec.sample, devices.get("sample")
+    if options.backend is not None:  # a server does the work
+        return {stage.stage: StageNeeds() for stage in plan.stages}
     chip = target.chip if target else None
     lengths = (PROMPT_TOKENS, options.max_new_tokens)
     needs = {

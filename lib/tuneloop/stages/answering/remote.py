@@ -1,4 +1,4 @@
-"""Models that a server answers for, in place of the eval stage."""
+"""Models that a server answers for, in place of the stage."""
 
 from __future__ import annotations
 
@@ -50,19 +50,20 @@ class RemoteModel:
 
 @contextmanager
 def opened(
-    spec: BackendSpec | None, models: Mapping[str, EvaluatedModel]
+    spec: BackendSpec | None, models: Mapping[str, EvaluatedModel], place: str
 ) -> Iterator[dict[str, RemoteModel]]:
     """Open the server of a spec.
 
     Args:
         spec: the server; None if the stage answers for all models.
-        models: all models of the evaluation by name.
+        models: all models of the stage by name.
+        place: key of the spec in the run's spec, for messages.
 
     Yields:
-        Name of a model of the evaluation -> the model on the server.
+        Name of a model of the stage -> the model on the server.
 
     Raises:
-        SpecError: the spec names a model that the evaluation does not have.
+        SpecError: the spec names a model that the stage does not have.
     """
     if spec is None:
         yield {}
@@ -71,8 +72,8 @@ def opened(
     if unknown:
         known = ", ".join(models)
         raise SpecError(
-            f"eval.backend.models names the model {unknown[0]!r}, expected one of: {known}; correct"
-            " the name"
+            f"{place}.models names the model {unknown[0]!r}, expected one of: {known}; correct the"
+            " name"
         )
     backend = open_backend(spec, os.environ)
     try:

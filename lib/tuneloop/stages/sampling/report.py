@@ -49,13 +49,16 @@ def count_samples(prompts: Prompts, scored: Sequence[Scored]) -> SampleCounts:
     )
 
 
-def measure(scored: Sequence[Scored], completions: int, model_digest: str) -> SampleResults:
+def measure(
+    scored: Sequence[Scored], completions: int, model_digest: str, answered_by: str | None
+) -> SampleResults:
     """Compute the results of a stage.
 
     Args:
         scored: all samples, those of one prompt next to each other.
         completions: completions of each prompt.
         model_digest: digest of the model.
+        answered_by: the server that drew the samples; None if the stage did.
     """
     correct = _correct(scored, completions)
     samples = np.full(len(correct), completions)
@@ -65,6 +68,7 @@ def measure(scored: Sequence[Scored], completions: int, model_digest: str) -> Sa
         pass_at={k: float(pass_at_k(correct, samples, k).mean()) for k in tries(completions)},
         all_correct=float((correct == completions).mean()),
         none_correct=float((correct == 0).mean()),
+        answered_by=answered_by,
     )
 
 

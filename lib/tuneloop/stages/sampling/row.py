@@ -58,6 +58,8 @@ def identity(inputs: SampleInputs) -> Fields:
     if isinstance(options.prompts, DatasetPrompts):
         prompts = options.prompts.limit
     resolved = {"model", "prompts", "scorer", "recipe", "instruction", "thinking", "apart_from"}
+    # Runs without a server have the identity that they had before there were servers.
+    resolved |= {"backend"} if options.backend is None else set()
     scorer: Any = options.scorer
     if inputs.scorer_sha256 is not None:
         scorer = [str(scorer).rsplit("/", 1)[-1], inputs.scorer_sha256]
