@@ -127,3 +127,15 @@ VERB_EXIT_CODES = {2: 10, 65: 12, 66: 12, 69: 20, 70: 10, 71: 11, 75: 20, 77: 20
 def verb_exit_code(stage_exit_code: int) -> int:
     """Return the exit code of a verb for its stage's; a negative code is a signal."""
     return VERB_EXIT_CODES.get(stage_exit_code, 20)
+
+
+def verb_exit_code_of(error: TuneloopError) -> int:
+    """Return the exit code of a verb that ends with an error."""
+    if isinstance(error, StageFailed | UsageError | QuotaExceeded):
+        return error.exit_code
+    return VERB_EXIT_CODES.get(error.exit_code, error.exit_code)
+
+
+PASSING_EXIT_CODES = (20, 21, 30)
+"""Exit codes of verbs for failures of the infrastructure and for cancelled runs. Running the spec
+again can succeed without any change."""

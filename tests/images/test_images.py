@@ -283,7 +283,7 @@ def test_everything_but_training_can_be_imported_in_base(
     of_training |= {"sentencepiece", "statsmodels", "tensorboardX", "tokenizers"}
     assert set(lacking.values()) <= of_training
     parts = ["training", "evaluation", "stages", "runs.reports"]
-    # Statistics of rounds; a supervisor of rounds needs the extra `eval`.
+    # The report of rounds, which a supervisor can leave to others.
     parts += ["runs.rounds.comparisons", "runs.rounds.report"]
     prefixes = tuple(f"tuneloop.{part}." for part in parts)
     assert all(f"{name}.".startswith(prefixes) for name in lacking)

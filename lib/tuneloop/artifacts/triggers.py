@@ -48,11 +48,12 @@ class Start(Sealed):
 
 
 class StartedRun(Sealed):
-    """The run of a start."""
+    """The run or the rounds of a start."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     run_id: str
+    """Id of the run or of the rounds."""
 
 
 class FailedRun(Sealed):
@@ -69,7 +70,7 @@ class LastStart:
 
     start: Start
     run_id: str | None
-    """Run of the start; None if the start was interrupted before its run."""
+    """Run or rounds of the start; None if the start was interrupted before."""
     has_failed: bool
     """Whether the run has failed for good on the machine that ran it."""
 

@@ -36,10 +36,9 @@ from tuneloop.errors import (
     EXIT_BUG,
     EXIT_OK,
     VERB_EXIT_CODES,
-    QuotaExceeded,
-    StageFailed,
     TuneloopError,
     UsageError,
+    verb_exit_code_of,
 )
 
 CANCELLED = 30
@@ -100,7 +99,7 @@ def _run() -> int:
         _check_environment(sys.argv[1:])
         app()
     except TuneloopError as e:
-        return _fail(str(e), _verb_code(e))
+        return _fail(str(e), verb_exit_code_of(e))
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] not in ("", "tuneloop", "jobs"):
             return _fail(_missing_extra(str(e.name)), UsageError.exit_code)
@@ -109,7 +108,7 @@ def _run() -> int:
         from tuneloop.storage.errors import refusal
 
         found = refusal(e, str(e.filename or "a file"))
-        return _crash() if found is None else _fail(str(found), _verb_code(found))
+        return _crash() if found is None else _fail(str(found), verb_exit_code_of(found))
     except SystemExit as e:
         if e.code == TYPER_INTERRUPTED:
             typer.echo("stopped; run again to continue", err=True)
@@ -162,9 +161,3 @@ def _missing_extra(module: str) -> str:
         f"Python module {module} is not installed; install the {extra} extra: `make {target}` in a"
         f" checkout, else the lock requirements/{lock} with pip"
     )
-
-
-def _verb_code(error: TuneloopError) -> int:
-    if isinstance(error, StageFailed | UsageError | QuotaExceeded):
-        return error.exit_code
-    return VERB_EXIT_CODES.get(error.exit_code, error.exit_code)

@@ -267,7 +267,14 @@ class KnownRun:
 
     def load_submission(self) -> Submission:
         """Read the submission of the run."""
+        from tuneloop.artifacts.rounds.store import find_rounds
         from tuneloop.artifacts.submission import load_submission
+
+        if find_rounds(self.artifacts_url, self.run_id) is not None:
+            raise UsageError(
+                f"{self.run_id}: found rounds, expected one run; `tuneloop status {self.run_id}`"
+                " shows them, and `tuneloop run` with their spec continues them"
+            )
 
         return load_submission(self.artifacts_url, self.run_id)
 

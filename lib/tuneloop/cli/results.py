@@ -58,7 +58,8 @@ def report(
             "-o",
             metavar="FOLDER",
             help="With --rescore: also write samples.jsonl and the report (json, md, html) there."
-            " With --format inspect: write the logs there.",
+            " With --format inspect: write the logs there. For rounds: also write the report (json,"
+            " md, html) there.",
         ),
     ] = None,
 ) -> None:
@@ -68,13 +69,14 @@ def report(
     shows whether the run passes. The other formats exit with 13 if it does not.
     """
     if (rounds := find_rounds_of(run)) is not None:
-        if limits.is_given or rescore or output or report_format not in ("markdown", "json"):
+        if limits.is_given or rescore or report_format not in ("markdown", "json"):
             raise UsageError(
                 f"report {run.run_id}: found options of a run, expected the format markdown or json"
                 " for rounds; remove the others"
             )
         as_json = report_format == "json"
-        typer.echo(report_rounds(rounds, run.artifacts_url, as_json=as_json), nl=as_json)
+        text = report_rounds(rounds, run.artifacts_url, output, as_json=as_json)
+        typer.echo(text, nl=as_json)
         return
     if rescore:
         if limits.is_given or report_format not in ("markdown", "json"):

@@ -14,7 +14,7 @@ from tuneloop.stages.table import STAGES, names_in
 from tuneloop.storage import files
 from tuneloop.yaml_in import load_model, parse_mapping, validate
 
-VERBS = {"sweep": "`plan`, `run` or `submit`", "rounds": "`plan` or `run`"}
+VERBS = {"sweep": "`plan`, `run` or `submit`", "rounds": "`plan`, `run` or `trigger`"}
 """Key of a spec that describes several runs -> verbs that can run it."""
 
 KINDS: dict[str, type[SampleRunSpec] | type[ScoreRunSpec]] = {

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.builders import Invoke, TinyRun, make_tiny_run
+from tests.cli.test_imports import HEAVY, without
 from tests.k8s.twin import IMAGE, Action, Exit, Killed, Twin
 from tests.model_manifests import publish_manifest
 from tests.runs.rounds.world import World
@@ -24,7 +25,10 @@ from tuneloop.runs.rounds.report import RoundsReport, write_report
 from tuneloop.runs.rounds.spec_file import load_rounds_file
 from tuneloop.runs.rounds.walk import Member
 from tuneloop.specs.target import Target
+from tuneloop.storage import files
 
+BASE = {"sqlalchemy", "fastapi", "uvicorn", "alembic", "kubernetes", "duckdb", "pyarrow", "rensa"}
+"""Packages of `HEAVY` that the image `base` has."""
 ROUNDS: dict[str, Any] = {
     "count": 2,
     "seeds": [0, 1],
@@ -143,8 +147,32 @@ def test_rounds_that_are_done_run_nothing_and_other_settings_are_other_rounds(
     world = World()
     run_in(world, plan)
     assert (world.ran, content(plan)) == ([], before)
-    assert plan_of(tiny_run, seeds=[0], count=1).rounds_id == plan.rounds_id
+    same = plan_of(tiny_run, seeds=[0], count=1)
+    assert same.rounds_id == plan.rounds_id
+    supervised_in_the_image_base(tiny_run, same)
+    assert content(plan) == {n: d for n, d in before.items() if not n.startswith("report.")}
     assert plan_of(tiny_run, seeds=[0], count=1, max_examples=5).rounds_id != plan.rounds_id
+
+
+def supervised_in_the_image_base(run: TinyRun, plan: RoundsPlan) -> None:
+    """Judge rounds again without the packages that the image has not; the report can be made later.
+
+    All samples and evaluations are there, but not what was selected, the gate and the end.
+    """
+    folder = Path(layout.rounds_prefix(plan.artifacts, plan.rounds_id))
+    for name in ("seed-0", "report.html", "report.md", "report.json"):
+        files.delete_tree(str(folder / name))
+    found, report = without(
+        {*HEAVY, "statsmodels", "tokenizers"} - BASE,
+        [
+            ("run", run.spec_path),
+            ("report", plan.rounds_id, "--artifacts", run.artifacts),
+        ],
+    )
+    assert found[0] == 0, found[1]
+    assert "report   not written, because the statistics need the extra eval" in found[1]
+    assert f"tuneloop report {plan.rounds_id} --artifacts {run.artifacts}" in found[1]
+    assert (report[0], "install the eval extra" in report[1]) == (2, True), report[1]
 
 
 def test_rounds_that_are_killed_again_and_again_end_with_the_same_bytes(tmp_path: Path) -> None:
@@ -198,8 +226,22 @@ def test_verbs_show_one_table_of_all_rounds_and_arms(tiny_run: TinyRun, tuneloop
     assert "What the selection was worth" in out
     for arm in ("selected", "random", "sft"):
         assert arm in out
-    code, out, _ = tuneloop("report", plan.rounds_id, *at, "--format", "json")
+    copied = Path(tiny_run.artifacts) / "copied"
+    code, out, _ = tuneloop("report", plan.rounds_id, *at, "--format", "json", "-o", copied)
+    folder = Path(layout.rounds_prefix(plan.artifacts, plan.rounds_id))
+    for name in ("report.json", "report.md", "report.html"):
+        assert (copied / name).read_bytes() == (folder / name).read_bytes()
     assert json.loads(out)["answers"][0]["arm"] == "selected"
+    refused: list[tuple[object, ...]] = [
+        ("submit", tiny_run.spec_path),
+        ("render", tiny_run.spec_path, "-o", copied),
+        ("wait", plan.rounds_id, *at),
+    ]
+    for words in refused:
+        code, _, err = tuneloop(*words)
+        assert (code, "`tuneloop run" in err) == (2, True), err
+        if words[0] != "wait":
+            assert "`tuneloop trigger --backend cluster` from a schedule" in err
     code, out, _ = tuneloop("cancel", plan.rounds_id, *at)
     assert (code, out) == (0, f"{plan.rounds_id}: nothing is left to cancel\n")
 

@@ -81,6 +81,8 @@ class World:
     """(skill of the model) -> share of correct samples."""
     fails: Callable[[Member, str], bool] = lambda member, stage: False
     """Whether a stage of a member fails."""
+    exit_code: int = 10
+    """Exit code of stages that fail."""
     before_publish: Callable[[str], None] = lambda stage: None
     """Called before a stage publishes its record; may raise, as a signal would."""
     ran: list[str] = field(default_factory=list)
@@ -238,7 +240,9 @@ class WorldBackend:
 
     def poll(self, stage: str) -> Verdict:
         if self._failed:
-            return Verdict("UserError", "the stage is made to fail", exit_code=10)
+            return Verdict(
+                "UserError", "the stage is made to fail", exit_code=self._world.exit_code
+            )
         return Verdict("Succeeded", "the record is published", exit_code=0)
 
     def exists(self, stage: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ import pytest
 
 from tests.builders import Invoke, TinyRun, letter_trace
 from tests.finished_run import publish_run
+from tests.runs.rounds.world import World
 from tuneloop.artifacts import layout, triggers
+from tuneloop.artifacts.rounds.store import load_rounds, mark_cancelled, read_end
 from tuneloop.artifacts.triggers import Start, read_last
 from tuneloop.datasets.read import load_manifest
 from tuneloop.errors import DataError, UsageError
 from tuneloop.history.inventory import read_inventory
+from tuneloop.runs.rounds import execute
+from tuneloop.runs.rounds.spec_file import load_rounds_file
 from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.runs.triggers.new_traces import count_new
 from tuneloop.runs.triggers.trigger import Condition, build_dataset, count, decide
@@ -230,7 +235,109 @@ def test_a_spec_that_fails_is_started_once_and_then_waits_for_new_traces(
 def test_a_sweep_is_refused(run: TinyRun, tuneloop: Invoke) -> None:
     run.change(sweep={"grid": {"train.steps": [1, 2]}})
     code, _, err = tuneloop("trigger", run.spec_path)
-    assert (code, "is a sweep, expected the spec of one run" in err) == (2, True), err
+    assert (code, "is a sweep, expected the spec of one run or of rounds" in err) == (2, True), err
+
+
+@pytest.fixture
+def in_world(run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> Callable[[World], None]:
+    """Give the spec rounds; return a function that lets them run in a world of planted skills."""
+    prompts = {"kind": "dataset", "dataset": "letters-v1"}
+    sample = {"prompts": prompts, "max_new_tokens": 8}
+    run.change(rounds={"count": 1, "seeds": [0], "sample": sample})
+    made = execute.RoundsRun
+
+    def use(world: World) -> None:
+        planted = functools.partial(made, open_backend=world.open)
+        monkeypatch.setattr(execute, "RoundsRun", planted)
+
+    return use
+
+
+def test_rounds_are_started_continued_and_then_left_alone(
+    run: TinyRun, client: TraceClient, tuneloop: Invoke, in_world: Callable[[World], None]
+) -> None:
+    def trigger(*options: str) -> tuple[int, str, str]:
+        return tuneloop("trigger", run.spec_path, "--new-traces", "2", *options)
+
+    post(client, 1)
+    assert trigger() == (0, "tiny: 1 of 2 new traces; nothing to do\n", "")
+    post(client, 2)
+
+    def interrupt(stage: str) -> None:
+        if stage == "sample":
+            raise KeyboardInterrupt
+
+    in_world(World(before_publish=interrupt))
+    code, _, err = trigger()
+    assert (code, "run again to continue" in err) == (30, True), err
+    last = read_last(run.artifacts, "tiny")
+    assert last is not None
+    rounds_id = str(last.run_id)
+    assert len(load_rounds(run.artifacts, rounds_id).members) == 2  # the start, and its samples
+    world = World()
+    in_world(world)
+    code, out, err = trigger("--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["action"], found["run_id"]) == ("continue", rounds_id)
+    assert found["dataset_key"] == "letters-tiny-1"
+    assert world.ran[0] == "1 sample sample"
+    page = Path(run.artifacts) / "rounds" / rounds_id / "report.html"
+    assert page.is_file()
+    world.ran.clear()
+    code, out, _ = trigger()
+    assert (code, out.startswith("tiny: 0 of 2 new traces since "), world.ran) == (0, True, [])
+
+    post(client, 3, 4)
+    code, out, err = trigger()
+    assert code == 0, err
+    last = read_last(run.artifacts, "tiny")
+    assert last is not None
+    assert last.run_id not in (None, rounds_id)
+    assert out.endswith(f"; dataset letters-tiny-2, rounds {last.run_id}\n")
+    assert "report   " in out
+
+
+@pytest.mark.parametrize("end", ["failed for good", "failed for a time", "cancelled", "deleted"])
+def test_rounds_continue_only_after_failures_that_pass(
+    run: TinyRun,
+    client: TraceClient,
+    tuneloop: Invoke,
+    in_world: Callable[[World], None],
+    end: str,
+) -> None:
+    code_of_stage = 20 if end == "failed for a time" else 10
+    world = World(fails=lambda member, stage: stage == "sample", exit_code=code_of_stage)
+    in_world(world)
+    post(client, 1, 2)
+    arguments = ("trigger", run.spec_path, "--new-traces", "2")
+    code, _, err = tuneloop(*arguments)
+    assert (code, "1 of 1 seeds have failed" in err) == (code_of_stage, True), err
+    last = read_last(run.artifacts, "tiny")
+    assert last is not None
+    rounds_id = str(last.run_id)
+    found = read_end(run.artifacts, rounds_id, 0)
+    assert found is not None
+    assert (found.state, found.exit_code) == ("failed", code_of_stage)
+    folder = layout.rounds_prefix(run.artifacts, rounds_id)
+    if end in ("cancelled", "deleted"):  # while they run
+        files.delete_tree(f"{folder}/seed-0")
+        assert decide(spec_of_rounds(run), TWO, client, now=NOW).action == "continue"
+        if end == "cancelled":
+            mark_cancelled(run.artifacts, rounds_id)
+        else:
+            files.delete_tree(folder)
+    world.ran.clear()
+    in_world(World())
+    code, out, err = tuneloop(*arguments)
+    assert code == 0, err
+    assert ("nothing to do" in out) == (end != "failed for a time")
+
+
+def spec_of_rounds(run: TinyRun) -> RunSpec:
+    found = load_rounds_file(str(run.spec_path))
+    assert found is not None
+    return found.spec
 
 
 def test_a_start_has_all_its_keys(run: TinyRun) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.artifacts import layout
-from tuneloop.errors import DataError, InputMissing
+from tuneloop.errors import PASSING_EXIT_CODES, DataError, InputMissing
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 
@@ -117,6 +117,8 @@ class ChainEnd(_File):
 
     state: Literal["done", "failed"]
     cause: str = ""
+    exit_code: int = 0
+    """Exit code of a verb that fails for this cause; 0 if the chain is done."""
 
 
 def is_rounds_id(text: str) -> bool:
@@ -210,6 +212,19 @@ def is_cancelled(artifacts: str, rounds_id: str) -> bool:
 def clear_cancelled(artifacts: str, rounds_id: str) -> None:
     """Take back an earlier cancellation."""
     files.delete_tree(_url(artifacts, rounds_id, "cancelled"))
+
+
+def is_unfinished(artifacts: str, rounds_id: str) -> bool:
+    """Return whether running the spec again can continue rounds, without any change.
+
+    That is the case until all chains have ended, unless the rounds were cancelled or deleted. A
+    chain that failed because of the infrastructure counts as interrupted.
+    """
+    found = find_rounds(artifacts, rounds_id)
+    if found is None or is_cancelled(artifacts, rounds_id):
+        return False
+    ends = [read_end(artifacts, rounds_id, seed) for seed in found.seeds]
+    return any(end is None or end.exit_code in PASSING_EXIT_CODES for end in ends)
 
 
 def _url(artifacts: str, rounds_id: str, *parts: str) -> str:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from tuneloop.runs.sequence import Callbacks
 
 
+STATISTICS = ("scipy", "statsmodels")
+"""Packages of the extra `eval` that the report needs."""
+
+
 def refuse_rounds(run: RunOptions, verb: str) -> None:
     """Refuse a spec with rounds for a verb that cannot run them.
 
@@ -39,8 +43,9 @@ def refuse_rounds(run: RunOptions, verb: str) -> None:
     if run.load_rounds() is not None:
         raise UsageError(
             f"{verb}: {run.spec} has the key rounds, expected one run or a sweep, because later"
-            " rounds are planned when earlier ones are done; use `tuneloop run`, with --backend"
-            " cluster for a cluster"
+            " rounds are planned when earlier ones are done; use `tuneloop run --backend cluster`,"
+            " or call `tuneloop trigger --backend cluster` from a schedule, such as the CronJob of"
+            " the cluster's base"
         )
 
 
@@ -88,14 +93,32 @@ def print_rounds_plan(made: RoundsPlan, *, as_json: bool) -> None:
         typer.echo(f"{later} runs are planned when the rounds before them are done")
 
 
-def run_rounds(made: RoundsPlan, *, as_json: bool) -> None:
-    """Run all members and print the report; members that are done are not run again."""
+def run_rounds(
+    made: RoundsPlan,
+    *,
+    as_json: bool,
+    quiet: bool = False,
+    started: Callable[[], None] = lambda: None,
+    stop_on_interrupt: bool = True,
+) -> None:
+    """Run all members that are not done, then write and print the report.
+
+    Args:
+        made: the rounds.
+        as_json: whether the report is printed as JSON.
+        quiet: whether nothing is printed at all.
+        started: called once rounds.json is written, before the first member starts.
+        stop_on_interrupt: whether an interrupt stops the running stage, or leaves it to the next
+            supervisor.
+
+    Raises:
+        StageFailed: a chain has failed.
+    """
     from tuneloop.cli.live.progress import Progress
     from tuneloop.runs.notifications.notifier import notifier_of_spec
-    from tuneloop.runs.rounds.execute import RoundsRun
-    from tuneloop.runs.rounds.report import check_chains, write_report
+    from tuneloop.runs.rounds.execute import RoundsRun, check_chains
 
-    with Progress(quiet=as_json) as view:
+    with Progress(quiet=as_json or quiet) as view:
         seeds = f"{len(made.seeds)} seed{'s' if len(made.seeds) > 1 else ''}"
         view.line(f"rounds   {made.rounds_id}, {made.settings.count} rounds of {seeds}")
         execution = RoundsRun(
@@ -105,14 +128,17 @@ def run_rounds(made: RoundsPlan, *, as_json: bool) -> None:
             notifier=lambda member: notifier_of_spec(
                 member.plan.run_id, member.plan.spec, view.warn
             ),
+            started=started,
+            stop_on_interrupt=stop_on_interrupt,
         )
         try:
             manifest = execution.run()
         except BaseException:
             _write_report_anyway(made)
             raise
-    report, url = write_report(manifest, made.artifacts)
-    _print_report(report, url, as_json=as_json)
+    written = _write_report(manifest, made.artifacts)
+    if not quiet:
+        _print_result(manifest, made.artifacts, written, as_json=as_json)
     check_chains(manifest, made.artifacts)
 
 
@@ -127,13 +153,25 @@ def print_rounds_status(manifest: RoundsManifest, artifacts: str, *, as_json: bo
         _print_table(manifest.rounds_id, rows)
 
 
-def report_rounds(manifest: RoundsManifest, artifacts: str, *, as_json: bool) -> str:
-    """Build the report from the records, and return it as Markdown or JSON; only reads."""
+def report_rounds(
+    manifest: RoundsManifest, artifacts: str, folder: str | None, *, as_json: bool
+) -> str:
+    """Build the report from the records, and return it as Markdown or JSON.
+
+    Args:
+        manifest: the rounds.
+        artifacts: URL of the artifacts.
+        folder: URL of a folder for the files of the report; None writes nothing.
+        as_json: whether JSON is returned.
+    """
     import json
 
-    from tuneloop.runs.rounds.report import build_report, render_markdown
+    from tuneloop.runs.rounds.report import build_report, render_markdown, write_files
+    from tuneloop.storage import paths
 
     report = build_report(manifest, artifacts)
+    if folder is not None:
+        write_files(report, paths.absolute(folder))
     return json.dumps(report.as_json(), ensure_ascii=False) if as_json else render_markdown(report)
 
 
@@ -190,19 +228,50 @@ def _ended(view: Progress) -> Any:
     return show
 
 
+def _write_report(manifest: RoundsManifest, artifacts: str) -> tuple[RoundsReport, str] | None:
+    """Write the report; None where the extra `eval` is not installed, as in the image `base`.
+
+    Rounds can be supervised without the statistics, and the report can be made later from the
+    artifacts.
+    """
+    try:
+        from tuneloop.runs.rounds.report import write_report
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] not in STATISTICS:
+            raise
+        return None
+    return write_report(manifest, artifacts)
+
+
 def _write_report_anyway(made: RoundsPlan) -> None:
     """Write what is known when rounds are interrupted; the interruption is what is reported."""
     from tuneloop.artifacts.rounds.store import find_rounds
     from tuneloop.errors import TuneloopError
-    from tuneloop.runs.rounds.report import write_report
 
     with suppress(TuneloopError):
         manifest = find_rounds(made.artifacts, made.rounds_id)
         if manifest is not None:
-            write_report(manifest, made.artifacts)
+            _write_report(manifest, made.artifacts)
 
 
-def _print_report(report: RoundsReport, url: str, *, as_json: bool) -> None:
+def _print_result(
+    manifest: RoundsManifest,
+    artifacts: str,
+    written: tuple[RoundsReport, str] | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the report, or the table of all runs if there is none."""
+    if written is None:
+        print_rounds_status(manifest, artifacts, as_json=as_json)
+        typer.echo(
+            "report   not written, because the statistics need the extra eval, which is not"
+            " installed here; where it is, this prints the report:",
+            err=True,
+        )
+        typer.echo(f"tuneloop report {manifest.rounds_id} --artifacts {artifacts}", err=True)
+        return
+    report, url = written
     if as_json:
         print_json({**report.as_json(), "report": url})
         return

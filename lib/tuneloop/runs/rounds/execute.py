@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from tuneloop.artifacts.rounds import store
 from tuneloop.artifacts.rounds.store import ChainEnd, RoundsManifest
-from tuneloop.errors import DataError, TuneloopError
+from tuneloop.errors import DataError, StageFailed, TuneloopError, verb_exit_code_of
 from tuneloop.runs.backend import Backend
 from tuneloop.runs.notifications.events import NotifiedRun
 from tuneloop.runs.notifications.notifier import Notifier
@@ -44,6 +44,10 @@ class RoundsRun:
     """Returns the backend of a member, with its run manifest written, ready to submit."""
     notifier: Callable[[Member], Notifier] = _tell_nobody
     """Returns the notifier of a member; to the webhooks, a member is a run like any other."""
+    started: Callable[[], None] = lambda: None
+    """Called once rounds.json is written, before the first member starts."""
+    stop_on_interrupt: bool = True
+    """Whether an interrupt stops the running stage, or leaves it to the next supervisor."""
     sleep: Callable[[float], None] = time.sleep
     _looked_at: float = field(default=0.0, init=False)
 
@@ -51,8 +55,7 @@ class RoundsRun:
         """Run every member that is not done; return rounds.json with all members.
 
         Raises:
-            KeyboardInterrupt: the rounds were interrupted or cancelled; the running stage has
-                stopped.
+            KeyboardInterrupt: the rounds were interrupted or cancelled.
         """
         plan = self.plan
         manifest, known = plan.manifest(), None
@@ -62,6 +65,7 @@ class RoundsRun:
             manifest = known
         store.save_rounds(manifest, plan.artifacts)
         store.clear_cancelled(plan.artifacts, plan.rounds_id)
+        self.started()
         for seed in plan.seeds:
             manifest, end = self._run_chain(seed, manifest)
             store.save_end(end, plan.artifacts, plan.rounds_id, seed)
@@ -78,7 +82,7 @@ class RoundsRun:
         except TuneloopError as e:
             if self._is_cancelled():
                 raise KeyboardInterrupt from e
-            return manifest, ChainEnd(state="failed", cause=str(e))
+            return manifest, ChainEnd(state="failed", cause=str(e), exit_code=verb_exit_code_of(e))
         return manifest, ChainEnd(state="done")
 
     def _run_member(self, member: Member) -> None:
@@ -86,7 +90,7 @@ class RoundsRun:
         backend, callbacks = self.open_backend(member), self.callbacks(member)
         with self.notifier(member) as notifier:
             Sequence(backend, notifier.watch(callbacks), sleep=self._sleep).run(
-                retry_failed=True, stop_on_interrupt=True
+                retry_failed=True, stop_on_interrupt=self.stop_on_interrupt
             )
 
     def _sleep(self, seconds: float) -> None:
@@ -101,3 +105,21 @@ class RoundsRun:
 
     def _is_cancelled(self) -> bool:
         return store.is_cancelled(self.plan.artifacts, self.plan.rounds_id)
+
+
+def check_chains(manifest: RoundsManifest, artifacts: str) -> None:
+    """Fail if a chain has failed.
+
+    Raises:
+        StageFailed: a chain has failed.
+    """
+    ends = {seed: store.read_end(artifacts, manifest.rounds_id, seed) for seed in manifest.seeds}
+    failed = {seed: end for seed, end in ends.items() if end and end.state == "failed"}
+    if failed:
+        seed, end = next(iter(failed.items()))
+        raise StageFailed(
+            f"rounds {manifest.rounds_id}: {len(failed)} of {len(ends)} seeds have failed, the"
+            f" first is {seed}: {end.cause}",
+            stage="rounds",
+            exit_code=end.exit_code or 20,
+        )

@@ -19,7 +19,6 @@ from tuneloop import templating
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.rounds import store
 from tuneloop.artifacts.rounds.store import RoundsManifest
-from tuneloop.errors import StageFailed
 from tuneloop.runs.rounds.comparisons import Answer, answer_questions
 from tuneloop.runs.rounds.rows import Row, build_rows, percent
 from tuneloop.runs.rounds.scores import read_scores
@@ -82,37 +81,23 @@ def build_report(manifest: RoundsManifest, artifacts: str) -> RoundsReport:
 
 
 def write_report(manifest: RoundsManifest, artifacts: str) -> tuple[RoundsReport, str]:
-    """Write report.json, report.md and report.html.
+    """Write report.json, report.md and report.html beside rounds.json.
 
     Returns:
         The report, and the URL of report.html.
     """
     report = build_report(manifest, artifacts)
     prefix = layout.rounds_prefix(artifacts, manifest.rounds_id)
+    write_files(report, prefix)
+    return report, paths.join(prefix, REPORT_PAGE)
+
+
+def write_files(report: RoundsReport, folder: str) -> None:
+    """Write report.json, report.md and report.html to a folder."""
     text = json.dumps(report.as_json(), ensure_ascii=False, indent=1)
-    files.write(paths.join(prefix, REPORT), text.encode() + b"\n")
-    files.write(paths.join(prefix, REPORT_TEXT), render_markdown(report).encode())
-    url = paths.join(prefix, REPORT_PAGE)
-    files.write(url, render_html(report).encode())
-    return report, url
-
-
-def check_chains(manifest: RoundsManifest, artifacts: str) -> None:
-    """Fail if a chain has failed.
-
-    Raises:
-        StageFailed: a chain has failed.
-    """
-    ends = {seed: store.read_end(artifacts, manifest.rounds_id, seed) for seed in manifest.seeds}
-    failed = {seed: end for seed, end in ends.items() if end and end.state == "failed"}
-    if failed:
-        seed, end = next(iter(failed.items()))
-        raise StageFailed(
-            f"rounds {manifest.rounds_id}: {len(failed)} of {len(ends)} seeds have failed, the"
-            f" first is {seed}: {end.cause}",
-            stage="rounds",
-            exit_code=20,
-        )
+    files.write(paths.join(folder, REPORT), text.encode() + b"\n")
+    files.write(paths.join(folder, REPORT_TEXT), render_markdown(report).encode())
+    files.write(paths.join(folder, REPORT_PAGE), render_html(report).encode())
 
 
 def render_markdown(report: RoundsReport) -> str:

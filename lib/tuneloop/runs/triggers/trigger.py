@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tuneloop.artifacts import triggers
+from tuneloop.artifacts.rounds.store import is_rounds_id
+from tuneloop.artifacts.rounds.store import is_unfinished as rounds_are_unfinished
 from tuneloop.artifacts.triggers import LastStart, Start
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest
 from tuneloop.datasets.source import DatasetSource
@@ -47,7 +49,7 @@ class Decision:
     start: Start | None
     """The start to run; for `nothing`, the newest one, or None if there was none."""
     run_id: str | None = None
-    """For `continue`, the run of the start; None if it was interrupted before its run started."""
+    """For `continue`, the run or the rounds of the start; None if it was interrupted before."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision for `--json`."""
@@ -121,11 +123,13 @@ def count(
 
 
 def _is_open(artifacts: str, last: LastStart) -> bool:
-    """Whether a start was interrupted, or its run has neither finished nor failed for good."""
+    """Whether a start was interrupted, or its run or rounds have neither ended nor failed."""
     if last.run_id is None:
         return True
     if last.has_failed:
         return False
+    if is_rounds_id(last.run_id):
+        return rounds_are_unfinished(artifacts, last.run_id)
     try:
         outcome = load_outcome(artifacts, last.run_id)
     except InputMissing:  # somebody has deleted the run
