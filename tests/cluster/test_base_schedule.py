@@ -92,15 +92,20 @@ def test_its_command_submits_a_run_with_the_rights_of_the_submitter_alone(
     words = {"/etc/tuneloop-schedule/run.yaml": str(tiny_run.spec_path), "1000": "2"}
     arguments = [words.get(each, each) for each in container["args"]]
 
-    def trigger() -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, *container["command"][1:], *arguments],
+    def start(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *container["command"][1:-1], *words],
             env={**os.environ, "KUBECONFIG": str(kubeconfig)},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout))
+
+    def trigger() -> dict[str, Any]:
+        done = start("trigger", *arguments)
+        out, err = done.communicate()
+        assert done.returncode == 0, err
+        return dict(json.loads(out))
 
     assert trigger()["action"] == "nothing"
     assert not cluster.get("jobs", "-n", base)["items"]
@@ -125,5 +130,40 @@ def test_its_command_submits_a_run_with_the_rights_of_the_submitter_alone(
         return bool(cluster.get("pods", "-n", base, *chosen)["items"])
 
     controlplane.wait_until(is_admitted, "the pod is admitted")
-    cluster.kubectl("delete", "cronjob/trigger", "jobs", "--all", "-n", base)
-    cluster.kubectl("delete", "job,configmap", "-l", "tuneloop.dev/run", "-n", base, check=True)
+    made = ("cronjob/trigger", "job/try", f"job/{last.run_id}-submit")
+    cluster.kubectl("delete", *made, "-n", base, check=True)
+    cluster.kubectl("delete", "configmap", "-l", "tuneloop.dev/run", "-n", base, check=True)
+
+    # Rounds: the pod is evicted, the next one adopts its Job, and a cancellation is final.
+    sample = {"prompts": {"kind": "dataset", "dataset": "letters-v1"}, "max_new_tokens": 8}
+    tiny_run.change(name="rounds", rounds={"count": 1, "sample": sample})
+
+    def supervise() -> tuple[subprocess.Popen[str], str]:
+        """Start a trigger; return it and the uid of the only Job once it waits for the stage."""
+        process = start("trigger", *(each for each in arguments if each != "--json"))
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("export "):
+                break
+        assert process.poll() is None, said
+        (job,) = cluster.get("jobs", "-n", base)["items"]
+        return process, str(job["metadata"]["uid"])
+
+    def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+        _, err = process.communicate(timeout=60)
+        return process.returncode, err
+
+    evicted, uid = supervise()
+    evicted.terminate()
+    assert end(evicted)[0] == 30
+    supervisor, adopted = supervise()
+    assert adopted == uid
+    last = read_last(tiny_run.artifacts, "rounds")
+    assert last is not None
+    code, err = end(start("cancel", str(last.run_id), "--artifacts", tiny_run.artifacts))
+    assert code == 0, err
+    assert end(supervisor)[0] == 30
+    assert not cluster.get("jobs", "-n", base)["items"]
+    assert trigger()["action"] == "nothing"
