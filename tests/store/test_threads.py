@@ -93,7 +93,7 @@ def test_an_abandoned_export_is_closed_and_counted() -> None:
 
     async def run() -> None:
         blocks = measured(endless(), metrics, "trace")
-        response = BlocksResponse(next(blocks), blocks, anyio.CapacityLimiter(1), "/tmp")
+        response = BlocksResponse(next(blocks), blocks, anyio.CapacityLimiter(1), 1)
         sent = 0
 
         async def receive() -> Any:

@@ -254,8 +254,8 @@ def _dataset_rows(key: str, artifacts: str, limit: int | None) -> Iterator[Answe
 def _rows(client: TraceClient, source: str | None, limit: int | None) -> Iterator[Answered]:
     from tuneloop.datasets.schema import row_of_payload
     from tuneloop.jsonl import dump_line
+    from tuneloop.traces.export_client import iter_exported
 
-    for listed in client.iter_traces(limit=limit, source=source):
-        found = client.get_trace(listed["id"])
+    for found in iter_exported(client, limit=limit, source=source):
         payload = dump_line(found["payload"]).decode()[:-1]
         yield row_of_payload(found["id"], found["created_at"], payload)

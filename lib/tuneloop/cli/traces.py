@@ -189,6 +189,7 @@ def traces_export(
 ) -> None:
     """Print traces as NDJSON for `traces import` or another tool, newest first."""
     from tuneloop.traces.client import TraceClient
+    from tuneloop.traces.export_client import iter_exported
     from tuneloop.traces.exporters.lines import Lines
 
     if export_format not in EXPORTERS:
@@ -196,7 +197,7 @@ def traces_export(
         raise UsageError(f"--format {export_format}: unknown, expected one of {known}")
     lines = Lines(export_format)
     with TraceClient(store) as client:
-        for listed in client.iter_traces(limit=limit, source=source):
-            write_data(lines.line(client.get_trace(listed["id"])["payload"]))
+        for found in iter_exported(client, limit=limit, source=source):
+            write_data(lines.line(found["payload"]))
     for loss in lines.losses():
         typer.echo(loss, err=True)

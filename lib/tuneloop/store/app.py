@@ -43,6 +43,7 @@ from tuneloop.store.routes import (
     openapi,
     request_parsing,
     scores,
+    trace_export,
     traces,
 )
 from tuneloop.store.routes.refusals import ANY, GUARDED
@@ -147,6 +148,7 @@ metrics_router = APIRouter(responses=GUARDED)
 ROUTERS = (
     probes,
     metrics_router,
+    trace_export.router,  # before the path of a trace by its id
     traces.router,
     labels.router,
     agreement.router,

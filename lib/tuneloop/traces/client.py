@@ -31,7 +31,7 @@ _MAX_PAUSE_SECONDS = 5.0
 _DETAIL_CHARS = 300
 TOKEN_ENV = variable("store_token")
 _PAGE_TRACES = 100
-_STREAMED_BYTES = 1 << 20
+_SHARD_BLOCK_BYTES = 1 << 20
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode
 _Answer = TypeVar("_Answer")
 _BUILD_SECONDS = 3600.0
@@ -205,24 +205,44 @@ class TraceClient:
             name: name of the shard in the manifest.
         """
         path = f"/api/datasets/{quote(key, safe='')}/shards/{quote(name, safe='')}"
+        done = 0
+
+        def rest() -> tuple[str, dict[str, str]]:
+            return path, {"Range": f"bytes={done}-"} if done else {}
+
+        for block in self.stream(rest, _SHARD_BLOCK_BYTES):
+            done += len(block)
+            yield block
+
+    def stream(
+        self,
+        rest: Callable[[], tuple[str, dict[str, str]] | None],
+        block_bytes: int | None = None,
+    ) -> Iterator[bytes]:
+        """Stream a reply in blocks; if the connection breaks, ask for the rest.
+
+        Args:
+            rest: returns path and headers of the request for what has not arrived; None if all
+                has arrived. It is called before each request.
+            block_bytes: size of blocks; None yields what arrives at once.
+        """
         with contextlib.ExitStack() as opened:
             blocks: Iterator[bytes] | None = None
-            done = 0
 
             def next_block() -> bytes:
                 nonlocal blocks
                 try:
                     if blocks is None:
                         opened.close()
-                        headers = {"Range": f"bytes={done}-"} if done else {}
-                        blocks = self._open(path, headers, opened).iter_bytes(_STREAMED_BYTES)
+                        if (asked := rest()) is None:
+                            return b""
+                        blocks = self._open(*asked, opened).iter_bytes(block_bytes)
                     return next(blocks, b"")
                 except httpx.RequestError as e:
                     blocks = None
                     raise _Again(_reason(e), after_seconds=None) from e
 
             while block := self._patiently(next_block):
-                done += len(block)
                 yield block
 
     def _open(

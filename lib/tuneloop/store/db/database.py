@@ -21,15 +21,12 @@ from pydantic_core import from_json
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    LargeBinary,
     Row,
     case,
-    cast,
     delete,
     func,
     insert,
     select,
-    tuple_,
 )
 
 from tuneloop.datasets.schema import BuildRequest, Selection
@@ -37,6 +34,13 @@ from tuneloop.store.db import engine, migrate
 from tuneloop.store.db.candidates import Members
 from tuneloop.store.db.codec import NewTrace
 from tuneloop.store.db.cursor import Cursor
+from tuneloop.store.db.exports import (
+    NEWEST_FIRST,
+    PLACE,
+    Exports,
+    payload_bytes,
+    select_newest,
+)
 from tuneloop.store.db.idempotency import remember
 from tuneloop.store.db.labels import Labels
 from tuneloop.store.db.scores import Scores
@@ -52,8 +56,6 @@ SEARCH_WINDOW_ROWS = 1000
 
 _NAMESPACE = uuid_utils.UUID("0f5d3a52-8d0e-5c0a-9d6e-3b1f1f1c7a11")
 _MICROSECOND = timedelta(microseconds=1)
-_PLACE = tuple_(traces.c.created_at, traces.c.seq)
-_NEWEST_FIRST = (traces.c.created_at.desc(), traces.c.seq.desc())
 
 
 class Stored(NamedTuple):
@@ -115,6 +117,7 @@ class Database:
             migrate.upgrade(self._engine, self.place)
             self.labels = Labels(self._engine, self.place)
             self.scores = Scores(self._engine, self.place)
+            self.exports = Exports(self._engine, self.place)
             undo.pop_all()
 
     def close(self) -> None:
@@ -163,12 +166,7 @@ class Database:
 
         A large trace is in memory while the block runs; all other threads with a large one wait.
         """
-        column = traces.c.payload
-        size = (
-            func.octet_length(column)
-            if self._engine.dialect.name == "postgresql"
-            else func.length(cast(column, LargeBinary))
-        )
+        column, size = traces.c.payload, payload_bytes(self._engine.dialect.name)
         small = case((size <= LARGE_JSON_BYTES, column), else_=None).label("payload")
         found = self._payload(trace_id, size.label("size"), small)
         if found is None or found.payload is not None:
@@ -206,14 +204,14 @@ class Database:
             source: list only traces with this `meta.source`.
             created_after: list only traces created after this time.
         """
-        columns = (traces.c.id, traces.c.created_at, traces.c.trace_version, traces.c.seq)
-        statement = select(*columns).order_by(*_NEWEST_FIRST).limit(limit).offset(offset)
-        if before is not None:
-            statement = statement.where(_PLACE < before)
-        if source is not None:
-            statement = statement.where(has_source(source, self._engine.dialect.name))
-        if created_after is not None:
-            statement = statement.where(traces.c.created_at > created_after)
+        statement = select_newest(
+            [traces.c[name] for name in Listed._fields],
+            self._engine.dialect.name,
+            before=before,
+            source=source,
+            created_after=created_after,
+        )
+        statement = statement.limit(limit).offset(offset)
         with self._sentences(), self._engine.begin() as connection:
             return [Listed(*row) for row in connection.execute(statement)]
 
@@ -259,7 +257,7 @@ class Database:
     ) -> Generator[Any]:
         """Yield all rows older than a position; each transaction covers at most one window."""
         while True:
-            count, older = 0, [] if before is None else [_PLACE < before]
+            count, older = 0, [] if before is None else [PLACE < before]
             for row in self._window(*conditions, *older):
                 before = (row.created_at, row.seq)
                 count += 1
@@ -271,7 +269,7 @@ class Database:
         statement = (
             select(traces.c.seq, traces.c.id, traces.c.created_at, traces.c.payload)
             .where(*conditions)
-            .order_by(*_NEWEST_FIRST)
+            .order_by(*NEWEST_FIRST)
             .limit(SEARCH_WINDOW_ROWS)
         )
         # A trace can have many megabytes, so only a few are in memory and not a whole window.

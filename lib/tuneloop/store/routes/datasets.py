@@ -23,7 +23,7 @@ from tuneloop.store.routes import examples
 from tuneloop.store.routes.builds import one_of
 from tuneloop.store.routes.refusals import GUARDED, refusals
 from tuneloop.store.routes.request_parsing import NDJSON
-from tuneloop.store.routes.streams import Blocks, BlocksResponse, measured
+from tuneloop.store.routes.streams import Blocks, BlocksResponse, measured, stream_bytes
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ async def export_dataset(
             raise Damaged(f"datasets/{key}: {shown} is damaged; restore or rebuild it") from e
 
     first, blocks = await to_thread.run_sync(begin, limiter=service.export_threads)
-    return BlocksResponse(first, blocks, service.export_threads, service.artifacts)
+    return BlocksResponse(first, blocks, service.export_threads, stream_bytes(service.artifacts))
 
 
 def _export_blocks(
@@ -216,7 +216,9 @@ async def get_shard(
             raise Damaged(f"datasets/{key}: {name} is damaged; restore or rebuild it") from e
 
     first, blocks, size = await to_thread.run_sync(begin, limiter=service.export_threads)
-    response = BlocksResponse(first, blocks, service.export_threads, service.artifacts)
+    response = BlocksResponse(
+        first, blocks, service.export_threads, stream_bytes(service.artifacts)
+    )
     response.headers["content-length"] = str(size - start)
     if start:
         response.status_code = 206

@@ -97,4 +97,13 @@ EXPORTED = to_line(
     }
 )
 SHARD_ROW = to_line({"created_at": TIME, "id": TRACE_ID, **TRACE})
+EXPORTED_TRACE = to_line(
+    {
+        "id": TRACE_ID,
+        "created_at": TIME,
+        "trace_version": "1.0",
+        "cursor": CURSOR,
+        "payload": TRACE,
+    }
+)
 METRIC = 'tuneloop_http_requests_total{method="GET",route="/healthz",status="200"} 3.0\n'

@@ -28,13 +28,22 @@ REMOTE_STREAM_BYTES = 17 << 20
 Blocks = Generator[bytes, None, None]
 
 
+def stream_bytes(artifacts: str) -> int:
+    """Return the memory that a stream of files is counted with.
+
+    Args:
+        artifacts: URL that the files are read from.
+    """
+    return REMOTE_STREAM_BYTES if files.local_path(artifacts) is None else LOCAL_STREAM_BYTES
+
+
 class BlocksResponse(StreamingResponse):
     """A streamed reply of NDJSON lines in blocks."""
 
     media_type = NDJSON  # The OpenAPI document shows it.
 
     def __init__(
-        self, first: bytes, blocks: Blocks, threads: CapacityLimiter, artifacts: str
+        self, first: bytes, blocks: Blocks, threads: CapacityLimiter, size_bytes: int
     ) -> None:
         """Create a reply.
 
@@ -42,12 +51,10 @@ class BlocksResponse(StreamingResponse):
             first: the first block.
             blocks: generates the other blocks; runs in `threads`.
             threads: threads of all streams.
-            artifacts: URL that the blocks are read from.
+            size_bytes: memory that the stream is counted with.
         """
         self._blocks = _in_threads(first, blocks, threads)
-        self._bytes = (
-            REMOTE_STREAM_BYTES if files.local_path(artifacts) is None else LOCAL_STREAM_BYTES
-        )
+        self._bytes = size_bytes
         super().__init__(self._blocks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

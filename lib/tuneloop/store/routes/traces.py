@@ -67,6 +67,17 @@ Offset = Annotated[
         json_schema_extra={"minimum": 0, "maximum": _MAX_OFFSET},
     ),
 ]
+OfSource = Annotated[
+    str | SkipJsonSchema[None],
+    Query(description="Return only traces with this `meta.source`.", examples=["example"]),
+]
+CreatedAfter = Annotated[
+    Moment | SkipJsonSchema[None],
+    Query(
+        description="Return only traces stored after this time; must have a time zone.",
+        examples=[examples.TIME],
+    ),
+]
 _decode_stored = msgspec.json.Decoder(StoredPayload).decode
 router = APIRouter(prefix="/api", responses=GUARDED)
 
@@ -233,17 +244,8 @@ def list_traces(
         str | SkipJsonSchema[None],
         Query(description="`next_cursor` of an earlier reply.", examples=[examples.CURSOR]),
     ] = None,
-    source: Annotated[
-        str | SkipJsonSchema[None],
-        Query(description="Return only traces with this `meta.source`.", examples=["example"]),
-    ] = None,
-    created_after: Annotated[
-        Moment | SkipJsonSchema[None],
-        Query(
-            description="Return only traces stored after this time; must have a time zone.",
-            examples=[examples.TIME],
-        ),
-    ] = None,
+    source: OfSource = None,
+    created_after: CreatedAfter = None,
 ) -> TracePage:
     """List traces, newest first.
 
@@ -258,7 +260,7 @@ def list_traces(
         raise HTTPException(422, f"offset must be at most {_MAX_OFFSET}")
     if cursor is not None and offset:
         raise HTTPException(422, "cursor and offset exclude each other; use only one of them")
-    before = None if cursor is None else _read_cursor(cursor)
+    before = None if cursor is None else parse_cursor(cursor)
     rows = service.database.list(
         limit + 1, offset, before=before, source=source, created_after=created_after
     )
@@ -275,7 +277,12 @@ def list_traces(
     return TracePage(data=data, pagination=pagination)
 
 
-def _read_cursor(text: str) -> Cursor:
+def parse_cursor(text: str) -> Cursor:
+    """Parse the cursor of a request.
+
+    Raises:
+        HTTPException: it is not the cursor of an earlier reply.
+    """
     try:
         return read_cursor(text)
     except ValueError as e:

@@ -24,7 +24,7 @@ from tuneloop.storage import files, paths
 from tuneloop.storage.links import refuse_links_out
 from tuneloop.storage.objects import list_objects
 from tuneloop.store.dependencies import Service, Svc, in_artifact_threads
-from tuneloop.store.routes.streams import Blocks, BlocksResponse
+from tuneloop.store.routes.streams import Blocks, BlocksResponse, stream_bytes
 from tuneloop.store.web.render import page, security_headers
 
 MAX_FILES = 2000
@@ -134,7 +134,7 @@ async def run_file(run_id: str, path: str, service: Svc) -> Response:
     is_text = name.endswith(_TEXT_SUFFIXES)
     kind = "text/plain; charset=utf-8" if is_text else "application/octet-stream"
     shown = "inline" if is_text else "attachment"
-    reply = BlocksResponse(first, blocks, service.export_threads, service.artifacts)
+    reply = BlocksResponse(first, blocks, service.export_threads, stream_bytes(service.artifacts))
     reply.headers.update(security_headers())
     reply.headers["Content-Type"] = kind
     reply.headers["Content-Disposition"] = f'{shown}; filename="{name}"'
