@@ -286,8 +286,9 @@ def eval_sets_score(
 
     items = parse_eval_set(read_content(eval_set, "an eval set"), eval_set)
     given = read_answers(read_content(answers, "answers"), answers, {item.id for item in items})
+    parse, is_chat = _grammar(recipe)
     scored = score_answers(
-        items, given, read_scorer(scorer), parse=_grammar(recipe), allow=allow or ()
+        items, given, read_scorer(scorer), parse=parse, is_chat=is_chat, allow=allow or ()
     )
     counts = summary(scored)
     if as_json:
@@ -328,16 +329,17 @@ def read_scorer(name: str) -> ScorerName:
     return found  # type: ignore[no-any-return]
 
 
-def _grammar(recipe: str) -> Callable[[str], str | None]:
+def _grammar(recipe: str) -> tuple[Callable[[str], str | None], bool]:
+    """Return the grammar of a recipe, and whether it is that of a chat."""
     from tuneloop.training.prompt_templates import RECIPES
 
     if recipe == WHOLE_TEXT:
-        return lambda text: text
+        return (lambda text: text), False
     if recipe not in RECIPES:
         known = ", ".join(sorted((*RECIPES, WHOLE_TEXT)))
         raise UsageError(f"--recipe {recipe}: unknown, expected one of {known}")
-    parse = RECIPES[recipe].parse_response
-    return lambda text: parse(text).answer
+    found = RECIPES[recipe]
+    return (lambda text: found.parse_response(text).answer), found.is_chat
 
 
 def _print_scored(scored: Sequence[ScoredAnswer], counts: dict[str, Any]) -> None:

@@ -123,6 +123,8 @@ def _whole(text: str, parsed: ParsedResponse) -> list[str]:
 
 def _contents(text: str, parsed: ParsedResponse, answer_alone: str | None) -> list[str]:
     """Return the contents of the steps; an answer alone has none."""
+    if parsed.is_whole:
+        return list(parsed.steps)
     if parsed.steps or answer_alone is None or not text.rstrip().endswith(answer_alone.rstrip()):
         return _whole(text, parsed)
     before = text.rstrip().removesuffix(answer_alone.rstrip()).strip()

@@ -16,8 +16,6 @@ from dataclasses import astuple, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from msgspec import UNSET
-
 from tuneloop.errors import DataError
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.stages.answering.generation import Generation
@@ -359,7 +357,7 @@ def choose_shots(
     asked = {_folded(prompt) for prompt in prompts}
     by_category: dict[str | None, list[tuple[str, str]]] = defaultdict(list)
     for example in islice(examples, SCANNED_EXAMPLES):
-        if example.conversation is not UNSET or _folded(example.prompt) in asked:
+        if not example.is_pair or _folded(example.prompt) in asked:
             continue
         for key in {None, _category(example)}:
             if len(by_category[key]) < count:

@@ -116,7 +116,7 @@ def _items_apart(spec: SampleStage, stage: Stage) -> Iterator[Item]:
 
 def _question(spec: SampleStage, recipe: Recipe, item: Item) -> Question:
     text = recipe.render_prompt(item.prompt, spec.instruction)
-    return Question(text, id=item.id, context=item.context)
+    return Question(text, id=item.id, context=item.context, think_block=recipe.is_chat)
 
 
 def _pass(spec: SampleStage, work: Work) -> Pass:
@@ -174,6 +174,7 @@ def _judge(work: Work, item: Item, generation: Generation) -> Judgement:
         item,
         work.scorer,
         parse=lambda text: work.recipe.parse_response(text).answer,
+        is_chat=work.recipe.is_chat,
         hit_limit=generation.hit_limit,
     )
     return strict

@@ -13,7 +13,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tuneloop.traces.schema import MESSAGE, TOOL_CALL, TOOL_RESULT, build_trace
+from tuneloop.traces.schema import (
+    MAX_STEP_CHARACTERS,
+    MESSAGE,
+    TOOL_CALL,
+    TOOL_RESULT,
+    build_trace,
+)
 
 Message = dict[str, Any]
 """A message in the form of `schema.ChatMessage`, without fields that are not set."""
@@ -54,10 +60,30 @@ class _Pending:
     def message(self) -> Message:
         made: Message = {"role": "assistant", "content": self.content}
         if self.reasoning:
-            made["reasoning"] = _BETWEEN_STEPS.join(self.reasoning)
+            made["reasoning"] = join_reasoning_steps(self.reasoning)
         if self.calls:
             made["tool_calls"] = self.calls
         return made
+
+
+def join_reasoning_steps(steps: Sequence[str]) -> str:
+    """Join steps of reasoning into the reasoning of one message, with an empty line between two."""
+    return _BETWEEN_STEPS.join(steps)
+
+
+def split_reasoning_steps(text: str) -> list[str]:
+    """Split reasoning that is too long for one step at empty lines.
+
+    `join_reasoning_steps` gives the text back. A part without an empty line stays too long.
+    """
+    parts = []
+    while len(text) > MAX_STEP_CHARACTERS:
+        at = text.rfind(_BETWEEN_STEPS, 1, MAX_STEP_CHARACTERS)
+        if at < 1 or not text[at + len(_BETWEEN_STEPS) :]:
+            break
+        parts.append(text[:at])
+        text = text[at + len(_BETWEEN_STEPS) :]
+    return [*parts, text]
 
 
 def turn_messages(steps: Iterable[Step], final_answer: str) -> list[Message]:

@@ -90,7 +90,10 @@ class ParsedResponse:
     steps: tuple[str, ...]
     """Contents of the numbered steps, in order; empty if there are none."""
     answer: str | None
-    """Text after the last `Answer:` at the start of a line; None if there is no such text."""
+    """The answer, such as the text after the last `Answer:` at the start of a line; None if there
+    is none."""
+    is_whole: bool = False
+    """Whether steps and answer are known to be all of the response."""
 
 
 def parse_plain_response(response: str) -> ParsedResponse:

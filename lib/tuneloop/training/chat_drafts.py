@@ -36,20 +36,36 @@ class Context(msgspec.Struct, frozen=True):
     system: str | UnsetType = UNSET
     tools: tuple[msgspec.Raw, ...] | UnsetType = UNSET
 
-    def conversation(self, prompt: str, response: str, loss: Loss) -> Conversation:
-        """Build the conversation with a prompt and the response to it."""
-        final = () if self.ends_with_calls else (Message(role="assistant", content=response),)
+    def conversation(
+        self, prompt: str, response: str, loss: Loss, reasoning: str | None = None
+    ) -> Conversation:
+        """Build the conversation with a prompt and the response to it.
+
+        Args:
+            prompt: user text.
+            response: text of the last message; not used if the conversation ends with calls.
+            loss: the messages that the loss covers.
+            reasoning: reasoning before the response, for a conversation with thinking blocks; None
+                for one without.
+        """
+        last = Message(role="assistant", content=response, reasoning=reasoning or UNSET)
+        final = () if self.ends_with_calls else (last,)
         user = Message(role="user", content=prompt)
         return Conversation(
             loss=loss,
             messages=(*self.earlier, user, *self.turn, *final),
             system=self.system,
+            think_block=UNSET if reasoning is None else True,
             tools=self.tools,
         )
 
     def calls(self) -> str:
         """Return the calls at the end as text, for a response without an answer."""
         return "\n".join(self.turn[-1].texts())
+
+
+ALONE = Context((), (), ends_with_calls=False)
+"""Context of an example that is a prompt and a response alone."""
 
 
 def split_turn(row: TraceRow) -> tuple[Sequence[StoredStep], Sequence[StoredStep]]:

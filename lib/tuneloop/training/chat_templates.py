@@ -19,6 +19,7 @@ from tuneloop.training.renderers import (
     apply_system_instruction,
     render_raw_gemma_turn,
 )
+from tuneloop.training.thinking_text import visible_text
 from tuneloop.validation import look_up
 
 Role = Literal["system", "user", "assistant"]
@@ -90,12 +91,11 @@ class ChatTemplate:
             yield Turn("system", safe(system))
             system = ""
         for message in conversation.messages:
-            texts = (message.reasoning or "", message.content)
-            content = "\n\n".join(text for text in texts if text)
             if message.role == "user":
-                content, system = apply_system_instruction(content, system), ""
-            role: Role = "user" if message.role == "user" else "assistant"
-            yield Turn(role, safe(content))
+                content, system = apply_system_instruction(message.content, system), ""
+                yield Turn("user", safe(content))
+            else:
+                yield Turn("assistant", visible_text(conversation, message, safe))
 
     def render_closed_response(self, response: str) -> str:
         """Render the model's turn with its closing mark: the text that the loss covers."""

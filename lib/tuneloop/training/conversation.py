@@ -69,6 +69,9 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """All messages in order."""
     system: str | UnsetType = UNSET
     """System text of the trace."""
+    think_block: bool | UnsetType = UNSET
+    """True if a model without a thinking block writes reasoning in a block of `<think>`; otherwise
+    it writes it as text before its answer."""
     tools: tuple[msgspec.Raw, ...] | UnsetType = UNSET
     """Definitions of the tools as JSON, in the form `{"type": "function", "function": {...}}`."""
 
@@ -92,6 +95,11 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         numbers = [at for at, each in enumerate(self.messages) if each.role == "assistant"]
         return tuple(numbers if self.loss == "all_assistant" else numbers[-1:])
 
+    def is_pair(self) -> bool:
+        """Return whether it is nothing but a user's message and the answer to it."""
+        roles = [message.role for message in self.messages]
+        return roles == ["user", "assistant"] and not self.system and not self.uses_tools()
+
     def uses_tools(self) -> bool:
         """Return whether there are tools, tool calls or their results."""
         return bool(self.tools) or any(each.role == "tool" or each.calls for each in self.messages)
@@ -109,6 +117,7 @@ def asked_conversation(
     messages: Sequence[Mapping[str, Any]] = (),
     tools: Sequence[Mapping[str, Any]] = (),
     shots: Sequence[tuple[str, str]] = (),
+    think_block: bool = False,
 ) -> Conversation:
     """Build the conversation that a model is asked to continue.
 
@@ -118,6 +127,7 @@ def asked_conversation(
         messages: messages before the prompt, in the form of a trace's `messages`.
         tools: definitions of tools.
         shots: turns before all messages, as (user text, response).
+        think_block: whether the reasoning of earlier messages is written as a thinking block.
 
     Raises:
         msgspec.ValidationError: a message does not have the form.
@@ -134,6 +144,7 @@ def asked_conversation(
     return Conversation(
         messages=(*turns, *earlier, Message(role="user", content=prompt)),
         system=UNSET if system is None else system,
+        think_block=think_block or UNSET,
         # Sorted keys, because examples have them.
         tools=tuple(msgspec.Raw(jsonl.dump_line(each).rstrip()) for each in tools) or UNSET,
     )

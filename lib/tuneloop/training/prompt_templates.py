@@ -12,14 +12,15 @@ from typing import Annotated
 import msgspec
 
 from tuneloop.datasets.schema import TraceRow
-from tuneloop.traces.response_text import (
-    ParsedResponse,
-    parse_plain_response,
-    render_response,
-)
+from tuneloop.traces.response_text import ParsedResponse, render_response
 from tuneloop.traces.schema import CHAT_VERSION
 from tuneloop.training.chat_drafts import Context, context_of, is_bare, split_turn
 from tuneloop.training.schema import Refused
+from tuneloop.training.thinking_text import (
+    parse_chat_response,
+    parse_numbered_response,
+    render_chat_response,
+)
 from tuneloop.validation import look_up
 
 CHAT = "chat"
@@ -53,13 +54,19 @@ class Recipe:
     """(eval prompt, dataset instruction) -> user text."""
     render_response: Callable[[Sequence[str], str], str]
     """(steps in order, answer) -> response that the model should give."""
-    parse_response: Callable[[str], ParsedResponse]
+    parse_response: Callable[[str], ParsedResponse] = parse_numbered_response
     """Text from `ChatFormat.decode_response` -> steps and answer."""
+    is_chat: bool = False
+    """Whether a response is that of a chat: reasoning in a thinking block, then the bare answer,
+    which nothing marks. Otherwise reasoning is numbered steps, and `Answer:` marks the answer."""
 
     def is_bare(self, row: TraceRow) -> bool:
-        """Return whether training on a trace teaches to respond with the answer alone."""
+        """Return whether training on a trace teaches to respond with the answer alone.
+
+        The recipe of chats reads such a response like any other.
+        """
         draft = self.draft(row, None)
-        if isinstance(draft, Refused):
+        if self.is_chat or isinstance(draft, Refused):
             return False
         return draft.is_bare or self.render_response(draft.steps, draft.answer) == draft.answer
 
@@ -136,25 +143,24 @@ def _draft_critique(row: TraceRow, instruction: str | None) -> Draft | Refused:
 
 RECIPES = {
     # Prompt -> steps and answer.
-    "trace_sft_v1": Recipe(
-        _draft_trace, _prompt_with_instruction, render_response, parse_plain_response
+    "trace_sft_v1": Recipe(_draft_trace, _prompt_with_instruction, render_response),
+    # Prompt -> thinking block with the steps, and the bare answer.
+    "chat_v1": Recipe(
+        _draft_trace,
+        _prompt_with_instruction,
+        render_chat_response,
+        parse_chat_response,
+        is_chat=True,
     ),
     # Prompt -> answer alone.
-    "answer_only_v1": Recipe(
-        _draft_answer, _prompt_with_instruction, render_response, parse_plain_response
-    ),
+    "answer_only_v1": Recipe(_draft_answer, _prompt_with_instruction, render_response),
     # Prompt -> steps and answer, or the bare answer of a chat. A model that is tuned on a task
     # forgets less if ordinary replies are mixed in.
     "trace_or_chat_v1": Recipe(
-        _draft_trace_or_chat,
-        _prompt_with_instruction,
-        _render_response_or_chat,
-        parse_plain_response,
+        _draft_trace_or_chat, _prompt_with_instruction, _render_response_or_chat
     ),
     # Prompt and flawed trace -> corrected trace. Eval prompts are used as they are.
-    "critique_v1": Recipe(
-        _draft_critique, _prompt_with_instruction, render_response, parse_plain_response
-    ),
+    "critique_v1": Recipe(_draft_critique, _prompt_with_instruction, render_response),
 }
 """Recipes by the name that dataset manifests use."""
 

@@ -40,7 +40,8 @@ class TrainingExample(
 
     conversation: Conversation | UnsetType = UNSET
     """Whole conversation that is trained on, if there is more than a prompt and a response: earlier
-    turns, a system text, tools, or calls. Its last messages repeat prompt and response."""
+    turns, a system text, tools, calls, or a thinking block. Its last messages repeat prompt and
+    response."""
     id: _NotEmpty
     """uuid5 of (dataset build id, trace id, recipe), so that exports repeat the same ids."""
     metadata: dict[str, msgspec.Raw] = {}
@@ -50,6 +51,11 @@ class TrainingExample(
     response: _NotEmpty
     """Expected model output, before the chat template is applied. A conversation that ends with
     calls of tools has these as text."""
+
+    @property
+    def is_pair(self) -> bool:
+        """Return whether prompt and response are all that the model reads and writes."""
+        return self.conversation is UNSET or self.conversation.is_pair()
 
 
 class Refused(NamedTuple):

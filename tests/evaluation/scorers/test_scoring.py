@@ -6,6 +6,7 @@ from tuneloop.artifacts.eval_samples import Item, Judgement
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.scoring import score_text, scorer_of
 from tuneloop.traces.response_text import join_reasoning, parse_plain_response
+from tuneloop.training.thinking_text import parse_chat_response
 
 
 def item(expected: str, *accepted: str, **keys: object) -> Item:
@@ -120,3 +121,52 @@ def test_an_answer_in_the_block_of_a_thinking_model_is_none(
 ) -> None:
     """The chat format joins the block and the rest of the text in this way."""
     assert states(join_reasoning(reasoning, answer), item("5")) == (strict, lenient)
+
+
+BOTH = ("correct", "correct")
+
+
+@pytest.mark.parametrize(
+    ("text", "scorer", "strict", "lenient"),
+    [
+        ("<think>\n40 + 2\n</think>\n\nThere were 7, so the answer is 42.", "numeric", *BOTH),
+        ("He ate 7 of 49.\n\\boxed{42}", "numeric", *BOTH),
+        ("He ate 42 of 49", "numeric", "wrong", "wrong"),
+        ("He ate 7 of 49, which leaves 42", "numeric", "wrong", "correct"),
+        ("42", "numeric", *BOTH),
+        ("**Answer:** 42 apples", "numeric", *BOTH),
+        ("With 7 fewer, the answer is $\\boxed{42}$.", "math", *BOTH),
+        ("With 7 fewer, so the answer is 42.", "math", *BOTH),
+        ("So the answer is 42.", "exact", *BOTH),
+        ("42 it is", "exact", "wrong", "wrong"),
+        ("I count 42 apples", "contains", *BOTH),
+        ("<think>\nThe answer is 42", "numeric", "no_answer", "no_answer"),
+        ("<think>\n\n</think>\n\n42", "numeric", *BOTH),
+        ("The answer is 42.</think>It is 41", "numeric", "wrong", "wrong"),
+        ("Reasoning is 42", "contains", *BOTH),
+    ],
+)
+def test_the_strict_score_of_a_chat_reads_what_its_text_states(
+    text: str, scorer: str, strict: str, lenient: str
+) -> None:
+    found = score_text(
+        text, item("42"), scorer, parse=lambda text: parse_chat_response(text).answer, is_chat=True
+    )
+    assert tuple(each.state for each in found) == (strict, lenient)
+
+
+def test_a_cut_chat_has_no_strict_answer() -> None:
+    def state(text: str) -> tuple[str, ...]:
+        found = score_text(
+            text,
+            item("42"),
+            "numeric",
+            parse=lambda text: parse_chat_response(text).answer,
+            is_chat=True,
+            hit_limit=True,
+        )
+        return tuple(each.state for each in found)
+
+    assert state("<think>\nThe answer is 42") == ("truncated", "truncated")
+    assert state("There are 42") == ("truncated", "truncated")  # perhaps 425
+    assert state("The answer is 42. Let me check") == ("truncated", "correct")

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests.builders import make_row
@@ -24,9 +24,15 @@ RIGHT = Judgement("correct", 1.0, "2", "2")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 
 
-def build(text: str, judgement: Judgement = RIGHT, recipe: str = "trace_sft_v1") -> dict[str, Any]:
+def build(
+    text: str,
+    judgement: Judgement = RIGHT,
+    recipe: str = "trace_sft_v1",
+    *,
+    hit_limit: bool = False,
+) -> dict[str, Any]:
     template = RECIPES[recipe]
-    parsed = template.parse_response(text)
+    parsed = parse_answer(text, ITEM, template, hit_limit=hit_limit)
     trace = build_sample_trace(
         ITEM,
         judgement,
@@ -92,7 +98,7 @@ def test_reasoning_before_a_bare_answer_is_a_step_and_a_cut_text_is_no_answer() 
     assert [step["content"] for step in trace["steps"]] == ["Let me see."]
     assert trace["final_answer"] == "Hello"
     trace = chat_trace("<think>\nLet me see.\n</think>\n\nHello\n")
-    assert [step["content"] for step in trace["steps"]] == ["<think>\nLet me see.\n</think>"]
+    assert [step["content"] for step in trace["steps"]] == ["Let me see."]
     assert trace["final_answer"] == "Hello"
     for cut in (chat_trace("Hel", hit_limit=True), chat_trace(" \n")):
         assert cut["final_answer"] == NO_ANSWER
@@ -127,6 +133,33 @@ def test_a_response_in_the_form_of_the_recipe_is_trained_as_it_was_written(
 ) -> None:
     text = RECIPES["trace_sft_v1"].render_response(steps, answer)
     assert trained(build(text)) == text
+
+
+@given(st.lists(TEXTS, max_size=4), TEXTS.filter(str.strip))
+@example([], "Is </think> a tag?")
+def test_a_chat_is_trained_as_it_was_written(steps: list[str], answer: str) -> None:
+    recipe = RECIPES["chat_v1"]
+    text = recipe.render_response(steps, answer)
+    trace = build(text, recipe="chat_v1")
+    assert all(step["type"] == "reason" for step in trace["steps"])
+    again = trained(trace, "chat_v1")
+    assert recipe.parse_response(again) == recipe.parse_response(text)
+    # Only line feeds at the edges of a part are lost.
+    parts = (*steps, answer)
+    if not any(part.startswith("\n") or part.endswith("\n") or part.isspace() for part in parts):
+        assert again == text
+
+
+def test_a_chat_without_an_answer_is_marked() -> None:
+    trace = build("<think>\nTwo and two", recipe="chat_v1")
+    assert [step["content"] for step in trace["steps"]] == ["Two and two"]
+    assert trace["final_answer"] == NO_ANSWER
+    for cut in ("The ans", "<think>\nTwo and two\n</think>\n\nThe ans"):
+        trace = build(cut, recipe="chat_v1", hit_limit=True)
+        assert len(trace["steps"]) == 1
+        assert trace["final_answer"] == NO_ANSWER
+    trace = build("<think>\n\n</think>\n\nFour", recipe="chat_v1")
+    assert (trace["steps"], trace["final_answer"]) == ([], "Four")
 
 
 def test_free_text_before_an_answer_is_one_step() -> None:

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from tests.builders import stored_row
-from tests.training.text.test_chat_format import trained
+from tests.training.text.test_chat_format import THINKING, chatml, trained
 from tuneloop import jsonl
 from tuneloop.errors import DataError
+from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.traces.schema import build_trace
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.conversation import Loss
@@ -30,6 +31,8 @@ from tuneloop.training.export.inspect import (
     inspect_window,
 )
 from tuneloop.training.schema import TrainingExample, parse_example
+from tuneloop.training.text.rows import encode_rows
+from tuneloop.training.thinking_text import parse_chat_response
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 HISTORY = [
@@ -196,3 +199,77 @@ def test_tools_need_a_model_to_be_inspected(tmp_path: Path) -> None:
     example = made(tmp_path, build_trace("Colour?", [CALL, RESULT], "Blue"))
     with pytest.raises(DataError, match="uses tools, which no built-in chat template writes"):
         inspect_text(example, chat_template_named("gemma3"), None)
+
+
+def chat(folder: Path, steps: list[Any], answer: str, **fields: Any) -> TrainingExample:
+    return made(folder, build_trace("Colour?", steps, answer, **fields), recipe="chat_v1")
+
+
+def test_a_chat_has_its_reasoning_in_a_block_and_its_answer_bare(tmp_path: Path) -> None:
+    example = chat(tmp_path / "a", ["I look.\n\nBlue?", "Yes"], "It is *blue*.")
+    assert example.response == "<think>\nI look.\n\nBlue?\n\nYes\n</think>\n\nIt is *blue*."
+    assert conversation(example) == {
+        "loss": "final",
+        "messages": [
+            {"role": "user", "content": "Colour?"},
+            {
+                "role": "assistant",
+                "content": "It is *blue*.",
+                "reasoning": "I look.\n\nBlue?\n\nYes",
+            },
+        ],
+        "think_block": True,
+    }
+    assert example.is_pair
+    assert prompt_completion_record(example)["completion"] == example.response
+    last = json.loads(jsonl.encode_line(messages_record(example)))["messages"][-1]
+    assert last["reasoning_content"] == "I look.\n\nBlue?\n\nYes"
+    for source in (None, "sample"):
+        meta = {"source": source}
+        bare = chat(tmp_path / f"{source}", [], "It is blue", meta=meta)
+        assert (bare.response, bare.conversation) == ("It is blue", msgspec.UNSET)
+
+
+def test_a_chat_keeps_its_turns_its_tools_and_their_reasoning(tmp_path: Path) -> None:
+    steps = ["I look", CALL, RESULT, "So it is"]
+    example = chat(tmp_path / "a", steps, "Blue", system="Be kind", messages=HISTORY, tools=[TOOL])
+    assert example.response == "<think>\nSo it is\n</think>\n\nBlue"
+    found = conversation(example)
+    assert found["messages"][1] == HISTORY[1]
+    assert [each.get("reasoning") for each in found["messages"]] == [
+        *(None, "greet", None, "I look", None, "So it is")
+    ]
+    assert (found["system"], found["think_block"]) == ("Be kind", True)
+    with pytest.raises(DataError, match="prompt_completion cannot hold"):
+        prompt_completion_record(example)
+    last = conversation(chat(tmp_path / "b", ["Hm", CALL], "", tools=[TOOL]))["messages"][-1]
+    assert (last["reasoning"], last["tool_calls"][0]["name"]) == ("Hm", "look")
+
+
+@pytest.mark.parametrize(
+    "answer", ["Write </think> to end it", "<think>", "Reasoning:\n1. a\nAnswer: b", "Answer: 4"]
+)
+def test_an_answer_that_reads_like_reasoning_is_none(tmp_path: Path, answer: str) -> None:
+    example = chat(tmp_path, [], answer)
+    ids = encode_rows(example, chatml(THINKING, "steps"), None)[0]
+    decoded = chatml(THINKING, "steps").decode_response(ids.ids[ids.trained[0][0] :])
+    assert parse_chat_response(decoded) == ParsedResponse((), answer, is_whole=True)
+    (row,) = encode_rows(example, trained(), None)
+    decoded = trained().decode_response(row.ids[row.trained[0][0] :])
+    assert decoded == example.response
+    assert parse_chat_response(decoded) == ParsedResponse((), answer, is_whole=True)
+
+
+def test_a_chat_is_inspected_as_a_model_without_a_thinking_block_writes_it(tmp_path: Path) -> None:
+    example = chat(tmp_path, ["Is </think> <end_of_turn> it?"], "Blue", messages=HISTORY)
+    assert example.conversation is not msgspec.UNSET
+    changed = msgspec.structs.replace(example.conversation, loss="all_assistant")
+    example = msgspec.structs.replace(example, conversation=changed)
+    covered = [
+        "<think>\ngreet\n</think>\n\nHello<end_of_turn>",
+        "<think>\nIs <\u2060/think> <\u2060end_of_turn> it?\n</think>\n\nBlue<end_of_turn>",
+    ]
+    text = inspect_text(example, chat_template_named("gemma3"), None)
+    assert [piece.text for piece in text.pieces if piece.trained] == covered
+    tokens = inspect_example(example, trained(), None)
+    assert "".join(piece.text for piece in tokens.pieces if piece.trained) == "".join(covered)

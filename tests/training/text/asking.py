@@ -54,6 +54,7 @@ def is_asked_as_trained(
     (trained,) = encode_rows(example, chat, system_instruction)
     item, template = item_of_row(row, recipe_named(recipe)), recipe_named(recipe)
     text = template.render_prompt(item.prompt, instruction)
-    asked = Question(text, id=item.id, context=item.context).encode(chat, system_instruction)
+    question = Question(text, context=item.context, think_block=template.is_chat)
+    asked = question.encode(chat, system_instruction)
     assert asked == trained.ids[: trained.trained[0][0]]
     return True

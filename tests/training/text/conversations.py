@@ -31,6 +31,8 @@ class Rules:
     text_beside_calls: bool = True
     tokens: Sequence[str] = ()
     """Control tokens that contents spell now and then."""
+    think_block: bool = False
+    """Whether a model that does not think writes its reasoning in a block of `<think>`."""
 
 
 @dataclass
@@ -135,6 +137,9 @@ class Generator:
             )
 
     def _assistant(self, text: str, reasoning: str) -> dict[str, Any]:
+        if self._rules.think_block and reasoning:
+            block = f"<think>\n{self._safe(reasoning)}\n</think>\n\n"
+            return {"content": block + self._safe(text)}
         if self._rules.thinking == "plain":
             content = "\n\n".join(each for each in (reasoning, text) if each)
             return {"content": self._safe(content)}

@@ -9,7 +9,11 @@ import pytest
 from tests.training.text.models import CHATML, CHATML_TOKENS, model_files
 from tuneloop.errors import DataError, SpecError
 from tuneloop.specs.model import TokenizerSpec
-from tuneloop.traces.response_text import render_response
+from tuneloop.traces.response_text import (
+    ParsedResponse,
+    parse_plain_response,
+    render_response,
+)
 from tuneloop.training.renderers import render_generation_prompt, render_training_text
 from tuneloop.training.text.chat_format import (
     ChatFormat,
@@ -18,6 +22,7 @@ from tuneloop.training.text.chat_format import (
 )
 from tuneloop.training.text.layout import Thinking
 from tuneloop.training.text.trainer import train_tokenizer
+from tuneloop.training.thinking_text import parse_numbered_response
 
 RESPONSE = "Reasoning:\n1. Add 2 and 2\n2. Look\nAnswer: 4"
 THINKING = (
@@ -90,10 +95,14 @@ def test_thinking_steps_go_into_the_block_and_come_back() -> None:
     assert chat.tokenizer.decode(response) == (
         "<think>\n1. Add 2 and 2\n2. Look\n</think>\n\nAnswer: 4<|im_end|>"
     )
-    assert chat.decode_response(response) == RESPONSE
+    decoded = chat.decode_response(response)
+    assert decoded == "<think>\n1. Add 2 and 2\n2. Look\n</think>\n\nAnswer: 4"
+    assert chat.encode_example("2+2?", decoded, None)[1] == response
+    assert parse_numbered_response(decoded) == parse_plain_response(RESPONSE)
     assert chat.decode_response(chat.encode_example("q", "Answer: 4", None)[1]) == "Answer: 4"
-    cut = chat.tokenizer.encode("<think>\n1. Add 2 and 2\n")
-    assert chat.decode_response(cut) == "Reasoning:\n1. Add 2 and 2\n\n"
+    cut = chat.decode_response(chat.tokenizer.encode("<think>\n1. Add 2 and 2\n"))
+    assert cut == "<think>\n1. Add 2 and 2"
+    assert parse_numbered_response(cut) == ParsedResponse(("Add 2 and 2",), None)
     assert chat.decode_response(chat.tokenizer.encode("Answer: 4")) == "Answer: 4"
 
 
@@ -227,7 +236,10 @@ HARD = {
 def test_hard_content_comes_back_unchanged(name: str, chat: ChatFormat) -> None:
     response = render_response([f"first {HARD[name]}.", "second"], f"{HARD[name]}.")
     prompt_ids, ids = chat.encode_example(HARD[name], response, HARD[name])
-    assert chat.decode_response(ids) == response
+    decoded = chat.decode_response(ids)
+    assert parse_numbered_response(decoded) == parse_plain_response(response)
+    if chat.thinking == "plain":
+        assert decoded == response
     assert prompt_ids == chat.encode_prompt(HARD[name], HARD[name])
     check_prefix_property(chat, [(HARD[name], response)], HARD[name])
 

@@ -6,7 +6,9 @@ starts from for each message of the assistant, and the conversation up to the me
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,16 @@ from tests.published_tokenizers import gemma4_tokenizer, published_template, pub
 from tests.training.text.asking import is_asked_as_trained
 from tests.training.text.conversations import Generator, Pair, Rules
 from tuneloop.artifacts.eval_samples import Item
+from tuneloop.datasets.schema import row_of_payload
 from tuneloop.errors import DataError
 from tuneloop.stages.answering.parsing import calls_tool
+from tuneloop.traces.conversation import trace_of_conversation
 from tuneloop.training.conversation import Loss
+from tuneloop.training.export.examples import ExampleBuilder
+from tuneloop.training.prompt_templates import Draft
+from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.chat_format import ChatFormat, load_chat_format
+from tuneloop.training.text.rows import encode_rows
 from tuneloop.training.text.turns.encoder import EncodedRow
 
 pytestmark = pytest.mark.slow  # fetches and loads tokenizers of up to 33 MB
@@ -49,6 +57,18 @@ CASES: dict[str, tuple[str, str | None, str, Rules]] = {
     "qwen3": ("qwen3", None, "<|im_end|>", Rules("plain", tools=True, tokens=QWEN)),
     "qwen3 that thinks": ("qwen3", None, "<|im_end|>", Rules("steps", tools=True, tokens=QWEN)),
     "llama3": ("llama3", None, "<|eot_id|>", Rules("plain", tokens=LLAMA)),
+    "gemma3 with a block": (
+        "gemma3",
+        None,
+        "<end_of_turn>",
+        Rules("plain", tokens=GEMMA, think_block=True),
+    ),
+    "llama3 with a block": (
+        "llama3",
+        None,
+        "<|eot_id|>",
+        Rules("plain", tokens=LLAMA, think_block=True),
+    ),
     "llama3_1": (
         "llama3_1",
         "llama3_1",
@@ -125,7 +145,7 @@ class Reference:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def check(case: str, pair: Pair, rows: list[EncodedRow]) -> None:
+def check(case: str, pair: Pair, rows: Sequence[EncodedRow]) -> None:
     """Check that each message is trained on once, after what generation starts from."""
     reference = Reference(case, pair)
     numbers = [n for n, each in enumerate(pair.messages) if each["role"] == "assistant"]
@@ -139,6 +159,22 @@ def check(case: str, pair: Pair, rows: list[EncodedRow]) -> None:
         assert row.trained == tuple(sorted(row.trained))
 
 
+def chat_example(pair: Pair) -> TrainingExample:
+    """Return the example that the recipe chat_v1 makes of the trace of a conversation."""
+    talk = json.loads(msgspec.json.encode(pair.conversation))
+    trace = trace_of_conversation(
+        talk["messages"], system=talk.get("system"), tools=talk.get("tools")
+    )
+    moment = "2026-11-29T00:00:00.000000Z"
+    row = row_of_payload("1", moment, json.dumps(trace))
+    builder = ExampleBuilder("b", "chat_v1", None)
+    draft = builder.draft(row)
+    assert isinstance(draft, Draft)
+    response = builder.render_response(draft)
+    conversation = builder.conversation(draft, response, pair.conversation.loss)
+    return builder.build(row, draft.prompt, response, conversation=conversation)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_ids_and_mask_are_those_of_the_model_s_own_template(case: str) -> None:
     rng = random.Random(f"conversations of {case}")
@@ -146,13 +182,21 @@ def test_ids_and_mask_are_those_of_the_model_s_own_template(case: str) -> None:
     for number in range(CONVERSATIONS // len(CASES)):
         loss: Loss = "all_assistant" if number % 2 else "final"
         pair = generator.draw(loss)
-        rows = chat.turns.encode(pair.conversation, None)
+        rows: Sequence[EncodedRow] = chat.turns.encode(pair.conversation, None)
+        rules = CASES[case][3]
+        if rules.thinking == "steps":
+            assert encode_rows(chat_example(pair), chat, None) == rows
+        elif rules.think_block:
+            rows = encode_rows(chat_example(pair), chat, None)
         check(case, pair, rows)
         if number % 3 == 0:
+            recipes = ["trace_sft_v1", "answer_only_v1", "trace_or_chat_v1"]
+            if rules.think_block or rules.thinking == "steps":
+                recipes.append("chat_v1")
             asked += is_asked_as_trained(
                 pair.conversation,
                 chat,
-                recipe=rng.choice(("trace_sft_v1", "answer_only_v1", "trace_or_chat_v1")),
+                recipe=rng.choice(recipes),
                 instruction=rng.choice((None, "Think.")),
                 system_instruction=rng.choice((None, "Be brief.")),
             )

@@ -9,10 +9,12 @@ import pytest
 
 from tests.training.text.models import CHATML, model_files
 from tests.training.text.test_chat_format import THINKING, trained
-from tuneloop.errors import DataError
+from tuneloop.errors import DataError, SpecError
+from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.training.conversation import Conversation, Loss, Message, ToolCall
 from tuneloop.training.text.chat_format import ChatFormat, load_chat_format
 from tuneloop.training.text.layout import Thinking
+from tuneloop.training.thinking_text import parse_chat_response
 
 DROPPING = THINKING.replace("m.reasoning_content is defined", "loop.last and m.reasoning_content")
 """Writes the thinking block of the last message alone, as Qwen 3's template does."""
@@ -213,3 +215,37 @@ def test_results_name_their_calls() -> None:
     )
     ((before, _),) = texts(chat(template), conversation)
     assert "tool\nbgiven1<|im_end|>\n<|im_start|>tool\nacall000002<|im_end|>" in before
+
+
+def thinking(*texts: str, loss: Loss = "final") -> Conversation:
+    return talk(*texts, loss=loss, think_block=True)
+
+
+def test_a_thinking_block_is_the_template_s_or_text_of_a_model_without_one() -> None:
+    conversation = thinking("a", "think|b", "c", "</think>|d", loss="all_assistant")
+    blocks = ["<think>\nthink\n</think>\n\nb", "<think>\n<\u2060/think>\n</think>\n\nd"]
+    ((_, first, _, last),) = texts(chat(THINKING, "steps"), conversation)
+    assert [first, last] == [f"{each}<|im_end|>" for each in blocks]
+    ((_, first, _, last),) = texts(trained(), conversation)
+    assert [first, last] == [f"{each}<end_of_turn>" for each in blocks]
+
+
+def test_a_block_in_text_is_made_of_the_tokens_that_the_tokenizer_has() -> None:
+    """As of Qwen 3's instruct models, whose template has no thinking block."""
+    chat_format = chat()
+    conversation = thinking("a", "x </think> <|im_end|>|b <think>")
+    (row,) = chat_format.turns.encode(conversation, None)
+    ids = row.ids[row.trained[0][0] :]
+    opening, closing = (chat_format.tokenizer.token_id(f"<{each}>") for each in ("think", "/think"))
+    assert opening is not None and closing is not None
+    assert ids[0] == opening
+    assert (ids.count(opening), ids.count(closing)) == (1, 1)
+    parsed = parse_chat_response(chat_format.decode_response(ids))
+    assert parsed == ParsedResponse(("x </think> <|im_end|>",), "b <think>", is_whole=True)
+
+
+def test_a_thinking_block_that_is_switched_off_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"thinking: is plain, .* set train\.thinking to steps"):
+        chat(THINKING).turns.encode(thinking("a", "think|b"), None)
+    (row,) = chat(THINKING).turns.encode(thinking("a", "b"), None)
+    assert chat(THINKING).tokenizer.decode(row.ids).endswith("</think>\n\nb<|im_end|>")

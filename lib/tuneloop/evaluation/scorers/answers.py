@@ -97,6 +97,7 @@ def score_answers(
     scorer: ScorerName,
     *,
     parse: Callable[[str], str | None],
+    is_chat: bool = False,
     allow: Collection[str] = (),
 ) -> list[ScoredAnswer]:
     """Score the answers in the order of the set; an item without an answer is `no_answer`.
@@ -106,6 +107,7 @@ def score_answers(
         answers: identifier -> answer.
         scorer: scorer of items that name none.
         parse: the prompt template's grammar: a text -> its answer, or None.
+        is_chat: whether the grammar's answer is the whole visible text of a chat.
         allow: names of scorers that may run programs or send data.
 
     Raises:
@@ -120,7 +122,13 @@ def score_answers(
             scored.append(ScoredAnswer(item, none, none, missing=True))
             continue
         strict, lenient = score_text(
-            answer.completion, item, scorer, parse=parse, hit_limit=answer.hit_limit, allow=allow
+            answer.completion,
+            item,
+            scorer,
+            parse=parse,
+            is_chat=is_chat,
+            hit_limit=answer.hit_limit,
+            allow=allow,
         )
         scored.append(ScoredAnswer(item, strict, lenient))
     return scored

@@ -27,6 +27,9 @@ class ScorerKind:
     correct, else the first. None: what is marked as the answer, else the last line."""
     check: Callable[[Item, Any], str | None] | None = None
     """(item, options) -> why the item cannot be scored, or None; for validation of eval sets."""
+    short: bool = False
+    """Whether it compares short answers, so that the strict score of a chat reads what the text
+    states as its answer, in a box or after words such as `the answer is`."""
     must_be_allowed: bool = False
     """Whether the scorer is off unless the user allows it: it runs programs or sends data."""
 

@@ -1,9 +1,11 @@
 """Score the text that a model generated for an item: the strict and the lenient judgement.
 
-The strict judgement reads the answer from where the prompt template's grammar puts it. The lenient
-one searches the whole text, so that the difference of the two shows how much of a result is format.
-Neither reads reasoning, in a block of a thinking model or under the heading `Reasoning:`: the
-numbers in it are intermediate results, and one of them is often the expected one.
+The strict judgement reads the answer from where the prompt template's grammar puts it. The grammar
+of a chat has no place for it: there a short answer is what the visible text states as its answer,
+else the whole visible text. The lenient judgement searches the whole text, so that the difference
+of the two shows how much of a result is format. Neither reads reasoning, in a block of a thinking
+model or under the heading `Reasoning:`: the numbers in it are intermediate results, and one of them
+is often the expected one.
 """
 
 from __future__ import annotations
@@ -121,6 +123,7 @@ def score_text(
     default_scorer: ScorerName,
     *,
     parse: Callable[[str], str | None],
+    is_chat: bool = False,
     hit_limit: bool = False,
     allow: Collection[str] = (),
 ) -> tuple[Judgement, Judgement]:
@@ -132,6 +135,7 @@ def score_text(
         default_scorer: scorer of items that name none.
         parse: the prompt template's grammar: a text -> its answer, or None. It is not used for an
             item with a bare answer, whose answer is the whole text.
+        is_chat: whether the grammar's answer is the whole visible text of a chat.
         hit_limit: whether generation reached its maximum number of tokens.
         allow: names of scorers that may run programs or send data.
 
@@ -143,12 +147,14 @@ def score_text(
     """
     scorer = scorer_of(default_scorer if item.scorer is None else item.scorer)
     check_allowed(scorer, allow)
-    visible = without_reasoning(text)
+    visible = without_reasoning((parse(text) or "") if is_chat else text)
     if scorer.kind.reads == "text":
         answer: str | None = visible
-    elif item.bare_answer is True:
+    elif is_chat or item.bare_answer is True:
         # A text that was cut is no answer, but the beginning of one.
         answer = None if hit_limit else whole_answer(visible)
+        if is_chat and scorer.kind.short and answer is not None:
+            answer = marked(answer) or answer
     else:
         answer = parse(visible)
     if answer is not None and not answer.strip():

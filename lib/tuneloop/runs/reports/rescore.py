@@ -178,6 +178,7 @@ def rescore(
             found.items[one.set, one.item],
             named[one.set],
             parse=parse,
+            is_chat=recipe.is_chat,
             hit_limit=one.hit_limit,
         )
         kept = UNSET if lenient == strict else lenient

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tuneloop.artifacts.eval_samples import Context
 from tuneloop.errors import DataError
 from tuneloop.training.conversation import Conversation, asked_conversation
 from tuneloop.training.text.chat_format import ChatFormat
+from tuneloop.training.thinking_text import split_thinking
 
 Shots = tuple[tuple[str, str], ...]
 """Earlier turns of a conversation as (user text, response)."""
@@ -27,19 +29,29 @@ class Question:
     text."""
     context: Context | None = None
     """What is asked besides the text; None if the text is all of it."""
+    think_block: bool = False
+    """Whether the recipe writes the reasoning of messages as a thinking block."""
 
     def conversation(self) -> Conversation | None:
         """Return what a model is asked as a conversation; None without a context."""
         found = self.context
         if found is None:
             return None
+        turns = tuple(self._shot_messages()) if self.think_block else ()
         return asked_conversation(
             self.text,
             system=found.system,
-            messages=found.messages,
+            messages=(*turns, *found.messages),
             tools=found.tools,
-            shots=self.shots,
+            shots=() if self.think_block else self.shots,
+            think_block=self.think_block,
         )
+
+    def _shot_messages(self) -> Iterator[dict[str, str]]:
+        for text, response in self.shots:
+            reasoning, answer = split_thinking(response)
+            yield {"role": "user", "content": text}
+            yield {"role": "assistant", "content": answer or "", "reasoning": reasoning or ""}
 
     def encode(self, chat_format: ChatFormat, system_instruction: str | None) -> list[int]:
         """Encode the question: the ids before the model's first token.

@@ -110,20 +110,20 @@ def _sampling(temperature: float, seed: int) -> Sampling:
 
 
 def _questions(spec: EvalStage, stage: Stage, asked: Asked) -> tuple[Question, ...]:
-    items = asked.set.items
+    items, recipe = asked.set.items, recipe_named(spec.dataset.recipe)
+
+    def question(item: EvalItem, text: str, shots: Shots = ()) -> Question:
+        context = item.to_item("").context
+        return Question(text, shots, id=item.id, context=context, think_block=recipe.is_chat)
+
     if not asked.set.options.instruction:
-        return tuple(_question(item, item.prompt) for item in items)
-    recipe = recipe_named(spec.dataset.recipe)
+        return tuple(question(item, item.prompt) for item in items)
     texts = [recipe.render_prompt(item.prompt, spec.dataset.instruction) for item in items]
     count = asked.model.row.examples
     if not count:
-        return tuple(map(_question, items, texts))
+        return tuple(map(question, items, texts))
     examples = (example for _, example in iter_examples(stage))
     shots = choose_shots(examples, items, set(texts), count)
     return tuple(
-        _question(item, text, shots[item.category]) for item, text in zip(items, texts, strict=True)
+        question(item, text, shots[item.category]) for item, text in zip(items, texts, strict=True)
     )
-
-
-def _question(item: EvalItem, text: str, shots: Shots = ()) -> Question:
-    return Question(text, shots, id=item.id, context=item.to_item("").context)

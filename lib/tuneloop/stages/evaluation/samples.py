@@ -66,6 +66,7 @@ class Judge:
                 item.to_item(asked.name),
                 asked.scorer,
                 parse=lambda text: self.recipe.parse_response(text).answer,
+                is_chat=self.recipe.is_chat,
                 hit_limit=generation.hit_limit,
             )
         return self._known[key]

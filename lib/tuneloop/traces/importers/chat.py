@@ -8,9 +8,9 @@ from typing import Any
 
 from tuneloop.errors import DataError
 from tuneloop.jsonl import parse_value
-from tuneloop.traces.conversation import trace_of_conversation
+from tuneloop.traces.conversation import split_reasoning_steps, trace_of_conversation
 from tuneloop.traces.importers.text import said_by
-from tuneloop.traces.schema import MAX_STEP_CHARACTERS, ReasoningTrace
+from tuneloop.traces.schema import ReasoningTrace
 from tuneloop.validation import shorten
 
 Message = dict[str, Any]
@@ -327,17 +327,6 @@ def _short_steps(
         is_reasoning = step["type"] == "reason" and isinstance(text, str)
         pieces = thoughts.get(text, (text,)) if is_reasoning else (text,)
         for piece in pieces:
-            parts = _short_parts(piece) if is_reasoning else [piece]
+            parts = split_reasoning_steps(piece) if is_reasoning else [piece]
             short += [{**step, "content": part} for part in parts]
     return [{**step, "i": i} for i, step in enumerate(short)]
-
-
-def _short_parts(text: str) -> list[str]:
-    parts = []
-    while len(text) > MAX_STEP_CHARACTERS:
-        at = text.rfind("\n\n", 1, MAX_STEP_CHARACTERS)
-        if at < 1 or not text[at + 2 :]:
-            break
-        parts.append(text[:at])
-        text = text[at + 2 :]
-    return [*parts, text]

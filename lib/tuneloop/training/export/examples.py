@@ -14,6 +14,9 @@ from msgspec import UNSET, UnsetType
 
 from tuneloop.datasets.schema import DatasetManifest, TraceRow
 from tuneloop.errors import DataError
+from tuneloop.traces.conversation import join_reasoning_steps
+from tuneloop.traces.response_text import split_reasoning
+from tuneloop.training.chat_drafts import ALONE
 from tuneloop.training.conversation import Conversation, Loss
 from tuneloop.training.prompt_templates import Draft, recipe_named
 from tuneloop.training.schema import Refused, TrainingExample
@@ -65,15 +68,25 @@ class ExampleBuilder:
         """Render the response that the model should give."""
         if draft.context is not None and draft.context.ends_with_calls:
             return draft.context.calls()
-        if draft.is_bare:
+        if draft.is_bare and not self._recipe.is_chat:
             return draft.answer
         return self._recipe.render_response(draft.steps, draft.answer)
 
     def conversation(self, draft: Draft, response: str, loss: Loss) -> Conversation | UnsetType:
-        """Build the conversation of a draft; UNSET if prompt and response are all of it."""
-        if draft.context is None:
+        """Build the conversation of a draft; UNSET if prompt and response are all of it.
+
+        Reasoning in a thinking block is more than a response.
+        """
+        if not self._recipe.is_chat:
+            if draft.context is None:
+                return UNSET
+            return draft.context.conversation(draft.prompt, response, loss)
+        is_plain = response == draft.answer and not split_reasoning(response)[0]
+        if draft.context is None and is_plain:
             return UNSET
-        return draft.context.conversation(draft.prompt, response, loss)
+        reasoning = join_reasoning_steps(draft.steps)
+        context = draft.context or ALONE
+        return context.conversation(draft.prompt, draft.answer, loss, reasoning)
 
     def build(
         self,

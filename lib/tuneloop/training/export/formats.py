@@ -121,9 +121,9 @@ def prompt_completion_record(example: TrainingExample) -> dict[str, Any]:
     """Convert an example to TRL's standard format with `prompt` and `completion`.
 
     Raises:
-        DataError: the example is a conversation, which is more than a prompt and a completion.
+        DataError: the example is a conversation of more than a prompt and a completion.
     """
-    if example.conversation is not UNSET:
+    if not example.is_pair:
         raise DataError(
             f"example {example.id}: is a conversation, which prompt_completion cannot hold; use"
             " --format messages"

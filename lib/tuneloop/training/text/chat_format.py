@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from tuneloop import jsonl
-from tuneloop.errors import DataError
-from tuneloop.traces.response_text import join_reasoning, render_response, split_reasoning
+from tuneloop.errors import DataError, SpecError
+from tuneloop.traces.response_text import render_response
 from tuneloop.training.control_tokens import ControlTokens
 from tuneloop.training.renderers import CONTROL_TOKENS, apply_system_instruction
 from tuneloop.training.text.jinja_template import TODAY, JinjaTemplate, find_template
@@ -34,6 +34,7 @@ from tuneloop.training.text.model_tokens import (
 )
 from tuneloop.training.text.tokenizers import Tokenizer, load_tokenizer_files, tokenizer_file
 from tuneloop.training.text.turns.encoder import TurnEncoder
+from tuneloop.training.thinking_text import render_thinking, render_unclosed, split_response
 
 STAND_IN = "x"
 """Content that spells no control token."""
@@ -144,7 +145,7 @@ class ChatFormat:
     def decode_response(self, ids: Sequence[int]) -> str:
         """Decode generated ids up to the first stop id, as a recipe's `parse_response` reads them.
 
-        Text from a thinking block is put before the answer, as in the response that was trained on.
+        Text from a thinking block is put in marks of `<think>`, whatever the model's marks are.
         """
         stop = next((at for at, each in enumerate(ids) if each in self.stop_ids), len(ids))
         text = self.tokenizer.decode(ids[:stop])
@@ -155,9 +156,22 @@ class ChatFormat:
         if not closed and not thought.lstrip().startswith(opening):
             return self.control.restore(text)  # the model answers without thinking
         reasoning = thought.lstrip().removeprefix(opening).strip("\n")
-        return join_reasoning(
+        if not closed:
+            return render_unclosed(self.control.restore(reasoning))
+        return render_thinking(
             self.control.restore(reasoning), self.control.restore(answer.lstrip("\n"))
         )
+
+    @cached_property
+    def can_think(self) -> bool:
+        """Whether the model's template has a thinking block."""
+        if self.thinking == "steps":
+            return True
+        try:
+            learn_layout(self.template, "steps")
+        except (DataError, SpecError):
+            return False
+        return True
 
     @cached_property
     def turns(self) -> TurnEncoder:
@@ -187,7 +201,7 @@ class ChatFormat:
     def _answer(self, response: str) -> Message:
         if self.thinking == "plain":
             return {"role": "assistant", "content": self.control.neutralise(response)}
-        reasoning, answer = split_reasoning(response)
+        reasoning, answer = split_response(response)
         return {
             "role": "assistant",
             "content": self.control.neutralise(answer),
@@ -234,7 +248,7 @@ class ChatFormat:
         # Some templates write the marks of reasoning only where there is reasoning.
         thinks = self.thinking == "steps"
         stands = tuple(
-            THINKING_STAND_IN if thinks and split_reasoning(each)[0] else STAND_IN
+            THINKING_STAND_IN if thinks and split_response(each)[0] else STAND_IN
             for each in responses
         )
         key = (bool(system), stands)
@@ -355,10 +369,12 @@ def check_prefix_property(
                 f"{place}: the ids of a conversation that begins with {prompt[:40]!r} do not begin"
                 " with the ids of its prompt; use another model"
             )
-        found = chat_format.decode_response(response_ids)
+        found, expected = chat_format.decode_response(response_ids), response
+        if chat_format.thinking == "steps":
+            expected = render_thinking(*split_response(response))
         # Templates trim white space, and tokenizers compose characters: compare words.
         tokenizer = chat_format.tokenizer
-        if found.split() != tokenizer.decode(tokenizer.encode(response)).split():
+        if found.split() != tokenizer.decode(tokenizer.encode(expected)).split():
             raise DataError(
                 f"{place}: the response {response[:40]!r} reads {found[:40]!r} after encoding and"
                 " decoding; use another model"

@@ -63,7 +63,7 @@ def tokenizer_sentences(
     for example in examples:
         yield "user"
         yield from (system_instruction or "").split("\n")
-        if example.conversation is not UNSET:
+        if example.conversation is not UNSET and not example.is_pair:
             for trained in (False, True):
                 for text in example.conversation.texts(trained=trained):
                     yield from text.split("\n")

@@ -39,7 +39,11 @@ from tuneloop.evaluation.scorers.rows.regex import RegexOptions, judge_regex
 
 TABLE: Mapping[str, ScorerKind] = {
     "exact": ScorerKind(
-        judge_exact, "normalised exact match", options=ExactOptions, search=search_exact
+        judge_exact,
+        "normalised exact match",
+        options=ExactOptions,
+        search=search_exact,
+        short=True,
     ),
     "numeric": ScorerKind(
         judge_numeric,
@@ -47,6 +51,7 @@ TABLE: Mapping[str, ScorerKind] = {
         options=NumericOptions,
         search=search_numeric,
         check=check_numeric,
+        short=True,
     ),
     "choice": ScorerKind(
         judge_choice,
@@ -54,6 +59,7 @@ TABLE: Mapping[str, ScorerKind] = {
         options=ChoiceOptions,
         search=search_choice,
         check=check_choice,
+        short=True,
     ),
     "contains": ScorerKind(
         judge_contains,
@@ -63,7 +69,11 @@ TABLE: Mapping[str, ScorerKind] = {
     ),
     "regex": ScorerKind(judge_regex, "a regular expression of the item", options=RegexOptions),
     "math": ScorerKind(
-        judge_math, "mathematical equality (math-verify)", options=MathOptions, search=search_exact
+        judge_math,
+        "mathematical equality (math-verify)",
+        options=MathOptions,
+        search=search_exact,
+        short=True,
     ),
     "json_schema": ScorerKind(
         judge_json_schema,
@@ -77,6 +87,7 @@ TABLE: Mapping[str, ScorerKind] = {
         "the scorer of their reasoning-gym task",
         options=ReasoningGymOptions,
         search=search_exact,
+        short=True,
     ),
     "code": ScorerKind(
         judge_code,

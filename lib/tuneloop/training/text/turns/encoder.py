@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from tuneloop.errors import DataError
+from tuneloop.errors import DataError, SpecError
 from tuneloop.training.conversation import Conversation
 from tuneloop.training.text.layout import QUESTION, REPLY, THOUGHT
 from tuneloop.training.text.turns.messages import Messages, template_messages, template_tools
@@ -74,6 +74,7 @@ class TurnEncoder:
         Raises:
             DataError: the template cannot write the conversation, or content and template spell a
                 control token together.
+            SpecError: the conversation has thinking blocks, and the model's are switched off.
         """
         messages, tools = self._template_input(conversation, instruction)
         ids = self._chat.tokenizer.encode(self._render(messages, tools, generation_prompt=True))
@@ -116,6 +117,7 @@ class TurnEncoder:
         Raises:
             DataError: the template cannot write the conversation, or content and template spell a
                 control token together.
+            SpecError: the conversation has thinking blocks, and the model's are switched off.
         """
         chat = self._chat
         messages, tools = self._template_input(conversation, instruction)
@@ -144,11 +146,23 @@ class TurnEncoder:
         self, conversation: Conversation, instruction: str | None
     ) -> tuple[Messages, list[Any]]:
         """Return messages and tools as the template reads them."""
+        self._check_thinking(conversation)
         chat = self._chat
         messages = template_messages(
             conversation, instruction, chat.layout, chat.thinking, chat.control
         )
         return messages, template_tools(conversation, chat.control)
+
+    def _check_thinking(self, conversation: Conversation) -> None:
+        chat = self._chat
+        if not conversation.think_block or chat.thinking == "steps" or not chat.can_think:
+            return
+        if any(message.reasoning for message in conversation.messages):
+            raise SpecError(
+                "train.thinking: is plain, but examples of the recipe chat_v1 have reasoning, and"
+                f" {chat.template.place} has a thinking block for it; set train.thinking to steps,"
+                " or build the dataset with the recipe answer_only_v1"
+            )
 
     def _row(self, turn: _Turn, waiting: Sequence[int]) -> tuple[EncodedRow, list[int]]:
         """Encode the messages up to the last one that waits, and list those it trains on."""

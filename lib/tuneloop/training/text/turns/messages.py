@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tuneloop.errors import DataError
-from tuneloop.traces.response_text import split_reasoning
 from tuneloop.training.control_tokens import ControlTokens
 from tuneloop.training.conversation import Conversation, Message, ToolCall
 from tuneloop.training.renderers import apply_system_instruction
 from tuneloop.training.text.layout import Layout, Thinking
+from tuneloop.training.thinking_text import split_response, visible_text
 
 Messages = list[dict[str, Any]]
 Safe = Callable[[str], str]
@@ -44,7 +44,7 @@ def template_messages(
         DataError: arguments of a call are not a JSON object, or a result answers no call.
     """
     safe = control.neutralise
-    messages = [_message(each, thinking, safe) for each in conversation.messages]
+    messages = [_message(conversation, each, thinking, safe) for each in conversation.messages]
     link_calls(messages)
     system = "\n\n".join(text for text in (instruction, conversation.system or None) if text)
     if system and layout.has_system_role:
@@ -79,11 +79,17 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def _message(message: Message, thinking: Thinking, safe: Safe) -> dict[str, Any]:
+def _message(
+    conversation: Conversation, message: Message, thinking: Thinking, safe: Safe
+) -> dict[str, Any]:
     found: dict[str, Any] = {"role": message.role, "content": safe(message.content)}
-    if message.role == "assistant":
-        texts = _assistant_text(message, thinking)
-        found |= {key: safe(text) for key, text in texts.items()}
+    if message.role == "assistant" and thinking == "plain":
+        found["content"] = visible_text(conversation, message, safe)
+    elif message.role == "assistant":
+        reasoning, content = message.reasoning or "", message.content
+        if not reasoning and not conversation.think_block:
+            reasoning, content = split_response(content)
+        found |= {"content": safe(content), "reasoning_content": safe(reasoning)}
     if message.calls:
         found["tool_calls"] = [_call(each, safe) for each in message.calls]
     if message.tool_call_id:
@@ -91,15 +97,6 @@ def _message(message: Message, thinking: Thinking, safe: Safe) -> dict[str, Any]
     if message.name:
         found["name"] = safe(message.name)
     return found
-
-
-def _assistant_text(message: Message, thinking: Thinking) -> dict[str, str]:
-    reasoning, content = message.reasoning or "", message.content
-    if thinking == "plain":
-        return {"content": "\n\n".join(part for part in (reasoning, content) if part)}
-    if not reasoning:
-        reasoning, content = split_reasoning(content)
-    return {"content": content, "reasoning_content": reasoning}
 
 
 def _call(call: ToolCall, safe: Safe) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 from typing import Any, NamedTuple
 
 from tuneloop.training.text.turns.messages import Messages
+from tuneloop.training.thinking_text import map_parts
 
 _PLAIN = re.compile(r"[A-Za-z0-9_ .,-]*")
 """Texts of a tool's definition that stay as they are, because templates compare them."""
@@ -52,7 +53,13 @@ class _Maker:
         role = message["role"]
         found = dict(message)
         what = role if role == "system" else "content"
-        found["content"] = self._word(message["content"], number, what)
+        if role == "assistant":
+            found["content"] = map_parts(
+                message["content"],
+                lambda text, thinks: self._word(text, number, "reasoning" if thinks else what),
+            )
+        else:
+            found["content"] = self._word(message["content"], number, what)
         if "reasoning_content" in message:
             found["reasoning_content"] = self._word(
                 message["reasoning_content"], number, "reasoning"
