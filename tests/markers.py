@@ -30,7 +30,6 @@ FILES = {
     "models/test_weights.py": "jax",
     "runs/rounds/test_real_stages.py": "jax",
     "runs/test_local.py": "jax",
-    "stages/test_eval_passes.py": "jax",
     "stages/test_evaluate.py": "jax",
     "stages/test_shards.py": "jax",
     "stages/test_train_conversations.py": "jax",

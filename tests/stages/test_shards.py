@@ -16,9 +16,13 @@ from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
 from tuneloop.runs.plan import Plan
+from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.stages import EvalStage, StageSpec, dump_stage_spec
 from tuneloop.stages.evaluation import stopping
+from tuneloop.stages.models import evaluated, in_memory
 from tuneloop.storage import files
+from tuneloop.training.models.hf_layout import CheckpointFiles
+from tuneloop.training.models.loading import load_model
 
 
 @pytest.fixture(scope="module")
@@ -186,10 +190,21 @@ def test_an_evaluation_that_may_stop_early_asks_in_chunks_and_gives_the_same_ans
     folder = Path(artifacts, "eval_answers")
     assert len(list(folder.iterdir())) == 3
     shutil.rmtree(folder)
-    for _ in range(2):
+    loads: list[CheckpointFiles] = []
+
+    def counted(weights: CheckpointFiles, architecture: Architecture) -> Any:
+        loads.append(weights)
+        return load_model(weights, architecture)
+
+    monkeypatch.setattr(evaluated, "load_model", counted)
+    for limit, times in ((float("inf"), 2), (0, 3)):
+        # Both models stay in memory. Then there is room for one, and the base's answers are known.
+        monkeypatch.setattr(in_memory, "host_limit_bytes", lambda limit=limit: limit)
+        loads.clear()
         shutil.rmtree(layout.stage_prefix(artifacts, spec.run_id, "eval"))
         Path(layout.pointer_url(artifacts, spec.fingerprint)).unlink()
         assert work(url, "eval", 0, 1) == 0
+        assert len(loads) == times
         second = record_of(spec)
         assert second is not None and second.content() == first.content()
         assert len(list(folder.iterdir())) == 7  # three parts for each prompt, and the guard set

@@ -87,9 +87,9 @@ class EvalSpec(Spec):
     them; the report shows the accuracy by step."""
     stop_early: bool = False
     """Stop asking a required set as soon as an anytime-valid test has decided whether the tuned
-    model is better or worse. Its questions are asked in a random order, in growing chunks, so each
-    model is loaded several times. Intervals are wider than without it, and one process runs the
-    stage."""
+    model is better or worse. Its questions are asked in a random order, in growing chunks. Each
+    chunk loads the models again that do not fit into memory together. Intervals are wider than
+    without it, and one process runs the stage."""
     stop_candidate: int = Field(default=1, ge=1, le=10_000)
     """Candidate number in the ledger of `tuneloop gate` for which the evidence has to be enough
     before `stop_early` stops; a higher value asks more questions."""

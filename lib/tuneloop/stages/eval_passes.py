@@ -10,14 +10,11 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, field, replace
-from itertools import islice
 from typing import Any
 
-from tuneloop.errors import DataError
-from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.question import Question, Shots
 from tuneloop.stages.answering.remote import (
@@ -30,13 +27,10 @@ from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.models.evaluated import EvaluatedModel
 from tuneloop.stages.pace import Pace
 from tuneloop.training.generation.batches import BatchPlan, plan_part, rows_of_part
-from tuneloop.training.generation.decoding import GREEDY, Sampling, rounds_alike
+from tuneloop.training.generation.decoding import GREEDY, Sampling
+from tuneloop.training.generation.devices import rounds_alike
 from tuneloop.training.generation.generator import Draw, Generator, NewTokens, plan_prompts
-from tuneloop.training.schema import TrainingExample
 from tuneloop.training.text.chat_format import ChatFormat
-
-SCANNED_EXAMPLES = 5000
-"""Training examples, from the start of the export, among which those for prompts are chosen."""
 
 ModelName = str
 """Name of one of the models that an evaluation asks."""
@@ -115,7 +109,7 @@ class _Task:
 
 @dataclass
 class Asker:
-    """Generates the answers of all passes; one model at a time is in memory."""
+    """Generates the answers of all passes, one model after the other."""
 
     models: Mapping[ModelName, EvaluatedModel]
     system_instruction: str | None
@@ -129,6 +123,11 @@ class Asker:
     """Models that a server answers for."""
     saved: SavedBatches | None = None
     """Batches that an earlier attempt has finished; None keeps none."""
+    stays: frozenset[ModelName] = frozenset()
+    """Models that stay in memory from one call of `ask` to the next; of the others, one at a time
+    is there."""
+    _loaded: dict[ModelName, Any] = field(default_factory=dict)
+    """Those of them that are in memory."""
     _generators: dict[Any, Generator] = field(default_factory=dict)
     _whole: dict[str, tuple[_Group, ...]] = field(default_factory=dict)
     """Name of a pass that is asked in chunks -> its groups."""
@@ -170,6 +169,10 @@ class Asker:
             if self.saved is not None:
                 self.saved.flush()
         return found
+
+    def forget_models(self) -> None:
+        """Drop the models that stayed in memory; the next call of `ask` loads them again."""
+        self._loaded.clear()
 
     def depends_on_batches(self, name: ModelName) -> bool:
         """Whether an answer of a model may depend on the batch that it is generated in."""
@@ -277,7 +280,7 @@ class Asker:
     ) -> Iterator[tuple[_Task, dict[int, Generation]]]:
         """Generate the batches of one model."""
         source = self.models[name]
-        model = source.load()
+        model = self._load(name)
         used: dict[int, Generator] = {}
         for task in tasks:
             self.check_stop()
@@ -300,6 +303,14 @@ class Asker:
             )
         for generator in used.values():
             generator.release()
+
+    def _load(self, name: ModelName) -> Any:
+        if name in self._loaded:
+            return self._loaded[name]
+        model = self.models[name].load()
+        if name in self.stays:
+            self._loaded[name] = model
+        return model
 
     def _generator(self, source: EvaluatedModel, model: Any, max_new_tokens: int) -> Generator:
         """Return a generator with this model, which shares what others have compiled."""
@@ -334,51 +345,3 @@ def decode(chat_format: ChatFormat, answer: NewTokens) -> Generation:
     """
     ids = [each for each in answer.ids if each < chat_format.tokenizer.vocab_size]
     return Generation(chat_format.decode_response(ids), len(answer.ids), hit_limit=answer.hit_limit)
-
-
-def choose_shots(
-    examples: Iterable[TrainingExample], items: Sequence[EvalItem], prompts: set[str], count: int
-) -> dict[str, Shots]:
-    """Choose examples for the base model's prompts: the first of each category in the export.
-
-    Args:
-        examples: training examples in the order of the export.
-        items: items of the eval set.
-        prompts: user texts of the items; examples with one of them are not used.
-        count: examples per prompt.
-
-    Returns:
-        Category -> its examples. Categories without enough examples of their own, which the key
-        `category` in a trace's meta names, get the first examples of the export.
-
-    Raises:
-        DataError: there are not enough examples.
-    """
-    asked = {_folded(prompt) for prompt in prompts}
-    by_category: dict[str | None, list[tuple[str, str]]] = defaultdict(list)
-    for example in islice(examples, SCANNED_EXAMPLES):
-        if not example.is_pair or _folded(example.prompt) in asked:
-            continue
-        for key in {None, _category(example)}:
-            if len(by_category[key]) < count:
-                by_category[key].append((example.prompt, example.response))
-    if len(by_category[None]) < count:
-        raise DataError(
-            f"eval.base_examples: is {count}, but the export has {len(by_category[None])} examples"
-            " that are not in the eval set; lower it, or build a larger dataset"
-        )
-    found = {}
-    for category in {item.category for item in items}:
-        own = by_category.get(category, [])
-        found[category] = tuple(own if len(own) == count else by_category[None])
-    return found
-
-
-def _category(example: TrainingExample) -> str | None:
-    raw = example.metadata.get("category")
-    value = None if raw is None else json.loads(bytes(raw))
-    return value if isinstance(value, str) else None
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())

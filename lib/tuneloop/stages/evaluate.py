@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneloop import jsonl
@@ -35,9 +36,12 @@ from tuneloop.stages.evaluation.samples import Answer, Answered, Judge
 from tuneloop.stages.evaluation.sets import LoadedSet, contamination, load_sets
 from tuneloop.stages.evaluation.stability import noise_floor
 from tuneloop.stages.evaluation.stopping import ask_until_decided
-from tuneloop.stages.models.evaluated import open_models
-from tuneloop.training.generation.decoding import device_limit_bytes
+from tuneloop.stages.models.evaluated import EvaluatedModel, open_models
+from tuneloop.stages.models.in_memory import Devices, choose_models_that_stay
+from tuneloop.training.generation.devices import device_count, device_limit_bytes
 from tuneloop.training.prompt_templates import recipe_named
+
+log = logging.getLogger("tuneloop.stage")
 
 BEFORE, BEFORE_WITH_EXAMPLES, AFTER = "before", "before_with_examples", "after"
 """Parts of the names of the files of traces."""
@@ -53,41 +57,64 @@ def run(spec: EvalStage, stage: Stage) -> None:
     models, asked = _what(spec, stage)
     passes, judge = list_passes(spec, stage, asked), Judge(recipe_named(spec.dataset.recipe))
     known = {} if spec.options.stop_early else _known(spec, stage, asked, passes)
-    saved = SavedBatches(stage)
-    stage.at_end = saved.delete
     opened = open_models(spec, stage)
-    rows = settle(
-        spec.options.batch_size,
-        stage,
-        lambda: choose_rows(
-            [each.architecture for each in opened.values()],
-            device_limit_bytes(),
-            longest_prompt(passes, opened, spec.system_instruction),
-            max(each.max_new_tokens for each in passes),
-        ),
-    )
     with remote.opened(spec.options.backend, opened, "eval.backend") as served:
-        asker = Asker(
-            opened,
-            spec.system_instruction,
-            rows,
-            check_stop=stage.check_stop,
-            progress=stage.estimated_progress,
-            remote=served,
-            saved=saved,
-        )
+        asker = _asker(spec, stage, passes, opened, served)
         if spec.options.stop_early:
             ended = ask_until_decided(spec, stage, asked, passes, asker, judge)
             asked, passes, found = ended.asked, ended.passes, ended.found
-            if again := _asked_again(spec, asker, passes, rows):
+            if again := _asked_again(spec, asker, passes):
                 found |= asker.ask(again, stage.block)
+            asker.forget_models()
         else:
-            again = _asked_again(spec, asker, passes, rows)
+            again = _asked_again(spec, asker, passes)
             found = asker.ask([*passes, *again], stage.block, known)
     if stage.shard_count == 1:
         _assemble(spec, stage, models, asked, passes, found, judge)
     else:
         write_shard(stage, found)
+
+
+def _asker(
+    spec: EvalStage,
+    stage: Stage,
+    passes: Sequence[Pass],
+    opened: Mapping[str, EvaluatedModel],
+    served: Mapping[str, remote.RemoteModel],
+) -> Asker:
+    """Choose the rows of a batch, and the models that stay in memory between chunks."""
+
+    def lengths() -> tuple[int, int]:
+        longest = longest_prompt(passes, opened, spec.system_instruction)
+        return longest, max(each.max_new_tokens for each in passes)
+
+    architectures = {name: each.architecture for name, each in opened.items()}
+    rows = settle(
+        spec.options.batch_size,
+        stage,
+        lambda: choose_rows([*architectures.values()], device_limit_bytes(), *lengths()),
+    )
+    here = {name: each for name, each in architectures.items() if name not in served}
+    stays: frozenset[str] = frozenset()
+    if spec.options.stop_early and here:
+        devices = Devices(device_limit_bytes(), device_count())
+        stays = choose_models_that_stay(here, devices, rows, *lengths())
+        if again := [name for name in here if name not in stays]:
+            log.info(
+                "the memory does not hold all models: each chunk loads %s again", ", ".join(again)
+            )
+    saved = SavedBatches(stage)
+    stage.at_end = saved.delete
+    return Asker(
+        opened,
+        spec.system_instruction,
+        rows,
+        check_stop=stage.check_stop,
+        progress=stage.estimated_progress,
+        remote=served,
+        saved=saved,
+        stays=stays,
+    )
 
 
 def merge(spec: EvalStage, stage: Stage, shards: list[Record]) -> None:
@@ -106,12 +133,12 @@ def _known(spec: EvalStage, stage: Stage, asked: Sequence[Asked], passes: Sequen
     return {file: found for file, found in answers.items() if found is not None}
 
 
-def _asked_again(spec: EvalStage, asker: Asker, passes: Sequence[Pass], rows: int) -> list[Pass]:
+def _asked_again(spec: EvalStage, asker: Asker, passes: Sequence[Pass]) -> list[Pass]:
     """Return the pass that measures the noise floor, where answers depend on their batch."""
     if not asker.depends_on_batches(TUNED):
         return []
     after = next(each for each in passes if each.model == TUNED)
-    return [noise.again(after, rows, spec.seed)]
+    return [noise.again(after, asker.batch_size, spec.seed)]
 
 
 def _what(spec: EvalStage, stage: Stage) -> tuple[tuple[AskedModel, ...], list[Asked]]:

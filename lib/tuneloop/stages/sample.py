@@ -29,7 +29,8 @@ from tuneloop.stages.sampling import report
 from tuneloop.stages.sampling.prompts import ApartPrompts, Prompts, Rules, load_prompts
 from tuneloop.stages.sampling.report import Scored
 from tuneloop.traces.response_text import ParsedResponse
-from tuneloop.training.generation.decoding import GREEDY, Sampling, device_limit_bytes
+from tuneloop.training.generation.decoding import GREEDY, Sampling
+from tuneloop.training.generation.devices import device_limit_bytes
 from tuneloop.training.prompt_templates import Recipe, recipe_named
 
 FILE = "sampled.jsonl"

@@ -127,6 +127,16 @@ def test_one_model_at_a_time_is_loaded_and_only_if_it_is_asked(tmp_path: Path) -
     known = {"y": {number: whole["y"][number] for number in (0, 2)}}
     assert asker.ask(passes, range, known) == whole
 
+    # Models that stay are loaded once.
+    asker.stays = frozenset({"tuned"})
+    assert [asker.ask(passes, range) for _ in range(2)] == [whole, whole]
+    asker.forget_models()
+    assert asker.ask(passes, range) == whole
+    loads = [event for event in events if event in ("base", "tuned")]
+    assert loads[-5:] == ["base", "tuned", "base", "base", "tuned"]
+    asker.stays = frozenset()
+    asker.forget_models()
+
     def attempt(*events_before: str) -> dict[str, dict[int, Generation]]:
         events[:] = events_before
         stage.attempt += "a"

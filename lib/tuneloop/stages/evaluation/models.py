@@ -11,8 +11,9 @@ from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering.question import Question, Shots
 from tuneloop.stages.context import Stage
-from tuneloop.stages.eval_passes import Pass, choose_shots
+from tuneloop.stages.eval_passes import Pass
 from tuneloop.stages.evaluation.sets import LoadedSet
+from tuneloop.stages.evaluation.shots import choose_shots
 from tuneloop.stages.exported import iter_examples
 from tuneloop.stages.models.steps import checkpoint_name, checkpoint_steps
 from tuneloop.training.generation.decoding import GREEDY, Sampling

@@ -31,7 +31,7 @@ log = logging.getLogger("tuneloop.stage")
 
 FIRST_ITEMS = 64
 """Items of the first chunk at least. A chunk has half as many as were asked before it, because each
-chunk loads the models again."""
+chunk loads the models again that do not fit into memory together."""
 
 Found = dict[str, dict[int, Generation]]
 

@@ -308,19 +308,6 @@ def _row_devices() -> Mesh | None:
     return Mesh(np.array(devices), (ROWS,)) if len(devices) > 1 else None
 
 
-def rounds_alike() -> bool:
-    """Whether this device rounds the sums of a row alike in batches of every size."""
-    on_cpu: bool = jax.default_backend() == "cpu"
-    return on_cpu
-
-
-def device_limit_bytes() -> int | None:
-    """Return the memory of this process's device that a program can use; None on a CPU."""
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    limit = statistics.get("bytes_limit")
-    return None if rounds_alike() or limit is None else int(limit)
-
-
 def is_windowed(architecture: Architecture, cache_tokens: int) -> bool:
     """Whether some layer does not see the whole cache.
 

@@ -23,7 +23,7 @@ after the other, and a file is read while its arrays are made."""
 CPU_ROWS, MOST_ROWS = 64, 512
 """Rows of a batch that are chosen on a CPU, and the most on other devices. On a CPU, more rows make
 nothing faster; measured with small models."""
-_USED_SHARE = 0.8
+USED_SHARE = 0.8
 """Part of a device's memory that is planned for."""
 _TOKEN_SECONDS = 0.01
 """Least time of one token of a batch: small models wait for the host, not for their memory."""
@@ -41,7 +41,8 @@ def eval_host_bytes(
         has_chip: whether the pod has an accelerator, which holds the weights.
     """
     lengths = train.max_length_tokens, longest_answer(options, train)
-    return _host_bytes(architecture, options.batch_size, *lengths, has_chip=has_chip)
+    copies = _COPIES + int(options.stop_early)  # base and tuned model stay in memory
+    return _host_bytes(architecture, options.batch_size, *lengths, copies, has_chip=has_chip)
 
 
 def _host_bytes(
@@ -49,6 +50,7 @@ def _host_bytes(
     batch_size: int | Literal["auto"],
     prompt_tokens: int,
     new_tokens: int,
+    copies: int,
     *,
     has_chip: bool,
 ) -> int:
@@ -57,7 +59,7 @@ def _host_bytes(
         return RUNTIME_OF_CHIPS + 2 * _FLOAT32 * largest_weight(architecture)
     rows = CPU_ROWS if batch_size == "auto" else batch_size
     batch = batch_bytes(architecture, rows, prompt_tokens, new_tokens)
-    return RUNTIME + _COPIES * weight_bytes(architecture) + batch
+    return RUNTIME + copies * weight_bytes(architecture) + batch
 
 
 def sample_host_bytes(
@@ -77,7 +79,7 @@ def sample_host_bytes(
         chip: the device; None for a CPU.
     """
     lengths = prompt_tokens, new_tokens
-    return _host_bytes(architecture, batch_size, *lengths, has_chip=chip is not None)
+    return _host_bytes(architecture, batch_size, *lengths, _COPIES, has_chip=chip is not None)
 
 
 def weight_bytes(architecture: Architecture) -> int:
@@ -120,7 +122,7 @@ def largest_rows(
     Returns:
         1 if nothing fits by the estimate.
     """
-    free = _USED_SHARE * limit_bytes - weight_bytes(architecture)
+    free = USED_SHARE * limit_bytes - weight_bytes(architecture)
     rows = MOST_ROWS
     while rows > 1 and batch_bytes(architecture, rows, prompt_tokens, new_tokens) > free:
         rows //= 2

@@ -1,4 +1,4 @@
-"""Which examples the base model is shown, and which batches share them."""
+"""Which examples the base model is shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tuneloop.errors import DataError
 from tuneloop.evaluation.sets.schema import EvalItem
-from tuneloop.stages.eval_passes import choose_shots
+from tuneloop.stages.evaluation.shots import choose_shots
 from tuneloop.training.schema import TrainingExample
 
 
