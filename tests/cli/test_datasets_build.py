@@ -9,6 +9,7 @@ import pytest
 
 from tests.builders import Invoke
 from tuneloop.datasets.selection.expressions import parse_numbers, parse_where
+from tuneloop.store.db import select
 from tuneloop.traces.client import TraceClient
 from tuneloop.traces.schema import build_trace
 
@@ -50,6 +51,18 @@ def test_the_build_shows_what_each_rule_removes(tuneloop: Invoke, traces: str) -
     assert (reply["dataset_key"], reply["account"]["considered"]) == ("d-v1", 8)
     published = tuneloop(*build, *rules, "--dry-run")[1]
     assert published.endswith("would be selected, but this dataset is published already\n")
+
+
+def test_the_store_selects_once(
+    tuneloop: Invoke, traces: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seeds = select._choose_now, []
+    monkeypatch.setattr(
+        select, "_choose_now", lambda *given: (seeds.append(given[2]), real(*given))[1]
+    )
+    build = ("datasets", "build", "d", "v1", "--store", traces, "--strategy", "random")
+    assert tuneloop(*build, "--limit", "2")[0] == 0
+    assert len(seeds) == 1
 
 
 def test_answers_of_evaluations_are_selected_when_asked(tuneloop: Invoke, traces: str) -> None:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -278,6 +279,8 @@ class Selection:
     """The rows in order; can be read once."""
     account: SelectionAccount | None = None
     """What each rule removed."""
+    read_numbers: Callable[[], array[int]] | None = None
+    """Reads the number of each row in the store, in order; None if the rows are of no store."""
 
 
 class ContentHasher:

@@ -18,6 +18,7 @@ from tuneloop.storage import files, paths
 from tuneloop.store.budget import Budget
 from tuneloop.store.catalog import Catalog
 from tuneloop.store.db.database import Database
+from tuneloop.store.db.kept import KeptSelections
 from tuneloop.store.metrics import Metrics
 from tuneloop.store.readiness import Check, check_room
 from tuneloop.store.shared_reads import SharedReads
@@ -57,6 +58,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     views: SharedReads[Any] = field(default_factory=SharedReads)
     """Views of runs that people watch, by run id."""
+    kept: KeptSelections = field(default_factory=KeptSelections)
     streams: Streams = field(init=False)
     budget: Budget = field(init=False)
     checks: dict[str, Check] = field(init=False)

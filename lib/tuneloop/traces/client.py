@@ -183,10 +183,18 @@ class TraceClient:
                 " the database"
             )
 
-    def build_dataset(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Publish a dataset, or find it if it is already published; returns the store's reply."""
-        body = self._dump(request)
-        return self._request("POST", "/api/datasets/build", body, reply_seconds=_BUILD_SECONDS)
+    def build_dataset(
+        self, request: Mapping[str, Any], preview_id: str | None = None
+    ) -> dict[str, Any]:
+        """Publish a dataset, or find it if it is already published; returns the store's reply.
+
+        Args:
+            request: the request; the seed is that of the preview.
+            preview_id: id of a preview of the request, which has selected the traces.
+        """
+        asked = "" if preview_id is None else f"?{urlencode({'preview': preview_id})}"
+        path, body = f"/api/datasets/build{asked}", self._dump(request)
+        return self._request("POST", path, body, reply_seconds=_BUILD_SECONDS)
 
     def preview_dataset(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Count what a build would select, rule by rule; returns the store's reply."""

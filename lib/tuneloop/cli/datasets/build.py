@@ -181,14 +181,15 @@ def _preview_and_build(
 ) -> None:
     from tuneloop.traces.client import TraceClient
 
+    preview_id = None
     with TraceClient(store) as client:
         if dry_run or not as_json:
             preview = client.preview_dataset(request)
             if not as_json:
                 _print_account(preview["account"])
-            # The seed of the preview, so that the same traces are built.
-            request["seed"] = preview["seed"]
-        shown = preview if dry_run else client.build_dataset(request)
+            # The build publishes what the preview has selected, with its seed.
+            request["seed"], preview_id = preview["seed"], preview.get("preview_id")
+        shown = preview if dry_run else client.build_dataset(request, preview_id)
     if as_json:
         print_json(shown)
     elif dry_run:

@@ -42,6 +42,7 @@ from tuneloop.store.db.exports import (
     select_newest,
 )
 from tuneloop.store.db.idempotency import remember
+from tuneloop.store.db.kept import Kept
 from tuneloop.store.db.labels import Labels
 from tuneloop.store.db.scores import Scores
 from tuneloop.store.db.search import Budget, Query, SearchPage, SearchResult
@@ -300,7 +301,11 @@ class Database:
 
     @contextlib.contextmanager
     def selection(
-        self, request: BuildRequest, seed: int, members: Members = ()
+        self,
+        request: BuildRequest,
+        seed: int,
+        members: Members = (),
+        kept: Kept | None = None,
     ) -> Iterator[Selection]:
         """Select the traces of a dataset from a snapshot; read the rows within the context.
 
@@ -308,9 +313,10 @@ class Database:
             request: what to select.
             seed: seed of a random selection.
             members: the rows of the datasets that the request's rules name.
+            kept: what a preview of the request has selected; None selects now.
         """
         with self._sentences(), engine.snapshot(self._engine) as connection:
-            yield run_selection(connection, request, seed, members)
+            yield run_selection(connection, request, seed, members, kept)
 
     def _sentences(self) -> contextlib.AbstractContextManager[None]:
         return engine.sentences(self.place)

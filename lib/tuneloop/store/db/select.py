@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
@@ -29,6 +29,7 @@ from sqlalchemy import (
     Text,
     and_,
     cast,
+    delete,
     func,
     insert,
     literal,
@@ -56,6 +57,7 @@ from tuneloop.store.db.candidates import (
     iter_candidates,
     noting,
 )
+from tuneloop.store.db.kept import Kept
 from tuneloop.store.db.tables import traces
 from tuneloop.traces.schema import utc_text
 
@@ -80,7 +82,11 @@ def register_functions(connection: sqlite3.Connection) -> None:
 
 
 def run_selection(
-    connection: Connection, request: BuildRequest, seed: int, members: Members = ()
+    connection: Connection,
+    request: BuildRequest,
+    seed: int,
+    members: Members = (),
+    kept: Kept | None = None,
 ) -> Selection:
     """Select traces and stream them.
 
@@ -90,9 +96,38 @@ def run_selection(
         request: filters, strategy, limit and rules.
         seed: seed of a random selection; ignored by `latest`.
         members: the rows of the datasets that the rules name.
+        kept: what a preview of the request has selected; None selects now. If one of its traces
+            was deleted since, traces are selected anew.
     """
-    dialect = connection.dialect.name
     connection.execute(CreateTable(_chosen))
+    if kept is not None and _choose_again(connection, kept):
+        account = kept.account
+    else:
+        account = _choose_now(connection, request, seed, members)
+    rows = _rows(connection, account.selected)
+    return Selection(account.selected, rows, account, lambda: _numbers(connection))
+
+
+def _choose_again(connection: Connection, kept: Kept) -> bool:
+    """Choose what was selected before; returns whether all of it is still there."""
+    _insert(connection, kept.numbers)
+    there = select(func.count()).select_from(_chosen).join(traces, _chosen.c.seq == traces.c.seq)
+    if connection.scalar(there) == len(kept.numbers):
+        return True
+    connection.execute(delete(_chosen))
+    return False
+
+
+def _numbers(connection: Connection) -> array[int]:
+    chosen = select(_chosen.c.seq).order_by(_chosen.c.position)
+    with connection.execute(chosen, execution_options={"yield_per": INSERTED_ROWS}) as found:
+        return array("q", found.scalars())
+
+
+def _choose_now(
+    connection: Connection, request: BuildRequest, seed: int, members: Members
+) -> SelectionAccount:
+    dialect = connection.dialect.name
     conditions = [has_value(traces, key, value, dialect) for key, value in request.filters.items()]
     rules = request.selection
     tally = Tally(_count(connection))
@@ -107,10 +142,8 @@ def run_selection(
     if request.filters:
         tally.add("filters", _count(connection, within, *conditions))
     if rules is None:
-        account = _choose(connection, request, seed, conditions, tally)
-    else:
-        account = _choose_by_rules(connection, request, rules, seed, conditions, tally)
-    return Selection(account.selected, _rows(connection, account.selected), account)
+        return _choose(connection, request, seed, conditions, tally)
+    return _choose_by_rules(connection, request, rules, seed, conditions, tally)
 
 
 def _count(
@@ -156,11 +189,15 @@ def _choose_by_rules(
         strategy=request.selection_strategy,
         limit=request.limit,
     )
-    chosen = enumerate((numbers[number] for number in found.positions), start=1)
+    _insert(connection, (numbers[number] for number in found.positions))
+    return found.account.after(tally.account())
+
+
+def _insert(connection: Connection, numbers: Iterable[int]) -> None:
+    chosen = enumerate(numbers, start=1)
     while block := list(islice(chosen, INSERTED_ROWS)):
         rows = [{"position": position, "seq": seq} for position, seq in block]
         connection.execute(insert(_chosen), rows)
-    return found.account.after(tally.account())
 
 
 def _rows(connection: Connection, count: int) -> Iterator[TraceRow]:

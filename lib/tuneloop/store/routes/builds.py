@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from anyio import to_thread
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.json_schema import SkipJsonSchema
 
 from tuneloop.datasets import read
 from tuneloop.datasets.build import build
@@ -17,6 +18,7 @@ from tuneloop.datasets.schema import BuildRequest, DatasetManifest, Selection, i
 from tuneloop.datasets.selection.account import SelectionAccount
 from tuneloop.errors import DataError
 from tuneloop.store.db.candidates import Members
+from tuneloop.store.db.kept import KEPT_TRACES, Kept
 from tuneloop.store.dependencies import Damaged, Service, Svc
 from tuneloop.store.routes import bounds, examples, request_parsing
 from tuneloop.store.routes.refusals import GUARDED, refusals
@@ -56,6 +58,9 @@ class DatasetPreview(BaseModel):
     """Seed of the request, or a generated one. Build with this seed to get the same traces."""
     account: SelectionAccount = Field(examples=[examples.ACCOUNT])
     """What each rule of the selection removes."""
+    preview_id: str | None = Field(examples=[examples.PREVIEW_ID])
+    """`preview` of a build of the same request and seed, which then need not select again; null
+    for more than a million traces."""
 
 
 @router.post(
@@ -68,13 +73,25 @@ class DatasetPreview(BaseModel):
     },
     openapi_extra=_BODY,
 )
-async def build_dataset(request: Request, service: Svc) -> JSONResponse:
+async def build_dataset(
+    request: Request,
+    service: Svc,
+    preview: Annotated[
+        str | SkipJsonSchema[None],
+        Query(
+            description="`preview_id` of a preview of the same request and seed. The build"
+            " publishes what it has selected. After ten minutes, or if one of the traces was"
+            " deleted, traces are selected anew.",
+            examples=[examples.PREVIEW_ID],
+        ),
+    ] = None,
+) -> JSONResponse:
     """Publish traces as an immutable dataset; the status is 200 if it was built before."""
     body = await request_parsing.read(request, request_parsing.MAX_TRACE_BYTES)
 
     def work() -> JSONResponse:
         asked = request_parsing.parse(_build_request, body)
-        manifest, created = publish(service, asked)
+        manifest, created = publish(service, asked, preview)
         reply = DatasetBuilt(
             dataset_key=manifest.dataset_key,
             build_id=manifest.build_id,
@@ -106,24 +123,42 @@ async def preview_dataset(request: Request, service: Svc) -> JSONResponse:
         seed = preview_seed(service, asked, published)
         with selecting(service, asked, seed) as selection:
             account = selection.account or SelectionAccount(considered=0, selected=0)
+            preview_id = keep(service, asked, seed, selection)
         reply = DatasetPreview(
             dataset_key=asked.dataset_key,
             exists=published is not None,
             trace_count=selection.count,
             seed=seed,
             account=account,
+            preview_id=preview_id,
         )
         return JSONResponse(reply.model_dump(mode="json"))
 
     return await to_thread.run_sync(work, limiter=service.build_threads)
 
 
-def publish(service: Service, asked: BuildRequest) -> tuple[DatasetManifest, bool]:
-    """Build a dataset; returns its manifest, and whether it is new."""
+def keep(service: Service, asked: BuildRequest, seed: int, selection: Selection) -> str | None:
+    """Keep the selection of a preview for the build; returns its id, or None if it is too large."""
+    account, read_numbers = selection.account, selection.read_numbers
+    if account is None or read_numbers is None or selection.count > KEPT_TRACES:
+        return None
+    return service.kept.keep(asked, seed, Kept(read_numbers(), account))
+
+
+def publish(
+    service: Service, asked: BuildRequest, preview: str | None = None
+) -> tuple[DatasetManifest, bool]:
+    """Build a dataset; returns its manifest, and whether it is new.
+
+    Args:
+        service: the state of the store.
+        asked: the request.
+        preview: id of a preview of the request, of which the selection is used if it is kept.
+    """
     check(service, asked)
     with service.metrics.building() as job:
         manifest, created = build(
-            lambda seed: selecting(service, asked, seed),
+            lambda seed: selecting(service, asked, seed, preview),
             asked,
             service.artifacts,
             now=service.clock(),
@@ -149,16 +184,17 @@ def preview_seed(service: Service, asked: BuildRequest, published: DatasetManife
 
 
 def selecting(
-    service: Service, asked: BuildRequest, seed: int
+    service: Service, asked: BuildRequest, seed: int, preview: str | None = None
 ) -> AbstractContextManager[Selection]:
-    """Select the traces of a request from a snapshot.
+    """Select the traces of a request from a snapshot, unless a preview has selected them.
 
     Raises:
         HTTPException: the request names an unknown recipe or dataset, asks too much of the
             database, or needs a package that is not installed.
     """
     check(service, asked)
-    return service.database.selection(asked, seed, _members(service, asked))
+    kept = service.kept.find(preview, asked, seed)
+    return service.database.selection(asked, seed, _members(service, asked), kept)
 
 
 def check(service: Service, asked: BuildRequest) -> None:

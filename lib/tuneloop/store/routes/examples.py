@@ -8,6 +8,7 @@ from typing import Any
 TRACE_ID = "6f1c2f0e-5f5b-4a3e-9d59-0c6a1f0f9b11"
 OTHER_TRACE_ID = "0b0a5d3c-8d1f-4c55-8f0e-2a7e6a2c4d10"
 BUILD_ID = "0d1f6a80-9b7c-5b0e-8a2e-6a0f4b6f2c11"
+PREVIEW_ID = "3c5e7a90-1b2d-4f6e-8a7c-9d0e1f2a3b4c"
 DATASET_KEY = "sums-v1"
 SHARD_NAME = "traces-00000-of-00001.jsonl"
 TIME = "2026-11-22T11:22:10.546379Z"

@@ -25,7 +25,13 @@ from tuneloop.datasets.selection.words import describe_rule, notes
 from tuneloop.errors import DataError
 from tuneloop.store.dependencies import Service, Svc
 from tuneloop.store.routes import request_parsing
-from tuneloop.store.routes.builds import find_published, preview_seed, publish, selecting
+from tuneloop.store.routes.builds import (
+    find_published,
+    keep,
+    preview_seed,
+    publish,
+    selecting,
+)
 from tuneloop.store.web.render import page, security_headers
 from tuneloop.validation import first_error
 
@@ -72,8 +78,8 @@ async def build_dataset(request: Request, service: Svc) -> Response:
     """Build the dataset and go to its page."""
     body = await request_parsing.read(request, FORM_BYTES)
     sent = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
-    given = _given(dict(sent))
-    return await to_thread.run_sync(_build, service, given, limiter=service.build_threads)
+    given, preview = _given(dict(sent)), dict(sent).get("preview")
+    return await to_thread.run_sync(_build, service, given, preview, limiter=service.build_threads)
 
 
 def _given(sent: Mapping[str, str]) -> dict[str, str]:
@@ -99,6 +105,7 @@ def _preview(service: Service, given: dict[str, str]) -> Response:
         with selecting(service, asked, seed) as selection:
             rows: list[TraceRow] = list(islice(selection.rows, PREVIEW_ROWS))
             account = selection.account or SelectionAccount(considered=0, selected=0)
+            preview_id = keep(service, asked, seed, selection)
     except _REFUSALS as e:
         return _refuse(service, given, e)
     return _show(
@@ -108,14 +115,14 @@ def _preview(service: Service, given: dict[str, str]) -> Response:
         rules=described(account),
         rows=rows,
         exists=published is not None,
-        confirmed={**given, "seed": str(seed)},
+        confirmed={**given, "seed": str(seed), "preview": preview_id or ""},
         key=asked.dataset_key,
     )
 
 
-def _build(service: Service, given: dict[str, str]) -> Response:
+def _build(service: Service, given: dict[str, str], preview: str | None) -> Response:
     try:
-        manifest, _ = publish(service, read_request(given))
+        manifest, _ = publish(service, read_request(given), preview)
     except _REFUSALS as e:
         return _refuse(service, given, e)
     url = f"/datasets/{manifest.dataset_key}"
