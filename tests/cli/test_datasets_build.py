@@ -56,10 +56,13 @@ def test_the_build_shows_what_each_rule_removes(tuneloop: Invoke, traces: str) -
 def test_the_store_selects_once(
     tuneloop: Invoke, traces: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seeds = select._choose_now, []
-    monkeypatch.setattr(
-        select, "_choose_now", lambda *given: (seeds.append(given[2]), real(*given))[1]
-    )
+    real, seeds = select._choose_now, list[int]()
+
+    def choose(connection: Any, asked: Any, seed: int, members: Any) -> Any:
+        seeds.append(seed)
+        return real(connection, asked, seed, members)
+
+    monkeypatch.setattr(select, "_choose_now", choose)
     build = ("datasets", "build", "d", "v1", "--store", traces, "--strategy", "random")
     assert tuneloop(*build, "--limit", "2")[0] == 0
     assert len(seeds) == 1
