@@ -87,7 +87,7 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
     Raises:
         DataError: the data is not UTF-8, not strict JSON, or not an object.
     """
-    value = parse_value(data, where)
+    value = _parsed(data, where, "one JSON object per line")
     if not isinstance(value, dict):
         kind = _KINDS.get(type(value), "a number")
         raise DataError(f"{where}: found {kind}, expected one JSON object per line; fix the line")
@@ -104,8 +104,12 @@ def parse_value(data: bytes, where: str) -> Any:
     Raises:
         DataError: the data is not UTF-8, or not strict JSON.
     """
+    return _parsed(data, where, "JSON text")
+
+
+def _parsed(data: bytes, where: str, expected: str) -> Any:
     try:
-        return _loads(data)
+        return _loads(data, expected)
     except _Refused as refused:
         raise DataError(f"{where}: {refused}") from None
 
@@ -145,7 +149,7 @@ def encode_lines(values: Sequence[Any]) -> bytes:
     return _encoder.encode_lines(values)
 
 
-def _loads(line: bytes) -> Any:
+def _loads(line: bytes, expected: str) -> Any:
     """Parse a line strictly and raise `_Refused` for every fault."""
     try:
         text = line.decode("utf-8").rstrip("\r\n")
@@ -158,9 +162,10 @@ def _loads(line: bytes) -> Any:
             "expected UTF-8 text; save the file as UTF-8"
         ) from None
     except json.JSONDecodeError as error:
+        line_of_text = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise _Refused(
-            f"broken JSON ({error.msg} at column {error.colno}), "
-            "expected one JSON object per line; fix the line"
+            f"broken JSON ({error.msg} at {line_of_text}column {error.colno}), "
+            f"expected {expected}; fix the line"
         ) from None
     except RecursionError:
         raise _Refused(

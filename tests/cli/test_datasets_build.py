@@ -85,6 +85,7 @@ def test_a_dataset_of_a_dataset(tuneloop: Invoke, traces: str) -> None:
     [
         (["--where", "reward"], "comparison 'reward': expected FIELD>=VALUE"),
         (["--where", "rewards>=1"], "found the field 'rewards', expected reward"),
+        (["--where", "reward==1"], "value '=1': begins with an operator"),
         (["--where", "reward>=x"], "reward: found 'x', expected a number"),
         (["--where", "reward=1", "--where", "reward=2"], "found = twice for reward"),
         (["--cap", "source"], "'source': expected NAME=NUMBER"),
@@ -92,6 +93,7 @@ def test_a_dataset_of_a_dataset(tuneloop: Invoke, traces: str) -> None:
         (["--from", "a=0"], "datasets.a"),
         (["--best-of", "1", "--best-by", "source"], "expected a field of numbers"),
         (["--filter", "{"], "not JSON"),
+        (["--filter", "[" * 9999], "nested too deeply"),
     ],
 )
 def test_a_wrong_option_is_a_usage_error(

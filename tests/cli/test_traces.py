@@ -52,7 +52,7 @@ def test_a_table_is_imported_by_its_columns_from_any_place(
         True,
     )
     code, _, err = tuneloop("traces", "import", path, *options, "--file-type", "xls")
-    assert (code, "expected one of arrow, csv, json, parquet, tsv" in err) == (2, True)
+    assert (code, "expected one of arrow, csv, json, parquet, semicolons, tsv" in err) == (2, True)
 
 
 def test_one_invalid_record_refuses_the_file_unless_it_is_skipped(

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tuneloop.errors import DataError
+from tuneloop.errors import DataError, UsageError
 from tuneloop.jsonl import dump_line
 from tuneloop.storage.rows.source import Source
 from tuneloop.store.db.database import Database
 from tuneloop.traces import files
 from tuneloop.traces.client import TraceClient
-from tuneloop.traces.files import import_file
+from tuneloop.traces.files import ImportOptions, import_file
 
 Make = Callable[..., dict[str, Any]]
 ON_SQLITE = pytest.mark.parametrize("new_database_url", ["sqlite"], indirect=True)
@@ -72,3 +72,26 @@ def test_another_trace_under_the_id_is_found_out(
         client.check_stored(one, make_trace())
         with pytest.raises(DataError, match="is not the one that was posted"):
             client.check_stored(one, make_trace(prompt="another"))
+
+
+def test_what_is_nested_too_deeply_is_refused_with_the_others(tmp_path: Path) -> None:
+    file, refused = tmp_path / "a.jsonl", tmp_path / "refused.jsonl"
+    for levels in (450, 900, 9999):
+        deep = b'{"a":' * levels + b"1" + b"}" * levels
+        file.write_bytes(b'{"prompt": "p", "completion": "c", "x": %b}\n' % deep)
+        options = ImportOptions("prompt_completion")
+        with TraceClient("http://127.0.0.1:9") as client:
+            with pytest.raises(
+                DataError, match=r"^[^ ]*a\.jsonl: the file has no traces \(1 record"
+            ):
+                import_file(Source(str(file)), client, lambda n, m: None, options, str(refused))
+        assert b"nested" in refused.read_bytes()
+
+
+def test_refused_records_do_not_replace_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"{}\n")
+    with TraceClient("http://127.0.0.1:9") as client:
+        with pytest.raises(UsageError, match=r"--refused .*: is the imported file"):
+            import_file(Source(str(file)), client, lambda n, m: None, None, f"{tmp_path}/./a.jsonl")
+    assert file.read_bytes() == b"{}\n"

@@ -15,9 +15,9 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from tuneloop.errors import DataError
+from tuneloop.errors import DataError, UsageError
 from tuneloop.jsonl import dump_line
-from tuneloop.storage import files
+from tuneloop.storage import files, paths
 from tuneloop.storage.errors import refusal
 from tuneloop.storage.rows.row import Row
 from tuneloop.storage.rows.source import Source, iter_rows
@@ -82,6 +82,8 @@ def import_file(
         DataError: a record is not a trace, the file has no traces, or the store does not have what
             it was sent.
     """
+    if refused is not None and paths.absolute(refused) == paths.absolute(source.url):
+        raise UsageError(f"--refused {refused}: is the imported file, expected another file")
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, prefix="tuneloop-") as spool:
         reader = _Reader(source, options or ImportOptions())
         digest = reader.check(refused, client.dump, spool)
@@ -124,10 +126,14 @@ class _Reader:
                     try:
                         trace = self._convert(part, where)
                         _validate(trace, where)
+                        text = dump(trace)
                     except DataError as e:
                         refusals.add(where, str(e), part)
                         continue
-                    _keep(spool, dump(trace))
+                    except RecursionError:
+                        refusals.add(where, _too_deep(where), part)
+                        continue
+                    _keep(spool, text)
                     self.counts.traces += 1
                     self._is_changed |= trace is not part
             self.counts.refused = refusals.count
@@ -170,6 +176,9 @@ class _Reader:
         except DataError as e:
             refusals.add(row.place, str(e), row.value)
             return
+        except RecursionError:
+            refusals.add(row.place, _too_deep(row.place), row.value)
+            return
         for where, part in parts:
             if part is None:
                 self.counts.skipped += 1
@@ -195,6 +204,10 @@ class _Reader:
                 f" them; add --drop {both[0]}"
             )
         return values | rest
+
+
+def _too_deep(where: str) -> str:
+    return f"{where}: is nested too deeply to read, expected fewer levels; flatten it"
 
 
 def _keep(spool: IO[bytes], text: str) -> None:
@@ -242,3 +255,5 @@ def _line(where: str, reason: str, record: object) -> bytes:
         return dump_line({"place": where, "reason": reason, "record": record})
     except (TypeError, ValueError):  # NaN of a table, or half of a surrogate pair
         return dump_line({"place": where, "reason": reason, "record": repr(record)})
+    except RecursionError:
+        return dump_line({"place": where, "reason": reason, "record": "nested too deeply"})

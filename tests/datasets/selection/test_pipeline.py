@@ -122,7 +122,9 @@ def test_best_of_keeps_the_first_of_equal_traces() -> None:
     rewards = [0.5, 1.0, None, 1.0, 1.0, 0.1]
     rows = [Candidate(f"{n}", PROMPTS[0], reward=reward) for n, reward in enumerate(rewards)]
     rows.append(Candidate("other", PROMPTS[1]))
-    assert select(rows, best_of={"count": 2}).ids == ["1", "3", "other"]
+    best = select(rows, best_of={"count": 2})
+    assert best.ids == ["1", "3", "other"]
+    assert best.account.rules[0].facts == {"prompts": 2, "without_value": 2}
     assert select(rows, best_of={"count": 5}).ids == ["0", "1", "3", "4", "5", "other"]
     drawn = select(rows, 7, best_of={"count": 1}, strategy="random").ids
     first = min("134", key=lambda name: rank_of(7, name))
@@ -155,6 +157,11 @@ def test_caps_keep_the_first_of_each_value() -> None:
     both = select(rows, caps={"source": 2, "/k": 1})
     assert both.ids == ["0"]
     assert removed(both) == {"cap /k": 8, "cap source": 0}
+    assert both.account.rules[0].facts == {"values": 0, "without_value": 9}
+    assert select(rows, caps={"source": 2}).account.rules[0].facts == {
+        "values": 1,
+        "without_value": 3,
+    }
 
 
 @settings(max_examples=200)

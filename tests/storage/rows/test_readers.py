@@ -6,6 +6,7 @@ import datetime
 import decimal
 import gzip
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,12 @@ def test_parquet_and_arrow_hold_what_json_can_and_dates_as_text(tmp_path: Path) 
         }
         for n, text in enumerate(HARD)
     ]
-    expected = [{**row, "day": "2026-11-28", "price": "1.50"} for row in rows]
+    # A key that is null is absent, because all objects of a column have the same keys.
+    turns = {n: [{"role": "user", "content": text}] for n, text in enumerate(HARD)}
+    expected = [
+        {**row, "turns": turns[n], "day": "2026-11-28", "price": "1.50"}
+        for n, row in enumerate(rows)
+    ]
     table = pyarrow.Table.from_pylist(rows)
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
     with pyarrow.ipc.new_file(str(tmp_path / "file.arrow"), table.schema) as file:
@@ -142,6 +148,24 @@ def test_a_folder_of_save_to_disk_is_read(tmp_path: Path) -> None:
     assert read(both, split="test") == PLAIN[::-1]
     with pytest.raises(UsageError, match=r"--split: is not given .*splits: test, train"):
         read(both)
+    for options in ({"split": "test"}, {"subset": "main"}):
+        with pytest.raises(UsageError, match=r"expected"):
+            read(tmp_path / "one", **options)
+    assert read(tmp_path / "one", split="train") == PLAIN
+    (both / "test" / "data-00001-of-00002.arrow").unlink()
+    with pytest.raises(DataError, match=r"data-00001-of-00002.arrow: no such file"):
+        read(both, split="test")
+    state = {"_data_files": [{"filename": "a.arrow"}], "_indices_data_files": [{}]}
+    (tmp_path / "one" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DataError, match=r"is a selection of the rows"):
+        read(tmp_path / "one")
+
+
+def test_a_folder_with_many_files_names_a_few_splits(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / f"file{number}x.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match=r"one of its splits: file0x, .* and 30 others"):
+        read(tmp_path)
 
 
 def test_the_names_of_files_in_a_repository_are_its_splits(tmp_path: Path) -> None:
@@ -151,8 +175,12 @@ def test_the_names_of_files_in_a_repository_are_its_splits(tmp_path: Path) -> No
             path = tmp_path / "data" / f"{split}-{number:05d}-of-00002.jsonl"
             path.write_bytes(_jsonl([{"split": split, "n": number}]))
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A dataset\n")
+    (tmp_path / "data" / "dataset_info.json").write_text("{}")
     assert read(tmp_path, split="train") == [{"split": "train", "n": n} for n in range(2)]
-    with pytest.raises(UsageError, match=r"--split: is dev for .*splits: test, train"):
+    old = tmp_path / "data" / "old-00000-of-00001-b42a775f407cee45.jsonl"
+    old.write_bytes(_jsonl([{"n": 9}]))
+    assert read(tmp_path, split="old") == [{"n": 9}]
+    with pytest.raises(UsageError, match=r"--split: is dev for .*splits: old, test, train"):
         read(tmp_path, split="dev")
 
 
@@ -172,6 +200,8 @@ def test_the_readme_of_a_repository_tells_subsets_and_splits(tmp_path: Path) -> 
         read(tmp_path)
 
 
+_TWICE = pyarrow.BufferOutputStream()
+pyarrow.parquet.write_table(pyarrow.table([[1], [2]], names=["a", "a"]), _TWICE)
 BROKEN = {
     "cut.jsonl.gz": (gzip.compress(_jsonl(PLAIN) * 9)[:-20], "gzip data is truncated"),
     "bad.jsonl.gz": (b"\x1f\x8b\x08\x00xxxxxxxxxxxxxxxxxxxxxxxx", "is not valid gzip data"),
@@ -180,10 +210,15 @@ BROKEN = {
     "a.parquet": (b"PAR1 nothing", "not a readable Parquet file"),
     "a.arrow": (b"nothing", "not a readable Arrow file"),
     "array.json": (b'[{"a": 1}, ', "begins with [ and is not a JSON array"),
-    "object.json": (b'{\n"a": \n}', "broken JSON"),
+    "object.json": (b'{\n"a": 1\n}\n{\n', "broken JSON (Extra data at line 4, column 1)"),
+    "deep.json": (b"[" * 9999 + b"]" * 9999, "is a JSON array nested too deeply to read"),
+    "table.jsonl": (b"PAR1", "is a Parquet file, expected text; add --file-type parquet"),
+    "twice.parquet": (_TWICE.getvalue().to_pybytes(), "has the column 'a' twice"),
+    "excel.csv": (b"\xef\xbb\xbfa;b\r\n1;2\r\n", "add --file-type semicolons"),
+    "empty.csv": (b"", "has no first line, expected a header"),
     "quote.csv": (b'a,b\n"1,2\n', "quote.csv:2: broken CSV"),
     "latin.csv": (b"a,b\n1,\xe9\n", "a byte is not UTF-8"),
-    "no_name.csv": (b"a,,c\n1,2,3\n", "no name for each column"),
+    "no_name.csv": (b"a,,c\n1,2,3\n", "has no name for column 2"),
     "twice.csv": (b"a,b,a\n1,2,3\n", "has the column 'a' twice"),
     "packed.csv": (b"PK\x03\x04", "is a zip archive"),
     "packed.jsonl": (b"PK\x03\x04", "is a zip archive"),
@@ -227,6 +262,37 @@ def test_a_small_file_that_expands_without_end_is_refused(
         (tmp_path / name).write_bytes(pack(b"a,b\n" + b"1,2\n" * 100_000))
         with pytest.raises(DataError, match=r"have expanded to more than"):
             read(tmp_path / name)
+
+
+def test_what_is_not_yet_a_record_is_not_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNELOOP_LIMIT_LINE_BYTES", str(1 << 20))
+    lines = tmp_path / "blank.jsonl.gz"
+    lines.write_bytes(gzip.compress(b"\n" * 4_000_000 + b"[]"))
+    tracemalloc.start()
+    found = [read(lines)]
+    for text in (b'a,b\n"1,2\n', b"a,b\n1,2\n3", b"a"):
+        (tmp_path / "a.csv").write_bytes(text + b",1" * 4_000_000)
+        with pytest.raises(DataError, match=r"a.csv:[123]: the record has more than 1,048,576"):
+            read(tmp_path / "a.csv")
+    assert (found, tracemalloc.get_traced_memory()[1] < 64 << 20) == ([[]], True)
+    tracemalloc.stop()
+
+
+def test_the_line_after_blank_lines_keeps_its_number(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf\r\n\n{}\nx\n")
+    rows = list(iter_rows(Source(str(tmp_path / "a.jsonl"))))
+    assert [row.place.rpartition(":")[2] for row in rows] == ["3", "4"]
+
+
+def test_excel_and_pzstd(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbfa;b\r\n1,5;"x;\r\ny"\r\n')
+    assert read(path, file_type="semicolons") == [{"a": "1,5", "b": "x;\r\ny"}]
+    skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00size"
+    (tmp_path / "a.jsonl.zst").write_bytes(skippable + pyzstd.compress(b'{"a": 1}'))
+    assert read(tmp_path / "a.jsonl.zst") == [{"a": 1}]
 
 
 def test_a_place_without_a_file_is_a_usage_error(tmp_path: Path) -> None:

@@ -256,6 +256,7 @@ def test_odd_addresses(http: TestClient, ids: Ids) -> None:
         ("/review/next?who=a&queue=other", 422),
         ("/review/next?who=a&trace=nowhere", 404),
         ("/review/next?who=a&label=%20", 422),
+        ("/review/next?who=a&label=review%0A", 422),
         ("/review?label=%3Cscript%3E&queue=x&source=%00", 422),
         ("/review?label=%3Cscript%3E&queue=x", 200),
     ):

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.traces.conversations import Drawn
+from tuneloop.errors import DataError
 from tuneloop.storage.rows.source import Source, iter_rows
 from tuneloop.traces.conversation import trace_of_conversation
 from tuneloop.traces.exporters.chat import conversation, messages_record
@@ -214,3 +215,76 @@ def test_1000_pairs_of_csv_come_out_equal(tmp_path: Path) -> None:
             writer.writerow([chat["messages"][0]["content"], in_text(chat["messages"][1])])
     made = [read("prompt_completion", row)[0] for row in _rows(path)]
     assert [as_chat(trace) for trace in made] == drawn
+
+
+def test_tools_of_a_table_have_no_keys_of_each_other(tmp_path: Path) -> None:
+    tools = [
+        {"name": name, "parameters": {"type": "object", "properties": {key: {"type": "string"}}}}
+        for name, key in (("look", "at"), ("open", "door"))
+    ]
+    call = {"function": {"name": "look", "arguments": {"at": "sky"}}}
+    messages = [
+        {"role": "user", "content": "Look"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    rows = [{"messages": messages, "tools": tools, "meta": [{"a": 1}, {"b": 2}]}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    ((trace,),) = [read("messages", row) for row in _rows(tmp_path / "a.parquet")]
+    assert [tool["function"] for tool in trace["tools"]] == tools
+    assert trace["steps"][0]["content"] == '{"at": "sky"}'
+    assert trace["meta"] == {"meta": [{"a": 1}, {"b": 2}]}
+
+
+def test_cells_of_csv_that_are_empty_are_absent(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        'prompt,completion,reward,labels\na,b,,\nc,d,0.5,"{""good"": true}"\n'
+    )
+    found = [read("prompt_completion", row)[0] for row in _rows(tmp_path / "a.csv")]
+    assert [(trace.get("reward"), trace.get("labels")) for trace in found] == [
+        (None, None),
+        (0.5, {"good": True}),
+    ]
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("sharegpt", {"items": []}, "f:1: found the keys ['items'], expected conversations"),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "function_call", "value": "look(sky)"}]},
+        "f:1: message 1: broken JSON (Expecting value at column 1), expected JSON text; fix",
+    ),
+    ("otel", {"messages": []}, "f:1: found the keys ['messages'], expected a span"),
+    *(
+        (
+            "otel",
+            {"name": "chat", "attributes": [{"key": "n", "value": {"intValue": value}}]},
+            "f:1: n: intValue is",
+        )
+        for value in ("x", None, 1.5, True, "9" * 5000)
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "said"), REFUSED)
+def test_a_record_of_another_form_is_refused(name: str, record: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(name, record)
+    assert str(caught.value).startswith(said)
+
+
+def test_integers_of_otlp_are_exact_and_other_signals_are_skipped() -> None:
+    listed = [{"key": "n", "value": {"intValue": text}} for text in ("-9223372036854775808", 7)]
+    messages = {
+        "gen_ai.input.messages": [{"role": "user", "parts": [{"type": "text", "content": "a"}]}],
+        "gen_ai.output.messages": [
+            {"role": "assistant", "parts": [{"type": "text", "content": "b"}]}
+        ],
+    }
+    texts = [
+        {"key": key, "value": {"stringValue": json.dumps(value)}} for key, value in messages.items()
+    ]
+    spans = [{"name": "chat", "attributes": [one, *texts]} for one in listed]
+    found = read("otel", {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
+    numbers = [trace["meta"]["otel"]["attributes"]["n"] for trace in found]
+    assert numbers == [-9223372036854775808, 7]
+    assert read("otel", {"resourceLogs": []}) == []

@@ -46,6 +46,8 @@ def steps_of(trace: dict[str, Any]) -> list[tuple[str, str]]:
         (said(reasoning_content="add"), ["add"], "4", None),
         (said(thinking=" add ", reasoning="add", tool_calls=[]), ["add"], "4", None),
         (said("<think>more</think>4", reasoning="add"), ["add", "more"], "4", None),
+        (said(reasoning_content=[{"type": "text", "text": "add"}]), ["add"], "4", None),
+        (said(reasoning=[{"type": "thinking", "thinking": "add"}]), ["add"], "4", None),
         (said(reasoning=None, refusal=None, function_call=None), [], "4", None),
         (said([{"type": "text", "text": "4"}, {"type": "text", "text": "!"}]), [], "4!", None),
         (

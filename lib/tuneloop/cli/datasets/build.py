@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -202,12 +201,12 @@ def _preview_and_build(
 
 
 def _filters(text: str) -> Any:
+    from tuneloop.datasets.selection.expressions import parse_filters
+
     try:
-        return json.loads(text)
+        return parse_filters(text)
     except ValueError as e:
-        raise UsageError(
-            f"--filter {text}: not JSON ({e}), expected a JSON object; quote it for the shell"
-        ) from e
+        raise UsageError(f"--filter {text[:60]}: {e}; quote it for the shell") from e
 
 
 def _checked(rules: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -20,6 +20,8 @@ from tuneloop.datasets.selection.spec import FIELDS, TIME, Comparison, Selection
 from tuneloop.datasets.text.normalize import normalize_words
 from tuneloop.datasets.text.terms import normalize_terms
 
+NO_VALUE = -1
+"""Number of the group of traces that do not have the value of a capped field."""
 _KEY_BYTES = 16
 _NO_VALUES: Mapping[str, Any] = {}
 
@@ -71,7 +73,7 @@ class Columns:
     bands: npt.NDArray[np.uint64]
     """Keys of MinHash bands, shape (rows, bands); empty without the rule."""
     groups: Mapping[str, npt.NDArray[np.int64]]
-    """Number of the value of each capped field, shape (rows,)."""
+    """Number of the value of each capped field, or NO_VALUE, shape (rows,)."""
     datasets: npt.NDArray[np.int64]
     """Number of the dataset in the spec, sorted by key, shape (rows,); empty without datasets."""
     failed: tuple[int, ...]
@@ -188,8 +190,11 @@ class _Reader:
                 words += b" " + normalize_words(row.response)
             self._bands.extend(self._band_keys(words))
         for field, numbers in self._numbers.items():
-            value = _identity(row.value(field))
-            self._groups[field].append(numbers.setdefault(value, len(numbers)))
+            value = row.value(field)
+            number = NO_VALUE
+            if value is not None:
+                number = numbers.setdefault(_identity(value), len(numbers))
+            self._groups[field].append(number)
         if self._keys:
             self._datasets.append(self._keys[row.dataset or ""])
 

@@ -48,8 +48,29 @@ def parse_where(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError as e:
+        raise ValueError(f"value {text[:60]!r}: is nested too deeply, expected fewer levels") from e
     except ValueError:
+        if text.startswith(("=", "<", ">")):  # a slip such as `reward==1` or `reward=>1`
+            raise ValueError(
+                f"value {text[:60]!r}: begins with an operator, expected a value after one of >=,"
+                " <=, = and !=, or a text in double quotes"
+            ) from None
         return text
+
+
+def parse_filters(text: str) -> Any:
+    """Read filters on meta, which are a JSON object; a blank text has none.
+
+    Raises:
+        ValueError: the text is not JSON.
+    """
+    try:
+        return json.loads(text) if text.strip() else {}
+    except RecursionError as e:
+        raise ValueError("filters: are nested too deeply, expected a JSON object") from e
+    except ValueError as e:
+        raise ValueError(f"filters: not JSON ({e}), expected a JSON object") from e
 
 
 def parse_numbers(texts: Iterable[str], missing: float | None = None) -> dict[str, float]:

@@ -18,7 +18,13 @@ import numpy.typing as npt
 
 from tuneloop.datasets.schema import Strategy
 from tuneloop.datasets.selection.account import SelectionAccount, Tally
-from tuneloop.datasets.selection.candidates import Candidate, Columns, compile_where, read_columns
+from tuneloop.datasets.selection.candidates import (
+    NO_VALUE,
+    Candidate,
+    Columns,
+    compile_where,
+    read_columns,
+)
 from tuneloop.datasets.selection.clusters import Integers, find_clusters, first_of_groups
 from tuneloop.datasets.selection.spec import SelectionSpec
 
@@ -161,8 +167,15 @@ def _best_of(columns: Columns, chosen: Integers, spec: SelectionSpec) -> Kept | 
     if rule is None:
         return None
     own = _prompts(columns)[columns.positions[chosen]]
-    mask = first_of_groups(own, rule.count, columns.scores[chosen])
-    return Kept(mask, facts={"prompts": len(np.unique(own))})
+    scores = columns.scores[chosen]
+    mask = first_of_groups(own, rule.count, scores)
+    facts = {"prompts": len(np.unique(own))}
+    return Kept(mask, facts=facts | _valueless(int(np.sum(np.isneginf(scores)))))
+
+
+def _valueless(count: int) -> dict[str, int]:
+    """Return the fact that rows without a value were compared, so that a wrong name is seen."""
+    return {"without_value": count} if count else {}
 
 
 RULES: dict[str, Rule] = {
@@ -180,7 +193,9 @@ def _caps(spec: SelectionSpec) -> Iterator[tuple[str, Rule]]:
 def _cap(field: str) -> Rule:
     def rule(columns: Columns, chosen: Integers, spec: SelectionSpec) -> Kept | None:
         groups = columns.groups[field][chosen]
-        return Kept(first_of_groups(groups, spec.caps[field]), facts={"values": len(set(groups))})
+        facts = {"values": len(np.unique(groups[groups != NO_VALUE]))}
+        facts |= _valueless(int(np.sum(groups == NO_VALUE)))
+        return Kept(first_of_groups(groups, spec.caps[field]), facts=facts)
 
     return rule
 

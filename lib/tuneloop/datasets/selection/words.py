@@ -19,6 +19,7 @@ _FACTS = {
     "largest_cluster": "the largest of {:,} traces",
     "prompts": "{:,} prompts",
     "values": "{:,} values",
+    "without_value": "{:,} without a value",
     "not_in_store": "{:,} deleted from the store",
 }
 

@@ -1,7 +1,8 @@
 """Rows of Parquet and Arrow files.
 
 Dates, times, decimals and UUIDs become text, as they would in CSV. Columns of bytes, such as
-images, have no JSON form; the caller must exclude them by name.
+images, have no JSON form; the caller must exclude them by name. Keys of objects that are null are
+absent, because a column has one type: all objects in it have the keys of each other.
 """
 
 from __future__ import annotations
@@ -50,6 +51,12 @@ class Table:
             self._schema, self._batches = _parquet(source) if parquet else _arrow(source)
         except self._errors as e:
             raise self._unreadable(e) from e
+        names = self.names
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(
+                f"{place}: has the column {twice!r} twice, expected it once; rename one"
+            )
 
     @property
     def names(self) -> list[str]:
@@ -153,7 +160,7 @@ def _is_plain(kind: Any) -> bool:
     import pyarrow
 
     types = pyarrow.types
-    if types.is_map(kind):
+    if types.is_map(kind) or types.is_struct(kind):
         return False
     if types.is_nested(kind):
         return all(_is_plain(kind.field(number).type) for number in range(kind.num_fields))
@@ -166,7 +173,7 @@ def _is_plain(kind: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in value.items() if each is not None}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     if isinstance(value, (datetime.date, datetime.time)):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+"""Bytes 1 to 3 of a skippable frame (RFC 8878, section 3.1.2); byte 0 is 0x50 to 0x5f."""
 
 
 class BlockReader(io.RawIOBase):
@@ -68,9 +70,14 @@ def unpacked(blocks: Iterator[bytes], place: str) -> Iterator[bytes]:
     whole = chain((first,), blocks)
     if first.startswith(_GZIP):
         return _read(whole, place, "gzip")
-    if first.startswith(_ZSTD):
+    if first.startswith(_ZSTD) or _is_skippable(first):
         return _read(whole, place, "zstd")
     return whole
+
+
+def _is_skippable(data: bytes) -> bool:
+    """Return whether zstd data begins with a frame that is no text, as `pzstd` writes it."""
+    return data[1:4] == _ZSTD_SKIPPABLE and 0x50 <= data[0] <= 0x5F
 
 
 def _read(blocks: Iterator[bytes], place: str, kind: str) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ split; otherwise their names tell the split, as in `data/train-00000-of-00002.pa
 from __future__ import annotations
 
 import fnmatch
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,8 +22,11 @@ from tuneloop.storage import files, paths
 _STATE, _SPLITS, _README = "state.json", "dataset_dict.json", "README.md"
 _DESCRIPTIONS = frozenset({"dataset_infos.json", "dataset_info.json"})
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
-_NAMED = re.compile(r"(?:data/)?(.+?)(?:[-_/](?:part-)?\d+(?:-of-\d+)?)?")
-"""Path of a file without its suffix: `data/`, the split, the number of the shard."""
+_NAMED = re.compile(r"(?:data/)?(.+?)(?:[-_/](?:part-)?\d+|[-_/]\d+-of-\d+(?:-[0-9a-f]{10,40})?)?")
+"""Path of a file without its suffix: `data/`, the split, the number of the shard, and the digest
+that earlier versions of the library wrote after it."""
+_SHOWN = 20
+"""Maximum number of splits or subsets in an error message."""
 _DEFAULT = "default"
 
 
@@ -42,13 +46,19 @@ def data_files(
         DataError: the folder has no data files, or its description is broken.
     """
     names = set(files.list_names(folder))
+    if subset is not None and names & {_STATE, _SPLITS}:
+        raise UsageError(
+            f"--subset: is {subset} for {folder}, expected it only for a repository with subsets;"
+            " remove the option"
+        )
     if _STATE in names:
-        return _saved(folder)
+        return _saved(folder, split)
     if _SPLITS in names:
         url = paths.join(folder, _SPLITS)
         listed = _object(url).get("splits")
         found = [str(name) for name in listed] if isinstance(listed, list) else []
-        return _saved(paths.join(folder, _chosen(folder, "split", split, found)))
+        chosen = _chosen(folder, "split", split, found)
+        return _saved(paths.join(folder, chosen))
     relative = _relative(folder, tuple(suffixes))
     if not relative:
         raise DataError(
@@ -66,9 +76,18 @@ def data_files(
     return [paths.join(folder, name) for name in sorted(by_split[chosen])]
 
 
-def _saved(folder: str) -> list[str]:
+def _saved(folder: str, split: str | None = None) -> list[str]:
     url = paths.join(folder, _STATE)
-    listed = _object(url).get("_data_files")
+    state = _object(url)
+    if split is not None:
+        _chosen(folder, "split", split, [state["_split"]] if state.get("_split") else [])
+    if state.get("_indices_data_files"):
+        raise DataError(
+            f"{url}: the dataset is a selection of the rows in its files (_indices_data_files),"
+            " expected files with only its rows; load it, and save it with a current version of"
+            " datasets"
+        )
+    listed = state.get("_data_files")
     names = [
         each.get("filename") if isinstance(each, dict) else None
         for each in (listed if isinstance(listed, list) else [])
@@ -95,7 +114,7 @@ def _relative(folder: str, suffixes: tuple[str, ...]) -> list[str]:
         for name in files.list_below(folder)
         if name.endswith(suffixes)
         and not any(part.startswith((".", "_")) for part in name.split("/"))
-        and name not in _DESCRIPTIONS
+        and posixpath.basename(name) not in _DESCRIPTIONS
     ]
 
 
@@ -158,6 +177,8 @@ def _chosen(folder: str, what: str, name: str | None, known: list[str]) -> str:
         return known[0]
     if name in known:
         return str(name)
-    shown = ", ".join(sorted(known)) or "none"
+    shown = ", ".join(sorted(known)[:_SHOWN]) or "none"
+    if len(known) > _SHOWN:
+        shown += f" and {len(known) - _SHOWN} others"
     asked = "is not given" if name is None else f"is {name}"
     raise UsageError(f"--{what}: {asked} for {folder}, expected one of its {what}s: {shown}")

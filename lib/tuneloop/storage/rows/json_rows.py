@@ -37,24 +37,22 @@ def json_rows(blocks: Iterator[bytes], place: str) -> Iterator[Row]:
         DataError: the file is not text, or is one document that is not JSON or too large.
     """
     found = lines.iter_lines(blocks, place)
-    blank = []
-    for line in found:
+    for number, line in enumerate(found, start=1):
         text = line.removeprefix(BOM).strip()
         if not text:
-            blank.append(line)
             continue
-        whole = chain(blank, (line,), found)
+        whole = chain((line,), found)
         if text == b"{":
             yield _document(whole, place)
         elif text.startswith(b"["):
             yield from _array(whole, place)
         else:
-            yield from _objects(whole, place)
+            yield from _objects(whole, place, number)
         return
 
 
-def _objects(found: Iterable[bytes], place: str) -> Iterator[Row]:
-    for number, line in enumerate(found, start=1):
+def _objects(found: Iterable[bytes], place: str, first: int) -> Iterator[Row]:
+    for number, line in enumerate(found, start=first):
         where = f"{place}:{number}"
         try:
             value = parse_line(line, place, number)
@@ -74,6 +72,11 @@ def _array(found: Iterable[bytes], place: str) -> Iterator[Row]:
         raise DataError(
             f"{place}: begins with [ and is not a JSON array ({decode_error(e)}); fix the file, or"
             " write one JSON object per line"
+        ) from e
+    except RecursionError as e:
+        raise DataError(
+            f"{place}: is a JSON array nested too deeply to read, expected an array of objects; use"
+            " fewer levels"
         ) from e
     for number, element in enumerate(elements, start=1):
         where = f"{place}: element {number}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
-from tuneloop.errors import UsageError
+from tuneloop.errors import DataError, UsageError
 from tuneloop.storage import files, local_copy
 from tuneloop.storage.rows.compression import unpacked
 from tuneloop.storage.rows.folder import data_files
@@ -44,8 +45,8 @@ class Source:
             return [self.url]
         if not files.list_names(self.url) and not files.list_folders(self.url):
             raise UsageError(
-                f"{self.url}: no such file, expected a file of traces or a folder of datasets;"
-                " check the path"
+                f"{self.url}: no such file, or an empty folder, expected a file of traces or a"
+                " folder of datasets; check the path"
             )
         suffixes = [suffix for row in FILE_TYPES.values() for suffix in row.suffixes]
         endings = [suffix + end for suffix in suffixes for end in ("", *SUFFIXES)]
@@ -66,7 +67,8 @@ def iter_rows(source: Source, seen: Callable[[bytes], object] = len) -> Iterator
     for url in source.files():
         row = FILE_TYPES[source.file_type or type_of(url)]
         if row.read_blocks is not None:
-            yield from row.read_blocks()(unpacked(_seen(url, seen), url), url)
+            text = _not_a_table(unpacked(_seen(url, seen), url), url)
+            yield from row.read_blocks()(text, url)
         elif row.read_path is not None:
             for _ in _seen(url, seen):
                 pass
@@ -74,7 +76,21 @@ def iter_rows(source: Source, seen: Callable[[bytes], object] = len) -> Iterator
                 yield from row.read_path()(path, url, source.dropped)
 
 
+def _not_a_table(blocks: Iterator[bytes], url: str) -> Iterator[bytes]:
+    """Refuse a file of another type that cannot be text, such as Parquet on standard input."""
+    first = next(blocks, b"")
+    for name, row in FILE_TYPES.items():
+        if row.magic is not None and first.startswith(row.magic):
+            raise DataError(f"{url}: is {row.description}, expected text; add --file-type {name}")
+    return chain((first,), blocks)
+
+
 def _seen(url: str, seen: Callable[[bytes], object]) -> Iterator[bytes]:
-    for block in files.iter_blocks(url):
-        seen(block)
-        yield block
+    try:
+        for block in files.iter_blocks(url):
+            seen(block)
+            yield block
+    except FileNotFoundError as e:
+        raise DataError(
+            f"{url}: no such file, expected it because its folder lists it; fetch the folder again"
+        ) from e

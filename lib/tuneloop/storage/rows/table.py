@@ -31,6 +31,8 @@ class FileType:
     """Import the reader of a stream; the stream may be compressed."""
     read_path: Callable[[], ReadPath] | None = None
     """Import the reader of a local path, for types that cannot be read as a stream."""
+    magic: bytes | None = None
+    """First bytes of every such file; None if they differ."""
 
 
 def _json() -> ReadBlocks:
@@ -49,6 +51,12 @@ def _tsv() -> ReadBlocks:
     from tuneloop.storage.rows.csv_rows import csv_rows
 
     return lambda blocks, place: csv_rows(blocks, place, "\t")
+
+
+def _semicolons() -> ReadBlocks:
+    from tuneloop.storage.rows.csv_rows import csv_rows
+
+    return lambda blocks, place: csv_rows(blocks, place, ";")
 
 
 def _parquet() -> ReadPath:
@@ -71,11 +79,17 @@ FILE_TYPES: dict[str, FileType] = {
     ),
     "csv": FileType("values separated by commas, with a header", (".csv",), read_blocks=_csv),
     "tsv": FileType("values separated by tabs, with a header", (".tsv",), read_blocks=_tsv),
-    "parquet": FileType("a Parquet file", (".parquet",), read_path=_parquet),
+    "semicolons": FileType(
+        "values separated by semicolons, as Excel writes CSV in many countries",
+        (),
+        read_blocks=_semicolons,
+    ),
+    "parquet": FileType("a Parquet file", (".parquet",), read_path=_parquet, magic=b"PAR1"),
     "arrow": FileType(
         "an Arrow file or stream, as `save_to_disk` of datasets writes it",
         (".arrow",),
         read_path=_arrow,
+        magic=b"ARROW1",
     ),
 }
 """File types by name. This module imports nothing heavy, because `tuneloop --help` imports it."""

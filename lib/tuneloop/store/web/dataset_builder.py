@@ -6,7 +6,6 @@ a second form with the same values, which builds the dataset. Neither needs a sc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
 from tuneloop.datasets.schema import DEFAULT_RECIPE, BuildRequest, TraceRow
 from tuneloop.datasets.selection.account import RuleCount, SelectionAccount
-from tuneloop.datasets.selection.expressions import build_rules
+from tuneloop.datasets.selection.expressions import build_rules, parse_filters
 from tuneloop.datasets.selection.words import describe_rule, notes
 from tuneloop.errors import DataError
 from tuneloop.store.dependencies import Service, Svc
@@ -176,7 +175,7 @@ def read_request(given: Mapping[str, str]) -> BuildRequest:
             "dataset_version": given["dataset_version"].strip(),
             "recipe": given["recipe"],
             "instruction": given["instruction"].strip() or None,
-            "filters": _filters(given["filters"]),
+            "filters": parse_filters(given["filters"]),
             "limit": _number(given, "limit", int, 1_000_000),
             "selection_strategy": given["selection_strategy"],
             "seed": _number(given, "seed", int),
@@ -200,10 +199,3 @@ def _number(
         return kind(text)
     except ValueError as e:
         raise ValueError(f"{name}: found {text[:60]!r}, expected a number") from e
-
-
-def _filters(text: str) -> Any:
-    try:
-        return json.loads(text) if text.strip() else {}
-    except ValueError as e:
-        raise ValueError(f"filters: not JSON ({e}), expected a JSON object") from e

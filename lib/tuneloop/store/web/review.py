@@ -66,7 +66,7 @@ def index(
     trace: Text = "",
 ) -> Response:
     """Choose the traces to review; show who has labelled what, and how far reviewers agree."""
-    name = label if re.match(NAME_PATTERN, label) else REVIEW
+    name = label if re.fullmatch(NAME_PATTERN, label) else REVIEW
     labels = service.database.labels.current(name, COMPARED_LABELS)
     table = _count_labels(labels)
     agreement = measure_agreement(labels)
@@ -239,12 +239,12 @@ def _form(body: bytes) -> dict[str, str]:
 def _queue(request: Request, label: str, who: str, kind: str, source: str) -> Queue:
     token = token_name(request.scope)
     if token is None and not (
-        len(who) <= MAX_WHO_CHARACTERS and re.match(WHO_PATTERN, who.strip())
+        len(who) <= MAX_WHO_CHARACTERS and re.fullmatch(WHO_PATTERN, who.strip())
     ):
         raise HTTPException(
             422, f"Your name must be one line of 1 to {MAX_WHO_CHARACTERS} characters"
         )
-    if not re.match(NAME_PATTERN, label):
+    if not re.fullmatch(NAME_PATTERN, label):
         raise HTTPException(422, "label must be 1 to 64 letters, digits, dots, _ or -")
     known: tuple[QueueKind, ...] = get_args(QueueKind)
     chosen = next((each for each in known if each == kind), None)

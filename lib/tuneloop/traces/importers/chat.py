@@ -274,9 +274,12 @@ class Chat:
         self.rest[key] = value
 
     def _kept(self) -> dict[str, Any]:
-        kept = {key: self.rest.pop(key) for key in _FIELDS if key in self.rest}
-        reward = kept.get("reward")
-        if isinstance(reward, str):  # a value of CSV
+        # A value of CSV is text, and an absent one is empty.
+        kept = {key: value for key in _FIELDS if (value := self.rest.pop(key, "")) != ""}
+        reward, labels = kept.get("reward"), kept.get("labels")
+        if isinstance(labels, str):
+            kept["labels"] = parse_text(labels, f"{self.place}: labels")
+        if isinstance(reward, str):
             try:
                 kept["reward"] = float(reward)
             except ValueError as e:

@@ -7,6 +7,7 @@ has many spans per line. What a trace has no field for is kept in `meta.otel`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ _INPUT, _OUTPUT = "gen_ai.input.messages", "gen_ai.output.messages"
 _SYSTEM, _TOOLS = "gen_ai.system_instructions", "gen_ai.tool.definitions"
 _OPERATION = "gen_ai.operation.name"
 _INFERENCE = ("chat", "generate_content", "text_completion")
+_OTHER_SIGNALS = frozenset({"resourceLogs", "resourceMetrics"})
+"""What the collector writes into the same file if it exports more than spans."""
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
 _SCALARS = ("stringValue", "boolValue", "doubleValue", "bytesValue")
 
 
@@ -37,18 +41,24 @@ def spans_of_record(
         one object. Other spans, such as calls of tools and whole agents, are None.
     """
     if "resourceSpans" not in value:
-        span = _flat(value)
+        if "attributes" not in value and not value.keys() & _OTHER_SIGNALS:
+            raise DataError(
+                f"{place}: found the keys {shorten(sorted(value))}, expected a span with"
+                " attributes, or resourceSpans; fix the line, or use another format"
+            )
+        span = _flat(value, place)
         yield place, span if _is_inference(span) else None
         return
     number = 0
     for outer in objects(value["resourceSpans"], "resourceSpans", place):
         (source,) = objects([outer.get("resource", {})], "resource", place)
-        resource = _attributes(source.get("attributes"))
+        resource = _attributes(source.get("attributes"), place)
         for scope in objects(outer.get("scopeSpans"), "scopeSpans", place):
             for each in objects(scope.get("spans"), "spans", place):
                 number += 1
-                span = _flat(each) | ({"resource": resource} if resource else {})
-                yield f"{place}: span {number}", span if _is_inference(span) else None
+                where = f"{place}: span {number}"
+                span = _flat(each, where) | ({"resource": resource} if resource else {})
+                yield where, span if _is_inference(span) else None
 
 
 def _is_inference(span: Mapping[str, Any]) -> bool:
@@ -143,31 +153,45 @@ def _parts(parts: list[Any], place: str) -> list[Message]:
     return results if results and not said else [message, *results]
 
 
-def _flat(span: Any) -> dict[str, Any]:
+def _flat(span: Any, place: str) -> dict[str, Any]:
     """Copy a span with its attributes as an object; OTLP has a list of keys and values."""
     found = without_null(span) if isinstance(span, dict) else {}
     attributes = found.get("attributes")
     if not isinstance(attributes, dict):
-        attributes = _attributes(attributes)
+        attributes = _attributes(attributes, place)
     return {**found, "attributes": attributes}
 
 
-def _attributes(listed: Any) -> dict[str, Any]:
+def _attributes(listed: Any, place: str) -> dict[str, Any]:
     return {
-        str(each["key"]): _value(each.get("value"))
+        str(each["key"]): _value(each.get("value"), f"{place}: {str(each['key'])[:60]}")
         for each in (listed if isinstance(listed, list) else [])
         if isinstance(each, dict) and "key" in each
     }
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, place: str) -> Any:
     """Return the value of OTLP's AnyValue."""
     if not isinstance(value, dict):
         return value
-    if "intValue" in value:  # a 64-bit integer is text in the JSON of protobuf
-        return int(value["intValue"])
-    if "arrayValue" in value:
-        return [_value(each) for each in (value["arrayValue"] or {}).get("values") or []]
-    if "kvlistValue" in value:
-        return _attributes((value["kvlistValue"] or {}).get("values"))
+    if "intValue" in value:
+        return _integer(value["intValue"], place)
+    for kind in ("arrayValue", "kvlistValue"):
+        if kind in value:
+            (inner,) = objects([value[kind] or {}], kind, place)
+            listed = as_list(inner.get("values"), f"{kind}.values", place)
+            if kind == "kvlistValue":
+                return _attributes(listed, place)
+            return [_value(each, place) for each in listed]
     return next((value[key] for key in _SCALARS if key in value), None)
+
+
+def _integer(value: Any, place: str) -> int:
+    """Return a 64-bit integer, which is text in the JSON of protobuf."""
+    is_text = isinstance(value, str) and _INTEGER.fullmatch(value)
+    if not is_text and (not isinstance(value, int) or isinstance(value, bool)):
+        raise DataError(
+            f"{place}: intValue is {shorten(value)}, expected an integer of 64 bits, or its text;"
+            " fix the span"
+        )
+    return int(value)

@@ -18,6 +18,7 @@ from tuneloop.traces.importers.chat import (
     parse_text,
     without_null,
 )
+from tuneloop.validation import shorten
 
 _CALL, _RESULT = "function_call", "observation"
 
@@ -32,6 +33,11 @@ def trace_of_sharegpt(value: Mapping[str, Any], place: str) -> dict[str, Any]:
     Raises:
         DataError: the record has no conversations, or holds what a trace cannot.
     """
+    if value.get("conversations") is None:
+        raise DataError(
+            f"{place}: found the keys {shorten(sorted(value))}, expected conversations; fix the"
+            " line, or name a column with --columns conversations=NAME"
+        )
     chat = Chat(value, place)
     listed = as_list(chat.take("conversations"), "conversations", place)
     tools = as_list(chat.take("tools"), "tools", place)

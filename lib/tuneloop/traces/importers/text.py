@@ -19,6 +19,7 @@ BLOCKS = (
     ("<seed:think>", "</seed:think>"),
     ("[THINK]", "[/THINK]"),
     ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
 )
@@ -89,16 +90,28 @@ def said_by(message: dict[str, Any], *, is_assistant: bool) -> Said:
         raise ValueError("has a part of reasoning, expected it only from the assistant")
     if not is_assistant:
         return Said((), text)
-    fields = [message.pop(key) for key in FIELDS if isinstance(message.get(key), str)]
+    fields = [_reasoning(message.pop(key)) for key in FIELDS if _is_reasoning(message.get(key))]
     found = answer_of(text)
     pieces: list[str] = []
     seen = {""}
-    for group in (*([each] for each in fields), thoughts, found.thoughts):
+    for group in (*fields, thoughts, found.thoughts):
         # Some servers send the same reasoning under two names.
         if (joined := "\n\n".join(group).strip()) not in seen:
             seen.add(joined)
             pieces += [piece for piece in group if piece.strip()]
     return Said(tuple(pieces), found.text)
+
+
+def _is_reasoning(value: Any) -> bool:
+    return isinstance(value, str | list)
+
+
+def _reasoning(value: str | list[Any]) -> list[str]:
+    """Return the reasoning of a field, which is text or a list of parts."""
+    if isinstance(value, str):
+        return [value]
+    text, thoughts = _content(value)
+    return [*thoughts, text]
 
 
 def _content(content: Any) -> tuple[str, list[str]]:
@@ -118,7 +131,10 @@ def _content(content: Any) -> tuple[str, list[str]]:
         elif kind in _REASONING_PARTS:
             thoughts.append(_thought(values, _REASONING_PARTS[kind], part))
         else:
-            raise ValueError(f"has the content part {shorten(part)}, expected parts of text")
+            raise ValueError(
+                f"has the content part {shorten(part)}, expected parts of text, because a trace"
+                " holds no images and no audio"
+            )
     return "".join(texts), thoughts
 
 
