@@ -7,9 +7,7 @@ mkdocs calls `on_files` when it builds the site, so the pages are never out of d
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -23,6 +21,7 @@ from mkdocs.structure.files import File, Files
 os.environ["TUNELOOP_DESCRIBE_FIELDS"] = "1"
 
 from pydantic import BaseModel
+from schema_tables import cell, escape, model_sections, model_table, paragraphs, without_tags
 
 from tuneloop import errors
 from tuneloop.artifacts.delta_report import DeltaReport
@@ -36,19 +35,6 @@ from tuneloop.specs.sampling import SampleRunSpec, SampleSpec
 from tuneloop.specs.scoring import ScoreRunSpec, ScoreSpec
 from tuneloop.specs.sweep import SweepSpec
 from tuneloop.traces.schema import ReasoningTrace
-
-LIMITS = {
-    "minimum": "at least {}",
-    "exclusiveMinimum": "more than {}",
-    "maximum": "at most {}",
-    "exclusiveMaximum": "less than {}",
-    "minLength": "minimum length {}",
-    "maxLength": "maximum length {}",
-    "pattern": "pattern `{}`",
-}
-"""Keyword of a JSON schema -> how the page says it."""
-ANY_VALUE = "JsonValue"
-"""Name of pydantic's model for any JSON value."""
 
 SPEC_HEAD = """# Run spec
 
@@ -175,13 +161,13 @@ final answer. Steps of all other types are reasoning.
 def traces_page() -> str:
     """Return the page with every key of a trace."""
     schema = ReasoningTrace.model_json_schema(mode="serialization")
-    return TRACE_HEAD + "".join(_sections(schema, schema["$defs"], "Top level"))
+    return TRACE_HEAD + "".join(model_sections(schema, schema["$defs"], "Top level"))
 
 
 def report_page() -> str:
     """Return the page with every key of a delta report."""
     schema = DeltaReport.model_json_schema(mode="serialization")
-    return REPORT_HEAD + "".join(_sections(schema, schema["$defs"], "Top level"))
+    return REPORT_HEAD + "".join(model_sections(schema, schema["$defs"], "Top level"))
 
 
 def spec_page() -> str:
@@ -190,9 +176,9 @@ def spec_page() -> str:
     sweep = SweepSpec.model_json_schema(by_alias=True)
     rounds = RoundsSpec.model_json_schema(by_alias=True)
     sections = [
-        *_sections(schema, schema["$defs"], "Top level"),
-        *_sections(sweep, sweep["$defs"], "`sweep`", "sweep"),
-        *_sections(rounds, rounds["$defs"], "`rounds`", "rounds"),
+        *model_sections(schema, schema["$defs"], "Top level"),
+        *model_sections(sweep, sweep["$defs"], "`sweep`", "sweep"),
+        *model_sections(rounds, rounds["$defs"], "`rounds`", "rounds"),
     ]
     return SPEC_HEAD + "".join(sections)
 
@@ -210,88 +196,11 @@ def scoring_page() -> str:
 def _spec_page(run_spec: type[BaseModel], options: type[BaseModel], key: str) -> str:
     run = run_spec.model_json_schema(by_alias=True)
     schema = options.model_json_schema(by_alias=True)
-    places = {options.__name__: [key]}
-    lines = [line for line in _table(run, places).splitlines() if "| `execution` |" not in line]
+    lines = [line for line in model_table(run).splitlines() if "| `execution` |" not in line]
     lines = [line.replace("(#ImportSpec)", "(spec.md#ImportSpec)") for line in lines]
     top = "\n".join(lines) + "\n"
     title = f"`{key}` {{ #{options.__name__} }}"
-    return top + "".join(_sections(schema, schema.get("$defs", {}), title, key))
-
-
-def _sections(
-    schema: dict[str, Any], definitions: dict[str, Any], head: str, place: str = ""
-) -> Iterator[str]:
-    """The spec's own section, then one for each spec that is nested in it."""
-    places: dict[str, list[str]] = {}
-    order: list[tuple[str, dict[str, Any]]] = []
-
-    def visit(path: str, node: dict[str, Any]) -> None:
-        for key, field in node["properties"].items():
-            for name in _references(field):
-                inner = f"{path}.{key}" if path else key
-                if name not in places:
-                    order.append((name, definitions[name]))
-                    places[name] = []
-                places[name].append(inner)
-                visit(inner, definitions[name])
-
-    visit(place, schema)
-    yield f"\n## {head}\n\n{schema['description']}\n\n" + _table(schema, places)
-    for name, node in order:
-        title = ", ".join(f"`{path}`" for path in dict.fromkeys(places[name]))
-        yield f"\n## {title} {{ #{name} }}\n\n{_line(node.get('description', ''))}\n\n"
-        yield _table(node, places)
-
-
-def _references(field: dict[str, Any]) -> list[str]:
-    """Return the names of all models in a field, also in lists and choices."""
-    if "$ref" in field:
-        return [] if _name(field) == ANY_VALUE else [_name(field)]
-    nested = [*field.get("anyOf", []), *field.get("oneOf", []), *field.get("allOf", [])]
-    nested += [field[key] for key in ("items", "additionalProperties") if key in field]
-    return [name for each in nested if isinstance(each, dict) for name in _references(each)]
-
-
-def _name(field: dict[str, Any]) -> str:
-    return str(field["$ref"]).rsplit("/", 1)[1]
-
-
-def _table(node: dict[str, Any], places: dict[str, list[str]]) -> str:
-    required = set(node.get("required", ()))
-    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for key, field in node["properties"].items():
-        default = "required" if key in required else _default(field)
-        cells = (f"`{key}`", _type(field), default, _line(field.get("description", "")))
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows) + "\n"
-
-
-def _type(field: dict[str, Any]) -> str:
-    if field.get("type") == "array":
-        return f"list of {_type(field['items'])}" if field.get("items") else "list"
-    if "$ref" in field and _name(field) == ANY_VALUE:
-        return "any value"
-    if "$ref" in field:
-        return f"[{_name(field)}](#{_name(field)})"
-    if choices := field.get("anyOf") or field.get("oneOf") or field.get("allOf"):
-        return " or ".join(_type(each) for each in choices)
-    if "const" in field:
-        return f"`{field['const']}`"
-    if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
-    if field.get("type") == "object":
-        inner = field.get("additionalProperties")
-        return "mapping of text to " + (_type(inner) if isinstance(inner, dict) else "any value")
-    name = {"string": "text", "boolean": "true or false"}.get(field["type"], field["type"])
-    limits = [_escape(text.format(field[key])) for key, text in LIMITS.items() if key in field]
-    return f"{name} ({', '.join(limits)})" if limits else str(name)
-
-
-def _default(field: dict[str, Any]) -> str:
-    value = field.get("default")
-    if isinstance(value, dict):
-        return "its own defaults" if value or _references(field) else "`{}`"
-    return "null" if value is None else f"`{json.dumps(value).strip(chr(34))}`"
+    return top + "".join(model_sections(schema, schema.get("$defs", {}), title, key))
 
 
 def cli_page() -> str:
@@ -316,8 +225,8 @@ def _verb(words: str, verb: Any) -> str:
     arguments = [each for each in verb.params if each.param_type_name == "argument"]
     options = [each for each in verb.params if each.param_type_name == "option"]
     called = " ".join([words, *(_argument(each) for each in arguments), "[OPTIONS]"])
-    text = f"\n## {words}\n\n{_paragraphs(verb.help)}\n\n```\n{called}\n```\n"
-    rows = [f"| `{_argument(each)}` | | {_line(each.help or '')} |" for each in arguments]
+    text = f"\n## {words}\n\n{paragraphs(verb.help)}\n\n```\n{called}\n```\n"
+    rows = [f"| `{_argument(each)}` | | {cell(each.help or '')} |" for each in arguments]
     rows += [_option(each) for each in options]
     if rows:
         text += "\n| | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
@@ -342,8 +251,8 @@ def _option(option: Any) -> str:
         shown = ""
     else:
         shown = f"`{getattr(default, 'value', default)}`"
-    meaning = _line(option.help or "") + (f" Variable: `{option.envvar}`." if option.envvar else "")
-    return f"| `{', '.join(names)}{_escape(value)}` | {shown} | {meaning} |"
+    meaning = cell(option.help or "") + (f" Variable: `{option.envvar}`." if option.envvar else "")
+    return f"| `{', '.join(names)}{escape(value)}` | {shown} | {meaning} |"
 
 
 def _value_of(option: Any) -> str:
@@ -363,7 +272,7 @@ def errors_page() -> str:
         code = error.exit_code
         verb = errors.VERB_EXIT_CODES.get(code, code)
         of_stage = str(code) if code in errors.VERB_EXIT_CODES else "-"
-        meaning = _line(inspect.getdoc(error) or "")
+        meaning = cell(inspect.getdoc(error) or "")
         rows.append(f"| `{error.__name__}` | {of_stage} | {verb} | {meaning} |")
     rows.append(
         f"| any other exception | {errors.EXIT_BUG} | {errors.VERB_EXIT_CODES[errors.EXIT_BUG]} |"
@@ -384,37 +293,19 @@ def error_classes() -> list[type[errors.TuneloopError]]:
     ]
 
 
-def _line(text: str) -> str:
-    """Text as one cell of a table: its first paragraph."""
-    return _escape(_without_tags(" ".join(text.split("\n\n")[0].split())))
-
-
-def _paragraphs(text: str | None) -> str:
-    return _without_tags(inspect.cleandoc(text or "").replace("\f", ""))
-
-
-def _without_tags(text: str) -> str:
-    """Text whose `<` is not read as HTML. In code spans Markdown escapes it by itself."""
-    return re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", text)
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
 def limits_page() -> str:
     """Return the page with every limit of inputs and of the store."""
     of_inputs, of_store = InputLimits.model_json_schema(), Limits.model_json_schema()
     for key in of_inputs["properties"]:
         del of_store["properties"][key]
-    tables = (_table(of_inputs, {}), _table(of_store, {}))
+    tables = (model_table(of_inputs), model_table(of_store))
     return f"{LIMITS_HEAD}\n{tables[0]}{STORE_LIMITS_HEAD}\n{tables[1]}"
 
 
 def settings_page() -> str:
     """Return the page with every environment variable."""
-    others = "".join(f"| `{name}` | {_line(meaning)} |\n" for name, meaning in OTHERS.items())
-    table = _table(Settings.model_json_schema(), {})
+    others = "".join(f"| `{name}` | {cell(meaning)} |\n" for name, meaning in OTHERS.items())
+    table = model_table(Settings.model_json_schema())
     return f"{SETTINGS_HEAD}\n{table}{OTHERS_HEAD}{others}"
 
 
@@ -423,7 +314,7 @@ def operations_page() -> str:
     rows = ["| state | meaning | exit code |", "|---|---|---|"]
     for state, entry in RUNBOOK.items():
         codes = _codes(entry) or "-"
-        rows.append(f"| [{state}](#{state.lower()}) | {_line(entry.meaning)} | {codes} |")
+        rows.append(f"| [{state}](#{state.lower()}) | {cell(entry.meaning)} | {codes} |")
     parts = [OPERATIONS_HEAD, "\n", "\n".join(rows), "\n"]
     for state, entry in RUNBOOK.items():
         parts.append(f"\n## {state}\n\n{entry.meaning}\n\n")
@@ -434,7 +325,7 @@ def operations_page() -> str:
         if entry.steps:
             steps = "\n".join(f"{n}. {step}" for n, step in enumerate(entry.steps, 1))
             parts.append(f"\nWhat to do:\n\n{steps}\n")
-    return _without_tags("".join(parts))
+    return without_tags("".join(parts))
 
 
 def _codes(entry: Runbook) -> str:
