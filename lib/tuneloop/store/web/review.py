@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlencode
 from uuid import UUID
 
 from anyio import to_thread
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from tuneloop.store.db.cursor import Cursor, read_cursor, write_cursor
@@ -55,18 +55,23 @@ router = APIRouter()
 Text = Annotated[str, Query(max_length=1000)]
 
 
+@dataclass(frozen=True)
+class QueueQuery:
+    """The fields of a queue as a URL or a form has them; not checked."""
+
+    label: Text = REVIEW
+    who: Text = ""
+    queue: Text = "unlabeled"
+    source: Text = ""
+
+
+Asked = Annotated[QueueQuery, Depends()]
+
+
 @router.api_route("/review", **_LOOK)
-def index(
-    request: Request,
-    service: Svc,
-    label: Text = REVIEW,
-    who: Text = "",
-    queue: Text = "unlabeled",
-    source: Text = "",
-    trace: Text = "",
-) -> Response:
+def index(request: Request, service: Svc, asked: Asked, trace: Text = "") -> Response:
     """Choose the traces to review; show who has labelled what, and how far reviewers agree."""
-    name = label if re.fullmatch(NAME_PATTERN, label) else REVIEW
+    name = asked.label if re.fullmatch(NAME_PATTERN, asked.label) else REVIEW
     labels = service.database.labels.current(name, COMPARED_LABELS)
     table = _count_labels(labels)
     agreement = measure_agreement(labels)
@@ -75,9 +80,9 @@ def index(
         section="review",
         token=token_name(request.scope),
         kinds=KINDS,
-        chosen=queue,
-        who=who,
-        source=source,
+        chosen=asked.queue,
+        who=asked.who,
+        source=asked.source,
         label_name=name,
         names=service.database.labels.names(SHOWN_LABELS),
         trace=trace,
@@ -127,17 +132,14 @@ def _count_labels(labels: list[StoredLabel]) -> dict[str, Any]:
 def next_trace(
     request: Request,
     service: Svc,
-    label: Text = REVIEW,
-    who: Text = "",
-    queue: Text = "unlabeled",
-    source: Text = "",
+    asked: Asked,
     before: Annotated[str | None, Query(max_length=200)] = None,
     trace: Text = "",
 ) -> Response:
     """Go to the next trace of a queue, or to a trace that the request names."""
-    chosen = _queue(request, label, who, queue, source)
+    chosen = _queue(request, asked)
     if trace:
-        return _go(f"/review/{_trace_id(trace)}", _asked(chosen))
+        return _go(f"/review/{_trace_id(trace)}", _fields(chosen))
     place = service.database.labels.next_of(chosen, _cursor(before))
     if place is None:
         return page(
@@ -146,27 +148,19 @@ def next_trace(
             queue=chosen,
             kinds=KINDS,
             is_first=before is None,
-            first_url=_url("/review/next", _asked(chosen)),
-            index_url=_url("/review", _asked(chosen)),
+            first_url=_url("/review/next", _fields(chosen)),
+            index_url=_url("/review", _fields(chosen)),
         )
-    return _go(f"/review/{place.id}", _asked(chosen))
+    return _go(f"/review/{place.id}", _fields(chosen))
 
 
 @router.api_route("/review/{trace_id}", **_LOOK)
-def review_trace(
-    trace_id: str,
-    request: Request,
-    service: Svc,
-    label: Text = REVIEW,
-    who: Text = "",
-    queue: Text = "unlabeled",
-    source: Text = "",
-) -> Response:
+def review_trace(trace_id: str, request: Request, service: Svc, asked: Asked) -> Response:
     """Show one trace of a queue with the form for its label."""
     name = _trace_id(trace_id)
-    if token_name(request.scope) is None and not who.strip():
-        return _go("/review", {"trace": name, "queue": queue, "label": label})
-    chosen = _queue(request, label, who, queue, source)
+    if token_name(request.scope) is None and not asked.who.strip():
+        return _go("/review", {"trace": name, "queue": asked.queue, "label": asked.label})
+    chosen = _queue(request, asked)
     place = service.database.labels.place_of(name)
     with service.database.reading(name) as found:
         if found is None or place is None:
@@ -179,7 +173,7 @@ def review_trace(
     )
     remaining = service.database.labels.count_of(chosen, COUNTED_TRACES + 1)
     previous = service.database.labels.previous_of(chosen, place.cursor)
-    asked = _asked(chosen)
+    sent = _fields(chosen)
     return page(
         "review/trace",
         headers=security_headers(script="review.js"),
@@ -187,14 +181,14 @@ def review_trace(
         view=view,
         queue=chosen,
         kinds=KINDS,
-        fields=asked,
+        fields=sent,
         labels=show_labels(labels),
         remaining=min(remaining, COUNTED_TRACES),
         is_many=remaining > COUNTED_TRACES,
         may_write=token_role(request.scope) != "read",
-        previous_url=previous and _url(f"/review/{previous.id}", asked),
-        next_url=_url("/review/next", {**asked, "before": write_cursor(place.cursor)}),
-        index_url=_url("/review", asked),
+        previous_url=previous and _url(f"/review/{previous.id}", sent),
+        next_url=_url("/review/next", {**sent, "before": write_cursor(place.cursor)}),
+        index_url=_url("/review", sent),
     )
 
 
@@ -208,8 +202,8 @@ async def add_label(trace_id: str, request: Request, service: Svc) -> Response:
         place = service.database.labels.place_of(name)
         if place is None:
             raise HTTPException(404, f"No trace has the id {name}; it may have been deleted")
-        fields = (form.get(key, "") for key in ("label", "who", "queue", "source"))
-        chosen = _queue(request, *fields)
+        names = ("label", "who", "queue", "source")
+        chosen = _queue(request, QueueQuery(**{name: form.get(name, "") for name in names}))
         value, reason = form.get("value", ""), form.get("reason", "").strip()
         if value not in (ACCEPT, REJECT, SKIP):
             raise HTTPException(422, f"value must be {ACCEPT}, {REJECT} or {SKIP}")
@@ -217,8 +211,8 @@ async def add_label(trace_id: str, request: Request, service: Svc) -> Response:
             raise HTTPException(422, f"reason has more than {MAX_REASON_CHARACTERS} characters")
         new = NewLabel(name, chosen.name, value_text(value), chosen.who, reason)
         service.database.labels.add([new], now=service.clock())
-        asked = {**_asked(chosen), "before": write_cursor(place.cursor)}
-        return _go("/review/next", asked)
+        sent = {**_fields(chosen), "before": write_cursor(place.cursor)}
+        return _go("/review/next", sent)
 
     return await to_thread.run_sync(work, limiter=service.batch_threads)
 
@@ -236,24 +230,24 @@ def _form(body: bytes) -> dict[str, str]:
     return fields
 
 
-def _queue(request: Request, label: str, who: str, kind: str, source: str) -> Queue:
-    token = token_name(request.scope)
+def _queue(request: Request, asked: QueueQuery) -> Queue:
+    token, who = token_name(request.scope), asked.who
     if token is None and not (
         len(who) <= MAX_WHO_CHARACTERS and re.fullmatch(WHO_PATTERN, who.strip())
     ):
         raise HTTPException(
             422, f"Your name must be one line of 1 to {MAX_WHO_CHARACTERS} characters"
         )
-    if not re.fullmatch(NAME_PATTERN, label):
+    if not re.fullmatch(NAME_PATTERN, asked.label):
         raise HTTPException(422, "label must be 1 to 64 letters, digits, dots, _ or -")
     known: tuple[QueueKind, ...] = get_args(QueueKind)
-    chosen = next((each for each in known if each == kind), None)
+    chosen = next((each for each in known if each == asked.queue), None)
     if chosen is None:
         raise HTTPException(422, f"queue must be one of {', '.join(known)}")
-    return Queue(chosen, label, token or who.strip(), IGNORED, source.strip() or None)
+    return Queue(chosen, asked.label, token or who.strip(), IGNORED, asked.source.strip() or None)
 
 
-def _asked(queue: Queue) -> dict[str, str]:
+def _fields(queue: Queue) -> dict[str, str]:
     """Return the fields of a queue as a URL or a form has them."""
     return {
         "queue": queue.kind,
