@@ -51,7 +51,8 @@ def test_a_list_of_finished_runs_needs_a_few_requests(
     assert first[0].state == "export running"
     assert requests(store, root, first) > RUNS  # reads the indexes and writes the cache
     few = requests(store, root, first)
-    assert few <= 14, "two listings, the cache, and the rest for the unfinished run"
+    # gcsfs also looks for an object with the name of an empty folder, here of sweeps and rounds.
+    assert few <= 18, "four listings, the cache, and the rest for the unfinished run"
     with store.proxy.failing(0.05, seed=1):
         assert list_runs(root, now=now) == first
     # A replaced index is read again, and so is one that another process has repaired.
@@ -126,10 +127,10 @@ def test_a_reader_who_may_not_write_keeps_a_cache_at_home(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = list_runs(root, now=now)
     (file,) = (tmp_path / "cache" / "tuneloop").iterdir()
-    assert requests(store, root, first) <= 6
+    assert requests(store, root, first) <= 8
     file.write_bytes(b"{")
     assert list_runs(root, now=now) == first
-    assert requests(store, root, first) <= 6
+    assert requests(store, root, first) <= 8
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")  # nor can this one be written
     assert requests(store, root, first) > RUNS
 

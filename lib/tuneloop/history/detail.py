@@ -13,6 +13,7 @@ from tuneloop.errors import InputMissing, TuneloopError
 from tuneloop.history.cost import account
 from tuneloop.history.cost.account import StageTaken
 from tuneloop.history.cost.prices import PriceList, PricesOf
+from tuneloop.history.grouping.membership import memberships_of, read_groups
 from tuneloop.history.stored import StoredRun, StoredStage, parse_time, read_run
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files, paths
@@ -53,7 +54,8 @@ class RunDetail:
     prices: PriceList | None
     """The prices that `taken` is calculated with."""
     relations: tuple[str, ...]
-    """The runs that this run continues or starts from, and those that continue it, as sentences."""
+    """The sweeps and rounds that this run belongs to, the runs that it continues or starts from,
+    and those that continue it, as sentences."""
     files: tuple[str, ...]
     """URLs of the files that people open."""
 
@@ -187,8 +189,9 @@ def _summary(of: Callable[[Any], str], stage: StoredStage) -> str:
 
 
 def _relations(artifacts: str, run: StoredRun) -> list[str]:
-    """Describe the relations to other runs, from the manifests of all runs."""
-    found = []
+    """Describe the relations to other runs, from the manifests of all runs, sweeps and rounds."""
+    groups = memberships_of(read_groups(artifacts))
+    found = [each.sentence for each in groups.get(run.run_id, ())]
     if run.manifest is not None:
         found += [f"{verb} run {other}" for verb, other in _names(run.manifest)]
     for stage in run.stages:

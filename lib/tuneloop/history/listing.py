@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,6 +14,7 @@ from tuneloop.artifacts import layout
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.run_index import RunIndex, write_run_index
 from tuneloop.errors import TuneloopError, UsageError
+from tuneloop.history.grouping.membership import Membership, belongs_to, memberships_of, read_groups
 from tuneloop.history.index import read_further, read_index
 from tuneloop.history.index_cache import read_indexes
 from tuneloop.history.stored import parse_time, read_unfinished
@@ -58,6 +59,8 @@ class ListedRun:
     accuracy_tuned: float | None = None
     problem: str = ""
     """What is wrong with the files of the run; empty if nothing is."""
+    member_of: tuple[Membership, ...] = ()
+    """The sweeps and rounds that it belongs to."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the run for `--json`."""
@@ -82,6 +85,9 @@ class RunQuery:
     sort: str = "started"
     """A key of `SORT_KEYS`."""
     reverse: bool = False
+    group: str | None = None
+    """Pattern of the id of a sweep or of rounds that the runs belong to; `none` chooses the runs
+    that belong to none."""
 
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -103,8 +109,8 @@ def list_runs(
     """List the runs below an artifacts prefix.
 
     One request lists the folders, and a few read the indexes of the finished runs. An unfinished
-    run needs requests of its own. An index that is missing, broken or old is written again, if that
-    is permitted.
+    run, a sweep and rounds need requests of their own. An index that is missing, broken or old is
+    written again, if that is permitted.
 
     Args:
         artifacts: URL of the artifacts prefix.
@@ -114,6 +120,9 @@ def list_runs(
     """
     query = query or RunQuery()
     ids = files.list_folders(layout.runs_prefix(artifacts))
+    groups = memberships_of(read_groups(artifacts)) if ids else {}
+    if query.group is not None:
+        ids = [each for each in ids if belongs_to(groups.get(each, ()), query.group)]
     indexes = [None] * len(ids) if rebuild else read_indexes(artifacts, ids)
     done = [_row(index) for index in indexes if index and index.is_complete]
     others = [
@@ -122,7 +131,8 @@ def list_runs(
         if index is None or (not index.is_complete and _may_match(query, index))
     ]
     read = in_parallel(lambda each: _read(artifacts, *each, now), others)
-    return _select(query, done + read)
+    found = [replace(run, member_of=groups.get(run.run_id, ())) for run in done + read]
+    return _select(query, found)
 
 
 def _read(artifacts: str, run_id: str, stored: RunIndex | None, now: datetime) -> ListedRun:
@@ -199,7 +209,7 @@ def _select(query: RunQuery, runs: Sequence[ListedRun]) -> list[ListedRun]:
         for run in runs
         if (query.name is None or _is_named(query.name, run.run_id, run.name))
         and (query.dataset is None or fnmatchcase(run.dataset, query.dataset))
-        and (query.state is None or _has_state(run.state, query.state))
+        and (query.state is None or has_state(run.state, query.state))
         and (query.since is None or (run.started_at or _LONG_AGO) >= query.since)
     ]
     key, descending = SORT_KEYS[query.sort]
@@ -208,7 +218,8 @@ def _select(query: RunQuery, runs: Sequence[ListedRun]) -> list[ListedRun]:
     return found[: query.limit]
 
 
-def _has_state(state: str, wanted: str) -> bool:
+def has_state(state: str, wanted: str) -> bool:
+    """Return whether the state of a run is a wanted one, as `RunQuery.state` names it."""
     wanted = wanted.casefold()
     if wanted == "unfinished":
         return state != FINISHED

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,6 +14,7 @@ from fastapi.testclient import TestClient
 from tests.finished_run import publish_run, torn
 from tests.store.web.looking import HOSTILE, look, text_of
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.rounds.store import RoundsManifest, RoundsMember, save_rounds
 from tuneloop.storage import files
 from tuneloop.store.web import run_pages
 
@@ -39,6 +41,30 @@ def test_a_run(http: TestClient, artifacts: Path, run_id: str) -> None:
     assert "<h3>By category</h3>" in page
     assert "<h2>One item in full" not in page
     assert run_id in text_of(look(http, "/runs"))
+
+
+def test_the_list_names_the_rounds_of_a_run(http: TestClient, artifacts: Path, run_id: str) -> None:
+    publish_run(str(artifacts), "letters-v1", "alone-1", stages=[])
+    member = RoundsMember(seed=1, round=2, role="selected", run_id=run_id)
+    rounds = RoundsManifest(
+        rounds_id="r-rounds-1",
+        settings={},
+        spec={},
+        seeds=(1,),
+        count=2,
+        arms=(),
+        members=(member,),
+    )
+    save_rounds(rounds, str(artifacts))
+    page = look(http, "/runs")
+    assert f"{run_id} seed 1, round 2, selected of r-rounds-1" in text_of(page)
+    assert 'href="/runs?of=r-rounds-1"' in page
+    chosen = text_of(look(http, "/runs?of=r-rounds-1"))
+    assert run_id in chosen
+    assert "alone-1" not in chosen
+    unknown = look(http, f"/runs?of={quote(HOSTILE)}")
+    assert "There are no runs of a sweep or of rounds with this id." in text_of(unknown)
+    assert "<script>" not in unknown
 
 
 def test_a_run_names_its_base_model_and_licence(

@@ -42,6 +42,12 @@ class RoundsMember(_File):
     stages: tuple[str, ...] = ()
     """Names of its stages, in order."""
 
+    @property
+    def place(self) -> str:
+        """Place of the run in the rounds, such as `seed 1, round 2, selected`."""
+        number = f"round {self.round}, " if self.round else ""
+        return f"seed {self.seed}, {number}{self.role}"
+
 
 class RoundsManifest(_File):
     """rounds.json: the settings, and the runs that are known so far."""

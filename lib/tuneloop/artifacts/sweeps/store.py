@@ -14,6 +14,7 @@ from tuneloop.validation import first_error
 
 MARK = "-sweep-"
 """Part of every sweep's id; ids without it are those of runs."""
+NAME = "sweep.json"
 MemberEnd = Literal["done", "failed", "stopped early", "out of budget"]
 
 
@@ -31,6 +32,11 @@ class Member(BaseModel):
     run_id: str
     chips: dict[str, int]
     """Stage -> chips of its machines; 0 on CPUs."""
+
+    @property
+    def place(self) -> str:
+        """Place of the run in the sweep, such as `member 3: rank=8`."""
+        return f"member {self.number}: {self.label}"
 
 
 class SweepManifest(BaseModel):
@@ -75,7 +81,7 @@ def find_sweep(artifacts: str, sweep_id: str) -> SweepManifest | None:
     """
     if not is_sweep_id(sweep_id):
         return None
-    url = paths.join(layout.sweep_prefix(artifacts, sweep_id), "sweep.json")
+    url = paths.join(layout.sweep_prefix(artifacts, sweep_id), NAME)
     try:
         return SweepManifest.model_validate_json(files.read(url))
     except FileNotFoundError:
@@ -103,7 +109,7 @@ def load_sweep(artifacts: str, sweep_id: str) -> SweepManifest:
 def save_sweep(manifest: SweepManifest, artifacts: str) -> None:
     """Write sweep.json, and take back an earlier cancellation."""
     prefix = layout.sweep_prefix(artifacts, manifest.sweep_id)
-    files.write(paths.join(prefix, "sweep.json"), _dump(manifest))
+    files.write(paths.join(prefix, NAME), _dump(manifest))
     files.delete_tree(paths.join(prefix, "cancelled"))
 
 

@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True)
     app.add_typer(group, name="runs", help="List, compare and delete runs, and free their storage.")
     group.command("list")(looking.list_)
+    group.command()(looking.groups)
     for verb in (looking.show, looking.compare, freeing.delete, freeing.du, freeing.gc):
         group.command()(expand_groups(verb))
     app.command()(expand_groups(verifying.verify))

@@ -1,4 +1,4 @@
-"""Verbs that only look: list, show, compare. They read the artifacts and ask no cluster."""
+"""Verbs that only look: list, groups, show, compare. They read the artifacts and ask no cluster."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ def list_(
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Pattern of the dataset key.")
     ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            "--of",
+            metavar="ID",
+            help="Only the runs of this sweep or of these rounds; a pattern such as 'letters-*'."
+            " none: only the runs that belong to neither.",
+        ),
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option("--since", help="Earliest start: an age such as 12h or 7d, or a date."),
@@ -74,7 +83,7 @@ def list_(
         raise UsageError(f"--sort: found {sort!r}, expected one of {', '.join(ORDERS)}")
     now = datetime.now(UTC)
     query = RunQuery(
-        name, state, dataset, parse_since(since, now) if since else None, limit, sort, reverse
+        name, state, dataset, parse_since(since, now) if since else None, limit, sort, reverse, of
     )
     found = list_runs(paths.absolute(artifacts), query, now=now, rebuild=rebuild)
     if as_json:
@@ -83,6 +92,24 @@ def list_(
         tables.print_runs(found)
     else:
         typer.echo(f"no runs found below {artifacts}", err=True)
+
+
+def groups(artifacts: Artifacts = DEFAULT_ARTIFACTS, as_json: Json = False) -> None:
+    """List sweeps and rounds with the number of their runs, the newest first.
+
+    `tuneloop status ID` shows one of them with all of its runs.
+    """
+    from tuneloop.cli.history import tables
+    from tuneloop.history.grouping.listing import list_groups
+    from tuneloop.storage import paths
+
+    found = list_groups(paths.absolute(artifacts), now=datetime.now(UTC))
+    if as_json:
+        print_json({"artifacts": paths.absolute(artifacts), "groups": [g.as_json() for g in found]})
+    elif found:
+        tables.print_groups(found)
+    else:
+        typer.echo(f"no sweeps or rounds found below {artifacts}", err=True)
 
 
 def show(run: KnownRun, prices: Prices = None, as_json: Json = False) -> None:

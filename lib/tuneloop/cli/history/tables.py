@@ -13,6 +13,7 @@ from tuneloop.history.comparison import Comparison
 from tuneloop.history.cost import account
 from tuneloop.history.detail import RunDetail
 from tuneloop.history.garbage import Garbage
+from tuneloop.history.grouping.listing import ListedGroup
 from tuneloop.history.listing import ListedRun
 from tuneloop.history.units import duration, size
 from tuneloop.history.usage import Usage
@@ -28,8 +29,13 @@ def print_runs(runs: Sequence[ListedRun]) -> None:
     if console.width >= WIDE:
         for title in ("run", "state", "started", "took", "dataset", "base model", "accuracy"):
             table.add_column(title, overflow="fold")
+        has_groups = any(run.member_of for run in runs)
+        if has_groups:
+            table.add_column("part of", overflow="fold")
         for run in runs:
-            table.add_row(*map(shown, _cells(run)))
+            places = [f"{each.group}: {each.place}" for each in run.member_of]
+            part = ["\n".join(places)] if has_groups else []
+            table.add_row(*map(shown, (*_cells(run), *part)))
     else:
         # People copy a run id, so the state is folded first.
         table.add_column("run\n  dataset", overflow="fold", no_wrap=True)
@@ -43,10 +49,26 @@ def print_runs(runs: Sequence[ListedRun]) -> None:
                 shown(f"{started}\n  {took}"),
                 shown(accuracy),
             )
+            for each in run.member_of:
+                table.add_row(shown(f"  {each.group}"), shown(f"  {each.place}"))
     console.print(table)
     for run in runs:
         if run.problem:
             console.print(shown(f"{run.run_id}: {run.problem}"), soft_wrap=True)
+
+
+def print_groups(groups: Sequence[ListedGroup]) -> None:
+    """Print a list of sweeps and rounds to stdout."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("id", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    for title in ("runs", "finished", "running", "failed"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("started", no_wrap=True)
+    for each in groups:
+        counts = map(str, (each.runs, each.finished, each.running, each.failed))
+        table.add_row(shown(each.id), each.kind, *counts, started(each.started_at))
+    make_console().print(table)
 
 
 def _cells(run: ListedRun) -> tuple[str, str, str, str, str, str, str]:

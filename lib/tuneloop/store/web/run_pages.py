@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,7 @@ from markupsafe import Markup
 from tuneloop.artifacts.records import Record
 from tuneloop.errors import TuneloopError
 from tuneloop.history.cost import account
+from tuneloop.history.grouping.membership import memberships_of, read_groups
 from tuneloop.history.stored import StoredRun
 from tuneloop.storage.objects import in_parallel
 from tuneloop.store.dependencies import Service, Svc, in_artifact_threads
@@ -71,10 +72,18 @@ class RunList:
 
 @router.api_route("/runs", **_LOOK)
 @in_artifact_threads
-def runs(service: Svc) -> Response:
-    """Show all runs."""
-    found = list_runs(service)
-    return page("runs", section="runs", runs=found, chip_hours=chip_hours(service, found.shown))
+def runs(service: Svc, of: str = "") -> Response:
+    """Show all runs, or those of one sweep or of the rounds of one spec.
+
+    Args:
+        service: the state of the store.
+        of: id of the sweep or of the rounds; empty shows all runs.
+    """
+    groups = memberships_of(read_groups(service.artifacts))
+    chosen = {run_id for run_id, found in groups.items() if of in (each.group for each in found)}
+    found = list_runs(service, chosen if of else None)
+    hours = chip_hours(service, found.shown)
+    return page("runs", section="runs", runs=found, chip_hours=hours, groups=groups, of=of)
 
 
 def chip_hours(service: Service, shown: Sequence[StoredRun]) -> dict[str, str]:
@@ -89,9 +98,14 @@ def chip_hours(service: Service, shown: Sequence[StoredRun]) -> dict[str, str]:
     }
 
 
-def list_runs(service: Service) -> RunList:
-    """List runs by the start of their newest stage; if there are too many, the first by name."""
-    ids = list_run_ids(service)
+def list_runs(service: Service, chosen: Collection[str] | None = None) -> RunList:
+    """List runs by the start of their newest stage; if there are too many, the first by name.
+
+    Args:
+        service: the state of the store.
+        chosen: ids of the runs to list; None lists all.
+    """
+    ids = [each for each in list_run_ids(service) if chosen is None or each in chosen]
     found = in_parallel(lambda run_id: find_run(service, run_id), ids[:MAX_RUNS])
     shown = [run for run in found if run is not None]
     shown.sort(key=lambda run: run.started_at or _LONG_AGO, reverse=True)

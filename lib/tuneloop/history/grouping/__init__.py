@@ -1,0 +1,1 @@
+"""Sweeps and rounds as groups of runs."""
