@@ -68,6 +68,19 @@ def test_the_store_selects_once(
     assert len(seeds) == 1
 
 
+def test_a_build_of_chat_names_its_recipe(tuneloop: Invoke, store: str) -> None:
+    chats = [build_trace(f"Hi {n}?", ["Let me see.\n\nHm."] * (n % 2), "Hello!") for n in range(4)]
+    with TraceClient(store) as client:
+        client.post_batch([*chats, build_trace("1+1?", ["add"], "2")], "chats")
+    build = ("datasets", "build", "chats", "v1", "--store", store)
+    _, out, err = tuneloop(*build, "--dry-run")
+    assert "4 of the first 5 traces are chat" in err and "--recipe chat_v1" in err
+    assert "chat_v1" not in out
+    hint = json.loads(tuneloop(*build, "--dry-run", "--json")[1])["recipe_hint"]
+    assert "the recipe chat_v1 writes reasoning" in hint
+    assert "chat" not in tuneloop(*build, "--recipe", "chat_v1")[2]
+
+
 def test_answers_of_evaluations_are_selected_when_asked(tuneloop: Invoke, traces: str) -> None:
     build = ("datasets", "build", "d", "v1", "--store", traces, "--json")
     assert json.loads(tuneloop(*build, "--include-evaluation")[1])["trace_count"] == 8

@@ -73,6 +73,14 @@ def test_the_preview_writes_nothing_and_the_confirmation_builds_it(
     assert "is published already" in text_of(preview(http))
 
 
+def test_the_preview_of_chats_names_their_recipe(http: TestClient, make_trace: Make) -> None:
+    system = {"trace_version": "1.1", "system": "Be kind"}
+    http.post(BATCH, json=[make_trace(1), *(make_trace(n, **system) for n in range(12))])
+    words = "12 of the first 13 traces are chat"
+    assert words in text_of(preview(http))
+    assert words not in text_of(preview(http, filters='{"n": "no trace"}'))
+
+
 def _export(http: TestClient) -> list[str]:
     return http.get("/api/datasets/d-v1/export.jsonl?format=ids").text.splitlines()
 

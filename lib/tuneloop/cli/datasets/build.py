@@ -109,7 +109,10 @@ def datasets_build(
     name: Annotated[str, typer.Argument(help="Dataset name.")],
     version: Annotated[str, typer.Argument(help="Dataset version, such as v1.")],
     recipe: Annotated[
-        str, typer.Option(help="Name of the prompt template (recipe).")
+        str,
+        typer.Option(
+            help="Name of the prompt template (recipe); chat_v1 is for chat with reasoning."
+        ),
     ] = "trace_sft_v1",
     instruction: Annotated[
         str | None, typer.Option(help="Text appended to every prompt, in training and evaluation.")
@@ -186,6 +189,8 @@ def _preview_and_build(
             preview = client.preview_dataset(request)
             if not as_json:
                 _print_account(preview["account"])
+                if preview.get("recipe_hint"):  # stores of earlier versions have none
+                    typer.echo(f"{preview['recipe_hint']}; use --recipe chat_v1", err=True)
             # The build publishes what the preview has selected, with its seed.
             request["seed"], preview_id = preview["seed"], preview.get("preview_id")
         shown = preview if dry_run else client.build_dataset(request, preview_id)

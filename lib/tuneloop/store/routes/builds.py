@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from tuneloop.datasets import read
 from tuneloop.datasets.build import build
+from tuneloop.datasets.recipe_hint import recipe_hint
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest, Selection, is_key
 from tuneloop.datasets.selection.account import SelectionAccount
 from tuneloop.errors import DataError
@@ -61,6 +62,8 @@ class DatasetPreview(BaseModel):
     preview_id: str | None = Field(examples=[examples.PREVIEW_ID])
     """`preview` of a build of the same request and seed, which then need not select again; null
     for more than a million traces."""
+    recipe_hint: str | None = Field(default=None, examples=[None])
+    """A sentence that names a recipe that suits the traces better; null if there is none."""
 
 
 @router.post(
@@ -124,6 +127,7 @@ async def preview_dataset(request: Request, service: Svc) -> JSONResponse:
         with selecting(service, asked, seed) as selection:
             account = selection.account or SelectionAccount(considered=0, selected=0)
             preview_id = keep(service, asked, seed, selection)
+            hint = recipe_hint(asked.recipe, selection.rows)
         reply = DatasetPreview(
             dataset_key=asked.dataset_key,
             exists=published is not None,
@@ -131,6 +135,7 @@ async def preview_dataset(request: Request, service: Svc) -> JSONResponse:
             seed=seed,
             account=account,
             preview_id=preview_id,
+            recipe_hint=hint,
         )
         return JSONResponse(reply.model_dump(mode="json"))
 

@@ -7,7 +7,7 @@ a second form with the same values, which builds the dataset. Neither needs a sc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,6 +17,7 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import ValidationError
 
 from tuneloop.datasets.build import DatasetConflict, DatasetEmpty
+from tuneloop.datasets.recipe_hint import recipe_hint
 from tuneloop.datasets.schema import DEFAULT_RECIPE, BuildRequest, TraceRow
 from tuneloop.datasets.selection.account import RuleCount, SelectionAccount
 from tuneloop.datasets.selection.expressions import build_rules, parse_filters
@@ -92,7 +93,15 @@ def _show(service: Service, given: Mapping[str, str], status: int = 200, **value
         section="datasets",
         given=given,
         recipes=[(name, name) for name in service.catalog.recipes],
-        **{"problem": "", "preview": None, "rows": [], "exists": False, "rules": [], **values},
+        **{
+            "problem": "",
+            "preview": None,
+            "hint": None,
+            "rows": [],
+            "exists": False,
+            "rules": [],
+            **values,
+        },
     )
 
 
@@ -103,6 +112,7 @@ def _preview(service: Service, given: dict[str, str]) -> Response:
         seed = preview_seed(service, asked, published)
         with selecting(service, asked, seed) as selection:
             rows: list[TraceRow] = list(islice(selection.rows, PREVIEW_ROWS))
+            hint = recipe_hint(asked.recipe, chain(rows, selection.rows))
             account = selection.account or SelectionAccount(considered=0, selected=0)
             preview_id = keep(service, asked, seed, selection)
     except _REFUSALS as e:
@@ -113,6 +123,7 @@ def _preview(service: Service, given: dict[str, str]) -> Response:
         preview=account,
         rules=described(account),
         rows=rows,
+        hint=hint,
         exists=published is not None,
         confirmed={**given, "seed": str(seed), "preview": preview_id or ""},
         key=asked.dataset_key,
