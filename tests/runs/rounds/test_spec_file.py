@@ -39,7 +39,9 @@ def test_other_specs_are_not_rounds(tiny_run: TinyRun) -> None:
 
 def test_rounds_are_no_single_run(tiny_run: TinyRun) -> None:
     load(tiny_run)
-    with pytest.raises(UsageError, match="has the key rounds, expected one run; use `plan` or"):
+    with pytest.raises(
+        UsageError, match="has the key rounds, expected one run; use `plan`, `run` or"
+    ):
         load_run_spec(str(tiny_run.spec_path))
 
 
@@ -60,6 +62,7 @@ def test_rounds_are_no_single_run(tiny_run: TinyRun) -> None:
         ({"sample": {**PROMPTS, "temperature": 0}}, "temperature"),
         ({"sample": {}}, "prompts"),
         ({"gate": {"fail_if": "never"}}, "fail_if"),
+        ({"train": {"train": {"steps": 4}}}, "such as `train.steps: ...`"),
     ],
 )
 def test_a_mistake_is_refused_with_its_line(
@@ -72,6 +75,12 @@ def test_a_mistake_is_refused_with_its_line(
     line = int(text.removeprefix(f"{tiny_run.spec_path}:").partition(":")[0])
     lines = tiny_run.spec_path.read_text().splitlines()
     assert line > lines.index("rounds:")
+
+
+def test_rounds_of_a_sweep_are_refused(tiny_run: TinyRun) -> None:
+    tiny_run.change(sweep={"grid": {"seed": [1, 2]}})
+    with pytest.raises(SpecError, match="found the keys sweep and rounds, expected one of the two"):
+        load(tiny_run)
 
 
 def test_arms_answer_the_same_questions(tiny_run: TinyRun) -> None:
@@ -104,5 +113,5 @@ def test_what_needs_the_whole_plan_is_refused_with_what_works(
     code, _, err = tuneloop(verb, tiny_run.spec_path, *options)
     assert (code, err.count("\n")) == (2, 1)
     assert "has the key rounds" in err
-    assert "use `tuneloop run`" in err
+    assert "use `tuneloop run" in err
     assert "--backend cluster" in err

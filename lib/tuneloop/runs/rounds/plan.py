@@ -19,10 +19,10 @@ from tuneloop.runs.prepare import Prepared
 from tuneloop.runs.rounds.members import start_spec
 from tuneloop.runs.rounds.spec import RoundsSpec
 from tuneloop.runs.rounds.spec_file import RoundsFile
+from tuneloop.runs.sampling.plan import read_planned_prompts
 from tuneloop.specs.run import RunSpec
-from tuneloop.specs.sampling import AnyRunSpec, DatasetPrompts, PromptSource
+from tuneloop.specs.sampling import AnyRunSpec, DatasetPrompts, DrawSpec
 from tuneloop.specs.target import Target
-from tuneloop.stages.sampling.prompts import read_stated
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import paths
 
@@ -91,7 +91,8 @@ def plan_rounds(
     Raises:
         DataError: the dataset, an eval set or the prompts are broken.
         InputMissing: an eval set, the prompts or the model is missing.
-        SpecError: the run spec is invalid.
+        SpecError: the run spec is invalid, the scorer is unknown, or a range of seeds overlaps that
+            of an eval set.
     """
     placement = placement or Placement()
     with DatasetSource(spec.execution.datasets) as source:
@@ -104,7 +105,7 @@ def plan_rounds(
     identity = {
         "starts": starts,
         "settings": settings.model_dump(mode="json"),
-        "prompts": _prompts_identity(settings.sample.prompts, spec),
+        "prompts": _prompts_identity(settings.sample, spec),
         "code": placement.sample_code(spec),
     }
     digest = hashlib.sha256(jsonl.dump_line(identity)).hexdigest()[:8]
@@ -113,9 +114,11 @@ def plan_rounds(
     return RoundsPlan(rounds_id, artifacts, settings, base, dataset, seeds, placement)
 
 
-def _prompts_identity(source: PromptSource, spec: RunSpec) -> str:
-    """Return the content of the prompts; their place does not matter."""
-    if not isinstance(source, DatasetPrompts):
-        return read_stated(source).sha256
+def _prompts_identity(draw: DrawSpec, spec: RunSpec) -> str:
+    """Return the content of the prompts, which are checked; their place does not matter."""
+    read = read_planned_prompts(draw, [each.url for each in spec.eval.all_sets], "rounds.sample")
+    if read.stated is not None:
+        return read.stated.sha256
+    assert isinstance(draw.prompts, DatasetPrompts)
     with DatasetSource(spec.execution.datasets) as opened:
-        return opened.load_manifest(source.dataset).build_id
+        return opened.load_manifest(draw.prompts.dataset).build_id

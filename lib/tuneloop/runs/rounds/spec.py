@@ -24,6 +24,9 @@ MAX_NAME = 20
 """Maximum characters of the run's name, because the members' names add to it."""
 _SET_BY_ROUNDS = ("name", "dataset", "seed", "train.model", "import", "execution", "eval")
 
+_SECTIONS = ("train", "export")
+"""Sections of a run spec that would be replaced as a whole, with all that the spec sets there."""
+
 
 class RoundGateSpec(Spec):
     """What the selected arm has to show before the next round starts from it.
@@ -96,7 +99,13 @@ class RoundsSpec(Spec):
     @field_validator("train")
     @classmethod
     def _leaves_what_rounds_set(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for path in values:
+        for path, value in values.items():
+            if isinstance(value, dict) and path in _SECTIONS:
+                inner = next(iter(value), "steps")
+                raise ValueError(
+                    f"{path} is a section, expected the path of a field, such as"
+                    f" `{path}.{inner}: ...`; write one line for each field"
+                )
             taken = next((t for t in _SET_BY_ROUNDS if f"{path}.".startswith(f"{t}.")), None)
             if taken is not None:
                 raise ValueError(

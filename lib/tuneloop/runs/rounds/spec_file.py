@@ -21,6 +21,7 @@ from tuneloop.unknown_keys import unknown_key
 from tuneloop.validation import all_errors, path_of
 from tuneloop.yaml_in import line_of, parse_mapping, validate
 
+SWEEP = "sweep"
 _RUN = {"kind": "pretrained", "run": "run-of-the-round-before"}
 """Base model in place of one that is not known before the rounds run."""
 
@@ -51,6 +52,11 @@ def load_rounds_file(url: str) -> RoundsFile | None:
     base, root = parse_mapping(data, url, "keys of a run spec")
     if KEY not in base:
         return None
+    if SWEEP in base:
+        raise SpecError(
+            f"{url}:{line_of(root, (SWEEP,))}: found the keys {SWEEP} and {KEY}, expected one of"
+            " the two, because each member of a sweep is one run; remove one"
+        )
     settings = _settings(base.pop(KEY), root, url)
     spec = validate(RunSpec, base, root, url, RENAMED_KEYS, RENAMED_KINDS)
     check_shard_counts(spec, url)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tuneloop.artifacts.run_manifest import ModelOfRun
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
-from tuneloop.errors import SpecError
+from tuneloop.errors import DataError, SpecError
+from tuneloop.evaluation.scorers.scoring import ScorerName
 from tuneloop.evaluation.scorers.user_file import UserScorer
 from tuneloop.evaluation.sets.planned import load_scorer, read_kept_apart
 from tuneloop.evaluation.sets.schema import EvalSetFile
@@ -24,10 +25,16 @@ from tuneloop.runs.plan_stages import (
 )
 from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.compilation import TargetDevices
-from tuneloop.specs.sampling import DatasetPrompts, FilePrompts, GymPrompts, SampleRunSpec
+from tuneloop.specs.sampling import DatasetPrompts, DrawSpec, FilePrompts, GymPrompts, SampleRunSpec
 from tuneloop.specs.stages import EvalSetRef
 from tuneloop.specs.target import StageNeeds
-from tuneloop.stages.sampling.prompts import check_scorable, read_stated
+from tuneloop.stages.sampling.prompts import (
+    UNNAMED,
+    ApartPrompts,
+    StatedPrompts,
+    check_scorable,
+    read_stated,
+)
 from tuneloop.stages.sampling.row import SampleInputs
 from tuneloop.training.prompt_templates import recipe_named
 
@@ -54,6 +61,49 @@ class SamplePlan(PlannedRun):
         from tuneloop.runs.cost.sample_needs import sample_needs  # needs a SamplePlan
 
         return sample_needs(self, devices)
+
+
+@dataclass(frozen=True)
+class PlannedPrompts:
+    """What is known about prompts when a run is planned."""
+
+    scorer: ScorerName
+    sets: tuple[tuple[EvalSetRef, EvalSetFile], ...]
+    """Eval sets that stay apart from the prompts."""
+    stated: StatedPrompts | None
+    """The prompts; None if they are in a dataset, which only the stage reads."""
+
+
+def read_planned_prompts(
+    draw: DrawSpec, apart_from: Sequence[str], place: str = "sample"
+) -> PlannedPrompts:
+    """Read prompts, and refuse those that the sample stage would refuse.
+
+    Args:
+        draw: where the prompts come from, and their scorer.
+        apart_from: URLs of the eval sets that stay apart from them.
+        place: keys that lead to `draw` in the spec, for messages.
+
+    Raises:
+        DataError: a file is broken, or every prompt is in an eval set.
+        InputMissing: a file is missing.
+        SpecError: the scorer is unknown, or a range of seeds overlaps that of an eval set.
+        UsageError: the prompts need a package that is not installed.
+    """
+    scorer = load_scorer(draw.scorer, f"{place}.scorer")
+    sets = tuple(read_kept_apart(apart_from, f"{place}.apart_from"))
+    if isinstance(draw.prompts, DatasetPrompts):
+        return PlannedPrompts(scorer, sets, None)
+    _check_seeds(draw.prompts, sets, place)
+    stated = read_stated(draw.prompts)
+    check_scorable(stated.items, scorer, f"{place}.prompts")
+    apart = ApartPrompts(item.to_item(ref.name) for ref, file in sets for item in file.items)
+    if all(item.to_item(UNNAMED) in apart for item in stated.items):
+        raise DataError(
+            f"{place}.prompts: all {len(stated.items)} prompts are in the eval sets"
+            f" {', '.join(apart_from)}, expected at least one that is in none; give other prompts"
+        )
+    return PlannedPrompts(scorer, sets, stated)
 
 
 def load_sample_plan(
@@ -84,15 +134,12 @@ def load_sample_plan(
         instruction = manifest.instruction if instruction is None else instruction
     recipe = recipe or DEFAULT_RECIPE
     recipe_named(recipe)
-    scorer = load_scorer(options.scorer, "sample.scorer")
-    sets = read_kept_apart(options.apart_from, "sample.apart_from")
+    read = read_planned_prompts(options, options.apart_from)
+    scorer, sets, stated = read.scorer, read.sets, read.stated
     sha256, prompts = None, 0
-    if not isinstance(options.prompts, DatasetPrompts):
-        _check_seeds(options.prompts, sets)
-        stated = read_stated(options.prompts)
-        check_scorable(stated.items, scorer, "sample.prompts")
+    if stated is not None:
         sha256, prompts = stated.sha256, len(stated.items)
-    elif manifest is not None:
+    elif manifest is not None and isinstance(options.prompts, DatasetPrompts):
         prompts = min(manifest.trace_count, options.prompts.limit or manifest.trace_count)
     inputs = SampleInputs(
         spec,
@@ -149,7 +196,9 @@ def _dataset(spec: SampleRunSpec) -> DatasetManifest | None:
 
 
 def _check_seeds(
-    prompts: FilePrompts | GymPrompts, sets: Sequence[tuple[EvalSetRef, EvalSetFile]]
+    prompts: FilePrompts | GymPrompts,
+    sets: Sequence[tuple[EvalSetRef, EvalSetFile]],
+    place: str = "sample",
 ) -> None:
     """Refuse a range of seeds that an eval set was generated from."""
     if not isinstance(prompts, GymPrompts):
@@ -159,7 +208,7 @@ def _check_seeds(
         if origin and origin.overlaps(prompts.task, prompts.first_seed, prompts.seeds):
             last = origin.first_seed + origin.seeds - 1
             raise SpecError(
-                f"sample.prompts: seeds {prompts.first_seed} to"
+                f"{place}.prompts: seeds {prompts.first_seed} to"
                 f" {prompts.first_seed + prompts.seeds - 1} of {prompts.task} overlap the eval set"
                 f" {ref.url}, which was generated from the seeds {origin.first_seed} to {last},"
                 f" expected other ones; set first_seed to {last + 1} or more"
