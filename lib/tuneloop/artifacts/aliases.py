@@ -20,7 +20,7 @@ from tuneloop.storage.objects import read_many
 from tuneloop.storage.sealed import Sealed, sealed
 from tuneloop.validation import first_error
 
-_FILE = re.compile(r"(\d{6,})\.json")
+_FILE = re.compile(r"(?!0+\.)(\d{6,})\.json")
 
 
 class AliasedModel(BaseModel):
@@ -148,15 +148,21 @@ def read_current(artifacts: str, alias: str) -> AliasChange | None:
     return parse_change(files.read(url), url)
 
 
-def list_aliases(artifacts: str) -> list[AliasChange]:
-    """Read the newest change of every alias, sorted by name.
+def list_aliases(artifacts: str) -> tuple[list[AliasChange], list[str]]:
+    """Read the newest change of every alias.
 
-    Raises:
-        DataError: a change is broken.
+    Returns:
+        The changes sorted by alias, and a sentence for each alias with a broken history.
     """
-    names = files.list_folders(paths.join(artifacts, "models"))
-    found = (read_current(artifacts, name) for name in names)
-    return [each for each in found if each is not None]
+    found, problems = [], []
+    for name in files.list_folders(paths.join(artifacts, "models")):
+        try:
+            current = read_current(artifacts, name)
+        except DataError as e:
+            problems.append(str(e))
+        else:
+            found += [current] if current is not None else []
+    return found, problems
 
 
 def _numbers(artifacts: str, alias: str) -> list[int]:

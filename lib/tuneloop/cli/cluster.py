@@ -9,7 +9,7 @@ import typer
 
 from tuneloop.cli import options
 from tuneloop.cli.control import detached, rounds, sweeps
-from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions, expand_groups
+from tuneloop.cli.option_groups import ClusterOptions, KnownRun, OneRun, RunOptions, expand_groups
 from tuneloop.cli.options import MOST_SECONDS, STDOUT, Json, PollSeconds, Prices, print_json
 from tuneloop.errors import SpecError, StageFailed, UsageError
 
@@ -248,7 +248,7 @@ def _stages_of(run: KnownRun, cluster: ClusterOptions) -> list[StageStatus]:
 
 
 def explain(
-    run: KnownRun,
+    run: OneRun,
     cluster: ClusterOptions,
 ) -> None:
     """Explain the state of a run: cause, evidence and fix."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tuneloop.cli.gates import aliases
-from tuneloop.cli.option_groups import KnownModel, KnownRun, expand_groups
+from tuneloop.cli.option_groups import KnownModel, OneRun, expand_groups
 from tuneloop.cli.options import DEFAULT_ARTIFACTS, Json, artifacts_option, given_file, print_json
 from tuneloop.errors import DataError
 
@@ -88,20 +88,25 @@ def list_(
     ] = DEFAULT_ARTIFACTS,
     as_json: Json = False,
 ) -> None:
-    """List the stored models, and the aliases with the models that they name."""
+    """List the stored models, and the aliases with their models. Exit 12 if an alias is broken."""
     from tuneloop.artifacts.aliases import list_aliases
     from tuneloop.models.stored import list_models
     from tuneloop.storage import paths
 
     url = paths.absolute(artifacts)
-    listed, named = list_models(url), list_aliases(url)
+    listed, (named, problems) = list_models(url), list_aliases(url)
     if as_json:
         models = [_listed_as_json(each) for each in listed]
-        print_json({"models": models, "aliases": [aliases.as_json(each) for each in named]})
+        shown = [aliases.as_json(each) for each in named]
+        print_json({"models": models, "aliases": shown, "problems": problems})
     else:
-        if listed or not named:
+        if listed or not (named or problems):
             _print_list(listed)
         aliases.print_aliases(named, is_first=not listed)
+    if problems:
+        for problem in problems[1:]:
+            typer.echo(f"error: {problem}", err=True)
+        raise DataError(problems[0])
 
 
 def show(model: KnownModel, as_json: Json = False) -> None:
@@ -126,7 +131,8 @@ def verify(model: KnownModel, as_json: Json = False) -> None:
     from tuneloop.cli.live.progress import Progress
     from tuneloop.models.stored import verify_files
 
-    found = model.find()
+    named = model.find_named()
+    found = named.model
     with Progress(quiet=as_json) as view:
         problems = list(
             verify_files(
@@ -141,10 +147,12 @@ def verify(model: KnownModel, as_json: Json = False) -> None:
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
     if problems:
-        raise DataError(
-            f"{model.name}: {len(problems)} problems, expected none; delete {found.folder} and add"
-            " the model again"
-        )
+        fix = {
+            "run": f"restore the files, or delete the train record of run {named.name} and run it"
+            " again",
+            "stored": f"delete {found.folder} and add the model again",
+        }
+        raise DataError(f"{model.name}: {len(problems)} problems, expected none; {fix[named.kind]}")
     if not as_json:
         typer.echo(f"{model.name}: {count} files are as recorded")
 
@@ -184,7 +192,7 @@ def check(
 
 
 def export(
-    run: KnownRun,
+    run: OneRun,
     target: Annotated[
         str,
         typer.Argument(
@@ -205,10 +213,10 @@ def export(
     from tuneloop.cli.live.progress import Progress
     from tuneloop.models.hand_on import export_model
 
-    run = run.of_run(aliases.run_of(run.run_id, run.artifacts_url))
+    run_id = aliases.run_of(run.run_id, run.artifacts_url)
     with Progress(quiet=as_json) as view:
         exported = export_model(
-            run.run_id,
+            run_id,
             target,
             run.artifacts_url,
             adapter=adapter,
@@ -220,7 +228,7 @@ def export(
         names = [file.name for file in exported.files]
         print_json(
             {
-                "run_id": run.run_id,
+                "run_id": run_id,
                 "target": exported.place,
                 "files": names,
                 "size_bytes": size,

@@ -299,6 +299,26 @@ class KnownRun:
 
 
 @dataclass(frozen=True)
+class OneRun(KnownRun):
+    """An existing run, for verbs that do not take the id of rounds."""
+
+    def __post_init__(self) -> None:
+        """Refuse the id of rounds, too."""
+        super().__post_init__()
+        _refuse_rounds(self.run_id, self.artifacts_url)
+
+
+def _refuse_rounds(name: str, artifacts: str) -> None:
+    from tuneloop.artifacts.rounds.store import find_rounds
+
+    if find_rounds(artifacts, name) is not None:
+        raise UsageError(
+            f"{name}: is the id of rounds, expected that of one run; `tuneloop status {name}` lists"
+            " the runs of the rounds"
+        )
+
+
+@dataclass(frozen=True)
 class KnownModel:
     """An existing model, by its name."""
 
@@ -319,6 +339,7 @@ class KnownModel:
                 f"model {self.name!r}: expected the name of a stored model or a run id; check the"
                 " name"
             )
+        _refuse_rounds(self.name, self.artifacts_url)
 
     @property
     def artifacts_url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tuneloop.artifacts.aliases import AliasChange
+
+
+MODEL = "model"
+NAME = 34
+"""Columns for the name of a model in a table, which has 80 or more."""
 
 
 def run_of(name: str, artifacts: str) -> str:
@@ -46,24 +52,31 @@ def print_aliases(current: Iterable[AliasChange], *, is_first: bool = False) -> 
         current: newest change of each alias.
         is_first: whether nothing was printed before, so that no blank line is needed.
     """
-    table = _table("alias", "model", "change", "at", "who", "gate")
+    table = _table("alias\n ", f"{MODEL}\n  gate", "change\n ", "at\n  who")
     for each in current:
-        _add(table, each.alias, each.model.name, str(each.number), *_facts(each))
+        model = f"{each.model.name}\n  {_gate(each)}"
+        _add(table, each.alias, model, str(each.number), _author(each))
     _print(table, is_first=is_first)
 
 
 def print_history(history: list[AliasChange]) -> None:
     """Print a table of the changes of an alias, the newest first."""
-    table = _table("change", "action", "model", "at", "who", "gate", "why")
+    table = _table("change\n ", f"{MODEL}\n  why", "action\n  gate", "at\n  who")
     for each in reversed(history):
-        action = each.action if each.restores is None else f"rollback to {each.restores}"
-        _add(table, str(each.number), action, each.model.name, *_facts(each), each.why)
+        action = each.action if each.restores is None else f"back to {each.restores}"
+        model = f"{each.model.name}\n  {each.why}" if each.why else each.model.name
+        _add(table, str(each.number), model, f"{action}\n  {_gate(each)}", _author(each))
     _print(table)
 
 
-def _facts(change: AliasChange) -> tuple[str, str, str]:
+def _author(change: AliasChange) -> str:
+    at = datetime.fromisoformat(change.at).astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
+    return f"{at}\n  {change.who}"
+
+
+def _gate(change: AliasChange) -> str:
     gate = "passed" if change.gate and change.gate.passed else "failed" if change.gate else "none"
-    return change.at, change.who, f"{gate}, forced" if change.forced else gate
+    return f"{gate}, forced" if change.forced else gate
 
 
 def _table(*columns: str) -> Table:
@@ -71,7 +84,10 @@ def _table(*columns: str) -> Table:
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # People copy the name of a model, so other columns are folded first.
+        table.add_column(
+            column, overflow="fold", min_width=NAME if column.startswith(MODEL) else None
+        )
     return table
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuneloop.cli.option_groups import KnownRun, expand_groups
+from tuneloop.cli.option_groups import OneRun, expand_groups
 from tuneloop.cli.options import MOST, Json, given_file, print_json
 from tuneloop.errors import UsageError
 
@@ -183,7 +183,7 @@ def register(app: typer.Typer) -> None:
 
 
 def gate(
-    run: KnownRun,
+    run: OneRun,
     limits: GateOptions,
     promote: Annotated[
         str | None,

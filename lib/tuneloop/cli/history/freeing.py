@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tuneloop.cli.history.looking import Artifacts
-from tuneloop.cli.option_groups import ClusterOptions, KnownRun
+from tuneloop.cli.option_groups import ClusterOptions, OneRun
 from tuneloop.cli.options import DEFAULT_ARTIFACTS, MOST, MOST_DAYS, Json, print_json
 from tuneloop.errors import UsageError
 
@@ -27,7 +27,7 @@ GARBAGE_KINDS = (
 
 
 def delete(
-    run: KnownRun,
+    run: OneRun,
     force: Annotated[
         bool,
         typer.Option(

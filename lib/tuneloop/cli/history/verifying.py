@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from tuneloop.cli.option_groups import KnownRun
+from tuneloop.cli.option_groups import OneRun
 from tuneloop.cli.options import Json, print_json
 from tuneloop.errors import DataError
 
 
-def verify(run: KnownRun, as_json: Json = False) -> None:
+def verify(run: OneRun, as_json: Json = False) -> None:
     """Read all files of a run, from the report back to its dataset. Exit 12 if one is damaged.
 
     Files are compared with the sizes and digests in manifests and records, and JSON files with

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneloop.cli.option_groups import ClusterOptions, KnownRun, expand_groups
+from tuneloop.cli.option_groups import ClusterOptions, OneRun, expand_groups
 from tuneloop.cli.options import MOST
 from tuneloop.cli.terminal import stop_if_lost, write_data
 from tuneloop.errors import UsageError
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def logs(
-    run: KnownRun,
+    run: OneRun,
     cluster: ClusterOptions,
     stage: Annotated[
         str | None, typer.Argument(help="Name of the stage; default: the latest.")

@@ -209,7 +209,7 @@ def _check_gate(
         )
     if force or (gate is not None and gate.passed):
         return
-    found = "; ".join(gate.problems) if gate else "no gate was asked"
+    found = f"its gate fails ({'; '.join(gate.problems)})" if gate else "no gate was asked"
     fix = "change the data or the spec" if gate else "add conditions, such as --min-gain 0"
     if named.kind == "stored":
         found, fix = "is a stored model, which has no gate", "promote a run that was evaluated"
