@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tuneloop.runs.rounds.comparisons import Answer, answer_questions
+from tuneloop.runs.rounds.comparisons import Answer, answer_questions, points
 from tuneloop.runs.rounds.scores import REQUIRED, Cell, RunScores, Scores
 from tuneloop.runs.rounds.spec import ARMS
 
@@ -111,7 +111,24 @@ def test_a_missing_control_is_said(arms: tuple[str, ...], missing: str) -> None:
 def test_before_any_evaluation_nothing_is_known() -> None:
     found = answer_questions({}, ARMS)
     assert [answer.verdict for answer in found] == [None, None, None]
-    assert all("is not known: no round has both arms yet" in answer.sentence for answer in found)
+    said = [answer.sentence.partition("is not known: ")[2] for answer in found]
+    arms = "no round has both arms evaluated."
+    assert said == [arms, arms, "no round has the arm sft evaluated."]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.175, "+17.5"),
+        (-1.0, "-100.0"),
+        (0.0, "+0.0"),
+        (-1e-17, "+0.0"),
+        (0.0004, "+0.040"),
+        (-0.0004, "-0.040"),
+    ],
+)
+def test_an_end_of_an_interval_that_excludes_0_is_not_printed_as_0(share: float, text: str) -> None:
+    assert points(share) == text
 
 
 def test_rounds_that_are_missing_for_a_seed_do_not_stop_the_comparison() -> None:

@@ -98,6 +98,8 @@ def test_two_rounds_run_all_arms_and_the_selected_one_is_the_next_base(tiny_run:
     assert report.answers[0].comparison is not None
     assert report.answers[0].comparison.gain > 0
     assert any("4 of 4 rounds passed" in each for each in report.sentences)
+    (result,) = [each for each in report.sentences if each.startswith("Result")]
+    assert all(f"{rows[seed, 2, 'selected'].run_id} (seed {seed})" in result for seed in (0, 1))
     assert any("forgotten on the guarded set" in each for each in report.sentences)
 
 
@@ -110,6 +112,8 @@ def test_the_next_round_starts_from_the_old_base_if_the_gate_fails(tiny_run: Tin
     assert rows[2, "selected"].base == rows[0, "start"].run_id
     assert rows[2, "sample"].run_id != rows[1, "sample"].run_id  # other samples, the same model
     assert any("0 of 2 rounds passed" in each for each in report.sentences)
+    result = f"that of {rows[0, 'start'].run_id} (seed 3, where no round has passed)"
+    assert any(result in each for each in report.sentences)
     forgotten = next(each for each in report.answers if each.key == "forgotten")
     assert forgotten.verdict == "regressed"
     assert any("With one seed" in each for each in report.sentences)
@@ -121,6 +125,80 @@ def test_a_round_without_selected_samples_goes_on_from_the_old_base(tiny_run: Ti
     assert states[1, "sample"] == states[2, "sample"] == "done"
     assert states[1, "selected"] == states[2, "random"] == "nothing selected"
     assert "not known" in report.answers[0].sentence
+    (why,) = [each for each in report.sentences if each.startswith("In 2 of 2 rounds")]
+    assert "of 100 samples, 0 have no answer" in why
+    assert "the rules reject 100 (where reward: 100)" in why
+    assert [(each.counts.usable, each.counts.selected) for each in report.selections] == [
+        (100, 0)
+    ] * 2
+
+
+def test_a_verifier_that_accepts_all_leaves_equal_arms(tiny_run: TinyRun) -> None:
+    plan, world = plan_of(tiny_run, seeds=[3], count=1), World(correct=lambda skill: 1.0)
+    report = run_in(world, plan)
+    assert "1 random train" not in world.ran  # its data are those of the arm selected
+    comparison = report.answers[0].comparison
+    assert comparison is not None
+    assert (comparison.gain, report.answers[0].verdict) == (0, "no detectable difference")
+    assert any("every usable sample was selected" in each for each in report.sentences)
+
+
+@pytest.mark.parametrize("name", ["eval/attempts/a/samples.jsonl", "eval/record.json"])
+def test_one_broken_run_does_not_hide_the_others(
+    tiny_run: TinyRun, tuneloop: Invoke, name: str
+) -> None:
+    plan = plan_of(tiny_run, count=1)
+    report = run_in(World(), plan)
+    (run_id,) = [row.run_id for row in report.rows if (row.seed, row.role) == (0, "random")]
+    file = Path(layout.run_prefix(plan.artifacts, run_id), name)
+    file.write_text("{") if name.endswith("record.json") else file.unlink()
+    at = ("--artifacts", tiny_run.artifacts)
+    code, out, err = tuneloop("status", plan.rounds_id, *at)
+    assert (code, out.count(" done ")) == (0, 9), err
+    assert f"{run_id}: " in out
+    code, out, err = tuneloop("report", plan.rounds_id, *at)
+    assert (code, f"Run {run_id} is not in the comparisons" in out) == (0, True), err
+    assert "1 seed)" in out
+    again = run_in(World(), plan)
+    assert {row.state for row in again.rows if row.seed == 1} == {"done"}
+    assert any("Seed 0 has failed" in each for each in again.sentences)
+
+
+def test_verbs_of_one_run_refuse_the_id_of_rounds(tiny_run: TinyRun, tuneloop: Invoke) -> None:
+    plan = plan_of(tiny_run, seeds=[0], count=1)
+    run_in(World(), plan)
+    for verb in (
+        "explain",
+        "logs",
+        "verify",
+        ("gate", "--fail-if", "regressed"),
+        ("promote", "--to", "production", "--fail-if", "regressed"),
+        ("runs", "delete"),
+        ("models", "show"),
+        ("models", "export", "out"),
+    ):
+        words = (verb,) if isinstance(verb, str) else verb
+        split = 2 if words[0] in ("runs", "models") else 1
+        code, out, err = tuneloop(
+            *words[:split], plan.rounds_id, *words[split:], "--artifacts", tiny_run.artifacts
+        )
+        assert (code, out, err.count("\n")) == (2, "", 1), (verb, err)
+        assert "is the id of rounds, expected that of one run" in err
+        assert f"`tuneloop status {plan.rounds_id}`" in err
+
+
+def test_prompts_and_scorer_are_checked_when_rounds_are_planned(
+    tiny_run: TinyRun, tuneloop: Invoke
+) -> None:
+    eval_set = str(tiny_run.folder / "eval.jsonl")
+    sample = ROUNDS["sample"]
+    for changed, code, said in (
+        ({"prompts": {"kind": "file", "url": eval_set}}, 12, "all 10 prompts are in the eval sets"),
+        ({"scorer": "nosuch"}, 3, "rounds.sample.scorer 'nosuch' is unknown"),
+    ):
+        tiny_run.change(rounds={**ROUNDS, "sample": {**sample, **changed}})
+        found, out, err = tuneloop("plan", tiny_run.spec_path)
+        assert (found, out, said in err) == (code, "", True), err
 
 
 def test_a_failed_member_ends_its_chain_alone_and_is_retried(tiny_run: TinyRun) -> None:
@@ -218,6 +296,9 @@ def test_verbs_show_one_table_of_all_rounds_and_arms(tiny_run: TinyRun, tuneloop
         code, out, err = tuneloop(*verb)
         assert code == 0, err
         assert out.count("done") == 10
+        found_ids = store.load_rounds(plan.artifacts, plan.rounds_id).members
+        assert all(each.run_id in out for each in found_ids)  # not folded, so it can be copied
+        assert max(map(len, out.splitlines())) <= 80
         code, out, _ = tuneloop(*verb, "--json")
         found = json.loads(out)
         assert (found["rounds_id"], len(found["runs"])) == (plan.rounds_id, 10)

@@ -109,6 +109,11 @@ class RoundSelection(_File):
     """Samples of the arm `selected`, and of the arm `random`."""
     rules: tuple[RuleEffect, ...] = ()
 
+    @property
+    def usable(self) -> int:
+        """Different samples that all arms may be trained on."""
+        return self.samples - self.unusable - self.repeated
+
 
 class RoundGate(_File):
     """gate.json: whether the selected arm passes, and why not."""

@@ -119,8 +119,9 @@ def run_rounds(
     from tuneloop.runs.rounds.execute import RoundsRun, check_chains
 
     with Progress(quiet=as_json or quiet) as view:
-        seeds = f"{len(made.seeds)} seed{'s' if len(made.seeds) > 1 else ''}"
-        view.line(f"rounds   {made.rounds_id}, {made.settings.count} rounds of {seeds}")
+        count, seeds = made.settings.count, len(made.seeds)
+        size = f"{count} round{'s' * (count > 1)} of {seeds} seed{'s' * (seeds > 1)}"
+        view.line(f"rounds   {made.rounds_id}, {size}")
         execution = RoundsRun(
             made,
             callbacks=_callbacks(view),
@@ -288,33 +289,46 @@ def _as_json(rounds_id: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _print_table(rounds_id: str, rows: Sequence[Row]) -> None:
+    from tuneloop.cli.history.tables import WIDE
     from tuneloop.cli.live.console import make_console
 
     console = make_console()
     console.print(f"rounds {rounds_id}", markup=False)
-    console.print(rounds_table(rows))
+    console.print(rounds_table(rows, is_wide=console.width >= WIDE))
+    for row in rows:
+        if row.error:
+            console.print(f"{row.run_id}: {row.error}", markup=False, soft_wrap=True)
 
 
-def rounds_table(rows: Sequence[Row]) -> Table:
-    """Build the table of all seeds, rounds and arms."""
+def rounds_table(rows: Sequence[Row], *, is_wide: bool) -> Table:
+    """Build the table of all seeds, rounds and arms.
+
+    In a narrow terminal, the id takes the place of round and arm, which it contains: people copy
+    it, so it must not be folded.
+    """
     from rich.table import Table
     from rich.text import Text
 
     from tuneloop.runs.rounds.rows import percent
 
     table = Table(box=None, pad_edge=False)
-    for column in ("seed", "round", "run", "state", "examples", "before", "after", "gate", "id"):
-        table.add_column(column, overflow="fold")
+    run_columns = ("round", "run") if is_wide else ("run",)
+    size = "examples" if is_wide else "size"
+    for column in ("seed", *run_columns, "state", size, "before", "after", "gate"):
+        table.add_column(column, overflow="fold", no_wrap=column == "run")
+    if is_wide:
+        table.add_column("id", overflow="fold", no_wrap=True)
     for row in rows:
-        table.add_row(
+        place = f"round {row.round} {row.role}" if row.round else row.role
+        cells = [
             str(row.seed),
-            str(row.round),
-            row.role,
+            *((str(row.round), row.role) if is_wide else (row.run_id or place,)),
             row.state,
             "" if row.examples is None else str(row.examples),
             percent(row.before),
             percent(row.after),
             row.gate,
-            Text(row.run_id),
-        )
+            *((row.run_id,) if is_wide else ()),
+        ]
+        table.add_row(*map(Text, cells))
     return table

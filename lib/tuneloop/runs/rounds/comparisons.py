@@ -51,7 +51,7 @@ QUESTIONS = (
         "plain_sft",
         "selected",
         "sft",
-        "What the rounds were worth beside plain SFT",
+        "What a round was worth beside plain SFT",
         "the selected samples train a better model than the seed data for as many steps",
         "the selected samples train a worse model than the seed data for as many steps",
         "between the arms selected and sft",
@@ -104,13 +104,9 @@ def answer_questions(scores: Scores, arms: Sequence[str]) -> list[Answer]:
         arms: arms of the rounds.
     """
     guarded = sorted({n for found in scores.values() for n in found.tuned if n != REQUIRED})
-    statements = len(QUESTIONS) + len(guarded)
-    asked = [_answer(each, REQUIRED, scores, statements) for each in QUESTIONS]
-    found = [
-        _without_arm(each, question, arms) if each.comparison is None else each
-        for each, question in zip(asked, QUESTIONS, strict=True)
-    ]
-    return found + [_answer(_forgotten(name), name, scores, statements) for name in guarded]
+    questions = [(each, REQUIRED) for each in QUESTIONS]
+    questions += [(_forgotten(name), name) for name in guarded]
+    return [_answer(each, name, scores, arms, len(questions)) for each, name in questions]
 
 
 def _forgotten(name: str) -> Question:
@@ -126,13 +122,18 @@ def _forgotten(name: str) -> Question:
     )
 
 
-def _without_arm(answer: Answer, question: Question, arms: Sequence[str]) -> Answer:
-    missing = [each for each in (question.arm, question.other) if each not in (*arms, BASE)]
-    why = f"the rounds have no arm {missing[0]}" if missing else "no round has both arms yet"
-    return Answer(**{**vars(answer), "sentence": f"{question.title} is not known: {why}."})
+def _unknown(question: Question, arms: Sequence[str]) -> str:
+    """Say why a question has no answer."""
+    pair = [each for each in (question.arm, question.other) if each != BASE]
+    missing = [each for each in pair if each not in arms]
+    what = "both arms" if len(pair) > 1 else f"the arm {question.arm}"
+    why = f"the rounds have no arm {missing[0]}" if missing else f"no round has {what} evaluated"
+    return f"{question.title} is not known: {why}."
 
 
-def _answer(question: Question, name: str, scores: Scores, statements: int) -> Answer:
+def _answer(
+    question: Question, name: str, scores: Scores, arms: Sequence[str], statements: int
+) -> Answer:
     found = _differences(question, name, scores)
     by_round: dict[int, list[float]] = {}
     for (_, number), (other, arm) in found.items():
@@ -155,7 +156,7 @@ def _answer(question: Question, name: str, scores: Scores, statements: int) -> A
         question.other,
         comparison,
         {number: float(np.mean(each)) for number, each in sorted(by_round.items())},
-        _sentence(question, comparison) if comparison else f"{question.title} is not known yet.",
+        _sentence(question, comparison) if comparison else _unknown(question, arms),
     )
 
 
@@ -175,10 +176,21 @@ def _differences(
     return found
 
 
+def points(share: float) -> str:
+    """Return a difference in points with its sign.
+
+    A small difference gets more digits, so that an end of an interval that excludes 0 is not
+    printed as 0.
+    """
+    value = 100 * share
+    return next((t for t in (f"{value:+.1f}", f"{value:+.3f}") if float(t)), "+0.0")
+
+
 def _sentence(question: Question, found: ReplicatedComparison) -> str:
-    gain = f"{100 * found.gain:+.1f} points a round"
+    gain = f"{points(found.gain)} points a round"
     count = f"{found.seeds} seeds" if found.seeds > 1 else "1 seed"
-    interval = f"(95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, {count})"
+    ends = f"{points(found.low)} to {points(found.high)}"
+    interval = f"(simultaneous 95 % interval {ends}, {count})"
     if found.verdict == "no detectable difference":
         return f"{question.title}: no detectable difference {question.same}, {gain} {interval}."
     words = question.better if found.verdict == "improved" else question.worse

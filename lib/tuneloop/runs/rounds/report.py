@@ -19,14 +19,17 @@ from tuneloop import templating
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.rounds import store
 from tuneloop.artifacts.rounds.store import RoundsManifest
-from tuneloop.runs.rounds.comparisons import Answer, answer_questions
-from tuneloop.runs.rounds.rows import Row, build_rows, percent
+from tuneloop.runs.rounds.comparisons import Answer, answer_questions, points
+from tuneloop.runs.rounds.members import START
+from tuneloop.runs.rounds.rows import Row, SelectionRow, build_rows, percent, read_selections
 from tuneloop.runs.rounds.scores import read_scores
 from tuneloop.storage import files, paths
 
 REPORT, REPORT_TEXT, REPORT_PAGE = "report.json", "report.md", "report.html"
 FOLDER = "runs/rounds"
 _STYLE = "evaluation/report/page/report.css.j2"
+_PICTURE_STYLE = ".scroll svg { min-width: 34rem; }\n"
+"""On a narrow screen the picture scrolls, because its text would be too small."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class RoundsReport:
     sentences: tuple[str, ...]
     """The answers and the gates in sentences, the most important one first."""
     rows: tuple[Row, ...]
+    selections: tuple[SelectionRow, ...] = ()
+    """What became of the samples of each round."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for report.json."""
@@ -53,16 +58,14 @@ class RoundsReport:
             "sentences": list(self.sentences),
             "answers": [answer.as_json() for answer in self.answers],
             "runs": [row.as_json() for row in self.rows],
+            "selections": [each.as_json() for each in self.selections],
         }
 
 
 def build_report(manifest: RoundsManifest, artifacts: str) -> RoundsReport:
-    """Read the results of all runs, and judge the arms.
-
-    Raises:
-        DataError: a record or a file of answers is broken.
-    """
+    """Read the results of all runs, and judge the arms. Runs with broken files are not judged."""
     rows = build_rows(manifest, artifacts)
+    selections = read_selections(manifest, artifacts)
     answers = answer_questions(read_scores(manifest, artifacts), manifest.arms)
     return RoundsReport(
         rounds_id=manifest.rounds_id,
@@ -73,10 +76,14 @@ def build_report(manifest: RoundsManifest, artifacts: str) -> RoundsReport:
         sentences=(
             *(answer.sentence for answer in answers),
             *_about_gates(rows),
+            *_about_results(manifest, rows),
+            *_about_selections(selections, manifest.arms),
             *_about_ends(manifest, artifacts),
+            *_about_broken(rows),
             *_about_seeds(manifest.seeds),
         ),
         rows=tuple(rows),
+        selections=tuple(selections),
     )
 
 
@@ -107,17 +114,22 @@ def render_markdown(report: RoundsReport) -> str:
 
 def render_html(report: RoundsReport) -> str:
     """Render the report as one HTML file that loads nothing and has no script."""
-    style = templating.render(_STYLE)
+    style = templating.render(_STYLE) + _PICTURE_STYLE
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return _render(f"{FOLDER}/report.html.j2", report, style=Markup(style), policy=policy)
 
 
 def _render(name: str, report: RoundsReport, **values: Any) -> str:
-    environment = templating.environment(
-        percent=percent, points=lambda gain: f"{100 * gain:+.1f}", cell=_cell
-    )
+    environment = templating.environment(percent=percent, points=points, cell=_cell, scale=_scale)
     return environment.get_template(name).render(report=report, **values)
+
+
+def _scale(answers: Sequence[Answer]) -> float:
+    """Return the largest difference that the picture has to show, 0 to 1."""
+    found = [each.comparison for each in answers if each.comparison]
+    most = max((abs(v) for c in found for v in (c.low, c.high, *c.by_seed)), default=1.0)
+    return next(each for each in (0.05, 0.1, 0.2, 0.5, 1.0) if most <= each)
 
 
 def _cell(text: str) -> str:
@@ -132,12 +144,56 @@ def _about_gates(rows: Sequence[Row]) -> list[str]:
     failed = [row for row in judged if row.gate == "failed"]
     text = f"Gates: {len(judged) - len(failed)} of {len(judged)} rounds passed"
     if not failed:
-        return [f"{text}, and each was the base of the next round."]
-    places = [
-        f"seed {row.seed}, round {row.round}: {'; '.join(row.problems)}" for row in failed[:5]
-    ]
-    more = f", and {len(failed) - 5} more" if len(failed) > 5 else ""
-    return [f"{text}. The others were not the base of the next round ({'; '.join(places)}{more})."]
+        return [f"{text}."]
+    places = [f"seed {row.seed}, round {row.round}: {'; '.join(row.problems)}" for row in failed]
+    return [f"{text}. No round starts from a model that failed ({_first(places)})."]
+
+
+def _about_results(manifest: RoundsManifest, rows: Sequence[Row]) -> list[str]:
+    """Name the model that each finished chain has led to."""
+    found = []
+    for seed in manifest.seeds:
+        of_seed = [row for row in rows if row.seed == seed]
+        passed = [row for row in of_seed if row.gate == "passed"]
+        if any(row.state not in ("done", "nothing selected") for row in of_seed):
+            continue
+        first = of_seed[0].run_id if of_seed[0].role == START else of_seed[0].base
+        result = passed[-1].run_id if passed else first
+        none = "" if passed else ", where no round has passed"
+        found.append(f"{result} (seed {seed}{none})")
+    if not found:
+        return []
+    runs = "model is that of" if len(found) == 1 else "models are those of"
+    return [f"Result: after the last round, the {runs} {_first(found)}."]
+
+
+def _about_selections(selections: Sequence[SelectionRow], arms: Sequence[str]) -> list[str]:
+    """Name the rounds in which the selection could not make a difference."""
+    count, found = len(selections), []
+    empty = [each for each in selections if not each.counts.selected]
+    if empty:
+        found.append(
+            f"In {len(empty)} of {count} rounds no sample was selected, so nothing was trained and"
+            f" the base model stays ({_first([each.sentence for each in empty])})."
+        )
+    taken = [each for each in selections if 0 < each.counts.selected == each.counts.usable]
+    if taken and "random" in arms:
+        places = [f"seed {each.seed}, round {each.round}" for each in taken]
+        found.append(
+            f"In {len(taken)} of {count} rounds every usable sample was selected, so the arms"
+            f" selected and random have the same data and are equal ({_first(places)})."
+        )
+    return found
+
+
+def _first(places: Sequence[str], most: int = 5) -> str:
+    more = f"; and {len(places) - most} more" if len(places) > most else ""
+    return "; ".join(places[:most]) + more
+
+
+def _about_broken(rows: Sequence[Row]) -> list[str]:
+    broken = [row for row in rows if row.error]
+    return [f"Run {row.run_id} is not in the comparisons: {row.error}" for row in broken]
 
 
 def _about_ends(manifest: RoundsManifest, artifacts: str) -> list[str]:

@@ -10,7 +10,7 @@ from tuneloop.artifacts import records
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import SampleCounts
 from tuneloop.artifacts.rounds import store
-from tuneloop.artifacts.rounds.store import RoundsManifest
+from tuneloop.artifacts.rounds.store import RoundSelection, RoundsManifest, RoundsMember
 from tuneloop.datasets.read import find_manifest
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.history.stored import read_unfinished
@@ -18,6 +18,8 @@ from tuneloop.runs.outcome import load_outcome
 
 LATER = "later"
 """State of a run that is planned once the runs before it are done."""
+BROKEN = "broken"
+"""State of a run with a file that is missing or damaged."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Row:
     run_id: str
     """Empty if the run is not planned yet."""
     state: str
-    """`done`, `to run`, `later`, `nothing selected`, or the stage that is at work."""
+    """`done`, `to run`, `later`, `nothing selected`, `broken`, or the stage that is at work."""
     base: str
     """Run or model that it starts or samples from."""
     examples: int | None
@@ -45,10 +47,50 @@ class Row:
     """`passed` or `failed` for a selected arm that was judged."""
     problems: tuple[str, ...] = ()
     """Why the gate failed."""
+    error: str = ""
+    """What is wrong with a file of a broken run."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row for report.json."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class SelectionRow:
+    """What became of the samples of one round."""
+
+    seed: int
+    round: int
+    counts: RoundSelection
+
+    @property
+    def rejected(self) -> int:
+        """Usable samples that the rules have not selected."""
+        return self.counts.usable - self.counts.selected
+
+    @property
+    def sentence(self) -> str:
+        """What became of the samples, as part of a sentence."""
+        of = self.counts
+        rules = [f"{each.rule}: {each.removed}" for each in of.rules if each.removed]
+        said = f" ({', '.join(rules)})" if rules else ""
+        return (
+            f"seed {self.seed}, round {self.round}: of {of.samples} samples, {of.unusable} have no"
+            f" answer, no score or are cut, {of.repeated} are repeated, and the rules reject"
+            f" {self.rejected}{said}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row for report.json."""
+        counts = self.counts.model_dump(mode="json")
+        return {"seed": self.seed, "round": self.round, **counts, "usable": self.counts.usable}
+
+
+def read_selections(manifest: RoundsManifest, artifacts: str) -> list[SelectionRow]:
+    """Read what was selected in each round, as far as it is known."""
+    places = [(s, n) for s in manifest.seeds for n in range(1, manifest.count + 1)]
+    found = ((s, n, store.read_selection(artifacts, manifest.rounds_id, s, n)) for s, n in places)
+    return [SelectionRow(s, n, counts) for s, n, counts in found if counts is not None]
 
 
 def build_rows(manifest: RoundsManifest, artifacts: str, *, live: bool = False) -> list[Row]:
@@ -78,6 +120,16 @@ def _row(
         is_empty = role in manifest.arms and chosen is not None and not chosen.selected
         state = "nothing selected" if is_empty else LATER
         return Row(seed, number, role, "", state, "", None, None, None)
+    try:
+        return _row_of(manifest, artifacts, member, live=live)
+    except DataError as e:  # one broken run must not cost the table of all
+        return Row(
+            seed, number, role, member.run_id, BROKEN, member.base, None, None, None, error=str(e)
+        )
+
+
+def _row_of(manifest: RoundsManifest, artifacts: str, member: RoundsMember, *, live: bool) -> Row:
+    seed, number, role = member.seed, member.round, member.role
     found = {each: records.find(artifacts, member.run_id, each) for each in member.stages}
     is_done = all(found.values())
     state = "done" if is_done else "to run"
@@ -112,7 +164,7 @@ def _accuracies(
         return None, None
     try:
         report = load_outcome(artifacts, run_id).report
-    except (InputMissing, DataError):  # one broken run must not cost the table of all
+    except InputMissing:
         return None, None
     if report is None:
         return None, None

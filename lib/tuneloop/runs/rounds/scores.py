@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from tuneloop.artifacts import records
 from tuneloop.artifacts.eval_samples import load_samples
 from tuneloop.artifacts.rounds.store import RoundsManifest
+from tuneloop.errors import DataError
 from tuneloop.evaluation.statistics.arrays import SetScores, scores_of_sets
 from tuneloop.evaluation.statistics.dtypes import Floats, Groups
 
@@ -44,20 +46,23 @@ Scores = Mapping[Cell, RunScores]
 
 
 def read_scores(manifest: RoundsManifest, artifacts: str) -> dict[Cell, RunScores]:
-    """Read the scores of all members that are evaluated.
-
-    Raises:
-        DataError: a record or a file of answers is broken.
-    """
+    """Read the scores of all members that are evaluated, except those with broken files."""
     found = {}
     for member in manifest.members:
-        record = records.find(artifacts, member.run_id, "eval")
-        if record is not None:
-            file = record.output("samples.jsonl")
-            lines = records.read_output(file, artifacts).splitlines()
-            sets = scores_of_sets(load_samples(lines, f"{artifacts}/{file.path}"))
-            found[Cell(member.seed, member.round, member.role)] = join_sets(sets)
+        with contextlib.suppress(DataError):  # the table of all runs says what is wrong
+            sets = _read_sets(artifacts, member.run_id)
+            if sets is not None:
+                found[Cell(member.seed, member.round, member.role)] = join_sets(sets)
     return found
+
+
+def _read_sets(artifacts: str, run_id: str) -> dict[str, SetScores] | None:
+    record = records.find(artifacts, run_id, "eval")
+    if record is None:
+        return None
+    file = record.output("samples.jsonl")
+    lines = records.read_output(file, artifacts).splitlines()
+    return scores_of_sets(load_samples(lines, f"{artifacts}/{file.path}"))
 
 
 def join_sets(sets: Mapping[str, SetScores]) -> RunScores:

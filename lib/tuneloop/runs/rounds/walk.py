@@ -153,7 +153,11 @@ class Walk:
             return {}
         control = samples.draw(pool, len(chosen.samples), self.seed)
         found: dict[str, str] = {}
+        is_same = chosen.samples == control.samples
         for arm in plan.settings.arms:
+            if arm == RANDOM and is_same:
+                found[arm] = found[SELECTED]  # nothing is trained twice
+                continue
             of_arm = {SELECTED: chosen, RANDOM: control}.get(arm)
             key = plan.dataset.dataset_key if of_arm is None else self._publish(number, arm, of_arm)
             if key is None:
