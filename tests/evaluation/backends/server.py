@@ -14,14 +14,16 @@ Fault = Callable[["Handler", int], bool]
 """Called with the request and its number; returns whether it has answered."""
 
 
-def completion(text: str | None, reason: str | None = "stop", tokens: int | None = 3) -> Reply:
+def completion(
+    text: str | None, reason: str | None = "stop", tokens: int | None = 3, **message: Any
+) -> Reply:
     reply: dict[str, Any] = {
         "object": "chat.completion",
         "model": "served",
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": text},
+                "message": {"role": "assistant", "content": text, **message},
                 "finish_reason": reason,
             }
         ],

@@ -104,6 +104,15 @@ def test_a_request_says_what_the_answer_depends_on() -> None:
         (completion("a", None, None), ServerAnswer("a", None, hit_limit=False)),
         (completion("a", "stop", -1), ServerAnswer("a", None, hit_limit=False)),
         (completion(None, "content_filter"), ServerAnswer("", 3, hit_limit=False)),
+        (
+            completion("4", reasoning_content="2 + 2\n"),
+            ServerAnswer("<think>\n2 + 2\n</think>\n\n4", 3, hit_limit=False),
+        ),
+        (completion("4", reasoning="\n"), ServerAnswer("4", 3, hit_limit=False)),
+        (
+            completion(None, "length", reasoning_content=None, reasoning="2 + 2"),
+            ServerAnswer("<think>\n2 + 2", 3, hit_limit=True),
+        ),
     ],
 )
 def test_stop_reasons_and_missing_usage(reply: Any, expected: ServerAnswer) -> None:

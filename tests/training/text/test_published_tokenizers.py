@@ -25,6 +25,7 @@ from tuneloop.training.text.chat_format import ChatFormat, check_prefix_property
 from tuneloop.training.text.gguf_vocabulary import vocabulary_files
 from tuneloop.training.text.layout import Thinking
 from tuneloop.training.text.tokenizers import load_tokenizer_files
+from tuneloop.training.thinking_text import render_thinking
 
 pytestmark = pytest.mark.slow  # fetches and loads tokenizers of up to 33 MB
 
@@ -128,7 +129,8 @@ def test_steps_of_qwen_go_where_its_template_puts_reasoning() -> None:
         reply = {"role": "assistant", "content": rest, "reasoning_content": reasoning}
         expected = reference_example("qwen3", messages, reply, thinking=True)
         assert chat.encode_example(prompt, answer, None) == expected
-        assert as_read(chat.decode_response(expected[1])) == as_read(answer)
+        decoded = as_read(render_thinking(reasoning, rest))
+        assert as_read(chat.decode_response(expected[1])) == decoded
 
 
 @pytest.mark.parametrize("family", ["gemma3", "llama3", "llama3_1"])

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ END_SECONDS = 2.0
 """Time limit of the requests in flight after one has failed for good."""
 MAX_PAUSE_SECONDS = 30.0
 _DETAIL_CHARS = 300
+_REASONING = ("reasoning_content", "reasoning")
+"""Keys of a message in which servers such as vLLM and Ollama send reasoning apart from the text."""
 _Job = tuple[Future[ServerAnswer], ServerQuestion]
 
 
@@ -228,16 +230,27 @@ def _read(data: bytes, max_new_tokens: int) -> ServerAnswer:
     try:
         reply = json.loads(data)
         choice = reply["choices"][0]
-        text, reason = choice["message"].get("content"), choice.get("finish_reason")
+        message, reason = choice["message"], choice.get("finish_reason")
+        text, thoughts = message.get("content"), [message.get(key) for key in _REASONING]
         used = (reply.get("usage") or {}).get("completion_tokens")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise TryAgain("its reply is not a chat completion") from None
     if text is not None and not isinstance(text, str):
         raise TryAgain("its reply has a content that is not text")
+    text = _with_reasoning(text or "", thoughts)
     tokens = used if isinstance(used, int) and not isinstance(used, bool) and used >= 0 else None
     if reason is None:
-        return ServerAnswer(text or "", tokens, tokens is not None and tokens >= max_new_tokens)
-    return ServerAnswer(text or "", tokens, hit_limit=reason == "length")
+        return ServerAnswer(text, tokens, tokens is not None and tokens >= max_new_tokens)
+    return ServerAnswer(text, tokens, hit_limit=reason == "length")
+
+
+def _with_reasoning(text: str, thoughts: Sequence[Any]) -> str:
+    """Put reasoning that a server sends apart before the text, as answers of the stages have it."""
+    thought = next((each for each in thoughts if isinstance(each, str) and each.strip()), None)
+    if thought is None:
+        return text
+    opened = "<think>\n" + thought.strip("\n")
+    return f"{opened}\n</think>\n\n{text}" if text else opened
 
 
 def _message(data: bytes) -> str:
