@@ -106,6 +106,16 @@ class Drawn:
             ]
         return [*turn, self._assistant(self.plain(), reasons=thinks)]
 
+    def marked(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Say of some messages before the last question whether to train on them."""
+        last = max(at for at, each in enumerate(messages) if each["role"] == "user")
+        return [
+            each | {"train": self._random.random() < 0.5}
+            if each["role"] == "assistant" and at < last and self._random.random() < 0.3
+            else each
+            for at, each in enumerate(messages)
+        ]
+
     def conversation(
         self, *, turns: int = 3, tools: bool = True, reasons: bool = True, system: bool = True
     ) -> dict[str, Any]:
@@ -135,7 +145,7 @@ class Drawn:
             "" if is_call else self.hard(filled=True),
             meta=meta,
             system=self._maybe(self.hard(filled=True)),
-            messages=self._maybe(self.conversation()["messages"]),
+            messages=self._maybe(self.marked(self.conversation()["messages"])),
             tools=self._maybe(self.tools()),
             reward=self._maybe(self._random.choice((0.0, 1.0, -0.5, 1e16, 3)), 0.3),
             labels=self._maybe(self._object(), 0.3),

@@ -28,8 +28,9 @@ class ExportSpec(Spec):
     the location does not."""
     loss: Literal["final", "all_assistant"] = "final"
     """Messages of a conversation that the loss covers: the last message of the assistant, or every
-    one of them. Results of tools, user messages and system texts are never covered. An example of
-    a single prompt and response is trained on in the same way with both."""
+    one of them except those with `train: false`. Results of tools, user messages and system texts
+    are never covered. An example of a single prompt and response is trained on in the same way with
+    both."""
     over_length: Literal["fail", "drop", "truncate_steps"] = "fail"
     """What to do with an example over a limit: fail with its id, drop it, or remove middle steps
     until it fits (`truncate_steps`)."""

@@ -27,6 +27,7 @@ from pydantic import (
     Field,
     JsonValue,
     PlainSerializer,
+    StrictBool,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -186,6 +187,8 @@ class AssistantMessage(_Message):
         default=None, max_length=MAX_CALLS, exclude_if=_is_unset
     )
     """Calls of tools, in order."""
+    train: StrictBool | None = Field(default=None, exclude_if=_is_unset)
+    """Whether training may learn the message, if `export.loss` covers it; false never learns it."""
 
 
 class ToolMessage(_Message):

@@ -44,6 +44,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Id of the call that a result answers."""
     tool_calls: tuple[ToolCall, ...] | UnsetType = UNSET
     """Calls that the assistant makes after its text."""
+    train: bool | UnsetType = UNSET
+    """Whether the loss may cover the message; only false changes anything."""
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -93,7 +95,8 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def trained_messages(self) -> tuple[int, ...]:
         """Return the numbers of the messages that the loss covers, from 0."""
         numbers = [at for at, each in enumerate(self.messages) if each.role == "assistant"]
-        return tuple(numbers if self.loss == "all_assistant" else numbers[-1:])
+        chosen = numbers if self.loss == "all_assistant" else numbers[-1:]
+        return tuple(at for at in chosen if self.messages[at].train is not False)
 
     def is_pair(self) -> bool:
         """Return whether it is nothing but a user's message and the answer to it."""

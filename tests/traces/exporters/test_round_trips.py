@@ -56,6 +56,30 @@ def test_1000_conversations_come_back_without_extras(name: str) -> None:
         assert (made.get("system"), made.get("tools")) == (chat["system"], chat["tools"])
 
 
+@pytest.mark.parametrize(("name", "marks"), [("openai", [0, 1]), ("axolotl", [False, True])])
+def test_what_is_not_trained_on_has_the_key_of_the_tool(name: str, marks: list[Any]) -> None:
+    export, convert = EXPORTERS[name].export(), CONVERT["messages"]
+    key, found = ("weight" if name == "openai" else "train"), set()
+    for seed in range(300):
+        messages = Drawn(seed).marked(CHATS[seed]["messages"])
+        record = json.loads(json.dumps(export(trace_of_conversation(messages))))
+        found |= {dump_line({"": each[key]}) for each in record["messages"] if key in each}
+        assert record.pop(EXTRAS, "{}") == "{}"
+        assert conversation(convert(record, "f:1")) == messages
+    assert found == {dump_line({"": mark}) for mark in marks}
+
+
+@pytest.mark.parametrize(
+    "mark", [{"weight": 0.5}, {"weight": True}, {"train": 0}, {"weight": 0, "train": True}]
+)
+def test_other_marks_are_kept_in_meta(mark: dict[str, Any]) -> None:
+    turn = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    record = {"messages": [turn[0], turn[1] | mark, turn[0], turn[1] | {"weight": 0}]}
+    made = CONVERT["messages"](record, "f:1")
+    assert made["messages"] == turn
+    assert made["meta"] == {"message_fields": {"1": mark, "3": {"weight": 0}}}
+
+
 def test_what_openai_does_not_hold_is_counted() -> None:
     lines = Lines("openai")
     for trace in TRACES[:100]:

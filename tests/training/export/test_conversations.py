@@ -172,15 +172,21 @@ def test_other_formats_hold_the_conversation_or_refuse_it(tmp_path: Path) -> Non
         tunix_sft_record(row, manifest)
 
 
-@pytest.mark.parametrize("loss", ["final", "all_assistant"])
-def test_a_conversation_is_inspected_as_it_is_trained_on(tmp_path: Path, loss: Loss) -> None:
-    trace = build_trace("Colour?", [], "Blue <end_of_turn>", system="Be kind", messages=HISTORY)
+@pytest.mark.parametrize(
+    ("loss", "mark"),
+    [("final", {}), ("all_assistant", {}), ("all_assistant", {"train": False})],
+)
+def test_a_conversation_is_inspected_as_it_is_trained_on(
+    tmp_path: Path, loss: Loss, mark: dict[str, bool]
+) -> None:
+    history = [HISTORY[0], HISTORY[1] | mark]
+    trace = build_trace("Colour?", [], "Blue <end_of_turn>", system="Be kind", messages=history)
     example = made(tmp_path, trace)
     assert example.conversation is not msgspec.UNSET
     changed = msgspec.structs.replace(example.conversation, loss=loss)
     example = msgspec.structs.replace(example, conversation=changed)
     covered = ["Blue <\u2060end_of_turn><end_of_turn>"]
-    if loss == "all_assistant":
+    if loss == "all_assistant" and not mark:
         covered.insert(0, "greet\n\nHello<end_of_turn>")
     text = inspect_text(example, chat_template_named("gemma3"), "Be brief")
     assert [piece.text for piece in text.pieces if piece.trained] == covered

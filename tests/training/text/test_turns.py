@@ -86,6 +86,19 @@ def test_the_loss_covers_the_last_message_or_all_of_them() -> None:
     ]
 
 
+def test_a_message_that_is_not_trained_on_is_read_only() -> None:
+    whole = talk("a", "b", "c", "d", "e", "f", loss="all_assistant")
+    messages = list(whole.messages)
+    messages[1] = msgspec.structs.replace(messages[1], train=False)
+    messages[3] = msgspec.structs.replace(messages[3], train=True)
+    marked = msgspec.structs.replace(whole, messages=tuple(messages))
+    ((_, *found),) = texts(chat(), marked)
+    assert found[::2] == ["d<|im_end|>", "f<|im_end|>"]
+    assert [row.ids for row in chat().turns.encode(marked, None)] == [
+        row.ids for row in chat().turns.encode(whole, None)
+    ]
+
+
 def test_one_turn_is_the_example_of_its_prompt_and_response() -> None:
     for chat_format in (chat(), chat(THINKING), trained()):
         (row,) = chat_format.turns.encode(talk("a", "Answer: b"), "Be kind")

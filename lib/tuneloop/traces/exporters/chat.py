@@ -12,6 +12,7 @@ from tuneloop.traces.exporters.extras import with_extras
 from tuneloop.traces.importers.messages import trace_of_messages
 from tuneloop.traces.importers.prompt_completion import trace_of_pair
 
+_CONVERTED = ("reasoning", "tool_calls", "train")
 _EMPTY_STEP = {"name": None, "call_id": None}
 
 
@@ -76,11 +77,13 @@ def openai_messages(
 
 
 def _openai_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    made = {key: value for key, value in message.items() if key not in ("reasoning", "tool_calls")}
+    made = {key: value for key, value in message.items() if key not in _CONVERTED}
     if message.get("reasoning"):
         made["reasoning_content"] = message["reasoning"]
     if message.get("tool_calls"):
         made["tool_calls"] = [_openai_call(call) for call in message["tool_calls"]]
+    if message.get("train") is not None:
+        made["weight"] = int(message["train"])
     return made
 
 
@@ -104,8 +107,12 @@ def axolotl_record(trace: Mapping[str, Any]) -> dict[str, Any]:
     Every record has the same keys, and tools and arguments of calls are JSON text, because a table
     has one type per column.
     """
+    messages = openai_messages(trace, conversation(trace))
+    for message in messages:
+        if "weight" in message:
+            message["train"] = bool(message.pop("weight"))
     record = {
-        "messages": openai_messages(trace, conversation(trace)),
+        "messages": messages,
         "tools": _json(trace.get("tools") or []),
     }
     return with_extras(trace, record, trace_of_messages)
@@ -115,10 +122,11 @@ def trl_record(trace: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a trace to TRL's conversational form with `prompt` and `completion`.
 
     The completion is everything after the last message of the user, so TRL's default loss covers
-    what tuneloop's does. Tools are JSON text, which TRL parses.
+    what tuneloop's does. TRL has no weights of messages. Tools are JSON text, which TRL parses.
     """
+    history = [{**message, "train": None} for message in _history(trace)]
     record = {
-        "prompt": openai_messages(trace, _history(trace)),
+        "prompt": openai_messages(trace, history),
         "completion": openai_messages(trace, final_turn(trace), system=False),
         "tools": _json(trace.get("tools") or []),
     }

@@ -162,6 +162,18 @@ def tool_of(value: Any, place: str) -> dict[str, Any]:
     )
 
 
+def is_trained(key: str, value: Any) -> bool | None:
+    """Return whether a model should learn a message, by one of its keys; None if it does not say.
+
+    OpenAI's fine-tuning has `weight`, which is 0 or 1, and Axolotl has `train`.
+    """
+    if key == "train" and isinstance(value, bool):
+        return value
+    if key == "weight" and not isinstance(value, bool) and value in (0, 1):
+        return bool(value)
+    return None
+
+
 class Chat:
     """A conversation that is being read, and the keys of its record that are left."""
 
@@ -175,6 +187,8 @@ class Chat:
         self.rest = without_null(record)
         self.place = place
         self.messages: list[Message] = []
+        self._places: list[str] = []
+        """Number of each message in the record, where the system message has one too."""
         self._fields: dict[str, Any] = {}
         self.system: str | None = None
         self._read = 0
@@ -218,6 +232,7 @@ class Chat:
                 self.set_system(message["content"], where, is_first=self._read == 0)
             else:
                 self.messages.append(message)
+                self._places.append(str(self._read))
             if rest:
                 self._fields[str(self._read)] = rest
             self._read += 1
@@ -249,6 +264,7 @@ class Chat:
         last = answers[-1] + 1 if answers else len(self.messages)
         if self.messages[last:]:
             self._keep(TRAILING, self.messages[last:])
+        self._mark_trained()
         if self._fields:
             self._keep(MESSAGE_FIELDS, self._fields)
         extras = extras_in(self.rest.pop(EXTRAS, None), self.place)
@@ -264,6 +280,27 @@ class Chat:
             raise DataError(f"{self.place}: the conversation {e}; fix the line") from e
         trace["steps"] = _short_steps(trace["steps"], self._thoughts)
         return {key: each for key, each in {**trace, **extras}.items() if each is not None}
+
+    def _mark_trained(self) -> None:
+        """Take out whether the model should learn earlier messages of the assistant.
+
+        What the record says of the last turn stays in meta: steps have no such field.
+        """
+        answered = [at for at, each in enumerate(self.messages) if each["role"] == "assistant"]
+        users = [
+            at
+            for at, each in enumerate(self.messages[: answered[-1] if answered else 0])
+            if each["role"] == "user"
+        ]
+        for at in (at for at in answered if users and at < users[-1]):
+            fields = self._fields.get(self._places[at], {})
+            found = {key: is_trained(key, value) for key, value in fields.items()}
+            marks = [key for key, value in found.items() if value is not None]
+            if len(marks) == 1:  # two could contradict each other
+                self.messages[at]["train"] = found[marks[0]]
+                del fields[marks[0]]
+                if not fields:
+                    del self._fields[self._places[at]]
 
     def _keep(self, key: str, value: Any) -> None:
         if key in self.rest:
