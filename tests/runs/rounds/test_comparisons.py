@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,21 @@ def test_planted_differences_are_found_and_named() -> None:
     assert comparison is not None
     assert (comparison.seeds, comparison.items) == (5, 160)
     assert json.loads(json.dumps(found["selection"].as_json()))["verdict"] == "improved"
+
+
+def test_going_back_to_the_seed_data_is_not_training_longer() -> None:
+    """After a round that passed, `sft` starts from a model that selected samples have improved."""
+    scores = {
+        cell: replace(found, is_from_first=cell.round == 1)
+        for cell, found in simulate(np.random.default_rng(5), {"selected": 3.0}).items()
+    }
+    for cell in [cell for cell in scores if (cell.round, cell.role) == (2, "sft")]:
+        scores[cell] = replace(scores[cell], tuned={REQUIRED: np.zeros(160)})
+    found = by_key(answer_questions(scores, ARMS))
+    assert list(found["longer"].by_round) == [1]
+    assert found["longer"].verdict == NO_DIFFERENCE
+    assert "the arm sft and the first base model" in found["longer"].sentence
+    assert list(found["plain_sft"].by_round) == [1, 2]
 
 
 def test_a_selection_that_harms_is_said_to_harm() -> None:

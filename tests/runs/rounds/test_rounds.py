@@ -97,6 +97,7 @@ def test_two_rounds_run_all_arms_and_the_selected_one_is_the_next_base(tiny_run:
     # Two seeds say little; the direction is right.
     assert report.answers[0].comparison is not None
     assert report.answers[0].comparison.gain > 0
+    assert [list(each.by_round) for each in report.answers] == [[1, 2], [1, 2], [1], [1, 2]]
     assert any("4 of 4 rounds passed" in each for each in report.sentences)
     (result,) = [each for each in report.sentences if each.startswith("Result")]
     assert all(f"{rows[seed, 2, 'selected'].run_id} (seed {seed})" in result for seed in (0, 1))
@@ -114,6 +115,7 @@ def test_the_next_round_starts_from_the_old_base_if_the_gate_fails(tiny_run: Tin
     assert any("0 of 2 rounds passed" in each for each in report.sentences)
     result = f"that of {rows[0, 'start'].run_id} (seed 3, where no round has passed)"
     assert any(result in each for each in report.sentences)
+    assert list(report.answers[2].by_round) == [1, 2]  # both rounds start from the first model
     forgotten = next(each for each in report.answers if each.key == "forgotten")
     assert forgotten.verdict == "regressed"
     assert any("With one seed" in each for each in report.sentences)

@@ -35,6 +35,10 @@ class Question:
     """Sentence part if the arm is better."""
     worse: str
     same: str
+    is_from_first: bool = False
+    """Whether only rounds count that start from the first base model. Later base models were
+    trained on selected samples: more steps on the seed data then undo that, which is no answer to
+    what training longer is worth."""
 
 
 QUESTIONS = (
@@ -61,9 +65,10 @@ QUESTIONS = (
         "sft",
         BASE,
         "What training longer alone was worth",
-        "more steps on the seed data improve the base model of the round",
-        "more steps on the seed data make the base model of the round worse",
-        "between the arm sft and the base model of the round",
+        "more steps on the seed data improve the first base model",
+        "more steps on the seed data make the first base model worse",
+        "between the arm sft and the first base model",
+        is_from_first=True,
     ),
 )
 
@@ -166,7 +171,7 @@ def _differences(
     """Return (seed, round) -> (scores of the other, scores of the arm), where both are known."""
     found = {}
     for cell, of_arm in scores.items():
-        if cell.role != question.arm:
+        if cell.role != question.arm or (question.is_from_first and not of_arm.is_from_first):
             continue
         of_other = scores.get(Cell(cell.seed, cell.round, question.other))
         if question.other == BASE:

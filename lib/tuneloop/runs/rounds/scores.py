@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class RunScores:
     tuned: Mapping[str, Floats]
     groups: Mapping[str, Groups]
     """Name of a set -> (items,), number of each item's group."""
+    is_from_first: bool = True
+    """Whether its base model is that of the first round, which no selected sample has changed."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,14 @@ Scores = Mapping[Cell, RunScores]
 def read_scores(manifest: RoundsManifest, artifacts: str) -> dict[Cell, RunScores]:
     """Read the scores of all members that are evaluated, except those with broken files."""
     found = {}
+    first = {each.seed: each.base for each in manifest.members if each.round == 1}
     for member in manifest.members:
         with contextlib.suppress(DataError):  # the table of all runs says what is wrong
             sets = _read_sets(artifacts, member.run_id)
             if sets is not None:
-                found[Cell(member.seed, member.round, member.role)] = join_sets(sets)
+                is_from_first = member.base == first.get(member.seed)
+                scores = replace(join_sets(sets), is_from_first=is_from_first)
+                found[Cell(member.seed, member.round, member.role)] = scores
     return found
 
 
