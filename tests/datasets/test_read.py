@@ -196,5 +196,18 @@ def test_provenance_wins_in_the_trace_record(manifest: DatasetManifest, make_row
         "final_answer": "4",
         "metadata": {"created_at": row.created_at, "trace_version": "1.0", "id": 3},
     }
+    calls = [{"i": 0, "type": "tool_call", "content": "{}", "name": "look"}]
+    chat: dict[str, Any] = {
+        "labels": {"good": True},
+        "messages": [{"role": "user", "content": "a"}],
+        "reward": 0.5,
+        "system": "s",
+        "tools": [{"type": "function", "function": {"name": "look"}}],
+    }
+    for trace, more in (({}, {}), ({"steps": calls, "final_answer": ""}, {"steps": calls})):
+        row = make_row(3, **{"trace_version": "1.1", **chat, **trace})
+        shown = json.loads(encode_line(trace_record(row, manifest)))
+        usual = {"id", "prompts", "trace_steps", "final_answer", "metadata"}
+        assert {key: shown[key] for key in shown.keys() - usual} == chat | more
     bare = trace_record(make_row(3, meta=None), manifest)
     assert set(bare["metadata"]) == {"created_at", "trace_version"}

@@ -27,7 +27,7 @@ from tuneloop.datasets.selection.account import SelectionAccount
 from tuneloop.datasets.selection.spec import SelectionSpec
 from tuneloop.storage.sealed import without_seal
 from tuneloop.traces.fast import StoredPayload, StoredStep, Unset
-from tuneloop.traces.schema import JsonObject, Text
+from tuneloop.traces.schema import CHAT_STEPS, CHAT_VERSION, JsonObject, Text
 
 MAX_KEY_BYTES = 200
 """Maximum length of a dataset key; local file systems allow file names of 255 bytes."""
@@ -354,8 +354,13 @@ def trace_of_row(row: TraceRow) -> dict[str, Any]:
 
 
 def trace_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
-    """Render a trace in the export format `trace`; the store's values win over keys of meta."""
+    """Render a trace in the export format `trace`; the store's values win over keys of meta.
+
+    A trace of version 1.1 also has those of its fields that version 1.0 does not have: `system`,
+    `messages`, `tools`, `reward`, `labels`, and `steps` if one of them is not reasoning.
+    """
     return {
+        **_chat_fields(row),
         "id": row.id,
         "prompts": row.prompt,
         "trace_steps": row.step_contents,
@@ -366,3 +371,11 @@ def trace_record(row: TraceRow, manifest: DatasetManifest) -> dict[str, Any]:
             "trace_version": row.trace_version,
         },
     }
+
+
+def _chat_fields(row: TraceRow) -> dict[str, Any]:
+    names = ("labels", "messages", "reward", "system", "tools")
+    found = {name: value for name in names if (value := getattr(row, name)) is not UNSET}
+    if row.trace_version == CHAT_VERSION and any(step.type in CHAT_STEPS for step in row.steps):
+        found["steps"] = row.steps
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -12,7 +12,11 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     StrictInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
+from pydantic_core import PydanticCustomError
 
 from tuneloop.traces.schema import JsonObject, Text
 
@@ -42,14 +46,28 @@ def _without_nul(text: str) -> str:
     return text
 
 
+def _one_problem(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Replace the problems with each type of a value by one."""
+    try:
+        return validate(value)
+    except ValidationError as e:
+        raise PydanticCustomError(
+            "label_value",
+            "Value should be text of at most {most} characters without NUL, a number of at most"
+            " 2^53, true or false",
+            {"most": MAX_VALUE_CHARACTERS},
+        ) from e
+
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Who = Annotated[str, Field(max_length=MAX_WHO_CHARACTERS, pattern=WHO_PATTERN)]
-LabelValue = (
+LabelValue = Annotated[
     StrictBool
     | Annotated[StrictInt, Field(ge=-_SAFE, le=_SAFE)]
     | Annotated[StrictFloat, Field(allow_inf_nan=False)]
-    | Annotated[str, Field(max_length=MAX_VALUE_CHARACTERS), AfterValidator(_without_nul)]
-)
+    | Annotated[str, Field(max_length=MAX_VALUE_CHARACTERS), AfterValidator(_without_nul)],
+    WrapValidator(_one_problem),
+]
 
 
 class LabelRequest(BaseModel):

@@ -45,7 +45,8 @@ CHAT_VERSION = "1.1"
 TOOL_CALL, TOOL_RESULT, MESSAGE = "tool_call", "tool_result", "message"
 """Types of steps that are no reasoning: the call of a tool, its result, and text of the model that
 is no final answer. All other types are reasoning."""
-_CHAT_STEPS = frozenset({TOOL_CALL, TOOL_RESULT, MESSAGE})
+CHAT_STEPS = frozenset({TOOL_CALL, TOOL_RESULT, MESSAGE})
+"""These three types."""
 
 MAX_STEPS = 1000
 MAX_STEP_CHARACTERS = 20_000
@@ -315,7 +316,7 @@ def build_trace(
         fields = {"type": step_type, "content": step} if isinstance(step, str) else step
         built.append({"i": i, **fields})
     more = {name: value for name, value in chat.items() if value is not None}
-    is_chat = more or not built or any(each["type"] in _CHAT_STEPS for each in built)
+    is_chat = more or not built or any(each["type"] in CHAT_STEPS for each in built)
     return {
         "trace_version": CHAT_VERSION if is_chat else TRACE_VERSION,
         "prompt": prompt,

@@ -12,10 +12,9 @@ from msgspec import UNSET, UnsetType
 from tuneloop.datasets.schema import TraceRow
 from tuneloop.traces.conversation import turn_messages
 from tuneloop.traces.fast import StoredStep
-from tuneloop.traces.schema import MESSAGE, TOOL_CALL, TOOL_RESULT
+from tuneloop.traces.schema import CHAT_STEPS
 from tuneloop.training.conversation import Conversation, Loss, Message
 
-_CHAT_STEPS = frozenset({MESSAGE, TOOL_CALL, TOOL_RESULT})
 _messages_decoder = msgspec.json.Decoder(tuple[Message, ...])
 _tools_decoder = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 BARE_ANSWER = "bare_answer"
@@ -70,7 +69,7 @@ ALONE = Context((), (), ends_with_calls=False)
 
 def split_turn(row: TraceRow) -> tuple[Sequence[StoredStep], Sequence[StoredStep]]:
     """Split the steps of a trace: those of earlier messages, and the reasoning of the answer."""
-    cut = max((at + 1 for at, each in enumerate(row.steps) if each.type in _CHAT_STEPS), default=0)
+    cut = max((at + 1 for at, each in enumerate(row.steps) if each.type in CHAT_STEPS), default=0)
     return row.steps[:cut], row.steps[cut:]
 
 

@@ -59,7 +59,7 @@ def test_a_label_comes_back(
     ("fields", "words"),
     [
         ({"value": None}, "value"),
-        ({"value": ["accept"]}, "value"),
+        ({"value": ["accept"]}, "Value should be text of at most 1000 characters"),
         ({"value": "x" * 1001}, "at most 1000 characters"),
         ({"value": "a\x00b"}, "NUL"),
         ({"reason": "x" * 2001}, "at most 2000 characters"),

@@ -184,6 +184,16 @@ def test_any_text_is_text(http: TestClient, make_trace: Make) -> None:
     assert HOSTILE not in page.text
 
 
+def test_invisible_characters_of_a_trace_are_named(http: TestClient, make_trace: Make) -> None:
+    emoji = "\U0001f469\u200d\U0001f680"
+    trace = make_trace(prompt="\u202eexe.txt\u200b\u202e", final_answer=f"שלום\xa0{emoji}")
+    (trace_id,) = post(http, trace)
+    for path in (f"/review/{trace_id}?who=ada", f"/traces/{trace_id}"):
+        said = text_of(look(http, path))
+        assert said.count("with invisible characters") == 1
+        assert "with invisible characters: U+202E, U+200B Steps" in said
+
+
 def test_tokens_name_reviewers_and_only_writers_label(
     database: Database, artifacts: Path, make_trace: Make
 ) -> None:

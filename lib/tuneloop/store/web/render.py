@@ -29,7 +29,7 @@ from tuneloop.errors import TuneloopError
 from tuneloop.history.stored import parse_time
 from tuneloop.history.units import duration, size
 from tuneloop.store.dependencies import Service
-from tuneloop.store.web.token_text import parts_of
+from tuneloop.store.web.token_text import hidden_in, parts_of
 
 TEMPLATES = "store/web/templates"
 SECTIONS = ("traces", "datasets", "runs", "review")
@@ -152,6 +152,7 @@ def _environment() -> jinja2.Environment:
         count=lambda number: f"{number:,}",
         duration=duration,
         size=size,
+        hidden=hidden_in,
         token_parts=parts_of,
         visible=visible,
         when=when,

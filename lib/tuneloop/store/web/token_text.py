@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from itertools import islice
 from typing import NamedTuple
 
+SHOWN_HIDDEN = 8
+"""Maximum number of code points that a page names for a text."""
+_FORMAT = re.compile(
+    "[\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
+"""Characters of Unicode's category Cf without `JOINERS`, which words and emoji contain."""
 JOINERS = "\u200c\u200d"
 """Characters that are invisible, but change how the ones next to them look."""
 
@@ -37,6 +46,18 @@ def parts_of(text: str) -> list[Part]:
         else:
             found.append(Part(f"U+{ord(char):04X}" if kind == "code" else char, kind))
     return [*found, Part(plain, "")] if plain else found
+
+
+def hidden_in(text: str) -> list[str]:
+    """Return the code points of format characters in a text, each once, at most `SHOWN_HIDDEN`.
+
+    These characters are invisible. Some change the direction of text, so that a person reads
+    something else than a model.
+    """
+    if text.isascii():
+        return []
+    found = dict.fromkeys(_FORMAT.findall(text))
+    return [f"U+{ord(char):04X}" for char in islice(found, SHOWN_HIDDEN)]
 
 
 def _kind(char: str, *, is_inside: bool) -> str:
