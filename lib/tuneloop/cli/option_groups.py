@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -197,6 +197,13 @@ class RunOptions:
             poll_seconds,
             _announce,
         )
+
+    def shared_target(
+        self, cluster: ClusterOptions | None = None, poll_seconds: float = DEFAULT_POLL_SECONDS
+    ) -> Target:
+        """Return the settings of several backends, of which only the first announces itself."""
+        target = self.target(cluster, poll_seconds)
+        return replace(target, announce=functools.cache(target.announce))
 
     def place_on_cluster(
         self, cluster: ClusterOptions | None = None

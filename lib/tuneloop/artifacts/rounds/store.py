@@ -5,28 +5,19 @@ None of them holds a time, so that rounds that were killed and continued have th
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from tuneloop.artifacts import layout
-from tuneloop.errors import PASSING_EXIT_CODES, DataError, InputMissing
-from tuneloop.storage import files, paths
-from tuneloop.validation import first_error
+from tuneloop.artifacts import group_files, layout
+from tuneloop.artifacts.group_files import GroupFile, read_file, read_or_forget, write_file
+from tuneloop.errors import PASSING_EXIT_CODES, InputMissing
+from tuneloop.storage import paths
 
 MARK = "-rounds-"
 """Part of the id of rounds; ids without it are those of runs or sweeps."""
 NAME = "rounds.json"
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-Stored = TypeVar("Stored", bound=_File)
-
-
-class RoundsMember(_File):
+class RoundsMember(GroupFile):
     """One run of the rounds."""
 
     seed: int
@@ -49,7 +40,7 @@ class RoundsMember(_File):
         return f"seed {self.seed}, {number}{self.role}"
 
 
-class RoundsManifest(_File):
+class RoundsManifest(GroupFile):
     """rounds.json: the settings, and the runs that are known so far."""
 
     schema_version: Literal["1"] = "1"
@@ -86,7 +77,7 @@ class RoundsManifest(_File):
         return self.model_copy(update={"members": tuple(members)})
 
 
-class RuleEffect(_File):
+class RuleEffect(GroupFile):
     """What one rule of the selection removed."""
 
     rule: str
@@ -94,7 +85,7 @@ class RuleEffect(_File):
     left: int
 
 
-class RoundSelection(_File):
+class RoundSelection(GroupFile):
     """selection.json: what became of the samples of a round."""
 
     samples: int
@@ -115,7 +106,7 @@ class RoundSelection(_File):
         return self.samples - self.unusable - self.repeated
 
 
-class RoundGate(_File):
+class RoundGate(GroupFile):
     """gate.json: whether the selected arm passes, and why not."""
 
     run_id: str
@@ -123,7 +114,7 @@ class RoundGate(_File):
     problems: tuple[str, ...] = ()
 
 
-class ChainEnd(_File):
+class ChainEnd(GroupFile):
     """ended.json: how the chain of a seed ended the last time that it ran."""
 
     state: Literal["done", "failed"]
@@ -145,7 +136,7 @@ def find_rounds(artifacts: str, rounds_id: str) -> RoundsManifest | None:
     """
     if not is_rounds_id(rounds_id):
         return None
-    return _read(RoundsManifest, _url(artifacts, rounds_id, NAME))
+    return read_file(RoundsManifest, _url(artifacts, rounds_id, NAME))
 
 
 def load_rounds(artifacts: str, rounds_id: str) -> RoundsManifest:
@@ -166,7 +157,7 @@ def load_rounds(artifacts: str, rounds_id: str) -> RoundsManifest:
 
 def save_rounds(manifest: RoundsManifest, artifacts: str) -> None:
     """Write rounds.json."""
-    files.write(_url(artifacts, manifest.rounds_id, NAME), _dump(manifest))
+    write_file(manifest, _url(artifacts, manifest.rounds_id, NAME))
 
 
 def chain_folder(seed: int, number: int | None = None) -> str:
@@ -177,52 +168,50 @@ def chain_folder(seed: int, number: int | None = None) -> str:
 def read_selection(artifacts: str, rounds_id: str, seed: int, number: int) -> RoundSelection | None:
     """Read what was selected in a round; None if it is not known, or if the file is broken."""
     url = _url(artifacts, rounds_id, chain_folder(seed, number), "selection.json")
-    return _read_or_forget(RoundSelection, url)
+    return read_or_forget(RoundSelection, url)
 
 
 def save_selection(
     found: RoundSelection, artifacts: str, rounds_id: str, seed: int, number: int
 ) -> None:
     """Write what was selected in a round."""
-    files.write(
-        _url(artifacts, rounds_id, chain_folder(seed, number), "selection.json"), _dump(found)
-    )
+    write_file(found, _url(artifacts, rounds_id, chain_folder(seed, number), "selection.json"))
 
 
 def read_gate(artifacts: str, rounds_id: str, seed: int, number: int) -> RoundGate | None:
     """Read the gate of a round; None if it was not judged yet, or if the file is broken."""
     url = _url(artifacts, rounds_id, chain_folder(seed, number), "gate.json")
-    return _read_or_forget(RoundGate, url)
+    return read_or_forget(RoundGate, url)
 
 
 def save_gate(found: RoundGate, artifacts: str, rounds_id: str, seed: int, number: int) -> None:
     """Write the gate of a round."""
-    files.write(_url(artifacts, rounds_id, chain_folder(seed, number), "gate.json"), _dump(found))
+    write_file(found, _url(artifacts, rounds_id, chain_folder(seed, number), "gate.json"))
 
 
 def read_end(artifacts: str, rounds_id: str, seed: int) -> ChainEnd | None:
     """Read how a chain ended; None if it has not, or if the file is broken."""
-    return _read_or_forget(ChainEnd, _url(artifacts, rounds_id, chain_folder(seed), "ended.json"))
+    return read_or_forget(ChainEnd, _url(artifacts, rounds_id, chain_folder(seed), "ended.json"))
 
 
 def save_end(found: ChainEnd, artifacts: str, rounds_id: str, seed: int) -> None:
     """Write how a chain ended."""
-    files.write(_url(artifacts, rounds_id, chain_folder(seed), "ended.json"), _dump(found))
+    write_file(found, _url(artifacts, rounds_id, chain_folder(seed), "ended.json"))
 
 
 def mark_cancelled(artifacts: str, rounds_id: str) -> None:
     """Tell every process that runs the rounds to start no other member."""
-    files.write(_url(artifacts, rounds_id, "cancelled"), b"")
+    group_files.mark_cancelled(layout.rounds_prefix(artifacts, rounds_id))
 
 
 def is_cancelled(artifacts: str, rounds_id: str) -> bool:
     """Return whether the rounds were cancelled since they were last started."""
-    return files.exists(_url(artifacts, rounds_id, "cancelled"))
+    return group_files.is_cancelled(layout.rounds_prefix(artifacts, rounds_id))
 
 
 def clear_cancelled(artifacts: str, rounds_id: str) -> None:
     """Take back an earlier cancellation."""
-    files.delete_tree(_url(artifacts, rounds_id, "cancelled"))
+    group_files.clear_cancelled(layout.rounds_prefix(artifacts, rounds_id))
 
 
 def is_unfinished(artifacts: str, rounds_id: str) -> bool:
@@ -240,24 +229,3 @@ def is_unfinished(artifacts: str, rounds_id: str) -> bool:
 
 def _url(artifacts: str, rounds_id: str, *parts: str) -> str:
     return paths.join(layout.rounds_prefix(artifacts, rounds_id), *parts)
-
-
-def _read(model: type[Stored], url: str) -> Stored | None:
-    try:
-        return model.model_validate_json(files.read(url))
-    except FileNotFoundError:
-        return None
-    except ValidationError as e:
-        raise DataError(f"{url}: {first_error(e)}; run the rounds again to write it anew") from e
-
-
-def _read_or_forget(model: type[Stored], url: str) -> Stored | None:
-    """Read a file that is made again from records; None if it is missing or broken."""
-    try:
-        return _read(model, url)
-    except DataError:
-        return None
-
-
-def _dump(model: BaseModel) -> bytes:
-    return model.model_dump_json(indent=1).encode() + b"\n"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from tuneloop.artifacts import layout
-from tuneloop.errors import DataError, InputMissing
+from tuneloop.artifacts import group_files, layout
+from tuneloop.artifacts.group_files import GroupFile, read_file, read_or_forget, write_file
+from tuneloop.errors import InputMissing
 from tuneloop.specs.sweep import SweepSpec
 from tuneloop.storage import files, paths
-from tuneloop.validation import first_error
 
 MARK = "-sweep-"
 """Part of every sweep's id; ids without it are those of runs."""
@@ -18,10 +16,8 @@ NAME = "sweep.json"
 MemberEnd = Literal["done", "failed", "stopped early", "out of budget"]
 
 
-class Member(BaseModel):
+class Member(GroupFile):
     """One run of a sweep."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     number: int
     """Number of the member, from 1."""
@@ -39,10 +35,8 @@ class Member(BaseModel):
         return f"member {self.number}: {self.label}"
 
 
-class SweepManifest(BaseModel):
+class SweepManifest(GroupFile):
     """sweep.json: the members of a sweep."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_version: Literal["1"] = "1"
     sweep_id: str
@@ -55,10 +49,8 @@ class SweepManifest(BaseModel):
         return SweepSpec.model_validate(self.settings)
 
 
-class MemberState(BaseModel):
+class MemberState(GroupFile):
     """How a member ended the last time that it ran."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     run_id: str
     state: MemberEnd
@@ -81,13 +73,7 @@ def find_sweep(artifacts: str, sweep_id: str) -> SweepManifest | None:
     """
     if not is_sweep_id(sweep_id):
         return None
-    url = paths.join(layout.sweep_prefix(artifacts, sweep_id), NAME)
-    try:
-        return SweepManifest.model_validate_json(files.read(url))
-    except FileNotFoundError:
-        return None
-    except ValidationError as e:
-        raise DataError(f"{url}: {first_error(e)}; run the sweep again to write it anew") from e
+    return read_file(SweepManifest, paths.join(layout.sweep_prefix(artifacts, sweep_id), NAME))
 
 
 def load_sweep(artifacts: str, sweep_id: str) -> SweepManifest:
@@ -109,22 +95,18 @@ def load_sweep(artifacts: str, sweep_id: str) -> SweepManifest:
 def save_sweep(manifest: SweepManifest, artifacts: str) -> None:
     """Write sweep.json, and take back an earlier cancellation."""
     prefix = layout.sweep_prefix(artifacts, manifest.sweep_id)
-    files.write(paths.join(prefix, NAME), _dump(manifest))
-    files.delete_tree(paths.join(prefix, "cancelled"))
+    write_file(manifest, paths.join(prefix, NAME))
+    group_files.clear_cancelled(prefix)
 
 
 def save_state(state: MemberState, artifacts: str, sweep_id: str) -> None:
     """Write how a member ended."""
-    files.write(_state_url(artifacts, sweep_id, state.run_id), _dump(state))
+    write_file(state, _state_url(artifacts, sweep_id, state.run_id))
 
 
 def read_state(artifacts: str, sweep_id: str, run_id: str) -> MemberState | None:
     """Read how a member ended; None if it has not, or if the file is broken."""
-    try:
-        url = _state_url(artifacts, sweep_id, run_id)
-        return MemberState.model_validate_json(files.read(url))
-    except (FileNotFoundError, ValidationError):
-        return None
+    return read_or_forget(MemberState, _state_url(artifacts, sweep_id, run_id))
 
 
 def forget_failures(manifest: SweepManifest, artifacts: str) -> None:
@@ -137,17 +119,13 @@ def forget_failures(manifest: SweepManifest, artifacts: str) -> None:
 
 def mark_cancelled(artifacts: str, sweep_id: str) -> None:
     """Tell every process that runs the sweep to start no other member."""
-    files.write(paths.join(layout.sweep_prefix(artifacts, sweep_id), "cancelled"), b"")
+    group_files.mark_cancelled(layout.sweep_prefix(artifacts, sweep_id))
 
 
 def is_cancelled(artifacts: str, sweep_id: str) -> bool:
     """Return whether the sweep was cancelled since it was last started."""
-    return files.exists(paths.join(layout.sweep_prefix(artifacts, sweep_id), "cancelled"))
+    return group_files.is_cancelled(layout.sweep_prefix(artifacts, sweep_id))
 
 
 def _state_url(artifacts: str, sweep_id: str, run_id: str) -> str:
     return paths.join(layout.sweep_prefix(artifacts, sweep_id), "members", f"{run_id}.json")
-
-
-def _dump(model: BaseModel) -> bytes:
-    return model.model_dump_json(indent=1, by_alias=True).encode() + b"\n"

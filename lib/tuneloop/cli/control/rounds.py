@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -66,9 +65,7 @@ def plan_of(
     """Plan rounds with the options of the command line."""
     from tuneloop.runs.rounds.plan import Placement, plan_rounds
 
-    target = run.target(cluster, poll_seconds)
-    # Each member connects by itself, but the cluster is announced once.
-    target = replace(target, announce=functools.cache(target.announce))
+    target = run.shared_target(cluster, poll_seconds)  # each member connects by itself
     return plan_rounds(found, run.with_options(found.spec), run.seed, Placement(kind, target))
 
 

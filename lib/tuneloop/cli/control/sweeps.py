@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -57,9 +56,7 @@ def plan_members(
         raise UsageError(
             "--seed: the sweep varies seed, expected one of the two; remove the option"
         )
-    target = run.target(cluster, poll_seconds)
-    # Each member connects by itself, but the cluster is announced once.
-    target = replace(target, announce=functools.cache(target.announce))
+    target = run.shared_target(cluster, poll_seconds)  # each member connects by itself
     return plan_sweep(
         sweep,
         run.spec,

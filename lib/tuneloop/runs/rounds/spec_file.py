@@ -9,17 +9,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tuneloop.errors import SpecError, UsageError
+from tuneloop.errors import SpecError
+from tuneloop.runs.keyed_spec import read_keyed_spec
 from tuneloop.runs.rounds.members import SAMPLE, Place, arm_spec, arms_of, sample_spec, start_spec
 from tuneloop.runs.rounds.spec import KEY, MAX_NAME, RoundsSpec
 from tuneloop.runs.spec_file import check_shard_counts
 from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
 from tuneloop.specs.run import RunSpec
-from tuneloop.storage import files
-from tuneloop.unknown_keys import unknown_key
 from tuneloop.validation import all_errors, path_of
-from tuneloop.yaml_in import line_of, parse_mapping, validate
+from tuneloop.yaml_in import line_of, validate
 
 SWEEP = "sweep"
 _RUN = {"kind": "pretrained", "run": "run-of-the-round-before"}
@@ -43,40 +42,20 @@ def load_rounds_file(url: str) -> RoundsFile | None:
         UsageError: there is no such file.
         SpecError: the rounds or their members are invalid; the message names the line.
     """
-    try:
-        data = files.read(url)
-    except FileNotFoundError as e:
-        raise UsageError(f"{url}: no such file, expected a run spec; check the path") from e
-    if KEY.encode() not in data:
+    found = read_keyed_spec(url, KEY)
+    if found is None:
         return None
-    base, root = parse_mapping(data, url, "keys of a run spec")
-    if KEY not in base:
-        return None
+    base, root = found.base, found.root
     if SWEEP in base:
         raise SpecError(
             f"{url}:{line_of(root, (SWEEP,))}: found the keys {SWEEP} and {KEY}, expected one of"
             " the two, because each member of a sweep is one run; remove one"
         )
-    settings = _settings(base.pop(KEY), root, url)
+    settings = found.settings(RoundsSpec)
     spec = validate(RunSpec, base, root, url, RENAMED_KEYS, RENAMED_KINDS)
     check_shard_counts(spec, url)
     _check(spec, base, settings, root, url)
     return RoundsFile(url, settings, spec)
-
-
-def _settings(asked: Any, root: yaml.Node, url: str) -> RoundsSpec:
-    try:
-        return RoundsSpec.model_validate(asked)
-    except ValidationError as e:
-        # A misspelt key causes two errors, missing and unknown. The unknown key is in the file.
-        errors = e.errors()
-        at = next((i for i, d in enumerate(errors) if d["type"] == "extra_forbidden"), 0)
-        path = path_of(errors[at], asked)
-        problem = all_errors(e, asked)[at]
-        if errors[at]["type"] == "extra_forbidden":
-            problem = unknown_key(RoundsSpec, path, asked)
-        line = line_of(root, (KEY, *path))
-        raise SpecError(f"{url}:{line}: {KEY}: {problem}; fix the line") from e
 
 
 def _check(

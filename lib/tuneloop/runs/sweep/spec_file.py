@@ -9,16 +9,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tuneloop.errors import SpecError, UsageError
+from tuneloop.errors import SpecError
+from tuneloop.runs.keyed_spec import read_keyed_spec
 from tuneloop.runs.spec_file import check_shard_counts
 from tuneloop.runs.sweep.expand import Variant, apply, expand
 from tuneloop.specs.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sweep import SweepSpec
-from tuneloop.storage import files
 from tuneloop.unknown_keys import unknown_key
 from tuneloop.validation import all_errors, path_of
-from tuneloop.yaml_in import line_of, parse_mapping, validate
+from tuneloop.yaml_in import line_of, validate
 
 KEY = "sweep"
 
@@ -44,34 +44,15 @@ def load_sweep_file(url: str) -> SweepFile | None:
         UsageError: there is no such file.
         SpecError: the sweep or a member is invalid; the message names the line and the member.
     """
-    try:
-        data = files.read(url)
-    except FileNotFoundError as e:
-        raise UsageError(f"{url}: no such file, expected a run spec; check the path") from e
-    if KEY.encode() not in data:
+    found = read_keyed_spec(url, KEY)
+    if found is None:
         return None
-    base, root = parse_mapping(data, url, "keys of a run spec")
-    if KEY not in base:
-        return None
-    asked = {KEY: base.pop(KEY)}
-    settings = _settings(asked, root, url)
-    variants = expand(settings, f"{url}:{line_of(root, (KEY,))}")
+    settings = found.settings(SweepSpec)
+    base, root = found.base, found.root
+    variants = expand(settings, f"{url}:{found.line()}")
     return SweepFile(
         settings, tuple((each, _member(each, base, settings, root, url)) for each in variants)
     )
-
-
-def _settings(asked: dict[str, Any], root: yaml.Node, url: str) -> SweepSpec:
-    try:
-        return SweepSpec.model_validate(asked[KEY])
-    except ValidationError as e:
-        found = e.errors()[0]
-        path = path_of(found, asked[KEY])
-        problem = all_errors(e, asked[KEY])[0]
-        if found["type"] == "extra_forbidden":
-            problem = unknown_key(SweepSpec, path, asked[KEY])
-        line = line_of(root, (KEY, *path))
-        raise SpecError(f"{url}:{line}: {KEY}: {problem}; fix the line") from e
 
 
 def _member(
