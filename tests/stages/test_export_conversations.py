@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from tests.builders import make_tiny_run, publish_dataset
+from tests.builders import TinyRun, make_tiny_run, publish_dataset
 from tests.stages.test_export import export, exported, lines_of, reasons, record_of
 from tests.training.text.models import store_model
 from tests.training.text.test_turns import TOOL, TOOLS
@@ -99,6 +100,36 @@ def test_tokens_of_conversations_are_counted_as_they_are_trained(tmp_path: Path)
     assert lengths["response_tokens"]["quantiles"]["max"] == trained
     text = 'Hello<|im_end|><call>look{"at": "sky"}</call><|im_end|>It is blue<|im_end|>'
     assert trained == len(chat.tokenizer.encode(text))
+
+
+def test_conversations_of_an_eval_set_are_contamination(tmp_path: Path) -> None:
+    long = "one two three four five six seven eight nine ten eleven twelve thirteen"
+    traces = [
+        colour(messages=history()),  # the conversation of item a
+        colour(messages=history("hello!"), system="Be kind", answer="Blue"),  # the same
+        colour(messages=history("Good day")),
+        colour(),  # the prompt of item a alone
+        build_trace("Other", [], "x", messages=history(f"I said: {long}.")),  # of item b
+        build_trace("Plain", [], "x", messages=history()),  # item c has no earlier turns
+        build_trace("Plain?", [], "x", system="Be kind"),
+    ]
+    spec = pretrained(tmp_path, traces)
+    items = [
+        {"id": "a", "prompt": "Which colour?", "messages": history(), "system": "Be brief"},
+        {"id": "b", "prompt": "Go on", "messages": history(f"{long} fourteen")},
+        {"id": "c", "prompt": "plain"},
+    ]
+    lines = [json.dumps({"expected_answer": "x", "category": "c", **each}) for each in items]
+    (tmp_path / "guard.jsonl").write_text("\n".join(lines))
+    run = TinyRun(tmp_path, str(tmp_path / "artifacts"), tmp_path / "run.yaml")
+    found = run.change(eval__guard_set=str(tmp_path / "guard.jsonl")).plan().stages[0]
+    assert isinstance(found, ExportStage) and export(found, tmp_path) == 0
+    assert reasons(found) == [(number, "contaminated") for number in (0, 1, 4, 5, 6)]
+    details = [each["detail"] for each in lines_of(found, "exclusions")]
+    assert details[0] == "its conversation is that of eval item a of the set guard"
+    assert details[2] == f"13 words in a row are in eval item b of the set guard: {long}"
+    assert details[3] == "its prompt is that of eval item c of the set guard"
+    assert found.fingerprint != spec.fingerprint
 
 
 def test_middle_steps_of_a_conversation_s_answer_go(tmp_path: Path) -> None:

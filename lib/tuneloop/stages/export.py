@@ -28,13 +28,14 @@ from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.datasets.text.minhash import BANDS
 from tuneloop.errors import DataError, InputMissing
-from tuneloop.evaluation.sets.schema import parse_eval_set, prompts_sha256
+from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sha256
 from tuneloop.specs.stages import ExportStage
 from tuneloop.stages.context import Stage
 from tuneloop.storage import files, lines, paths
 from tuneloop.traces.response_text import render_response
+from tuneloop.training.conversation import asked_conversation
 from tuneloop.training.export import lengths, outcomes
-from tuneloop.training.export.decontamination import ContaminationIndex
+from tuneloop.training.export.decontamination import ContaminationIndex, conversation_text
 from tuneloop.training.export.examples import builder_of
 from tuneloop.training.export.exclusions import SPLITS, Exclusion, Split, balance
 from tuneloop.training.export.exporter import (
@@ -125,20 +126,26 @@ def _contamination(spec: ExportStage, stage: Stage) -> ContaminationIndex | None
     if spec.options.contamination == "off":
         return None
     prompts: dict[str, str] = {}
+    conversations: dict[str, str] = {}
     for number, each in enumerate(spec.eval_sets):
-        found = _prompts(each.url, each.prompts_sha256)
         ending = f" of the set {each.name}" if number else ""
-        prompts |= {f"{name}{ending}": prompt for name, prompt in found.items()}
+        for item in _items(each.url, each.prompts_sha256):
+            name, context = f"{item.id}{ending}", item.to_item("").context
+            if context is None or not context.messages:
+                prompts[name] = item.prompt
+                continue
+            *earlier, _ = asked_conversation(item.prompt, messages=context.messages).messages
+            conversations[name] = conversation_text(earlier, item.prompt)
         stage.inputs[f"eval_prompts {each.name}"] = each.prompts_sha256
-    return ContaminationIndex(prompts)
+    return ContaminationIndex(prompts, conversations)
 
 
-def _prompts(eval_set: str, expected_sha256: str) -> dict[str, str]:
-    """Read the prompts of an eval set by item id."""
+def _items(eval_set: str, expected_sha256: str) -> tuple[EvalItem, ...]:
+    """Read the items of an eval set."""
     items = parse_eval_set(_read_input(eval_set), eval_set)
     if prompts_sha256(items) != expected_sha256:
         raise DataError(f"{eval_set}: changed after the run was planned; plan the run again")
-    return {item.id: item.prompt for item in items}
+    return items
 
 
 def _token_counters(

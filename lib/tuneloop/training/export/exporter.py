@@ -23,7 +23,7 @@ from tuneloop.datasets.text.normalize import normalize_example, normalize_exampl
 from tuneloop.errors import DataError
 from tuneloop.specs.export import ExportSpec
 from tuneloop.training.conversation import Conversation
-from tuneloop.training.export.decontamination import ContaminationIndex
+from tuneloop.training.export.decontamination import ContaminationIndex, conversation_text
 from tuneloop.training.export.examples import ExampleBuilder
 from tuneloop.training.export.exclusions import Exclusion, Split
 from tuneloop.training.export.outcomes import CONTAMINATED, NO_KEY, TRUNCATED, Entry, duplicate_key
@@ -211,7 +211,14 @@ class ShardExporter:
         """
         if self._contamination is None:
             return [None] * len(made)
-        overlaps = self._contamination.find_all([row.prompt for row in block.rows], normalized)
+        conversations = {
+            number: conversation_text(one.draft.context.earlier, block.rows[number].prompt)
+            for number, one in enumerate(made)
+            if isinstance(one, _Made) and one.draft.context and one.draft.context.earlier
+        }
+        overlaps = self._contamination.find_all(
+            [row.prompt for row in block.rows], normalized, conversations
+        )
         for number, overlap in enumerate(overlaps):
             if overlap is None or isinstance(made[number], Refused):
                 continue
