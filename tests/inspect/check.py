@@ -50,6 +50,17 @@ def every_state() -> EvalSamples:
         judged("truncated"),
         judged("error", "C"),
     ]
+    last = list(items)[-1]
+    items[last] = msgspec.structs.replace(
+        items[last],
+        system="Be brief.",
+        messages=(
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": "{}"}]},
+            {"role": "tool", "content": "r"},
+            {"role": "assistant", "content": "a"},
+        ),
+    )
     samples: list[Sample] = []
     for number, one in enumerate(found.samples):
         score = states[number // 2] if number < 10 else one.score
@@ -101,6 +112,13 @@ def test_logs_are_read_again_by_inspect_ai(
         "g",
         {"n": 1},
     )
+    chat = samples[list(every_state().items)[-1][1], 1]
+    turns = [(each.role, each.text) for each in chat.messages]
+    assert turns[:5] == [
+        *(("system", "Be brief."), ("user", "q"), ("assistant", "f({})"), ("tool", "r")),
+        ("assistant", "a"),
+    ]
+    assert [each.role for each in chat.input] == [role for role, _ in turns[:-1]]
     assert first.model_usage[log.eval.model].output_tokens == len(first.output.completion)
     scores = {each.name: each for each in log.results.scores}
     assert list(scores) == ["strict", "lenient"]

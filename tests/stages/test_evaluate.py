@@ -38,6 +38,7 @@ from tuneloop.stages.evaluation import kept
 from tuneloop.stages.evaluation.models import list_asked, list_models, list_passes
 from tuneloop.stages.evaluation.sets import load_sets
 from tuneloop.storage import files, paths
+from tuneloop.traces.schema import parse_trace
 from tuneloop.training.prompt_templates import recipe_named
 
 
@@ -246,6 +247,54 @@ def test_any_number_of_sets_with_their_own_scorers_and_samples(tmp_path: Path) -
         *(("sums 🟡", 0), ("sums 🟡", 1), ("sums 🟡", 0), ("sums 🟡", 1)),
         *(("c", None), ("c", None)),
     ]
+
+
+def test_items_of_a_chat_are_asked_scored_and_kept_as_a_chat(tmp_path: Path) -> None:
+    before = [{"role": "user", "content": "Capital of Italy? \u202b🟡"}]
+    tool = {"type": "function", "function": {"name": "look"}}
+    chat = {"system": "Be brief.", "messages": before, "tools": [tool], "bare_answer": True}
+    items = [{"id": "x-0"}, {"id": "x-1", **chat}, {"id": "x-2", "bare_answer": True}]
+    common = {"prompt": "And of France?", "expected_answer": "Paris", "category": "c"}
+    lines = [jsonl.dump_line({**common, **each}) for each in items[:2]]
+    lines.append(jsonl.dump_line({**common, **items[2], "prompt": "France?"}))
+    (tmp_path / "set.jsonl").write_bytes(b"".join(lines))
+    stage = eval_stage(tmp_path, eval_set=str(tmp_path / "set.jsonl"), base_examples=1)
+    assert isinstance(stage.spec, EvalStage)
+    train = UPSTREAM["train"]
+    assert isinstance(train, TrainResults)
+    asked = list_asked(list_models(stage.spec, train), load_sets(stage.spec, stage))
+    plain, shown, _ = (each.questions for each in list_passes(stage.spec, stage, asked))
+    assert [question.context is None for question in plain] == [True, False, True]
+    assert plain[1].context == shown[1].context
+    assert (shown[1].context.system, shown[1].context.messages) == ("Be brief.", tuple(before))
+    assert [len(question.shots) for question in shown] == [1, 1, 1]
+
+    read, made = merged(
+        stage,
+        m0_0=("Answer: Paris", "Answer: Paris", "Paris..."),
+        m1_0=("Paris", " ", "It is Paris"),
+        m2_0=("Answer: Paris", " Paris\n", "Reasoning:\nLet me see.\n\nPARIS"),
+    )
+    found = load_samples(read("samples.jsonl").splitlines(), "samples.jsonl")
+    states = [each.score.state for each in found.samples]
+    assert states == [
+        *("correct", "wrong", "truncated"),
+        *("no_answer", "no_answer", "wrong"),
+        *("correct", "correct", "correct"),
+    ]
+    again = rescore(found, recipe_named("trace_sft_v1"))
+    assert [each.score for each in again.samples] == [each.score for each in found.samples]
+    traces = [json.loads(line) for line in read("eval_after.jsonl").splitlines()]
+    assert "messages" not in traces[0]
+    assert {name: traces[1].get(name) for name in ("system", "messages", "tools")} == {
+        name: chat[name] for name in ("system", "messages", "tools")
+    }
+    assert (traces[1]["steps"], traces[1]["final_answer"]) == ([], "Paris")
+    assert [step["content"] for step in traces[2]["steps"]] == ["Let me see."]
+    assert [trace["meta"].get("bare_answer") for trace in traces] == [None, True, True]
+    for number, trace in enumerate(traces, start=1):
+        parse_trace(trace, "eval_after.jsonl", number)
+    assert made.counts_as(EvalCounts).tuned_correct == 3
 
 
 def test_a_scorer_that_a_user_wrote_scores_and_its_digest_is_an_input(

@@ -114,7 +114,7 @@ def test_conversations_of_an_eval_set_are_contamination(tmp_path: Path) -> None:
         build_trace("Plain?", [], "x", system="Be kind"),
     ]
     spec = pretrained(tmp_path, traces)
-    items = [
+    items: list[dict[str, Any]] = [
         {"id": "a", "prompt": "Which colour?", "messages": history(), "system": "Be brief"},
         {"id": "b", "prompt": "Go on", "messages": history(f"{long} fourteen")},
         {"id": "c", "prompt": "plain"},

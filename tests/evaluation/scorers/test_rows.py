@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.evaluation.scorers.test_scoring import item, parse
-from tuneloop.artifacts.eval_samples import Judgement
+from tuneloop.artifacts.eval_samples import Item, Judgement
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.scorers.user_file import load_user_scorer
@@ -160,6 +160,21 @@ def test_a_judge_is_asked_and_named(server: Server, monkeypatch: pytest.MonkeyPa
     assert (body["model"], body["temperature"]) == ("m", 0)
     assert "The capital, {expected}\n</answer>" in body["messages"][0]["content"]
     assert judged("Rome", scorer, "Paris", allow=("judge",)).state == "wrong"
+    server.replies = [reply("Yes.\nCORRECT")]
+    chat = Item(
+        set="",
+        id="a",
+        prompt="And of France?",
+        system="Be brief.",
+        messages=({"role": "user", "content": "Capital of Italy?"},),
+        bare_answer=True,
+        expected_answer="Paris",
+        category="",
+    )
+    strict, _ = score_text("Paris", chat, scorer, parse=lambda text: None, allow=("judge",))
+    assert strict.state == "correct"
+    asked = "system: Be brief.\n\nuser: Capital of Italy?\n\nuser: And of France?"
+    assert asked in server.requests[-1][2]["messages"][0]["content"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.evaluation.backends.server import Fault, Handler, Served, completion, serving
 from tests.stages.answering.test_saved import saved_in
-from tuneloop.artifacts.eval_samples import Model
+from tuneloop.artifacts.eval_samples import Context, Model
 from tuneloop.artifacts.results import NoiseFloor
 from tuneloop.errors import SpecError, Transient
 from tuneloop.evaluation.sets.schema import EvalItem
@@ -81,6 +81,43 @@ def test_every_model_is_asked_under_its_name_and_shards_have_all_answers() -> No
     asked = {(body["model"], len(body["messages"])) for body in server.bodies}
     assert asked == {("b", 2), ("b", 4), ("t", 2)}
     assert whole["x"][20].text == "LAST É" and whole["x"][20].tokens == 3
+
+
+def test_a_server_gets_the_whole_conversation() -> None:
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"b": 1, "a": 2}}}
+    context = Context(
+        system="Be kind 🟡",
+        messages=(
+            {"role": "user", "content": "first"},
+            {
+                "role": "assistant",
+                "content": "",
+                "reasoning": "not sent",
+                "tool_calls": [{"name": "look", "arguments": '{"at": 1}'}],
+            },
+            {"role": "tool", "content": "blue"},
+            {"role": "assistant", "content": "Blue."},
+        ),
+        tools=(tool,),
+    )
+    asked = Question("last", shots=(("a", "Answer: b"),), id="x", context=context)
+    with serving() as server:
+        ask(server, Pass("x", "base", (asked, Question("plain")), 5))
+    first, plain = sorted(server.bodies, key=lambda body: -len(body["messages"]))
+    call = {"type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
+    assert first["messages"] == [
+        {"role": "system", "content": "be brief\n\nBe kind 🟡"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "Answer: b"},
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "", "tool_calls": [{**call, "id": "call00000"}]},
+        {"role": "tool", "content": "blue", "tool_call_id": "call00000", "name": "look"},
+        {"role": "assistant", "content": "Blue."},
+        {"role": "user", "content": "last"},
+    ]
+    assert first["tools"] == [tool]
+    assert "tools" not in plain
+    assert plain["messages"][0] == {"role": "system", "content": "be brief"}
 
 
 def test_samples_have_seeds_of_their_own_and_missing_usage_is_counted() -> None:

@@ -7,7 +7,7 @@ import re
 from tuneloop import templating
 from tuneloop.artifacts.delta_report import Accuracy, DeltaReport
 from tuneloop.artifacts.eval_samples import EvalSamples
-from tuneloop.evaluation.report.texts import items_with_texts, short
+from tuneloop.evaluation.report.texts import items_with_texts, short, texts_before
 
 SHOWN = 20
 """Maximum number of rows of a list of items; `samples.jsonl` and the HTML report have all."""
@@ -24,7 +24,13 @@ def render_markdown(report: DeltaReport, samples: EvalSamples) -> str:
     judged = report.judged
     items = [one for one in items_with_texts(report, samples) if one.item.set in judged]
     environment = templating.environment(
-        percent=percent, points=points, cell=_cell, code=_code, interval=interval, short=short
+        percent=percent,
+        points=points,
+        cell=_cell,
+        code=_code,
+        interval=interval,
+        short=short,
+        before=texts_before,
     )
     template = environment.get_template("evaluation/report/delta_report.md.j2")
     return template.render(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,22 @@ def items_with_texts(report: DeltaReport, samples: EvalSamples) -> list[ItemText
                 ],
             )
         )
+    return found
+
+
+def texts_before(question: Question) -> list[tuple[str, str]]:
+    """Return what is asked before the prompt as (who, text): system, earlier turns and tools."""
+    context = question.context
+    if context is None:
+        return []
+    found = [] if context.system is None else [("system", context.system)]
+    for message in context.messages:
+        parts = (message.get("reasoning"), message["content"])
+        calls = (f"{each['name']}({each['arguments']})" for each in message.get("tool_calls", ()))
+        found.append((message["role"], "\n\n".join(text for text in (*parts, *calls) if text)))
+    if context.tools:
+        tools = (json.dumps(each, ensure_ascii=False, indent=1) for each in context.tools)
+        found.append(("tools", "\n".join(tools)))
     return found
 
 

@@ -16,6 +16,7 @@ from tuneloop.evaluation.report.page.pictures import Picture
 from tuneloop.evaluation.report.page.svg import BASE, SOFT, TUNED, draw
 from tuneloop.evaluation.report.page.visible import line, visible
 from tuneloop.evaluation.report.texts import TUNED as TUNED_NAME
+from tuneloop.evaluation.report.texts import texts_before
 from tuneloop.evaluation.report.verdict import change, span
 from tuneloop.runs.reports.compare import Row
 
@@ -49,6 +50,11 @@ class Entry:
 
     question: Item
     panels: tuple[Panel, ...]
+
+    @property
+    def before(self) -> list[tuple[str, str]]:
+        """What is asked before the prompt, as (who, text), cut if it is too long."""
+        return [(who, cut(text, MAX_CHARACTERS)) for who, text in texts_before(self.question)]
 
     @property
     def states(self) -> list[State]:

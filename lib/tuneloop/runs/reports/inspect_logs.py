@@ -11,7 +11,7 @@ import re
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,12 +22,14 @@ import msgspec
 from tuneloop.artifacts import records
 from tuneloop.artifacts.eval_samples import EvalSamples, EvalSet, Item, Judgement, Model, Sample
 from tuneloop.errors import InputMissing, UsageError
+from tuneloop.evaluation.report.texts import texts_before
 from tuneloop.runs.outcome import load_outcome, required_report
 from tuneloop.runs.reports.samples import read_samples
 from tuneloop.storage import files, paths
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
+    from inspect_ai.model import ChatMessage
     from inspect_ai.scorer import Score
 
 STRICT, LENIENT = "strict", "lenient"
@@ -160,11 +162,13 @@ def _sample(source: _Source, item: Item, one: Sample, model: str) -> EvalSample:
         return _identifier(source, what, one.set, one.model, one.item, str(one.sample))
 
     asked = ChatMessageUser(id=identifier("question"), content=item.prompt)
+    before = _messages_before(item, identifier)
     answer = ChatMessageAssistant(
         id=identifier("answer"), content=one.text, model=model, source="generate"
     )
     metadata = msgspec.to_builtins(item)
-    for key in ("kind", "set", "id", "prompt", "expected_answer", "accepted_answers"):
+    shown = ("kind", "set", "id", "prompt", "expected_answer", "accepted_answers")
+    for key in (*shown, "system", "messages"):
         metadata.pop(key, None)
     usage = _usage(one.tokens)
     # A generation that failed has no text; with a text, it is the scorer that failed.
@@ -173,11 +177,11 @@ def _sample(source: _Source, item: Item, one: Sample, model: str) -> EvalSample:
     return EvalSample(
         id=one.item,
         epoch=one.sample + 1,
-        input=item.prompt,
+        input=[*before, asked] if before else item.prompt,
         target=[item.expected_answer, *item.accepted_answers]
         if item.accepted_answers
         else item.expected_answer,
-        messages=[asked, answer],
+        messages=[*before, asked, answer],
         output=ModelOutput(
             model=model,
             choices=[
@@ -194,6 +198,28 @@ def _sample(source: _Source, item: Item, one: Sample, model: str) -> EvalSample:
         uuid=identifier("sample"),
         error=EvalError(message=why, traceback=why, traceback_ansi=why) if failed else None,
     )
+
+
+def _messages_before(item: Item, identifier: Callable[[str], str]) -> list[ChatMessage]:
+    """Return the system message and the earlier turns of an item; calls of tools as their text."""
+    from inspect_ai.model import (
+        ChatMessageAssistant,
+        ChatMessageSystem,
+        ChatMessageTool,
+        ChatMessageUser,
+    )
+
+    kinds = {
+        "system": ChatMessageSystem,
+        "user": ChatMessageUser,
+        "assistant": ChatMessageAssistant,
+        "tool": ChatMessageTool,
+    }
+    turns = [(who, text) for who, text in texts_before(item) if who in kinds]
+    return [
+        kinds[who](id=identifier(f"before {number}"), content=text)
+        for number, (who, text) in enumerate(turns)
+    ]
 
 
 def _score(judged: Judgement) -> Score:

@@ -114,7 +114,10 @@ def server_prompt(question: Question, system_instruction: str | None) -> ServerP
     for each in messages:
         each.pop("reasoning_content", None)  # not every server takes it
     link_calls(messages)
-    return {"messages": messages, "tools": [json.loads(each) for each in conversation.tools or ()]}
+    return {
+        "messages": messages,
+        "tools": [json.loads(bytes(each)) for each in conversation.tools or ()],
+    }
 
 
 def plan_remote(numbers: Sequence[int]) -> BatchPlan:

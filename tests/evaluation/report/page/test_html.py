@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
@@ -17,6 +18,7 @@ from tests.evaluation.samples import samples_of
 from tuneloop.artifacts.delta_report import Context
 from tuneloop.artifacts.eval_samples import EvalSamples
 from tuneloop.evaluation.report.build import build_report
+from tuneloop.evaluation.report.markdown import render_markdown
 from tuneloop.evaluation.report.page import html
 from tuneloop.evaluation.report.page.diff import WordDiff
 from tuneloop.evaluation.report.page.visible import visible
@@ -75,7 +77,11 @@ def test_pictures_are_small_deterministic_and_themed() -> None:
 def test_hostile_text_stays_text() -> None:
     harmless = samples_of({"base": ["wrong"], "tuned": ["correct"]})
     (key, item), *_ = harmless.items.items()
-    changes = {name: HOSTILE for name in ("prompt", "expected_answer", "category", "difficulty")}
+    texts = ("prompt", "expected_answer", "category", "difficulty", "system")
+    changes: dict[str, Any] = {name: HOSTILE for name in texts}
+    call = {"name": HOSTILE, "arguments": HOSTILE}
+    changes["messages"] = ({"role": "assistant", "content": HOSTILE, "tool_calls": [call]},)
+    changes["tools"] = ({"type": HOSTILE},)
     found = EvalSamples(
         harmless.sets,
         {name: msgspec.structs.replace(m, run=HOSTILE) for name, m in harmless.models.items()},
@@ -100,6 +106,35 @@ def test_hostile_text_stays_text() -> None:
     )
     assert "⟨U+202E⟩" in text and "␛[31m" in text and "{{ 7 * 7 }}" in text
     assert "default-src &#39;none&#39;" in text and "unsafe-inline" not in text
+
+
+def test_what_is_asked_before_the_prompt_is_in_a_fold() -> None:
+    plain = samples_of({"base": ["wrong"] * 2, "tuned": ["correct"] * 2})
+    first = next(iter(plain.items))
+    items = dict(plain.items)
+    items[first] = msgspec.structs.replace(
+        items[first],
+        system="Be <b>",
+        messages=(
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello", "reasoning": "greet"},
+        ),
+        tools=({"type": "function", "function": {"name": "look"}},),
+    )
+    found = EvalSamples(plain.sets, plain.models, items, plain.samples)
+    text = render(found)
+    assert text.count("before the question</summary>") == 1
+    fold = text[text.index("4 texts before the question") :].partition("</details>")[0]
+    shown = [re.sub("<[^>]*>", "", each) for each in re.findall("(?s)<p.*?</pre>", fold)]
+    assert shown[:3] == ["systemBe &lt;b&gt;", "userHi", "assistantgreet\n\nHello"]
+    assert "look" in shown[3]
+    assert "before the question" not in render(plain)
+
+    report = build_report(found, Context())
+    markdown = render_markdown(report, found)
+    assert "<details><summary>Before the question</summary>" in markdown
+    assert "```text\ngreet\n\nHello\n```" in markdown
+    assert "Before the question" not in render_markdown(build_report(plain, Context()), plain)
 
 
 def test_every_item_is_there_with_all_that_was_said_of_it() -> None:

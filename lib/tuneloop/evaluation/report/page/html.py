@@ -20,7 +20,13 @@ from tuneloop.evaluation.report.markdown import interval, percent, points
 from tuneloop.evaluation.report.page.diff import Runs, WordDiff
 from tuneloop.evaluation.report.page.pictures import pictures
 from tuneloop.evaluation.report.page.visible import line, visible
-from tuneloop.evaluation.report.texts import OUTCOMES, ItemTexts, items_with_texts, short
+from tuneloop.evaluation.report.texts import (
+    OUTCOMES,
+    ItemTexts,
+    items_with_texts,
+    short,
+    texts_before,
+)
 from tuneloop.evaluation.report.verdict import change
 
 FOLDER = "evaluation/report/page"
@@ -64,6 +70,8 @@ class Entry:
     number: int
     texts: ItemTexts
     panels: list[Panel] = field(default_factory=list)
+    before: list[tuple[str, str]] = field(default_factory=list)
+    """What is asked before the prompt, as (who, text)."""
 
     @property
     def longest(self) -> int:
@@ -140,6 +148,7 @@ def _limit(items: Sequence[ItemTexts]) -> int:
         for one in items
         for text in (
             one.question.prompt,
+            *(text for _, text in texts_before(one.question)),
             *(s.text for s in (*one.base, *one.tuned)),
             *(s.text for _, own in one.others for s in own),
         )
@@ -158,7 +167,8 @@ def _entries(items: Sequence[ItemTexts], limit: int, report: DeltaReport) -> lis
     bases = {each.name: each.base for each in report.sets}
     entries = []
     for number, one in enumerate(items, start=1):
-        entry = Entry(number, one)
+        before = [(who, cut(text, limit)) for who, text in texts_before(one.question)]
+        entry = Entry(number, one, before=before)
         base_name = bases[one.item.set]
         for at in range(max(len(one.base), len(one.tuned))):
             pair = [own[at] if at < len(own) else None for own in (one.base, one.tuned)]

@@ -102,8 +102,19 @@ def _identity(options: JudgeOptions, served: object, fingerprint: object) -> str
 
 def _prompt(answer: str, item: Item, prompt: str) -> str:
     expected = "\n".join((item.expected_answer, *item.accepted_answers))
-    values = {"question": item.prompt, "expected": expected, "answer": answer}
+    values = {"question": _question(item), "expected": expected, "answer": answer}
     return _FIELDS.sub(lambda found: values[found[1]], prompt)
+
+
+def _question(item: Item) -> str:
+    """Return the prompt, after the system message and the earlier turns if there are any."""
+    context = item.context
+    if context is None:
+        return item.prompt
+    said = [] if context.system is None else [("system", context.system)]
+    said += [(each["role"], each["content"]) for each in context.messages]
+    said.append(("user", item.prompt))
+    return "\n\n".join(f"{role}: {text}" for role, text in said)
 
 
 @lru_cache(maxsize=64)
