@@ -34,8 +34,9 @@ SampledModelSpec = Annotated[PretrainedModelSpec | BaseOfRunSpec, Field(discrimi
 class DatasetPrompts(Spec):
     """The prompts of a built dataset; the expected answer is the trace's final answer.
 
-    A prompt that several traces have is asked once. If their final answers differ, the prompt is
-    not asked, because the right answer is not known; the record counts such prompts.
+    A prompt that several traces have, with the same system message and earlier turns, is asked
+    once. If their final answers differ, the prompt is not asked, because the right answer is not
+    known. Neither is a trace whose answer follows calls of tools. The record counts both.
     """
 
     kind: Literal["dataset"]
