@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders import Invoke, letter_trace, publish_dataset
 from tests.evaluation.samples import judged
-from tests.finished_run import answered, publish_run
+from tests.finished_run import TUNED_DIGEST, answered, publish_run
 from tuneloop.artifacts.eval_samples import EvalSamples, Sample
 
 # inspect_ai and the packages that it imports warn when they are imported.
@@ -28,9 +28,9 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return url
 
 
-def every_state() -> EvalSamples:
+def every_state(tuned_digest: str = TUNED_DIGEST) -> EvalSamples:
     """Two samples for each item; the first five answers of a model have the five states."""
-    found = answered()
+    found = answered(tuned_digest)
     (eval_set,) = found.sets.values()
     sets = {eval_set.name: msgspec.structs.replace(eval_set, samples=2, version="v2")}
     items = {
