@@ -14,7 +14,7 @@ import pytest
 from tests.builders import stage_specs
 from tuneloop import jsonl
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import dump_samples, load_samples
+from tuneloop.artifacts.eval_samples import Context, dump_samples, load_samples
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.results import (
     Contamination,
@@ -253,7 +253,11 @@ def test_items_of_a_chat_are_asked_scored_and_kept_as_a_chat(tmp_path: Path) -> 
     before = [{"role": "user", "content": "Capital of Italy? \u202b🟡"}]
     tool = {"type": "function", "function": {"name": "look"}}
     chat = {"system": "Be brief.", "messages": before, "tools": [tool], "bare_answer": True}
-    items = [{"id": "x-0"}, {"id": "x-1", **chat}, {"id": "x-2", "bare_answer": True}]
+    items: list[dict[str, Any]] = [
+        {"id": "x-0"},
+        {"id": "x-1", **chat},
+        {"id": "x-2", "bare_answer": True},
+    ]
     common = {"prompt": "And of France?", "expected_answer": "Paris", "category": "c"}
     lines = [jsonl.dump_line({**common, **each}) for each in items[:2]]
     lines.append(jsonl.dump_line({**common, **items[2], "prompt": "France?"}))
@@ -265,8 +269,8 @@ def test_items_of_a_chat_are_asked_scored_and_kept_as_a_chat(tmp_path: Path) -> 
     asked = list_asked(list_models(stage.spec, train), load_sets(stage.spec, stage))
     plain, shown, _ = (each.questions for each in list_passes(stage.spec, stage, asked))
     assert [question.context is None for question in plain] == [True, False, True]
-    assert plain[1].context == shown[1].context
-    assert (shown[1].context.system, shown[1].context.messages) == ("Be brief.", tuple(before))
+    context = Context(system="Be brief.", messages=tuple(before), tools=(tool,))
+    assert plain[1].context == shown[1].context == context
     assert [len(question.shots) for question in shown] == [1, 1, 1]
 
     read, made = merged(
