@@ -51,6 +51,12 @@ def steps_of(trace: dict[str, Any]) -> list[tuple[str, str]]:
         (said(reasoning=None, refusal=None, function_call=None), [], "4", None),
         (said([{"type": "text", "text": "4"}, {"type": "text", "text": "!"}]), [], "4!", None),
         (
+            said([{"type": "output_text", "text": "4", "annotations": [], "logprobs": None}]),
+            [],
+            "4",
+            {"message_fields": {"1": {"content_fields": {"0": {"annotations": []}}}}},
+        ),
+        (
             said([{"type": "thinking", "thinking": "add"}, {"type": "text", "text": "4"}]),
             ["add"],
             "4",
@@ -187,6 +193,7 @@ SYSTEM = {"role": "system", "content": "x"}
         ({"messages": [*said()["messages"], SYSTEM]}, "message 3: is a second system"),
         ({"messages": [{"role": "user", "content": 3}]}, "has the content 3, expected text"),
         (said([{"type": "image_url", "image_url": {}}]), "has the content part"),
+        (said("4", reasoning=[{"type": "text", "text": "x", "y": 1}]), "has the reasoning [{"),
         (said("x", tool_calls=[{"id": "x"}]), "has the call {'id': 'x'}"),
         (said("x", tool_calls=[{**CALL, "type": "custom"}]), "expected a function"),
         (said() | {"tools": [3]}, "found the tool 3"),

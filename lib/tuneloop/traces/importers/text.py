@@ -28,6 +28,8 @@ _SOLUTION = ("<|begin_of_solution|>", "<|end_of_solution|>")
 """Marks around the answer after `<|end_of_thought|>`."""
 FIELDS = ("reasoning_content", "reasoning", "thinking")
 """Keys of a message with its reasoning."""
+CONTENT_FIELDS = "content_fields"
+"""Key of a message for what its text parts have besides text, such as `cache_control`."""
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _REASONING_PARTS = {"thinking": "thinking", "reasoning": "text"}
 """Type of a content part with reasoning -> its key with the text."""
@@ -85,7 +87,12 @@ def said_by(message: dict[str, Any], *, is_assistant: bool) -> Said:
     Raises:
         ValueError: the content is no text, or the reasoning is not what `answer_of` accepts.
     """
-    text, thoughts = _content(message.pop("content", None))
+    fields_of_parts: dict[str, Any] = {}
+    text, thoughts = _content(message.pop("content", None), fields_of_parts)
+    if fields_of_parts:
+        if CONTENT_FIELDS in message:
+            raise ValueError(f"has the key {CONTENT_FIELDS}, expected another name; rename it")
+        message[CONTENT_FIELDS] = fields_of_parts
     if thoughts and not is_assistant:
         raise ValueError("has a part of reasoning, expected it only from the assistant")
     if not is_assistant:
@@ -110,11 +117,23 @@ def _reasoning(value: str | list[Any]) -> list[str]:
     """Return the reasoning of a field, which is text or a list of parts."""
     if isinstance(value, str):
         return [value]
-    text, thoughts = _content(value)
+    text, thoughts = _content_alone(value)
     return [*thoughts, text]
 
 
-def _content(content: Any) -> tuple[str, list[str]]:
+def _content_alone(content: list[Any]) -> tuple[str, list[str]]:
+    """Return text and reasoning of parts of reasoning, which have no place for other keys."""
+    fields: dict[str, Any] = {}
+    found = _content(content, fields)
+    if fields:
+        raise ValueError(
+            f"has the reasoning {shorten(content)}, expected parts with only a type and a text"
+        )
+    return found
+
+
+def _content(content: Any, fields: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return text and reasoning; other keys of a text part go to `fields` by its number."""
     if content is None:
         return "", []
     if isinstance(content, str):
@@ -122,18 +141,20 @@ def _content(content: Any) -> tuple[str, list[str]]:
     if not isinstance(content, list):
         raise ValueError(f"has the content {shorten(content)}, expected text or a list of parts")
     texts, thoughts = [], []
-    for part in content:
+    for number, part in enumerate(content):
         kind = str(part.get("type")) if isinstance(part, dict) else None
         values = {key: value for key, value in part.items() if value is not None} if kind else {}
         values.pop("type", None)
-        if kind in _TEXT_PARTS and isinstance(values.get("text"), str) and len(values) == 1:
-            texts.append(values["text"])
+        if kind in _TEXT_PARTS and isinstance(values.get("text"), str):
+            texts.append(values.pop("text"))
+            if values:
+                fields[str(number)] = values
         elif kind in _REASONING_PARTS:
             thoughts.append(_thought(values, _REASONING_PARTS[kind], part))
         else:
             raise ValueError(
-                f"has the content part {shorten(part)}, expected parts of text, because a trace"
-                " holds no images and no audio"
+                f"has the content part {shorten(part)}, expected parts of text or reasoning, the"
+                " only ones that a trace holds"
             )
     return "".join(texts), thoughts
 
@@ -143,7 +164,7 @@ def _thought(values: dict[str, Any], key: str, part: Any) -> str:
     values.pop("signature", None)  # a proof for the API that wrote it, of no use elsewhere
     values.pop("closed", None)
     if isinstance(found, list):
-        found = _content(found)[0]
+        found = _content_alone(found)[0]
     if not isinstance(found, str) or values:
         raise ValueError(f"has the content part {shorten(part)}, expected reasoning as text")
     return found
