@@ -34,7 +34,6 @@ STAGES = ("export", "train", "eval", "import")
 # Prints the modules of the library and the jobs that cannot be imported, and what each is missing.
 IMPORT_ALL = """
 import importlib, json, pkgutil, jobs, tuneloop
-import krippendorff  # which the page for reviews imports once it is shown
 lacking = {}
 for package in (jobs, tuneloop):
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):

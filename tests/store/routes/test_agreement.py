@@ -5,7 +5,11 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime
 
+import krippendorff
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tuneloop.store.db.labels import StoredLabel
 from tuneloop.store.routes import agreement
@@ -83,17 +87,21 @@ def test_without_two_labels_of_a_trace_there_is_nothing(labels: dict[str, dict[s
     assert measure(labels) == Agreement(pairs=[], group=None, is_cut=False)
 
 
-def test_one_value_and_too_many_values_have_counts_without_alpha(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_value_has_counts_without_alpha_and_any_number_of_values_has_one() -> None:
     # The value that only one reviewer gave, to a trace of one label, is no second value.
     same = measure({"ada": {"1": "y", "2": "y", "3": "n"}, "bob": {"1": "y", "2": "y"}})
     assert [(pair.traces, pair.same, pair.alpha) for pair in same.pairs] == [(2, 2, None)]
     texts = {who: {str(n): f"{who}{n} 👩🏽‍🚀" for n in range(500)} for who in ("ada", "بوب")}
     found = measure(texts)
-    assert [(pair.traces, pair.same, pair.alpha) for pair in found.pairs] == [(500, 0, None)]
-    assert found.group is not None
-    assert found.group.alpha is None
-    monkeypatch.setattr(agreement, "MAX_CELLS", 3)
-    (pair,) = measure({"ada": {"1": "y"}, "bob": {"1": "n"}}).pairs
-    assert pair.alpha is None
+    assert [(pair.traces, pair.same, pair.alpha) for pair in found.pairs] == [(500, 0, 0)]
+
+
+@given(st.lists(st.lists(st.sampled_from("abcd"), min_size=2, max_size=6), min_size=1, max_size=30))
+def test_alpha_is_that_of_the_library(traces: list[list[str]]) -> None:
+    counts = np.array([[labels.count(value) for value in "abcd"] for labels in traces])
+    found = agreement._alpha(traces)
+    if len({value for labels in traces for value in labels}) < 2:
+        assert found is None
+    else:
+        expected = krippendorff.alpha(value_counts=counts, level_of_measurement="nominal")
+        assert found == pytest.approx(float(expected), abs=1e-12)

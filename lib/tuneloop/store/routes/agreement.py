@@ -2,6 +2,8 @@
 
 Krippendorff (2018), "Content Analysis", chapter 12, at the nominal level: two labels are equal or
 different. Alpha takes any number of reviewers and needs no trace that all of them have labelled.
+The library `krippendorff`, with which tests compare this formula, has the licence GPL-3.0, so it
+cannot be part of what tuneloop installs.
 """
 
 from __future__ import annotations
@@ -24,9 +26,6 @@ COMPARED_LABELS = 50_000
 """Maximum number of labels, from the newest, that are compared."""
 PAIRED_REVIEWERS = 12
 """Maximum number of reviewers who are compared in pairs: those with the most labels."""
-MAX_CELLS = 2_000_000
-"""Maximum of traces × values × values for an alpha, because the library makes arrays of this size
-(50 MB). 8 values are allowed for any number of labels, and 100 values for 200 traces."""
 IGNORED = value_text(SKIP)
 """Value, as JSON, that neither agrees nor disagrees with others."""
 
@@ -46,7 +45,7 @@ class PairAgreement(BaseModel):
     """Traces that both have given the same label."""
     alpha: float | None = Field(examples=[0.62])
     """Krippendorff's alpha: 1 is full agreement, and 0 is agreement by chance. Null if it is not
-    defined, because there is only one value, or if there are too many values to compute it."""
+    defined, because there is only one value."""
 
 
 class GroupAgreement(BaseModel):
@@ -125,16 +124,19 @@ def _compare_pair(
 
 
 def _alpha(traces: Sequence[Sequence[str]]) -> float | None:
-    """Return the alpha of the labels of each trace, which are at least two."""
-    values = sorted({value for labels in traces for value in labels})
-    if len(values) < 2 or len(traces) * len(values) ** 2 > MAX_CELLS:
-        return None
-    import krippendorff
-    import numpy as np  # a store starts faster without it
+    """Return the alpha of the labels of each trace, which are at least two.
 
-    column = {value: number for number, value in enumerate(values)}
-    counts = np.zeros((len(traces), len(values)), dtype=np.int64)
-    for row, labels in enumerate(traces):
-        for value in labels:
-            counts[row, column[value]] += 1
-    return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
+    Alpha is 1 - observed / expected disagreement. The observed one is that of pairs of labels of
+    one trace, and the expected one that of pairs of all labels. A pair of a trace with m labels has
+    the weight 1 / (m - 1), so that each label counts once.
+    """
+    of_value = Counter(value for labels in traces for value in labels)
+    total = of_value.total()
+    expected = _unequal_pairs(of_value) / (total - 1) if total > 1 else 0.0
+    observed = sum(_unequal_pairs(Counter(labels)) / (len(labels) - 1) for labels in traces)
+    return 1 - observed / expected if expected else None
+
+
+def _unequal_pairs(counts: Counter[str]) -> int:
+    """Return how many ordered pairs of labels have different values."""
+    return counts.total() ** 2 - sum(count**2 for count in counts.values())
