@@ -189,6 +189,15 @@ def test_verbs_of_one_run_refuse_the_id_of_rounds(tiny_run: TinyRun, tuneloop: I
         assert f"`tuneloop status {plan.rounds_id}`" in err
 
 
+@pytest.mark.parametrize("words", [("status",), ("runs", "show"), ("report",), ("cancel",)])
+def test_unknown_rounds_are_named(
+    tiny_run: TinyRun, tuneloop: Invoke, words: tuple[str, ...]
+) -> None:
+    code, out, err = tuneloop(*words, "no-rounds-1", "--artifacts", tiny_run.artifacts)
+    assert (code, out, err.count("\n")) == (12, "", 1), err
+    assert "rounds no-rounds-1: found no rounds of this id below" in err
+
+
 def test_prompts_and_scorer_are_checked_when_rounds_are_planned(
     tiny_run: TinyRun, tuneloop: Invoke
 ) -> None:

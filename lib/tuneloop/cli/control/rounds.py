@@ -49,10 +49,22 @@ def refuse_rounds(run: RunOptions, verb: str) -> None:
 
 
 def find_rounds_of(run: KnownRun) -> RoundsManifest | None:
-    """Read the rounds of an id; None if it is the id of something else."""
-    from tuneloop.artifacts.rounds.store import find_rounds
+    """Read the rounds of an id; None if it is the id of something else.
 
-    return find_rounds(run.artifacts_url, run.run_id)
+    Raises:
+        InputMissing: it looks like the id of rounds, and nothing has it.
+    """
+    from tuneloop.artifacts.layout import run_manifest_url
+    from tuneloop.artifacts.rounds.store import find_rounds, is_rounds_id, load_rounds
+    from tuneloop.storage import files
+
+    artifacts = run.artifacts_url
+    found = find_rounds(artifacts, run.run_id)
+    if found is None and is_rounds_id(run.run_id):
+        # The name of a run may contain the mark of rounds.
+        if not files.exists(run_manifest_url(artifacts, run.run_id)):
+            return load_rounds(artifacts, run.run_id)
+    return found
 
 
 def plan_of(
