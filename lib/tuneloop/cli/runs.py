@@ -148,7 +148,12 @@ def run(
         from tuneloop.cli.control.rounds import plan_of, run_rounds
 
         chosen = replace(run, seed=seed)
-        run_rounds(plan_of(chosen, rounds, kind, cluster, poll_seconds), as_json=as_json)
+        run_rounds(
+            plan_of(chosen, rounds, kind, cluster, poll_seconds),
+            as_json=as_json,
+            verify_all=verify,
+            verify_file_bytes=checked_mib << 20,
+        )
         return
     if (sweep := run.load_sweep()) is not None:
         from tuneloop.cli.control import sweeps

@@ -189,6 +189,22 @@ def test_verbs_of_one_run_refuse_the_id_of_rounds(tiny_run: TinyRun, tuneloop: I
         assert f"`tuneloop status {plan.rounds_id}`" in err
 
 
+def test_run_verifies_cached_files_of_rounds_as_far_as_asked(
+    tiny_run: TinyRun, tuneloop: Invoke
+) -> None:
+    plan = plan_of(tiny_run, seeds=[0], count=1, arms=["selected"])
+    report = run_in(World(), plan)
+    (file,) = Path(layout.run_prefix(plan.artifacts, report.rows[0].run_id)).glob(
+        "export/attempts/*/examples.jsonl"
+    )
+    file.write_bytes(file.read_bytes().replace(b"{", b"["))  # of the same size
+    code, _, _ = tuneloop("run", tiny_run.spec_path, "--verify-below", "0")
+    assert code == 0
+    for options in ((), ("--verify-below", "0", "--verify")):
+        code, _, err = tuneloop("run", tiny_run.spec_path, *options)
+        assert (code, "examples.jsonl" in err) == (12, True), err
+
+
 @pytest.mark.parametrize("words", [("status",), ("runs", "show"), ("report",), ("cancel",)])
 def test_unknown_rounds_are_named(
     tiny_run: TinyRun, tuneloop: Invoke, words: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -109,6 +110,7 @@ def run_rounds(
     quiet: bool = False,
     started: Callable[[], None] = lambda: None,
     stop_on_interrupt: bool = True,
+    **verification: Any,
 ) -> None:
     """Run all members that are not done, then write and print the report.
 
@@ -119,6 +121,7 @@ def run_rounds(
         started: called once rounds.json is written, before the first member starts.
         stop_on_interrupt: whether an interrupt stops the running stage, or leaves it to the next
             supervisor.
+        **verification: fields of a sequence, which set how much of cached files is verified.
 
     Raises:
         StageFailed: a chain has failed.
@@ -126,6 +129,7 @@ def run_rounds(
     from tuneloop.cli.live.progress import Progress
     from tuneloop.runs.notifications.notifier import notifier_of_spec
     from tuneloop.runs.rounds.execute import RoundsRun, check_chains
+    from tuneloop.runs.sequence import Sequence
 
     with Progress(quiet=as_json or quiet) as view:
         count, seeds = made.settings.count, len(made.seeds)
@@ -140,6 +144,7 @@ def run_rounds(
             ),
             started=started,
             stop_on_interrupt=stop_on_interrupt,
+            sequence=functools.partial(Sequence, **verification),
         )
         try:
             manifest = execution.run()

@@ -49,6 +49,8 @@ class RoundsRun:
     stop_on_interrupt: bool = True
     """Whether an interrupt stops the running stage, or leaves it to the next supervisor."""
     sleep: Callable[[float], None] = time.sleep
+    sequence: Callable[..., Sequence] = Sequence
+    """Returns the sequence of a member; it may set how much of cached files is verified."""
     _looked_at: float = field(default=0.0, init=False)
 
     def run(self) -> RoundsManifest:
@@ -89,7 +91,7 @@ class RoundsRun:
         self._check()
         backend, callbacks = self.open_backend(member), self.callbacks(member)
         with self.notifier(member) as notifier:
-            Sequence(backend, notifier.watch(callbacks), sleep=self._sleep).run(
+            self.sequence(backend, notifier.watch(callbacks), sleep=self._sleep).run(
                 retry_failed=True, stop_on_interrupt=self.stop_on_interrupt
             )
 
