@@ -27,7 +27,6 @@ SCRIPTS = (
     "examples_http",
     "examples_processes",
     "generate",
-    "generate_best",
     "lm_head",
     "lora_1b",
     "load",
