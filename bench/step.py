@@ -60,7 +60,7 @@ def inputs(spec: TrainSpec) -> tuple[TokenTable, int]:
                 [step["content"] for step in trace["steps"]], trace["final_answer"]
             ),
         )
-        for number, trace in enumerate(demo_traces(2000, SEED))
+        for number, trace in enumerate(demo_traces(sized(2000, 200), SEED))
     ]
     tokenizer = train_tokenizer(tokenizer_sentences(examples, None), spec.tokenizer)
     chat_format = load_chat_format({TOKENIZER_MODEL: tokenizer}, place="bench")
@@ -120,7 +120,9 @@ def median_time(ended: list[float]) -> float:
 
 def main() -> None:
     """Let both loops take turns, and print medians."""
-    spec = load_run_spec(TINY.config).train.model_copy(update={"steps": TURNS * TURN_STEPS})
+    spec = load_run_spec(TINY.config).train
+    size = spec.batch_size
+    spec = spec.model_copy(update={"steps": TURNS * TURN_STEPS, "batch_size": sized(size, 8)})
     table, vocab_size = inputs(spec)
     bare = BareLoop(spec, table, vocab_size)
     pairs: list[tuple[float, float]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,12 @@ TINY_MODEL = {
 
 METHODS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"rank": 4, "dropout": 0.1}}
 """Kind of a training method -> options for a tiny model."""
+
+
+def xla_flags(devices: int) -> str:
+    """XLA_FLAGS of a process with this number of CPU devices, with the flags of all tests."""
+    return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+
 
 TINY_SPEC = {
     "name": "tiny",
@@ -183,12 +190,16 @@ class TinyRun:
 
 def make_tiny_run(folder: Path) -> TinyRun:
     """Create a dataset of 104 letter traces, and a spec that trains on it in seconds."""
-    artifacts = str(folder / "artifacts")
-    publish_dataset(artifacts, [letter_trace(number) for number in range(104)])
+    run = tiny_run_in(folder)
+    publish_dataset(run.artifacts, [letter_trace(number) for number in range(104)])
     write_eval_set(folder / "eval.jsonl")
-    run = TinyRun(folder, artifacts, folder / "run.yaml")
     run.spec_path.write_text(yaml.safe_dump(TINY_SPEC))
-    return run.change(eval__eval_set=str(folder / "eval.jsonl"), execution__artifacts=artifacts)
+    return run.change(eval__eval_set=str(folder / "eval.jsonl"), execution__artifacts=run.artifacts)
+
+
+def tiny_run_in(folder: Path) -> TinyRun:
+    """Return the tiny run that `make_tiny_run` has created in a folder."""
+    return TinyRun(folder, str(folder / "artifacts"), folder / "run.yaml")
 
 
 DEMO_SET = EvalSetRef(

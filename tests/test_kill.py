@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
-from filelock import FileLock
 
 from tests.builders import make_tiny_run
+from tests.once import made_once
 from tuneloop.artifacts import records
 from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
@@ -29,19 +29,17 @@ STAGES = ("export", "train", "eval", "import")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An undisturbed run, made once for all workers; `folder/seconds.json` has its durations."""
-    root = tmp_path_factory.getbasetemp().parent / "undisturbed"
-    with FileLock(f"{root}.lock"):
-        if not (root / "seconds.json").exists():
-            shutil.rmtree(root, ignore_errors=True)
-            root.mkdir()
-            run = make_tiny_run(root)
-            with store_app.running(f"sqlite:///{root / 'store.db'}", run.artifacts) as url:
-                results = run_plan(run.change(execution__store_url=url).plan())
-            seconds = {result.name: result.seconds for result in results}
-            (root / "seconds.json").write_text(json.dumps(seconds))
-    return root
+
+    def make(root: Path) -> None:
+        run = make_tiny_run(root)
+        with store_app.running(f"sqlite:///{root / 'store.db'}", run.artifacts) as url:
+            results = run_plan(run.change(execution__store_url=url).plan())
+        seconds = {result.name: result.seconds for result in results}
+        (root / "seconds.json").write_text(json.dumps(seconds))
+
+    return made_once(tmp_path_factory, "undisturbed", make)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,13 +11,16 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from tests.builders import REPOSITORY, TinyRun, make_tiny_run
+from tests.demo.first import assert_same_bytes, first_demo
 
 pytestmark = pytest.mark.wheel
 
@@ -40,22 +44,41 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the bin/ of a new environment with only the hashed lock and the wheel."""
+    """Return the bin/ of a new environment with only the packages of the lock and the wheel.
+
+    `make setup` has installed the same lock with its hashes, so its files are linked.
+    """
     environment = tmp_path_factory.mktemp("installed") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    pip: list[str | Path] = [
-        environment / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-compile",  # only the modules that are imported, by their first import
-    ]
-    lock = REPOSITORY / "requirements" / "train.txt"
-    subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for line in (REPOSITORY / "requirements" / "train.txt").read_text().splitlines():
+        if line[:1].isalnum():
+            link_package(Requirement(line.removesuffix("\\")), packages)
+    program = environment / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", program, "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, wheel], check=True)
     return environment / "bin"
+
+
+def link_package(pinned: Requirement, packages: Path) -> None:
+    """Link the files of a package of this environment into another site-packages/."""
+    if pinned.marker is not None and not pinned.marker.evaluate():
+        return
+    found = distribution(pinned.name)
+    assert found.version in pinned.specifier, f"{pinned} is not installed: run `make setup-dev`"
+    for file in found.files or ():
+        if ".." in file.parts:  # a program in bin/
+            continue
+        target = packages / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(str(found.locate_file(file)), target)
+        except FileNotFoundError:  # bytecode of a module that this Python cannot compile
+            assert file.suffix == ".pyc", f"{file} is missing: run `make setup-dev`"
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.copy2(str(found.locate_file(file)), target)
 
 
 @pytest.fixture
@@ -82,8 +105,8 @@ def run(
     return done
 
 
-def test_the_demo_runs_in_an_empty_folder(
-    installed: Path, empty: Path, env: dict[str, str]
+def test_the_demo_of_an_empty_folder_holds_the_same_bytes_as_that_of_the_checkout(
+    installed: Path, empty: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     summary = json.loads(run(installed, empty, env, "tuneloop", "demo", "--json").stdout)
     assert [stage["state"] for stage in summary["stages"]] == ["done"] * 4
@@ -91,6 +114,7 @@ def test_the_demo_runs_in_an_empty_folder(
     assert [path.name for path in empty.iterdir()] == [".tuneloop"]
     record = json.loads((Path(summary["report"]).parent / "export" / "record.json").read_text())
     assert record["provenance"]["git_commit"] is None, "the checkout was found"
+    assert_same_bytes(first_demo(tmp_path_factory)[1], summary)
 
 
 def test_single_verbs_find_what_they_need(

@@ -20,11 +20,8 @@ from tuneloop.specs.compilation import CompiledStep, CompileRequest, TargetDevic
 
 _TABLE = REPOSITORY / "manifests" / "k8s" / "accelerators.yaml"
 _ACCELERATORS = load_accelerators(_TABLE.read_bytes(), str(_TABLE))
-_GEMMA = {
-    "local_rope": Rope(theta=10_000),
-    "sliding_window_tokens": 32,
-    "layer_types": ("sliding", "full"),
-}
+_GEMMA = {"local_rope": Rope(theta=10_000), "sliding_window_tokens": 32}
+_GEMMA_LAYER_TYPES = ("sliding", "full")
 _EXTRA: dict[str, dict[str, Any]] = {
     "gemma2": {**_GEMMA, "attention_softcap": 50.0, "final_softcap": 30.0},
     "gemma3": _GEMMA,
@@ -57,7 +54,7 @@ class Cell:
     slices: int = 1
     train: dict[str, Any] = field(default_factory=dict)
     """Keys that differ from TRAIN."""
-    shape: dict[str, int] = field(default_factory=dict)
+    shape: dict[str, Any] = field(default_factory=dict)
     """Keys that differ from TINY."""
 
     def __str__(self) -> str:
@@ -84,8 +81,10 @@ class Cell:
 
 def architecture(family: str, **shape: Any) -> Architecture:
     """Build a small architecture of a family."""
-    rope = Rope(theta=1_000_000)
-    return Architecture(family=family, rope=rope, **{**TINY, **_EXTRA[family], **shape})
+    values = {**TINY, **_EXTRA[family], **shape}
+    if _EXTRA[family].get("local_rope"):
+        values.setdefault("layer_types", _GEMMA_LAYER_TYPES[: values["num_layers"]])
+    return Architecture(family=family, rope=Rope(theta=1_000_000), **values)
 
 
 def target_named(accelerator: str, slices: int = 1) -> TargetDevices:

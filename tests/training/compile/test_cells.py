@@ -7,36 +7,47 @@ import pytest
 from tests.training.compile.cells import Cell, compile_all, need_libtpu
 from tuneloop.training.sizing.memory import estimate_memory
 
+ONE, TWO = {"num_layers": 1}, {"num_layers": 2}
+"""A second layer doubles the time of the compiler. The pairs of Gemma are of both kinds."""
+
 GROUPS = {
     "gemma": [
-        Cell("gemma3", "full", "v5e-1x1"),
-        Cell("gemma3", "full", "v5e-2x4-4t"),
-        Cell("gemma3", "full", "v5e-4x4", train={"accumulation_steps": 2, "batch_size": 32}),
-        Cell("gemma3", "full", "v5e-4x4", slices=2),
-        Cell("gemma3", "full", "tpu7x-2x2x1", train={"mesh": {"tp": 2}, "batch_size": 8}),
-        Cell("gemma3", "lora", "v6e-2x2", train={"remat": "decoder"}),
-        Cell("gemma3", "lora", "v5p-2x2x2", slices=2),
-        Cell("gemma3", "qlora", "v6e-1x1"),
-        Cell("gemma3", "qlora", "v5e-2x4-8t"),
-        Cell("gemma2", "full", "v6e-4x4"),
-        Cell("gemma2", "full", "v5p-2x2x1", train={"optimizer": {"kind": "adafactor"}}),
-        Cell("gemma2", "lora", "v5e-2x2", train={"remat": "block"}),
-        Cell("gemma2", "qlora", "tpu7x-2x2x1"),
+        Cell("gemma3", "full", "v5e-1x1", shape=ONE),
+        Cell("gemma3", "full", "v5e-2x4-4t", shape=TWO),
+        Cell(
+            "gemma3",
+            "full",
+            "v5e-4x4",
+            train={"accumulation_steps": 2, "batch_size": 32},
+            shape=ONE,
+        ),
+        Cell("gemma3", "full", "v5e-4x4", slices=2, shape=ONE),
+        Cell(
+            "gemma3", "full", "tpu7x-2x2x1", train={"mesh": {"tp": 2}, "batch_size": 8}, shape=ONE
+        ),
+        Cell("gemma3", "lora", "v6e-2x2", train={"remat": "decoder"}, shape=ONE),
+        Cell("gemma3", "lora", "v5p-2x2x2", slices=2, shape=ONE),
+        Cell("gemma3", "qlora", "v6e-1x1", shape=ONE),
+        Cell("gemma3", "qlora", "v5e-2x4-8t", shape=TWO),
+        Cell("gemma2", "full", "v6e-4x4", shape=TWO),
+        Cell("gemma2", "full", "v5p-2x2x1", train={"optimizer": {"kind": "adafactor"}}, shape=ONE),
+        Cell("gemma2", "lora", "v5e-2x2", train={"remat": "block"}, shape=ONE),
+        Cell("gemma2", "qlora", "tpu7x-2x2x1", shape=ONE),
     ],
     "others": [
-        Cell("llama3", "full", "v5p-2x2x1"),
-        Cell("llama3", "full", "v6e-4x4", slices=2),
-        Cell("llama3", "lora", "tpu7x-2x2x2"),
-        Cell("llama3", "lora", "v6e-1x1", train={"dtype": "float32"}),
-        Cell("llama3", "qlora", "v5e-4x4"),
-        Cell("qwen2", "full", "v5e-2x2", train={"remat": "block"}),
-        Cell("qwen2", "full", "tpu7x-2x2x2", slices=2),
-        Cell("qwen2", "lora", "v5e-1x1"),
-        Cell("qwen2", "qlora", "v5p-2x2x2"),
-        Cell("qwen3", "full", "tpu7x-1x1x1"),
-        Cell("qwen3", "full", "v5e-2x4-8t", train={"optimizer": {"kind": "muon"}}),
-        Cell("qwen3", "lora", "v5p-2x2x2"),
-        Cell("qwen3", "qlora", "v6e-2x2"),
+        Cell("llama3", "full", "v5p-2x2x1", shape=ONE),
+        Cell("llama3", "full", "v6e-4x4", slices=2, shape=TWO),
+        Cell("llama3", "lora", "tpu7x-2x2x2", shape=ONE),
+        Cell("llama3", "lora", "v6e-1x1", train={"dtype": "float32"}, shape=ONE),
+        Cell("llama3", "qlora", "v5e-4x4", shape=ONE),
+        Cell("qwen2", "full", "v5e-2x2", train={"remat": "block"}, shape=ONE),
+        Cell("qwen2", "full", "tpu7x-2x2x2", slices=2, shape=ONE),
+        Cell("qwen2", "lora", "v5e-1x1", shape=ONE),
+        Cell("qwen2", "qlora", "v5p-2x2x2", shape=ONE),
+        Cell("qwen3", "full", "tpu7x-1x1x1", shape=ONE),
+        Cell("qwen3", "full", "v5e-2x4-8t", train={"optimizer": {"kind": "muon"}}, shape=ONE),
+        Cell("qwen3", "lora", "v5p-2x2x2", shape=ONE),
+        Cell("qwen3", "qlora", "v6e-2x2", shape=ONE),
     ],
 }
 """Cells that one process compiles, so that starting it counts once."""

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.builders import xla_flags
 from tests.training.generation.simple import greedy_without_cache
 from tuneloop.errors import DataError, Transient
 from tuneloop.specs.architecture import Architecture
@@ -224,8 +225,7 @@ def test_prompts_that_cannot_be_generated_from_are_refused() -> None:
 
 
 def test_several_devices_divide_the_rows_and_give_the_same_answers(repository: Path) -> None:
-    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=4"
-    env = {**os.environ, "XLA_FLAGS": flags}
+    env = {**os.environ, "XLA_FLAGS": xla_flags(devices=4)}
     command = [sys.executable, "-m", "tests.training.generation.on_devices_worker"]
     done = subprocess.run(
         command, cwd=repository, env=env, capture_output=True, text=True, timeout=120

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.builders import REPOSITORY
+from tests.builders import REPOSITORY, xla_flags
 from tests.training.models.checkpoints import random_tensors, tiny_config, write_folder
 from tuneloop.training.models.hf_layout import open_folder
 
@@ -22,7 +22,7 @@ def test_each_of_two_processes_reads_and_holds_its_own_half(tmp_path: Path) -> N
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
     command = [sys.executable, "-m", "tests.training.models.two_processes", str(tmp_path), port]
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "XLA_FLAGS": xla_flags(devices=1), "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "lib")])
     started = [
         subprocess.Popen(

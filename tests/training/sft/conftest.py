@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.builders import TinyRun, tiny_run_in
+from tests.once import made_once
+
 if TYPE_CHECKING:
-    from tests.builders import TinyRun
     from tests.training.sft.groups import Training
     from tuneloop.runs.plan import Plan
 
@@ -19,7 +21,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, Plan]:
     """A run whose train stage one process has finished on one device."""
     from tests.training.sft.groups import make_alone
 
-    return make_alone(tmp_path_factory.mktemp("alone"))
+    run = tiny_run_in(made_once(tmp_path_factory, "alone", make_alone))
+    return run, run.plan()
 
 
 @pytest.fixture

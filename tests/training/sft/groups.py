@@ -30,7 +30,7 @@ from tuneloop.training.sft.metrics import MEASURED
 EXPORT_AND_TRAIN = 2
 
 
-def make_alone(folder: Path) -> tuple[TinyRun, Plan]:
+def make_alone(folder: Path) -> None:
     """Run export and train with one process on one device."""
     run = make_tiny_run(folder).change(
         export__validation_fraction=0.2,
@@ -38,7 +38,6 @@ def make_alone(folder: Path) -> tuple[TinyRun, Plan]:
     )
     plan = run.plan()
     run_plan(replace(plan, stages=plan.stages[:EXPORT_AND_TRAIN]))
-    return run, plan
 
 
 def method_named(kind: str) -> MethodSpec:

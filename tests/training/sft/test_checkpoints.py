@@ -22,7 +22,7 @@ import pytest
 from flax import nnx
 from safetensors import safe_open
 
-from tests.builders import REPOSITORY
+from tests.builders import REPOSITORY, xla_flags
 from tests.objectstore import ObjectStore, s3
 from tests.training.sft import sharded_worker
 from tests.training.tiny import ALONE
@@ -366,7 +366,7 @@ def run_group(module: str, prefix: Path) -> tuple[list[int], str]:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     env = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": xla_flags(devices=2),
         "TUNELOOP_PROCESSES": "2",
         "TUNELOOP_COORDINATOR": address,
     }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders import TINY_MODEL, TinyRun, steps_done
+from tests.builders import TINY_MODEL, TinyRun, steps_done, xla_flags
 from tests.cluster.controlplane import wait_until
 from tests.training.sft.groups import Training, metrics, weights
 from tuneloop.artifacts import records
@@ -70,7 +70,7 @@ def test_a_process_with_two_devices_uses_both_for_each_part_of_a_batch(
     alone: tuple[TinyRun, Plan], training: Callable[..., Training]
 ) -> None:
     pair = training(accumulation_steps=2)
-    pair.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    pair.start(1, XLA_FLAGS=xla_flags(devices=2))
     assert pair.end() == [0], pair.logs()
     assert_same_training(alone, pair)
 
@@ -89,7 +89,7 @@ def test_what_does_not_divide_is_refused(
     options: dict[str, Any], message: str, training: Callable[..., Training]
 ) -> None:
     odd = training(**options)
-    odd.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    odd.start(1, XLA_FLAGS=xla_flags(devices=2))
     assert odd.end() == [78]
     assert message in odd.logs()
 

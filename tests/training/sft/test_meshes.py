@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.builders import METHODS, REPOSITORY
+from tests.builders import METHODS, REPOSITORY, xla_flags
 from tests.training.sft.groups import group_environment
 
-FAST_COMPILATION = "--xla_backend_optimization_level=0"
-"""Programs that run for a second need not be fast."""
 ROWS = ("padded", "packed")
 MESHES = ("4-1-1", "1-4-1", "1-2-2")
 """Sizes of data, fsdp and tp."""
@@ -25,7 +23,7 @@ def run_workers(
     folder: Path, cells: list[str], processes: int = 1, devices: int = 1, **env: str
 ) -> tuple[list[int], str]:
     """Train cells of `mesh_worker` in a process group; returns exit codes and the end of logs."""
-    flags = f"{FAST_COMPILATION} --xla_force_host_platform_device_count={devices}"
+    flags = xla_flags(devices)
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.training.sft.mesh_worker", str(folder), *cells],

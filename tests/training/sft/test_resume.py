@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders import xla_flags
 from tests.cluster.controlplane import wait_until
 from tests.objectstore import STORES
 from tests.training.sft.groups import Training, losses_of, method_named, result
@@ -55,7 +56,7 @@ def test_a_run_goes_on_with_another_number_of_processes_and_devices(
     kill_after(moved, 8)
     moved.start(1)
     kill_after(moved, 16)
-    moved.start(1, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    moved.start(1, XLA_FLAGS=xla_flags(devices=4))
     assert moved.end() == [0], moved.logs()
     np.testing.assert_allclose(losses_of(moved), losses_of(undisturbed), rtol=1e-5)
     record = moved.record()

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.builders import REPOSITORY
+from tests.builders import REPOSITORY, xla_flags
 from tuneloop.training.step.agreement import Agreement
 
 CASES = {
@@ -32,7 +32,7 @@ def found() -> dict[str, str | None]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.step.agreement_worker"],
         cwd=REPOSITORY,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        env={**os.environ, "XLA_FLAGS": xla_flags(devices=4)},
         capture_output=True,
         text=True,
         check=False,

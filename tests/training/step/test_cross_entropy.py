@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.builders import REPOSITORY
+from tests.builders import REPOSITORY, xla_flags
 from tuneloop.training.models.head import Head
 from tuneloop.training.step import cross_entropy, head_weight
 from tuneloop.training.step.cross_entropy import summed_cross_entropy
@@ -135,7 +135,7 @@ def test_every_mesh_of_four_devices_gives_the_same() -> None:
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "XLA_FLAGS": xla_flags(devices=4),
         },
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
-from tests.training.models.checkpoints import tiny_config
+from tests.training.models.checkpoints import TWO_KINDS, tiny_config
 from tuneloop.specs.mesh import MeshSpec
 from tuneloop.specs.training import TrainSpec
 from tuneloop.training.compile.abstract_step import Placement, build_abstract_step
@@ -23,7 +23,8 @@ from tuneloop.training.step.loss import model_inputs, token_losses
 from tuneloop.training.step.mesh import build_mesh
 from tuneloop.training.step.update import StepOptions, compute_copy, update
 
-MODEL_TYPES = ["gemma2", "gemma3_text", "llama", "qwen2", "qwen3"]
+CONFIGS = {name: tiny_config(name) for name in ("gemma2", "llama", "qwen2", "qwen3")}
+CONFIGS["gemma3_text"] = tiny_config("gemma3_text", **TWO_KINDS)
 IDS = np.random.default_rng(0).integers(3, 60, (2, 12)).astype(np.int32)
 BATCH = {
     "tokens": jnp.array(IDS),
@@ -41,9 +42,9 @@ def remats(jaxpr: Any) -> int:
     )
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", CONFIGS)
 def test_remat_computes_the_same_again(model_type: str) -> None:
-    architecture = parse_config(tiny_config(model_type), "config.json")
+    architecture = parse_config(CONFIGS[model_type], "config.json")
     graph, state = nnx.split(build_random_model(architecture, 0))
 
     def gradients(remat: str) -> tuple[int, Any]:
@@ -67,12 +68,12 @@ def test_remat_computes_the_same_again(model_type: str) -> None:
 
 @pytest.mark.parametrize("remat", ["block", "decoder"])
 @pytest.mark.parametrize(("method", "dtype"), [("lora", "float32"), ("qlora", "bfloat16")])
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", CONFIGS)
 def test_adapters_are_trained_with_remat(
     model_type: str, method: str, dtype: str, remat: str
 ) -> None:
     """Frozen weights come from outside the gradient, where nnx.remat must not change them."""
-    architecture = parse_config(tiny_config(model_type), "config.json")
+    architecture = parse_config(CONFIGS[model_type], "config.json")
     train = TrainSpec.model_validate(
         {
             "steps": 1,
@@ -90,10 +91,10 @@ def test_adapters_are_trained_with_remat(
     assert function.lower(step.model, step.optimizer, step.inputs)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", CONFIGS)
 def test_every_module_splits_rows_over_all_row_axes(model_type: str) -> None:
     """Tunix's marks are used on GPUs and TPUs alone; one module without `data` gathers all rows."""
-    architecture = parse_config(tiny_config(model_type), "config.json")
+    architecture = parse_config(CONFIGS[model_type], "config.json")
     graph, state = nnx.split(build_random_model(architecture, 0))
     mesh = build_mesh(MeshSpec(), jax.devices()[:1])
     options = StepOptions(jnp.dtype("float32"), "none", 0, mesh)

@@ -16,7 +16,7 @@ import pytest
 from flax import nnx
 from mlx_lm.utils import load_model as load_with_mlx
 
-from tests.training.models.checkpoints import random_tensors, tiny_config, write_folder
+from tests.training.models.checkpoints import TWO_KINDS, random_tensors, tiny_config, write_folder
 from tuneloop.training.models.check import TOLERANCE
 from tuneloop.training.models.hf_config import dump_config, parse_config
 from tuneloop.training.models.hf_layout import open_folder
@@ -36,10 +36,13 @@ LLAMA3 = {
 LINEAR = {"type": "linear", "factor": 8.0}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("gemma3_text", {}),
-    ("gemma3_text", {"num_key_value_heads": 4}),
-    ("gemma3_text", {"num_key_value_heads": 1, "query_pre_attn_scalar": 24}),
-    ("gemma3_text", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
-    ("gemma3_text", {"rope_theta": 5e5, "rope_local_base_freq": 3e4, "rms_norm_eps": 1e-3}),
+    ("gemma3_text", TWO_KINDS | {"num_key_value_heads": 4}),
+    ("gemma3_text", TWO_KINDS | {"num_key_value_heads": 1, "query_pre_attn_scalar": 24}),
+    ("gemma3_text", TWO_KINDS | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+    (
+        "gemma3_text",
+        TWO_KINDS | {"rope_theta": 5e5, "rope_local_base_freq": 3e4, "rms_norm_eps": 1e-3},
+    ),
     ("gemma3_text", {"sliding_window_pattern": 3, "query_pre_attn_scalar": 100}),
     ("gemma2", {}),
     ("gemma2", {"num_key_value_heads": 4, "query_pre_attn_scalar": 144, "rms_norm_eps": 1e-3}),
