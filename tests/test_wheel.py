@@ -55,8 +55,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if line[:1].isalnum():
             link_package(Requirement(line.removesuffix("\\")), packages)
     program = environment / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", program, "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, wheel], check=True)
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", program, "install"]
+    subprocess.run([*pip, "--quiet", "--no-deps", wheel], check=True)
     return environment / "bin"
 
 

@@ -52,8 +52,8 @@ def test_remat_computes_the_same_again(model_type: str) -> None:
             copy = compute_copy(StepOptions(jnp.dtype("float32"), remat, 0), graph, state)
             return token_losses(copy, model_inputs(BATCH))[0]
 
-        count = remats(jax.make_jaxpr(jax.grad(loss))(state).jaxpr)
-        return count, jax.jit(jax.grad(loss))(state)
+        traced = jax.jit(jax.grad(loss)).trace(state)
+        return remats(traced.jaxpr.jaxpr), traced.lower().compile()(state)
 
     layers = architecture.num_layers
     (none, expected), (block, by_block), (decoder, by_decoder) = map(
