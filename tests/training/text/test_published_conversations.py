@@ -36,8 +36,6 @@ pytestmark = pytest.mark.slow  # fetches and loads tokenizers of up to 33 MB
 
 CONVERSATIONS = 480
 """Conversations of all cases together. 10,000 pass too, and take four minutes of CPU time."""
-RECIPES = ("trace_sft_v1", "answer_only_v1", "trace_or_chat_v1")
-"""Recipes of all families. `chat_v1` is refused for a model that could think, but must not."""
 GEMMA = ("<start_of_turn>", "<end_of_turn>", "<bos>", "<unused7>")
 GEMMA4 = ("<|turn>", "<turn|>", "<|tool_call>", "<tool_response|>", '<|"|>', "<|channel>")
 QWEN = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>", "</tool_response>")
