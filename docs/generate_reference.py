@@ -138,7 +138,8 @@ REPORT_HEAD = """# The delta report
 
 `delta_report.json` has these keys. Readers ignore keys that they do not know, and reports without
 the newer keys stay readable. [Evaluate a model](../how-to/evaluation.md#read-the-report) shows the
-report. This page is generated from `lib/tuneloop/artifacts/delta_report.py`.
+report. This page is generated from `lib/tuneloop/artifacts/delta_report.py` and
+`lib/tuneloop/artifacts/evaluation/`.
 """
 
 

@@ -14,13 +14,11 @@ from tests.builders import Invoke, letter_trace, publish_dataset
 from tests.finished_run import publish_run, torn
 from tuneloop.artifacts.delta_report import (
     Answer,
-    BasePrompt,
     DeltaReport,
-    Group,
     Guard,
     Item,
-    Paired,
 )
+from tuneloop.artifacts.evaluation.accuracy import BasePrompt, Group, Paired
 from tuneloop.runs.comment import SHOWN_REGRESSIONS, code, console_url, marker, render_comment
 from tuneloop.runs.outcome import Failure, Outcome
 

@@ -9,101 +9,23 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
-from tuneloop.artifacts.eval_samples import State, Weight
+from tuneloop.artifacts.eval_samples import State
+from tuneloop.artifacts.evaluation.accuracy import Accuracy, BasePrompt, Group, ReportPart
+from tuneloop.artifacts.evaluation.set_result import SetResult
 from tuneloop.artifacts.results import LengthSummary, NoiseFloor
 from tuneloop.errors import DataError
-from tuneloop.settings.reading import DESCRIBE_FIELDS
 from tuneloop.validation import first_error
 
 SCHEMA_VERSION = "2"
 Outcome = State
 """How an answer was judged."""
-Verdict = Literal["improved", "regressed", "no detectable difference"]
 ContaminationState = Literal["clean", "kept", "unchecked"]
 """Whether the training data was checked for the eval sets; `kept`: some overlap was kept."""
 
 
-class _Part(BaseModel):
-    """Base class. Unknown keys are ignored, so older versions read newer files."""
-
-    model_config = ConfigDict(
-        frozen=True, defer_build=True, use_attribute_docstrings=DESCRIBE_FIELDS
-    )
-
-
-class Accuracy(_Part):
-    """Correct answers over all answers; every other state counts as not correct."""
-
-    correct: int
-    wrong: int
-    no_answer: int
-    truncated: int = 0
-    """Answers without an extracted answer that reached the token limit."""
-    error: int = 0
-    """Answers that could not be scored, and answers that are missing."""
-    credit: float | None = None
-    """Mean credit, 0 to 1, if answers can get a part of it or an item has several answers."""
-    low: float
-    """Lower end of the 95 % interval of the share: Wilson's, if credit is null."""
-    high: float
-    """Upper end of that interval."""
-
-    @property
-    def total(self) -> int:
-        """Number of answers."""
-        return self.correct + self.wrong + self.no_answer + self.truncated + self.error
-
-    @property
-    def share(self) -> float:
-        """Mean credit: correct over total, if an answer is correct or not."""
-        return self.correct / self.total if self.credit is None else self.credit
-
-
-class Paired(_Part):
-    """Items that the two models answered differently."""
-
-    improved: int
-    """Items for which the tuned model got more credit."""
-    regressed: int
-    """Items for which the base model got more credit."""
-    p_value: float
-    """Exact McNemar test: two-sided binomial test of improved against regressed at 1/2."""
-    gain_low: float | None = None
-    """Lower end of the 95 % interval of the gain, -1 to 1; null in reports of older versions."""
-    gain_high: float | None = None
-    """Upper end of that interval."""
-    both: int | None = None
-    """Items that both models answered correctly."""
-    neither: int | None = None
-    """Items that neither model answered correctly."""
-    anytime: bool = False
-    """Whether p-value and interval hold at any number of items, because the evaluation could stop
-    early: they are of the betting test of Waudby-Smith and Ramdas (2024)."""
-
-
-class Group(_Part):
-    """Both models on one group of items."""
-
-    name: str
-    """Category of the items, or `all`."""
-    base: Accuracy
-    tuned: Accuracy
-    paired: Paired
-    adjusted_p: float | None = None
-    """p-value after Holm's correction for all categories of the set; null for a group of fewer than
-    10 items, and for a group that is no category."""
-
-    @property
-    def gain(self) -> float:
-        """Accuracy won by tuning, -1 to 1; from counts, so that 3 of 10 is exactly 0.3."""
-        if self.base.credit is None and self.tuned.credit is None:
-            return (self.tuned.correct - self.base.correct) / self.tuned.total
-        return self.tuned.share - self.base.share
-
-
-class Answer(_Part):
+class Answer(ReportPart):
     """One model's answer to one item."""
 
     outcome: Outcome
@@ -121,7 +43,7 @@ class Answer(_Part):
         return float(self.outcome == "correct") if self.value is None else self.value
 
 
-class Item(_Part):
+class Item(ReportPart):
     """One item of an eval set."""
 
     id: str
@@ -147,22 +69,7 @@ class Item(_Part):
         return self.base.credit == self.tuned.credit < 1
 
 
-class BasePrompt(_Part):
-    """The base model asked with one kind of prompt, compared with the tuned model."""
-
-    examples: int
-    """Training examples in the prompt, as earlier turns; the tuned model is asked with none."""
-    base: Accuracy
-    paired: Paired
-
-    def gain(self, tuned: Accuracy) -> float:
-        """Accuracy won by tuning, -1 to 1."""
-        if self.base.credit is None and tuned.credit is None:
-            return (tuned.correct - self.base.correct) / tuned.total
-        return tuned.share - self.base.share
-
-
-class LostItem(_Part):
+class LostItem(ReportPart):
     """A guarded question that only the base model answered correctly."""
 
     id: str
@@ -171,7 +78,7 @@ class LostItem(_Part):
     tuned_text: str
 
 
-class Guard(_Part):
+class Guard(ReportPart):
     """Both models on general questions, which tuning should not make worse."""
 
     name: str
@@ -194,7 +101,7 @@ class Guard(_Part):
         return self.kept / self.base.correct if self.base.correct else 1.0
 
 
-class ReportModel(_Part):
+class ReportModel(ReportPart):
     """One evaluated model."""
 
     name: str
@@ -208,86 +115,7 @@ class ReportModel(_Part):
     """Step of the training, for a checkpoint of the tuned model."""
 
 
-class ModelResult(_Part):
-    """One model on one set."""
-
-    model: str
-    strict: Accuracy
-    """The answer is read from where the prompt asks for it."""
-    lenient: Accuracy
-    """The answer is searched in the whole text."""
-    hit_limit: int
-    """Answers that reached the token limit."""
-    empty: int
-    """Answers without visible text."""
-    missing: int
-    """Expected answers that the file of samples does not have; they count as errors."""
-    mean_tokens: float
-    """Mean length of an answer, tokens."""
-    max_tokens: int
-    """Longest answer, tokens."""
-    tokens: tuple[tuple[int, int], ...] = ()
-    """Histogram of lengths: (first length of a bin, answers), bins of equal width."""
-    pass_at: dict[int, float] = {}
-    """k -> estimated share of items with a correct answer among k samples; with several samples."""
-
-
-class Comparison(_Part):
-    """A model compared with the tuned model on one set."""
-
-    model: str
-    paired: Paired
-    gain: float
-    """Accuracy of the tuned model minus accuracy of this model."""
-
-
-class StoppingResult(_Part):
-    """How the evaluation of a set that could stop early ended."""
-
-    total: int
-    """Items of the set."""
-    not_asked: int
-    """Items that were not asked, because the result was decided; they count in no figure."""
-    decision: Literal["improved", "regressed", "undecided"]
-    decided_after: int | None = None
-    """Items, in random order, after which the decision was known; null while undecided."""
-    candidate: int
-    """Number of the candidate of `tuneloop gate` for which the evidence had to be enough."""
-    error: float
-    """Probability of a wrong decision that this candidate is allowed."""
-
-
-class SetResult(_Part):
-    """All models on one eval set."""
-
-    name: str
-    sha256: str
-    """Digest of the set's file."""
-    version: str | None = None
-    weight: Weight
-    scorer: str
-    """Kind of the scorer of items that name none."""
-    samples: int = 1
-    """Samples for each item and model."""
-    items: int
-    """Items that were asked."""
-    verdict: Verdict
-    overall: Group
-    """The fair base model and the tuned model on all items."""
-    base: str
-    """Name of that base model."""
-    categories: tuple[Group, ...]
-    models: tuple[ModelResult, ...]
-    comparisons: tuple[Comparison, ...] = ()
-    """The other models that were asked this set."""
-    detectable: float | None = None
-    """Smallest gain that a set of this size finds in four of five cases, 0 to 1; null if the
-    evaluation could stop early."""
-    stopping: StoppingResult | None = None
-    """Null: all items were asked, whatever the answers were."""
-
-
-class Warned(_Part):
+class Warned(ReportPart):
     """A warning of the report."""
 
     kind: str
@@ -297,7 +125,7 @@ class Warned(_Part):
     """Whether the verdict cannot be trusted before this is resolved."""
 
 
-class Training(_Part):
+class Training(ReportPart):
     """Losses of the training that made the tuned model."""
 
     losses: tuple[tuple[int, float], ...] = ()
@@ -309,24 +137,24 @@ class Training(_Part):
     stopped_early: bool = False
 
 
-class ExportAccounts(_Part):
+class ExportAccounts(ReportPart):
     """What the export kept of the dataset, and what it dropped."""
 
     traces: int
     examples: int
     validation_examples: int = 0
-    excluded: dict[str, int] = {}
+    excluded: dict[str, int] = Field(default={})
     """Reason -> traces that gave no example; only reasons that occurred."""
     truncated: int = 0
     """Examples that lost steps because they were too long."""
-    lengths: dict[str, LengthSummary] = {}
+    lengths: dict[str, LengthSummary] = Field(default={})
     """Measure, such as `prompt_characters` -> summary of all examples."""
 
 
-class Context(_Part):
+class Context(ReportPart):
     """What a report needs in addition to the samples."""
 
-    header: dict[str, str] = {}
+    header: dict[str, str] = Field(default={})
     """What was evaluated, and with which scorer: names to values, in order of display."""
     random_weights: bool = False
     """Whether the base model has random weights, which know nothing before training."""

@@ -13,18 +13,16 @@ from msgspec import UNSET
 
 from tuneloop.artifacts.delta_report import (
     SCHEMA_VERSION,
-    BasePrompt,
     Context,
     DeltaReport,
-    Group,
     Guard,
     Item,
     LostItem,
     ReportModel,
-    SetResult,
-    StoppingResult,
 )
 from tuneloop.artifacts.eval_samples import EvalSamples, EvalSet
+from tuneloop.artifacts.evaluation.accuracy import BasePrompt, Group
+from tuneloop.artifacts.evaluation.set_result import SetResult, StoppingResult
 from tuneloop.errors import DataError
 from tuneloop.evaluation.report import figures
 from tuneloop.evaluation.report.answers import Answers, SetAnswers, by_set

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneloop.artifacts.delta_report import DeltaReport, Group, SetResult, Verdict
+from tuneloop.artifacts.delta_report import DeltaReport
+from tuneloop.artifacts.evaluation.accuracy import Group
+from tuneloop.artifacts.evaluation.set_result import SetResult, Verdict
 from tuneloop.evaluation.statistics.holm import adjust
 from tuneloop.evaluation.statistics.paired import SIGNIFICANT
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from tuneloop.artifacts.delta_report import (
     DeltaReport,
     ExportAccounts,
-    ModelResult,
-    SetResult,
     Training,
     Warned,
 )
 from tuneloop.artifacts.eval_samples import EvalSamples
+from tuneloop.artifacts.evaluation.set_result import ModelResult, SetResult
 from tuneloop.evaluation.report.texts import TUNED
 
 FEW_ITEMS = 50

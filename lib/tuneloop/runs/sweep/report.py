@@ -11,7 +11,7 @@ from typing import Any
 
 from tuneloop import templating
 from tuneloop.artifacts import layout, records
-from tuneloop.artifacts.delta_report import Accuracy
+from tuneloop.artifacts.evaluation.accuracy import Accuracy
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, read_state
 from tuneloop.errors import DataError, InputMissing, StageFailed
