@@ -16,8 +16,8 @@ sys.path.insert(0, str(REPOSITORY))
 from tests.builders import TinyRun, make_tiny_run  # noqa: E402 - needs the path above
 from tests.cluster.controlplane import Cluster, open_cluster  # noqa: E402
 from tuneloop.k8s.backend import KubernetesBackend  # noqa: E402
-from tuneloop.runs.prepare import Prepared, prepare  # noqa: E402
-from tuneloop.runs.spec_file import load_run_spec  # noqa: E402
+from tuneloop.runs.planning.prepare import Prepared, prepare  # noqa: E402
+from tuneloop.runs.planning.spec_file import load_run_spec  # noqa: E402
 from tuneloop.specs.target import Target  # noqa: E402
 
 IMAGE = "registry.example/tuneloop@sha256:" + "0" * 64

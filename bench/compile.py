@@ -21,9 +21,9 @@ from figure import print_figure, sized
 
 from tuneloop import resources
 from tuneloop.k8s.accelerators.shapes import load_accelerators
-from tuneloop.specs.architecture import Architecture, Rope
 from tuneloop.specs.cluster import AcceleratorRequest
-from tuneloop.specs.compilation import CompileRequest
+from tuneloop.specs.training.architecture import Architecture, Rope
+from tuneloop.specs.training.compilation import CompileRequest
 from tuneloop.training.compile.compiled import compile_step
 from tuneloop.training.sizing.memory import estimate_memory
 

@@ -24,8 +24,8 @@ import numpy as np
 from figure import SMOKE, print_figure, sized
 from tunix.generate.sampler import CacheConfig, Sampler
 
-from tuneloop.specs.architecture import Architecture, Rope
 from tuneloop.specs.evaluation import EvalSpec
+from tuneloop.specs.training.architecture import Architecture, Rope
 from tuneloop.training.generation.generator import Generator
 from tuneloop.training.models.random_weights import build_random_model
 

@@ -100,8 +100,8 @@ def random_model(architecture: Any, dtype: str) -> Any:
 
 def train(case: dict[str, Any]) -> dict[str, Any]:
     """Train with `run_sft`, then measure the same step without what is around it."""
-    from tuneloop.specs.method import LoraMethod
-    from tuneloop.specs.training import TrainSpec
+    from tuneloop.specs.training.method import LoraMethod
+    from tuneloop.specs.training.train import TrainSpec
     from tuneloop.training.models.hf_config import parse_config
     from tuneloop.training.models.lora.apply import apply_lora
     from tuneloop.training.sft import distributed, loop

@@ -69,8 +69,8 @@ def train(folder: Path) -> dict[str, Any]:
     peak = [0]
     threading.Thread(target=_watch, args=(peak,), daemon=True).start()
     # JAX is imported here, so that the process that only writes the folder does without.
-    from tuneloop.specs.method import LoraMethod
-    from tuneloop.specs.training import TrainSpec
+    from tuneloop.specs.training.method import LoraMethod
+    from tuneloop.specs.training.train import TrainSpec
     from tuneloop.training.models.hf_layout import open_folder
     from tuneloop.training.models.loading import load_model
     from tuneloop.training.models.lora.apply import apply_lora

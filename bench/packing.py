@@ -19,8 +19,8 @@ import numpy as np
 from figure import print_figure, sized
 from flax import nnx
 
-from tuneloop.specs.model import RandomModelSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.model import RandomModelSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.data.batches import Batch, Rows
 from tuneloop.training.data.encoding import BLOCK_EXAMPLES, Block
 from tuneloop.training.data.table import join_blocks

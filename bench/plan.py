@@ -16,8 +16,8 @@ sys.path.insert(0, str(REPOSITORY))
 from tests.builders import make_tiny_run  # noqa: E402 - needs the path above
 from tuneloop.k8s.backend import KubernetesBackend  # noqa: E402
 from tuneloop.k8s.rendering.manifests import dump_files, stage_files  # noqa: E402
-from tuneloop.runs.prepare import prepare  # noqa: E402
-from tuneloop.runs.spec_file import load_run_spec  # noqa: E402
+from tuneloop.runs.planning.prepare import prepare  # noqa: E402
+from tuneloop.runs.planning.spec_file import load_run_spec  # noqa: E402
 from tuneloop.specs.target import Target  # noqa: E402
 
 RUNS = sized(1000, 20)

@@ -20,8 +20,8 @@ from playwright.sync_api import Browser, sync_playwright
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 from tests.browser.chromium import MISSING, find_chromium  # noqa: E402 - needs the path above
 from tests.evaluation.samples import samples_of  # noqa: E402 - needs the path above
-from tuneloop.artifacts.delta_report import Context  # noqa: E402 - needs the path above
-from tuneloop.artifacts.eval_samples import State  # noqa: E402 - needs the path above
+from tuneloop.artifacts.evaluation.delta_report import Context  # noqa: E402 - needs the path above
+from tuneloop.artifacts.evaluation.eval_samples import State  # noqa: E402 - needs the path above
 from tuneloop.evaluation.report.build import build_report  # noqa: E402 - needs the path above
 from tuneloop.evaluation.report.page.html import render_html  # noqa: E402 - needs the path above
 

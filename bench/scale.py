@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from tests.builders import stage_specs  # noqa: E402 - needs the path above
-from tuneloop.artifacts.submission import Submission, SubmittedStage  # noqa: E402
+from tuneloop.artifacts.runs.submission import Submission, SubmittedStage  # noqa: E402
 from tuneloop.k8s.rendering.manifests import FOLDER, load_manifests  # noqa: E402
 from tuneloop.k8s.rendering.render import Renderer  # noqa: E402
 from tuneloop.k8s.rendering.submitter import (  # noqa: E402

@@ -29,7 +29,7 @@ from scale import (
     show,
 )
 
-from tuneloop.artifacts.submission import Submission, SubmittedStage
+from tuneloop.artifacts.runs.submission import Submission, SubmittedStage
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.client.connection import Answer
 from tuneloop.k8s.watch import StageWatch

@@ -21,10 +21,10 @@ from flax import nnx
 
 from tuneloop.demo.loop import SEED, TINY
 from tuneloop.demo.tasks import demo_traces
-from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.model import RandomModelSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.runs.planning.spec_file import load_run_spec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.model import RandomModelSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.data.batches import Rows
 from tuneloop.training.data.encoding import ChatEncoder, encode_blocks
 from tuneloop.training.data.table import TokenTable, join_blocks

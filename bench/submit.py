@@ -9,7 +9,7 @@ from cluster import open_bench
 from figure import print_figure, sized
 from kubernetes import client, config
 
-from tuneloop.artifacts.submission import save_submission
+from tuneloop.artifacts.runs.submission import save_submission
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.runs.sequence import Sequence

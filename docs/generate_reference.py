@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from schema_tables import cell, escape, model_sections, model_table, paragraphs, without_tags
 
 from tuneloop import errors
-from tuneloop.artifacts.delta_report import DeltaReport
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport
 from tuneloop.cli import app
 from tuneloop.k8s.diagnosis.runbook import RUNBOOK, Runbook
 from tuneloop.runs.rounds.spec import RoundsSpec
@@ -138,7 +138,7 @@ REPORT_HEAD = """# The delta report
 
 `delta_report.json` has these keys. Readers ignore keys that they do not know, and reports without
 the newer keys stay readable. [Evaluate a model](../how-to/evaluation.md#read-the-report) shows the
-report. This page is generated from `lib/tuneloop/artifacts/delta_report.py` and
+report. This page is generated from `lib/tuneloop/artifacts/evaluation/delta_report.py` and
 `lib/tuneloop/artifacts/evaluation/`.
 """
 

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.count > 1 and arguments.stage not in names_in("shared"):
         parser.error(f"--count: only {', '.join(names_in('shared'))} share work; remove it")
 
-    from tuneloop.stages.contract import run_stage
+    from tuneloop.stages.lifecycle.contract import run_stage
 
     return run_stage(
         arguments.stage,

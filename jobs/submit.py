@@ -20,13 +20,13 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from tuneloop.artifacts.stage_logs.redaction import RedactingFormatter
-from tuneloop.artifacts.submission import (
+from tuneloop.artifacts.runs.submission import (
     Submission,
     load_submission,
     read_submission,
     submission_url,
 )
+from tuneloop.artifacts.stage_logs.redaction import RedactingFormatter
 from tuneloop.artifacts.sweeps.store import Member, is_cancelled
 from tuneloop.artifacts.sweeps.submission import SweepSubmission, read_sweep_submission
 from tuneloop.errors import EXIT_OK, DataError, InputMissing, StageFailed, Transient, TuneloopError
@@ -37,7 +37,7 @@ from tuneloop.runs.sequence import Callbacks, Sequence
 from tuneloop.runs.sweep.execute import SweepRun
 from tuneloop.runs.sweep.report import check_members, write_report
 from tuneloop.specs.target import Target
-from tuneloop.stages.failures import report_failure
+from tuneloop.stages.lifecycle.failures import report_failure
 
 log = logging.getLogger("tuneloop.submit")
 

@@ -19,8 +19,8 @@ from tuneloop import jsonl
 from tuneloop.datasets.build import SHARD_ROWS, build
 from tuneloop.datasets.read import iter_rows, load_manifest
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest, Selection, TraceRow
-from tuneloop.runs.plan import Plan, load_plan
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.planning.plan import Plan, load_plan
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.import_traces import ImportSpec
@@ -34,7 +34,7 @@ from tuneloop.specs.stages import (
     StageSpec,
     TrainStage,
 )
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.traces.schema import utc_text
 
 Invoke = Callable[..., tuple[int, str, str]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.builders import TINY_MODEL
-from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
+from tuneloop.specs.training.model import RandomModelSpec, TokenizerSpec
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.models.parameters import live_params
 from tuneloop.training.models.publish.text_files import trained_text_files

@@ -11,8 +11,8 @@ from typing import Any
 from tests.evaluation.samples import judged
 from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
-from tuneloop.artifacts.delta_report import Context, dump_report
-from tuneloop.artifacts.eval_samples import (
+from tuneloop.artifacts.evaluation.delta_report import Context, dump_report
+from tuneloop.artifacts.evaluation.eval_samples import (
     EvalSamples,
     EvalSet,
     Item,

@@ -15,7 +15,7 @@ from tuneloop.artifacts.model_manifest import (
     weights_digest,
 )
 from tuneloop.artifacts.records import OutputFile, Record
-from tuneloop.specs.architecture import Architecture, Rope
+from tuneloop.specs.training.architecture import Architecture, Rope
 from tuneloop.storage import files, paths
 
 NAMES = ("README.md", "config.json", "model.safetensors", "tokenizer.json")

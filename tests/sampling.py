@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from tests.builders import letter_trace, publish_dataset
-from tuneloop.runs.any_plan import load_any_plan
+from tuneloop.runs.planning.any_plan import load_any_plan
+from tuneloop.runs.planning.spec_file import load_any_spec
 from tuneloop.runs.sampling.plan import SamplePlan
-from tuneloop.runs.spec_file import load_any_spec
 
 SCORER = """
 READS = "text"

@@ -64,7 +64,7 @@ WORK = ("export", "train", "eval", "sample", "score")
         ("lib/tuneloop/cli/runs.py", []),
         ("lib/tuneloop/store/app.py", []),
         ("lib/tuneloop/k8s/rendering/pod.py", []),
-        ("lib/tuneloop/runs/plan.py", []),
+        ("lib/tuneloop/runs/planning/plan.py", []),
         ("manifests/k8s/job.yaml", []),
         ("lib/tuneloop/training/sft/loop.py", ["train"]),
         ("lib/tuneloop/training/export/exporter.py", ["export"]),
@@ -98,12 +98,12 @@ def test_the_identity_is_content_not_place_or_cache(checkout: Path, tmp_path: Pa
 def test_the_closure_holds_all_that_a_stage_imports(name: str) -> None:
     """Import the stage's module and compare the loaded modules with the closure."""
     code = (
-        f"import sys, {STAGES[name].module}, tuneloop.stages.contract\n"
+        f"import sys, {STAGES[name].module}, tuneloop.stages.lifecycle.contract\n"
         "print(*(m for m in sys.modules if m.split('.')[0] == 'tuneloop'))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.split())
-    closure = set(import_closure(STAGES[name].module, "tuneloop.stages.contract"))
+    closure = set(import_closure(STAGES[name].module, "tuneloop.stages.lifecycle.contract"))
     assert loaded <= closure
     assert not {m for m in closure if m.startswith(("tuneloop.cli", "tuneloop.store"))}
 

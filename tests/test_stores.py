@@ -21,7 +21,7 @@ from tests.objectstore import STORES, ObjectStore
 from tests.test_kill import contents, fresh_store, stage_process
 from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
-from tuneloop.stages.command import shared_cache_env
+from tuneloop.stages.lifecycle.command import shared_cache_env
 
 __all__ = ["fresh_store"]
 

@@ -148,8 +148,8 @@ def export_alone(
     """Run `python -m jobs export --spec ...` without a plan."""
     spec = tiny.folder / "export.json"
     code = (
-        "import sys; from tuneloop.runs.plan import load_plan;"
-        "from tuneloop.runs.spec_file import load_run_spec;"
+        "import sys; from tuneloop.runs.planning.plan import load_plan;"
+        "from tuneloop.runs.planning.spec_file import load_run_spec;"
         "from tuneloop.specs.stages import dump_stage_spec;"
         "plan = load_plan(load_run_spec(sys.argv[1]));"
         "open(sys.argv[2], 'wb').write(dump_stage_spec(plan.stages[0]))"

@@ -50,7 +50,7 @@ def code_identity(module: str, lock: str) -> str:
         sha256 over the module, all modules of this project that it and the stage contract can
         import, the templates that these name, the entry point of `jobs`, and the lock file.
     """
-    modules = set(import_closure(module, "tuneloop.stages.contract").values())
+    modules = set(import_closure(module, "tuneloop.stages.lifecycle.contract").values())
     templates = {path for file in modules for path in named_templates(file)}
     entry_point = resources.code_folder() / "jobs" / "__main__.py"
     return _digest({*modules, *templates, entry_point, resources.data_path(lock)})

@@ -15,8 +15,8 @@ from tuneloop.artifacts.model_manifest import (
     parse_model_manifest,
 )
 from tuneloop.errors import DataError, InputMissing
-from tuneloop.specs.architecture import Rope
 from tuneloop.specs.stages import ModelRef
+from tuneloop.specs.training.architecture import Rope
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.errors import DataError, InputMissing
-from tuneloop.stages import reuse
+from tuneloop.stages.lifecycle import reuse
 from tuneloop.storage import files, paths
 from tuneloop.storage.sealed import sealed
 

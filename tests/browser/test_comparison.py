@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 from tests.browser.conftest import HOSTILE
 from tests.browser.test_pages import TOO_WIDE
 from tests.evaluation.samples import samples_of
-from tuneloop.artifacts.eval_samples import EvalSamples, State
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, State
 from tuneloop.runs.reports.compare import compare_samples
 from tuneloop.runs.reports.compare_page import render_page
 

@@ -12,8 +12,8 @@ from tests.browser.conftest import HOSTILE
 from tests.browser.test_pages import TOO_WIDE
 from tests.evaluation.report.test_build import full, full_context
 from tests.evaluation.samples import joined, samples_of
-from tuneloop.artifacts.delta_report import Context
-from tuneloop.artifacts.eval_samples import State
+from tuneloop.artifacts.evaluation.delta_report import Context
+from tuneloop.artifacts.evaluation.eval_samples import State
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.page.html import render_html
 

@@ -69,7 +69,8 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 from tuneloop.cli import main
-from tuneloop.runs import prepare, sequence, spec_file  # once, before the forks
+from tuneloop.runs import sequence  # once, before the forks
+from tuneloop.runs.planning import prepare, spec_file  # once, before the forks
 
 ended = []
 for verb in verbs:

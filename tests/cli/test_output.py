@@ -16,7 +16,7 @@ import pytest
 from tests.builders import TinyRun, letter_trace
 from tests.history.trees import write_run
 from tuneloop import cli
-from tuneloop.cli import github, terminal
+from tuneloop.cli.shared import github, terminal
 from tuneloop.traces.client import TraceClient
 
 Verb = tuple[str, ...]

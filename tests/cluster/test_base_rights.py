@@ -28,8 +28,8 @@ from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.client.connection import parse_quantity
 from tuneloop.k8s.watch import StageWatch
-from tuneloop.runs.prepare import prepare
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.planning.prepare import prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.specs.cluster import StagePlacement
 from tuneloop.specs.target import Target
 

@@ -15,7 +15,7 @@ import yaml
 from tests.builders import REPOSITORY, TinyRun, letter_trace
 from tests.cluster import controlplane
 from tests.cluster.test_base_network import may
-from tuneloop.artifacts.triggers import read_last
+from tuneloop.artifacts.runs.triggers import read_last
 from tuneloop.traces.client import TraceClient
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61

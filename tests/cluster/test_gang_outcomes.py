@@ -18,12 +18,12 @@ from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.jobset import serve_jobset
 from tests.cluster.node import Node
-from tuneloop.artifacts.verdict import Verdict
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.watch import StageWatch
-from tuneloop.runs.prepare import prepare
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.planning.prepare import prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.specs.target import Target
 
 IMAGE = "registry.example/tuneloop@sha256:" + "1e3" + "0" * 61

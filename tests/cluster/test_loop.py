@@ -26,11 +26,11 @@ from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.rendering.manifests import dump_files, stage_files
 from tuneloop.k8s.watch import StageWatch
-from tuneloop.runs.any_plan import AnyPlan
 from tuneloop.runs.local import run_plan
-from tuneloop.runs.prepare import Prepared, prepare
+from tuneloop.runs.planning.any_plan import AnyPlan
+from tuneloop.runs.planning.prepare import Prepared, prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.runs.sequence import Sequence
-from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.target import Target
 from tuneloop.stages.pipelines import TRAINING_STAGES

@@ -14,16 +14,16 @@ from tests.builders import TinyRun
 from tests.cluster import controlplane
 from tests.cluster.controlplane import wait_until
 from tests.cluster.node import OUTCOME, Node
-from tuneloop.artifacts.submission import Submission
-from tuneloop.artifacts.verdict import Verdict, verdict_url
+from tuneloop.artifacts.evaluation.verdict import Verdict, verdict_url
+from tuneloop.artifacts.runs.submission import Submission
 from tuneloop.errors import QuotaExceeded, StageFailed
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.rendering.render import FINAL_EXIT_CODES
 from tuneloop.k8s.watch import StageWatch
-from tuneloop.runs.prepare import prepare
+from tuneloop.runs.planning.prepare import prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.runs.sequence import Sequence
-from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.cluster import TimeoutSpec
 from tuneloop.specs.target import Target
 from tuneloop.storage import files

@@ -22,8 +22,8 @@ from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
 from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.watch import StageWatch
-from tuneloop.runs.prepare import Prepared, prepare
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.planning.prepare import Prepared, prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement
 from tuneloop.specs.target import Target
 

@@ -20,12 +20,12 @@ from tests.cluster.test_preflight import pod_of
 from tests.k8s.rendering.test_render import rendered as stage_rendered
 from tuneloop import cli
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_manifest import read_run_manifest
-from tuneloop.artifacts.submission import load_submission
+from tuneloop.artifacts.runs.run_manifest import read_run_manifest
+from tuneloop.artifacts.runs.submission import load_submission
 from tuneloop.k8s.rendering.manifests import load_manifests
 from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.rendering.yaml_out import dump
-from tuneloop.runs.any_plan import AnyPlan
+from tuneloop.runs.planning.any_plan import AnyPlan
 from tuneloop.specs.cluster import ClusterSpec, StagePlacement
 from tuneloop.stages.pipelines import TRAINING_STAGES
 

@@ -31,7 +31,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.faulty_api import FaultyApi
 from tests.k8s.twin import publish_record, rendered
 from tuneloop.artifacts import records
-from tuneloop.artifacts.submission import Submission, name_of
+from tuneloop.artifacts.runs.submission import Submission, name_of
 from tuneloop.errors import StageFailed, Transient
 from tuneloop.k8s.api import ClusterApi
 from tuneloop.k8s.backend import KubernetesBackend

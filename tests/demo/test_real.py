@@ -14,8 +14,8 @@ from tuneloop.errors import InputMissing
 from tuneloop.evaluation.scorers.rows.contains import judge_contains
 from tuneloop.evaluation.scorers.rows.exact import ExactOptions
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set
-from tuneloop.runs.spec_file import load_run_spec
-from tuneloop.specs.model import PretrainedModelSpec
+from tuneloop.runs.planning.spec_file import load_run_spec
+from tuneloop.specs.training.model import PretrainedModelSpec
 from tuneloop.traces.schema import parse_trace
 
 

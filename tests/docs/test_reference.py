@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from tests.builders import REPOSITORY
 from tuneloop import errors
-from tuneloop.artifacts.delta_report import DeltaReport
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport
 from tuneloop.settings.environment import OTHERS, Settings
 from tuneloop.settings.limits import Limits
 from tuneloop.specs.run import RunSpec

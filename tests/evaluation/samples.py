@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tuneloop.artifacts.eval_samples import (
+from tuneloop.artifacts.evaluation.eval_samples import (
     EvalSamples,
     EvalSet,
     Item,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop import jsonl
-from tuneloop.artifacts.eval_samples import Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Judgement
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.evaluation.traces import build_eval_trace
 from tuneloop.traces.response_text import ParsedResponse, parse_plain_response

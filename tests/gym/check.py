@@ -14,7 +14,7 @@ import pytest
 
 from tests.model_manifests import publish_manifest
 from tests.sampling import make_sampling
-from tuneloop.artifacts.eval_samples import Item
+from tuneloop.artifacts.evaluation.eval_samples import Item
 from tuneloop.errors import DataError, SpecError, UsageError
 from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.sets.generated import problem_to_item

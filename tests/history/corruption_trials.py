@@ -41,10 +41,10 @@ from tuneloop.errors import TuneloopError
 from tuneloop.history.verification.run import verify_run
 from tuneloop.runs import store_app
 from tuneloop.runs.local import LocalBackend
-from tuneloop.runs.plan import Plan, write_run_manifest
+from tuneloop.runs.planning.plan import Plan, write_run_manifest
 from tuneloop.runs.sequence import Sequence
 from tuneloop.specs.stages import dump_stage_spec
-from tuneloop.stages.contract import run_stage
+from tuneloop.stages.lifecycle.contract import run_stage
 from tuneloop.storage import files
 
 STAGES = ("export", "train", "eval", "import")

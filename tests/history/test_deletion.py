@@ -33,7 +33,7 @@ from tuneloop.history import deletion as module
 from tuneloop.history.deletion import check_deletion, delete_run, plan_deletion
 from tuneloop.history.inventory import read_inventory
 from tuneloop.history.listing import list_runs
-from tuneloop.stages import reuse
+from tuneloop.stages.lifecycle import reuse
 from tuneloop.storage import files
 from tuneloop.storage.objects import delete_objects
 

@@ -27,8 +27,8 @@ from tests.history.trees import (
 from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.rounds.store import RoundsManifest, RoundsMember, save_rounds
+from tuneloop.artifacts.runs.triggers import Start, publish_start
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, save_sweep
-from tuneloop.artifacts.triggers import Start, publish_start
 from tuneloop.errors import DataError
 from tuneloop.history.garbage import KINDS, SAFE_KINDS, find_garbage, run_gc
 from tuneloop.history.inventory import Inventory, read_inventory

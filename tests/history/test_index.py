@@ -5,12 +5,12 @@ from __future__ import annotations
 from tests.builders import TinyRun
 from tests.k8s.twin import IMAGE, Exit, Twin, rendered, worker
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_index import RunIndex, parse_run_index
+from tuneloop.artifacts.runs.run_index import RunIndex, parse_run_index
 from tuneloop.k8s.backend import KubernetesBackend
-from tuneloop.runs.plan import write_run_manifest
-from tuneloop.runs.prepare import Prepared, prepare
+from tuneloop.runs.planning.plan import write_run_manifest
+from tuneloop.runs.planning.prepare import Prepared, prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.runs.sequence import Callbacks, Sequence
-from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.target import Target
 from tuneloop.storage import files
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.history.trees import fingerprint, finish, heartbeat, write_manifest, write_run
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_index import parse_run_index
-from tuneloop.artifacts.verdict import ArchivedVerdict, write_verdict
+from tuneloop.artifacts.evaluation.verdict import ArchivedVerdict, write_verdict
+from tuneloop.artifacts.runs.run_index import parse_run_index
 from tuneloop.errors import UsageError
 from tuneloop.history.index import update_index
 from tuneloop.history.listing import ListedRun, RunQuery, list_runs, parse_since

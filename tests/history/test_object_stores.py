@@ -12,7 +12,7 @@ import pytest
 from tests.history.trees import STARTED, heartbeat, put, write_manifest, write_run
 from tests.objectstore import STORES, ObjectStore, used_by_this_process
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_index import IndexedStage, write_run_index
+from tuneloop.artifacts.runs.run_index import IndexedStage, write_run_index
 from tuneloop.errors import PermissionDenied
 from tuneloop.history.deletion import delete_run, plan_deletion
 from tuneloop.history.garbage import KINDS, collect, find_garbage, run_gc

@@ -19,7 +19,7 @@ from tests.history.corruptions import KINDS, corrupt
 from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.progress import Progress, dump_progress
-from tuneloop.artifacts.run_manifest import DatasetOfRun
+from tuneloop.artifacts.runs.run_manifest import DatasetOfRun
 from tuneloop.datasets.read import load_manifest
 from tuneloop.errors import InputMissing
 from tuneloop.history.index import update_index

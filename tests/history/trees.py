@@ -12,9 +12,9 @@ from typing import Any
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.aliases import AliasChange, AliasedModel, publish_change
 from tuneloop.artifacts.records import OutputFile, Record
-from tuneloop.artifacts.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
-from tuneloop.artifacts.run_manifest import write_run_manifest as publish_manifest
-from tuneloop.stages import reuse
+from tuneloop.artifacts.runs.run_manifest import DatasetOfRun, ModelOfRun, RunManifest
+from tuneloop.artifacts.runs.run_manifest import write_run_manifest as publish_manifest
+from tuneloop.stages.lifecycle import reuse
 from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.storage import files, paths
 

@@ -22,7 +22,7 @@ from tests.images.conftest import TAG, Built
 from tests.images.container import Container, command, container
 from tests.objectstore import STORES
 from tuneloop.k8s.rendering.pod import CACHE, USER
-from tuneloop.stages.command import stage_env
+from tuneloop.stages.lifecycle.command import stage_env
 
 pytestmark = pytest.mark.images
 

@@ -12,7 +12,7 @@ import pytest
 from tests.builders import Invoke, letter_trace, publish_dataset
 from tests.evaluation.samples import judged
 from tests.finished_run import TUNED_DIGEST, answered, publish_run
-from tuneloop.artifacts.eval_samples import EvalSamples, Sample
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, Sample
 
 # inspect_ai and the packages that it imports warn when they are imported.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -10,8 +10,8 @@ import pytest
 from tests.builders import TinyRun
 from tests.k8s.twin import Action, Exit, Running, Twin, publish_record, rendered, worker
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.cancellation import Cancellation
-from tuneloop.artifacts.submission import Submission, load_submission
+from tuneloop.artifacts.runs.cancellation import Cancellation
+from tuneloop.artifacts.runs.submission import Submission, load_submission
 from tuneloop.errors import SpecError, StageFailed
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.backend import KubernetesBackend

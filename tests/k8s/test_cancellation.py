@@ -9,8 +9,8 @@ import pytest
 
 from tests.builders import TinyRun
 from tests.k8s.twin import Running, Twin, rendered
-from tuneloop.artifacts.cancellation import Cancellation
-from tuneloop.artifacts.submission import Submission, name_of
+from tuneloop.artifacts.runs.cancellation import Cancellation
+from tuneloop.artifacts.runs.submission import Submission, name_of
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.cancellation import delete_workloads, workloads_of

@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import TinyRun
 from tests.k8s.twin import Running, Twin, rendered, worker
-from tuneloop.artifacts.submission import (
+from tuneloop.artifacts.runs.submission import (
     Submission,
     load_submission,
     save_submission,

@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import TinyRun
 from tests.k8s.twin import Exit, Running, Twin, rendered
-from tuneloop.artifacts.submission import Submission
+from tuneloop.artifacts.runs.submission import Submission
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.orphans import Orphan, delete_orphans, find_orphans
 

@@ -11,7 +11,7 @@ import pytest
 from tests.builders import TinyRun
 from tests.k8s.twin import Action, Exit, Killed, Running, Twin, publish_record, rendered
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.submission import Submission
+from tuneloop.artifacts.runs.submission import Submission
 from tuneloop.artifacts.usage.held import PodUse, StageHeld, read_held, usage_url
 from tuneloop.errors import DataError, StageFailed
 from tuneloop.history.cost.account import taken_by_run

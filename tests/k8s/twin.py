@@ -19,14 +19,14 @@ from typing import Any
 from tests.builders import TinyRun
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import OutputFile, Record
-from tuneloop.artifacts.submission import Submission
+from tuneloop.artifacts.runs.submission import Submission
 from tuneloop.errors import SpecError
 from tuneloop.k8s.api import Created, Object
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.client.cluster import MUTABLE
 from tuneloop.k8s.names import FINGERPRINT, STAGE
-from tuneloop.runs.prepare import prepare
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.planning.prepare import prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.specs.stages import StageSpec
 from tuneloop.specs.target import Target
 from tuneloop.stages.table import STAGES

@@ -26,7 +26,7 @@ from tuneloop.artifacts.model_manifest import ModelManifest, load_model_manifest
 from tuneloop.errors import DataError, InputMissing, SpecError, TuneloopError, UsageError
 from tuneloop.models.add import Request, add_model
 from tuneloop.models.stored import list_models, verify_files
-from tuneloop.runs.base_model import find_stored_model
+from tuneloop.runs.planning.base_model import find_stored_model
 from tuneloop.storage import files
 
 

@@ -12,7 +12,7 @@ from tests.finished_run import answered
 from tests.model_manifests import make_manifest
 from tests.models.fake_hub import FakeHub, running_hub
 from tuneloop.artifacts import records
-from tuneloop.artifacts.delta_report import Context, dump_report
+from tuneloop.artifacts.evaluation.delta_report import Context, dump_report
 from tuneloop.artifacts.model_manifest import (
     MANIFEST,
     ModelFile,

@@ -14,9 +14,9 @@ from tests.models.checkpoints import HF_TINY, copy_checkpoint
 from tests.training.text.models import model_files
 from tuneloop.artifacts.model_manifest import load_model_manifest
 from tuneloop.models.add import Request, add_model
-from tuneloop.runs.base_model import find_tuned_model
 from tuneloop.runs.local import run_plan
-from tuneloop.runs.plan import Plan, write_run_manifest
+from tuneloop.runs.planning.base_model import find_tuned_model
+from tuneloop.runs.planning.plan import Plan, write_run_manifest
 
 LORA = {"kind": "lora", "rank": 4, "alpha": 8}
 

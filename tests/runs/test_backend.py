@@ -9,16 +9,16 @@ import pytest
 from tests.builders import Invoke, TinyRun
 from tests.k8s.twin import publish_record
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.verdict import Verdict
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.errors import UsageError
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs import backend as backends
 from tuneloop.runs.backend import load_backend
 from tuneloop.runs.local import LocalBackend
-from tuneloop.runs.plan_table import plan_rows
-from tuneloop.runs.prepare import prepare
+from tuneloop.runs.planning.plan_table import plan_rows
+from tuneloop.runs.planning.prepare import prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.runs.sequence import Sequence
-from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.target import Machines, Target
 from tuneloop.storage import files

@@ -9,10 +9,10 @@ import pytest
 from tests.builders import TinyRun
 from tests.history import trees
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_manifest import read_run_manifest
+from tuneloop.artifacts.runs.run_manifest import read_run_manifest
 from tuneloop.errors import DataError
 from tuneloop.runs.local import LocalBackend
-from tuneloop.runs.plan import Plan, write_run_manifest
+from tuneloop.runs.planning.plan import Plan, write_run_manifest
 from tuneloop.runs.sequence import Sequence
 from tuneloop.storage import files
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.builders import Invoke, TinyRun, steps_done
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.cancellation import Cancellation
+from tuneloop.artifacts.runs.cancellation import Cancellation
 from tuneloop.errors import DataError
 from tuneloop.runs import processes
 from tuneloop.runs.cancellation import cancel_local_run

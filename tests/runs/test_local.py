@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.cancellation import Cancellation
+from tuneloop.artifacts.runs.cancellation import Cancellation
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.local import LocalBackend, run_plan
 from tuneloop.runs.logs.follow import StageLog
-from tuneloop.runs.prepare import prepare
+from tuneloop.runs.planning.prepare import prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.runs.sequence import Sequence
-from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.target import Target
 from tuneloop.storage import files
 

@@ -12,13 +12,13 @@ from markdown_it import MarkdownIt
 
 from tests.builders import Invoke, letter_trace, publish_dataset
 from tests.finished_run import publish_run, torn
-from tuneloop.artifacts.delta_report import (
+from tuneloop.artifacts.evaluation.accuracy import BasePrompt, Group, Paired
+from tuneloop.artifacts.evaluation.delta_report import (
     Answer,
     DeltaReport,
     Guard,
     Item,
 )
-from tuneloop.artifacts.evaluation.accuracy import BasePrompt, Group, Paired
 from tuneloop.runs.comment import SHOWN_REGRESSIONS, code, console_url, marker, render_comment
 from tuneloop.runs.outcome import Failure, Outcome
 

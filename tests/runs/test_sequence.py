@@ -19,9 +19,9 @@ from tests.k8s.twin import (
     worker,
 )
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.evaluation.verdict import Verdict, read_verdict
+from tuneloop.artifacts.runs.submission import Submission
 from tuneloop.artifacts.stage_logs.attempt import list_attempts
-from tuneloop.artifacts.submission import Submission
-from tuneloop.artifacts.verdict import Verdict, read_verdict
 from tuneloop.errors import DataError, StageFailed, StillRunning
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.k8s.names import STAGE

@@ -19,7 +19,7 @@ from tests.k8s.twin import (
     worker,
 )
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.submission import Submission
+from tuneloop.artifacts.runs.submission import Submission
 from tuneloop.errors import DataError, StageFailed
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.backend import KubernetesBackend

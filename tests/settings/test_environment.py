@@ -13,17 +13,17 @@ import typer
 
 from tests.builders import REPOSITORY, Invoke, TinyRun
 from tuneloop.cli import app
-from tuneloop.cli.option_groups import RunOptions
-from tuneloop.cli.options import environment_value
+from tuneloop.cli.shared.option_groups import RunOptions
+from tuneloop.cli.shared.options import environment_value
 from tuneloop.errors import UsageError
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.settings.environment import (
     Settings,
     check_environment,
     known_variables,
     read_settings,
 )
-from tuneloop.stages.contract import run_stage
+from tuneloop.stages.lifecycle.contract import run_stage
 
 NAME = re.compile(r"(?<![\w<])TUNELOOP_[A-Z0-9_]*[A-Z0-9](?![*\w])")
 

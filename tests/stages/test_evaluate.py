@@ -14,7 +14,7 @@ import pytest
 from tests.builders import stage_specs
 from tuneloop import jsonl
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import Context, dump_samples, load_samples
+from tuneloop.artifacts.evaluation.eval_samples import Context, dump_samples, load_samples
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.results import (
     Contamination,
@@ -33,10 +33,10 @@ from tuneloop.runs.reports.scorer_files import scorers_of
 from tuneloop.specs.evaluation import EvalSpec
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages import evaluate
-from tuneloop.stages.context import Stage
 from tuneloop.stages.evaluation import kept
 from tuneloop.stages.evaluation.models import list_asked, list_models, list_passes
 from tuneloop.stages.evaluation.sets import load_sets
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.storage import files, paths
 from tuneloop.traces.schema import parse_trace
 from tuneloop.training.prompt_templates import recipe_named

@@ -222,7 +222,7 @@ def test_over_length_leaves_out_middle_steps_whole(tmp_path: Path) -> None:
 
 
 def test_lengths_are_token_exact_with_a_tokenizer(tmp_path: Path) -> None:
-    from tuneloop.specs.model import TokenizerSpec
+    from tuneloop.specs.training.model import TokenizerSpec
     from tuneloop.training.text.chat_format import load_chat_format
     from tuneloop.training.text.trainer import train_tokenizer
 
@@ -318,7 +318,7 @@ def test_models_that_differ_in_weights_alone_share_the_export(tmp_path: Path) ->
 
 
 def test_both_length_limits_apply(tmp_path: Path) -> None:
-    from tuneloop.specs.model import TokenizerSpec
+    from tuneloop.specs.training.model import TokenizerSpec
     from tuneloop.training.text.trainer import train_tokenizer
 
     model = train_tokenizer(["Upper: red a", "Reasoning: a -> A"], TokenizerSpec(vocab_size=300))
@@ -463,7 +463,7 @@ def test_a_changed_eval_set_is_noticed(tmp_path: Path, caplog: pytest.LogCapture
 def test_eval_refuses_a_training_set_that_was_not_checked(tmp_path: Path) -> None:
     from tuneloop.errors import StageFailed
     from tuneloop.runs.local import run_plan
-    from tuneloop.runs.plan import Plan
+    from tuneloop.runs.planning.plan import Plan
 
     def run_until_eval(run: TinyRun) -> Plan:
         plan = run.plan()

@@ -10,12 +10,12 @@ import numpy as np
 
 from tests.builders import make_tiny_run
 from tuneloop.artifacts import records
-from tuneloop.artifacts.delta_report import load_report
+from tuneloop.artifacts.evaluation.delta_report import load_report
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import TrainResults
 from tuneloop.evaluation.gates.ledger import attempts
 from tuneloop.runs.local import run_plan
-from tuneloop.runs.plan import Plan
+from tuneloop.runs.planning.plan import Plan
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.models.evaluated import _open_checkpoint, _open_output
 from tuneloop.training.models.loading import load_model

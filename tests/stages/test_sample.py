@@ -17,15 +17,15 @@ from tests.evaluation.backends.server import Handler, completion, serving
 from tests.k8s.twin import Exit, Twin
 from tests.sampling import Sampling, make_sampling
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import STATES
+from tuneloop.artifacts.evaluation.eval_samples import STATES
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import SampleCounts, SampleResults
 from tuneloop.evaluation.traces import NO_ANSWER, sample_id
 from tuneloop.k8s.backend import KubernetesBackend
-from tuneloop.runs.prepare import prepare
+from tuneloop.runs.planning.prepare import prepare
+from tuneloop.runs.planning.spec_file import load_any_spec
 from tuneloop.runs.sampling.plan import SamplePlan
 from tuneloop.runs.sequence import Sequence
-from tuneloop.runs.spec_file import load_any_spec
 from tuneloop.specs.stages import dump_stage_spec
 from tuneloop.specs.target import Target
 from tuneloop.traces.schema import build_trace, parse_trace

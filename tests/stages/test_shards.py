@@ -15,9 +15,9 @@ from tests.builders import TinyRun, make_tiny_run, write_eval_set
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
-from tuneloop.runs.plan import Plan
-from tuneloop.specs.architecture import Architecture
+from tuneloop.runs.planning.plan import Plan
 from tuneloop.specs.stages import EvalStage, StageSpec, dump_stage_spec
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.stages.evaluation import stopping
 from tuneloop.stages.models import evaluated, in_memory
 from tuneloop.storage import files

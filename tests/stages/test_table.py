@@ -16,8 +16,8 @@ import pytest
 from tests.builders import REPOSITORY, Invoke, TinyRun
 from tuneloop.artifacts import layout, records
 from tuneloop.k8s.backend import KubernetesBackend
-from tuneloop.runs.prepare import prepare
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.planning.prepare import prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.specs.stages import StageSpec
 from tuneloop.specs.target import Target
 from tuneloop.stages.pipelines import PIPELINES

@@ -17,8 +17,8 @@ from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import TrainCounts, TrainResults
 from tuneloop.errors import InputMissing, SpecError, StageFailed
 from tuneloop.runs.local import run_plan
-from tuneloop.runs.plan import Plan
-from tuneloop.runs.train_step import planned_step
+from tuneloop.runs.planning.plan import Plan
+from tuneloop.runs.planning.train_step import planned_step
 from tuneloop.stages.table import STAGES
 from tuneloop.storage import files
 from tuneloop.training.sft.earlier import check_same_examples, find_earlier_run

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from tests.training.text.models import model_files
-from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.training.method import LoraMethod
 from tuneloop.training.models.check import (
     Reference,
     check_model,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop.errors import SpecError
-from tuneloop.specs.model import TokenizerSpec
+from tuneloop.specs.training.model import TokenizerSpec
 from tuneloop.training.chat_templates import CHAT_TEMPLATES, chat_template_named
 from tuneloop.training.renderers import CONTROL_TOKENS
 from tuneloop.training.text.sentencepiece_tokenizer import SentencePieceTokenizer

@@ -10,12 +10,12 @@ from safetensors import numpy as safetensors_numpy
 
 from tests.builders import TINY_MODEL
 from tests.training.params import flat_params
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import LoraMethod
-from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
-from tuneloop.specs.optimizer import AdamWSpec
-from tuneloop.specs.profiler import ProfilerSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import LoraMethod
+from tuneloop.specs.training.model import RandomModelSpec, TokenizerSpec
+from tuneloop.specs.training.optimizer import AdamWSpec
+from tuneloop.specs.training.profiler import ProfilerSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.data.encoding import ChatEncoder, encode_blocks
 from tuneloop.training.data.table import TokenTable, join_blocks
 from tuneloop.training.models.lora.apply import apply_lora

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from tuneloop import jsonl
 from tuneloop.errors import DataError, InputMissing
-from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.stages import ModelRef
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.storage import files, paths
 from tuneloop.validation import first_error
 

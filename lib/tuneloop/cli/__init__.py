@@ -26,12 +26,12 @@ from tuneloop.cli import (
     results,
     runs,
     store,
-    terminal,
     traces,
 )
 from tuneloop.cli.control import cancel, trigger
 from tuneloop.cli.gates import gate, promotion
 from tuneloop.cli.live import logs
+from tuneloop.cli.shared import terminal
 from tuneloop.errors import (
     EXIT_BUG,
     EXIT_OK,

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneloop.cli import options
 from tuneloop.cli.control import detached, rounds, sweeps
-from tuneloop.cli.option_groups import ClusterOptions, KnownRun, OneRun, RunOptions, expand_groups
-from tuneloop.cli.options import MOST_SECONDS, STDOUT, Json, PollSeconds, Prices, print_json
+from tuneloop.cli.shared import options
+from tuneloop.cli.shared.option_groups import (
+    ClusterOptions,
+    KnownRun,
+    OneRun,
+    RunOptions,
+    expand_groups,
+)
+from tuneloop.cli.shared.options import MOST_SECONDS, STDOUT, Json, PollSeconds, Prices, print_json
 from tuneloop.errors import SpecError, StageFailed, UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +82,7 @@ def check(
     from tuneloop.k8s.checks.execution import check_execution
     from tuneloop.k8s.checks.offline import check_documents
     from tuneloop.k8s.rendering.manifests import cluster_of, stage_files
-    from tuneloop.runs.train_step import find_step
+    from tuneloop.runs.planning.train_step import find_step
 
     prepared = run.place_on_cluster()
     documents = stage_files(prepared.backend.submission)
@@ -114,8 +120,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit a run to a cluster and return. Continue with `wait RUN_ID` on any machine."""
-    from tuneloop.cli import github
     from tuneloop.cli.live.progress import Progress, sequence_callbacks
+    from tuneloop.cli.shared import github
     from tuneloop.runs.sequence import Sequence
 
     rounds.refuse_rounds(run, "submit")
@@ -163,8 +169,8 @@ def wait(
     as_json: Json = False,
 ) -> None:
     """Wait for a submitted run, stage after stage. Call again to continue."""
-    from tuneloop.cli import display, github, summaries
     from tuneloop.cli.live.progress import Progress, sequence_callbacks
+    from tuneloop.cli.shared import display, github, summaries
     from tuneloop.runs.notifications.notifier import notifier_of_submission
     from tuneloop.runs.sequence import Sequence
 
@@ -208,7 +214,7 @@ def status(
     """Show the status of a run, of a sweep, or of rounds."""
     from dataclasses import asdict
 
-    from tuneloop.cli import display
+    from tuneloop.cli.shared import display
 
     if (sweep := sweeps.find_sweep_of(run)) is not None:
         if follow and not as_json:
@@ -235,7 +241,7 @@ def _stages_of(run: KnownRun, cluster: ClusterOptions) -> list[StageStatus]:
     """Return the status of each stage; only a submitted run has a cluster to ask."""
     from datetime import UTC, datetime
 
-    from tuneloop.artifacts.submission import submission_url
+    from tuneloop.artifacts.runs.submission import submission_url
     from tuneloop.cli.history.local_status import local_status
     from tuneloop.runs.status import run_status
     from tuneloop.storage import files
@@ -252,7 +258,7 @@ def explain(
     cluster: ClusterOptions,
 ) -> None:
     """Explain the state of a run: cause, evidence and fix."""
-    from tuneloop.cli import display
+    from tuneloop.cli.shared import display
 
     stages = _stages_of(run, cluster)
     stage = next((stage for stage in stages if stage.state != "done"), None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuneloop.cli.options import (
+from tuneloop.cli.shared.options import (
     MOST,
     STDOUT,
     GymCount,
@@ -18,7 +18,7 @@ from tuneloop.cli.options import (
     given_file,
     print_json,
 )
-from tuneloop.cli.terminal import write_data
+from tuneloop.cli.shared.terminal import write_data
 from tuneloop.errors import DataError, SpecError, UsageError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tuneloop.cli.option_groups import expand_groups
-from tuneloop.cli.options import (
+from tuneloop.cli.shared.option_groups import expand_groups
+from tuneloop.cli.shared.options import (
     DEFAULT_ARTIFACTS,
     MOST,
     STDOUT,
@@ -18,7 +18,7 @@ from tuneloop.cli.options import (
     given_file,
     print_json,
 )
-from tuneloop.cli.terminal import write_data
+from tuneloop.cli.shared.terminal import write_data
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class ChatOptions:
                 "--tokenizer: given together with --model, expected one of them; leave one out"
             )
         if self.model is not None:
-            from tuneloop.runs.base_model import find_model
+            from tuneloop.runs.planning.base_model import find_model
             from tuneloop.storage import paths
             from tuneloop.training.text.stored_format import read_chat_format
 

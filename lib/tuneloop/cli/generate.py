@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
-from tuneloop.cli.option_groups import expand_groups
-from tuneloop.cli.options import (
+from tuneloop.cli.shared.option_groups import expand_groups
+from tuneloop.cli.shared.options import (
     DEFAULT_ARTIFACTS,
     MOST,
     MOST_SEED,
@@ -20,7 +20,7 @@ from tuneloop.cli.options import (
     artifacts_option,
     print_json,
 )
-from tuneloop.cli.terminal import stop_if_lost
+from tuneloop.cli.shared.terminal import stop_if_lost
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class AskedModel:
     def _find(self) -> tuple[str, ModelManifest | None]:
         """Return the folder of the model, and its manifest if it has one."""
         from tuneloop.models.sources import is_hub_url
-        from tuneloop.runs.base_model import find_model
+        from tuneloop.runs.planning.base_model import find_model
         from tuneloop.storage import paths
 
         if is_hub_url(self.model):
@@ -197,7 +197,7 @@ def _find_folder(url: str) -> tuple[str, ModelManifest | None]:
 
 def _keep_compiled_programs() -> None:
     """Let JAX store compiled programs, as stages do; JAX reads this when it is imported."""
-    from tuneloop.stages.command import stage_env
+    from tuneloop.stages.lifecycle.command import stage_env
     from tuneloop.storage import paths
 
     for name, value in stage_env(paths.cache_folder(), "").items():

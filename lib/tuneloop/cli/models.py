@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tuneloop.cli.gates import aliases
-from tuneloop.cli.option_groups import KnownModel, OneRun, expand_groups
-from tuneloop.cli.options import DEFAULT_ARTIFACTS, Json, artifacts_option, given_file, print_json
+from tuneloop.cli.shared.option_groups import KnownModel, OneRun, expand_groups
+from tuneloop.cli.shared.options import (
+    DEFAULT_ARTIFACTS,
+    Json,
+    artifacts_option,
+    given_file,
+    print_json,
+)
 from tuneloop.errors import DataError
 
 if TYPE_CHECKING:

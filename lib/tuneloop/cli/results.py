@@ -8,8 +8,8 @@ import typer
 
 from tuneloop.cli.control.rounds import find_rounds_of, report_rounds
 from tuneloop.cli.gates.gate import GateOptions
-from tuneloop.cli.option_groups import KnownRun, expand_groups
-from tuneloop.cli.options import (
+from tuneloop.cli.shared.option_groups import KnownRun, expand_groups
+from tuneloop.cli.shared.options import (
     DEFAULT_ARTIFACTS,
     Json,
     Prices,
@@ -93,7 +93,7 @@ def report(
         raise UsageError(
             "--output: found without --rescore and --format inspect; add one of them, or remove it"
         )
-    from tuneloop.cli import github
+    from tuneloop.cli.shared import github
     from tuneloop.history.cost import account
     from tuneloop.runs import comment
     from tuneloop.runs.gating.judge import require_pass
@@ -190,7 +190,7 @@ def compare(
     Every run is compared with the first. Verdicts are by p-values that are adjusted for the number
     of comparisons. `tuneloop runs compare` compares specs, code and data.
     """
-    from tuneloop.cli.display import print_comparison
+    from tuneloop.cli.shared.display import print_comparison
     from tuneloop.runs.reports import compare as comparing
     from tuneloop.runs.reports.samples import read_samples
     from tuneloop.storage import files, paths

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuneloop.cli import options
-from tuneloop.cli.option_groups import (
+from tuneloop.cli.shared import options
+from tuneloop.cli.shared.option_groups import (
     DEFAULT_POLL_SECONDS,
     ClusterOptions,
     RunOptions,
     expand_groups,
 )
-from tuneloop.cli.options import (
+from tuneloop.cli.shared.options import (
     MOST,
     MOST_SECONDS,
     Json,
@@ -30,12 +30,12 @@ from tuneloop.errors import UsageError
 if TYPE_CHECKING:
     from tuneloop.history.cost.prices import PriceList
     from tuneloop.k8s.checks.offline import Finding
-    from tuneloop.runs.any_plan import AnyPlan
-    from tuneloop.runs.plan_table import PlanRow
-    from tuneloop.runs.train_step import PlannedStep, StepReport
+    from tuneloop.runs.planning.any_plan import AnyPlan
+    from tuneloop.runs.planning.plan_table import PlanRow
+    from tuneloop.runs.planning.train_step import PlannedStep, StepReport
     from tuneloop.specs.cluster import ClusterSpec
-    from tuneloop.specs.compilation import TargetDevices
     from tuneloop.specs.run import ExecutionSpec
+    from tuneloop.specs.training.compilation import TargetDevices
 
 
 def register(app: typer.Typer) -> None:
@@ -138,7 +138,7 @@ def run(
     from tuneloop.cli.live.progress import Progress, sequence_callbacks
     from tuneloop.runs.backend import load_backend
     from tuneloop.runs.notifications.notifier import notifier_of_spec
-    from tuneloop.runs.prepare import prepare
+    from tuneloop.runs.planning.prepare import prepare
     from tuneloop.runs.sequence import Sequence
 
     kind = load_backend(backend)
@@ -199,15 +199,15 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show which stages would run, on which machines, and the memory of a training step."""
-    from tuneloop.cli import display
+    from tuneloop.cli.shared import display
     from tuneloop.history.cost import account
     from tuneloop.runs.backend import load_backend
     from tuneloop.runs.cost.bounds import bound_lines, bounds
     from tuneloop.runs.cost.kept_steps import kept_steps_of
-    from tuneloop.runs.plan import Plan
-    from tuneloop.runs.plan_table import plan_rows
-    from tuneloop.runs.prepare import prepare
-    from tuneloop.runs.train_step import check_fits, find_step, report_step
+    from tuneloop.runs.planning.plan import Plan
+    from tuneloop.runs.planning.plan_table import plan_rows
+    from tuneloop.runs.planning.prepare import prepare
+    from tuneloop.runs.planning.train_step import check_fits, find_step, report_step
 
     if (rounds := run.load_rounds()) is not None:
         from tuneloop.cli.control.rounds import plan_of, print_rounds_plan

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tuneloop.cli.datasets.build import datasets_build
-from tuneloop.cli.options import (
+from tuneloop.cli.shared.options import (
     DEFAULT_ARTIFACTS,
     artifacts_option,
     given_file,
     load_prices,
     setting,
 )
-from tuneloop.cli.terminal import write_data
+from tuneloop.cli.shared.terminal import write_data
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.traces.exporters.table import EXPORTERS
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuneloop.cli import judgements
-from tuneloop.cli.options import (
+from tuneloop.cli.shared.options import (
     DEFAULT_STORE,
     MOST,
     STDOUT,
@@ -20,7 +20,7 @@ from tuneloop.cli.options import (
     given_file,
     print_json,
 )
-from tuneloop.cli.terminal import write_data
+from tuneloop.cli.shared.terminal import write_data
 from tuneloop.errors import UsageError
 from tuneloop.storage.rows.table import FILE_TYPES
 from tuneloop.traces.exporters.table import EXPORTERS

@@ -15,9 +15,9 @@ from tuneloop import resources
 from tuneloop.demo import real, tasks
 from tuneloop.runs import store_app
 from tuneloop.runs.local import run_plan
-from tuneloop.runs.plan import Plan, load_plan
+from tuneloop.runs.planning.plan import Plan, load_plan
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.runs.results import Progress, StageResult
-from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.specs.run import RunSpec
 from tuneloop.storage import files, paths
 from tuneloop.traces.client import TraceClient

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.traces.schema import (

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_manifest import RunManifest, read_run_manifest
+from tuneloop.artifacts.runs.run_manifest import RunManifest, read_run_manifest
 from tuneloop.errors import InputMissing, TuneloopError
 from tuneloop.history.cost import account
 from tuneloop.history.cost.account import StageTaken

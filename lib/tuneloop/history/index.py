@@ -6,8 +6,8 @@ import contextlib
 import math
 
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.run_index import IndexedStage, RunIndex, write_run_index
-from tuneloop.artifacts.run_manifest import RunManifest, read_run_manifest
+from tuneloop.artifacts.runs.run_index import IndexedStage, RunIndex, write_run_index
+from tuneloop.artifacts.runs.run_manifest import RunManifest, read_run_manifest
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.history.stored import is_own, manifest_problem, read_record, stage_names
 

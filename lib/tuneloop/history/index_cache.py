@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop import jsonl
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_index import RunIndex, check_run_index, parse_run_index
+from tuneloop.artifacts.runs.run_index import RunIndex, check_run_index, parse_run_index
 from tuneloop.errors import TuneloopError
 from tuneloop.storage import files, paths
 from tuneloop.storage.objects import list_stamps, read_many

@@ -18,9 +18,9 @@ from tuneloop.artifacts.aliases import AliasChange
 from tuneloop.artifacts.model_manifest import ModelManifest
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.rounds.store import RoundsManifest
-from tuneloop.artifacts.run_manifest import RunManifest
+from tuneloop.artifacts.runs.run_manifest import RunManifest
+from tuneloop.artifacts.runs.triggers import Start
 from tuneloop.artifacts.sweeps.store import SweepManifest
-from tuneloop.artifacts.triggers import Start
 from tuneloop.errors import DataError
 from tuneloop.evaluation.gates.baselines import Baseline
 from tuneloop.history.promoted import read_aliases, read_baselines, read_starts

@@ -12,7 +12,7 @@ from typing import Any
 
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.progress import Progress
-from tuneloop.artifacts.run_index import RunIndex, write_run_index
+from tuneloop.artifacts.runs.run_index import RunIndex, write_run_index
 from tuneloop.errors import TuneloopError, UsageError
 from tuneloop.history.grouping.membership import Membership, belongs_to, memberships_of, read_groups
 from tuneloop.history.index import read_further, read_index

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from tuneloop.artifacts.aliases import AliasChange, parse_change
-from tuneloop.artifacts.triggers import Start, parse_start
+from tuneloop.artifacts.runs.triggers import Start, parse_start
 from tuneloop.errors import DataError
 from tuneloop.evaluation.gates.baselines import Baseline, parse_version
 from tuneloop.storage import paths

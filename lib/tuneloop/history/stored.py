@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.evaluation.verdict import ArchivedVerdict, verdict_url
 from tuneloop.artifacts.progress import Progress, progress_url
 from tuneloop.artifacts.reading import read_model
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.run_manifest import RunManifest, read_run_manifest
-from tuneloop.artifacts.verdict import ArchivedVerdict, verdict_url
+from tuneloop.artifacts.runs.run_manifest import RunManifest, read_run_manifest
 from tuneloop.datasets.schema import is_key
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.stages.pipelines import TRAINING_STAGES, ordered

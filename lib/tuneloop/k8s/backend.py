@@ -12,12 +12,12 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tuneloop import provenance, resources
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.cancellation import Cancellation
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.progress import Progress
-from tuneloop.artifacts.run_manifest import RunManifest
-from tuneloop.artifacts.submission import Submission, save_submission, submission_url
+from tuneloop.artifacts.runs.cancellation import Cancellation
+from tuneloop.artifacts.runs.run_manifest import RunManifest
+from tuneloop.artifacts.runs.submission import Submission, save_submission, submission_url
 from tuneloop.artifacts.usage.held import read_held
-from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.cancellation import delete_workloads, workloads_of
@@ -25,13 +25,13 @@ from tuneloop.k8s.confirmation import is_confirmed
 from tuneloop.k8s.logs.live import PodLogs
 from tuneloop.k8s.submitters import OwnerReference, create_submitter, owner_of
 from tuneloop.k8s.watch import StageWatch
-from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.cluster import ClusterSpec
-from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.run import RunSpec
 from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.stages import StageSpec
 from tuneloop.specs.target import Machines, StageNeeds, Target
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.compilation import TargetDevices
 
 if TYPE_CHECKING:
     from tuneloop.k8s.client.cluster import Cluster

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from tuneloop.artifacts.cancellation import Cancellation, repeat_until_none_left
-from tuneloop.artifacts.submission import Submission, name_of
+from tuneloop.artifacts.runs.cancellation import Cancellation, repeat_until_none_left
+from tuneloop.artifacts.runs.submission import Submission, name_of
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.diagnosis.observed import mapping, metadata_of, text
 from tuneloop.k8s.diagnosis.pods import foreign_finalizers, is_being_deleted, is_lost, node_of

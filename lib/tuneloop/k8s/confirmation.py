@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tuneloop.artifacts.submission import Submission
+from tuneloop.artifacts.runs.submission import Submission
 from tuneloop.k8s import names
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.storage.packed import unpack

@@ -11,15 +11,15 @@ from dataclasses import replace
 from datetime import datetime
 
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.evaluation.verdict import read_verdict
 from tuneloop.artifacts.progress import Progress, read_progress
-from tuneloop.artifacts.submission import Submission, SubmittedStage, name_of
-from tuneloop.artifacts.verdict import read_verdict
+from tuneloop.artifacts.runs.submission import Submission, SubmittedStage, name_of
 from tuneloop.errors import PermissionDenied
 from tuneloop.k8s import names
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.diagnosis.observed import Observation, condition, mapping, metadata_of, text
 from tuneloop.k8s.diagnosis.pods import is_lost, running_pods
-from tuneloop.stages import reuse
+from tuneloop.stages.lifecycle import reuse
 
 _PODS_OF = {
     "Job": "batch.kubernetes.io/controller-uid={uid}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneloop.artifacts.submission import name_of
+from tuneloop.artifacts.runs.submission import name_of
 from tuneloop.errors import StageFailed
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.watch import create_with_config_map, has_ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneloop.artifacts.submission import Object
+from tuneloop.artifacts.runs.submission import Object
 from tuneloop.artifacts.sweeps.submission import SweepSubmission
 from tuneloop.k8s.api import ClusterApi
 from tuneloop.k8s.backend import PlannedRun, placed_renderer, shipped_manifests

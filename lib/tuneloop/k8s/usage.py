@@ -6,7 +6,7 @@ import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tuneloop.artifacts.submission import Submission, SubmittedStage
+from tuneloop.artifacts.runs.submission import Submission, SubmittedStage
 from tuneloop.artifacts.usage.held import PodUse, StageHeld, read_held, write_held
 from tuneloop.errors import TuneloopError
 from tuneloop.k8s.api import Object

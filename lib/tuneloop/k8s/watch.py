@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tuneloop.artifacts.evaluation.verdict import ArchivedVerdict, Verdict, write_verdict
 from tuneloop.artifacts.progress import Progress
-from tuneloop.artifacts.submission import Submission, SubmittedStage
-from tuneloop.artifacts.verdict import ArchivedVerdict, Verdict, write_verdict
+from tuneloop.artifacts.runs.submission import Submission, SubmittedStage
 from tuneloop.k8s import names
 from tuneloop.k8s.api import ClusterApi, Object
 from tuneloop.k8s.confirmation import stamped

@@ -14,7 +14,7 @@ from tuneloop.errors import DataError
 from tuneloop.models.selection import CONFIG, INDEX, small_names, weight_names
 from tuneloop.models.sources import open_source
 from tuneloop.models.weights import check_weights
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.storage import files
 from tuneloop.training.text.chat_format import ChatFormat, load_chat_format
 

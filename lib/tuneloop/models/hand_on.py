@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneloop.artifacts import layout, records
-from tuneloop.artifacts.delta_report import DeltaReport, load_report
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport, load_report
 from tuneloop.artifacts.model_manifest import (
     MANIFEST,
     ModelFile,

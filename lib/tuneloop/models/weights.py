@@ -12,7 +12,7 @@ from tuneloop.artifacts.model_manifest import ModelManifest
 from tuneloop.models.describe import CARD
 from tuneloop.models.selection import CONFIG, parse_json
 from tuneloop.models.sources import Source
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.storage import paths
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import importlib
 from collections.abc import Mapping
 from typing import Protocol, TypeVar, cast
 
-from tuneloop.artifacts.cancellation import Cancellation
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.progress import Progress
-from tuneloop.artifacts.verdict import Verdict
+from tuneloop.artifacts.runs.cancellation import Cancellation
 from tuneloop.errors import UsageError
-from tuneloop.runs.any_plan import AnyPlan
+from tuneloop.runs.planning.any_plan import AnyPlan
 from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.target import Machines, Target
 

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from tuneloop.artifacts.cancellation import Cancellation, repeat_until_none_left
+from tuneloop.artifacts.runs.cancellation import Cancellation, repeat_until_none_left
 from tuneloop.runs.processes import Announcement, ProcessIdentity, find_announcements, withdraw
 
 POLL_SECONDS = 0.2

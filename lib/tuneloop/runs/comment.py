@@ -9,8 +9,8 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Iterator
 
-from tuneloop.artifacts.delta_report import DeltaReport
 from tuneloop.artifacts.evaluation.accuracy import Group
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport
 from tuneloop.runs.gating.judge import GateResult
 from tuneloop.runs.outcome import Outcome
 from tuneloop.stages.table import STAGES

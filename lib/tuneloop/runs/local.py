@@ -20,20 +20,20 @@ from pathlib import Path
 
 from tuneloop import jsonl
 from tuneloop.artifacts import layout, records
-from tuneloop.artifacts.cancellation import Cancellation
+from tuneloop.artifacts.evaluation.verdict import State, Verdict
 from tuneloop.artifacts.progress import Progress, read_progress
-from tuneloop.artifacts.verdict import State, Verdict
+from tuneloop.artifacts.runs.cancellation import Cancellation
 from tuneloop.errors import verb_exit_code
 from tuneloop.runs import processes, results
-from tuneloop.runs.any_plan import AnyPlan
 from tuneloop.runs.logs.local import LocalOutput
-from tuneloop.runs.plan import write_run_manifest
+from tuneloop.runs.planning.any_plan import AnyPlan
+from tuneloop.runs.planning.plan import write_run_manifest
 from tuneloop.runs.results import StageResult
 from tuneloop.runs.sequence import Callbacks, Sequence
 from tuneloop.specs.sampling import AnyRunSpec
 from tuneloop.specs.stages import StageSpec, dump_stage_spec
 from tuneloop.specs.target import Machines, Target
-from tuneloop.stages.command import CPU_ENV, stage_argv, stage_env
+from tuneloop.stages.lifecycle.command import CPU_ENV, stage_argv, stage_env
 from tuneloop.storage import files, paths
 from tuneloop.storage.sealed import sealed
 

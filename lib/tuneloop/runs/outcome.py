@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuneloop.artifacts import layout, records
-from tuneloop.artifacts.delta_report import DeltaReport, load_report
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport, load_report
+from tuneloop.artifacts.evaluation.verdict import read_verdict
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.run_manifest import read_run_manifest
-from tuneloop.artifacts.verdict import read_verdict
+from tuneloop.artifacts.runs.run_manifest import read_run_manifest
 from tuneloop.errors import InputMissing
 from tuneloop.history.stored import stage_names
 from tuneloop.storage import paths

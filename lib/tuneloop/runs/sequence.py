@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tuneloop.artifacts import records
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StageFailed, StillRunning
 from tuneloop.history.index import update_index
 from tuneloop.runs.backend import Backend
 from tuneloop.runs.results import Progress, StageResult
-from tuneloop.stages import reuse
+from tuneloop.stages.lifecycle import reuse
 
 VERIFIED_BYTES = 2**30
 """Maximum bytes of a stage's inputs or of its cached outputs that are read to verify them."""

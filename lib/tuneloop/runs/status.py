@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.evaluation.verdict import Verdict, read_verdict
 from tuneloop.artifacts.progress import Progress
-from tuneloop.artifacts.verdict import Verdict, read_verdict
 from tuneloop.runs.backend import Backend
 
 

@@ -15,9 +15,9 @@ from tuneloop.specs.export import ExportSpec
 from tuneloop.specs.import_traces import ImportSpec
 from tuneloop.specs.integrations.metrics_sink import MetricsSinkSpec
 from tuneloop.specs.integrations.notifications import WebhookSpec
-from tuneloop.specs.model import PretrainedModelSpec
-from tuneloop.specs.profiler import ProfilerSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.model import PretrainedModelSpec
+from tuneloop.specs.training.profiler import ProfilerSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.storage import paths
 
 

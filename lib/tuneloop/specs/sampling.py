@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from tuneloop.specs.answer_backend import BackendSpec
 from tuneloop.specs.base import Seed, Spec
 from tuneloop.specs.import_traces import ImportSpec
-from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.run import ExecutionSpec, RunSpec
 from tuneloop.specs.scoring import ScoreRunSpec
+from tuneloop.specs.training.model import PretrainedModelSpec
 
 MODEL = "model"
 """Name of the only model of a sampling run."""

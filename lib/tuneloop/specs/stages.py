@@ -13,7 +13,7 @@ from tuneloop.specs.import_traces import ImportSpec
 from tuneloop.specs.run import ExecutionSpec
 from tuneloop.specs.sampling import SampleSpec
 from tuneloop.specs.scoring import ScoreSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.storage.sealed import Sealed
 
 

@@ -24,8 +24,8 @@ from tuneloop.stages.answering.remote import (
     server_question,
 )
 from tuneloop.stages.answering.saved import SavedBatches
+from tuneloop.stages.lifecycle.pace import Pace
 from tuneloop.stages.models.evaluated import EvaluatedModel
-from tuneloop.stages.pace import Pace
 from tuneloop.training.generation.batches import BatchPlan, plan_part, rows_of_part
 from tuneloop.training.generation.decoding import GREEDY, Sampling
 from tuneloop.training.generation.devices import rounds_alike

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneloop import jsonl
-from tuneloop.artifacts.eval_samples import dump_samples, scorer_file
+from tuneloop.artifacts.evaluation.eval_samples import dump_samples, scorer_file
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import TrainResults
 from tuneloop.errors import SpecError
@@ -18,7 +18,6 @@ from tuneloop.stages.answering import noise, remote
 from tuneloop.stages.answering.batch_size import choose_rows, settle
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.answering.shards import Found, read_shards, write_shard
-from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Pass, longest_prompt
 from tuneloop.stages.evaluation import kept, samples
 from tuneloop.stages.evaluation.candidates import enter_candidate
@@ -36,6 +35,7 @@ from tuneloop.stages.evaluation.samples import Answer, Answered, Judge
 from tuneloop.stages.evaluation.sets import LoadedSet, contamination, load_sets
 from tuneloop.stages.evaluation.stability import noise_floor
 from tuneloop.stages.evaluation.stopping import ask_until_decided
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.models.evaluated import EvaluatedModel, open_models
 from tuneloop.stages.models.in_memory import Devices, choose_models_that_stay
 from tuneloop.training.generation.devices import device_count, device_limit_bytes

@@ -30,7 +30,7 @@ from tuneloop.datasets.text.minhash import BANDS
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set, prompts_sha256
 from tuneloop.specs.stages import ExportStage
-from tuneloop.stages.context import Stage
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.storage import files, lines, paths
 from tuneloop.traces.response_text import render_response
 from tuneloop.training.conversation import asked_conversation

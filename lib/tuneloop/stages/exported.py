@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tuneloop.stages.context import Stage
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.storage import files, lines, paths
 from tuneloop.training.export.files import text_blocks
 from tuneloop.training.schema import TrainingExample, parse_example

@@ -10,7 +10,7 @@ from tuneloop.artifacts import records
 from tuneloop.artifacts.records import OutputFile
 from tuneloop.artifacts.results import ImportCounts, ImportedScores
 from tuneloop.specs.stages import ImportStage
-from tuneloop.stages.context import Stage
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.traces.client import TraceClient
 from tuneloop.traces.judgement_client import post_scores
 

@@ -12,7 +12,7 @@ from tuneloop.evaluation.scorers.user_file import UserScorer
 from tuneloop.evaluation.sets.planned import load_scorer
 from tuneloop.evaluation.sets.schema import EvalItem, parse_eval_set
 from tuneloop.specs.stages import EvalSetRef
-from tuneloop.stages.context import Stage
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.storage import files
 
 

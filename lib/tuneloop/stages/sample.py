@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneloop import jsonl
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.artifacts.records import Record
 from tuneloop.errors import DataError
 from tuneloop.evaluation.scorers.scoring import ScorerName, check_allowed, score_text, scorer_of
@@ -21,8 +21,8 @@ from tuneloop.stages.answering.parsing import calls_tool, parse_answer
 from tuneloop.stages.answering.question import Question
 from tuneloop.stages.answering.saved import SavedBatches
 from tuneloop.stages.answering.shards import read_shards, write_shard
-from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Pass, longest_prompt
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.models.evaluated import EvaluatedModel, open_referenced
 from tuneloop.stages.planned import load_planned_scorer, read_planned_set
 from tuneloop.stages.sampling import report

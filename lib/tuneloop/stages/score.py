@@ -18,7 +18,7 @@ from tuneloop.errors import DataError
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.evaluation.trace_scores import Counts, TraceScore, TraceScorer
 from tuneloop.specs.stages import ScoreStage
-from tuneloop.stages.context import Stage
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.planned import load_planned_scorer, read_planned_set
 
 FILE = "scores.jsonl"

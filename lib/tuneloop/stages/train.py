@@ -17,13 +17,13 @@ from tuneloop.artifacts import layout
 from tuneloop.artifacts.results import ExportCounts, ParityResult, TrainCounts, TrainResults
 from tuneloop.artifacts.token_manifest import TokenManifest, read_token_manifest
 from tuneloop.errors import DataError, SpecError, Transient
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import LoraMethod
-from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.stages import TrainStage, dump_stage_spec
-from tuneloop.stages.command import peak_flops_per_second
-from tuneloop.stages.context import Stage
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import LoraMethod
+from tuneloop.specs.training.model import RandomModelSpec
 from tuneloop.stages.exported import TRAINING, VALIDATION, has_rows, iter_examples
+from tuneloop.stages.lifecycle.command import peak_flops_per_second
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.models import kept_steps, tuned
 from tuneloop.stages.models.base import BaseModel, draw_random, open_stored
 from tuneloop.storage import files, paths

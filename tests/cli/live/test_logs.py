@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import Invoke, TinyRun
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_manifest import DatasetOfRun, RunManifest, write_run_manifest
+from tuneloop.artifacts.runs.run_manifest import DatasetOfRun, RunManifest, write_run_manifest
 from tuneloop.artifacts.stage_logs.archive import Archive, ArchiveWriter, AttemptEnd
 from tuneloop.artifacts.stage_logs.attempt import Attempt
 from tuneloop.artifacts.stage_logs.lines import Line

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.progress import Progress as Heartbeat
-from tuneloop.artifacts.verdict import Verdict
-from tuneloop.cli.display import print_status
 from tuneloop.cli.live.progress import Progress, describe, duration
+from tuneloop.cli.shared.display import print_status
 from tuneloop.runs.status import StageStatus
 
 

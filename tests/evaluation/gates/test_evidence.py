@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.evaluation.samples import samples_of
-from tuneloop.artifacts.delta_report import Context
+from tuneloop.artifacts.evaluation.delta_report import Context
 from tuneloop.errors import DataError
 from tuneloop.evaluation.gates.evidence import evidence_of
 from tuneloop.evaluation.gates.limits import Gate, gate_problems

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tuneloop.artifacts.delta_report import DeltaReport, Guard, LostItem
 from tuneloop.artifacts.evaluation.accuracy import Accuracy, Group, Paired
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport, Guard, LostItem
 from tuneloop.evaluation.gates.limits import Gate, gate_problems
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuneloop.artifacts.eval_samples import Weight
+from tuneloop.artifacts.evaluation.eval_samples import Weight
 from tuneloop.evaluation.gates.evidence import Evidence
 from tuneloop.evaluation.gates.policy import FailIf, Policy, decide, policy_problems
 from tuneloop.evaluation.statistics.sequential import order_of_set

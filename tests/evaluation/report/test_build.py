@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from tests.evaluation.samples import BASE, TUNED, joined, judged, samples_of
-from tuneloop.artifacts.delta_report import (
+from tuneloop.artifacts.evaluation.delta_report import (
     Context,
     ExportAccounts,
     Training,
     dump_report,
     load_report,
 )
-from tuneloop.artifacts.eval_samples import EvalSamples, Model, State
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, Model, State
 from tuneloop.artifacts.results import NoiseFloor
 from tuneloop.errors import DataError
 from tuneloop.evaluation.report.build import build_report

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.evaluation.scorers.test_scoring import item, parse
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.scorers.user_file import load_user_scorer

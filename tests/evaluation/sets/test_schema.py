@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tuneloop import jsonl
-from tuneloop.artifacts.eval_samples import Context, dump_row, load_samples
+from tuneloop.artifacts.evaluation.eval_samples import Context, dump_row, load_samples
 from tuneloop.errors import DataError
 from tuneloop.evaluation.sets.schema import (
     EvalItem,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.evaluation.samples import joined, samples_of
-from tuneloop.artifacts.delta_report import Context
-from tuneloop.artifacts.eval_samples import EvalSamples, State, Stopping
+from tuneloop.artifacts.evaluation.delta_report import Context
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, State, Stopping
 from tuneloop.errors import DataError
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.verdict import verdict_of

@@ -5,7 +5,7 @@ import resource
 
 import numpy as np
 
-from tuneloop.artifacts.eval_samples import (
+from tuneloop.artifacts.evaluation.eval_samples import (
     EvalSamples,
     EvalSet,
     Item,

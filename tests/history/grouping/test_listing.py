@@ -11,9 +11,9 @@ import pytest
 from tests.builders import Invoke
 from tests.history.trees import heartbeat, write_manifest, write_run
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.evaluation.verdict import ArchivedVerdict, write_verdict
 from tuneloop.artifacts.rounds.store import RoundsManifest, RoundsMember, save_rounds
 from tuneloop.artifacts.sweeps.store import Member, SweepManifest, save_sweep
-from tuneloop.artifacts.verdict import ArchivedVerdict, write_verdict
 from tuneloop.history.grouping.listing import list_groups
 from tuneloop.history.listing import RunQuery, list_runs
 from tuneloop.storage import files

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tests.builders import Invoke, TinyRun
 from tests.model_manifests import publish_manifest
 from tuneloop.artifacts.model_manifest import ModelFile
-from tuneloop.artifacts.run_manifest import ModelOfRun
+from tuneloop.artifacts.runs.run_manifest import ModelOfRun
 from tuneloop.k8s.checks.base_model import check_base_model, check_host_memory, quantity_to_number
 from tuneloop.specs.cluster import PodResources
 from tuneloop.specs.run import ExecutionSpec

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneloop.artifacts.verdict import Verdict
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.k8s.diagnosis.diagnose import diagnose
 from tuneloop.k8s.diagnosis.observed import Observation
 from tuneloop.k8s.diagnosis.pods import root_cause, sentence

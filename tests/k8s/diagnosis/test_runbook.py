@@ -8,7 +8,7 @@ import pytest
 
 from tests.k8s.diagnosis import recorded
 from tests.k8s.diagnosis.test_diagnose import CASES
-from tuneloop.artifacts.verdict import State
+from tuneloop.artifacts.evaluation.verdict import State
 from tuneloop.k8s.diagnosis.exit_codes import MEANINGS, verb_code
 from tuneloop.k8s.diagnosis.runbook import RUNBOOK
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.k8s.logs.pods import JOB, Pods
-from tuneloop.artifacts.verdict import ArchivedVerdict, Verdict, write_verdict
+from tuneloop.artifacts.evaluation.verdict import ArchivedVerdict, Verdict, write_verdict
 from tuneloop.errors import Transient
 from tuneloop.k8s.logs.archiver import LogArchiver
 from tuneloop.k8s.logs.live import PodLogs

@@ -22,10 +22,10 @@ import pytest
 
 from tests.k8s.client.fake_server import FakeServer, Reply, Request
 from tests.k8s.logs.pods import JOB, START, Pods, archived
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.stage_logs.archive import Archive
 from tuneloop.artifacts.stage_logs.attempt import list_attempts
 from tuneloop.artifacts.stage_logs.lines import NANOSECONDS
-from tuneloop.artifacts.verdict import Verdict
 from tuneloop.k8s.client.cluster import Cluster
 from tuneloop.k8s.logs.live import PodLogs
 from tuneloop.runs.logs.follow import LogLine, StageLog

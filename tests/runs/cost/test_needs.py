@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.builders import TinyRun
-from tests.runs.test_prepare import IMAGE
+from tests.runs.planning.test_prepare import IMAGE
 from tuneloop.k8s.backend import KubernetesBackend
-from tuneloop.runs.plan_table import plan_rows
-from tuneloop.runs.prepare import prepare
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.planning.plan_table import plan_rows
+from tuneloop.runs.planning.prepare import prepare
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.specs.target import Target
 
 GEMMA_1B = {

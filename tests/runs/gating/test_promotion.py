@@ -20,16 +20,16 @@ from tests.model_manifests import publish_manifest, publish_tuned
 from tuneloop.artifacts import aliases, layout
 from tuneloop.errors import DataError, GateFailed, InputMissing, UsageError
 from tuneloop.jsonl import dump_line
-from tuneloop.runs.base_model import (
+from tuneloop.runs.gating.promotion import Author, load_history, promote, rollback
+from tuneloop.runs.planning.base_model import (
     find_model,
     find_named_model,
     find_sampled_model,
     find_stored_model,
 )
-from tuneloop.runs.gating.promotion import Author, load_history, promote, rollback
-from tuneloop.runs.plan import Plan
-from tuneloop.specs.model import PretrainedModelSpec
+from tuneloop.runs.planning.plan import Plan
 from tuneloop.specs.stages import EvalStage, TrainStage
+from tuneloop.specs.training.model import PretrainedModelSpec
 from tuneloop.storage import files
 
 NOW = datetime(2026, 11, 28, 21, 30, tzinfo=UTC)

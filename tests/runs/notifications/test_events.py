@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.records import OutputFile, Record
-from tuneloop.artifacts.verdict import Verdict
 from tuneloop.runs.notifications.events import (
     CAUSE_CHARACTERS,
     Event,

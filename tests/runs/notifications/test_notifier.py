@@ -15,7 +15,7 @@ from tests.builders import TinyRun
 from tests.k8s.twin import Exit, Running, Twin, rendered, worker
 from tests.runs.notifications.receiver import HANG, receiving
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.submission import Submission, load_submission, save_submission
+from tuneloop.artifacts.runs.submission import Submission, load_submission, save_submission
 from tuneloop.errors import DataError, StageFailed, StillRunning, Unavailable
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.notifications.notifier import notifier_of_submission

@@ -12,8 +12,8 @@ from tests.builders import Invoke, letter_trace, publish_dataset
 from tests.evaluation.samples import judged, samples_of
 from tests.finished_run import answered, publish_run
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import EvalSamples, State
-from tuneloop.cli.display import print_comparison
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, State
+from tuneloop.cli.shared.display import print_comparison
 from tuneloop.runs.reports.compare import as_json, compare_runs, compare_samples
 from tuneloop.runs.reports.compare_page import render_page
 from tuneloop.runs.reports.rescore import rescore

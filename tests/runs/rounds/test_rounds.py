@@ -18,7 +18,7 @@ from tests.runs.rounds.world import World
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.rounds import store
 from tuneloop.k8s.backend import KubernetesBackend
-from tuneloop.runs.prepare import Prepared
+from tuneloop.runs.planning.prepare import Prepared
 from tuneloop.runs.rounds.execute import RoundsRun
 from tuneloop.runs.rounds.plan import Placement, RoundsPlan, plan_rounds
 from tuneloop.runs.rounds.report import RoundsReport, write_report

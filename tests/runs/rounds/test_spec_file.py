@@ -9,9 +9,9 @@ import yaml
 
 from tests.builders import Invoke, TinyRun
 from tuneloop.errors import SpecError, UsageError
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.runs.rounds.spec import ARMS
 from tuneloop.runs.rounds.spec_file import load_rounds_file
-from tuneloop.runs.spec_file import load_run_spec
 
 PROMPTS = {"prompts": {"kind": "dataset", "dataset": "letters-v1"}}
 

@@ -19,9 +19,8 @@ from tests.evaluation.samples import judged
 from tests.model_manifests import make_manifest
 from tuneloop import jsonl
 from tuneloop.artifacts import records
-from tuneloop.artifacts.cancellation import Cancellation
-from tuneloop.artifacts.delta_report import Context, dump_report
-from tuneloop.artifacts.eval_samples import (
+from tuneloop.artifacts.evaluation.delta_report import Context, dump_report
+from tuneloop.artifacts.evaluation.eval_samples import (
     EvalSamples,
     EvalSet,
     Item,
@@ -32,6 +31,7 @@ from tuneloop.artifacts.eval_samples import (
     Weight,
     dump_samples,
 )
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.model_manifest import (
     ModelManifest,
     dump_model_manifest,
@@ -40,11 +40,11 @@ from tuneloop.artifacts.model_manifest import (
 )
 from tuneloop.artifacts.records import OutputFile, Record
 from tuneloop.artifacts.results import SampleCounts
-from tuneloop.artifacts.verdict import Verdict
+from tuneloop.artifacts.runs.cancellation import Cancellation
 from tuneloop.datasets.read import iter_rows, load_manifest
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.traces import build_sample_trace
-from tuneloop.runs.plan import write_run_manifest
+from tuneloop.runs.planning.plan import write_run_manifest
 from tuneloop.runs.rounds.execute import RoundsRun
 from tuneloop.runs.rounds.plan import plan_rounds
 from tuneloop.runs.rounds.report import write_report

@@ -11,8 +11,8 @@ import pytest
 from tests.builders import REPOSITORY, Invoke, letter_trace, publish_dataset, write_eval_set
 from tests.model_manifests import publish_manifest, publish_tuned
 from tests.sampling import Sampling, make_sampling
-from tuneloop.artifacts import run_manifest
-from tuneloop.artifacts.run_manifest import RunManifest
+from tuneloop.artifacts.runs import run_manifest
+from tuneloop.artifacts.runs.run_manifest import RunManifest
 from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.evaluation.sets.schema import (
     GeneratedSet,
@@ -20,9 +20,9 @@ from tuneloop.evaluation.sets.schema import (
     dump_eval_set,
     parse_eval_set,
 )
-from tuneloop.runs.plan import stage_state, write_run_manifest
+from tuneloop.runs.planning.plan import stage_state, write_run_manifest
+from tuneloop.runs.planning.spec_file import load_any_spec, load_run_spec
 from tuneloop.runs.sampling.plan import SamplePlan, _check_seeds
-from tuneloop.runs.spec_file import load_any_spec, load_run_spec
 from tuneloop.specs.sampling import GymPrompts
 from tuneloop.specs.stages import SampleStage
 

@@ -12,10 +12,10 @@ import yaml
 from tests.builders import Invoke
 from tuneloop.artifacts import records
 from tuneloop.errors import InputMissing, SpecError
-from tuneloop.runs.any_plan import load_any_plan
+from tuneloop.runs.planning.any_plan import load_any_plan
+from tuneloop.runs.planning.spec_file import load_any_spec
 from tuneloop.runs.scoring.plan import ScorePlan
-from tuneloop.runs.spec_file import load_any_spec
-from tuneloop.stages.contract import run_stage
+from tuneloop.stages.lifecycle.contract import run_stage
 from tuneloop.traces.client import TraceClient
 
 ANSWERS = ("1", "2", "7", "4 ", "five", "6", "7", "x")

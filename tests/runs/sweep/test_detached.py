@@ -16,11 +16,11 @@ from tests.builders import TinyRun
 from tests.k8s.twin import IMAGE, Exit, worker
 from tests.runs.sweep.test_sweep import RATES, SharedTwin, locked
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.submission import load_submission
+from tuneloop.artifacts.runs.submission import load_submission
 from tuneloop.artifacts.sweeps import store, submission
 from tuneloop.artifacts.sweeps.submission import SweepSubmission, read_sweep_submission
 from tuneloop.cli.control import cancel, detached
-from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
+from tuneloop.cli.shared.option_groups import ClusterOptions, KnownRun, RunOptions
 from tuneloop.errors import DataError, SpecError
 from tuneloop.k8s.orphans import find_orphans
 from tuneloop.k8s.sweeps import sweep_files

@@ -9,7 +9,7 @@ import yaml
 
 from tests.builders import Invoke, TinyRun
 from tuneloop.errors import SpecError, UsageError
-from tuneloop.runs.spec_file import load_run_spec
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.runs.sweep.spec_file import SweepFile, load_sweep_file
 
 GRID = {"train.optimizer.learning_rate": [0.02, 0.01], "seed": [1, 2]}

@@ -25,7 +25,7 @@ from tuneloop.artifacts.sweeps.store import MemberState
 from tuneloop.errors import SpecError, StillRunning
 from tuneloop.k8s.backend import KubernetesBackend
 from tuneloop.runs.notifications.notifier import notifier_of_submission
-from tuneloop.runs.prepare import prepare
+from tuneloop.runs.planning.prepare import prepare
 from tuneloop.runs.sweep.execute import SweepRun
 from tuneloop.runs.sweep.plan import SweepPlan, plan_sweep
 from tuneloop.runs.sweep.report import write_report

@@ -14,15 +14,16 @@ import pytest
 from tests.builders import Invoke, TinyRun, letter_trace
 from tests.finished_run import publish_run
 from tests.runs.rounds.world import World
-from tuneloop.artifacts import layout, triggers
+from tuneloop.artifacts import layout
 from tuneloop.artifacts.rounds.store import load_rounds, mark_cancelled, read_end
-from tuneloop.artifacts.triggers import Start, read_last
+from tuneloop.artifacts.runs import triggers
+from tuneloop.artifacts.runs.triggers import Start, read_last
 from tuneloop.datasets.read import load_manifest
 from tuneloop.errors import DataError, UsageError
 from tuneloop.history.inventory import read_inventory
+from tuneloop.runs.planning.spec_file import load_run_spec
 from tuneloop.runs.rounds import execute
 from tuneloop.runs.rounds.spec_file import load_rounds_file
-from tuneloop.runs.spec_file import load_run_spec
 from tuneloop.runs.triggers.new_traces import count_new
 from tuneloop.runs.triggers.trigger import Condition, build_dataset, count, decide
 from tuneloop.specs.run import RunSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.answering.test_saved import stage_in
-from tuneloop.specs.architecture import Architecture, Rope
+from tuneloop.specs.training.architecture import Architecture, Rope
 from tuneloop.stages.answering.batch_size import choose_rows, settle
 
 GEMMA_1B = Architecture(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.evaluation.backends.server import Fault, Handler, Served, completion, serving
 from tests.stages.answering.test_saved import saved_in
-from tuneloop.artifacts.eval_samples import Context, Model
+from tuneloop.artifacts.evaluation.eval_samples import Context, Model
 from tuneloop.artifacts.results import NoiseFloor
 from tuneloop.errors import SpecError, Transient
 from tuneloop.evaluation.sets.schema import EvalItem

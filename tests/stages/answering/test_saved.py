@@ -13,7 +13,7 @@ from tuneloop.history.verification.findings import Findings
 from tuneloop.history.verification.resume import verify_batches
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.saved import SavedBatches
-from tuneloop.stages.context import Stage
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.storage.sealed import sealed
 
 ODD = "täglich 🧮\n\u2028 \x00 \ud800 Answer: 7"

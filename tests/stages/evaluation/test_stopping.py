@@ -15,8 +15,8 @@ from tests.evaluation.backends.server import Fault, Handler, completion, serving
 from tests.stages.answering.test_remote import MODELS, spec_of
 from tests.stages.answering.test_saved import saved_in
 from tests.stages.test_evaluate import eval_stage, write_set
-from tuneloop.artifacts.delta_report import load_report
-from tuneloop.artifacts.eval_samples import load_samples
+from tuneloop.artifacts.evaluation.delta_report import load_report
+from tuneloop.artifacts.evaluation.eval_samples import load_samples
 from tuneloop.artifacts.results import EvalCounts, TrainResults
 from tuneloop.errors import SpecError, Transient
 from tuneloop.evaluation.gates.evidence import evidence_of
@@ -26,12 +26,12 @@ from tuneloop.evaluation.statistics.sequential import item_order
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages import evaluate
 from tuneloop.stages.answering import remote
-from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker
 from tuneloop.stages.evaluation.models import list_asked, list_models, list_passes
 from tuneloop.stages.evaluation.samples import Judge
 from tuneloop.stages.evaluation.sets import load_sets
 from tuneloop.stages.evaluation.stopping import Questioned, ask_until_decided, chunks_of
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.storage import files, paths
 from tuneloop.training.prompt_templates import recipe_named
 

@@ -21,8 +21,8 @@ from tuneloop.specs.stages import EvalStage, ModelRef
 from tuneloop.stages.answering.generation import Generation
 from tuneloop.stages.answering.question import Question
 from tuneloop.stages.answering.saved import SavedBatches
-from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Pass
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.models.evaluated import EvaluatedModel, open_models
 from tuneloop.training.models.random_weights import build_random_model
 

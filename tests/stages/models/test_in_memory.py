@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import TINY_MODEL
-from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.evaluation import EvalSpec
-from tuneloop.specs.model import RandomModelSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.model import RandomModelSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.stages.models import in_memory
 from tuneloop.stages.models.in_memory import Devices, choose_models_that_stay, models_that_stay
 from tuneloop.training.models.random_architecture import random_architecture

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.builders import letter_trace, publish_dataset, write_eval_set
-from tuneloop.artifacts.eval_samples import Context, Item
+from tuneloop.artifacts.evaluation.eval_samples import Context, Item
 from tuneloop.datasets.read import load_manifest
 from tuneloop.errors import DataError, InputMissing
-from tuneloop.runs.plan_stages import dataset_ref
+from tuneloop.runs.planning.plan_stages import dataset_ref
 from tuneloop.specs.sampling import DatasetPrompts, FilePrompts
 from tuneloop.specs.stages import DatasetRef
 from tuneloop.stages.sampling.prompts import (

@@ -10,7 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests.builders import make_row
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.scorers.text.places import whole_answer
 from tuneloop.evaluation.traces import NO_ANSWER, build_sample_trace, sample_id

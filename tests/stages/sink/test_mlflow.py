@@ -23,8 +23,8 @@ from tuneloop.artifacts.results import EvalCounts, EvalResults
 from tuneloop.errors import DataError, Transient
 from tuneloop.specs.integrations.metrics_sink import MetricsSinkSpec
 from tuneloop.specs.stages import dump_stage_spec
-from tuneloop.stages.context import Stage
-from tuneloop.stages.contract import run_stage
+from tuneloop.stages.lifecycle.context import Stage
+from tuneloop.stages.lifecycle.contract import run_stage
 from tuneloop.stages.sink import sink
 from tuneloop.stages.sink.delivery import Delivery
 from tuneloop.stages.sink.facts import Facts, build_facts

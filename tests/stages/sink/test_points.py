@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import stage_specs
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.run_manifest import DatasetOfRun, RunManifest
+from tuneloop.artifacts.runs.run_manifest import DatasetOfRun, RunManifest
 from tuneloop.errors import UsageError
 from tuneloop.specs.integrations.metrics_sink import MetricsSinkSpec
 from tuneloop.stages.sink.facts import PARAMETER_CHARACTERS, build_facts

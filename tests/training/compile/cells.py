@@ -14,9 +14,9 @@ import pytest
 
 from tests.builders import REPOSITORY
 from tuneloop.k8s.accelerators.shapes import load_accelerators
-from tuneloop.specs.architecture import Architecture, Rope
 from tuneloop.specs.cluster import AcceleratorRequest
-from tuneloop.specs.compilation import CompiledStep, CompileRequest, TargetDevices
+from tuneloop.specs.training.architecture import Architecture, Rope
+from tuneloop.specs.training.compilation import CompiledStep, CompileRequest, TargetDevices
 
 _TABLE = REPOSITORY / "manifests" / "k8s" / "accelerators.yaml"
 _ACCELERATORS = load_accelerators(_TABLE.read_bytes(), str(_TABLE))
@@ -40,7 +40,7 @@ TINY = {
     "vocab_size": 512,
 }
 LIBTPU_ENV = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-"""Environment of a process that compiles, as `runs/compilation.py` sets it."""
+"""Environment of a process that compiles, as `runs/planning/compilation.py` sets it."""
 TRAIN: dict[str, Any] = {"steps": 10, "max_length_tokens": 64, "dtype": "bfloat16"}
 
 

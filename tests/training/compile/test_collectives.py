@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuneloop.specs.compilation import Collective
+from tuneloop.specs.training.compilation import Collective
 from tuneloop.training.compile.collectives import count_collectives
 
 TEXT = """

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.data.tables import table_of
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.data.batches import Batch, Rows, padded_lengths
 from tuneloop.training.data.table import TokenTable
 

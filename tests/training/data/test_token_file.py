@@ -9,7 +9,7 @@ import pytest
 
 from tuneloop.artifacts.token_manifest import read_token_manifest
 from tuneloop.errors import DataError
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.storage import files, paths
 from tuneloop.training.data.batches import Rows
 from tuneloop.training.data.encoding import Block, encode_block

@@ -12,7 +12,7 @@ from tokenizers import decoders, models
 from tests.builders import Invoke
 from tests.training.text.models import model_files, store_model
 from tuneloop import jsonl
-from tuneloop.specs.model import TokenizerSpec
+from tuneloop.specs.training.model import TokenizerSpec
 from tuneloop.training.export.index import IndexedFile, dump_offsets
 from tuneloop.training.export.inspect import _texts_of, inspect_example, render_html
 from tuneloop.training.schema import TrainingExample, parse_example

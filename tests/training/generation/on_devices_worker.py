@@ -10,7 +10,7 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from tuneloop.specs.model import RandomModelSpec
+from tuneloop.specs.training.model import RandomModelSpec
 from tuneloop.training.generation import decoding
 from tuneloop.training.generation.generator import Generator
 from tuneloop.training.models.random_architecture import random_architecture

@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.generation.simple import greedy_without_cache
 from tests.training.models.checkpoints import tiny_config
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.generation.generator import Generator
 from tuneloop.training.models.check import PROMPT_TOKENS, load_reference
 from tuneloop.training.models.hf_config import parse_config

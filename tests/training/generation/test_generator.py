@@ -17,8 +17,8 @@ import pytest
 from tests.builders import xla_flags
 from tests.training.generation.simple import greedy_without_cache
 from tuneloop.errors import DataError, Transient
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.model import RandomModelSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.model import RandomModelSpec
 from tuneloop.training.generation.decoding import (
     GREEDY,
     Decoder,

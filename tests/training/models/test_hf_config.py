@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from tests.training.models.checkpoints import CONFIGS, tiny_config
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Rope
+from tuneloop.specs.training.architecture import Rope
 from tuneloop.training.models.hf_config import dump_config, parse_config
 from tuneloop.training.models.hf_defaults import DEFAULTS
 

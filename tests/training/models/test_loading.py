@@ -18,7 +18,7 @@ from tests.training.models.checkpoints import (
 )
 from tests.training.params import flat_params
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.storage import files
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.hf_layout import open_folder

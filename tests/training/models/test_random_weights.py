@@ -5,7 +5,7 @@ import pytest
 
 from tests.training.models.checkpoints import tiny_config
 from tests.training.params import flat_params
-from tuneloop.specs.model import RandomModelSpec
+from tuneloop.specs.training.model import RandomModelSpec
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import POST_NORM_SCALE, build_random_model

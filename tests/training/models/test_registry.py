@@ -11,7 +11,7 @@ from tests.builders import TINY_MODEL
 from tests.training.models.checkpoints import MODEL_TYPES, tiny_config
 from tests.training.tiny import dump_params
 from tuneloop.errors import DataError, SpecError
-from tuneloop.specs.model import RandomModelSpec, TokenizerSpec
+from tuneloop.specs.training.model import RandomModelSpec, TokenizerSpec
 from tuneloop.training.chat_templates import CHAT_TEMPLATES
 from tuneloop.training.generation.generator import Generator
 from tuneloop.training.models.families import gemma3

@@ -13,7 +13,7 @@ from tests.once import made_once
 
 if TYPE_CHECKING:
     from tests.training.sft.groups import Training
-    from tuneloop.runs.plan import Plan
+    from tuneloop.runs.planning.plan import Plan
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,9 @@ from tests.objectstore import ObjectStore
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.runs.local import run_plan
-from tuneloop.runs.plan import Plan
-from tuneloop.specs.method import MethodSpec
+from tuneloop.runs.planning.plan import Plan
 from tuneloop.specs.stages import TrainStage, dump_stage_spec
+from tuneloop.specs.training.method import MethodSpec
 from tuneloop.training.sft.metrics import MEASURED
 
 EXPORT_AND_TRAIN = 2

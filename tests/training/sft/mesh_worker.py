@@ -21,8 +21,8 @@ from pydantic import TypeAdapter
 from tests.builders import METHODS
 from tests.training.tiny import SPEC, architecture, build_table
 from tuneloop.errors import DataError
-from tuneloop.specs.mesh import MeshSpec
-from tuneloop.specs.method import LoraMethod, MethodSpec
+from tuneloop.specs.training.mesh import MeshSpec
+from tuneloop.specs.training.method import LoraMethod, MethodSpec
 from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.random_weights import build_random_model
 from tuneloop.training.schema import TrainingExample

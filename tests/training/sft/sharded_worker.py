@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tuneloop.specs.mesh import MeshSpec
+from tuneloop.specs.training.mesh import MeshSpec
 from tuneloop.training.sft import distributed
 from tuneloop.training.sft.checkpoints import Checkpoints
 

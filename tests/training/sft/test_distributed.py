@@ -16,9 +16,9 @@ from tests.builders import TINY_MODEL, TinyRun, steps_done, xla_flags
 from tests.cluster.controlplane import wait_until
 from tests.training.sft.groups import Training, metrics, weights
 from tuneloop.artifacts import records
-from tuneloop.runs.plan import Plan
-from tuneloop.specs.mesh import MeshSpec
-from tuneloop.specs.model import RandomModelSpec
+from tuneloop.runs.planning.plan import Plan
+from tuneloop.specs.training.mesh import MeshSpec
+from tuneloop.specs.training.model import RandomModelSpec
 
 
 def assert_same_training(alone: tuple[TinyRun, Plan], found: Training) -> None:

@@ -11,7 +11,7 @@ import pytest
 from jax.profiler import ProfileData
 
 from tests.training.tiny import train
-from tuneloop.specs.profiler import ProfilerSpec
+from tuneloop.specs.training.profiler import ProfilerSpec
 from tuneloop.training.data.table import TokenTable
 from tuneloop.training.sft import loop, profiler
 from tuneloop.training.text.chat_format import ChatFormat

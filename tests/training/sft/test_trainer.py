@@ -13,8 +13,8 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 from tests.training.models.checkpoints import tiny_config
-from tuneloop.specs.method import LoraMethod
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.method import LoraMethod
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.random_weights import build_random_model

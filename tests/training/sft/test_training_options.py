@@ -13,8 +13,8 @@ from safetensors import numpy as safetensors_numpy
 
 from tests.training.tiny import EXAMPLES, SPEC, architecture, build_table, dump_params, train
 from tuneloop.errors import DataError, SpecError
-from tuneloop.specs.method import LoraMethod
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.method import LoraMethod
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.data.batches import Rows, total_steps
 from tuneloop.training.data.table import TokenTable
 from tuneloop.training.models.random_weights import build_random_model

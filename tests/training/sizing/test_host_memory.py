@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.training.compile.cells import architecture
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.sizing.host_memory import HostMemory, estimate_host_memory
 from tuneloop.training.sizing.memory import estimate_memory
 from tuneloop.training.sizing.parameters import embedding_size, parameter_count

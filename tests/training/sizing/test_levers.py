@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.training.compile.cells import architecture, larger_than, target_named
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.sizing.levers import find_lever
 from tuneloop.training.sizing.memory import estimate_memory
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.training.compile.cells import architecture
-from tuneloop.specs.mesh import MeshSizes
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.mesh import MeshSizes
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.sizing import memory
 from tuneloop.training.sizing.memory import MemoryEstimate, estimate_memory
 from tuneloop.training.step import cross_entropy

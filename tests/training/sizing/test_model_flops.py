@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.training.compile.cells import architecture
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import FullMethod, LoraMethod
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import FullMethod, LoraMethod
 from tuneloop.training.sizing.model_flops import model_flops
 from tuneloop.training.sizing.parameters import adapter_count, block_size, embedding_size
 

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from tests.training.compile.cells import architecture
-from tuneloop.specs.method import LoraMethod
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.method import LoraMethod
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.compile.abstract_step import Placement, build_abstract_step
 from tuneloop.training.models.tensors import expected_tensors
 from tuneloop.training.sizing.parameters import adapter_count, parameter_count

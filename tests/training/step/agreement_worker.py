@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tuneloop.errors import DataError
-from tuneloop.specs.mesh import MeshSpec
+from tuneloop.specs.training.mesh import MeshSpec
 from tuneloop.training.data.batches import Batch
 from tuneloop.training.step.agreement import EVERY_STEPS, Agreement
 from tuneloop.training.step.mesh import build_mesh

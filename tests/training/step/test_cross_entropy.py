@@ -102,7 +102,7 @@ ON_FOUR_DEVICES = """
 import jax, json, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from tests.training.step.test_cross_entropy import arrays
-from tuneloop.specs.mesh import MeshSpec
+from tuneloop.specs.training.mesh import MeshSpec
 from tuneloop.training.models.head import Head
 from tuneloop.training.step import cross_entropy as module, head_weight
 from tuneloop.training.step.mesh import build_mesh, row_spec

@@ -9,7 +9,7 @@ import optax
 import pytest
 from pydantic import TypeAdapter
 
-from tuneloop.specs.optimizer import AdamWSpec, OptimizerSpec
+from tuneloop.specs.training.optimizer import AdamWSpec, OptimizerSpec
 from tuneloop.training.step import optimizers
 
 SPECS: TypeAdapter[OptimizerSpec] = TypeAdapter(OptimizerSpec)

@@ -13,8 +13,8 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 from tests.training.models.checkpoints import TWO_KINDS, tiny_config
-from tuneloop.specs.mesh import MeshSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.mesh import MeshSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.compile.abstract_step import Placement, build_abstract_step
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.random_weights import build_random_model

@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.text.models import CHATML, CHATML_TOKENS, model_files
 from tuneloop.errors import DataError, SpecError
-from tuneloop.specs.model import TokenizerSpec
+from tuneloop.specs.training.model import TokenizerSpec
 from tuneloop.traces.response_text import (
     ParsedResponse,
     parse_plain_response,

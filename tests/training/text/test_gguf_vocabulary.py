@@ -10,7 +10,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from tests.training.text.models import CHATML, CHATML_TOKENS, byte_tokenizer
 from tuneloop.errors import DataError
-from tuneloop.specs.model import TokenizerSpec
+from tuneloop.specs.training.model import TokenizerSpec
 from tuneloop.training.text.chat_format import load_chat_format
 from tuneloop.training.text.gguf_vocabulary import SPLITS, vocabulary_files
 from tuneloop.training.text.tokenizers import load_tokenizer_files

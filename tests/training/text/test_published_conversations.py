@@ -19,7 +19,7 @@ import pytest
 from tests.published_tokenizers import gemma4_tokenizer, published_template, published_tokenizer
 from tests.training.text.asking import is_asked_as_trained
 from tests.training.text.conversations import Generator, Pair, Rules
-from tuneloop.artifacts.eval_samples import Item
+from tuneloop.artifacts.evaluation.eval_samples import Item
 from tuneloop.datasets.schema import row_of_payload
 from tuneloop.errors import DataError
 from tuneloop.stages.answering.parsing import calls_tool

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tuneloop.errors import DataError
-from tuneloop.specs.model import TokenizerSpec
+from tuneloop.specs.training.model import TokenizerSpec
 from tuneloop.training.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from tuneloop.training.text.trainer import CONTROL_SYMBOLS, SPECIAL_PIECES, train_tokenizer
 
@@ -44,7 +44,7 @@ def test_bytes_are_the_same_in_another_process() -> None:
     here = hashlib.sha256(train_tokenizer(sentences, SPEC)).hexdigest()
     code = (
         "import hashlib;"
-        "from tuneloop.specs.model import TokenizerSpec;"
+        "from tuneloop.specs.training.model import TokenizerSpec;"
         "from tuneloop.training.text.trainer import train_tokenizer;"
         "s = [f'Question {n}: wörds, 零 and {n * n}' for n in range(200)];"
         "m = train_tokenizer(s, TokenizerSpec(vocab_size=320));"

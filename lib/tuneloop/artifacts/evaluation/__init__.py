@@ -1,1 +1,1 @@
-"""Parts of the delta report."""
+"""Files of evaluations: samples, delta reports and verdicts."""

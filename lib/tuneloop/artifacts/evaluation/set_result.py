@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from tuneloop.artifacts.eval_samples import Weight
 from tuneloop.artifacts.evaluation.accuracy import Accuracy, Group, Paired, ReportPart
+from tuneloop.artifacts.evaluation.eval_samples import Weight
 
 Verdict = Literal["improved", "regressed", "no detectable difference"]
 

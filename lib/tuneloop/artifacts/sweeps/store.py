@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from tuneloop.artifacts import group_files, layout
-from tuneloop.artifacts.group_files import GroupFile, read_file, read_or_forget, write_file
+from tuneloop.artifacts import layout
+from tuneloop.artifacts.runs import group_files
+from tuneloop.artifacts.runs.group_files import GroupFile, read_file, read_or_forget, write_file
 from tuneloop.errors import InputMissing
 from tuneloop.specs.sweep import SweepSpec
 from tuneloop.storage import files, paths

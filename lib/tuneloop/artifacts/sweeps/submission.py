@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.submission import Object, Submission
+from tuneloop.artifacts.runs.submission import Object, Submission
 from tuneloop.artifacts.sweeps.store import SweepManifest, save_sweep
 from tuneloop.errors import DataError, SpecError
 from tuneloop.storage import files, paths

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuneloop.cli.control import rounds, sweeps
-from tuneloop.cli.option_groups import ClusterOptions, KnownRun, expand_groups
-from tuneloop.cli.options import MOST_SECONDS, Json, print_json
+from tuneloop.cli.shared.option_groups import ClusterOptions, KnownRun, expand_groups
+from tuneloop.cli.shared.options import MOST_SECONDS, Json, print_json
 from tuneloop.errors import StillRunning, UsageError
 
 if TYPE_CHECKING:
-    from tuneloop.artifacts.cancellation import Cancellation
+    from tuneloop.artifacts.runs.cancellation import Cancellation
     from tuneloop.artifacts.sweeps.store import SweepManifest
 
 
@@ -84,8 +84,8 @@ def _cancel_sweep(
     timeout_seconds: float,
 ) -> Cancellation:
     """Cancel all members that have started; no process that runs the sweep starts another."""
-    from tuneloop.artifacts.cancellation import Cancellation
     from tuneloop.artifacts.layout import run_manifest_url
+    from tuneloop.artifacts.runs.cancellation import Cancellation
     from tuneloop.artifacts.sweeps.store import mark_cancelled
     from tuneloop.artifacts.sweeps.submission import find_submitted_sweep
     from tuneloop.cli.control.detached import cancel_submitter
@@ -117,7 +117,7 @@ def _cancel_run(
     run: KnownRun, cluster: ClusterOptions, stage: str | None, timeout_seconds: float
 ) -> Cancellation:
     from tuneloop.artifacts.layout import run_manifest_url
-    from tuneloop.artifacts.submission import submission_url
+    from tuneloop.artifacts.runs.submission import submission_url
     from tuneloop.runs.cancellation import cancel_local_run
     from tuneloop.stages.table import STAGES
     from tuneloop.storage import files

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from tuneloop.cli.control import sweeps
-from tuneloop.cli.options import print_json
+from tuneloop.cli.shared.options import print_json
 
 if TYPE_CHECKING:
-    from tuneloop.artifacts.cancellation import Cancellation
+    from tuneloop.artifacts.runs.cancellation import Cancellation
     from tuneloop.artifacts.sweeps.submission import SubmittedSweep, SweepSubmission
-    from tuneloop.cli.option_groups import ClusterOptions, RunOptions
+    from tuneloop.cli.shared.option_groups import ClusterOptions, RunOptions
     from tuneloop.k8s.backend import KubernetesBackend
     from tuneloop.runs.sweep.plan import SweepPlan
     from tuneloop.runs.sweep.spec_file import SweepFile

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tuneloop.cli.options import print_json
+from tuneloop.cli.shared.options import print_json
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tuneloop.artifacts.cancellation import Cancellation
     from tuneloop.artifacts.rounds.store import ChainEnd, RoundsManifest
+    from tuneloop.artifacts.runs.cancellation import Cancellation
     from tuneloop.cli.live.progress import Progress
-    from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
+    from tuneloop.cli.shared.option_groups import ClusterOptions, KnownRun, RunOptions
     from tuneloop.runs.backend import Backend, BackendType
     from tuneloop.runs.rounds.plan import RoundsPlan
     from tuneloop.runs.rounds.report import RoundsReport
@@ -204,9 +204,9 @@ def cancel_rounds(
         cancel_run: ends a member, within seconds.
         timeout_seconds: maximum seconds for all members.
     """
-    from tuneloop.artifacts.cancellation import Cancellation
     from tuneloop.artifacts.layout import run_manifest_url
     from tuneloop.artifacts.rounds.store import mark_cancelled, read_end
+    from tuneloop.artifacts.runs.cancellation import Cancellation
     from tuneloop.storage import files
 
     artifacts, result = run.artifacts_url, Cancellation()

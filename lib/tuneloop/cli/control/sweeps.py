@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tuneloop.cli.options import load_prices, print_json
-from tuneloop.cli.terminal import stop_if_lost
+from tuneloop.cli.shared.options import load_prices, print_json
+from tuneloop.cli.shared.terminal import stop_if_lost
 from tuneloop.errors import UsageError
 
 FOLLOW_SECONDS = 5.0
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tuneloop.artifacts.sweeps.store import Member, MemberState, SweepManifest
     from tuneloop.cli.live.progress import Progress
-    from tuneloop.cli.option_groups import ClusterOptions, KnownRun, RunOptions
+    from tuneloop.cli.shared.option_groups import ClusterOptions, KnownRun, RunOptions
     from tuneloop.history.cost.prices import PriceList
     from tuneloop.k8s.backend import KubernetesBackend
     from tuneloop.runs.backend import B_co, Backend, BackendType
@@ -49,7 +49,7 @@ def plan_members(
     poll_seconds: float = 5.0,
 ) -> SweepPlan[B_co]:
     """Plan all members of a sweep with the options of the command line."""
-    from tuneloop.runs.prepare import prepare
+    from tuneloop.runs.planning.prepare import prepare
     from tuneloop.runs.sweep.plan import plan_sweep
 
     if run.seed is not None and any("seed" in each.values for each, _ in sweep.members):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuneloop.cli.option_groups import ClusterOptions, RunOptions, expand_groups
-from tuneloop.cli.options import MOST, Json, print_json
+from tuneloop.cli.shared.option_groups import ClusterOptions, RunOptions, expand_groups
+from tuneloop.cli.shared.options import MOST, Json, print_json
 from tuneloop.errors import PASSING_EXIT_CODES, StageFailed, UsageError
 
 if TYPE_CHECKING:
-    from tuneloop.artifacts.triggers import Start
+    from tuneloop.artifacts.runs.triggers import Start
     from tuneloop.runs.backend import Backend
-    from tuneloop.runs.prepare import Prepared
+    from tuneloop.runs.planning.prepare import Prepared
     from tuneloop.runs.rounds.plan import RoundsPlan
     from tuneloop.runs.rounds.spec_file import RoundsFile
     from tuneloop.runs.triggers.trigger import Decision
@@ -123,7 +123,7 @@ def _refuse_sweep(run: RunOptions) -> None:
 
 def _plan_run(run: RunOptions, cluster: ClusterOptions, backend: str) -> _Planned:
     from tuneloop.runs.backend import load_backend
-    from tuneloop.runs.prepare import prepare
+    from tuneloop.runs.planning.prepare import prepare
 
     prepared = prepare(load_backend(backend), run.load_spec(), run.target(cluster), seed=run.seed)
     return _Planned(
@@ -151,7 +151,7 @@ def _start_rounds(made: RoundsPlan, start: Start, *, is_local: bool, quiet: bool
     An interrupt leaves the Jobs of a cluster running, because a pod is also interrupted when it is
     evicted, and the next trigger continues.
     """
-    from tuneloop.artifacts.triggers import publish_run
+    from tuneloop.artifacts.runs.triggers import publish_run
     from tuneloop.cli.control.rounds import run_rounds
 
     run_rounds(
@@ -165,7 +165,7 @@ def _start_rounds(made: RoundsPlan, start: Start, *, is_local: bool, quiet: bool
 
 def _start_run(prepared: Prepared[Backend], start: Start, *, detach: bool, quiet: bool) -> None:
     """Start or continue the run of a start; on this machine, wait for it."""
-    from tuneloop.artifacts.triggers import publish_failure, publish_run
+    from tuneloop.artifacts.runs.triggers import publish_failure, publish_run
     from tuneloop.cli.live.progress import Progress, sequence_callbacks
     from tuneloop.runs.notifications.notifier import notifier_of_spec
     from tuneloop.runs.sequence import Sequence

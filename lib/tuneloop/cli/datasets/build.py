@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tuneloop.cli.options import DEFAULT_STORE, MOST, MOST_SEED, Json, StoreUrl, print_json
+from tuneloop.cli.shared.options import DEFAULT_STORE, MOST, MOST_SEED, Json, StoreUrl, print_json
 from tuneloop.errors import UsageError
 
 _RULES = "Rules on the quality of traces"

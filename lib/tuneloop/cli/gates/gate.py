@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuneloop.cli.option_groups import OneRun, expand_groups
-from tuneloop.cli.options import MOST, Json, given_file, print_json
+from tuneloop.cli.shared.option_groups import OneRun, expand_groups
+from tuneloop.cli.shared.options import MOST, Json, given_file, print_json
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def gate(
     as_json: Json = False,
 ) -> None:
     """Check the result of a run. Exit 13 if it fails the gate, 12 if there is none yet."""
-    from tuneloop.cli import github
+    from tuneloop.cli.shared import github
     from tuneloop.errors import GateFailed
     from tuneloop.runs.gating.judge import promote_run, require_pass
     from tuneloop.runs.outcome import load_outcome, required_report

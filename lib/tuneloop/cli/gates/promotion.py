@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneloop.cli import github
 from tuneloop.cli.gates.gate import GateOptions
-from tuneloop.cli.option_groups import KnownModel, expand_groups
-from tuneloop.cli.options import DEFAULT_ARTIFACTS, MOST, Json, artifacts_option, print_json
+from tuneloop.cli.shared import github
+from tuneloop.cli.shared.option_groups import KnownModel, expand_groups
+from tuneloop.cli.shared.options import DEFAULT_ARTIFACTS, MOST, Json, artifacts_option, print_json
 
 if TYPE_CHECKING:
     from tuneloop.artifacts.aliases import GateOfChange
-    from tuneloop.runs.base_model import NamedModel
     from tuneloop.runs.gating.promotion import Author, Moved
+    from tuneloop.runs.planning.base_model import NamedModel
 
 
 @dataclass(frozen=True)

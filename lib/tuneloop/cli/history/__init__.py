@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from tuneloop.cli.history import freeing, looking, verifying
-from tuneloop.cli.option_groups import expand_groups
+from tuneloop.cli.shared.option_groups import expand_groups
 
 
 def register(app: typer.Typer) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from tuneloop.cli.history.looking import Artifacts
-from tuneloop.cli.option_groups import ClusterOptions, OneRun
-from tuneloop.cli.options import DEFAULT_ARTIFACTS, MOST, MOST_DAYS, Json, print_json
+from tuneloop.cli.shared.option_groups import ClusterOptions, OneRun
+from tuneloop.cli.shared.options import DEFAULT_ARTIFACTS, MOST, MOST_DAYS, Json, print_json
 from tuneloop.errors import UsageError
 
 GARBAGE_KINDS = (

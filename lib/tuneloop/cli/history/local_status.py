@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from tuneloop.artifacts import layout, records
-from tuneloop.artifacts.run_manifest import read_run_manifest
-from tuneloop.artifacts.verdict import read_verdict
+from tuneloop.artifacts.evaluation.verdict import read_verdict
+from tuneloop.artifacts.runs.run_manifest import read_run_manifest
 from tuneloop.history.stored import read_unfinished, stage_names
 from tuneloop.runs.status import StageStatus
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tuneloop.cli.option_groups import KnownRun
-from tuneloop.cli.options import (
+from tuneloop.cli.shared.option_groups import KnownRun
+from tuneloop.cli.shared.options import (
     DEFAULT_ARTIFACTS,
     MOST,
     Json,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from tuneloop.cli.option_groups import OneRun
-from tuneloop.cli.options import Json, print_json
+from tuneloop.cli.shared.option_groups import OneRun
+from tuneloop.cli.shared.options import Json, print_json
 from tuneloop.errors import DataError
 
 

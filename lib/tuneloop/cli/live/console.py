@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from tuneloop.cli.terminal import CONTROLS, Screen
+from tuneloop.cli.shared.terminal import CONTROLS, Screen
 
 
 class SafeConsole(Console):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneloop.cli.option_groups import ClusterOptions, OneRun, expand_groups
-from tuneloop.cli.options import MOST
-from tuneloop.cli.terminal import stop_if_lost, write_data
+from tuneloop.cli.shared.option_groups import ClusterOptions, OneRun, expand_groups
+from tuneloop.cli.shared.options import MOST
+from tuneloop.cli.shared.terminal import stop_if_lost, write_data
 from tuneloop.errors import UsageError
 
 if TYPE_CHECKING:

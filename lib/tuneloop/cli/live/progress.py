@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import rich.progress
 
     from tuneloop.artifacts import progress
-    from tuneloop.artifacts.verdict import Verdict
+    from tuneloop.artifacts.evaluation.verdict import Verdict
     from tuneloop.runs.results import StageResult
     from tuneloop.runs.sequence import Callbacks
 

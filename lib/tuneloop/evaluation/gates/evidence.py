@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec import UNSET
 
-from tuneloop.artifacts.eval_samples import EvalSamples, Weight
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, Weight
 from tuneloop.errors import DataError
 from tuneloop.evaluation.statistics.arrays import ModelScores, SetScores, scores_of_sets
 from tuneloop.evaluation.statistics.dtypes import Counts, Floats, Groups

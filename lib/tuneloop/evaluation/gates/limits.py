@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuneloop.artifacts.delta_report import DeltaReport, Guard
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport, Guard
 
 
 @dataclass(frozen=True)

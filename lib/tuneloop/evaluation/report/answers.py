@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from msgspec import UNSET
 
-from tuneloop.artifacts.eval_samples import EvalSamples, Item, Judgement, Sample, State
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, Item, Judgement, Sample, State
 from tuneloop.evaluation.statistics.anytime import RandomOrder
 from tuneloop.evaluation.statistics.arrays import groups_of
 from tuneloop.evaluation.statistics.dtypes import Floats, Groups

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from msgspec import UNSET
 
-from tuneloop.artifacts.delta_report import (
+from tuneloop.artifacts.evaluation.accuracy import BasePrompt, Group
+from tuneloop.artifacts.evaluation.delta_report import (
     SCHEMA_VERSION,
     Context,
     DeltaReport,
@@ -20,8 +21,7 @@ from tuneloop.artifacts.delta_report import (
     LostItem,
     ReportModel,
 )
-from tuneloop.artifacts.eval_samples import EvalSamples, EvalSet
-from tuneloop.artifacts.evaluation.accuracy import BasePrompt, Group
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, EvalSet
 from tuneloop.artifacts.evaluation.set_result import SetResult, StoppingResult
 from tuneloop.errors import DataError
 from tuneloop.evaluation.report import figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from tuneloop.artifacts.delta_report import ExportAccounts, Training
+from tuneloop.artifacts.evaluation.delta_report import ExportAccounts, Training
 from tuneloop.artifacts.results import ExportCounts, ExportResults, TrainCounts, TrainResults
 from tuneloop.artifacts.training_metrics import Metrics
 

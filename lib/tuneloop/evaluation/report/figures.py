@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from tuneloop.artifacts.delta_report import Answer
-from tuneloop.artifacts.eval_samples import Item, Judgement
 from tuneloop.artifacts.evaluation.accuracy import Accuracy, Group, Paired
+from tuneloop.artifacts.evaluation.delta_report import Answer
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.artifacts.evaluation.set_result import Comparison, ModelResult
 from tuneloop.evaluation.report.answers import Answers, SetAnswers, mean_values, states
 from tuneloop.evaluation.statistics.anytime import RandomOrder, compare_anytime, mean_bounds

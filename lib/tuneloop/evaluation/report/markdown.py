@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from tuneloop import templating
-from tuneloop.artifacts.delta_report import DeltaReport
-from tuneloop.artifacts.eval_samples import EvalSamples
 from tuneloop.artifacts.evaluation.accuracy import Accuracy
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples
 from tuneloop.evaluation.report.texts import items_with_texts, short, texts_before
 
 SHOWN = 20

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneloop.artifacts.delta_report import DeltaReport, Item
-from tuneloop.artifacts.eval_samples import EvalSamples, Sample
-from tuneloop.artifacts.eval_samples import Item as Question
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport, Item
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, Sample
+from tuneloop.artifacts.evaluation.eval_samples import Item as Question
 
 TUNED = "tuned"
 SHORT_DIGEST = 12

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneloop.artifacts.delta_report import DeltaReport
 from tuneloop.artifacts.evaluation.accuracy import Group
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport
 from tuneloop.artifacts.evaluation.set_result import SetResult, Verdict
 from tuneloop.evaluation.statistics.holm import adjust
 from tuneloop.evaluation.statistics.paired import SIGNIFICANT

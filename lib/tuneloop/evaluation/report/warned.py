@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tuneloop.artifacts.delta_report import (
+from tuneloop.artifacts.evaluation.delta_report import (
     DeltaReport,
     ExportAccounts,
     Training,
     Warned,
 )
-from tuneloop.artifacts.eval_samples import EvalSamples
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples
 from tuneloop.artifacts.evaluation.set_result import ModelResult, SetResult
 from tuneloop.evaluation.report.texts import TUNED
 

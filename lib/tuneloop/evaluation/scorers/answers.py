@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneloop import jsonl
-from tuneloop.artifacts.eval_samples import STATES, Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import STATES, Item, Judgement
 from tuneloop.errors import DataError
 from tuneloop.evaluation.scorers.scoring import ScorerName, score_text
 from tuneloop.evaluation.sets.schema import EvalItem

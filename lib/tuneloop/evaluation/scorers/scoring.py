@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.options import Options
 from tuneloop.evaluation.scorers.row import ScorerKind

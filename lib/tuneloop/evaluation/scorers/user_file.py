@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.options import Options
 from tuneloop.evaluation.scorers.row import ScorerKind, correct, failed, wrong

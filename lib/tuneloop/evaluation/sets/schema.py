@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from tuneloop.artifacts.eval_samples import Item
+from tuneloop.artifacts.evaluation.eval_samples import Item
 from tuneloop.errors import DataError, SpecError
 from tuneloop.evaluation.scorers.text.characters import plain_characters
 from tuneloop.file_kinds import not_text

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec import UNSET
 
-from tuneloop.artifacts.eval_samples import STATES, EvalSamples, EvalSet, Item, State
+from tuneloop.artifacts.evaluation.eval_samples import STATES, EvalSamples, EvalSet, Item, State
 from tuneloop.evaluation.statistics.dtypes import Counts, Floats, Groups
 from tuneloop.evaluation.statistics.sequential import largest_group, order_of_set
 

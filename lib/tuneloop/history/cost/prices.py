@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from tuneloop.artifacts.run_manifest import RunManifest
+from tuneloop.artifacts.runs.run_manifest import RunManifest
 from tuneloop.errors import UsageError
 from tuneloop.specs.base import Spec
 from tuneloop.storage import files

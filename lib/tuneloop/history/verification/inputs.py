@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuneloop.artifacts import layout
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.run_manifest import DatasetOfRun, RunManifest
+from tuneloop.artifacts.runs.run_manifest import DatasetOfRun, RunManifest
 from tuneloop.artifacts.token_manifest import read_token_manifest
 from tuneloop.datasets.croissant import dump_croissant
 from tuneloop.datasets.schema import ContentHasher, DatasetManifest

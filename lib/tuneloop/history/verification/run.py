@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_index import parse_run_index
-from tuneloop.artifacts.run_manifest import RunManifest, read_run_manifest
+from tuneloop.artifacts.runs.run_index import parse_run_index
+from tuneloop.artifacts.runs.run_manifest import RunManifest, read_run_manifest
 from tuneloop.datasets.schema import is_key
 from tuneloop.errors import DataError, InputMissing
 from tuneloop.history.index import read_index

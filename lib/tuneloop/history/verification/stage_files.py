@@ -11,11 +11,11 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from tuneloop.artifacts import layout, records
+from tuneloop.artifacts.evaluation.verdict import read_verdict
 from tuneloop.artifacts.progress import Progress
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.stage_logs.archive import AttemptEnd
 from tuneloop.artifacts.usage.held import StageHeld
-from tuneloop.artifacts.verdict import read_verdict
 from tuneloop.errors import DataError
 from tuneloop.history.stored import is_alive
 from tuneloop.history.verification.findings import Findings

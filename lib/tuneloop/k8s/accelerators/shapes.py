@@ -19,7 +19,7 @@ from tuneloop.errors import SpecError
 from tuneloop.k8s.accelerators.rows import Row, gang_row, larger_row, sizes_of_family, table_rows
 from tuneloop.k8s.accelerators.table import AcceleratorTable, Option, OptionName, Parts, read_table
 from tuneloop.specs.cluster import AcceleratorRequest, PodSecurity
-from tuneloop.specs.compilation import Chip, TargetDevices
+from tuneloop.specs.training.compilation import Chip, TargetDevices
 from tuneloop.validation import shorten
 
 _TOPOLOGY = re.compile(r"[1-9][0-9]{0,2}(?:x[1-9][0-9]{0,2}){1,2}")

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from tuneloop.artifacts.run_manifest import ModelOfRun
+from tuneloop.artifacts.runs.run_manifest import ModelOfRun
 from tuneloop.k8s.checks.offline import Finding
 from tuneloop.specs.run import ExecutionSpec
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tuneloop.artifacts.verdict import Verdict
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.k8s.diagnosis import end_rules, queue_rules, run_rules, start_rules
 from tuneloop.k8s.diagnosis.observed import (
     Observation,

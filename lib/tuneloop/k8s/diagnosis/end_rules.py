@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from tuneloop.artifacts.verdict import State, Verdict
+from tuneloop.artifacts.evaluation.verdict import State, Verdict
 from tuneloop.k8s.api import Object
 from tuneloop.k8s.diagnosis.exit_codes import AGAIN, MEANINGS, meaning_of, memory_fix, verb_code
 from tuneloop.k8s.diagnosis.observed import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tuneloop.artifacts.verdict import State
+from tuneloop.artifacts.evaluation.verdict import State
 from tuneloop.errors import verb_exit_code
 from tuneloop.k8s.diagnosis.observed import Observation, entries, mapping, text
 
@@ -45,7 +45,7 @@ MEANINGS = {
     143: Meaning("Transient", f"find out what terminates it, {AGAIN}"),
 }
 _REFUSED_DEVICE = re.compile(r"may not open /dev/")
-"""In the sentence of `stages/failures.py`."""
+"""In the sentence of `stages/lifecycle/failures.py`."""
 _DEVICE_MEMORY = {
     "train": "lower train.batch_size or train.max_length_tokens, set train.remat to block, or use a"
     " larger machine (`tuneloop plan` estimates the memory)",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tuneloop.artifacts.verdict import State, Verdict
+from tuneloop.artifacts.evaluation.verdict import State, Verdict
 from tuneloop.k8s.api import Object
 from tuneloop.k8s.diagnosis.observed import (
     Observation,

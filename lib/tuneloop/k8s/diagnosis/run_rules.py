@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuneloop.artifacts.verdict import Verdict
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.k8s.diagnosis.observed import (
     Observation,
     condition,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuneloop.artifacts.verdict import State
+from tuneloop.artifacts.evaluation.verdict import State
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneloop.artifacts.verdict import State, Verdict
+from tuneloop.artifacts.evaluation.verdict import State, Verdict
 from tuneloop.k8s.api import Object
 from tuneloop.k8s.diagnosis.observed import (
     Observation,

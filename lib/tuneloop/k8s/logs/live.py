@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.stage_logs.attempt import Attempt
 from tuneloop.artifacts.stage_logs.lines import Window
 from tuneloop.artifacts.stage_logs.live import Piece
-from tuneloop.artifacts.verdict import Verdict
 from tuneloop.k8s.api import ClusterApi
 from tuneloop.k8s.logs.attempts import PodAttempt, pod_attempts, process_count
 from tuneloop.k8s.logs.tail import read_new

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tuneloop.artifacts.submission import Submission, name_of
+from tuneloop.artifacts.runs.submission import Submission, name_of
 from tuneloop.k8s import names
 from tuneloop.k8s.rendering.comments import dump_commented
 from tuneloop.k8s.rendering.manifests import stage_files

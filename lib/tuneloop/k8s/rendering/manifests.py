@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneloop import provenance
-from tuneloop.artifacts.submission import Submission
+from tuneloop.artifacts.runs.submission import Submission
 from tuneloop.errors import SpecError, UsageError
 from tuneloop.k8s.accelerators.shapes import Accelerators, load_accelerators
 from tuneloop.k8s.rendering.render import Object, Renderer, Templates

@@ -1,7 +1,7 @@
 """Render the pod of a workload: one command with its environment, volumes and resources.
 
 A pod can write only to its volumes. Its command and the common part of its environment come from
-`tuneloop.stages.command`, as they do on a laptop.
+`tuneloop.stages.lifecycle.command`, as they do on a laptop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tuneloop.k8s.accelerators.shapes import Shape
 from tuneloop.k8s.names import REPLICATED_JOB
 from tuneloop.k8s.rendering.templates import Template, fill
 from tuneloop.settings.environment import variable
-from tuneloop.stages.command import CPU_ENV, stage_env
+from tuneloop.stages.lifecycle.command import CPU_ENV, stage_env
 
 HOME = "/home/tuneloop"
 USER = 10001

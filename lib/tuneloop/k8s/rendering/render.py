@@ -33,7 +33,7 @@ from tuneloop.k8s.rendering.pod import (
 from tuneloop.k8s.rendering.templates import Template, fill
 from tuneloop.specs.cluster import ClusterSpec, PodResources, StagePlacement
 from tuneloop.specs.stages import StageSpec, dump_stage_spec
-from tuneloop.stages.command import shared_cache_env, stage_argv
+from tuneloop.stages.lifecycle.command import shared_cache_env, stage_argv
 from tuneloop.stages.table import STAGES, names_in
 
 FINAL_EXIT_CODES = sorted(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneloop.artifacts.run_manifest import RunManifest
-from tuneloop.artifacts.submission import Submission, SubmittedStage
+from tuneloop.artifacts.runs.run_manifest import RunManifest
+from tuneloop.artifacts.runs.submission import Submission, SubmittedStage
 from tuneloop.k8s.rendering.render import Renderer
 from tuneloop.k8s.rendering.submitter import render_submitter
 from tuneloop.specs.stages import StageSpec

@@ -11,7 +11,7 @@ import base64
 import gzip
 from collections.abc import Sequence
 
-from tuneloop.artifacts.submission import Submission
+from tuneloop.artifacts.runs.submission import Submission
 from tuneloop.k8s import names
 from tuneloop.k8s.rendering.pod import (
     CREDENTIALS_ENV,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tuneloop.history.cost.account import StageCost, price_note, price_of
 from tuneloop.history.cost.prices import PriceList
-from tuneloop.runs.plan_table import PlanRow
+from tuneloop.runs.planning.plan_table import PlanRow
 from tuneloop.specs.cluster import ClusterSpec
 
 _HOUR = 3600

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tuneloop.runs.any_plan import AnyPlan
-from tuneloop.runs.plan import Plan
-from tuneloop.specs.compilation import TargetDevices
+from tuneloop.runs.planning.any_plan import AnyPlan
+from tuneloop.runs.planning.plan import Plan
+from tuneloop.specs.training.compilation import TargetDevices
 from tuneloop.training.sizing.evaluation import (
     batch_bytes,
     largest_rows,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from tuneloop.history.units import size
-from tuneloop.runs.any_plan import AnyPlan
-from tuneloop.runs.plan import Plan
-from tuneloop.specs.method import LoraMethod
+from tuneloop.runs.planning.any_plan import AnyPlan
+from tuneloop.runs.planning.plan import Plan
+from tuneloop.specs.training.method import LoraMethod
 from tuneloop.training.sizing.parameters import adapter_count, parameter_count
 
 _FLOAT32 = 4

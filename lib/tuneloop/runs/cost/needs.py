@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuneloop.runs.plan import Plan
-from tuneloop.runs.train_step import PlannedStep, planned_step
-from tuneloop.specs.compilation import TargetDevices
+from tuneloop.runs.planning.plan import Plan
+from tuneloop.runs.planning.train_step import PlannedStep, planned_step
 from tuneloop.specs.target import StageNeeds
+from tuneloop.specs.training.compilation import TargetDevices
 from tuneloop.training.sizing.evaluation import eval_host_bytes, eval_seconds
 from tuneloop.training.sizing.work import step_work
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tuneloop.runs.sampling.plan import SamplePlan
-from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.target import StageNeeds
+from tuneloop.specs.training.compilation import TargetDevices
 from tuneloop.training.sizing.evaluation import sample_host_bytes, sample_seconds
 
 PROMPT_TOKENS = 512

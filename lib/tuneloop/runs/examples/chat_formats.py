@@ -11,7 +11,7 @@ from tuneloop.artifacts.model_manifest import parse_model_manifest
 from tuneloop.artifacts.records import Record, read_output
 from tuneloop.errors import TuneloopError
 from tuneloop.history.stored import StoredRun
-from tuneloop.runs.base_model import (
+from tuneloop.runs.planning.base_model import (
     TUNED_MANIFEST,
     FoundModel,
     find_stored_model,

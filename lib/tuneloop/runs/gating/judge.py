@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import EvalSamples, load_samples
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, load_samples
 from tuneloop.errors import DataError, GateFailed, InputMissing
 from tuneloop.evaluation.gates.limits import Gate, gate_problems
 from tuneloop.runs.outcome import Outcome, required_report

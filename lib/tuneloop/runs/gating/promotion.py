@@ -15,8 +15,8 @@ from tuneloop.artifacts import aliases, layout
 from tuneloop.artifacts.aliases import AliasChange, AliasedModel, GateOfChange
 from tuneloop.errors import DataError, GateFailed, InputMissing, UsageError
 from tuneloop.models.add import check_name
-from tuneloop.runs.base_model import NamedModel, find_aliased_model
 from tuneloop.runs.gating.judge import GateResult
+from tuneloop.runs.planning.base_model import NamedModel, find_aliased_model
 from tuneloop.storage import files, paths
 from tuneloop.validation import shorten
 

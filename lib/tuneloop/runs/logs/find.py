@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_manifest import read_run_manifest
+from tuneloop.artifacts.runs.run_manifest import read_run_manifest
+from tuneloop.artifacts.runs.submission import load_submission
 from tuneloop.artifacts.stage_logs.live import LiveLogs
-from tuneloop.artifacts.submission import load_submission
 from tuneloop.errors import InputMissing, TuneloopError, UsageError
 from tuneloop.runs.logs.follow import StageLog
 from tuneloop.stages.pipelines import ordered

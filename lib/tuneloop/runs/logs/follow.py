@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.evaluation.verdict import read_verdict
 from tuneloop.artifacts.stage_logs.attempt import FOLDER, LOCAL_POD, Attempt, list_attempts
 from tuneloop.artifacts.stage_logs.lines import Line
 from tuneloop.artifacts.stage_logs.live import LiveLogs
-from tuneloop.artifacts.verdict import read_verdict
 from tuneloop.errors import Transient
 from tuneloop.runs.logs.merge import Merger
 from tuneloop.runs.logs.plain import PlainLog

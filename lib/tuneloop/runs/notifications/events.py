@@ -15,8 +15,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 from tuneloop.artifacts import layout
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.verdict import Verdict
 from tuneloop.history import stored
 from tuneloop.runs.outcome import REPORT_TEXT
 from tuneloop.runs.results import StageResult

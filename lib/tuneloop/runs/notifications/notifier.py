@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from tuneloop.artifacts.submission import Submission, submission_url
-from tuneloop.artifacts.verdict import State, Verdict
+from tuneloop.artifacts.evaluation.verdict import State, Verdict
+from tuneloop.artifacts.runs.submission import Submission, submission_url
 from tuneloop.errors import (
     SpecError,
     StageFailed,

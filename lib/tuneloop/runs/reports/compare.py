@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tuneloop.artifacts.eval_samples import EvalSamples
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples
 from tuneloop.errors import UsageError
 from tuneloop.evaluation.report.answers import Answers, by_set
 from tuneloop.evaluation.report.figures import accuracy_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from tuneloop import templating
-from tuneloop.artifacts.eval_samples import EvalSamples, Item, Sample, State
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, Item, Sample, State
 from tuneloop.evaluation.report.markdown import percent, points
 from tuneloop.evaluation.report.page.html import FOLDER, cut, policy
 from tuneloop.evaluation.report.page.pictures import Picture

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import EvalSamples, EvalSet, Item, Judgement, Model, Sample
+from tuneloop.artifacts.evaluation.eval_samples import (
+    EvalSamples,
+    EvalSet,
+    Item,
+    Judgement,
+    Model,
+    Sample,
+)
 from tuneloop.errors import InputMissing, UsageError
 from tuneloop.evaluation.report.texts import texts_before
 from tuneloop.runs.outcome import load_outcome, required_report

@@ -11,10 +11,10 @@ import msgspec
 from msgspec import UNSET
 
 from tuneloop.artifacts import records
-from tuneloop.artifacts.delta_report import DeltaReport, dump_report
-from tuneloop.artifacts.eval_samples import EvalSamples, Judgement, Sample, dump_samples
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport, dump_report
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, Judgement, Sample, dump_samples
 from tuneloop.artifacts.results import NoiseFloor, RecordPart
-from tuneloop.artifacts.run_manifest import read_run_manifest
+from tuneloop.artifacts.runs.run_manifest import read_run_manifest
 from tuneloop.errors import DataError
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.markdown import render_markdown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import EvalSamples, load_samples
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, load_samples
 from tuneloop.errors import InputMissing
 
 SAMPLES = "samples.jsonl"

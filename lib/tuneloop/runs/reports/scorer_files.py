@@ -7,7 +7,7 @@ import hashlib
 from msgspec import UNSET
 
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import EvalSamples, EvalSet, scorer_file
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, EvalSet, scorer_file
 from tuneloop.artifacts.records import Record
 from tuneloop.errors import DataError, InputMissing, SpecError
 from tuneloop.evaluation.scorers.scoring import ScorerName

@@ -11,11 +11,11 @@ from tuneloop import jsonl
 from tuneloop.artifacts.rounds.store import MARK, RoundsManifest
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
-from tuneloop.runs.any_plan import load_any_plan
 from tuneloop.runs.backend import Backend, BackendType
 from tuneloop.runs.local import LocalBackend
-from tuneloop.runs.plan_stages import code_of
-from tuneloop.runs.prepare import Prepared
+from tuneloop.runs.planning.any_plan import load_any_plan
+from tuneloop.runs.planning.plan_stages import code_of
+from tuneloop.runs.planning.prepare import Prepared
 from tuneloop.runs.rounds.members import start_spec
 from tuneloop.runs.rounds.spec import RoundsSpec
 from tuneloop.runs.rounds.spec_file import RoundsFile

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuneloop.artifacts import records
-from tuneloop.artifacts.eval_samples import load_samples
+from tuneloop.artifacts.evaluation.eval_samples import load_samples
 from tuneloop.artifacts.rounds.store import RoundsManifest
 from tuneloop.errors import DataError
 from tuneloop.evaluation.statistics.arrays import SetScores, scores_of_sets

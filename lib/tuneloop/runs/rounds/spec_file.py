@@ -10,13 +10,13 @@ import yaml
 from pydantic import ValidationError
 
 from tuneloop.errors import SpecError
-from tuneloop.runs.keyed_spec import read_keyed_spec
+from tuneloop.runs.planning.keyed_spec import read_keyed_spec
+from tuneloop.runs.planning.spec_file import check_shard_counts
 from tuneloop.runs.rounds.members import SAMPLE, Place, arm_spec, arms_of, sample_spec, start_spec
 from tuneloop.runs.rounds.spec import KEY, MAX_NAME, RoundsSpec
-from tuneloop.runs.spec_file import check_shard_counts
-from tuneloop.specs.model import PretrainedModelSpec
 from tuneloop.specs.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
 from tuneloop.specs.run import RunSpec
+from tuneloop.specs.training.model import PretrainedModelSpec
 from tuneloop.validation import all_errors, path_of
 from tuneloop.yaml_in import line_of, validate
 

@@ -16,12 +16,12 @@ from tuneloop.artifacts.rounds import store
 from tuneloop.artifacts.rounds.store import RoundGate, RoundSelection, RoundsMember, RuleEffect
 from tuneloop.datasets.read import find_manifest
 from tuneloop.evaluation.gates.limits import Gate
-from tuneloop.runs.any_plan import AnyPlan
 from tuneloop.runs.backend import Backend
 from tuneloop.runs.gating.judge import judge_run
 from tuneloop.runs.outcome import load_outcome
-from tuneloop.runs.plan import stage_state
-from tuneloop.runs.prepare import Prepared
+from tuneloop.runs.planning.any_plan import AnyPlan
+from tuneloop.runs.planning.plan import stage_state
+from tuneloop.runs.planning.prepare import Prepared
 from tuneloop.runs.rounds import members, samples
 from tuneloop.runs.rounds.members import SAMPLE, START, Place
 from tuneloop.runs.rounds.plan import RoundsPlan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneloop.artifacts.run_manifest import ModelOfRun
+from tuneloop.artifacts.runs.run_manifest import ModelOfRun
 from tuneloop.datasets.schema import DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import DataError, SpecError
@@ -13,8 +13,8 @@ from tuneloop.evaluation.scorers.scoring import ScorerName
 from tuneloop.evaluation.scorers.user_file import UserScorer
 from tuneloop.evaluation.sets.planned import load_scorer, read_kept_apart
 from tuneloop.evaluation.sets.schema import EvalSetFile
-from tuneloop.runs.base_model import FoundModel, describe_model, find_sampled_model
-from tuneloop.runs.plan_stages import (
+from tuneloop.runs.planning.base_model import FoundModel, describe_model, find_sampled_model
+from tuneloop.runs.planning.plan_stages import (
     PlannedRun,
     absolute_execution,
     build_stages,
@@ -23,11 +23,11 @@ from tuneloop.runs.plan_stages import (
     dataset_ref,
     refuse_credentials,
 )
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.sampling import DatasetPrompts, DrawSpec, FilePrompts, GymPrompts, SampleRunSpec
 from tuneloop.specs.stages import EvalSetRef
 from tuneloop.specs.target import StageNeeds
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.compilation import TargetDevices
 from tuneloop.stages.sampling.prompts import (
     UNNAMED,
     ApartPrompts,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuneloop.artifacts.run_manifest import DatasetOfRun
+from tuneloop.artifacts.runs.run_manifest import DatasetOfRun
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.evaluation.scorers.scoring import check_allowed, scorer_of
 from tuneloop.evaluation.scorers.user_file import UserScorer
 from tuneloop.evaluation.sets.planned import load_scorer, read_kept_apart
 from tuneloop.evaluation.trace_scores import criteria_of
-from tuneloop.runs.plan_stages import (
+from tuneloop.runs.planning.plan_stages import (
     PlannedRun,
     absolute_execution,
     build_stages,
@@ -20,9 +20,9 @@ from tuneloop.runs.plan_stages import (
     dataset_ref,
     refuse_credentials,
 )
-from tuneloop.specs.compilation import TargetDevices
 from tuneloop.specs.scoring import ScoreRunSpec
 from tuneloop.specs.target import StageNeeds
+from tuneloop.specs.training.compilation import TargetDevices
 from tuneloop.stages.scoring.row import ScoreInputs
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event, Lock
 from typing import Any
 
+from tuneloop.artifacts.evaluation.verdict import Verdict
 from tuneloop.artifacts.sweeps.store import (
     Member,
     MemberEnd,
@@ -22,7 +23,6 @@ from tuneloop.artifacts.sweeps.store import (
     read_state,
     save_state,
 )
-from tuneloop.artifacts.verdict import Verdict
 from tuneloop.errors import StillRunning, TuneloopError
 from tuneloop.runs import sequence
 from tuneloop.runs.backend import Backend

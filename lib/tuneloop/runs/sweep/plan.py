@@ -10,8 +10,8 @@ from typing import Generic
 from tuneloop.artifacts.sweeps.store import MARK, Member, SweepManifest
 from tuneloop.errors import SpecError
 from tuneloop.runs.backend import B_co
-from tuneloop.runs.plan import State, stage_state
-from tuneloop.runs.prepare import Prepared
+from tuneloop.runs.planning.plan import State, stage_state
+from tuneloop.runs.planning.prepare import Prepared
 from tuneloop.runs.sweep.expand import Variant
 from tuneloop.runs.sweep.spec_file import SweepFile
 from tuneloop.specs.integrations.notifications import WebhookSpec

@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from tuneloop.errors import SpecError
-from tuneloop.runs.keyed_spec import read_keyed_spec
-from tuneloop.runs.spec_file import check_shard_counts
+from tuneloop.runs.planning.keyed_spec import read_keyed_spec
+from tuneloop.runs.planning.spec_file import check_shard_counts
 from tuneloop.runs.sweep.expand import Variant, apply, expand
 from tuneloop.specs.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
 from tuneloop.specs.run import RunSpec

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from tuneloop.artifacts import triggers
 from tuneloop.artifacts.rounds.store import is_rounds_id
 from tuneloop.artifacts.rounds.store import is_unfinished as rounds_are_unfinished
-from tuneloop.artifacts.triggers import LastStart, Start
+from tuneloop.artifacts.runs import triggers
+from tuneloop.artifacts.runs.triggers import LastStart, Start
 from tuneloop.datasets.schema import BuildRequest, DatasetManifest
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import DataError, InputMissing, UsageError

@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.stages.context import Stage
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.storage import files, paths
 from tuneloop.storage.sealed import sealed, unsealed
 from tuneloop.training.sizing.evaluation import CPU_ROWS, largest_rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tuneloop.artifacts.eval_samples import Item
+from tuneloop.artifacts.evaluation.eval_samples import Item
 from tuneloop.evaluation.scorers.text.places import whole_answer
 from tuneloop.traces.response_text import ParsedResponse
 from tuneloop.training.prompt_templates import Recipe

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tuneloop.artifacts.eval_samples import Context
+from tuneloop.artifacts.evaluation.eval_samples import Context
 from tuneloop.errors import DataError
 from tuneloop.training.conversation import Conversation, asked_conversation
 from tuneloop.training.text.chat_format import ChatFormat

@@ -16,7 +16,7 @@ from dataclasses import astuple
 
 from tuneloop.errors import TuneloopError
 from tuneloop.stages.answering.generation import Generation
-from tuneloop.stages.context import Stage
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.storage import files, paths
 from tuneloop.storage.sealed import SEAL, sealed, unsealed
 

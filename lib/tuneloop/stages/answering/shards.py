@@ -10,7 +10,7 @@ from tuneloop import jsonl
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import Record
 from tuneloop.stages.answering.generation import Generation
-from tuneloop.stages.context import Stage
+from tuneloop.stages.lifecycle.context import Stage
 
 PREFIX, SUFFIX = "generations_", ".jsonl"
 """Parts of the names of the files around the name of a pass; rows hold the number of the answer and

@@ -8,10 +8,10 @@ adopts, tries the same model again and adds nothing.
 
 from __future__ import annotations
 
-from tuneloop.artifacts.delta_report import DeltaReport
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport
 from tuneloop.evaluation.gates.ledger import register
-from tuneloop.stages.context import Stage
 from tuneloop.stages.evaluation.models import TUNED
+from tuneloop.stages.lifecycle.context import Stage
 
 
 def enter_candidate(stage: Stage, report: DeltaReport) -> None:

@@ -21,9 +21,9 @@ from tuneloop.artifacts import layout
 from tuneloop.artifacts.records import KEPT_INPUT
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering.generation import Generation
-from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Pass
 from tuneloop.stages.evaluation.models import TUNED, Asked
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.storage import files
 from tuneloop.storage.sealed import read_sealed_lines, seal_lines
 

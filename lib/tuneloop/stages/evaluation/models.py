@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneloop.artifacts.eval_samples import Model
+from tuneloop.artifacts.evaluation.eval_samples import Model
 from tuneloop.artifacts.results import TrainCounts, TrainResults
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering.question import Question, Shots
-from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Pass
 from tuneloop.stages.evaluation.sets import LoadedSet
 from tuneloop.stages.evaluation.shots import choose_shots
 from tuneloop.stages.exported import iter_examples
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.models.steps import checkpoint_name, checkpoint_steps
 from tuneloop.training.generation.decoding import GREEDY, Sampling
 from tuneloop.training.prompt_templates import recipe_named

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuneloop.artifacts import records
-from tuneloop.artifacts.delta_report import Context, DeltaReport, dump_report
-from tuneloop.artifacts.eval_samples import EvalSamples
+from tuneloop.artifacts.evaluation.delta_report import Context, DeltaReport, dump_report
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples
 from tuneloop.artifacts.model_manifest import load_referenced_model
 from tuneloop.artifacts.results import (
     EvalCounts,
@@ -24,8 +24,8 @@ from tuneloop.evaluation.report.markdown import render_markdown
 from tuneloop.evaluation.report.page.html import render_html
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering import remote
-from tuneloop.stages.context import Stage
 from tuneloop.stages.evaluation.sets import LoadedSet, contamination, contamination_state
+from tuneloop.stages.lifecycle.context import Stage
 
 
 def write_report(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import UNSET
 
-from tuneloop.artifacts.eval_samples import EvalSamples, Judgement, Sample
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, Judgement, Sample
 from tuneloop.evaluation.scorers.scoring import score_text
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.stages.answering.generation import Generation

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from tuneloop.artifacts.delta_report import ContaminationState
-from tuneloop.artifacts.eval_samples import EvalSet, Item, Stopping
+from tuneloop.artifacts.evaluation.delta_report import ContaminationState
+from tuneloop.artifacts.evaluation.eval_samples import EvalSet, Item, Stopping
 from tuneloop.artifacts.results import ExportResults
 from tuneloop.errors import SpecError
 from tuneloop.evaluation.scorers.scoring import ScorerName, check_allowed, scorer_of
@@ -18,7 +18,7 @@ from tuneloop.evaluation.scorers.user_file import UserScorer
 from tuneloop.evaluation.sets.schema import EvalItem
 from tuneloop.specs.evaluation import EvalSetSpec
 from tuneloop.specs.stages import EvalSetRef, EvalStage
-from tuneloop.stages.context import Stage
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.planned import load_planned_scorer, read_planned_set
 
 

@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tuneloop.artifacts.eval_samples import Stopping
+from tuneloop.artifacts.evaluation.eval_samples import Stopping
 from tuneloop.evaluation.gates.ledger import alpha_of
 from tuneloop.evaluation.statistics.arrays import groups_of
 from tuneloop.evaluation.statistics.dtypes import Floats, Groups
 from tuneloop.evaluation.statistics.sequential import largest_group, look, order_of_set
 from tuneloop.specs.stages import EvalStage
 from tuneloop.stages.answering.generation import Generation
-from tuneloop.stages.context import Stage
 from tuneloop.stages.eval_passes import Asker, Pass
 from tuneloop.stages.evaluation import kept
 from tuneloop.stages.evaluation.models import BASE, TUNED, Asked
 from tuneloop.stages.evaluation.samples import Judge
 from tuneloop.stages.evaluation.sets import EarlyStop, LoadedSet
+from tuneloop.stages.lifecycle.context import Stage
 
 log = logging.getLogger("tuneloop.stage")
 

@@ -8,12 +8,12 @@ from itertools import islice
 from typing import Any
 
 from tuneloop.artifacts.model_manifest import ModelManifest, load_referenced_model
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import FullMethod
-from tuneloop.specs.model import RandomModelSpec
 from tuneloop.specs.stages import ModelRef, TrainStage
-from tuneloop.specs.training import TrainSpec
-from tuneloop.stages.context import Stage
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import FullMethod
+from tuneloop.specs.training.model import RandomModelSpec
+from tuneloop.specs.training.train import TrainSpec
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.training.chat_templates import chat_template_named
 from tuneloop.training.models.hf_writer import OpenFile
 from tuneloop.training.models.loading import load_model

@@ -11,9 +11,9 @@ from tuneloop.artifacts import records
 from tuneloop.artifacts.model_manifest import MANIFEST, load_referenced_model, parse_model_manifest
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import TrainResults
-from tuneloop.specs.architecture import Architecture
 from tuneloop.specs.stages import EvalStage, ModelRef
-from tuneloop.stages.context import Stage
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.models.steps import FOLDER, checkpoint_name, checkpoint_steps
 from tuneloop.storage import paths
 from tuneloop.training.models.loading import load_model

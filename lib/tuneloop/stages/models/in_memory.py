@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.sizing.evaluation import USED_SHARE, batch_bytes, weight_bytes
 from tuneloop.training.sizing.host_memory import RUNTIME
 

@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.stages import TrainStage
-from tuneloop.stages.context import Stage
+from tuneloop.specs.training.method import LoraMethod
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.models.base import BaseModel, opener
 from tuneloop.stages.models.steps import FOLDER
 from tuneloop.stages.models.tuned import trained_card, tuned_documents_of, tuned_lineage, tuned_name

@@ -7,9 +7,9 @@ from typing import Any
 
 from tuneloop.artifacts.model_manifest import ModelManifest
 from tuneloop.artifacts.results import ExportCounts, TrainCounts, TrainResults
-from tuneloop.specs.method import LoraMethod
 from tuneloop.specs.stages import TrainStage
-from tuneloop.stages.context import Stage
+from tuneloop.specs.training.method import LoraMethod
+from tuneloop.stages.lifecycle.context import Stage
 from tuneloop.stages.models.base import BASE_FOLDER, BaseModel, opener
 from tuneloop.storage import paths
 from tuneloop.training.models.hf_layout import open_folder

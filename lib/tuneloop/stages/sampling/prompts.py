@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tuneloop import resources
-from tuneloop.artifacts.eval_samples import Item
+from tuneloop.artifacts.evaluation.eval_samples import Item
 from tuneloop.datasets.schema import TraceRow
 from tuneloop.datasets.source import DatasetSource
 from tuneloop.errors import DataError, InputMissing

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneloop.artifacts.eval_samples import STATES, Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import STATES, Item, Judgement
 from tuneloop.artifacts.results import SampleCounts, SampleResults
 from tuneloop.evaluation.statistics.dtypes import Counts
 from tuneloop.evaluation.statistics.repeats import pass_at_k

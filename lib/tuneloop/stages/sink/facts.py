@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tuneloop.artifacts import layout
-from tuneloop.artifacts.run_manifest import RunManifest
+from tuneloop.artifacts.runs.run_manifest import RunManifest
 from tuneloop.specs.stages import StageSpec
 from tuneloop.storage import paths
 

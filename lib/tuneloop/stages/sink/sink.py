@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tuneloop import provenance
 from tuneloop.artifacts import records
 from tuneloop.artifacts.records import Record
-from tuneloop.artifacts.run_manifest import read_run_manifest
+from tuneloop.artifacts.runs.run_manifest import read_run_manifest
 from tuneloop.errors import Superseded, Transient
 from tuneloop.specs.integrations.metrics_sink import MetricsSinkSpec
 from tuneloop.stages.sink.delivery import Delivery
@@ -30,7 +30,7 @@ from tuneloop.stages.sink.points import (
 from tuneloop.stages.table import STAGES
 
 if TYPE_CHECKING:
-    from tuneloop.stages.context import Stage
+    from tuneloop.stages.lifecycle.context import Stage
 
 log = logging.getLogger(__name__)
 

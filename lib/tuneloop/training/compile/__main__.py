@@ -1,6 +1,7 @@
 """Compile training steps in a process of their own: one request per line, one answer per line.
 
-`runs/compilation.py` starts this process. An answer is a `CompiledStep`, or `{"error", "code"}`.
+`runs/planning/compilation.py` starts this process. An answer is a `CompiledStep`, or
+`{"error", "code"}`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import sys
 
 from tuneloop.errors import TuneloopError
-from tuneloop.specs.compilation import CompileRequest
+from tuneloop.specs.training.compilation import CompileRequest
 
 
 def main() -> None:

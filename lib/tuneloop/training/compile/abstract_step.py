@@ -11,9 +11,9 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import FullMethod, LoraMethod
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import FullMethod, LoraMethod
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.registry import family_named
 from tuneloop.training.models.sharding import remove_sharding_marks, sharding_of

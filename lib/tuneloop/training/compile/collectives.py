@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tuneloop.specs.compilation import Collective
+from tuneloop.specs.training.compilation import Collective
 
 KINDS = (
     "all-gather",

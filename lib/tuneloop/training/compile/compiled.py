@@ -15,7 +15,7 @@ import jax
 from flax import nnx
 
 from tuneloop import provenance
-from tuneloop.specs.compilation import PACKAGES, CompiledStep, CompileRequest
+from tuneloop.specs.training.compilation import PACKAGES, CompiledStep, CompileRequest
 from tuneloop.training.compile.abstract_step import AbstractStep, Placement, build_abstract_step
 from tuneloop.training.compile.collectives import count_collectives
 from tuneloop.training.compile.topology import find_devices

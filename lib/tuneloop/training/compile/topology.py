@@ -8,7 +8,7 @@ import jax
 from jax.experimental import topologies
 
 from tuneloop.errors import SpecError, Unavailable
-from tuneloop.specs.compilation import TargetDevices
+from tuneloop.specs.training.compilation import TargetDevices
 from tuneloop.validation import shorten
 
 _HOST_BOUNDS = {1: (1, 1, 1), 4: (2, 2, 1), 8: (2, 4, 1)}

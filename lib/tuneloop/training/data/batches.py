@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.data.order import rows_at
 from tuneloop.training.data.packing import pack
 from tuneloop.training.data.table import TokenTable

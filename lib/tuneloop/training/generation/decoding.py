@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 
 ROWS = "rows"
 """Axis of devices that divide the rows of a batch among themselves."""

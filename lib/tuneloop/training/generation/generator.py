@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.generation.batches import (
     SHORTEST,
     BatchPlan,

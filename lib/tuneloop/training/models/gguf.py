@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 
 from tuneloop.errors import DataError, InputMissing
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.hf_config import dump_config, parse_config
 from tuneloop.training.models.hf_layout import DTYPES
 from tuneloop.training.models.hf_writer import OutgoingTensor, outgoing_array

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Architecture, Rope
+from tuneloop.specs.training.architecture import Architecture, Rope
 from tuneloop.training.models.hf_defaults import DEFAULTS, FAMILY_OF_MODEL_TYPE, REFUSED
 from tuneloop.training.models.registry import family_named
 from tuneloop.validation import first_error, shorten

@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.hf_layout import (
     DTYPES,
     INDEX,

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.hf_layout import CheckpointFiles, StoredTensor
 from tuneloop.training.models.naming import TensorRule, name_style, rule_of
 from tuneloop.training.models.parameters import param_items

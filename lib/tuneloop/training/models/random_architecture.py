@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tuneloop.specs.architecture import Architecture, Rope
-from tuneloop.specs.model import RandomModelSpec
+from tuneloop.specs.training.architecture import Architecture, Rope
+from tuneloop.specs.training.model import RandomModelSpec
 
 LOCAL_ROPE_BASE = 10_000
 GLOBAL_ROPE_BASE = 1_000_000

@@ -25,7 +25,7 @@ from tuneloop.artifacts.model_manifest import (
     weights_digest,
 )
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.storage import files, paths
 from tuneloop.training.models.hf_config import CONFIG, dump_config
 from tuneloop.training.models.hf_layout import DTYPES, INDEX, CheckpointFiles, open_folder

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.hf_layout import CheckpointFiles
 from tuneloop.training.models.naming import EMBEDDING, LM_HEAD, layer_tensors, name_style
 

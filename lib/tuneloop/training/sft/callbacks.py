@@ -11,8 +11,8 @@ import jax
 from tunix.sft import hooks
 
 from tuneloop.errors import DataError
-from tuneloop.specs.profiler import ProfilerSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.profiler import ProfilerSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.data.batches import Batch, Rows
 from tuneloop.training.sft.background import BackgroundFile
 from tuneloop.training.sft.checkpoints import STALLED_SECONDS, Checkpoints

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from tuneloop.errors import DataError, Transient, UsageError
 from tuneloop.settings.environment import Settings, read_settings
-from tuneloop.specs.mesh import MeshSpec
+from tuneloop.specs.training.mesh import MeshSpec
 from tuneloop.training.models.sharding import (
     is_on_mesh,
     remove_sharding_marks,

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from tuneloop.artifacts import layout, records
 from tuneloop.artifacts.records import Record
 from tuneloop.artifacts.results import TrainCounts
-from tuneloop.artifacts.run_manifest import RunManifest, read_run_manifest
+from tuneloop.artifacts.runs.run_manifest import RunManifest, read_run_manifest
 from tuneloop.errors import DataError, InputMissing, SpecError
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.storage import paths
 from tuneloop.validation import first_error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from tuneloop.errors import TuneloopError
-from tuneloop.specs.profiler import ProfilerSpec
+from tuneloop.specs.training.profiler import ProfilerSpec
 from tuneloop.storage import files, paths
 
 log = logging.getLogger(__name__)

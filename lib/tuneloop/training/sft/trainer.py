@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tunix.sft import metrics_logger, peft_trainer
 
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.sft.profiler import StepProfiler
 from tuneloop.training.step.mesh import places_of, row_spec, spread_optimizer
 from tuneloop.training.step.optimizers import build_optimizer

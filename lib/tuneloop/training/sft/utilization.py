@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import MethodSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import MethodSpec
 from tuneloop.training.data.batches import Batch
 from tuneloop.training.sizing.model_flops import model_flops
 

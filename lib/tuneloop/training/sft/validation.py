@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tuneloop.specs.training import TrainSpec, ValidationSpec
+from tuneloop.specs.training.train import TrainSpec, ValidationSpec
 from tuneloop.training.data.batches import Rows
 from tuneloop.training.data.table import ExampleIds, TokenTable, encode_id
 from tuneloop.training.sft.distributed import ProcessGroup

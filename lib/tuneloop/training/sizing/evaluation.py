@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.compilation import Chip
 from tuneloop.specs.evaluation import EvalSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.compilation import Chip
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.sizing.host_memory import RUNTIME, RUNTIME_OF_CHIPS, largest_weight
 from tuneloop.training.sizing.parameters import parameter_count
 

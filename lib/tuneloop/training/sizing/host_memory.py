@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.mesh import MeshSizes
-from tuneloop.specs.method import LoraMethod
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.mesh import MeshSizes
+from tuneloop.specs.training.method import LoraMethod
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.sizing.memory import MemoryEstimate
 from tuneloop.training.sizing.parameters import (
     adapter_count,

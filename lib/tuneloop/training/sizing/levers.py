@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneloop.errors import SpecError
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.compilation import TargetDevices
-from tuneloop.specs.method import FullMethod, LoraMethod, QloraMethod
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.compilation import TargetDevices
+from tuneloop.specs.training.method import FullMethod, LoraMethod, QloraMethod
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.sizing.memory import estimate_memory
 
 _SHORTEST_TOKENS = 128

@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.mesh import MeshSizes
-from tuneloop.specs.method import LoraMethod, QloraMethod
-from tuneloop.specs.optimizer import AdafactorSpec, MuonSpec
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.mesh import MeshSizes
+from tuneloop.specs.training.method import LoraMethod, QloraMethod
+from tuneloop.specs.training.optimizer import AdafactorSpec, MuonSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.sizing.parameters import (
     adapted_size,
     adapter_count,

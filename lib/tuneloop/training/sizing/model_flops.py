@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import LoraMethod, MethodSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import LoraMethod, MethodSpec
 from tuneloop.training.sizing.parameters import adapter_count, block_size, embedding_size
 
 _PASS = 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import LoraMethod
 
 _FUSED = {"gemma2": ("k_proj", "v_proj"), "gemma3": ("k_proj", "v_proj")}
 """Family -> projections that are computed in one layer and therefore have one adapter."""

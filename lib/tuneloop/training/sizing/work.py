@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.compilation import Chip
-from tuneloop.specs.method import LoraMethod
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.compilation import Chip
+from tuneloop.specs.training.method import LoraMethod
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.sizing.parameters import (
     adapter_count,
     block_size,

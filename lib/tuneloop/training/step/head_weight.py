@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from tuneloop.specs.mesh import MeshSizes
+from tuneloop.specs.training.mesh import MeshSizes
 
 LANES = 128
 """Tiles are as wide as a multiple of this, the width of a TPU's registers."""

@@ -13,7 +13,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tuneloop.specs.mesh import MeshSizes, MeshSpec
+from tuneloop.specs.training.mesh import MeshSizes, MeshSpec
 from tuneloop.training.models.sharding import AXES, ROW_AXES
 
 

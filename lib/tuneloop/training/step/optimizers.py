@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from optax import contrib
 
-from tuneloop.specs.optimizer import AdafactorSpec, AdamWSpec, MuonSpec, OptimizerSpec
+from tuneloop.specs.training.optimizer import AdafactorSpec, AdamWSpec, MuonSpec, OptimizerSpec
 
 MUON_RMS = 0.2
 """Root mean square of Muon's updates before the learning rate, which is about that of AdamW's

@@ -17,7 +17,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from tuneloop.specs.training import TrainSpec
+from tuneloop.specs.training.train import TrainSpec
 from tuneloop.training.models.attention.options import attention_options
 from tuneloop.training.models.lora.provider import adapter_dropout
 from tuneloop.training.step.loss import model_inputs, token_losses

@@ -15,7 +15,7 @@ import sentencepiece
 from msgspec import UNSET
 
 from tuneloop.errors import DataError
-from tuneloop.specs.model import TokenizerSpec
+from tuneloop.specs.training.model import TokenizerSpec
 from tuneloop.training.schema import TrainingExample
 
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = 0, 1, 2, 3

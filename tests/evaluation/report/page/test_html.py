@@ -15,8 +15,8 @@ from markupsafe import escape
 
 from tests.evaluation.report.test_build import full, full_context
 from tests.evaluation.samples import samples_of
-from tuneloop.artifacts.delta_report import Context
-from tuneloop.artifacts.eval_samples import EvalSamples
+from tuneloop.artifacts.evaluation.delta_report import Context
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples
 from tuneloop.evaluation.report.build import build_report
 from tuneloop.evaluation.report.markdown import render_markdown
 from tuneloop.evaluation.report.page import html

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import LoraMethod, QloraMethod
-from tuneloop.specs.model import RandomModelSpec
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import LoraMethod, QloraMethod
+from tuneloop.specs.training.model import RandomModelSpec
 from tuneloop.training.models.lora.apply import apply_lora, lora_items
 from tuneloop.training.models.random_architecture import random_architecture
 from tuneloop.training.models.random_weights import build_random_model

@@ -24,7 +24,7 @@ from tests.training.models.lora.models import (
     raw_logits,
 )
 from tuneloop.errors import SpecError
-from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.training.method import LoraMethod
 from tuneloop.training.models import registry
 from tuneloop.training.models.lora.apply import apply_lora, lora_items
 from tuneloop.training.models.lora.merge import adapters_of, merge_adapters

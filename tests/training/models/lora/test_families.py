@@ -13,7 +13,7 @@ import safetensors.numpy
 from tests.training.models.checkpoints import MODEL_TYPES, tiny_config
 from tests.training.models.lora.models import INT8, LORA, NF4, adapted, build, logits
 from tests.training.params import flat_params
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.hf_config import parse_config
 from tuneloop.training.models.lora.apply import apply_lora
 from tuneloop.training.models.lora.merge import adapters_of, merge_adapters

@@ -12,7 +12,7 @@ from flax import nnx
 from tests.training.models.lora.models import ARCHITECTURE, INT8, LORA, adapted, build, logits
 from tests.training.params import flat_params
 from tuneloop.errors import DataError
-from tuneloop.specs.method import FullMethod, LoraMethod
+from tuneloop.specs.training.method import FullMethod, LoraMethod
 from tuneloop.training.models.lora.merge import (
     adapters_of,
     merge_adapters,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tuneloop.errors import SpecError
-from tuneloop.specs.architecture import Architecture, Rope
-from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.training.architecture import Architecture, Rope
+from tuneloop.specs.training.method import LoraMethod
 from tuneloop.training.models.lora.targets import adapted_modules
 
 

@@ -19,7 +19,7 @@ from tunix.models.llama3 import model as llama3
 from tunix.models.qwen2 import model as qwen2
 from tunix.models.qwen3 import model as qwen3
 
-from tuneloop.specs.architecture import Rope
+from tuneloop.specs.training.architecture import Rope
 from tuneloop.training.models.patches.rope import (
     inverse_frequencies,
     rotate,

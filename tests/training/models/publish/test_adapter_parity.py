@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.models.checkpoints import random_tensors, tiny_config, write_folder
 from tuneloop.errors import DataError
-from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.training.method import LoraMethod
 from tuneloop.training.models.hf_layout import CheckpointFiles, open_folder
 from tuneloop.training.models.lora.merge import Adapter
 from tuneloop.training.models.lora.peft import peft_files

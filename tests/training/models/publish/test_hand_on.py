@@ -20,7 +20,7 @@ from tests.training.models.publish.test_card import CARD
 from tests.training.params import flat_params
 from tests.training.text.models import model_files
 from tuneloop.artifacts.model_manifest import ModelManifest
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.hf_config import dump_config, parse_config
 from tuneloop.training.models.hf_layout import open_folder
 from tuneloop.training.models.loading import load_model

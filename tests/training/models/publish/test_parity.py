@@ -13,7 +13,7 @@ import pytest
 
 from tests.training.models.checkpoints import random_tensors, tiny_config, write_folder
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Architecture, Rope
+from tuneloop.specs.training.architecture import Architecture, Rope
 from tuneloop.training.models.check import Reference
 from tuneloop.training.models.hf_config import dump_config, parse_config
 from tuneloop.training.models.hf_layout import open_folder

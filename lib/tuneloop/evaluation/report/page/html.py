@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from markupsafe import Markup, escape
 
 from tuneloop import templating
-from tuneloop.artifacts.delta_report import DeltaReport
-from tuneloop.artifacts.eval_samples import EvalSamples, Sample
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport
+from tuneloop.artifacts.evaluation.eval_samples import EvalSamples, Sample
 from tuneloop.evaluation.report.markdown import interval, percent, points
 from tuneloop.evaluation.report.page.diff import Runs, WordDiff
 from tuneloop.evaluation.report.page.pictures import pictures

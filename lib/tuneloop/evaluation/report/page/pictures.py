@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from tuneloop.artifacts.delta_report import DeltaReport, Training
 from tuneloop.artifacts.evaluation.accuracy import Accuracy, Group
+from tuneloop.artifacts.evaluation.delta_report import DeltaReport, Training
 from tuneloop.artifacts.evaluation.set_result import ModelResult, SetResult
 from tuneloop.artifacts.results import LengthSummary
 from tuneloop.evaluation.report.page.svg import BASE, LINE, OTHER, SOFT, TUNED, draw

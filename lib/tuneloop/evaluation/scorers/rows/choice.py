@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from pydantic import field_validator
 
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.evaluation.scorers.options import Options
 from tuneloop.evaluation.scorers.row import correct, failed, wrong
 from tuneloop.evaluation.scorers.text.characters import plain_characters

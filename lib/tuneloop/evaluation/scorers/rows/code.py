@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.evaluation.scorers.options import Options
 from tuneloop.evaluation.scorers.row import correct, wrong
 from tuneloop.evaluation.scorers.text.normalise import normalise

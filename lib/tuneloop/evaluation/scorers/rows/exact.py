@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.evaluation.scorers.options import Options
 from tuneloop.evaluation.scorers.row import correct, wrong
 from tuneloop.evaluation.scorers.text.normalise import normal_spellings, normalise

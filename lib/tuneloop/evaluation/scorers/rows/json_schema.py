@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from pydantic import Field, JsonValue, field_validator
 
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.evaluation.scorers.options import Options
 from tuneloop.evaluation.scorers.row import correct, failed, wrong
 from tuneloop.evaluation.scorers.text.places import fenced

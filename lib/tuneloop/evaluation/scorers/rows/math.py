@@ -11,7 +11,7 @@ from functools import cache
 
 from pydantic import Field
 
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.evaluation.scorers.options import Options
 from tuneloop.evaluation.scorers.row import correct, failed, wrong
 from tuneloop.evaluation.scorers.rows.exact import ExactOptions, judge_exact

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tuneloop.artifacts.eval_samples import Item, Judgement
+from tuneloop.artifacts.evaluation.eval_samples import Item, Judgement
 from tuneloop.errors import UsageError
 from tuneloop.evaluation.scorers.options import Options
 from tuneloop.evaluation.scorers.row import correct, failed, wrong

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flax import nnx
 from tunix.models.gemma.model import AttentionType, Gemma, ModelConfig
 
-from tuneloop.specs.architecture import Architecture, Rope
+from tuneloop.specs.training.architecture import Architecture, Rope
 from tuneloop.training.models.attention.blocks import gemma_attention, use_attend
 from tuneloop.training.models.parameters import set_abstract_dtype
 from tuneloop.training.models.patches.norm_epsilon import set_norm_epsilon

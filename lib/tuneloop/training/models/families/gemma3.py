@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from tunix.models.gemma3.model import AttentionType, Gemma3, ModelConfig
 
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.attention.blocks import gemma_attention, use_attend
 from tuneloop.training.models.patches.norm_epsilon import set_norm_epsilon
 from tuneloop.training.models.patches.query_scale import set_query_scalar

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flax import nnx
 from tunix.models.llama3.model import Llama3, ModelConfig
 
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.attention.blocks import llama_attention, use_attend
 from tuneloop.training.models.parameters import set_abstract_dtype
 from tuneloop.training.models.patches.rope import set_attention_rope

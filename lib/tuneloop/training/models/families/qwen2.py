@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from tunix.models.qwen2.model import ModelConfig, Qwen2
 
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.attention.blocks import qwen2_attention, use_attend
 from tuneloop.training.models.patches.rope import set_model_rope
 

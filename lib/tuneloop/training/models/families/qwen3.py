@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from tunix.models.qwen3.model import ModelConfig, Qwen3
 
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.training.models.attention.blocks import llama_attention, use_attend
 from tuneloop.training.models.patches.rope import set_attention_rope
 

@@ -14,8 +14,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tuneloop.errors import SpecError
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import LoraMethod, QloraMethod
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import LoraMethod, QloraMethod
 from tuneloop.training.models.lora.provider import AdapterProvider
 from tuneloop.training.models.lora.targets import adapted_modules
 from tuneloop.training.models.patches.quantized_einsum import allow_quantized_weights

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from tuneloop.errors import DataError
-from tuneloop.specs.method import FullMethod, LoraMethod, MethodSpec, QloraMethod
+from tuneloop.specs.training.method import FullMethod, LoraMethod, MethodSpec, QloraMethod
 from tuneloop.training.models.hf_writer import host_array
 from tuneloop.training.models.lora.apply import A_SUFFIX, B_SUFFIX, lora_items
 

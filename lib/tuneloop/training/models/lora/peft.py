@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
-from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.training.method import LoraMethod
 from tuneloop.training.models.hf_layout import CheckpointFiles
 from tuneloop.training.models.lora.merge import Adapter
 from tuneloop.training.models.naming import NameStyle, name_style, projections_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tuneloop.errors import SpecError
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import LoraMethod
 from tuneloop.training.models.naming import projections_of
 from tuneloop.training.models.registry import lora_modules
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from tuneloop.specs.architecture import Rope
+from tuneloop.specs.training.architecture import Rope
 from tuneloop.training.models.patches.classes import set_class, subclass, with_globals
 
 

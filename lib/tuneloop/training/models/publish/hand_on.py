@@ -15,8 +15,8 @@ import numpy as np
 from flax import nnx
 
 from tuneloop.artifacts.model_manifest import ModelManifest, is_document
-from tuneloop.specs.architecture import Architecture
-from tuneloop.specs.method import LoraMethod
+from tuneloop.specs.training.architecture import Architecture
+from tuneloop.specs.training.method import LoraMethod
 from tuneloop.training.models.hf_layout import CheckpointFiles
 from tuneloop.training.models.lora.merge import Adapter
 from tuneloop.training.models.lora.peft import peft_files

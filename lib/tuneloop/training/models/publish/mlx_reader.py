@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.storage import files
 from tuneloop.training.models.check import Reference
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tuneloop.errors import DataError
-from tuneloop.specs.architecture import Architecture
+from tuneloop.specs.training.architecture import Architecture
 from tuneloop.storage import files, paths
 from tuneloop.training.models.check import (
     PROMPT_TOKENS,

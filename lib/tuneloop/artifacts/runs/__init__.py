@@ -1,0 +1,1 @@
+"""Files about runs as a whole and groups of them: manifests, indexes, submissions, triggers."""

@@ -1,0 +1,1 @@
+"""The section `train` of a run's spec, and what it consists of."""
