@@ -17,13 +17,22 @@ def arms(rng: np.random.Generator, *, gain: float, spread: float, seeds: int = 5
     return (rng.random((2, seeds, len(ITEMS))) < levels[:, :, None]).astype(np.float64)
 
 
-def test_the_interval_over_seeds_is_students() -> None:
+def test_the_interval_is_students_over_the_seeds_if_all_items_agree() -> None:
+    gains = np.array([0.1, 0.3, 0.2, 0.25, 0.15])
+    other = np.zeros((5, len(ITEMS)))
+    arm = np.repeat(gains[:, None], len(ITEMS), axis=1)
+    expected = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
+    found = compare_replicates(other, arm, ITEMS)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.003)
+
+
+def test_seeds_and_items_both_widen_the_interval() -> None:
     other, arm = arms(np.random.default_rng(0), gain=0.2, spread=0.1)
     found = compare_replicates(other, arm, ITEMS)
     by_seed = (arm - other).mean(axis=1)
-    expected = stats.ttest_1samp(by_seed, 0).confidence_interval(0.95)
+    students = stats.ttest_1samp(by_seed, 0).confidence_interval(0.95)
     assert found.widest == "seeds"
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.low < students.low < students.high < found.high
     assert found.by_seed == pytest.approx(by_seed.tolist())
     assert found.gain == pytest.approx(by_seed.mean())
 

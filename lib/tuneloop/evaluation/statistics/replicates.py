@@ -1,11 +1,15 @@
 """Two arms of an experiment that is repeated with several seeds, on the same items.
 
-A difference can be luck in two ways: the seeds may have favoured an arm, or the questions may. Both
-are judged, and the wider of the two intervals counts.
+A difference can be luck in two ways: the seeds may have favoured an arm, or the questions may. The
+interval allows for both. It combines the interval over the seeds and that over the items as limits
+of a sum of independent parts: MOVER, Zou and Donner (2008), "Construction of confidence limits
+about effect measures: a general approach", Statistics in Medicine 27. The noise of single answers
+is in both parts, so the interval is rather too wide.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,8 +37,8 @@ class ReplicatedComparison:
     by_seed: tuple[float, ...]
     """Mean difference of each seed, in the order of the seeds."""
     widest: Source
-    """What the interval reflects: the differences between seeds, or those between items. With one
-    seed it is always the items, and nothing is known about other seeds."""
+    """The larger part of the interval: the differences between seeds, or those between items. With
+    one seed there are only the items, and nothing is known about other seeds."""
 
     @property
     def verdict(self) -> Verdict:
@@ -59,8 +63,8 @@ def compare_replicates(
             (Bonferroni).
 
     Returns:
-        The comparison. Its interval is the wider one of two: Student's t interval of the seeds'
-        mean differences, and the interval of the items' differences averaged over the seeds.
+        The comparison. Its interval combines two: Student's t interval of the seeds' mean
+        differences, and the interval of the items' differences averaged over the seeds.
     """
     difference = arm - other
     by_seed = difference.mean(axis=1)
@@ -71,13 +75,14 @@ def compare_replicates(
     if len(by_seed) > 1:
         found["seeds"] = _seed_interval(by_seed, confidence)
     widest = max(found, key=lambda source: found[source][1] - found[source][0])
-    low, high = found[widest]
+    low = gain - math.hypot(*(max(0.0, gain - low) for low, _ in found.values()))
+    high = gain + math.hypot(*(max(0.0, high - gain) for _, high in found.values()))
     return ReplicatedComparison(
         seeds=len(by_seed),
         items=difference.shape[1],
         gain=gain,
-        low=max(-1.0, min(low, gain)),
-        high=min(1.0, max(high, gain)),
+        low=max(-1.0, low),
+        high=min(1.0, high),
         by_seed=tuple(map(float, by_seed)),
         widest=widest,
     )
