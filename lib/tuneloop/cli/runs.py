@@ -143,6 +143,10 @@ def run(
 
     kind = load_backend(backend)
     checked_mib = environment_value("verify_below") if verify_below is None else verify_below
+    verification: dict[str, Any] = {
+        "verify_all": verify,
+        "verify_file_bytes": checked_mib << 20,
+    }
     seed = options.chosen_seed(run.seed, new_seed)
     if (rounds := run.load_rounds()) is not None:
         from tuneloop.cli.control.rounds import plan_of, run_rounds
@@ -151,15 +155,15 @@ def run(
         run_rounds(
             plan_of(chosen, rounds, kind, cluster, poll_seconds),
             as_json=as_json,
-            verify_all=verify,
-            verify_file_bytes=checked_mib << 20,
+            **verification,
         )
         return
     if (sweep := run.load_sweep()) is not None:
         from tuneloop.cli.control import sweeps
 
         planned = sweeps.plan_members(replace(run, seed=seed), sweep, kind, cluster, poll_seconds)
-        sweeps.run_sweep(planned, is_local=backend == "local", as_json=as_json)
+        is_local = backend == "local"
+        sweeps.run_sweep(planned, is_local=is_local, as_json=as_json, **verification)
         return
     prepared = prepare(kind, run.load_spec(), run.target(cluster, poll_seconds), seed=seed)
     made = prepared.plan
@@ -171,8 +175,7 @@ def run(
             sequence = Sequence(
                 placed,
                 notifier.watch(sequence_callbacks(view)),
-                verify_all=verify,
-                verify_file_bytes=checked_mib << 20,
+                **verification,
             )
             results = sequence.run(retry_failed=True, stop_on_interrupt=True)
     options.print_run(made.artifacts, made.run_id, results, as_json=as_json, prices=prices)

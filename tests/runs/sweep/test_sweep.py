@@ -95,6 +95,12 @@ def test_a_sweep_on_this_machine_shares_stages_and_ends_with_a_table_and_a_pictu
     code, out, _ = tuneloop("cancel", sweep_id, *at)
     assert (code, out) == (0, f"{sweep_id}: nothing is left to cancel\n")
 
+    (file,) = Path(tiny_run.artifacts).glob("training_runs/*/export/attempts/*/examples-*.jsonl")
+    file.write_bytes(file.read_bytes().replace(b"{", b"["))  # of the same size
+    assert tuneloop("run", tiny_run.spec_path, "--verify-below", "0")[0] == 0
+    code, out, err = tuneloop("run", tiny_run.spec_path, "--verify-below", "0", "--verify")
+    assert (code != 0, "examples-0" in out + err) == (True, True), (code, out, err)
+
 
 def test_a_bad_member_stops_early_here_and_cancel_ends_the_sweep_of_another_process(
     tiny_run: TinyRun, tuneloop: Invoke, store: str, repository: Path

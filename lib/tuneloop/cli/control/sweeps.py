@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -99,11 +100,21 @@ def print_sweep_plan(made: SweepPlan[Backend], *, as_json: bool) -> None:
     console.print(f"at most {most:g} chip-hours within the deadlines", markup=False)
 
 
-def run_sweep(made: SweepPlan[Backend], *, is_local: bool, as_json: bool) -> None:
-    """Run all members and print the table; members that are done are not run again."""
+def run_sweep(
+    made: SweepPlan[Backend], *, is_local: bool, as_json: bool, **verification: Any
+) -> None:
+    """Run all members and print the table; members that are done are not run again.
+
+    Args:
+        made: the planned sweep.
+        is_local: whether members run on this machine, one after another.
+        as_json: whether the table is printed as JSON.
+        **verification: fields of a sequence, which set how much of cached files is verified.
+    """
     from tuneloop.artifacts.sweeps.store import save_sweep
     from tuneloop.cli.live.progress import Progress
     from tuneloop.runs.notifications.notifier import notifier_of_spec
+    from tuneloop.runs.sequence import Sequence
     from tuneloop.runs.sweep.execute import SweepRun
 
     prices = load_prices(made.members[0].prepared.plan.spec.execution.prices)
@@ -123,6 +134,7 @@ def run_sweep(made: SweepPlan[Backend], *, is_local: bool, as_json: bool) -> Non
             ),
             ended=_ended(view),
             parallelism=parallelism,
+            sequence=functools.partial(Sequence, **verification),
         )
         try:
             execution.run()

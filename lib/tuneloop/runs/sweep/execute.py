@@ -7,7 +7,7 @@ and in its state file, so any process can continue a sweep.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from threading import Event, Lock
@@ -24,12 +24,11 @@ from tuneloop.artifacts.sweeps.store import (
     save_state,
 )
 from tuneloop.errors import StillRunning, TuneloopError
-from tuneloop.runs import sequence
 from tuneloop.runs.backend import Backend
 from tuneloop.runs.notifications.events import NotifiedRun
 from tuneloop.runs.notifications.notifier import Notifier
 from tuneloop.runs.results import StageResult
-from tuneloop.runs.sequence import Callbacks
+from tuneloop.runs.sequence import Callbacks, Sequence
 from tuneloop.runs.sweep.curves import Curve, hopeless, read_curve
 
 LOOK_SECONDS = 2.0
@@ -73,6 +72,8 @@ class SweepRun:
     stop_on_interrupt: bool = True
     """Whether an interrupt stops the running stages."""
     sleep: Callable[[float], None] = time.sleep
+    sequence: Callable[..., Sequence] = Sequence
+    """Returns the sequence of a member; it may set how much of cached files is verified."""
     _stop: Event = field(default_factory=Event)
     _lock: Any = field(default_factory=Lock)
     _spent: dict[str, float] = field(default_factory=dict)
@@ -107,7 +108,7 @@ class SweepRun:
                 raise
         return [future.result() for future in futures]
 
-    def _await(self, futures: Sequence[Future[MemberState]], until: float | None) -> None:
+    def _await(self, futures: Collection[Future[MemberState]], until: float | None) -> None:
         pending = set(futures)
         while pending:
             # A wait without a limit would not return for a signal.
@@ -147,7 +148,7 @@ class SweepRun:
         try:
             with self.notifier(member) as notifier:
                 callbacks = notifier.watch(watch.callbacks())
-                sequence.Sequence(backend, callbacks, sleep=watch.sleep).run(
+                self.sequence(backend, callbacks, sleep=watch.sleep).run(
                     retry_failed=self.retry_failed, stop_on_interrupt=self.stop_on_interrupt
                 )
         except _Stopped:
