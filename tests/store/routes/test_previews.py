@@ -49,7 +49,7 @@ def selections(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"selection": RULES}, {"selection_strategy": "random", "limit": 4}, {"limit": 3}],
+    [{"selection": RULES}, {"selection_strategy": "random", "limit": 9}, {"limit": 3}],
 )
 def test_traces_are_selected_once(
     http: TestClient, make_trace: Make, selections: list[int], fields: dict[str, Any]
