@@ -76,11 +76,11 @@ test: $(VENV)/.dev setup-debian
 	$(PYTEST) $(COVERAGE_GATE)
 
 fast: $(VENV)/.dev
-	$(PYTEST) -m "not slow" --timeout=120
+	$(PYTEST) -m "not slow" --timeout=120 --numprocesses=3
 
-# Many of these tests wait for other processes, so a third one uses two cores better.
+# Many of these tests wait for other processes, so two more use two cores better.
 slow: $(VENV)/.dev setup-debian
-	$(PYTEST) -m "slow and not images" --numprocesses=3
+	$(PYTEST) -m "slow and not images" --numprocesses=4
 
 # Run lint, fast tests, slow tests and image tests, and stop at the first group that fails. Only the
 # images `base` and `serve` are tested here; `make image-test` tests all targets and takes twice as long.

@@ -131,7 +131,7 @@ def test_its_command_submits_a_run_with_the_rights_of_the_submitter_alone(
 
     controlplane.wait_until(is_admitted, "the pod is admitted")
     made = ("cronjob/trigger", "job/try", f"job/{last.run_id}-submit")
-    cluster.kubectl("delete", *made, "-n", base, check=True)
+    cluster.kubectl("delete", "--ignore-not-found", *made, "-n", base, check=True)
     cluster.kubectl("delete", "configmap", "-l", "tuneloop.dev/run", "-n", base, check=True)
 
     # Rounds: the pod is evicted, the next one adopts its Job, and a cancellation is final.

@@ -41,7 +41,7 @@ from tuneloop.runs.sequence import Sequence
 from tuneloop.stages.pipelines import TRAINING_STAGES
 from tuneloop.stages.table import STAGES
 
-TRIALS = int(os.environ.get("TUNELOOP_TRIALS", "16"))
+TRIALS = int(os.environ.get("TUNELOOP_TRIALS", "10"))
 AT_ONCE = 8
 FINAL = {65: 12, 70: 10, 71: 11, 77: 20, 78: 3}
 """Exit code of a stage that is never retried -> exit code of the verb."""

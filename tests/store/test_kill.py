@@ -17,8 +17,8 @@ import pytest
 from tests.store.stores import START_SECONDS, Store, check_batches
 
 Make = Callable[..., dict[str, Any]]
-SECONDS = 40.0
-KILLS = 5
+SECONDS = 24.0
+KILLS = 4
 CLIENTS = 100
 WITHOUT_KEY = 20
 """Clients that send no Idempotency-Key and therefore do not retry a batch."""

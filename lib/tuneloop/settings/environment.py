@@ -32,6 +32,7 @@ OTHERS = {
     " (`make golden`).",
     "TUNELOOP_IMAGES": "Images that `make image` builds and the tests of images check.",
     "TUNELOOP_TEST_KUBECONFIG": "Kubeconfig of a cluster on which the tests of kind run.",
+    "TUNELOOP_KILLS": "Number of kills of each stage in the tests that kill the loop at random.",
     "TUNELOOP_TRIALS": "Number of trials of the tests that stop supervisors at random.",
     "TUNELOOP_BENCH_SMOKE": "With a value other than 0, scripts in `bench/` use tiny sizes.",
     "TUNELOOP_HOME": "Folder of tuneloop in the GitHub actions.",

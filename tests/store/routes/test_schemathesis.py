@@ -66,7 +66,7 @@ REFUSED_THOUGH_DOCUMENTED = (
     "selection.datasets: Dataset not found",
 )
 SETTINGS = settings(
-    max_examples=15,
+    max_examples=10,
     derandomize=True,
     database=None,
     deadline=None,  # The two cores are shared with other tests.

@@ -15,9 +15,10 @@ GEMMA3_1B = {
     "hidden_dim": 6912,
     "num_kv_heads": 1,
     "head_dim": 256,
+    "num_layers": 1,
     "vocab_size": 262_144,
 }
-"""Two layers of Gemma 3 1B."""
+"""One layer of Gemma 3 1B; `bench/compile.py` compiles more."""
 TOLERANCE = 0.15
 HEAD_TEMP_BYTES = 500_000_000
 
@@ -62,7 +63,7 @@ def test_the_closed_form_is_close_to_the_compiler() -> None:
 
 def test_long_rows_need_no_memory_for_attention_scores() -> None:
     need_libtpu()
-    length, heads = 4096, 4
+    length, heads = 2048, 4
     train = {"batch_size": 1, "max_length_tokens": length, "packing": True}
     shape = {"num_layers": 1, "layer_types": ("full",)}
     (found,) = compile_all([Cell("gemma2", "full", "v5e-1x1", train=train, shape=shape).request])
