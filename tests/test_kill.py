@@ -25,7 +25,7 @@ from tuneloop.runs.local import run_plan
 from tuneloop.training.sft.metrics import MEASURED
 
 KILLS = {"export": 2, "train": 3, "eval": 2, "import": 2}
-"""Stage -> kills. `TUNELOOP_KILLS=9 pytest tests/test_kill.py` kills each stage as often as that."""
+"""Stage -> kills. `TUNELOOP_KILLS=9 pytest tests/test_kill.py` kills each stage that often."""
 STAGES = ("export", "train", "eval", "import")
 
 
